@@ -1,0 +1,1 @@
+"""Types: where voxels lie, what they hold, and what a nodule is."""

@@ -1,0 +1,219 @@
+"""What a nodule is, from a mark in the lungs to a measured, graded finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nodulens.errors import BadOption
+
+Side = Literal["left", "right"]
+Texture = Literal["solid", "part-solid", "ground-glass"]
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open box of array indices: ``start <= index < stop`` in (z, y, x).
+
+    Raises:
+        BadOption: a side of no length, or not three numbers.
+    """
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        start = tuple(int(v) for v in self.start)
+        stop = tuple(int(v) for v in self.stop)
+        if len(start) != 3 or len(stop) != 3:
+            raise BadOption("A box needs three start and three stop indices (z, y, x).")
+        if any(b <= a for a, b in zip(start, stop, strict=True)):
+            raise BadOption(f"A box must have start < stop on every axis, got {start} to {stop} (z, y, x).")
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "stop", stop)
+
+    @classmethod
+    def around(cls, centre_zyx: ArrayLike, shape: Sequence[int]) -> Box:
+        """The box of ``shape`` voxels whose middle lies nearest a continuous index."""
+        centre = np.asarray(centre_zyx, dtype=np.float64)
+        size = np.asarray(shape, dtype=int)
+        start = np.floor(centre - (size - 1) / 2 + 0.5).astype(int)
+        return cls(_triple(start), _triple(start + size))
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_]) -> Box:
+        """The smallest box around the true voxels of a mask (z, y, x).
+
+        Raises:
+            BadOption: the mask is empty.
+        """
+        if not mask.any():
+            raise BadOption("An empty mask has no box.")
+        start, stop = [], []
+        for axis in range(3):
+            line = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+            start.append(line[0])
+            stop.append(line[-1] + 1)
+        return cls(_triple(start), _triple(stop))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Side lengths in voxels (z, y, x)."""
+        return _triple([b - a for a, b in zip(self.start, self.stop, strict=True)])
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """For indexing an array; the box must lie inside it."""
+        (a, b, c), (d, e, f) = self.start, self.stop
+        return slice(a, d), slice(b, e), slice(c, f)
+
+    @property
+    def centre_zyx(self) -> Point:
+        """Continuous index of the middle."""
+        z, y, x = ((a + b - 1) / 2 for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def grown(self, margin_zyx: Sequence[int]) -> Box:
+        """The box with ``margin`` voxels more on both sides of each axis."""
+        return Box(
+            _triple([a - m for a, m in zip(self.start, margin_zyx, strict=True)]),
+            _triple([b + m for b, m in zip(self.stop, margin_zyx, strict=True)]),
+        )
+
+    def clipped(self, shape: Sequence[int]) -> Box:
+        """The part inside an array of ``shape``.
+
+        Raises:
+            BadOption: nothing is left.
+        """
+        return Box(
+            _triple([max(a, 0) for a in self.start]),
+            _triple([min(b, n) for b, n in zip(self.stop, shape, strict=True)]),
+        )
+
+
+def _triple(values: Sequence[int] | NDArray[np.int_]) -> tuple[int, int, int]:
+    a, b, c = (int(v) for v in values)
+    return a, b, c
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that may be a nodule.
+
+    Attributes:
+        centre_lps: LPS mm (x, y, z).
+        diameter_mm: rough size, from the scale that answered most strongly.
+        score: probability-like, 0…1; NaN before the network has seen it.
+    """
+
+    centre_lps: Point
+    diameter_mm: float
+    score: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Numbers about one nodule, each with its unit in its name.
+
+    Attributes:
+        long_axis_mm: longest in-plane diameter on the axial slice where it is largest.
+        short_axis_mm: longest diameter at right angles to the long axis on that slice.
+        mean_diameter_mm: mean of the two.
+        max_diameter_3d_mm: longest distance between two points of the surface.
+        volume_mm3: volume inside the half-way surface.
+        equivalent_diameter_mm: diameter of the ball of that volume.
+        surface_mm2: area of the surface.
+        sphericity: surface of the ball of equal volume over the surface; 1 for a ball.
+        mean_hu, std_hu: over the mask.
+        p5_hu, p50_hu, p95_hu: percentiles over the mask.
+        solid_share: share of the volume denser than the solid threshold, 0…1.
+        solid_diameter_mm: mean diameter of the largest solid part; 0 without one.
+        distance_to_pleura_mm: from the mask's nearest voxel to the edge of the lung; 0 where it touches.
+    """
+
+    long_axis_mm: float
+    short_axis_mm: float
+    mean_diameter_mm: float
+    max_diameter_3d_mm: float
+    volume_mm3: float
+    equivalent_diameter_mm: float
+    surface_mm2: float
+    sphericity: float
+    mean_hu: float
+    std_hu: float
+    p5_hu: float
+    p50_hu: float
+    p95_hu: float
+    solid_share: float
+    solid_diameter_mm: float
+    distance_to_pleura_mm: float
+
+
+@dataclass(frozen=True)
+class Risk:
+    """How suspicious a nodule looks.
+
+    Attributes:
+        probability: that readers' median malignancy rating is above 3 rather than below, 0…1.
+        interval: lower and upper end; ``model`` says how it is made and what it covers.
+        calibrated: whether the probability was calibrated on patients left out.
+        model: name of the weights.
+    """
+
+    probability: float
+    interval: tuple[float, float]
+    calibrated: bool
+    model: str
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the lungs.
+
+    Attributes:
+        side: by geometry, LPS.
+        zone: upper, middle or lower third of that lung's height.
+        lobe_estimate: an estimate from position alone: fissures are not looked for.
+        central_slice: array index z of the slice where the nodule is largest.
+        instance_number, sop_instance_uid: of that slice in the PACS; None where the format has none.
+    """
+
+    side: Side
+    zone: Literal["upper", "middle", "lower"]
+    lobe_estimate: str
+    central_slice: int
+    instance_number: int | None = None
+    sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Nodule:
+    """One finding, complete.
+
+    Attributes:
+        id: 1, 2, …: the label value in ``nodules.nii.gz``.
+        score: how sure the detector is, 0…1; 1 where a person prompted.
+        centre_lps: centroid of the mask, LPS mm (x, y, z).
+        box: around the mask, in indices of the volume as read.
+        warnings: what makes this finding's numbers less sure.
+        mask: bool, shape ``box.shape``; None in a report read back from JSON, and not compared.
+        heat: float32 0…1, same shape: what drove the malignancy score; None where not computed.
+    """
+
+    id: int
+    score: float
+    centre_lps: Point
+    box: Box
+    texture: Texture
+    position: Position
+    measurements: Measurements
+    risk: Risk | None
+    warnings: tuple[str, ...] = ()
+    mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    heat: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,144 @@
+"""Voxels with their place: a CT in Hounsfield units, and label masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.errors import BadGeometry, BadValues
+
+AIR_HU = -1000
+
+
+@dataclass(frozen=True)
+class SliceRef:
+    """Which stored image a slice came from."""
+
+    sop_instance_uid: str
+    instance_number: int | None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Who was scanned. Read along, shown only where ``--identify`` asks for it."""
+
+    name: str
+    patient_id: str
+    birth_date: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a volume came from; everything a report says about the scan itself.
+
+    Attributes:
+        format: "dicom", "metaimage", "nifti", "nrrd" or "array".
+        input_sha256: hash of the file where the format has no series UID.
+        slices: one per slice, in the order of the volume; empty where the format has none.
+        z_reversed: the stored array runs against the slice normal, so index z there is n − 1 − z here.
+        warnings: what was noticed and put right, or could matter.
+    """
+
+    format: str = "array"
+    series_uid: str | None = None
+    study_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+    input_sha256: str | None = None
+    description: str = ""
+    manufacturer: str = ""
+    kernel: str | None = None
+    slice_thickness_mm: float | None = None
+    contrast: bool | None = None
+    slices: tuple[SliceRef, ...] = ()
+    z_reversed: bool = False
+    patient: Patient | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT.
+
+    Args:
+        hu: (z, y, x) float32 or int16 Hounsfield units; made read-only.
+        geometry: its grid; z rises along the slice normal (the axes are right-handed when seen x, y, z).
+        source: where it came from.
+
+    Raises:
+        BadGeometry: the array's shape is not the geometry's.
+        BadValues: NaN or infinite values, or another number type.
+    """
+
+    hu: NDArray[np.float32] | NDArray[np.int16]
+    geometry: Geometry
+    source: Source = Source()
+
+    def __post_init__(self) -> None:
+        if self.hu.dtype not in (np.dtype(np.float32), np.dtype(np.int16)):
+            raise BadValues(f"A volume holds float32 or int16 Hounsfield units, got {self.hu.dtype}.")
+        if tuple(self.hu.shape) != self.geometry.shape:
+            raise BadGeometry(f"The array is {self.hu.shape}, its geometry says {self.geometry.shape}.")
+        if self.hu.dtype == np.float32 and not np.isfinite(self.hu).all():
+            bad = int(self.hu.size - np.isfinite(self.hu).sum())
+            raise BadValues(f"{bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
+        view = self.hu.view()
+        view.setflags(write=False)
+        object.__setattr__(self, "hu", view)
+
+    def crop(self, box: Box, fill: float = AIR_HU) -> Volume:
+        """The voxels of a box; what lies outside the volume is ``fill`` HU."""
+        return replace(self, hu=crop_array(self.hu, box, fill), geometry=self.geometry.crop(box))
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Labels on a grid.
+
+    Args:
+        labels: (z, y, x) uint8 (uint16 where nodules are many); 0 is background. Made read-only.
+        geometry: its grid.
+        names: label value → name, for every value that may occur but 0.
+
+    Raises:
+        BadGeometry: the array's shape is not the geometry's.
+        BadValues: another number type.
+    """
+
+    labels: NDArray[np.uint8] | NDArray[np.uint16]
+    geometry: Geometry
+    names: dict[int, str]
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+            raise BadValues(f"A mask holds uint8 or uint16 labels, got {self.labels.dtype}.")
+        if tuple(self.labels.shape) != self.geometry.shape:
+            raise BadGeometry(f"The array is {self.labels.shape}, its geometry says {self.geometry.shape}.")
+        view = self.labels.view()
+        view.setflags(write=False)
+        object.__setattr__(self, "labels", view)
+
+    def of(self, name: str) -> NDArray[np.bool_]:
+        """True where the named label is.
+
+        Raises:
+            KeyError: no label of that name.
+        """
+        values = [value for value, known in self.names.items() if known == name]
+        if not values:
+            raise KeyError(f"No label {name!r}; there are {sorted(self.names.values())}.")
+        return np.asarray(self.labels == values[0])
+
+
+def crop_array(array: NDArray, box: Box, fill: float = 0) -> NDArray:  # type: ignore[type-arg]
+    """``array[box]``, padded with ``fill`` where the box reaches beyond the array (z, y, x)."""
+    out = np.full(box.shape, fill, dtype=array.dtype)
+    lo = [max(a, 0) for a in box.start]
+    hi = [min(b, n) for b, n in zip(box.stop, array.shape, strict=True)]
+    if all(b > a for a, b in zip(lo, hi, strict=True)):
+        inside = tuple(slice(a - s, b - s) for a, b, s in zip(lo, hi, box.start, strict=True))
+        out[inside] = array[tuple(slice(a, b) for a, b in zip(lo, hi, strict=True))]
+    return out

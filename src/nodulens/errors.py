@@ -1,0 +1,105 @@
+"""The errors that nodulens raises on purpose.
+
+Every one says what is wrong, where, and what to do next; the command line prints the message alone
+and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for the rest::
+
+    NodulensError
+    ├── InputError                 something the user gave cannot be used
+    │   ├── NotFound               no such file or folder
+    │   ├── UnreadableFile         truncated, wrong suffix, not an image, header and data disagree
+    │   ├── UnsafeArchive          a zip member that leaves its folder, is a link, or unpacks too large
+    │   ├── NoSeries               nothing in here is a CT series
+    │   ├── SeveralSeries          more than one CT series and no choice made
+    │   ├── NotCT                  another modality, or a localizer
+    │   ├── BadGeometry            gaps, duplicates, mixed sizes or orientations, one slice, impossible spacing
+    │   ├── BadValues              NaN, infinities, or numbers that cannot be Hounsfield units
+    │   ├── NoLungs                no lungs found in the scan
+    │   ├── BadPrompt              a point, box or mask outside the scan, or empty
+    │   └── BadOption              an option value that is not allowed, or an output that is in the way
+    ├── MissingExtra               an optional dependency is not installed
+    ├── MissingWeights             a model file is not there
+    └── CorruptWeights             a model file does not match its card
+"""
+
+from __future__ import annotations
+
+
+class NodulensError(Exception):
+    """Base of every error raised on purpose. ``str(error)`` is a sentence for a person."""
+
+
+class InputError(NodulensError):
+    """Something the user gave cannot be used; the command line exits with 2."""
+
+
+class NotFound(InputError):
+    """No such file or folder."""
+
+
+class UnreadableFile(InputError):
+    """A file is truncated, has the wrong suffix, is no image, or its header and data disagree."""
+
+
+class UnsafeArchive(InputError):
+    """A zip member leaves its folder, is a link, or would unpack beyond the limit."""
+
+
+class NoSeries(InputError):
+    """Nothing in the given place is a CT series."""
+
+
+class SeveralSeries(InputError):
+    """More than one CT series and no choice made.
+
+    Attributes:
+        choices: the series UIDs to choose from, the recommended one first.
+    """
+
+    def __init__(self, message: str, choices: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.choices = choices
+
+
+class NotCT(InputError):
+    """The image is of another modality, or is a localizer."""
+
+
+class BadGeometry(InputError):
+    """Gaps, duplicates, mixed sizes or orientations, a single slice, or impossible spacing."""
+
+
+class BadValues(InputError):
+    """NaN, infinities, or numbers that cannot be Hounsfield units."""
+
+
+class NoLungs(InputError):
+    """No lungs could be found in the scan."""
+
+
+class BadPrompt(InputError):
+    """A point, box or mask prompt lies outside the scan or is empty."""
+
+
+class BadOption(InputError):
+    """An option value is not allowed, or an output is in the way."""
+
+
+class MissingExtra(NodulensError):
+    """An optional dependency is not installed.
+
+    Args:
+        extra: the name of the extra, as in ``pip install 'nodulens[extra]'``.
+        package: the package that could not be imported.
+    """
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'nodulens[{extra}]'")
+        self.extra = extra
+
+
+class MissingWeights(NodulensError):
+    """A model file is not there; the message holds the line that makes it."""
+
+
+class CorruptWeights(NodulensError):
+    """A model file does not match the hash on its card."""
