@@ -48,7 +48,7 @@ def resample_array(
     places = [f + s * np.arange(n) for f, s, n in zip(first, step, target.shape, strict=True)]
     if order == 0:
         return _nearest(array, places, fill)
-    wz, wy, wx = (_weights(p, s, 0, n) for p, s, n in zip(places, step, array.shape, strict=True))
+    wz, wy, wx = (axis_weights(p, s, 0, n) for p, s, n in zip(places, step, array.shape, strict=True))
     plane = np.empty((array.shape[0], *target.shape[1:]), dtype=np.float32)
     for z, image in enumerate(array):
         plane[z] = wy @ (image.astype(np.float32) - np.float32(fill)) @ wx.T
@@ -81,7 +81,7 @@ def sample_patch(
         reach = 1 + _blur(s) / 2
         lo = int(np.clip(np.floor(place[0] - reach), 0, size - 1))
         hi = int(np.clip(np.ceil(place[-1] + reach) + 1, lo + 1, size))
-        weights.append(_weights(place, s, lo, hi, size))
+        weights.append(axis_weights(place, s, lo, hi, size))
         slices.append(slice(lo, hi))
     wz, wy, wx = weights
     crop = volume.hu[slices[0], slices[1], slices[2]].astype(np.float32) - np.float32(AIR_HU)
@@ -98,7 +98,7 @@ def _blur(step: float) -> float:
     return float(np.sqrt(max(step * step - 1, 0)))
 
 
-def _weights(place: Float, step: float, lo: int, hi: int, size: int | None = None) -> NDArray[np.float32]:
+def axis_weights(place: Float, step: float, lo: int, hi: int, size: int | None = None) -> NDArray[np.float32]:
     """(len(place), hi − lo): what the source voxels lo…hi − 1 of an axis of ``size`` give each place.
 
     Rows add up to one, or to nothing for places outside the axis' outer faces. The linear interpolant
