@@ -1,0 +1,325 @@
+"""DICOM: finding series among files, and decoding one into Hounsfield units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from nodulens.core.volume import AIR_HU, Patient, SliceRef, Source, Volume
+from nodulens.errors import BadGeometry, BadValues, UnreadableFile
+from nodulens.io.stack import Gaps, Plane, Stack, arrange, assemble
+from nodulens.io.values import check_hounsfield, outside_to_air
+
+Progress = Callable[[int, int], None]
+
+# Faster than gdcm on the same bytes, and stricter about truncated ones; gdcm decodes JPEG itself.
+PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")
+HOUNSFIELD_TYPES = ("", "HU", "US", "HU_MOD")
+NO_CONTRAST = ("", "NO", "NONE", "N", "0")
+PICTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
+"""Secondary Capture and its multi-frame kin: screenshots and dose reports."""
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """One series as its headers tell it.
+
+    Attributes:
+        planes: its images, in the order of the files; empty where it holds none (reports, outlines).
+        picture: secondary captures: screenshots, dose reports.
+        source: what a volume read from it will say about itself, but for slices and warnings.
+    """
+
+    uid: str
+    modality: str
+    picture: bool
+    rescale_type: str
+    planes: tuple[Plane, ...]
+    source: Source
+
+
+def find_series(files: Iterable[Path]) -> tuple[tuple[DicomSeries, ...], tuple[Path, ...]]:
+    """Read the headers of files and sort them into series.
+
+    Returns:
+        the series, in the order they were met, and the files that are not DICOM.
+
+    Raises:
+        UnreadableFile: a DICOM file whose header is damaged or ends early.
+    """
+    series: dict[str, DicomSeries] = {}
+    others: list[Path] = []
+    for path in files:
+        header = _header(path)
+        if header is None:
+            others.append(path)
+            continue
+        if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            continue
+        try:
+            uid = str(header.SeriesInstanceUID)
+            planes = tuple(_planes(path, header))
+            known = series.get(uid) or _series(uid, header, planes)
+        except (AttributeError, ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+            raise UnreadableFile(
+                f"{path}: the DICOM header is damaged or ends early ({error}); export or copy it again."
+            ) from error
+        series[uid] = replace(known, planes=known.planes + planes)
+    return tuple(series.values()), tuple(others)
+
+
+def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | None = None) -> Volume:
+    """Decode one series.
+
+    Args:
+        series: of modality CT.
+        gaps: what to do about missing slices, as in :func:`nodulens.io.stack.arrange`.
+        progress: called with files or frames done and their number.
+
+    Raises:
+        BadGeometry: see :func:`nodulens.io.stack.arrange`; also two different images in one place.
+        BadValues: no usable rescale, or values that cannot be HU.
+        UnreadableFile: pixel data are truncated or cannot be decoded.
+    """
+    planes, left_out = upright_planes(series)
+    warnings = list(left_out)
+    stack = arrange(planes, gaps)
+    warnings += stack.warnings
+    warnings += check_rescale(series, planes)
+    slices, doubles = _decode(stack, progress)
+    if doubles:
+        warnings.append(f"{doubles} images were stored twice; the copies were dropped.")
+    hu = assemble(stack, slices)
+    check_hounsfield(hu, f"Series {series.uid}")
+    # A slice made between two others points at the nearer one.
+    nearest = np.rint(stack.below + stack.share).astype(int)
+    refs = tuple(stack.places[i][0].ref for i in nearest)
+    return Volume(hu, stack.geometry, replace(series.source, slices=refs, warnings=tuple(warnings)))
+
+
+def upright_planes(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
+    """The planes without the scouts among them, and a warning where there were some."""
+    planes = tuple(plane for plane in series.planes if not plane.localizer)
+    if not planes or len(planes) == len(series.planes):
+        return series.planes, ()
+    return planes, (f"{len(series.planes) - len(planes)} localizer images of the series were left out.",)
+
+
+def check_rescale(series: DicomSeries, planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A warning where rescale is missing.
+
+    Raises:
+        BadValues: it is missing in some images only, zero, or leads to something other than HU.
+    """
+    if series.rescale_type not in HOUNSFIELD_TYPES:
+        raise BadValues(f"Series {series.uid} holds {series.rescale_type}, not HU; choose the CT reconstruction.")
+    missing = sum(plane.rescale is None for plane in planes)
+    if 0 < missing < len(planes):
+        raise BadValues(f"{missing} of {len(planes)} images have no rescale slope and intercept; export them again.")
+    flat = [p.path.name for p in planes if p.rescale and (p.rescale[0] == 0 or not np.isfinite(p.rescale).all())]
+    if flat:
+        raise BadValues(f"{flat[0]} has an impossible rescale slope or intercept; export the series again.")
+    return ("Rescale slope and intercept are missing; stored values were taken as HU.",) if missing else ()
+
+
+def _header(path: Path) -> Dataset | None:
+    """Everything before the pixels; None where the file is not DICOM."""
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except InvalidDicomError:
+        pass
+    except Exception as error:  # pydicom lets whatever a damaged header causes through
+        raise UnreadableFile(f"{path}: the DICOM header is damaged ({error}); export or copy it again.") from error
+    # Some archives store the data set without its preamble. It then begins with group 0008.
+    with path.open("rb") as file:
+        if file.read(2) != b"\x08\x00":
+            return None
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    except Exception:  # two bytes promised nothing: this is simply another kind of file
+        return None
+    return header if "SOPClassUID" in header else None
+
+
+def _series(uid: str, header: Dataset, planes: Sequence[Plane]) -> DicomSeries:
+    kernel = header.get("ConvolutionKernel") or _group_value([header], "CTReconstructionSequence", "ConvolutionKernel")
+    agent = header.get("ContrastBolusAgent")
+    contrast = None if agent is None else str(agent).strip().upper() not in NO_CONTRAST
+    source = Source(
+        format="dicom",
+        series_uid=uid,
+        study_uid=_text(header.get("StudyInstanceUID")) or None,
+        frame_of_reference_uid=_text(header.get("FrameOfReferenceUID")) or None,
+        description=_text(header.get("SeriesDescription")),
+        manufacturer=_text(header.get("Manufacturer")),
+        kernel=_text(kernel) or None,
+        slice_thickness_mm=planes[0].thickness_mm if planes else None,
+        contrast=True if "ContrastBolusAgentSequence" in header else contrast,
+        patient=Patient(
+            _text(header.get("PatientName")), _text(header.get("PatientID")), _text(header.get("PatientBirthDate"))
+        ),
+    )
+    rescale_type = _text(
+        header.get("RescaleType") or _group_value(_groups(header, 0), "PixelValueTransformationSequence", "RescaleType")
+    )
+    picture = str(header.get("SOPClassUID", "")).startswith(PICTURE_CLASSES)
+    return DicomSeries(uid, _text(header.get("Modality")), picture, rescale_type.upper(), (), source)
+
+
+def _text(value: Any) -> str:
+    """A header value in words; the parts of a multiple one stand between slashes."""
+    many = isinstance(value, pydicom.multival.MultiValue)
+    return "/".join(str(v) for v in value) if many else str(value if value is not None else "").strip()
+
+
+def _planes(path: Path, header: Dataset) -> Iterator[Plane]:
+    """The images of one file, from plain attributes or from the functional groups of a multi-frame one."""
+    if "Rows" not in header:
+        return
+    if int(header.get("SamplesPerPixel", 1)) != 1:
+        raise UnreadableFile(f"{path} is a colour picture, not a CT; export the original slices.")
+    frames = int(header.get("NumberOfFrames") or 1)
+    multi = frames > 1 or "SharedFunctionalGroupsSequence" in header
+    uid, number = str(header.get("SOPInstanceUID", "")), header.get("InstanceNumber")
+    localizer = "LOCALIZER" in (header.get("ImageType") or [])
+    for frame in range(frames):
+        groups = _groups(header, frame)
+        slope = _group_value(groups, "PixelValueTransformationSequence", "RescaleSlope")
+        intercept = _group_value(groups, "PixelValueTransformationSequence", "RescaleIntercept")
+        thickness = _group_value(groups, "PixelMeasuresSequence", "SliceThickness")
+        yield Plane(
+            path=path,
+            frame=frame if multi else None,
+            ref=SliceRef(uid, frame + 1 if multi else None if number is None else int(number)),
+            size=(int(header.Rows), int(header.Columns)),
+            position=_numbers(_group_value(groups, "PlanePositionSequence", "ImagePositionPatient"), 3),
+            cosines=_numbers(_group_value(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+            spacing=_numbers(_group_value(groups, "PixelMeasuresSequence", "PixelSpacing"), 2),
+            thickness_mm=None if thickness is None else float(thickness),
+            rescale=None if slope is None or intercept is None else (float(slope), float(intercept)),
+            localizer=localizer,
+        )
+
+
+def _groups(header: Dataset, frame: int) -> list[Dataset]:
+    """Where a frame's attributes may stand, the nearest first."""
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    return [*per_frame[frame : frame + 1], *shared[:1], header]
+
+
+def _group_value(groups: Sequence[Dataset], sequence: str, keyword: str) -> Any:
+    """The first value of an attribute, in a sequence of one of the groups or in the group itself."""
+    for group in groups:
+        for holder in [*(group.get(sequence) or [])[:1], group]:
+            if holder.get(keyword) not in (None, ""):
+                return holder.get(keyword)
+    return None
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    numbers = tuple(float(v) for v in values)
+    if len(numbers) != count:
+        raise ValueError(f"{count} numbers expected, {len(numbers)} found")
+    return numbers
+
+
+def _decode(stack: Stack, progress: Progress | None) -> tuple[NDArray[np.float32] | NDArray[np.int16], int]:
+    """HU (places, rows, columns), and how many copies were found among the places."""
+    planes = [plane for place in stack.places for plane in place]
+    whole = all(p.rescale is None or all(v == int(v) for v in p.rescale) for p in planes)
+    shape = (len(stack.places), *planes[0].size)
+    slices: NDArray[np.float32] | NDArray[np.int16]
+    slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
+    opened: dict[Path, Dataset] = {}
+
+    def decoded(plane: Plane) -> NDArray[Any]:
+        data = opened.get(plane.path) or _dataset(plane.path)
+        if plane.frame is not None:
+            opened[plane.path] = data
+        return _hounsfield(data, plane)
+
+    done = 0
+    for z, place in enumerate(stack.places):
+        images = [decoded(plane) for plane in place]
+        done += len(place)
+        if any(not np.array_equal(images[0], other) for other in images[1:]):
+            files = ", ".join(plane.path.name for plane in place[:3])
+            raise BadGeometry(
+                f"{len(place)} different images lie in one place ({files}): the series holds several acquisitions. "
+                "Export one of them."
+            )
+        slices[z] = np.clip(images[0], -32768, 32767) if whole else images[0]
+        if progress:
+            progress(done, len(planes))
+    return slices, len(planes) - len(stack.places)
+
+
+def _dataset(path: Path) -> Dataset:
+    try:
+        data = pydicom.dcmread(path, force=True)
+        data.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
+        return data
+    except Exception as error:  # as in _header
+        raise UnreadableFile(f"{path} cannot be read ({error}); copy it again.") from error
+
+
+def _hounsfield(data: Dataset, plane: Plane) -> NDArray[Any]:
+    """One image in HU, int32 or float32 (rows, columns); what the scanner did not see is air."""
+    stored = _stored(data, plane)
+    slope, intercept = plane.rescale or (1.0, 0.0)
+    if slope == int(slope) and intercept == int(intercept):
+        hu: NDArray[Any] = stored.astype(np.int32)
+        hu *= int(slope)
+        hu += int(intercept)
+    else:
+        hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    for low, high in _padding(data, slope, intercept):
+        np.putmask(hu, (stored >= low) & (stored <= high), AIR_HU)
+    outside_to_air(hu)
+    return hu
+
+
+def _padding(data: Dataset, slope: float, intercept: float) -> Iterator[tuple[int, int]]:
+    """The stored values that mean "not seen", as a range with both ends."""
+    first = data.get("PixelPaddingValue")
+    if first is None:
+        return
+    bits = int(data.BitsAllocated)
+    signed = int(data.PixelRepresentation) == 1
+    ends = []
+    for value in (first, data.get("PixelPaddingRangeLimit", first)):
+        # Some writers store −2000 as 63536 and the other way round: only the bits count.
+        bare = int(value) % 2**bits
+        ends.append(bare - 2**bits if signed and bare >= 2 ** (bits - 1) else bare)
+    low, high = min(ends), max(ends)
+    # Anonymisers leave a padding value of 0 where 0 is water: what tissue has too cannot mean "not seen".
+    if not any(-900 < v * slope + intercept < 3071 for v in (low, high)):
+        yield low, high
+
+
+def _stored(data: Dataset, plane: Plane) -> NDArray[Any]:
+    try:
+        decoder = get_decoder(data.file_meta.TransferSyntaxUID)
+        plugin = next((p for p in PREFERRED_DECODERS if p in decoder.available_plugins), "")
+        image: NDArray[Any]
+        image, _ = decoder.as_array(data, index=plane.frame or 0, raw=True, decoding_plugin=plugin)
+    except Exception as error:  # each decoder has its own kinds
+        raise UnreadableFile(
+            f"{plane.path}: the pixel data are truncated or damaged ({error}); copy or export it again."
+        ) from error
+    if image.shape != plane.size:
+        raise UnreadableFile(f"{plane.path}: {plane.size} pixels announced, {image.shape} found; export it again.")
+    return image

@@ -1,0 +1,318 @@
+"""What scans a place holds, and reading one of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nodulens.core.volume import Volume
+from nodulens.errors import InputError, NoSeries, NotCT, NotFound, SeveralSeries, UnreadableFile
+from nodulens.io import images
+from nodulens.io.archive import unpacked
+from nodulens.io.dicom import DicomSeries, Progress, check_rescale, find_series, read_series, upright_planes
+from nodulens.io.stack import Gaps, arrange, orientation
+
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+# Kernels that sharpen edges and noise: GE and Philips by name, Siemens by number, Canon (FC) by range.
+SHARP_NAMES = ("BONE", "EDGE", "LUNG", "SHARP", "ULTRA", "YC", "YD")
+SHARP_PHILIPS = ("D", "E", "L")
+SIEMENS = re.compile(r"[A-Z]{1,2}(\d{2})[A-Z]?")
+CANON = re.compile(r"FC(\d{2})")
+SIEMENS_SHARP_FROM = 57
+CANON_SHARP = (range(30, 36), range(50, 60), range(80, 90))
+# Below this a series is a bolus track or a sample of slices rather than a scan of the lungs.
+ENOUGH_SLICES = 20
+
+
+@dataclass(frozen=True)
+class SeriesInfo:
+    """One scan as its headers tell it.
+
+    Attributes:
+        uid: series instance UID; None for formats without.
+        format: "dicom", "metaimage", "nifti" or "nrrd".
+        description: as the scanner named it.
+        modality: "CT", "MR", …; empty where the format does not say.
+        slices: number of images stored.
+        thickness_mm: nominal slice thickness.
+        spacing_zyx: mm between voxel centres; None where the slices make no grid.
+        kernel: reconstruction kernel.
+        contrast: whether contrast agent was given; None where the header does not say.
+        orientation: "axial", "coronal", "sagittal", "oblique", or "" where unknown.
+        tilt_deg: gantry tilt.
+        problems: why it cannot be read, or what will be put right on reading; empty is well.
+        readable: whether reading it can succeed, as far as headers tell.
+        recommended: of several, the one to take for nodules.
+    """
+
+    uid: str | None
+    format: str
+    description: str = ""
+    modality: str = ""
+    slices: int = 0
+    thickness_mm: float | None = None
+    spacing_zyx: tuple[float, float, float] | None = None
+    kernel: str | None = None
+    contrast: bool | None = None
+    orientation: str = ""
+    tilt_deg: float = 0.0
+    problems: tuple[str, ...] = ()
+    readable: bool = True
+    recommended: bool = False
+
+
+def list_series(path: str | Path) -> list[SeriesInfo]:
+    """Every series in a folder, file or zip, the recommended one first; only headers are read.
+
+    Raises:
+        NotFound, UnreadableFile, UnsafeArchive: as :func:`read`.
+        NoSeries: nothing in there is an image.
+    """
+    with _files(Path(path)) as files:
+        found, others = find_series(files)
+        infos = [_info(series) for series in found if series.planes]
+        infos += [_image_info(file, format) for file, format in _images(others)]
+    if not infos:
+        raise NoSeries(_nothing(Path(path), found, others))
+    return _recommend(infos)
+
+
+def read(
+    path: str | Path, *, series: str | None = None, gaps: Gaps = "error", progress: Progress | None = None
+) -> Volume:
+    """Read one CT in Hounsfield units with its place in the patient.
+
+    DICOM (a folder, nested folders, a multi-frame file, a zip), MetaImage, NIfTI and NRRD are told apart
+    by content. What the scanner did not see is air (−1000 HU); z rises along the slice normal.
+
+    Args:
+        path: a file or folder.
+        series: UID of the series to read, or a beginning or an end of it that only one has.
+        gaps: "error", or "interpolate" to fill missing slices linearly, with a warning.
+        progress: called with the number of slices decoded and of all.
+
+    Returns:
+        the volume; ``source.warnings`` says what was noticed and put right.
+
+    Raises:
+        NotFound: there is no such path.
+        UnreadableFile: truncated, damaged, wrong suffix, or no image.
+        UnsafeArchive: a zip that would write outside its folder or unpack too large.
+        NoSeries: no CT in there, or none of the chosen UID.
+        SeveralSeries: several CT series and no choice made; ``choices`` holds their UIDs.
+        NotCT: another modality, or localizers only.
+        BadGeometry: gaps, duplicates, mixed or tilted beyond repair; see :mod:`nodulens.io.stack`.
+        BadValues: numbers that cannot be HU.
+        BadOption: another value of ``gaps``.
+    """
+    path = Path(path)
+    with _files(path) as files:
+        found, others = find_series(files)
+        if not found:
+            return _read_image(path, others, series)
+        chosen = _choose(path, found, series)
+        volume = read_series(chosen, gaps, progress)
+    notes = list(volume.source.warnings)
+    if others:
+        notes.append(f"{len(others)} files that are not DICOM were left out, first {others[0].name}.")
+    aside = Counter(s.modality or "unknown" for s in found if s is not chosen)
+    if aside and series is None:
+        listed = ", ".join(f"{n} {modality}" for modality, n in aside.most_common())
+        notes.append(f"Other series in the same place were left out: {listed}.")
+    return replace(volume, source=replace(volume.source, warnings=tuple(notes)))
+
+
+def sharp_kernel(kernel: str | None) -> bool:
+    """Whether a reconstruction kernel is known to sharpen edges and noise; unknown ones are not."""
+    name = (kernel or "").upper().split("/")[0].strip()
+    if siemens := SIEMENS.fullmatch(name):
+        canon = CANON.fullmatch(name)
+        number = int(siemens[1])
+        return any(number in sharp for sharp in CANON_SHARP) if canon else number >= SIEMENS_SHARP_FROM
+    return name in SHARP_PHILIPS or any(part in name for part in SHARP_NAMES)
+
+
+@contextmanager
+def _files(path: Path) -> Iterator[list[Path]]:
+    """The files a path stands for, in order of name; those of a zip in a temporary folder."""
+    if path.is_dir():
+        yield _below(path)
+    elif not path.exists():
+        raise NotFound(f"There is no file or folder {path}.")
+    elif _magic(path) in ZIP_MAGIC:
+        with unpacked(path) as folder:
+            yield _below(folder)
+    else:
+        yield [path]
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files of a folder and its subfolders, but hidden ones and what macOS adds."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    return [path for path in found if path.is_file()]
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return bytes(file.read(4))
+
+
+def _images(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Those files that are MetaImage, NIfTI or NRRD, with their format."""
+    kinds = [(file, images.sniff(file)) for file in files]
+    return [(file, kind) for file, kind in kinds if kind]
+
+
+def _read_image(path: Path, files: Sequence[Path], series: str | None) -> Volume:
+    found = _images(files)
+    if not found:
+        raise (UnreadableFile if path.is_file() else NoSeries)(_nothing(path, (), files))
+    if len(found) > 1:
+        names = ", ".join(file.name for file, _ in found[:5])
+        raise SeveralSeries(f"{path} holds {len(found)} volumes ({names}); give the path of one of them.")
+    if series is not None:
+        raise NoSeries(f"{found[0][0].name} has no series UID; leave the choice of series out.")
+    return images.read_image(*found[0])
+
+
+def _nothing(path: Path, found: Sequence[DicomSeries], others: Sequence[Path]) -> str:
+    """Why there is nothing to read."""
+    advice = "give a folder of DICOM slices, or a zip, MetaImage, NIfTI or NRRD file."
+    if found:
+        kinds = ", ".join(sorted({s.modality or "unknown" for s in found}))
+        return f"{path} holds no images, only DICOM of modality {kinds}; {advice}"
+    if list(others) == [path]:
+        return f"{path} is neither DICOM nor MetaImage, NIfTI or NRRD; {advice}"
+    archives = [file.name for file in others if _magic(file) in ZIP_MAGIC]
+    if archives:
+        return f"{path} holds no scan but an archive, {archives[0]}; unpack it first."
+    return f"{path} holds {len(others) or 'no'} files, none of them a scan; {advice}"
+
+
+def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> DicomSeries:
+    if wanted is not None:
+        hits = [s for s in found if s.uid == wanted] or [
+            s for s in found if wanted and (s.uid.startswith(wanted) or s.uid.endswith(wanted))
+        ]
+        if len(hits) == 1:
+            _require_ct(hits[0])
+            return hits[0]
+        if hits:
+            raise SeveralSeries(_choices(f"{len(hits)} series match {wanted!r}", hits), tuple(s.uid for s in hits))
+        raise NoSeries(_choices(f"No series in {path} matches {wanted!r}. There are {len(found)}", found))
+    scans = [s for s in found if s.modality == "CT" and s.planes and not s.picture and not _scout(s)]
+    # Two images or more can be a scan; one next to others is a sample or a reference.
+    several = [s for s in scans if len(s.planes) > 1]
+    scans = several or scans
+    if len(scans) == 1:
+        return scans[0]
+    if not scans:
+        pictured = [s for s in found if s.planes]
+        if not pictured:
+            raise NoSeries(_nothing(path, found, ()))
+        _require_ct(pictured[0])
+    ranked = _recommend([_info(s) for s in scans])
+    message = _choices(f"{path} holds {len(scans)} CT series", scans)
+    raise SeveralSeries(message, tuple(info.uid or "" for info in ranked))
+
+
+def _require_ct(series: DicomSeries) -> None:
+    if series.modality != "CT":
+        raise NotCT(f"Series {series.uid} is of modality {series.modality or 'unknown'}; nodulens reads chest CT only.")
+    if series.picture:
+        raise NotCT(f"Series {series.uid} holds screenshots (secondary capture); choose the slices themselves.")
+    if _scout(series):
+        raise NotCT(f"Series {series.uid} holds localizer images only; choose the scan itself.")
+
+
+def _scout(series: DicomSeries) -> bool:
+    return bool(series.planes) and all(plane.localizer for plane in series.planes)
+
+
+def _choices(what: str, found: Sequence[DicomSeries]) -> str:
+    lines = []
+    for info in _recommend([_info(s) for s in found]):
+        thickness = "thickness unknown" if info.thickness_mm is None else f"{info.thickness_mm:g} mm"
+        kernel = f"kernel {info.kernel or 'unknown'}"
+        words = [f"{info.slices} slices", thickness, kernel, info.modality, info.orientation, info.description]
+        advice = " (recommended)" if info.recommended else ""
+        lines.append(f"  {info.uid}  " + ", ".join(word for word in words if word) + advice)
+    return f"{what}; choose one with --series UID (series=… in Python):\n" + "\n".join(lines)
+
+
+def _info(series: DicomSeries) -> SeriesInfo:
+    problems: list[str] = []
+    readable, spacing, tilt = True, None, 0.0
+    try:
+        _require_ct(series)
+        planes, left_out = upright_planes(series)
+        problems += left_out
+        problems += check_rescale(series, planes)
+        stack = arrange(planes, "error")
+        spacing, tilt = stack.geometry.spacing_zyx, stack.tilt_deg
+        doubles = sum(len(place) - 1 for place in stack.places)
+        problems += [*stack.warnings, *([f"{doubles} images lie where another does."] if doubles else [])]
+    except InputError as error:
+        readable = False
+        problems.append(str(error))
+    cosines = next((plane.cosines for plane in series.planes if plane.cosines), None)
+    return SeriesInfo(
+        uid=series.uid,
+        format="dicom",
+        description=series.source.description,
+        modality=series.modality,
+        slices=len(series.planes),
+        thickness_mm=series.source.slice_thickness_mm,
+        spacing_zyx=spacing,
+        kernel=series.source.kernel,
+        contrast=series.source.contrast,
+        orientation=orientation(cosines) if cosines else "",
+        tilt_deg=round(tilt, 2),
+        problems=tuple(problems),
+        readable=readable,
+    )
+
+
+def _image_info(path: Path, format: str) -> SeriesInfo:
+    try:
+        header = images.read_header(path, format)
+    except InputError as error:
+        return SeriesInfo(None, format, description=path.name, problems=(str(error),), readable=False)
+    geometry = header.geometry
+    return SeriesInfo(
+        uid=None,
+        format=format,
+        description=path.name,
+        slices=geometry.shape[0],
+        spacing_zyx=geometry.spacing_zyx,
+        orientation=orientation(np.r_[geometry.direction[:, 2], geometry.direction[:, 1]]),
+        problems=header.warnings,
+    )
+
+
+def _recommend(infos: Sequence[SeriesInfo]) -> list[SeriesInfo]:
+    """The infos in order of how well they serve, the first marked where it can be read."""
+
+    def rank(info: SeriesInfo) -> tuple[bool, bool, bool, bool, float, int]:
+        thickness = info.thickness_mm or (info.spacing_zyx[0] if info.spacing_zyx else 99.0)
+        return (
+            not info.readable,
+            info.orientation != "axial",
+            info.slices < ENOUGH_SLICES,
+            sharp_kernel(info.kernel),
+            thickness,
+            -info.slices,
+        )
+
+    ranked = sorted(infos, key=rank)
+    return [replace(info, recommended=i == 0 and info.readable) for i, info in enumerate(ranked)]
