@@ -32,6 +32,9 @@ EDGE_HU = -400
 GAS_HU = -955
 """Median of gut, stomach and pneumothorax lies below, of lung, even emphysematous, above."""
 CLOSING_MM = 12.0
+MASS_MM = 50.0
+"""Dents in the lungs narrower than this are searched; a ball of 40 mm on the pleura leaves one of about that."""
+SEARCH_GRID_MM = 3.5
 LEAST_ML = 60.0
 """Less aerated lung than this in the whole scan is none."""
 
@@ -63,6 +66,31 @@ def segment_lungs(volume: Volume) -> Mask:
         trunk = opened(airway, 3.5, spacing)
         labels[dilated(trunk, 2.0, spacing)] = 0
     return Mask(_refined(labels, grid, volume), volume.geometry, NAMES)
+
+
+def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
+    """Where a nodule's middle may lie: the lungs, dents that a mass of 40 mm leaves in them, and a margin.
+
+    Args:
+        lungs: as :func:`segment_lungs` gives them.
+        margin_mm: how far into chest wall, diaphragm and mediastinum to look.
+
+    Returns:
+        bool (z, y, x) on the mask's grid. Most of the mediastinum is outside.
+    """
+    steps = [max(1, round(SEARCH_GRID_MM / s)) for s in lungs.geometry.spacing_zyx]
+    coarse = lungs.labels[tuple(slice(step // 2, None, step) for step in steps)]
+    spacing = [step * s for step, s in zip(steps, lungs.geometry.spacing_zyx, strict=True)]
+    region = np.zeros(coarse.shape, dtype=bool)
+    for side in NAMES:
+        region |= closed(coarse == side, MASS_MM / 2, spacing)
+    region = dilated(region, margin_mm, spacing)
+    origin = lungs.geometry.to_lps([step // 2 for step in steps])
+    grid = Geometry(
+        region.shape, (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]), lungs.geometry.direction
+    )
+    soft = resample_array(region.view(np.uint8), grid, lungs.geometry, order=1, fill=0)
+    return np.asarray((soft > 0.5) | (lungs.labels > 0))
 
 
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
