@@ -17,7 +17,7 @@ MAX_BYTES = 16 * 2**30
 MAX_MEMBERS = 100_000
 # CT compresses two- to threefold; a phantom of constant air some hundredfold. Deflate ends at 1032.
 MAX_RATIO = 400
-RATIO_FREE_BYTES = 256 * 2**20
+RATIO_FREE_BYTES = 64 * 2**20
 
 
 @contextmanager

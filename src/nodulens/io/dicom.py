@@ -72,7 +72,7 @@ def find_series(files: Iterable[Path]) -> tuple[tuple[DicomSeries, ...], tuple[P
             known = series.get(uid) or _series(uid, header, planes)
         except (AttributeError, ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
             raise UnreadableFile(
-                f"{path}: the DICOM header is damaged or ends early ({error}); export or copy it again."
+                f"{path}: the DICOM header is damaged or ends early ({_line(error)}); export or copy it again."
             ) from error
         series[uid] = replace(known, planes=known.planes + planes)
     return tuple(series.values()), tuple(others)
@@ -139,16 +139,20 @@ def _header(path: Path) -> Dataset | None:
     except InvalidDicomError:
         pass
     except Exception as error:  # pydicom lets whatever a damaged header causes through
-        raise UnreadableFile(f"{path}: the DICOM header is damaged ({error}); export or copy it again.") from error
-    # Some archives store the data set without its preamble. It then begins with group 0008.
+        raise UnreadableFile(f"{path}: the DICOM header is damaged ({_line(error)}); copy it again.") from error
+    # Some archives store the data set without its preamble. It then begins with group 0002 or 0008.
     with path.open("rb") as file:
-        if file.read(2) != b"\x08\x00":
+        if file.read(2) not in (b"\x02\x00", b"\x08\x00"):
             return None
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     except Exception:  # two bytes promised nothing: this is simply another kind of file
         return None
     return header if "SOPClassUID" in header else None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _series(uid: str, header: Dataset, planes: Sequence[Plane]) -> DicomSeries:
@@ -273,7 +277,7 @@ def _dataset(path: Path) -> Dataset:
         data.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
         return data
     except Exception as error:  # as in _header
-        raise UnreadableFile(f"{path} cannot be read ({error}); copy it again.") from error
+        raise UnreadableFile(f"{path} cannot be read ({_line(error)}); copy it again.") from error
 
 
 def _hounsfield(data: Dataset, plane: Plane) -> NDArray[Any]:
@@ -318,7 +322,7 @@ def _stored(data: Dataset, plane: Plane) -> NDArray[Any]:
         image, _ = decoder.as_array(data, index=plane.frame or 0, raw=True, decoding_plugin=plugin)
     except Exception as error:  # each decoder has its own kinds
         raise UnreadableFile(
-            f"{plane.path}: the pixel data are truncated or damaged ({error}); copy or export it again."
+            f"{plane.path}: the pixel data are truncated or damaged ({_line(error)}); copy or export it again."
         ) from error
     if image.shape != plane.size:
         raise UnreadableFile(f"{plane.path}: {plane.size} pixels announced, {image.shape} found; export it again.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Source, Volume
 from nodulens.errors import BadGeometry, BadOption, BadValues, UnreadableFile
+from nodulens.io import nifti
 from nodulens.io.atomic import whole_file
 from nodulens.io.values import check_hounsfield, outside_to_air
 
-READERS = {"metaimage": "MetaImageIO", "nifti": "NiftiImageIO", "nrrd": "NrrdImageIO"}
+READERS = {"metaimage": "MetaImageIO", "nrrd": "NrrdImageIO"}
 SUFFIXES = {
     "metaimage": (".mhd", ".mha"),
     "nifti": (".nii", ".nii.gz"),
@@ -58,11 +60,9 @@ class Header:
 
 def sniff(path: Path) -> str | None:
     """ "metaimage", "nifti", "nrrd", or None, by content alone."""
-    with path.open("rb") as file:
+    with nifti.unpacking(path) as file:
         head = file.read(4096)
-    if head[:2] == b"\x1f\x8b":
-        head = _gunzipped_head(path)
-    if head[344:348] in (b"n+1\0", b"n+2\0", b"ni1\0") or head[4:8] in (b"n+1\0", b"n+2\0"):
+    if nifti.is_nifti(head):
         return "nifti"
     if head.startswith(b"NRRD000"):
         return "nrrd"
@@ -82,23 +82,16 @@ def read_header(path: Path, format: str) -> Header:
     if not path.name.lower().endswith(suffixes):
         raise UnreadableFile(f"{path} holds {format}, which its suffix hides; rename it to end in {suffixes[0]}.")
     files = (path, *_voxel_files(path, format))
-    reader = _reader(path, format)
-    with _quiet(), _named(path):
-        reader.ReadImageInformation()
-    size = list(reader.GetSize())
-    if reader.GetNumberOfComponents() != 1:
-        raise UnreadableFile(f"{path} has {reader.GetNumberOfComponents()} values a voxel; a CT has one.")
-    if len(size) < 3 or any(n != 1 for n in size[3:]):
-        raise BadGeometry(f"{path} is {' × '.join(map(str, size))} voxels; a CT has three dimensions. Give one volume.")
-    if min(size[:3]) < 2:
-        raise BadGeometry(f"{path} is {' × '.join(map(str, size[:3]))} voxels, a single slice; give the whole scan.")
-    _check_bytes(path, files, int(np.prod(size)) * _bytes_a_voxel(reader.GetPixelID()))
-    geometry, z_reversed = _geometry(path, reader, len(size))
-    keys = reader.GetMetaDataKeys()
-    codes = [reader.GetMetaData(key) for key in ("qform_code", "sform_code") if key in keys]
-    unplaced = format == "nifti" and codes and all(code == "0" for code in codes)
+    facts = _nifti_facts(path) if format == "nifti" else _itk_facts(path, format)
+    listed = " × ".join(map(str, facts.size))
+    if len(facts.size) < 3 or any(n != 1 for n in facts.size[3:]):
+        raise BadGeometry(f"{path} is {listed} voxels; a CT has three dimensions. Give one volume.")
+    if min(facts.size[:3]) < 2:
+        raise BadGeometry(f"{path} is {listed} voxels, a single slice; give the whole scan.")
+    _check_bytes(path, files, math.prod(facts.size) * facts.voxel_bytes)
+    geometry, z_reversed = _geometry(path, facts)
     warning = "The header does not say how the patient lies: left and right may be exchanged."
-    return Header(format, geometry, z_reversed, files, (warning,) if unplaced else ())
+    return Header(format, geometry, z_reversed, files, () if facts.placed else (warning,))
 
 
 def read_image(path: Path, format: str) -> Volume:
@@ -115,7 +108,7 @@ def read_image(path: Path, format: str) -> Volume:
         raise BadValues(f"{path}: {bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
     check_hounsfield(stored, path.name)
     fits = stored.dtype.kind in "iu" and stored.min() >= -32768 and stored.max() <= 32767
-    hu = stored.astype(np.int16 if fits else np.float32)
+    hu = stored.astype(np.int16) if fits else stored.astype(np.float32)
     outside_to_air(hu)
     source = Source(
         format=format, input_sha256=_sha256(header.files), z_reversed=header.z_reversed, warnings=header.warnings
@@ -139,7 +132,7 @@ def read_mask(path: str | Path) -> Mask:
     # NaN and infinities fail the comparison as well.
     if not bool(((stored >= 0) & (stored <= 65535)).all()) or np.any(stored != np.floor(stored)):
         raise BadValues(f"{path}: a mask holds whole numbers from 0 to 65535; give the mask, not the scan.")
-    labels = stored.astype(np.uint8 if stored.max() <= 255 else np.uint16)
+    labels = stored.astype(np.uint8) if stored.max() <= 255 else stored.astype(np.uint16)
     return Mask(labels, header.geometry, {int(v): f"label {v}" for v in np.unique(labels) if v})
 
 
@@ -182,24 +175,67 @@ def _write(array: NDArray[Any], geometry: Geometry, path: Path, z_reversed: bool
         part.write_bytes(gzip.compress(data, 1, mtime=0) if path.name.lower().endswith(".gz") else data)
 
 
-def _geometry(path: Path, reader: sitk.ImageFileReader, dimension: int) -> tuple[Geometry, bool]:
-    spacing, size, origin = reader.GetSpacing()[:3], reader.GetSize()[:3], reader.GetOrigin()[:3]
-    direction_xyz = np.asarray(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
-    if not all(SPACING_MM[0] <= s <= SPACING_MM[1] for s in spacing):
+@dataclass(frozen=True, eq=False)
+class _Facts:
+    """A header as stored: x before y before z, columns of ``axes`` are LPS mm from voxel to voxel."""
+
+    size: tuple[int, ...]
+    axes: NDArray[np.float64]
+    origin: tuple[float, float, float]
+    voxel_bytes: int
+    placed: bool
+
+
+def _nifti_facts(path: Path) -> _Facts:
+    header = nifti.read_header(path)
+    x, y, z = header.affine[:, 3].tolist()
+    return _Facts(header.size, header.affine[:, :3], (x, y, z), header.dtype.itemsize, header.placed)
+
+
+def _itk_facts(path: Path, format: str) -> _Facts:
+    reader = _reader(path, format)
+    with _quiet(), _named(path):
+        reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise UnreadableFile(f"{path} has {reader.GetNumberOfComponents()} values a voxel; a CT has one.")
+    size = reader.GetSize()
+    # A picture of two dimensions is refused by its size; here it only must not break the arithmetic.
+    n = min(len(size), 3)
+    axes, origin = np.eye(3), np.zeros(3)
+    axes[:n, :n] = np.reshape(reader.GetDirection(), (len(size), len(size)))[:n, :n] * reader.GetSpacing()[:n]
+    origin[:n] = reader.GetOrigin()[:n]
+    voxel_bytes = int(sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent())
+    return _Facts(size, axes, (origin[0], origin[1], origin[2]), voxel_bytes, True)
+
+
+def _geometry(path: Path, facts: _Facts) -> tuple[Geometry, bool]:
+    """The grid with z rising along the slice normal, and whether the stored array runs against it."""
+    spacing = np.linalg.norm(facts.axes, axis=0)
+    if not np.all((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])):
         listed = " × ".join(f"{s:g}" for s in spacing)
         raise BadGeometry(f"{path}: voxels of {listed} mm are impossible for a CT; is the unit not millimetres?")
-    geometry = Geometry(size[::-1], spacing[::-1], origin, direction_xyz[:, ::-1])
-    if np.linalg.det(direction_xyz) > 0:
+    direction = facts.axes / spacing
+    # Nearest rotation: headers hold single precision.
+    left, _, right = np.linalg.svd(direction)
+    if np.abs(left @ right - direction).max() > 1e-3:
+        raise BadGeometry(
+            f"{path}: the image axes are not at right angles to one another; resample it to an upright grid."
+        )
+    x, y, z = facts.size[:3]
+    geometry = Geometry((z, y, x), (spacing[2], spacing[1], spacing[0]), facts.origin, (left @ right)[:, ::-1])
+    if np.linalg.det(direction) > 0:
         return geometry, False
     return geometry.transposed((0, 1, 2), (True, False, False)), True
 
 
 def _voxels(path: Path, header: Header) -> NDArray[Any]:
     """The stored numbers (z, y, x), z rising along the slice normal."""
-    reader = _reader(path, header.format)
-    with _quiet(), _named(path):
-        array = sitk.GetArrayFromImage(reader.Execute())
-    array = array.reshape(header.geometry.shape)
+    if header.format == "nifti":
+        array = nifti.read_voxels(path, nifti.read_header(path))
+    else:
+        reader = _reader(path, header.format)
+        with _quiet(), _named(path):
+            array = sitk.GetArrayFromImage(reader.Execute()).reshape(header.geometry.shape)
     return np.ascontiguousarray(array[::-1]) if header.z_reversed else array
 
 
@@ -233,14 +269,6 @@ def _named(path: Path) -> Iterator[None]:
                 f"{path}: the image axes are not at right angles to one another; resample it to an upright grid."
             ) from error
         raise UnreadableFile(f"{path} is truncated or damaged ({reason}); copy or export it again.") from error
-
-
-def _gunzipped_head(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            return bytes(file.read(4096))
-    except (OSError, EOFError) as error:
-        raise UnreadableFile(f"{path} is a truncated or damaged gzip file ({error}); copy it again.") from error
 
 
 def _voxel_files(path: Path, format: str) -> tuple[Path, ...]:
@@ -280,22 +308,17 @@ def _voxel_files(path: Path, format: str) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _bytes_a_voxel(pixel_id: int) -> int:
-    one = sitk.Image([1, 1], pixel_id)
-    return int(one.GetSizeOfPixelComponent())
-
-
 def _check_bytes(path: Path, files: tuple[Path, ...], promised: int) -> None:
     """Refuse a header that promises more than its files can hold, before memory is asked for."""
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     words = head.lower().replace(b" ", b"")
-    packed = head[:2] == b"\x1f\x8b" or b"compresseddata=true" in words
+    packed = head[:2] == nifti.GZIP_MAGIC or b"compresseddata=true" in words
     packed = packed or (words.startswith(b"nrrd") and b"encoding:raw" not in words)
     held = sum(file.stat().st_size for file in files)
     if promised > held * (MAX_DEFLATE if packed else 1):
         raise UnreadableFile(
-            f"{path}: the header promises {promised / 2**20:,.1f} MiB of voxels, the file holds {held / 2**20:,.1f}; "
+            f"{path}: the header promises {promised / 2**20:,.2f} MiB of voxels, the file holds {held / 2**20:,.2f}; "
             "it is truncated or its header is wrong. Copy or export it again."
         )
 

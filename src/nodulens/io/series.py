@@ -79,8 +79,8 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
         found, others = find_series(files)
         infos = [_info(series) for series in found if series.planes]
         infos += [_image_info(file, format) for file, format in _images(others)]
-    if not infos:
-        raise NoSeries(_nothing(Path(path), found, others))
+        if not infos:
+            raise _nothing(Path(path), found, others)
     return _recommend(infos)
 
 
@@ -176,7 +176,7 @@ def _images(files: Sequence[Path]) -> list[tuple[Path, str]]:
 def _read_image(path: Path, files: Sequence[Path], series: str | None) -> Volume:
     found = _images(files)
     if not found:
-        raise (UnreadableFile if path.is_file() else NoSeries)(_nothing(path, (), files))
+        raise _nothing(path, (), files)
     if len(found) > 1:
         names = ", ".join(file.name for file, _ in found[:5])
         raise SeveralSeries(f"{path} holds {len(found)} volumes ({names}); give the path of one of them.")
@@ -185,18 +185,18 @@ def _read_image(path: Path, files: Sequence[Path], series: str | None) -> Volume
     return images.read_image(*found[0])
 
 
-def _nothing(path: Path, found: Sequence[DicomSeries], others: Sequence[Path]) -> str:
-    """Why there is nothing to read."""
+def _nothing(path: Path, found: Sequence[DicomSeries], others: Sequence[Path]) -> InputError:
+    """The error that says why there is nothing to read."""
     advice = "give a folder of DICOM slices, or a zip, MetaImage, NIfTI or NRRD file."
     if found:
         kinds = ", ".join(sorted({s.modality or "unknown" for s in found}))
-        return f"{path} holds no images, only DICOM of modality {kinds}; {advice}"
+        return NoSeries(f"{path} holds no images, only DICOM of modality {kinds}; {advice}")
     if list(others) == [path]:
-        return f"{path} is neither DICOM nor MetaImage, NIfTI or NRRD; {advice}"
+        return UnreadableFile(f"{path} is neither DICOM nor MetaImage, NIfTI or NRRD; {advice}")
     archives = [file.name for file in others if _magic(file) in ZIP_MAGIC]
     if archives:
-        return f"{path} holds no scan but an archive, {archives[0]}; unpack it first."
-    return f"{path} holds {len(others) or 'no'} files, none of them a scan; {advice}"
+        return NoSeries(f"{path} holds no scan but an archive, {archives[0]}; unpack it first.")
+    return NoSeries(f"{path} holds {len(others) or 'no'} files, none of them a scan; {advice}")
 
 
 def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> DicomSeries:
@@ -219,7 +219,7 @@ def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> Dic
     if not scans:
         pictured = [s for s in found if s.planes]
         if not pictured:
-            raise NoSeries(_nothing(path, found, ()))
+            raise _nothing(path, found, ())
         _require_ct(pictured[0])
     ranked = _recommend([_info(s) for s in scans])
     message = _choices(f"{path} holds {len(scans)} CT series", scans)

@@ -184,6 +184,8 @@ def _common(planes: Sequence[Plane]) -> tuple[Float, Float, tuple[float, float]]
         raise BadGeometry(f"The series mixes image sizes: {listed}; export one reconstruction only.")
     cosines = np.array([p.cosines for p in planes], dtype=np.float64)
     spacings = np.array([p.spacing for p in planes], dtype=np.float64)
+    if not (spacings > 0).all():
+        raise BadGeometry(f"Pixel spacing must be positive and finite, got {spacings.min():g} mm; export it again.")
     if np.abs(cosines - cosines[0]).max() > 1e-3:
         kinds = Counter(orientation(c) for c in cosines)
         listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
