@@ -1,0 +1,330 @@
+"""Pixels of a CT and its masks as what a web page can show: JPEG and PNG data URIs, SVG paths.
+
+Everything here is in the canonical orientation (z, y, x rise towards superior, posterior, left), seen by
+radiological convention: the patient's left on the image's right, the front on top in axial planes, the
+head on top in the others.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nodulens.core.geometry import Float
+from nodulens.core.nodule import Box, Nodule
+from nodulens.core.volume import Mask, Volume, crop_array
+from nodulens.ops.orient import canonical
+
+GREY_HU = (-1350.0, 250.0)
+"""HU that become black and white in the pictures; the page narrows it to the window that is looked through."""
+STACK_PIXELS = 512
+STACK_SLICES = 200
+VIEW_PIXELS = 288
+UNITS_PER_MM = 4
+"""Outlines are whole numbers of a quarter of a millimetre."""
+
+Array = NDArray[np.float32]
+BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Closed curves as the ``d`` of an SVG path, in units of 1 / ``UNITS_PER_MM`` mm from the picture's corner."""
+
+    label: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One axial picture of the stack.
+
+    Attributes:
+        image: data URI.
+        index: z in the canonical volume.
+        lungs: outlines with labels 1 left, 2 right.
+        nodules: outlines of the nodules that the slice cuts; the label is the nodule's id.
+    """
+
+    image: str
+    index: int
+    lungs: tuple[Outline, ...]
+    nodules: tuple[Outline, ...]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A nodule in one plane, a square picture.
+
+    Attributes:
+        name: "axial", "coronal" or "sagittal".
+        letters: what lies at the top, right, bottom and left edge: A, P, R, L, H (head) or F (feet).
+        image, heat: data URIs; heat is None where none was computed.
+        outline: as in :class:`Outline`.
+    """
+
+    name: str
+    letters: str
+    image: str
+    heat: str | None
+    outline: str
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A nodule's mask (0, 1) and heat map with a margin of one voxel, and their canonical box."""
+
+    box: Box
+    mask: Array
+    heat: Array | None
+
+
+class Scene:
+    """A CT turned for display, with what a report found in it.
+
+    Args:
+        ct: the volume as read.
+        nodules: in indices of the volume as read; without a mask the box stands for it.
+        lungs: labels 1 left, 2 right on the grid of the volume as read, or None.
+    """
+
+    def __init__(self, ct: Volume, nodules: Sequence[Nodule], lungs: Mask | None) -> None:
+        self.ct = ct
+        self.volume, self._turn = canonical(ct)
+        self.lungs = None if lungs is None else self._turn.forth(lungs.labels)
+        self._shapes = {nodule.id: self._shape(nodule) for nodule in nodules}
+
+    def _shape(self, nodule: Nodule) -> _Shape:
+        grid = self.ct.geometry.crop(nodule.box).transposed(self._turn.axes, self._turn.flips)
+        start = np.round(self.volume.geometry.to_index(grid.origin_lps)).astype(int)
+        box = _box(start, start + np.asarray(grid.shape)).grown((1, 1, 1))
+        mask = np.ones(nodule.box.shape, bool) if nodule.mask is None else nodule.mask
+        heat = None if nodule.heat is None else np.pad(self._turn.forth(nodule.heat), 1)
+        return _Shape(box, np.pad(self._turn.forth(mask), 1).astype(np.float32), heat)
+
+    def place(self, nodule: Nodule) -> Float:
+        """Continuous canonical (z, y, x) of a nodule's centroid, moved onto its central slice as read."""
+        index = self.ct.geometry.to_index(nodule.centre_lps)
+        index[0] = nodule.position.central_slice
+        return self.volume.geometry.to_index(self.ct.geometry.to_lps(index))
+
+    @property
+    def size_mm(self) -> tuple[float, float, float]:
+        """Height, depth and width of the volume, (z, y, x)."""
+        z, y, x = np.asarray(self.volume.geometry.shape) * self.volume.geometry.spacing_zyx
+        return float(z), float(y), float(x)
+
+    def stack(self) -> list[Slice]:
+        """Axial slices from the feet to the head: all of them, or of a scan of very many every second or third
+        one and the central slices of the nodules.
+        """
+        count = self.volume.geometry.shape[0]
+        wanted = set(range(0, count, math.ceil(count / STACK_SLICES)))
+        wanted |= {round((shape.box.start[0] + shape.box.stop[0] - 1) / 2) for shape in self._shapes.values()}
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            return list(pool.map(self._slice, sorted(wanted)))
+
+    def _slice(self, z: int) -> Slice:
+        _, height, width = self.size_mm
+        scale = STACK_PIXELS / max(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        half = (size[0] // 2 or 1, size[1] // 2 or 1)
+        lungs = [] if self.lungs is None else [(v, self.lungs[z] == v) for v in (1, 2)]
+        cut = [(n, s.mask[z - s.box.start[0]], s.box) for n, s in self._shapes.items() if _spans(s.box, z)]
+        return Slice(
+            image=_jpeg(Image.fromarray(_grey(self.volume.hu[z])).resize(size, BILINEAR), 70),
+            index=z,
+            lungs=tuple(Outline(v, self._lung_path(mask, half)) for v, mask in lungs if mask.any()),
+            nodules=tuple(Outline(n, self._nodule_path(mask, box)) for n, mask, box in cut if mask.any()),
+        )
+
+    def _lung_path(self, mask: NDArray[np.bool_], size: tuple[int, int]) -> str:
+        _, height, width = self.size_mm
+        small = Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).resize(size, BILINEAR)
+        return _path(np.asarray(small, np.float32) / np.float32(255), (width / size[0], height / size[1]), every=2)
+
+    def _nodule_path(self, mask: Array, box: Box) -> str:
+        _, sy, sx = self.volume.geometry.spacing_zyx
+        finer = Image.fromarray(mask).resize((mask.shape[1] * 2, mask.shape[0] * 2), BILINEAR)
+        return _path(np.asarray(finer), (sx / 2, sy / 2), (box.start[2] * sx, box.start[1] * sy))
+
+    def side_mm(self, nodule: Nodule) -> float:
+        """Side of the square that shows a nodule: 50 mm, more where it needs it, in steps of 10 mm."""
+        extent = max(n * mm for n, mm in zip(nodule.box.shape, self.ct.geometry.spacing_zyx, strict=True))
+        return max(50.0, 10 * math.ceil(extent * 1.4 / 10))
+
+    def planes(self, nodule: Nodule) -> tuple[Plane, Plane, Plane]:
+        """A nodule in its axial, coronal and sagittal plane."""
+        spacing = np.asarray(self.volume.geometry.spacing_zyx)
+        side, centre, shape = self.side_mm(nodule), self.place(nodule), self._shapes[nodule.id]
+        box = Box.around(centre, [math.ceil(side / mm) + 5 for mm in spacing])
+        offset = np.asarray(shape.box.start)
+        own = _box(np.asarray(box.start) - offset, np.asarray(box.stop) - offset)
+        grey = _grey(self.volume.crop(box).hu)
+        mask = crop_array(shape.mask, own)
+        heat = None if shape.heat is None else crop_array(shape.heat, own)
+
+        def plane(name: str, through: int, letters: str) -> Plane:
+            across = [axis for axis in range(3) if axis != through]
+            middle = (centre - box.start)[across] + 0.5
+            reach = side / 2 / spacing[across]
+            region = (*(middle - reach)[::-1].tolist(), *(middle + reach)[::-1].tolist())
+            cut = round(float(centre[through])) - box.start[through]
+
+            def look(layer: NDArray, pixels: int, how: Image.Resampling) -> Image.Image:  # type: ignore[type-arg]
+                image = Image.fromarray(np.ascontiguousarray(layer.take(cut, axis=through)))
+                square = image.resize((pixels, pixels), how, box=region)
+                return square if through == 0 else square.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+
+            half = VIEW_PIXELS // 2
+            return Plane(
+                name=name,
+                letters=letters,
+                image=_jpeg(look(grey, VIEW_PIXELS, BICUBIC), 88),
+                heat=None if heat is None else _heat_png(np.asarray(look(heat, half, BILINEAR))),
+                outline=_path(np.asarray(look(mask, half, BILINEAR)), (side / half, side / half)),
+            )
+
+        return plane("axial", 0, "ALPR"), plane("coronal", 1, "HLFR"), plane("sagittal", 2, "HPFA")
+
+    def silhouette(self) -> tuple[Outline, ...]:
+        """The lungs' shadows seen from the front, head on top; empty without lung masks."""
+        if self.lungs is None:
+            return ()
+        height, _, width = self.size_mm
+        size = (math.ceil(width / 2), math.ceil(height / 2))
+        shadows = [(v, (self.lungs == v).any(axis=1)[::-1].astype(np.float32)) for v in (1, 2)]
+        scale = (width / size[0], height / size[1])
+        small = [(v, np.asarray(Image.fromarray(shadow).resize(size, BILINEAR))) for v, shadow in shadows]
+        return tuple(Outline(v, _path(shadow, scale)) for v, shadow in small)
+
+    def silhouette_place(self, nodule: Nodule) -> tuple[float, float]:
+        """Where a nodule lies on the silhouette: mm from the left and from the top."""
+        z, _, x = self.volume.geometry.to_index(nodule.centre_lps)
+        sz, _, sx = self.volume.geometry.spacing_zyx
+        return float((x + 0.5) * sx), float(self.size_mm[0] - (z + 0.5) * sz)
+
+
+def _box(start: NDArray, stop: NDArray) -> Box:  # type: ignore[type-arg]
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _spans(box: Box, z: int) -> bool:
+    return box.start[0] <= z < box.stop[0]
+
+
+def _grey(hu: NDArray) -> NDArray[np.uint8]:  # type: ignore[type-arg]
+    """HU → 0…255 over ``GREY_HU``."""
+    low, high = GREY_HU
+    grey = (hu.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)) + np.float32(0.5)
+    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
+
+
+def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _jpeg(image: Image.Image, quality: int) -> str:
+    return _data_uri(image, "jpeg", quality=quality)
+
+
+def _heat_png(heat: Array) -> str:
+    """0…1 → violet to yellow, the clearer the lower."""
+    image = Image.fromarray(np.clip(heat * 255 + 0.5, 0, 255).astype(np.uint8))
+    image.putpalette(_heat_palette(), "RGBA")
+    return _data_uri(image, "png")
+
+
+@lru_cache
+def _heat_palette() -> bytes:
+    # Corners of the "inferno" map, even in lightness; its black end is left to transparency.
+    colours = [(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)]
+    level = np.linspace(0, 1, 256)
+    channels = [np.interp(level, np.linspace(0, 1, 5), channel) for channel in zip(*colours, strict=True)]
+    return np.stack([*channels, 255 * level**0.7], axis=1).astype(np.uint8).tobytes()
+
+
+# Marching squares. Corners of a cell: 8 top left, 4 top right, 2 bottom right, 1 bottom left, set where inside.
+# Per case the edges that its curve enters and leaves by, so turned that curves close; saddles are kept apart.
+_TOP, _RIGHT, _BOTTOM, _LEFT = range(4)
+_CASES = {
+    1: [(_LEFT, _BOTTOM)], 2: [(_BOTTOM, _RIGHT)], 4: [(_RIGHT, _TOP)], 8: [(_TOP, _LEFT)],
+    3: [(_LEFT, _RIGHT)], 6: [(_BOTTOM, _TOP)], 12: [(_RIGHT, _LEFT)], 9: [(_TOP, _BOTTOM)],
+    14: [(_BOTTOM, _LEFT)], 13: [(_RIGHT, _BOTTOM)], 11: [(_TOP, _RIGHT)], 7: [(_LEFT, _TOP)],
+    10: [(_TOP, _LEFT), (_BOTTOM, _RIGHT)], 5: [(_RIGHT, _TOP), (_LEFT, _BOTTOM)],
+}  # fmt: skip
+
+
+def contours(image: Array) -> list[Float]:
+    """The closed curves where an image crosses one half.
+
+    Args:
+        image: (rows, columns); what lies beyond its edge counts as 0.
+
+    Returns:
+        One (n, 2) array of (x, y) a curve, in pixels: the centre of the first pixel is (0.5, 0.5).
+    """
+    field = np.pad(image, 1)
+    rows, columns = field.shape
+    inside = field >= 0.5
+    case = 8 * inside[:-1, :-1] + 4 * inside[:-1, 1:] + 2 * inside[1:, 1:] + inside[1:, :-1]
+    # An edge is named by its first corner: even numbers run along a row, odd ones down a column.
+    first = 2 * (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1))
+    edges = [first, first + 3, first + 2 * columns, first + 1]
+    onward: dict[int, int] = {}
+    for number, turns in _CASES.items():
+        here = case == number
+        for start, stop in turns:
+            onward.update(zip(edges[start][here].tolist(), edges[stop][here].tolist(), strict=True))
+    curves = []
+    while onward:
+        curve = [next(iter(onward))]
+        while curve[-1] in onward:
+            curve.append(onward.pop(curve[-1]))
+        curves.append(_crossings(field, np.array(curve[:-1])))
+    return curves
+
+
+def _crossings(field: Array, edges: NDArray[np.int_]) -> Float:
+    """(x, y) where the field crosses one half along numbered edges."""
+    columns = field.shape[1]
+    down = edges % 2
+    values = field.ravel()
+    begin = edges // 2
+    end = begin + np.where(down, columns, 1)
+    share = (0.5 - values[begin]) / (values[end] - values[begin])
+    y, x = np.divmod(begin, columns)
+    return np.stack([x + share * (1 - down), y + share * down], axis=1).astype(np.float64) - 0.5
+
+
+def _path(
+    image: Array, pixel_mm: tuple[float, float], corner_mm: tuple[float, float] = (0.0, 0.0), every: int = 1
+) -> str:
+    """The contours of an image as an SVG path.
+
+    Args:
+        image: (rows, columns), about 1 inside and 0 outside.
+        pixel_mm: width and height of a pixel.
+        corner_mm: where the image's first corner lies.
+        every: keep only every so manieth point, but no fewer than eight a curve.
+    """
+    parts = []
+    for curve in contours(image):
+        points = np.round((curve * pixel_mm + corner_mm) * UNITS_PER_MM).astype(int)
+        points = points[:: max(1, min(every, len(points) // 8))]
+        steps = np.diff(points, axis=0)
+        text = " ".join(f"{x} {y}" for x, y in steps[steps.any(axis=1)].tolist())
+        parts.append(f"M{points[0, 0]} {points[0, 1]}l{text}z" if text else "")
+    return "".join(parts)
