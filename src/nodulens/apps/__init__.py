@@ -1,0 +1,1 @@
+"""What people start: skins over the library."""

@@ -1,0 +1,1 @@
+"""Small operations on arrays and grids that several stages share."""

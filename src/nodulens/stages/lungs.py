@@ -32,8 +32,10 @@ EDGE_HU = -400
 GAS_HU = -955
 """Median of gut, stomach and pneumothorax lies below, of lung, even emphysematous, above."""
 CLOSING_MM = 12.0
+PULL = 0.4
+"""How far, in coarse voxels, full-size detail may move the edge."""
 MASS_MM = 50.0
-"""Dents in the lungs narrower than this are searched; a ball of 40 mm on the pleura leaves one of about that."""
+"""Dents in the lungs narrower than this are filled at the chest wall and searched everywhere; a ball of 40 mm on the pleura leaves one of about that."""
 SEARCH_GRID_MM = 3.5
 LEAST_ML = 60.0
 """Less aerated lung than this in the whole scan is none."""
@@ -65,7 +67,7 @@ def segment_lungs(volume: Volume) -> Mask:
     if airway.any():
         trunk = opened(airway, 3.5, spacing)
         labels[dilated(trunk, 2.0, spacing)] = 0
-    return Mask(_refined(labels, grid, volume), volume.geometry, NAMES)
+    return Mask(_refined(labels, low, grid, volume), volume.geometry, NAMES)
 
 
 def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
@@ -169,7 +171,7 @@ def _airway(low: HU, air: Bool, spacing: Spacing) -> Bool:
 
 
 def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
-    """The longest stack of round, empty spots near the middle, from the top of the air downwards."""
+    """The tallest stack of round, empty spots near the middle that reaches into the upper lungs."""
     pixel_mm2 = spacing[1] * spacing[2]
     hollow = air & (low < -850)
     columns = np.flatnonzero(air.any(axis=(0, 1)))
@@ -191,11 +193,12 @@ def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
                 if np.median(low[z, ys, xs][spot]) < -900:
                     spots[z, ys, xs] |= spot
     stacks = components(spots)
-    tall = [i for i in range(len(stacks)) if (stacks.slices[i][0].stop - stacks.slices[i][0].start) * spacing[0] >= 20]
-    if not tall:
+    filling = air.sum(axis=(1, 2)).cumsum()
+    upper = int(np.searchsorted(filling, 0.6 * filling[-1]))  # gut is as hollow and as round, but low
+    heights = [(where[0].stop - where[0].start) * spacing[0] * (where[0].stop > upper) for where in stacks.slices]
+    if not heights or max(heights) < 20:
         return np.zeros_like(air)
-    best = max(tall, key=lambda i: stacks.sizes[i])
-    return stacks.part(best + 1)
+    return stacks.part(int(np.argmax(heights)) + 1)
 
 
 def _aerated(air: Bool, low: HU, grid: Geometry) -> list[Bool]:
@@ -283,36 +286,44 @@ def _mean_x(mask: Bool) -> float:
 
 
 def _closed_sides(labels: Labels, spacing: Spacing) -> Labels:
-    """Each lung closed and its cavities filled; what both would claim is mediastinum."""
-    left, right = (filled(closed(labels == side, CLOSING_MM, spacing)) for side in (1, 2))
+    """Each lung closed and its cavities filled; what both would claim is mediastinum.
+
+    Generously against the chest wall, where a dent is a mass; narrowly towards the middle, where it is
+    a hilum, the heart or the liver: whatever has the left lung on its left and the right on its right.
+    """
+    lefts = np.logical_or.accumulate((labels == 1)[..., ::-1], axis=2)[..., ::-1]
+    costal = ~(lefts & np.logical_or.accumulate(labels == 2, axis=2))
+    left, right = (
+        filled(closed(labels == side, CLOSING_MM, spacing) | closed(labels == side, MASS_MM / 2, spacing) & costal)
+        for side in (1, 2)
+    )
     out = labels.copy()
     out[left & ~right] = 1
     out[right & ~left] = 2
     return out
 
 
-def _refined(labels: Labels, low_grid: Geometry, volume: Volume) -> Labels:
+def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Labels:
     """The labels at full size, their edge drawn where the CT crosses half-way to soft tissue.
 
-    The interpolated mask alone puts the edge within half a coarse voxel; the CT may move it by up to a
-    quarter, and noise hardly at all.
+    The CT may move the interpolated edge by ``PULL`` of a coarse voxel, and noise hardly at all. Where
+    the closing took tissue in there is no such crossing: those voxels weigh more, to stand against it.
     """
     from scipy.ndimage import maximum_filter
 
     out = np.zeros(volume.geometry.shape, dtype=np.uint8)
-    if not labels.any():
-        return out
     inside = labels > 0
-    place = volume.geometry.to_index(low_grid.to_lps(np.asarray(Box.of_mask(inside).grown((1, 1, 1)).start)))
-    stop = volume.geometry.to_index(low_grid.to_lps(np.asarray(Box.of_mask(inside).stop)))
-    box = Box(_ints(np.floor(place)), _ints(np.ceil(stop) + 1)).clipped(volume.geometry.shape)
+    if not inside.any():
+        return out
+    around = Box.of_mask(inside).grown((1, 1, 1))
+    first, last = volume.geometry.to_index(low_grid.to_lps([around.start, np.asarray(around.stop) - 1]))
+    box = Box(_ints(np.floor(first)), _ints(np.ceil(last) + 1)).clipped(volume.geometry.shape)
     grid = volume.geometry.crop(box)
-    soft = resample_array(inside.view(np.uint8), low_grid, grid, order=1, fill=0)
-    side = resample_array(
-        np.where(inside, labels, maximum_filter(labels, 3)), low_grid, grid, order=0, fill=0
-    )
+    weight = np.where(inside, np.where(low < EDGE_HU, 1, 1 + 2 * PULL), 0)
+    soft = resample_array(weight, low_grid, grid, order=1, fill=0)
+    side = resample_array(np.where(inside, labels, maximum_filter(labels, 3)), low_grid, grid, order=0, fill=0)
     for z, plane in enumerate(volume.hu[box.slices]):
-        pull = np.clip((EDGE_HU - plane.astype(np.float32)) / 2000, -0.25, 0.25)
+        pull = np.clip((EDGE_HU - plane.astype(np.float32)) / 1000, -PULL, PULL)
         side[z][soft[z] + pull <= 0.5] = 0
     out[box.slices] = side
     return out

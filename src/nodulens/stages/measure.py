@@ -39,7 +39,7 @@ MIN_CONTRAST_HU = 100.0
 MARGIN_MM = 4.0
 """How far round the mask the lung is looked at."""
 
-LOCAL_MM = 2.0
+LOCAL_MM = 1.5
 """Standard deviation of the neighbourhood that gives the nodule's density at a place of its edge."""
 
 FINER = 3
@@ -267,10 +267,10 @@ def _distance_to_pleura(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> float
     own = next(value for value, known in lungs.names.items() if known == name)
     spacing = np.asarray(lungs.geometry.spacing_zyx)
     whole = float(np.max(np.asarray(lungs.labels.shape) * spacing))
-    for reach in (*PLEURA_SEARCH_MM, whole):
+    # the end of the scan is no pleura, unless nothing else bounds the lung
+    for reach, beyond in (*((mm, own) for mm in (*PLEURA_SEARCH_MM, whole)), (whole, 0)):
         margin = [min(int(np.ceil(reach / s)) + 1, n) for s, n in zip(spacing, lungs.labels.shape, strict=True)]
-        # the end of the scan is no pleura, unless nothing else bounds the lung
-        inside = crop_array(lungs.labels, box.grown(margin), fill=0 if reach == whole else own) == own
+        inside = crop_array(lungs.labels, box.grown(margin), fill=beyond) == own
         nodule = np.pad(mask, [(m, m) for m in margin])
         inside |= nodule
         outside = np.argwhere(~inside & ndimage.binary_dilation(inside))

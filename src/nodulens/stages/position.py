@@ -15,13 +15,12 @@ from nodulens.core.nodule import Box, Position, Side
 from nodulens.core.volume import Mask, Volume, crop_array
 
 # Mean fissures in a lung's own frame: height 0 at the base, 1 at the apex; depth 0 in front, 1 at the back.
-# The oblique fissures climb from the front of the base to the level of the fourth or fifth thoracic vertebra
-# behind; the horizontal one lies level with the fourth costal cartilage. Heights are set so that the shares of
-# lung volume come near those of 32 healthy supine adults (Yamada et al. 2020, doi:10.1159/000507265: right
-# upper 33 %, middle 17 %, lower 49 % of the right lung; left upper 50 %, lower 50 % of the left).
-OBLIQUE_FRONT = {"right": -0.15, "left": -0.15}
-OBLIQUE_BACK = {"right": 0.80, "left": 0.80}
-HORIZONTAL_RIGHT = 0.48
+# The oblique fissures climb from the front of the base to about the fourth thoracic vertebra behind, the
+# horizontal one is level. Their heights give the two backgrounds of the training data with whole lungs lobes of
+# 47–50 % (right lower), 14–17 % (right middle) and 49–51 % (left lower) of that lung; 32 healthy supine adults
+# have 49, 17 and 50 % (Yamada et al. 2020, doi:10.1159/000507265).
+OBLIQUE_FRONT, OBLIQUE_BACK = 0.15, 0.82
+HORIZONTAL_RIGHT = 0.57
 
 NEAR_MM = 5.0
 
@@ -79,7 +78,7 @@ def lobe_at(side: Side, height: float, depth: float) -> Literal["upper", "middle
         height: 0 at the base, 1 at the apex.
         depth: 0 at the front, 1 at the back.
     """
-    if height < OBLIQUE_FRONT[side] + depth * (OBLIQUE_BACK[side] - OBLIQUE_FRONT[side]):
+    if height < OBLIQUE_FRONT + depth * (OBLIQUE_BACK - OBLIQUE_FRONT):
         return "lower"
     return "middle" if side == "right" and height < HORIZONTAL_RIGHT else "upper"
 

@@ -1,0 +1,72 @@
+"""Lung nodules in chest CT: found, outlined, measured, graded, explained.
+
+For research; not a medical device.
+
+    >>> import nodulens as nl
+    >>> ct = nl.read("scan/")             # doctest: +SKIP
+    >>> report = nl.analyze(ct)           # doctest: +SKIP
+
+Names are loaded when they are first used: importing the package costs numpy alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+try:
+    __version__ = version("nodulens")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+source"
+
+_WHERE = {
+    "read": "nodulens.io",
+    "list_series": "nodulens.io",
+    "write_mask": "nodulens.io",
+    "write_volume": "nodulens.io",
+    "analyze": "nodulens.pipeline",
+    "analyze_prompt": "nodulens.pipeline",
+    "write_outputs": "nodulens.outputs",
+    "to_json": "nodulens.report",
+    "from_json": "nodulens.report",
+    "Report": "nodulens.report",
+    "Recipe": "nodulens.recipe",
+    "Volume": "nodulens.core.volume",
+    "Mask": "nodulens.core.volume",
+    "Geometry": "nodulens.core.geometry",
+    "Box": "nodulens.core.nodule",
+    "Nodule": "nodulens.core.nodule",
+    "NodulensError": "nodulens.errors",
+}
+
+__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from nodulens.core.geometry import Geometry as Geometry
+    from nodulens.core.nodule import Box as Box
+    from nodulens.core.nodule import Nodule as Nodule
+    from nodulens.core.volume import Mask as Mask
+    from nodulens.core.volume import Volume as Volume
+    from nodulens.errors import NodulensError as NodulensError
+    from nodulens.io import list_series as list_series
+    from nodulens.io import read as read
+    from nodulens.io import write_mask as write_mask
+    from nodulens.io import write_volume as write_volume
+    from nodulens.outputs import write_outputs as write_outputs
+    from nodulens.pipeline import analyze as analyze
+    from nodulens.pipeline import analyze_prompt as analyze_prompt
+    from nodulens.recipe import Recipe as Recipe
+    from nodulens.report import Report as Report
+    from nodulens.report import from_json as from_json
+    from nodulens.report import to_json as to_json
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'nodulens' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

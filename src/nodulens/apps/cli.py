@@ -1,0 +1,230 @@
+"""The command line: it parses, calls and shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Lung nodules in chest CT: found, outlined, measured, graded, explained. For research; not a medical device.",
+)
+
+Scan = Annotated[Path, typer.Argument(help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")]
+Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv and the masks.")]
+Series = Annotated[str | None, typer.Option(help="Series UID, or its beginning or end, where there are several.")]
+Gaps = Annotated[Literal["error", "interpolate"], typer.Option(help="What to do about missing slices.")]
+Case = Annotated[str | None, typer.Option(help="Pseudonym to put into every row.")]
+Identify = Annotated[bool, typer.Option("--identify", help="Put the patient's name, id and birth date into the report.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
+
+
+def main() -> None:
+    """Run, and turn what went wrong into a message and an exit code: 2 for bad input, 1 for a fault."""
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except NodulensError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("Stopped; nothing was written.", 1)
+    except BrokenPipeError:
+        sys.exit(1)  # whoever read the output has gone
+    except Exception as error:
+        _fail(f"A fault in nodulens: {type(error).__name__}: {error}. Please report it with the lines above.", 1, fault=True)
+
+
+def _fail(message: str, code: int, *, fault: bool = False) -> None:
+    if fault:
+        import traceback
+
+        traceback.print_exc()
+    print(f"nodulens: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def analyze(
+    ct: Scan,
+    output: Out,
+    series: Series = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least score of a finding, 0 to 1; lower finds more, true and false.")
+    ] = None,
+    gaps: Gaps = "error",
+    case: Case = None,
+    identify: Identify = False,
+    as_json: AsJson = False,
+    threads: Threads = None,
+) -> None:
+    """Find, outline, measure and grade the nodules of a chest CT."""
+    from nodulens.io import read
+    from nodulens.outputs import write_outputs
+    from nodulens.pipeline import analyze as run
+    from nodulens.recipe import DEFAULT
+    from nodulens.runtime.engine import load_models
+
+    _check_output(output)
+    with _bars() as show:
+        scan = read(ct, series=series, gaps=gaps, progress=lambda done, total: show("read", done / max(total, 1)))
+        show("read", 1.0)
+        report = run(scan, recipe=replace(DEFAULT, threshold=threshold), models=load_models(threads), progress=show)
+        report = replace(report, case=case, patient=scan.source.patient if identify else None)
+        show("report", 0.0)
+        folder = write_outputs(report, scan, output)
+        show("report", 1.0)
+    _tell(folder, as_json)
+
+
+@app.command()
+def segment(
+    ct: Scan,
+    output: Out,
+    point: Annotated[str | None, typer.Option(help="x,y,z of a point in the nodule.")] = None,
+    box: Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 of two corners; z0 = z1 for a box on one slice.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Image file with a rough mask of the nodule on the scan's grid.")] = None,
+    space: Annotated[
+        Literal["lps", "voxel"], typer.Option(help="lps: millimetres; voxel: indices x, y, z from 0 in the stored array.")
+    ] = "lps",
+    series: Series = None,
+    gaps: Gaps = "error",
+    case: Case = None,
+    identify: Identify = False,
+    as_json: AsJson = False,
+    threads: Threads = None,
+) -> None:
+    """Outline, measure and grade the one nodule that a point, box or mask points at."""
+    from nodulens.apps.prompts import prompt_from
+    from nodulens.io import read
+    from nodulens.outputs import write_outputs
+    from nodulens.pipeline import analyze_prompt
+    from nodulens.recipe import DEFAULT
+    from nodulens.runtime.engine import load_models
+
+    if sum(option is not None for option in (point, box, mask)) != 1:
+        raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
+    _check_output(output)
+    scan = read(ct, series=series, gaps=gaps)
+    make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
+    rounds = DEFAULT.rounds_detected if point is not None else DEFAULT.rounds_drawn
+    report = analyze_prompt(scan, make, rounds=rounds, models=load_models(threads))
+    report = replace(report, case=case, patient=scan.source.patient if identify else None)
+    _tell(write_outputs(report, scan, output), as_json)
+
+
+@app.command()
+def info(path: Scan, as_json: AsJson = False) -> None:
+    """List the series in a folder or file: slices, thickness, spacing, kernel, contrast, and what is wrong."""
+    from nodulens.io import list_series
+
+    found = list_series(path)
+    if as_json:
+        print(json.dumps([asdict(s) for s in found], indent=1, ensure_ascii=False))
+        return
+    table = Table("", "series", "modality", "slices", "thickness", "spacing z × y × x", "kernel", "contrast", "orientation")
+    for s in found:
+        spacing = " × ".join(f"{v:.2f}" for v in s.spacing_zyx) if s.spacing_zyx else "–"
+        table.add_row(
+            "→" if s.recommended else "",
+            s.uid or s.format,
+            s.modality,
+            str(s.slices),
+            f"{s.thickness_mm:g}" if s.thickness_mm else "–",
+            spacing,
+            s.kernel or "–",
+            {True: "yes", False: "no", None: "–"}[s.contrast],
+            s.orientation,
+        )
+    console = Console()
+    console.print(table)
+    for s in found:
+        for problem in s.problems:
+            console.print(f"{s.uid or s.format}: {problem}", highlight=False, markup=False)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is installed, and whether the models are there and intact."""
+    from nodulens.apps.doctor import examine
+
+    found = examine()
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        for name, value in found["versions"].items():
+            print(f"{name:28} {value}")
+        print(f"{'engine':28} {found['engine']}")
+        print(f"{'threads':28} {found['threads']}")
+        for name, state in found["weights"].items():
+            print(f"{'weights ' + name:28} {state}")
+    if not found["well"]:
+        sys.exit(1)
+
+
+@app.command()
+def phantom(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the DICOM slices; it must not hold files yet.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another chest.")] = 0,
+) -> None:
+    """Write a made-up chest CT with known nodules as DICOM, to try things on."""
+    from nodulens.data.phantom import write_phantom_dicom
+
+    if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
+        raise BadOption(f"{output} is there already and not empty; name a new folder.")
+    write_phantom_dicom(output, seed=seed)
+    print(output)
+
+
+def _check_output(output: Path) -> None:
+    """Say no before the work, not after it."""
+    if output.exists() and not output.is_dir():
+        raise BadOption(f"{output} is a file; --output names a folder.")
+
+
+def _tell(folder: Path, as_json: bool) -> None:
+    if as_json:
+        print((folder / "report.json").read_text(encoding="utf-8"))
+    else:
+        print(folder / "report.html")
+
+
+@contextmanager
+def _bars() -> Iterator[_Show]:
+    """Progress bars on a terminal, nothing in a pipe."""
+    columns = (TextColumn("{task.description:12}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        yield _Show(progress)
+
+
+class _Show:
+    """A bar for every stage that reports itself."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tasks: dict[str, int] = {}
+
+    def __call__(self, stage: str, done: float) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=1.0)
+        self.progress.update(self.tasks[stage], completed=done)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""From a CT to a report: the whole path, one call a stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens import __version__
+from nodulens.core.nodule import Box, Candidate, Nodule
+from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadOption, BadPrompt
+from nodulens.io import sharp_kernel
+from nodulens.ops.orient import Reorientation, canonical
+from nodulens.recipe import DEFAULT, Recipe
+from nodulens.report import LungVolumes, Report, ScanSummary, SizeSensitivity, WeightRef
+from nodulens.runtime.engine import Models, load_models
+from nodulens.stages.detect import detect
+from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
+from nodulens.stages.malignancy import judge
+from nodulens.stages.measure import measure, texture
+from nodulens.stages.position import central_slice, locate
+from nodulens.stages.prompt import Prompt
+from nodulens.stages.segment import prompt_of_candidate, segment
+
+Progress = Callable[[str, float], None]
+"""Told the stage and how much of it is done, 0…1."""
+
+
+@dataclass
+class Clock:
+    """Seconds by stage; tells ``progress`` when one starts and ends."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Time what happens inside."""
+        return _Timed(self, name)
+
+
+@dataclass
+class _Timed(AbstractContextManager[None]):
+    clock: Clock
+    name: str
+    start: float = 0.0
+
+    def __enter__(self) -> None:
+        self.clock.progress(self.name, 0.0)
+        self.start = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.clock.seconds[self.name] = self.clock.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
+        self.clock.progress(self.name, 1.0)
+
+
+def _silent(stage: str, done: float) -> None:
+    """No progress is shown."""
+
+
+def analyze(
+    ct: Volume, *, recipe: Recipe = DEFAULT, models: Models | None = None, progress: Progress = _silent
+) -> Report:
+    """Find, outline, measure and grade the nodules of a chest CT.
+
+    Args:
+        ct: as :func:`nodulens.read` gives it, in any orientation.
+        recipe: how the stages are set.
+        models: the networks; None for those that ship.
+        progress: told each stage and how much of it is done.
+
+    Returns:
+        The findings, the most certain first, with masks and heat maps on the grid of ``ct``.
+
+    Raises:
+        NoLungs: this is no chest CT.
+        BadOption: a threshold outside 0…1.
+        MissingWeights, CorruptWeights: the networks are not in order.
+    """
+    clock = Clock(progress)
+    with clock.stage("models"):
+        models = models or load_models()
+        threshold = _threshold(recipe, models)
+    volume, turn = canonical(ct)
+    with clock.stage("lungs"):
+        lungs = segment_lungs(volume)
+    with clock.stage("detect"):
+        marks = [c for c in detect(volume, lungs, models.patch, models.volume) if c.score >= threshold]
+    marks = marks[: recipe.most_findings]
+    with clock.stage("segment"):
+        outlined = _outline_all(volume, marks, models, recipe, progress)
+    nodules = _describe(volume, lungs, outlined, models, clock)
+    return _report(ct, turn, lungs, nodules, models, recipe, clock)
+
+
+def analyze_prompt(
+    ct: Volume,
+    prompt: Callable[[Volume], tuple[Prompt, NDArray[np.bool_] | None]],
+    *,
+    rounds: int,
+    recipe: Recipe = DEFAULT,
+    models: Models | None = None,
+) -> Report:
+    """The same for the one nodule that a person points at.
+
+    Args:
+        ct: in any orientation.
+        prompt: makes the prompt, and an earlier mask or None, on the canonical volume it is given.
+        rounds: how often the segmenter looks.
+
+    Raises:
+        BadPrompt: nothing there looks like a nodule.
+    """
+    clock = Clock(_silent)
+    with clock.stage("models"):
+        models = models or load_models()
+    volume, turn = canonical(ct)
+    with clock.stage("lungs"):
+        lungs = segment_lungs(volume)
+    with clock.stage("segment"):
+        asked, prior = prompt(volume)
+        box, mask = segment(volume, asked, models.segmenter, rounds, prior)
+    nodules = _describe(volume, lungs, [(1.0, box, mask)], models, clock)
+    return replace(_report(ct, turn, lungs, nodules, models, recipe, clock), prompted=True)
+
+
+def _threshold(recipe: Recipe, models: Models) -> float:
+    if recipe.threshold is None:
+        return float(models.volume.card.settings["threshold"])
+    if not 0 <= recipe.threshold <= 1:
+        raise BadOption(f"A threshold is a score from 0 to 1, got {recipe.threshold:g}.")
+    return recipe.threshold
+
+
+Outlined = tuple[float, Box, NDArray[np.bool_]]
+"""Score, box and mask of one finding."""
+
+
+def _outline_all(
+    volume: Volume, marks: list[Candidate], models: Models, recipe: Recipe, progress: Progress
+) -> list[Outlined]:
+    """Outlines of the marks. Two marks whose outlines mostly coincide are one finding; one without an outline is none."""
+    out: list[Outlined] = []
+    for number, mark in enumerate(marks):
+        try:
+            box, mask = segment(volume, prompt_of_candidate(volume, mark), models.segmenter, recipe.rounds_detected)
+        except BadPrompt:
+            continue  # nothing to outline: the mark was on noise
+        if not any(_same(box, mask, other, theirs) for _, other, theirs in out):
+            out.append((mark.score, box, mask))
+        progress("segment", (number + 1) / len(marks))
+    return out
+
+
+def _same(box: Box, mask: NDArray[np.bool_], other: Box, theirs: NDArray[np.bool_]) -> bool:
+    """Whether two masks share more than half of the smaller one."""
+    start = np.maximum(box.start, other.start)
+    stop = np.minimum(box.stop, other.stop)
+    if np.any(stop <= start):
+        return False
+    ours = mask[tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, box.start, strict=True))]
+    others = theirs[tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, other.start, strict=True))]
+    return bool((ours & others).sum() > 0.5 * min(mask.sum(), theirs.sum()))
+
+
+def _describe(volume: Volume, lungs: Mask, outlined: list[Outlined], models: Models, clock: Clock) -> list[Nodule]:
+    """Measurements, place and risk of every outline, on the canonical volume."""
+    nodules = []
+    for number, (score, box, mask) in enumerate(outlined, start=1):
+        with clock.stage("measure"):
+            measurements = measure(volume, box, mask, lungs)
+            position = locate(volume, box, mask, lungs)
+        with clock.stage("malignancy"):
+            risk, heat = judge(volume, box, mask, models.malignancy)
+        z, y, x = (float(v.mean()) for v in np.nonzero(mask))
+        centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
+        nodules.append(
+            Nodule(
+                id=number,
+                score=score,
+                centre_lps=(float(centre[0]), float(centre[1]), float(centre[2])),
+                box=box,
+                texture=texture(measurements),
+                position=position,
+                measurements=measurements,
+                risk=risk,
+                warnings=_nodule_warnings(volume, box, measurements.mean_diameter_mm),
+                mask=mask,
+                heat=heat,
+            )
+        )
+    return nodules
+
+
+def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str, ...]:
+    notes = []
+    if box.shape[0] < 3:
+        notes.append(f"Seen on {box.shape[0]} slice{'s' * (box.shape[0] > 1)} only: volume and height are rough.")
+    if any(a == 0 or b == n for a, b, n in zip(box.start, box.stop, volume.geometry.shape, strict=True)):
+        notes.append("Reaches the edge of the scan: it may be larger than measured.")
+    if diameter_mm > 40 or diameter_mm < 3:
+        notes.append(f"A diameter of {diameter_mm:.1f} mm lies outside the 3 to 40 mm that the models learnt from.")
+    return tuple(notes)
+
+
+def _report(
+    ct: Volume, turn: Reorientation, lungs: Mask, nodules: list[Nodule], models: Models, recipe: Recipe, clock: Clock
+) -> Report:
+    """Everything back on the grid of ``ct``, with its provenance."""
+    volumes = lung_volumes_ml(lungs)
+    used = models.all
+    return Report(
+        software=f"nodulens {__version__}",
+        recipe=recipe.name,
+        weights=tuple(WeightRef(m.card.name, m.card.sha256) for m in used),
+        series_uid=ct.source.series_uid,
+        input_sha256=ct.source.input_sha256,
+        scan=ScanSummary.of(ct),
+        case=None,
+        patient=None,
+        warnings=ct.source.warnings + quality_warnings(ct, lungs),
+        timing_s={**clock.seconds, "total": sum(clock.seconds.values())},
+        lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
+        threshold=_threshold(recipe, models),
+        nodules=tuple(_as_read(n, ct, turn) for n in nodules),
+        sensitivity=tuple(SizeSensitivity(*row) for row in models.volume.card.settings["sensitivity_by_size"]),
+        interval_meaning=str(models.malignancy.card.settings["interval"]["meaning"]),
+        lung_mask=Mask(np.ascontiguousarray(turn.back(lungs.labels)), ct.geometry, lungs.names),
+    )
+
+
+def _as_read(nodule: Nodule, ct: Volume, turn: Reorientation) -> Nodule:
+    """A nodule of the canonical volume in indices of the volume as read."""
+    assert nodule.mask is not None
+    assert nodule.heat is not None
+    mask = np.ascontiguousarray(turn.back(nodule.mask))
+    box = turn.box_back(nodule.box)
+    z = box.start[0] + central_slice(mask)
+    known = ct.source.slices[z] if ct.source.slices else None
+    position = replace(
+        nodule.position,
+        central_slice=z,
+        instance_number=known.instance_number if known else None,
+        sop_instance_uid=known.sop_instance_uid if known else None,
+    )
+    return replace(nodule, box=box, mask=mask, heat=np.ascontiguousarray(turn.back(nodule.heat)), position=position)
+
+
+def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:
+    """What about this scan makes the findings less sure, as sentences.
+
+    Args:
+        ct: as read.
+        lungs: of its canonical orientation.
+    """
+    notes = []
+    source, spacing = ct.source, lungs.geometry.spacing_zyx
+    thickness = max(spacing[0], source.slice_thickness_mm or 0.0)
+    if thickness > 2.5:
+        notes.append(f"Slices of {thickness:g} mm: nodules under {2 * thickness:g} mm may be missed, and volumes are rough.")
+    if sharp_kernel(source.kernel):
+        notes.append(f"Sharp kernel {source.kernel}: noise looks like small nodules; densities and textures are less sure.")
+    bottom, top = cut_off_ends(lungs)
+    if bottom or top:
+        where = "top and bottom" if bottom and top else "top" if top else "bottom"
+        notes.append(f"The lungs are cut off at the {where} of the scan: what lies beyond was not searched.")
+    if not 0.45 <= min(spacing[1:]) <= max(spacing[1:]) <= 1.0 or not 0.5 <= spacing[0] <= 5.0:
+        notes.append(
+            f"Voxels of {spacing[0]:.2f} × {spacing[1]:.2f} × {spacing[2]:.2f} mm (z, y, x): the models saw 0.5 to 5 mm slices "
+            "and 0.46 to 0.98 mm pixels."
+        )
+    inside = ct.hu if ct.hu.size < 4_000_000 else ct.hu[:: max(1, ct.hu.shape[0] // 16)]
+    if float(np.max(inside)) < 100:
+        notes.append("Nothing in this scan is denser than 100 HU: its values may not be Hounsfield units.")
+    if len({label for label in (1, 2) if np.any(lungs.labels[:: 4, ::4, ::4] == label)}) < 2:
+        notes.append("Only one lung was found: the other may be collapsed, removed, or outside the scan; it was not searched.")
+    return tuple(notes)

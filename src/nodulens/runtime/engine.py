@@ -1,0 +1,93 @@
+"""A model file becomes a function of a float32 batch.
+
+OpenVINO runs it on any CPU. Results are computed in float32 on every machine, so that they repeat.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.runtime.weights import FOLDER, Card, card, check
+
+Array = NDArray[np.float32]
+BATCH = 64
+"""Examples a call: enough to keep the cores busy, little enough for a gigabyte of activations."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to run.
+
+    Attributes:
+        card: what it is.
+        run: float32 batch (N, …) → its outputs, each (N, …).
+    """
+
+    card: Card
+    run: Callable[[Array], tuple[Array, ...]]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks of an analysis."""
+
+    patch: Model
+    volume: Model
+    segmenter: Model
+    malignancy: Model
+
+    @property
+    def all(self) -> tuple[Model, ...]:
+        """All four, in the order they run."""
+        return self.patch, self.volume, self.segmenter, self.malignancy
+
+
+@lru_cache(maxsize=4)
+def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
+    """Check and compile the networks; a second call costs nothing.
+
+    Args:
+        threads: CPU threads; None for as many as there are cores.
+        folder: of the ONNX files and their cards.
+
+    Raises:
+        MissingWeights, CorruptWeights: a file is not there, or not what its card says.
+    """
+    return Models(*(load_model(name, threads, folder) for name in ("patch", "volume", "segmenter", "malignancy")))
+
+
+def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> Model:
+    """Check and compile one network; see :func:`load_models`."""
+    known = card(name, folder)
+    check(known)
+    compiled = compile_model(known.path, threads)
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        parts = [compiled(batch[start : start + BATCH]) for start in range(0, max(len(batch), 1), BATCH)]
+        return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+
+    return Model(known, run)
+
+
+def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
+    """An ONNX file as a function of one batch; outputs in the file's order."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(
+        str(path),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)},
+    )
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        result = compiled(np.ascontiguousarray(batch, dtype=np.float32))
+        return tuple(np.array(result[output]) for output in compiled.outputs)
+
+    return run

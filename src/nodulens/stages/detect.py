@@ -1,0 +1,68 @@
+"""Candidates, scored: an axial network sifts them, a three-dimensional one judges what is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Candidate
+from nodulens.core.volume import Mask, Volume
+from nodulens.runtime.engine import Model
+from nodulens.stages.candidates import propose
+from nodulens.stages.lungs import search_region
+from nodulens.stages.views import ball_view, patch_view
+
+
+def detect(volume: Volume, lungs: Mask, patch: Model, ball: Model) -> list[Candidate]:
+    """Marks with scores, one a finding, the most certain first; no threshold is applied.
+
+    Args:
+        volume: canonical orientation.
+        lungs: on the volume's grid.
+        patch: the axial network (N, 1, 64, 64) → logits.
+        ball: the three-dimensional network (N, 1, 32, 32, 32) → logits; its card says how many candidates reach it
+            and how the two logits make a score.
+    """
+    candidates = propose(volume, search_region(lungs, margin_mm=0.0))
+    if not candidates:
+        return []
+    settings = ball.card.settings
+    flat = patch_logits(volume, candidates, patch)
+    kept = np.argsort(-flat, kind="stable")[: int(settings["keep"])]
+    candidates, flat = [candidates[i] for i in kept], flat[kept]
+    deep = ball_logits(volume, candidates, ball)
+    score = fuse(flat, deep, settings["fusion"])
+    return distinct([replace(c, score=float(s)) for c, s in zip(candidates, score, strict=True)])
+
+
+def patch_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
+    """(N,) logit of the axial slice through each candidate."""
+    views = [patch_view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in candidates]
+    return np.asarray(model.run(np.stack(views)[:, None])[0][:, 0])
+
+
+def ball_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
+    """(N,) logit of the tissue round each candidate: the mean over two views mirrored left to right."""
+    views = [ball_view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in candidates]
+    batch = np.stack(views)[:, None]
+    both = [model.run(view)[0][:, 0] for view in (batch, np.ascontiguousarray(batch[..., ::-1]))]
+    return np.asarray((both[0] + both[1]) / 2)
+
+
+def fuse(flat: NDArray[np.float32], deep: NDArray[np.float32], weights: list[float]) -> NDArray[np.float64]:
+    """Score 0…1 of the two logits by the logistic regression (constant, axial, three-dimensional) on the card."""
+    constant, axial, spatial = weights
+    return np.asarray(1 / (1 + np.exp(-(constant + axial * flat + spatial * deep))), dtype=np.float64)
+
+
+def distinct(candidates: list[Candidate]) -> list[Candidate]:
+    """The best mark of every finding: a mark within half the diameter of a better one, or 5 mm, goes."""
+    kept: list[Candidate] = []
+    for c in sorted(candidates, key=lambda c: -c.score):
+        reach = [max(5.0, k.diameter_mm / 2, c.diameter_mm / 2) for k in kept]
+        apart = [np.linalg.norm(np.subtract(c.centre_lps, k.centre_lps)) for k in kept]
+        if all(a > r for a, r in zip(apart, reach, strict=True)):
+            kept.append(c)
+    return kept

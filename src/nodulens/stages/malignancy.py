@@ -1,0 +1,83 @@
+"""How suspicious a nodule looks, how sure that is, and what drove it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Box, Risk
+from nodulens.core.volume import Volume
+from nodulens.ops.intensity import to_unit
+from nodulens.ops.patches import Window
+from nodulens.runtime.engine import Model
+from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
+
+Heat = NDArray[np.float32]
+
+
+def judge(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tuple[Risk, Heat]:
+    """Risk of a nodule, and the heat map that explains it.
+
+    Args:
+        volume: canonical orientation.
+        box: around the nodule.
+        mask: of ``box.shape``.
+        model: (N, 2, 64, 64) → (N, ratings) logits and (N, 16, 16) class activation maps of the first.
+
+    Returns:
+        The calibrated risk, and (z, y, x) 0…1 of ``box.shape``: what spoke for malignancy, 1 where it spoke loudest.
+    """
+    rows = telling_slices(mask)
+    views, windows = [], []
+    for z in rows:
+        at = box.start[0] + int(z)
+        plane = np.zeros(volume.geometry.shape[1:], dtype=bool)
+        plane[box.slices[1:]] = mask[z]
+        windows.append(plane_window(plane, volume.geometry.spacing_zyx[1:]))
+        views.append(plane_view(to_unit(volume.hu[at]), plane, windows[-1]))
+    batch = np.stack(views)
+    batch[:, 1] = soft_outline(batch[:, 1])
+    # the network was judged on the mean over mirror images, so that is what is calibrated
+    turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+    runs = [model.run(batch[:, :, ::v, ::h]) for v, h in turns]
+    logit = float(np.mean([logits[:, 0] for logits, _ in runs]))
+    maps = np.mean([maps[:, ::v, ::h] for (_, maps), (v, h) in zip(runs, turns, strict=True)], axis=0)
+    heat = _heat([m for m in maps], windows, rows, volume.geometry.shape, box)
+    return risk_of(logit, model), heat
+
+
+def risk_of(logit: float, model: Model) -> Risk:
+    """Calibrated probability and interval of a logit, by the tables on the model's card.
+
+    The probability is a logistic function fitted on patients left out. The interval holds the share of a nodule's
+    readers who rate it above 3 in as many nodules as the card says: quantiles of that share among left-out nodules of
+    about the same probability.
+    """
+    settings = model.card.settings
+    slope, constant = settings["calibration"]
+    p = float(1 / (1 + np.exp(-(slope * logit + constant))))
+    table = settings["interval"]
+    row = int(np.searchsorted(table["upper_edge"], p))
+    row = min(row, len(table["low"]) - 1)
+    low, high = min(float(table["low"][row]), p), max(float(table["high"][row]), p)
+    return Risk(probability=p, interval=(low, high), calibrated=True, model=model.card.name)
+
+
+def _heat(maps: list[Heat], windows: list[Window], rows: NDArray[np.int_], shape: tuple[int, int, int], box: Box) -> Heat:
+    """Class activation maps (16, 16) of the telling slices, on the nodule's own voxels; other slices take the nearest one's."""
+    planes = []
+    for activation, window in zip(maps, windows, strict=True):
+        factor = window.shape[1] / activation.shape[0]
+        coarse = Window(
+            (0.0, *(f + (factor - 1) / 2 * s for f, s in zip(window.first[1:], window.step[1:], strict=True))),
+            (1.0, window.step[1] * factor, window.step[2] * factor),
+            (1, *activation.shape),
+        )
+        where, values = coarse.project(np.maximum(activation, 0)[None], (1, *shape[1:]), fill=0.0)
+        plane = np.zeros(shape[1:], dtype=np.float32)
+        plane[where.slices[1:]] = values[0]
+        planes.append(plane[box.slices[1:]])
+    nearest = [int(np.argmin(np.abs(rows - z))) for z in range(box.shape[0])]
+    heat = np.stack([planes[n] for n in nearest])
+    top = float(heat.max())
+    return heat / np.float32(top) if top > 0 else heat

@@ -1,0 +1,70 @@
+"""What a segmenter is told, and what it then sees.
+
+A prompt is a box in continuous face indices (z, y, x) of an array, with how far to trust it. Training and use share
+this file, so that the network meets in use what it was taught.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.ops.patches import Window
+
+GRID = (16, 32, 32)
+"""Points of the segmenter's window: it follows the size of the prompt, so a small nodule fills it as a large one does."""
+
+MARGIN = 1.6
+"""Sides of the window over sides of the box."""
+
+DRAWN, ROUGH = 1.0, 0.5
+"""Value of the box channel: a box that a person drew, and one that only says about where and how large."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Where to look.
+
+    Attributes:
+        start, stop: faces of the box, continuous indices (z, y, x): voxel 0 reaches from 0 to 1.
+        trust: :data:`DRAWN` or :data:`ROUGH`.
+    """
+
+    start: tuple[float, float, float]
+    stop: tuple[float, float, float]
+    trust: float
+
+    @property
+    def window(self) -> Window:
+        """What the network sees: the box with a margin."""
+        start, stop = np.asarray(self.start), np.asarray(self.stop)
+        middle, half = (start + stop) / 2, (stop - start) / 2 * MARGIN
+        return Window.over(middle - half, middle + half, GRID)
+
+    def channels(self, unit: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """(3, 16, 32, 32): image, box, earlier mask.
+
+        Args:
+            unit: the image through :attr:`window`, 0…1.
+            prior: a mask through the same window, 0…1, or None.
+        """
+        out = np.zeros((3, *GRID), dtype=np.float32)
+        out[0] = unit
+        out[1] = box_channel(self)
+        if prior is not None:
+            out[2] = prior
+        return out
+
+
+def box_channel(prompt: Prompt) -> NDArray[np.float32]:
+    """(16, 32, 32): the share of each grid voxel that the box covers, times the trust in it.
+
+    The window is the box with a fixed margin, so the same picture every time; it stays a channel so that the network
+    can tell a drawn box from a rough one at every place.
+    """
+    line = [np.clip(np.abs(np.linspace(-MARGIN, MARGIN, 2 * n + 1)[1::2]), None, None) for n in GRID]
+    cover = [np.clip((1 - edge) * n / (2 * MARGIN) + 0.5, 0, 1) for edge, n in zip(line, GRID, strict=True)]
+    z, y, x = cover
+    return np.asarray(prompt.trust * z[:, None, None] * y[:, None] * x, dtype=np.float32)

@@ -1,0 +1,139 @@
+"""From a prompt to a mask, by the prompted network."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nodulens.core.nodule import Box, Candidate, Point
+from nodulens.core.volume import Volume
+from nodulens.errors import BadPrompt
+from nodulens.ops.intensity import to_unit
+from nodulens.runtime.engine import Array, Model
+from nodulens.stages.candidates import propose
+from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
+
+OFF = -10.0
+"""Logit where nothing was asked."""
+POINT_REACH_MM = 20.0
+POINT_DIAMETER_MM = 8.0
+
+
+def segment(volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None) -> tuple[Box, NDArray[np.bool_]]:
+    """Outline what a prompt points at.
+
+    Args:
+        volume: canonical orientation.
+        prompt: in face indices of the volume.
+        model: (N, 3, 16, 32, 32) → logits.
+        rounds: how often to look; from the second time on, the window follows the mask found before.
+        prior: an earlier mask on the volume's grid; seen in the first round.
+
+    Returns:
+        A box inside the volume and the mask in it, in one piece and without holes.
+
+    Raises:
+        BadPrompt: nothing there looks like a nodule.
+    """
+    box, logits = _look(volume, prompt, model, prior)
+    for _ in range(rounds - 1):
+        mask = logits > 0
+        if not mask.any():
+            break
+        found = Box.of_mask(mask)
+        start = np.add(found.start, box.start)
+        prompt = Prompt(_floats(start), _floats(start + found.shape), ROUGH)
+        box, logits = _look(volume, prompt, model, None)
+    mask = _one_piece(logits, np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
+    if mask is None:
+        z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]
+        raise BadPrompt(
+            f"Nothing at ({x:.1f}, {y:.1f}, {z:.1f}) mm looks like a nodule; draw a box round it, or give a mask."
+        )
+    tight = Box.of_mask(mask)
+    start = np.add(tight.start, box.start)
+    return Box(_ints(start), _ints(start + tight.shape)), mask[tight.slices]
+
+
+def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
+    """A rough cube round a detector's mark."""
+    return rough_cube(volume, candidate.centre_lps, candidate.diameter_mm)
+
+
+def rough_cube(volume: Volume, centre_lps: Point, side_mm: float) -> Prompt:
+    """A cube of ``side_mm`` round a point."""
+    middle = volume.geometry.to_index(centre_lps) + 0.5
+    half = side_mm / 2 / np.asarray(volume.geometry.spacing_zyx)
+    return Prompt(_floats(middle - half), _floats(middle + half), ROUGH)
+
+
+def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
+    """A rough cube round a point, as large as the blob there.
+
+    Raises:
+        BadPrompt: the point lies outside the scan.
+    """
+    if not volume.geometry.contains(point_lps):
+        x, y, z = point_lps
+        raise BadPrompt(f"The point ({x:.1f}, {y:.1f}, {z:.1f}) mm lies outside the scan; points are LPS mm, x,y,z.")
+    half = np.ceil(POINT_REACH_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
+    around = Box.around(volume.geometry.to_index(point_lps), 2 * half + 1).clipped(volume.geometry.shape)
+    near = volume.crop(around)
+    blobs = propose(near, np.ones(near.geometry.shape, dtype=bool))
+    hits = [b for b in blobs if np.linalg.norm(np.subtract(b.centre_lps, point_lps)) < max(3.0, b.diameter_mm / 2)]
+    if hits:
+        return prompt_of_candidate(volume, hits[0])
+    return rough_cube(volume, point_lps, POINT_DIAMETER_MM)
+
+
+def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Prompt:
+    """A box that a person drew, in face indices (z, y, x); one slice of it leaves the height to the network.
+
+    Raises:
+        BadPrompt: empty, or outside the scan.
+    """
+    if np.any(stop <= start):
+        raise BadPrompt("The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 > z0).")
+    if np.any(stop <= 0) or np.any(start >= volume.geometry.shape):
+        raise BadPrompt("The box lies outside the scan; boxes are LPS mm, x0,y0,z0,x1,y1,z1, or --space voxel.")
+    if stop[0] - start[0] > 1.001:
+        return Prompt(_floats(start), _floats(stop), DRAWN)
+    spacing = np.asarray(volume.geometry.spacing_zyx)
+    height = float(np.mean((stop - start)[1:] * spacing[1:])) / spacing[0]
+    middle = (start[0] + stop[0]) / 2
+    start, stop = start.copy(), stop.copy()
+    start[0], stop[0] = middle - height / 2, middle + height / 2
+    return Prompt(_floats(start), _floats(stop), ROUGH)
+
+
+def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
+    window = prompt.window
+    channels = prompt.channels(to_unit(window.look(volume.hu)), None if prior is None else window.look(prior))
+    logits = model.run(channels[None])[0][0, 0]
+    return window.project(logits, volume.geometry.shape, fill=OFF)
+
+
+def _one_piece(logits: Array, middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+    """The largest component, nearness to the prompt's middle breaking ties in its favour; None where there is none."""
+    parts, count = ndimage.label(logits > 0)
+    if not count:
+        return None
+    sizes = np.bincount(parts.ravel())[1:]
+    centre = tuple(np.clip(np.round(middle).astype(int), 0, np.asarray(parts.shape) - 1))
+    best = parts[centre] or int(np.argmax(sizes)) + 1
+    if sizes[best - 1] < 0.2 * sizes.max():
+        best = int(np.argmax(sizes)) + 1
+    piece = parts == best
+    # plane by plane: a cavity open at one slice is a hole all the same
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in piece])
+
+
+def _floats(values: NDArray[np.float64]) -> Point:
+    z, y, x = (float(v) for v in values)
+    return z, y, x
+
+
+def _ints(values: NDArray[np.int_]) -> tuple[int, int, int]:
+    z, y, x = (int(v) for v in values)
+    return z, y, x

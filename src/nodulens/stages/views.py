@@ -1,0 +1,70 @@
+"""What the classifiers see of a candidate or a nodule. Training and use share this file."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.ops.intensity import to_unit
+from nodulens.ops.patches import Window
+
+PATCH_PX = 64
+BALL_VOXELS = 32
+FAR_MM = 18.0
+"""Candidates larger than this are seen from farther away, so that one of 40 mm still shows its edge."""
+PLANE_PX, PLANE_MM = 64, 0.7
+"""The malignancy network's field: 45 mm, the same for every nodule, so that size is seen and never padded."""
+
+
+def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
+    """(64, 64) 0…1: the axial slice nearest the centre at the scan's own pixel size, as LUNA16 patches are cut."""
+    step = max(1.0, diameter_mm / FAR_MM)
+    z = int(np.clip(np.round(centre_zyx[0]), 0, volume.geometry.shape[0] - 1))
+    middle = np.round(centre_zyx[1:]) if step == 1 else centre_zyx[1:]
+    first = middle - step * PATCH_PX / 2  # the centre is pixel (32, 32)
+    window = Window((0.0, first[0], first[1]), (1.0, step, step), (1, PATCH_PX, PATCH_PX))
+    return to_unit(window.look(volume.hu[z : z + 1])[0])
+
+
+def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
+    """(32, 32, 32) 0…1: 1 mm voxels round the centre, coarser for large candidates."""
+    step = max(1.0, diameter_mm / FAR_MM) / np.asarray(volume.geometry.spacing_zyx)
+    first = centre_zyx - step * (BALL_VOXELS - 1) / 2
+    window = Window((first[0], first[1], first[2]), (step[0], step[1], step[2]), (BALL_VOXELS,) * 3)
+    return to_unit(window.look(volume.hu))
+
+
+def plane_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> Window:
+    """The malignancy network's field on an axial slice: the outline's box in its middle.
+
+    Args:
+        mask: (y, x) bool, not empty.
+        pixel_mm: along y and x.
+    """
+    middle = np.asarray(Box.of_mask(mask[None]).centre_zyx[1:])
+    step = PLANE_MM / np.asarray(pixel_mm)
+    first = middle - step * (PLANE_PX - 1) / 2
+    return Window((0.0, first[0], first[1]), (1.0, step[0], step[1]), (1, PLANE_PX, PLANE_PX))
+
+
+def plane_view(image: NDArray[np.float32], mask: NDArray[np.bool_], window: Window) -> NDArray[np.float32]:
+    """(2, 64, 64): an axial slice (y, x), 0…1, and the outline on it, through :func:`plane_window`."""
+    return np.stack([window.look(image[None])[0], window.look(mask[None])[0]])
+
+
+def soft_outline(outline: NDArray[np.float32], shift: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:
+    """Outlines (…, y, x) 0…1 with a soft rim; ``shift`` moves the rim out where it is positive, as readers differ."""
+    size = (1,) * (outline.ndim - 2) + (3, 3)
+    level = ndimage.uniform_filter(outline, size, mode="constant") - np.float32(0.5) + shift
+    return np.asarray(1 / (1 + np.exp(-8 * level)), dtype=np.float32)
+
+
+def telling_slices(mask: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Indices z of the slices a nodule is judged on: those with at least 0.7 of its largest area, five at most."""
+    area = mask.sum(axis=(1, 2))
+    rows = np.flatnonzero(area >= 0.7 * area.max())
+    largest = int(area.argmax())
+    return np.sort(rows[np.argsort(np.abs(rows - largest), kind="stable")][:5])

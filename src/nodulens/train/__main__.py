@@ -1,0 +1,44 @@
+"""``python -m nodulens.train NAME --data DIR``: train the networks that ship, five folds and the final one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from nodulens.runtime.weights import FOLDER
+from nodulens.train import ship
+
+
+class Name(StrEnum):
+    """The networks, in the order in which they can be trained: "volume" needs "patch"."""
+
+    patch = "patch"
+    volume = "volume"
+    segmenter = "segmenter"
+    malignancy = "malignancy"
+    all = "all"
+
+
+def main(
+    name: Annotated[Name, typer.Argument(help="Which network; all of them in turn.")],
+    data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/ and background/.")],
+    out: Annotated[Path, typer.Option(help="Where the ONNX files and cards go.")] = FOLDER,
+    run: Annotated[Path, typer.Option(help="Checkpoints; a run that was stopped goes on from them.")] = Path("runs"),
+    epochs: Annotated[int | None, typer.Option(help="Other than the default; few for a toy model.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+) -> None:
+    """Cross-validate by patient, then train on everybody, export, and write the card with the figures."""
+    if threads:
+        torch.set_num_threads(threads)
+    makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
+    for each in makers if name is Name.all else (name.value,):
+        path = makers[each](data, out, run, epochs)
+        typer.echo(f"{path} and its card")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,104 @@
+"""The networks, each a function of its widths. Inputs are float32 0…1 over −1000…400 HU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def _conv(dim: int, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU; the size is kept but for the stride."""
+    conv = nn.Conv2d if dim == 2 else nn.Conv3d
+    norm = nn.BatchNorm2d if dim == 2 else nn.BatchNorm3d
+    return nn.Sequential(
+        conv(cin, cout, kernel, stride, padding=kernel // 2, bias=False), norm(cout), nn.ReLU(inplace=True)
+    )
+
+
+class MapClassifier(nn.Module):
+    """A plain CNN that ends in mean pooling and one linear layer, so that its last map explains it.
+
+    The logit is the mean over positions of ``weights · map``, hence the class activation map is exact: its mean is the
+    logit less the bias.
+
+    Args:
+        dim: 2 or 3.
+        channels: of the input.
+        stem: width after the first convolution (5 wide, stride 2: most of the work would be at full resolution).
+        widths: two convolutions each.
+        pools: whether to halve before each of ``widths``.
+        outputs: logits; the first is the one explained.
+
+    Shape:
+        input (N, channels, …), output (N, outputs) logits and (N, widths[-1], …) last feature map.
+    """
+
+    def __init__(
+        self, dim: int, channels: int, stem: int, widths: tuple[int, ...], pools: tuple[bool, ...], outputs: int = 1
+    ) -> None:
+        super().__init__()
+        pool = nn.MaxPool2d if dim == 2 else nn.MaxPool3d
+        layers: list[nn.Module] = [_conv(dim, channels, stem, 5, 2)]
+        cin = stem
+        for width, halve in zip(widths, pools, strict=True):
+            if halve:
+                layers += [pool(2), _conv(dim, cin, width), _conv(dim, width, width)]
+            else:
+                layers.append(_conv(dim, cin, width))
+            cin = width
+        self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.3)
+        self.classify = nn.Linear(cin, outputs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        fmap = self.features(x)
+        return self.classify(self.dropout(fmap.flatten(2).mean(2))), fmap
+
+
+class PromptUNet(nn.Module):
+    """A small 3-D U-Net that outlines what its prompt channels point at.
+
+    In the plane, 2 × 2 grid points become channels at the entry and come back at the exit: the finest level, where most
+    of the time would go, is never convolved at full size.
+
+    Shape:
+        input (N, 3, 16, 32, 32): image, box (1 drawn by a person, 0.5 rough), earlier mask or 0;
+        output (N, 1, 16, 32, 32) logits.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
+        super().__init__()
+        a, b, c = widths
+        self.enter = nn.Conv3d(3, a, (3, 4, 4), (1, 2, 2), (1, 1, 1))
+        self.down0 = _conv(3, a, a)
+        self.down1 = nn.Sequential(_conv(3, a, b), _conv(3, b, b))
+        self.down2 = nn.Sequential(_conv(3, b, c), _conv(3, c, c))
+        self.up1 = _conv(3, c + b, b)
+        self.up0 = nn.Sequential(_conv(3, b + a, a), _conv(3, a, a))
+        self.leave = nn.ConvTranspose3d(a, 1, (1, 4, 4), (1, 2, 2), (0, 1, 1))
+        self.pool = nn.MaxPool3d(2)
+        self.grow = nn.Upsample(scale_factor=2, mode="nearest")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x0 = self.down0(self.enter(x))
+        x1 = self.down1(self.pool(x0))
+        x2 = self.down2(self.pool(x1))
+        y = self.up1(torch.cat([self.grow(x2), x1], 1))
+        y = self.up0(torch.cat([self.grow(y), x0], 1))
+        logits: Tensor = self.leave(y)
+        return logits
+
+
+def patch_net() -> MapClassifier:
+    """Nodule or look-alike, from an axial patch: (N, 1, 64, 64) at the scan's own pixel size."""
+    return MapClassifier(2, 1, 24, (32, 64, 128), (False, True, True))
+
+
+def volume_net() -> MapClassifier:
+    """Nodule or look-alike, in three dimensions: (N, 1, 32, 32, 32)."""
+    return MapClassifier(3, 1, 16, (24, 48, 96), (False, True, True))
+
+
+def malignancy_net(outputs: int) -> MapClassifier:
+    """Readers' ratings of a nodule from an axial slice and its outline: (N, 2, 64, 64); its last map is 16 × 16."""
+    return MapClassifier(2, 2, 24, (32, 96), (False, True), outputs)

@@ -1,0 +1,242 @@
+"""The prompted segmenter, on the readers' outlines of stacks and cubes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.core.nodule import Box
+from nodulens.data.folds import may_train
+from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
+from nodulens.train.augment import shake_values
+from nodulens.train.fit import Schedule, fit
+from nodulens.train.material import UNIT_PER_STEP, Cubes, Stacks
+from nodulens.train.nets import PromptUNet
+
+BATCH = 24
+SCHEDULE = Schedule(epochs=7, learning_rate=3e-3)
+INVENTED = 0.3
+"""Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One nodule with what lies around it.
+
+    Attributes:
+        image: (z, y, x) float32 0…1.
+        truth: the same shape, bool: at least half of the readers.
+        readers: (R, z, y, x) bool, each reader's own mask.
+        weight: (z, y, x) float32 of the loss.
+        spacing_zyx: mm.
+        real: first and one past the last slice that was scanned.
+    """
+
+    patient: str
+    image: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    readers: NDArray[np.bool_]
+    weight: NDArray[np.float32]
+    spacing_zyx: tuple[float, float, float]
+    real: tuple[int, int]
+
+    @property
+    def is_cube(self) -> bool:
+        """Whether there was tissue above and below."""
+        return self.real == (0, len(self.image))
+
+
+def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
+    """Every nodule with a consensus, first those of the stacks, then the cubes."""
+    out = [from_stack(stacks, int(n)) for n in stacks.nodules]
+    out += [from_cube(cubes, n) for n in range(len(cubes.patients))]
+    return [e for e in out if e.truth.any()]
+
+
+def from_stack(stacks: Stacks, nodule: int) -> Example:
+    """A stack with tissue invented above and below: its end slices with the nodule taken out."""
+    rows = stacks.rows[nodule]
+    image = stacks.image[rows].astype(np.float32) * UNIT_PER_STEP
+    bits = stacks.bits[rows]
+    pixel, step = float(stacks.pixel_mm[nodule]), float(stacks.slice_mm[nodule])
+    extra = max(2, round(0.7 * len(rows)))
+    below, above = (_without_nodule(image[end], bits[end] > 0) for end in (0, -1))
+    padded = np.concatenate([np.repeat(below[None], extra, 0), image, np.repeat(above[None], extra, 0)])
+    bits = np.pad(bits, ((extra, extra), (0, 0), (0, 0)))
+    readers = int(stacks.ratings.readers[nodule])
+    masks = np.stack([(bits >> j) & 1 for j in range(readers)]).astype(bool)
+    weight = np.full(padded.shape, INVENTED, dtype=np.float32)
+    weight[extra : extra + len(rows)] = 1
+    return Example(
+        stacks.patients[nodule],
+        padded,
+        masks.mean(0) >= 0.5,
+        masks,
+        weight,
+        (step, pixel, pixel),
+        (extra, extra + len(rows)),
+    )
+
+
+def from_cube(cubes: Cubes, nodule: int) -> Example:
+    """A cube; another nodule in it counts neither way."""
+    readers = int(cubes.ratings.readers[nodule])
+    masks = np.stack([(cubes.bits[nodule] >> j) & 1 for j in range(readers)]).astype(bool)
+    return Example(
+        cubes.patients[nodule],
+        cubes.image[nodule].astype(np.float32) * UNIT_PER_STEP,
+        masks.mean(0) >= 0.5,
+        masks,
+        (~cubes.other[nodule]).astype(np.float32),
+        (1.0, 1.0, 1.0),
+        (0, masks.shape[1]),
+    )
+
+
+def _without_nodule(plane: NDArray[np.float32], nodule: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The plane with the nodule replaced by a smooth continuation of what lies around it."""
+    around = (~ndimage.binary_dilation(nodule, iterations=2)).astype(np.float32)
+    total = ndimage.gaussian_filter(around, 5) + 1e-4
+    smooth = ndimage.gaussian_filter(plane * around, 5) / total
+    return np.where(around > 0, plane, smooth + 0.25 * (plane - ndimage.gaussian_filter(plane, 2)))
+
+
+def drawn_prompt(box: Box, rng: np.random.Generator, shake: float) -> Prompt:
+    """A person's box: every face off by a normal error of ``shake`` sides."""
+    start, stop = np.asarray(box.start, float), np.asarray(box.stop, float)
+    side = stop - start
+    start, stop = start + rng.normal(0, shake, 3) * side, stop + rng.normal(0, shake, 3) * side
+    stop = np.maximum(stop, start + 0.3 * side)
+    return Prompt(tuple(start), tuple(stop), DRAWN)
+
+
+def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt:
+    """A detector's mark: a cube in mm, its centre off by an eighth of the nodule, its side by a factor up to 1.8."""
+    spacing = np.asarray(example.spacing_zyx)
+    size = np.asarray(box.shape) * spacing
+    side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
+    middle = (np.asarray(box.start) + np.asarray(box.stop)) / 2 * spacing + rng.normal(0, 0.125, 3) * size
+    return Prompt(tuple((middle - side / 2) / spacing), tuple((middle + side / 2) / spacing), ROUGH)
+
+
+def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One training view: (3, grid) input and (2, grid) truth and weight."""
+    box = Box.of_mask(example.truth)
+    kind = rng.random()
+    if kind < 0.5:
+        prompt = drawn_prompt(box, rng, 0.0 if rng.random() < 0.3 else rng.uniform(0.02, 0.12))
+    else:
+        prompt = rough_prompt(example, box, rng)
+    window = prompt.window
+    prior = None
+    if rng.random() < 0.15:
+        reader = example.readers[rng.integers(len(example.readers))]
+        wobble = ndimage.gaussian_filter(rng.normal(0, 1, GRID), (1.5, 3, 3)).astype(np.float32)
+        prior = (window.look(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
+    x = prompt.channels(window.look(example.image), prior)
+    y = np.stack([window.look(example.truth), window.look(example.weight)])
+    if rng.random() < 0.5:
+        x, y = x.swapaxes(-1, -2), y.swapaxes(-1, -2)
+    for axis in (1, 2, 3):
+        if rng.random() < 0.5:
+            x, y = np.flip(x, axis), np.flip(y, axis)
+    return np.ascontiguousarray(x), np.ascontiguousarray(y)
+
+
+def train(material: list[Example], left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:
+    """A network that has seen no patient of the fold ``left_out``. Cubes are drawn three times as often."""
+    allowed = may_train([e.patient for e in material], left_out)
+    rows = np.concatenate([np.repeat(i, 3 if material[i].is_cube else 1) for i in np.flatnonzero(allowed)])
+
+    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
+        order = rng.permutation(rows)
+        return [lambda r=order[i : i + BATCH]: make(r, rng) for i in range(0, len(order) - BATCH + 1, BATCH)]
+
+    def make(chosen: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        pairs = [draw(material[i], rng) for i in chosen]
+        x = torch.from_numpy(np.stack([p[0] for p in pairs]))
+        x[:, :1] = shake_values(x[:, :1], rng)
+        return x, torch.from_numpy(np.stack([p[1] for p in pairs]))
+
+    torch.manual_seed(schedule.seed)
+    return fit(PromptUNet(), batches, overlap_loss, schedule, run / f"fold{left_out}.pt")
+
+
+def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    """Weighted cross entropy plus one minus Dice, per example, so that small nodules count as large ones do."""
+    x, y = batch
+    logits = net(x)[:, 0]
+    truth, weight = y[:, 0], y[:, 1]
+    entropy = (functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).mean()
+    p = torch.sigmoid(logits)
+    both = (p * truth * weight).flatten(1).sum(1)
+    either = ((p + truth) * weight).flatten(1).sum(1)
+    return entropy + (1 - (2 * both + 1) / (either + 1)).mean()
+
+
+@torch.inference_mode()
+def outline(net: nn.Module, image: NDArray[np.float32], prompt: Prompt, rounds: int = 1) -> NDArray[np.bool_]:
+    """The mask of one prompt on the array of ``image`` (0…1): what the runtime's stage does, with torch for the network."""
+    mask = np.zeros(image.shape, dtype=bool)
+    for _ in range(rounds):
+        window = prompt.window
+        x = torch.from_numpy(prompt.channels(window.look(image)))[None]
+        logits = net(x)[0, 0].numpy()
+        box, values = window.project(logits, image.shape, fill=-10.0)
+        mask = np.zeros(image.shape, dtype=bool)
+        mask[box.slices] = values > 0
+        if not mask.any():
+            break
+        found = Box.of_mask(mask)
+        prompt = Prompt(tuple(float(v) for v in found.start), tuple(float(v) for v in found.stop), ROUGH)
+    return mask
+
+
+def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[str, float]:
+    """Dice of one nodule left out, by kind of prompt.
+
+    Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "ellipsoid" is the one
+    inscribed in the same box, true and shaken; "rough" is a cube as a detector gives it, looked at twice; "point" is the
+    detector's cube of a fixed 8 mm.
+    """
+    first, last = example.real
+    image = example.image.copy()
+    image[:first], image[last:] = image[first], image[last - 1]
+    box = Box.of_mask(example.truth)
+    counts = np.zeros(image.shape, dtype=bool)
+    counts[first:last] = example.weight[first:last] > 0
+    true, shaken = drawn_prompt(box, rng, 0.0), drawn_prompt(box, rng, 0.1)
+    spacing = np.asarray(example.spacing_zyx)
+    middle = np.asarray(ndimage.center_of_mass(example.truth)) + 0.5 + rng.normal(0, 1.0, 3) / spacing
+    point = Prompt(tuple(middle - 4 / spacing), tuple(middle + 4 / spacing), ROUGH)
+    masks = {
+        "box": outline(net, image, true),
+        "box_shaken": outline(net, image, shaken),
+        "rough": outline(net, image, rough_prompt(example, box, rng), rounds=2),
+        "point": outline(net, image, point, rounds=3),
+        "ellipsoid": _ellipsoid(true, image.shape),
+        "ellipsoid_shaken": _ellipsoid(shaken, image.shape),
+    }
+    return {kind: dice(mask & counts, example.truth & counts) for kind, mask in masks.items()}
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Twice the overlap over the sum; 0 where one is empty, 1 where both are."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def _ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
+    axes = [
+        ((np.arange(n) + 0.5 - m) / max(r, 1e-6)) ** 2
+        for n, m, r in zip(shape, (start + stop) / 2, (stop - start) / 2, strict=True)
+    ]
+    return np.asarray(axes[0][:, None, None] + axes[1][:, None] + axes[2] <= 1)

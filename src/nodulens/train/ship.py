@@ -1,0 +1,273 @@
+"""From data to a file and its card, one function a network: five folds for the figures, everybody for what ships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+
+from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, is_left_out
+from nodulens.stages.prompt import GRID
+from nodulens.train import detector
+from nodulens.train import malignancy as malignancy_task
+from nodulens.train import patch as patch_task
+from nodulens.train import segmenter as segmenter_task
+from nodulens.train import volume as volume_task
+from nodulens.train.export import Logits, LogitsAndActivation, export
+from nodulens.train.fit import Schedule
+from nodulens.train.material import Cubes, Patches, Stacks
+
+BOOTSTRAPS = 1000
+
+
+def patch(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
+    """The axial candidate network."""
+    material = Patches(data)
+    schedule = _schedule(patch_task.SCHEDULE, epochs)
+    logits = patch_task.cross_validate(material, run / "patch", schedule)
+    net = patch_task.train(material, None, run / "patch", schedule)
+    card = _card("patch", schedule, "LUNA16 candidate patches", material.patients)
+    card["input"] = {"patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"}
+    card["figures"] = patch_figures(material, logits)
+    return export(Logits(net), torch.rand(3, 1, 64, 64), out, card)
+
+
+def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
+    """The three-dimensional candidate network, with the settings of the whole detector. Needs the axial one's run."""
+    stacks = Stacks(data)
+    scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
+    schedule = _schedule(volume_task.SCHEDULE, epochs)
+    balls = [volume_task.train(scenes, stacks, fold, run / "volume", schedule) for fold in range(FOLDS)]
+    net = volume_task.train(scenes, stacks, None, run / "volume", schedule)
+    material = Patches(data)
+    patch_schedule = _schedule(patch_task.SCHEDULE, epochs)
+    patches = [patch_task.train(material, fold, run / "patch", patch_schedule) for fold in range(FOLDS)]
+    scored = detector.score_scenes(scenes, stacks, patches, balls)
+    card = _card("volume", schedule, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", [s.patient for s in scenes] + stacks.patients)
+    card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
+    card["settings"], card["figures"] = detector.settings(scored)
+    return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
+
+
+def segmenter(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
+    """The prompted segmenter."""
+    material = segmenter_task.examples(Stacks(data), Cubes(data))
+    schedule = _schedule(segmenter_task.SCHEDULE, epochs)
+    nets = [segmenter_task.train(material, fold, run / "segmenter", schedule) for fold in range(FOLDS)]
+    net = segmenter_task.train(material, None, run / "segmenter", schedule)
+    card = _card("segmenter", schedule, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
+    card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
+    card["figures"] = segmenter_figures(material, nets)
+    return export(net, torch.rand(3, 3, *GRID), out, card)
+
+
+def malignancy(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
+    """The malignancy network, its calibration and its interval."""
+    material = malignancy_task.planes(Stacks(data))
+    schedule = _schedule(malignancy_task.SCHEDULE, epochs)
+    logits = malignancy_task.cross_validate(material, run / "malignancy", schedule)
+    net = malignancy_task.train(material, None, run / "malignancy", schedule)
+    card = _card("malignancy", schedule, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
+    card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
+    card["settings"] = malignancy_settings(material, logits)
+    card["figures"] = malignancy_figures(material, logits)
+    return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), out, card)
+
+
+def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, Any]:
+    """AUC and average precision, weighted by nodule, over all folds, with intervals by patient."""
+    y, w = material.label, material.weight
+
+    def both(rows: NDArray[np.int_]) -> tuple[float, float]:
+        return (
+            float(roc_auc_score(y[rows], logits[rows], sample_weight=w[rows])),
+            float(average_precision_score(y[rows], logits[rows], sample_weight=w[rows])),
+        )
+
+    auc, ap = both(np.arange(len(y)))
+    drawn = np.array([both(r) for r in _by_patient(material.patients, 300)])
+    folds = [both(np.flatnonzero(is_left_out(material.patients, f))) for f in range(FOLDS)]
+    return {
+        "auc": round(auc, 4),
+        "auc_interval_95": _ends(drawn[:, 0]),
+        "average_precision": round(ap, 4),
+        "average_precision_interval_95": _ends(drawn[:, 1]),
+        "auc_by_fold": [round(a, 4) for a, _ in folds],
+        "average_precision_by_fold": [round(p, 4) for _, p in folds],
+        "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} candidates, five folds by patient, weighted by nodule",
+    }
+
+
+def segmenter_figures(material: list[segmenter_task.Example], nets: Sequence[nn.Module]) -> dict[str, Any]:
+    """Mean 3-D Dice against the consensus by kind of prompt, stacks and cubes apart, beside the inscribed ellipsoid."""
+    found: dict[str, dict[str, list[float]]] = {"stacks": {}, "cubes": {}}
+    for fold, net in enumerate(nets):
+        rng = np.random.default_rng(100 + fold)
+        for row in np.flatnonzero(is_left_out([e.patient for e in material], fold)):
+            example = material[row]
+            where = found["cubes" if example.is_cube else "stacks"]
+            for kind, dice in segmenter_task.judge(net, example, rng).items():
+                where.setdefault(kind, []).append(dice)
+    return {
+        **{name: {k: round(float(np.mean(v)), 4) for k, v in kinds.items()} for name, kinds in found.items()},
+        "stands_on": f"{len(found['stacks']['box'])} stacks (judged within their slices) and {len(found['cubes']['box'])} cubes, five folds by patient",
+    }
+
+
+def malignancy_settings(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> dict[str, Any]:
+    """Logistic calibration, and the interval: quantiles of the readers' share among nodules of like probability."""
+    rows = np.flatnonzero(_decided(material))
+    slope, constant = _calibrate(logits[rows], material.median[rows] > 3)
+    panel = np.flatnonzero(material.readers >= 3)
+    p = _sigmoid(slope * logits[panel] + constant)
+    table = _interval_table(p, material.share[panel])
+    coverage = _coverage(material, logits)
+    table["meaning"] = (
+        f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in this "
+        f"interval. Built from quantiles of that share among left-out nodules of like probability (three readers or more); "
+        f"measured on patients left out of building it: {coverage:.1%}."
+    )
+    table["coverage_measured"] = round(coverage, 4)
+    return {"calibration": [slope, constant], "interval": table, "outputs": list(malignancy_task.TARGETS)}
+
+
+def malignancy_figures(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> dict[str, Any]:
+    """AUC beside axial diameter alone, overall and from 6 to 12 mm, with paired bootstrap over patients."""
+    decided = _decided(material) & (material.readers >= 3)
+    middle = decided & (material.diameter_mm >= 6) & (material.diameter_mm < 12)
+    out: dict[str, Any] = {}
+    for name, chosen in (("three_readers_or_more", decided), ("six_to_twelve_mm", middle)):
+        rows = np.flatnonzero(chosen)
+        y, a, b = material.median[rows] > 3, logits[rows], material.diameter_mm[rows]
+        gains = []
+        for r in _by_patient([material.patients[i] for i in rows], BOOTSTRAPS):
+            if y[r].any() and not y[r].all():
+                gains.append((roc_auc_score(y[r], a[r]), roc_auc_score(y[r], a[r]) - roc_auc_score(y[r], b[r])))
+        drawn = np.array(gains)
+        out[name] = {
+            "auc": round(float(roc_auc_score(y, a)), 4),
+            "auc_interval_95": _ends(drawn[:, 0]),
+            "diameter_alone": round(float(roc_auc_score(y, b)), 4),
+            "gain_interval_95": _ends(drawn[:, 1]),
+            "gain_p_one_sided": round(float((drawn[:, 1] <= 0).mean()), 4),
+            "nodules": len(rows),
+            "malignant": int(y.sum()),
+        }
+    codes = {}
+    for code in np.unique(material.calibration[decided]):
+        rows = np.flatnonzero(decided & (material.calibration == code))
+        y = material.median[rows] > 3
+        if 5 <= y.sum() <= len(y) - 5:
+            codes[str(int(code))] = {"auc": round(float(roc_auc_score(y, logits[rows])), 4), "nodules": len(rows)}
+    out["by_slice_calibration_code"] = codes
+    rows = np.flatnonzero(_decided(material))
+    p = _cross_fitted(material, logits, rows)
+    y = material.median[rows] > 3
+    out["calibration"] = {"brier": round(float(np.mean((p - y) ** 2)), 4), "ece_10_bins": round(_ece(p, y), 4), "nodules": len(rows)}
+    out["stands_on"] = "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient"
+    return out
+
+
+INTERVAL = 0.9
+BINS = 12
+
+
+def _decided(material: malignancy_task.Planes) -> NDArray[np.bool_]:
+    return np.asarray(material.median != 3)
+
+
+def _calibrate(logits: NDArray[np.float32], y: NDArray[np.bool_]) -> tuple[float, float]:
+    model = LogisticRegression(C=1e6).fit(logits[:, None], y)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _interval_table(p: NDArray[np.float64], share: NDArray[np.float32]) -> dict[str, Any]:
+    """Edges of bins of like probability; in each the quantiles of the share, corrected for the number in the bin."""
+    order = np.argsort(p)
+    low, high, edges = [], [], []
+    for rows in np.array_split(order, BINS):
+        n = len(rows)
+        tail = max(0.0, (1 - INTERVAL) / 2 - 0.5 / n)
+        values = np.sort(share[rows])
+        low.append(float(np.quantile(values, tail, method="lower")))
+        high.append(float(np.quantile(values, 1 - tail, method="higher")))
+        edges.append(float(p[rows].max()))
+    return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
+
+
+def _coverage(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> float:
+    """How often the interval holds the readers' share, each fold by a table built from the other four."""
+    inside: list[NDArray[np.bool_]] = []
+    for fold in range(FOLDS):
+        left = is_left_out(material.patients, fold)
+        fit_rows = np.flatnonzero(_decided(material) & ~left)
+        slope, constant = _calibrate(logits[fit_rows], material.median[fit_rows] > 3)
+        panel = material.readers >= 3
+        build, test = np.flatnonzero(panel & ~left), np.flatnonzero(panel & left)
+        table = _interval_table(_sigmoid(slope * logits[build] + constant), material.share[build])
+        p = _sigmoid(slope * logits[test] + constant)
+        bins = np.minimum(np.searchsorted(table["upper_edge"], p), len(table["low"]) - 1)
+        low = np.minimum(np.array(table["low"])[bins], p)
+        high = np.maximum(np.array(table["high"])[bins], p)
+        inside.append((material.share[test] >= low) & (material.share[test] <= high))
+    return float(np.concatenate(inside).mean())
+
+
+def _cross_fitted(material: malignancy_task.Planes, logits: NDArray[np.float32], rows: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Probabilities of ``rows``, each fold calibrated on the other four."""
+    p = np.zeros(len(rows))
+    left = np.array([is_left_out([material.patients[i] for i in rows], f) for f in range(FOLDS)])
+    for fold in range(FOLDS):
+        slope, constant = _calibrate(logits[rows[~left[fold]]], material.median[rows[~left[fold]]] > 3)
+        p[left[fold]] = _sigmoid(slope * logits[rows[left[fold]]] + constant)
+    return p
+
+
+def _ece(p: NDArray[np.float64], y: NDArray[np.bool_]) -> float:
+    """Expected calibration error over ten bins of equal width."""
+    bins = np.minimum((p * 10).astype(int), 9)
+    return float(sum(abs(p[bins == b].mean() - y[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)))
+
+
+def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
+
+
+def _by_patient(patients: Sequence[str], count: int) -> list[NDArray[np.int_]]:
+    """Rows of ``count`` bootstrap samples of patients."""
+    names = np.array(patients)
+    unique, owner = np.unique(names, return_inverse=True)
+    rows = [np.flatnonzero(owner == i) for i in range(len(unique))]
+    rng = np.random.default_rng(0)
+    return [np.concatenate([rows[i] for i in rng.integers(0, len(unique), len(unique))]) for _ in range(count)]
+
+
+def _ends(values: NDArray[np.float64]) -> list[float]:
+    return [round(float(v), 4) for v in np.quantile(values, (0.025, 0.975))]
+
+
+def _schedule(default: Schedule, epochs: int | None) -> Schedule:
+    return default if epochs is None else replace(default, epochs=epochs)
+
+
+def _card(name: str, schedule: Schedule, material: str, patients: Sequence[str]) -> dict[str, Any]:
+    taught = sorted(set(patients) - EVALUATION_PATIENTS)
+    return {
+        "name": name,
+        "command": f"python -m nodulens.train {name} --data ../shared/data",
+        "trained_on": {
+            "material": material,
+            "schedule": {"epochs": schedule.epochs, "learning_rate": schedule.learning_rate, "seed": schedule.seed},
+            "never": sorted(EVALUATION_PATIENTS),
+            "patients": taught,
+        },
+        "settings": {},
+    }
