@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,15 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-extensions",
     "--remote-debugging-pipe", "--hide-scrollbars",
 ]  # fmt: skip
+
+
+# The browser reads commands on descriptor 3 and answers on 4; both ends are first moved out of the way.
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3), os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def chromium() -> str:
@@ -49,11 +59,9 @@ class Browser:
         self._buffer = b""
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # The browser reads commands on descriptor 3 and answers on 4.
-        line = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        command = ["sh", "-c", line, chromium(), *FLAGS, f"--user-data-dir={self._home.name}"]
-        quiet = subprocess.DEVNULL
-        ours = (to_browser, from_browser)
+        quiet, ours = subprocess.DEVNULL, (to_browser, from_browser)
+        start = [sys.executable, "-c", START, *map(str, ours)]
+        command = [*start, chromium(), *FLAGS, f"--user-data-dir={self._home.name}"]
         self._process = subprocess.Popen(command, pass_fds=ours, stdin=quiet, stdout=quiet, stderr=quiet)
         for descriptor in ours:
             os.close(descriptor)

@@ -1,0 +1,481 @@
+"""The page of a report: its words, its pictures, and its working in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import made_reports
+from browser import Browser
+from nodulens.core.nodule import Measurements
+from nodulens.core.volume import Volume
+from nodulens.io import read
+from nodulens.page import MEASUREMENTS, render_page
+from nodulens.pictures import GREY_HU, UNITS_PER_MM, Scene, contours
+from nodulens.report import Report, fingerprint
+
+
+@pytest.fixture(scope="module")
+def ct() -> Volume:
+    return made_reports.scan()
+
+
+@pytest.fixture(scope="module")
+def report(ct: Volume) -> Report:
+    return made_reports.report(ct, 3)
+
+
+@pytest.fixture(scope="module")
+def page(ct: Volume, report: Report) -> str:
+    return render_page(report, ct)
+
+
+class _Reader(HTMLParser):
+    """Tags with their attributes, the text outside scripts and styles, and the embedded data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._data: list[str] = []
+        self._inside: tuple[str, dict[str, str | None]] = ("", {})
+        self.feed(text)
+        self.data = json.loads("".join(self._data))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = (tag, dict(attrs))
+        self.tags.append(self._inside)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ("", {})
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self._inside
+        if tag == "script" and attributes.get("id") == "data":
+            self._data.append(data)
+        elif tag not in ("script", "style"):
+            self.words.append(data)
+
+
+def _picture(uri: str) -> np.ndarray:  # type: ignore[type-arg]
+    return np.asarray(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+# ---- What it says
+
+
+def test_page_says_what_was_found(page: str, report: Report) -> None:
+    read = _Reader(page)
+    for words in (
+        "3 nodules found",
+        "16.8 × 15.2 mm",
+        "Left lung, middle zone",
+        "80 %",
+        "55 to 93 %",
+        "Nine of ten such intervals held the answer",
+        "calibrated on patients left out",
+        "No malignancy estimate was made.",
+        "Slices are 2.5 mm apart.",
+        "Touches the pleura.",
+        "CASE-7",
+        "30 of 60",
+        "For research. Not a medical device.",
+        fingerprint(report),
+        *(weights.sha256 for weights in report.weights),
+        *(str(nodule.position.sop_instance_uid) for nodule in report.nodules),
+        *(f"Central slice, instance {nodule.position.instance_number}" for nodule in report.nodules),
+    ):
+        assert words in read.text, words
+
+
+def test_every_measurement_is_shown(page: str) -> None:
+    assert [row[0] for row in MEASUREMENTS] == list(Measurements.__dataclass_fields__)
+    text = _Reader(page).text
+    assert all(text.count(words) >= 3 for _, words, _, _ in MEASUREMENTS)
+
+
+def test_nothing_found_is_said_in_words_with_what_was_measured(ct: Volume, report: Report) -> None:
+    none = replace(report, nodules=())
+    text = _Reader(render_page(none, ct)).text
+    assert "No nodule found" in text and "does not rule nodules out" in text
+    assert "3 to 6 mm 30 of 60 50 %" in text and "6 to 30 mm 95 of 100 95 %" in text
+    text = _Reader(render_page(replace(none, sensitivity=()), ct)).text
+    assert "not been measured" in text and "was not measured at the threshold" in text
+
+
+def test_a_prompted_report_says_so(ct: Volume, report: Report) -> None:
+    text = _Reader(render_page(replace(report, nodules=report.nodules[:1], prompted=True), ct)).text
+    assert "One nodule, where you pointed" in text
+    assert "Detector score" not in text and "such an analysis finds" not in text
+
+
+def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
+    (first, *_) = report.nodules
+    assert first.risk is not None
+    nodule = replace(first, risk=replace(first.risk, calibrated=False))
+    one = replace(report, nodules=(nodule,), interval_meaning="")
+    text = _Reader(render_page(one, ct)).text
+    assert "Not calibrated" in text and "card of the weights malignancy" in text
+
+
+def test_identity_is_shown_only_where_asked_for(ct: Volume, page: str, report: Report) -> None:
+    assert "DOE" not in page and made_reports.PATIENT.patient_id not in page and "19500229" not in page
+    assert "DOE JANE" in _Reader(render_page(replace(report, patient=made_reports.PATIENT), ct)).text
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{data}}"
+
+
+def test_no_text_becomes_part_of_the_page(ct: Volume, report: Report) -> None:
+    (first, *_) = report.nodules
+    position = replace(first.position, sop_instance_uid=HOSTILE, lobe_estimate=HOSTILE)
+    hostile = replace(
+        report,
+        software=HOSTILE, recipe=HOSTILE, case=HOSTILE, series_uid=HOSTILE, input_sha256=HOSTILE,
+        warnings=(HOSTILE,), interval_meaning=HOSTILE, timing_s={HOSTILE: 1.0, "total": 1.0},
+        scan=replace(report.scan, description=HOSTILE, manufacturer=HOSTILE, kernel=HOSTILE),
+        patient=replace(made_reports.PATIENT, name=HOSTILE),
+        nodules=(replace(first, position=position, warnings=(HOSTILE,)),),
+    )  # fmt: skip
+    read, plain = (_Reader(render_page(one, ct)) for one in (hostile, replace(report, nodules=(first,))))
+    count = [sum(tag == "script" for tag, _ in one.tags) for one in (read, plain)]
+    assert count == [2, 2]
+    assert not [tag for tag in read.tags if any(name.startswith("on") for name in tag[1])]
+    assert read.data["series_uid"] == HOSTILE and HOSTILE in read.text
+    assert {tag for tag, _ in read.tags} == {tag for tag, _ in plain.tags}
+
+
+def test_page_refers_to_nothing_outside_itself(page: str) -> None:
+    for tag, attributes in _Reader(page).tags:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), (tag, name, value)
+    assert "url(" not in page and "@import" not in page and "http-equiv=\"Content-Security-Policy\"" in page
+    assert set(re.findall(r"https?://[^\"'\s]+", page)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_page_of_a_very_long_scan_stays_small_and_keeps_the_nodules() -> None:
+    long = made_reports.scan((420, 40, 90))
+    (nodule,) = made_reports.report(long, 1).nodules
+    stack = Scene(long, (nodule,), None).stack()
+    assert len(stack) <= 220
+    shown = {slice_.index for slice_ in stack if slice_.nodules}
+    assert nodule.position.central_slice in shown
+
+
+# ---- Pictures
+
+
+def test_contours_of_a_disc_have_its_radius_and_area() -> None:
+    y, x = np.mgrid[:60, :80] + 0.5
+    image = np.clip(17.5 - np.hypot(x - 33.25, y - 30.5), 0, 1).astype(np.float32)
+    (curve,) = contours(image)
+    assert np.abs(np.hypot(curve[:, 0] - 33.25, curve[:, 1] - 30.5) - 17).max() < 0.1
+    px, py = curve.T
+    area = 0.5 * abs(np.dot(px, np.roll(py, 1)) - np.dot(py, np.roll(px, 1)))
+    assert area == pytest.approx(np.pi * 17**2, rel=0.01)
+
+
+def test_contours_close_whatever_the_picture() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        image = random.random((9, 12)).astype(np.float32)
+        for curve in contours(image):
+            steps = np.abs(np.diff(curve, axis=0, append=curve[:1]))
+            assert len(curve) >= 3 and steps.max() <= 1 + 1e-6
+    assert contours(np.zeros((5, 5), np.float32)) == []
+    assert len(contours(np.eye(2, dtype=np.float32))) == 2
+    ring = np.pad(np.pad(np.zeros((1, 1), np.float32), 1, constant_values=1), 1)
+    assert len(contours(ring)) == 2
+
+
+def _turned(ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> Volume:
+    """The same scan stored along other axes."""
+    steps = tuple(slice(None, None, -1 if flip else None) for flip in flips)
+    geometry = ct.geometry.transposed(axes, flips)
+    return Volume(ct.hu.transpose(axes)[steps], geometry, replace(ct.source, slices=()))
+
+
+def _middle(path: str) -> np.ndarray:  # type: ignore[type-arg]
+    """Middle of the bounding box of an outline's path, in millimetres."""
+    points = []
+    for curve in path.split("z")[:-1]:
+        start, steps = curve[1:].split("l")
+        first = np.array(start.split(), float)
+        points.append(first + np.r_[[[0, 0]], np.cumsum(np.array(steps.split(), float).reshape(-1, 2), axis=0)])
+    every = np.concatenate(points)
+    return (every.min(axis=0) + every.max(axis=0)) / 2 / UNITS_PER_MM
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+def test_pictures_are_radiological_however_the_scan_was_stored(axes: tuple[int, int, int]) -> None:
+    """The bright ball and its outline stand in the middle of all planes; left is on the right of the picture."""
+    plain = made_reports.scan((36, 60, 90))
+    low, high = GREY_HU
+    for flips in list(product((False, True), repeat=3))[::2 if axes[0] else 1]:
+        ct = _turned(plain, axes, flips)
+        one = made_reports.report(ct, 2)
+        scene = Scene(ct, one.nodules, one.lung_mask)
+        for nodule in one.nodules:
+            for plane in scene.planes(nodule):
+                assert _middle(plane.outline) == pytest.approx([25, 25], abs=1.5)
+                grey = _picture(plane.image)
+                middle = grey[len(grey) // 2 - 3 : len(grey) // 2 + 3, len(grey) // 2 - 3 : len(grey) // 2 + 3].mean()
+                assert middle == pytest.approx(255 * (40 - low) / (high - low), abs=12)
+        x, _ = scene.silhouette_place(one.nodules[0])
+        assert x == pytest.approx(scene.size_mm[2] / 2 + 55, abs=1.5)
+        z = round(float(scene.place(one.nodules[0])[0]))
+        slices = {slice_.index: slice_ for slice_ in scene.stack()}
+        outline = next(o for o in slices[z].nodules if o.label == 1)
+        centre = np.array([scene.size_mm[2] / 2 + 55, scene.size_mm[1] / 2 + 10])
+        assert _middle(outline.path) == pytest.approx(centre, abs=1.5)
+        left, right = (_middle(o.path)[0] for o in sorted(slices[z].lungs, key=lambda o: o.label))
+        assert right < scene.size_mm[2] / 2 < left
+
+
+def test_planes_put_the_head_on_top_and_the_front_to_the_left_of_sagittal_views() -> None:
+    ct = made_reports.scan((44, 100, 120))
+    one = made_reports.report(ct, 1)
+    hu = np.full(ct.geometry.shape, -850, np.int16)
+    z, y, x = (round(v) for v in ct.geometry.to_index(one.nodules[0].centre_lps))
+    hu[z + 4 : z + 8], hu[:, : y - 8], hu[:, :, x + 8 :] = -400, -400, -400
+    scene = Scene(Volume(hu, ct.geometry, ct.source), one.nodules, None)
+    axial, coronal, sagittal = (_picture(plane.image).astype(int) for plane in scene.planes(one.nodules[0]))
+    n = len(axial)
+    edge, half = n // 10, slice(n // 2 - 5, n // 2 + 5)
+    assert axial[edge, n // 4] > axial[-edge, n // 4] + 40  # front on top
+    assert axial[-edge, -edge] > axial[-edge, edge] + 40  # left on the right
+    assert coronal[half, -edge].mean() > coronal[half, edge].mean() + 40
+    assert coronal[n // 4 : n // 2, half].max() > coronal[n // 2 :, half].max() + 40  # head on top
+    assert sagittal[half, edge].mean() > sagittal[half, -edge].mean() + 40  # front to the left
+
+
+def test_heat_map_is_clear_where_nothing_drove_the_score(ct: Volume, report: Report) -> None:
+    axial, *_ = Scene(ct, report.nodules, None).planes(report.nodules[0])
+    assert axial.heat is not None
+    heat = np.asarray(Image.open(BytesIO(base64.b64decode(axial.heat.partition(",")[2]))).convert("RGBA"))
+    assert heat[0, 0, 3] == 0 and heat[..., 3].max() > 100
+
+
+# ---- In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as one:
+        one.size(1440, 900)
+        yield one
+
+
+@pytest.fixture
+def opened(browser: Browser, page: str, tmp_path: Path) -> Iterator[Browser]:
+    """The page of three nodules, opened anew; at the end nothing has gone wrong in it and nothing was asked for."""
+    path = tmp_path / "report.html"
+    path.write_bytes(page.encode())
+    browser.problems.clear()
+    browser.requests.clear()
+    browser.open(path)
+    yield browser
+    assert browser.problems == []
+    assert browser.requests == [path.as_uri()]
+
+
+def _press(browser: Browser, key: str) -> None:
+    for kind in ("rawKeyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key=key)
+
+
+def _label(browser: Browser) -> str:
+    return str(browser.run("document.querySelector('#stack-label').textContent"))
+
+
+def test_page_opens_on_the_most_suspicious_nodule(opened: Browser, report: Report) -> None:
+    first = report.nodules[0].position
+    assert f"Slice {first.central_slice + 1} of 44\nInstance {first.instance_number}" in _label(opened)
+    assert opened.run("document.querySelector('#stack-image').decode().then(() => true)")
+    size = opened.run("[document.querySelector('#stack-image').naturalWidth, innerWidth]")
+    assert size[0] > 100
+    assert opened.run("document.querySelectorAll('#stack-overlay .outline').length") == 1
+    assert opened.run("document.querySelectorAll('#stack-overlay .lungline').length") == 2
+    assert opened.run("document.querySelector('tr[aria-current]').dataset.id") == "1"
+
+
+def test_clicking_a_finding_moves_the_scan(opened: Browser, report: Report) -> None:
+    for nodule in reversed(report.nodules):
+        opened.run(f"document.querySelector('#table tr[data-id=\"{nodule.id}\"] td').click()")
+        assert f"Slice {nodule.position.central_slice + 1} of 44" in _label(opened)
+        assert opened.run("document.querySelector('#stack-cuts').textContent") == f"Nodule {nodule.id}"
+        assert opened.run("document.querySelector('.card[aria-current]').id") == f"nodule-{nodule.id}"
+
+
+def test_scan_answers_to_keys_slider_and_wheel(opened: Browser) -> None:
+    opened.run("document.querySelector('#slice').focus()")
+    for key, slice_ in (("Home", 1), ("ArrowUp", 2), ("PageUp", 12), ("ArrowLeft", 11), ("End", 44), ("ArrowUp", 44)):
+        _press(opened, key)
+        assert f"Slice {slice_} of 44" in _label(opened), key
+    opened.run("{const s = document.querySelector('#slice'); s.value = 9; s.dispatchEvent(new Event('input'))}")
+    assert "Slice 10 of 44" in _label(opened)
+    place = opened.run(
+        "(() => {const s = document.querySelector('#stack'); s.scrollIntoView();"
+        "const r = s.getBoundingClientRect(); return [r.x + 100, r.y + 200]})()"
+    )
+    before = opened.run("scrollY")
+    wheel = {"type": "mouseWheel", "x": place[0], "y": place[1], "deltaX": 0, "deltaY": -120}
+    opened.call("Input.dispatchMouseEvent", **wheel)
+    assert "Slice 13 of 44" in _label(opened)
+    assert opened.run("scrollY") == before
+
+
+def test_outlines_heat_and_window_can_be_changed(opened: Browser) -> None:
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    assert opened.run(style.format(".plane .outline", "display")) != "none"
+    opened.run("document.querySelector('#show-outlines').click()")
+    assert opened.run(style.format(".plane .outline", "display")) == "none"
+    opened.run("{const s = document.querySelector('#heat'); s.value = 80; s.dispatchEvent(new Event('input'))}")
+    assert opened.run(style.format("img.heat", "opacity")) == "0.8"
+    choose = "{const s = document.querySelector('#window'); s.selectedIndex = 1; s.dispatchEvent(new Event('change'))}"
+    opened.run(choose)
+    brightness, contrast = map(float, re.findall(r"[\d.]+", opened.run(style.format("img.ct", "filter"))))
+    low, high = GREY_HU
+    for hu, wanted in ((-160, 0.0), (40, 0.5), (240, 1.0)):
+        grey = (hu - low) / (high - low)
+        assert (grey * brightness - 0.5) * contrast + 0.5 == pytest.approx(wanted, abs=0.01)
+
+
+def test_table_sorts_by_any_column(opened: Browser) -> None:
+    order = "[...document.querySelectorAll('#table tbody tr')].map(row => row.dataset.id).join('')"
+    head = "document.querySelectorAll('#table thead button')[{}].click()"
+    assert opened.run(order) == "123"
+    for column, up in ((2, "321"), (1, "132"), (6, "321")):
+        opened.run(head.format(column))
+        assert opened.run(order) == up, column
+    opened.run(head.format(2))
+    opened.run(head.format(2))
+    assert opened.run(order) == "123"
+    assert opened.run("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
+
+
+def test_review_is_saved_kept_and_loaded(opened: Browser, report: Report, tmp_path: Path) -> None:
+    opened.run("localStorage.clear()")
+    opened.downloads_to(tmp_path)
+    write = "{{const t = document.querySelector('{}'); t.value = {}; t.dispatchEvent(new Event('input'))}}"
+    opened.run("document.querySelector('#nodule-1 [data-decision=accepted]').click()")
+    opened.run("document.querySelector('#nodule-2 [data-decision=rejected]').click()")
+    opened.run("document.querySelector('#nodule-3 [data-decision=rejected]').click()")
+    opened.run("document.querySelector('#nodule-3 [data-decision=rejected]').click()")
+    opened.run(write.format("#nodule-2 textarea", json.dumps("a vessel </script>")))
+    opened.run(write.format("#reader", json.dumps("Reader 4")))
+    assert opened.run("document.querySelector('#review-count').textContent") == "2 of 3 findings reviewed."
+    opened.run("document.querySelector('#save').click()")
+    saved = tmp_path / "review.json"
+    opened.run("new Promise(done => setTimeout(done, 500))")
+    review = json.loads(saved.read_text("utf-8"))
+    assert review["schema"] == "nodulens-review/1" and review["report_sha256"] == fingerprint(report)
+    assert review["series_uid"] == report.series_uid and review["case"] == "CASE-7"
+    assert review["reader"] == "Reader 4"
+    assert review["decisions"] == [
+        {"id": 1, "decision": "accepted", "note": ""},
+        {"id": 2, "decision": "rejected", "note": "a vessel </script>"},
+        {"id": 3, "decision": None, "note": ""},
+    ]
+
+    marks = "[...document.querySelectorAll('#table .mark')].map(mark => mark.textContent)"
+    opened.open(tmp_path / "report.html")
+    opened.requests.pop()
+    assert opened.run(marks) == ["✓ accepted", "✕ rejected", "–"]  # kept by the browser
+
+    opened.run("localStorage.clear()")
+    opened.open(tmp_path / "report.html")
+    opened.requests.pop()
+    assert opened.run(marks) == ["–", "–", "–"]
+    _load(opened, saved)
+    assert opened.run("document.querySelector('#status').textContent") == "Review loaded from review.json."
+    assert opened.run(marks) == ["✓ accepted", "✕ rejected", "–"]
+    assert opened.run("document.querySelector('#nodule-2 textarea').value") == "a vessel </script>"
+    opened.run("localStorage.clear()")
+
+
+def _load(browser: Browser, path: Path) -> None:
+    browser.choose_file("#load", path)
+    browser.run("new Promise(done => setTimeout(done, 300))")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a saved review"),
+        ('{"schema": "nodulens-report/1"}', "not a saved review"),
+        ('{"schema": "nodulens-review/1", "report_sha256": "0"}', "belongs to another report"),
+        ('{"schema": "nodulens-review/1", "report_sha256": "SHA"}', "names findings or decisions"),
+        ('{"schema": "nodulens-review/1", "report_sha256": "SHA", "decisions": [{"id": 9}]}', "names findings"),
+        ('{"schema": "nodulens-review/1", "report_sha256": "SHA", "decisions": [{"id": 1, "decision": 3}]}', "names"),
+    ],
+)
+def test_a_wrong_review_is_refused(opened: Browser, report: Report, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(text.replace("SHA", fingerprint(report)))
+    _load(opened, path)
+    assert message in opened.run("document.querySelector('#status.problem').textContent")
+    assert opened.run("document.querySelector('#review-count').textContent") == "0 of 3 findings reviewed."
+
+
+def test_hostile_texts_do_nothing_in_a_browser(ct: Volume, report: Report, browser: Browser, tmp_path: Path) -> None:
+    hostile = replace(report, warnings=(HOSTILE,), case=HOSTILE, scan=replace(report.scan, description=HOSTILE))
+    path = tmp_path / "hostile.html"
+    path.write_bytes(render_page(hostile, ct).encode())
+    browser.problems.clear()
+    browser.open(path)
+    assert browser.run("document.querySelectorAll('script').length") == 2
+    assert HOSTILE in browser.run("document.querySelector('.notice').textContent")
+    # Even a script that did get in would not run: the page's policy allows its own alone.
+    browser.run("document.body.append(Object.assign(document.createElement('script'), {textContent: 'pwned = 1'}))")
+    assert browser.run("typeof window.pwned") == "undefined"
+    assert any("Content Security Policy" in problem for problem in browser.problems)
+
+
+@pytest.mark.parametrize(("width", "mobile"), [(390, True), (820, False), (1440, False)])
+def test_page_fits_every_width(opened: Browser, width: int, mobile: bool) -> None:
+    opened.size(width, 900, mobile=mobile)
+    assert opened.run("document.documentElement.scrollWidth") <= width
+    opened.size(1440, 900)
+
+
+def test_page_prints(opened: Browser, tmp_path: Path) -> None:
+    opened.pdf(tmp_path / "report.pdf")
+    data = (tmp_path / "report.pdf").read_bytes()
+    assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") >= 2
+
+
+def test_controls_have_names(opened: Browser) -> None:
+    """Every control says what it is to a screen reader."""
+    tree = opened.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "link", "slider", "checkbox", "combobox", "textbox", "image"}
+    found = [n for n in tree if not n.get("ignored") and n.get("role", {}).get("value") in roles]
+    assert len(found) > 20
+    nameless = [(n["role"]["value"], n.get("backendDOMNodeId")) for n in found if not n.get("name", {}).get("value")]
+    assert nameless == []
+
+
+def test_page_of_a_real_scan(shared: Path, browser: Browser, tmp_path: Path) -> None:
+    ct = read(shared / "ct" / "LIDC-IDRI-0028")
+    empty = made_reports.report(made_reports.scan((2, 8, 8)), 0)
+    page = render_page(replace(empty, lung_mask=None), ct)
+    assert len(page) < 8e6
+    path = tmp_path / "real.html"
+    path.write_bytes(page.encode())
+    browser.problems.clear()
+    browser.open(path)
+    assert "of 141" in _label(browser)
+    assert browser.problems == []
