@@ -125,12 +125,12 @@ def chest_x_ray(tmp: Path) -> Path:
     return save(tmp, plain) / "0000.dcm"
 
 
-@broken(NotCT, "localizer images only")
+@broken(NotCT, "nothing but 2 localizers")
 def localizer(tmp: Path) -> Path:
     return save(tmp, slices(body()[:2], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
 
 
-@broken(NotCT, "screenshots")
+@broken(NotCT, "nothing but 3 pictures")
 def dose_report(tmp: Path) -> Path:
     return save(tmp, slices(body()[:3], SOPClassUID="1.2.840.10008.5.1.4.1.1.7"))
 
@@ -320,7 +320,7 @@ def text_for_numbers(tmp: Path) -> Path:
     return tmp
 
 
-@broken(UnreadableFile, "colour picture")
+@broken(NotCT, "nothing but 12 pictures")
 def colour(tmp: Path) -> Path:
     series = slices()
     for data in series:
@@ -335,6 +335,24 @@ def frames_without_positions(tmp: Path) -> Path:
     data.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in range(12)])
     data.RescaleSlope, data.RescaleIntercept = 1, INTERCEPT
     return save(tmp, [data]) / "0000.dcm"
+
+
+@broken(NotCT, "nothing but 1 picture;")
+def film(tmp: Path) -> Path:
+    data = multiframe()
+    del data.PerFrameFunctionalGroupsSequence
+    data.NumberOfFrames = 2**31 - 1
+    return save(tmp, [data])
+
+
+@broken(UnreadableFile, "0000.dcm: the pixel data are truncated or damaged")
+def size_lie(tmp: Path) -> Path:
+    return save(tmp, slices(Rows=65535, Columns=65535))
+
+
+@broken(BadValues, "impossible rescale, 1e\\+30")
+def huge_slope(tmp: Path) -> Path:
+    return save(tmp, slices(RescaleSlope="1e30"))
 
 
 @broken(SeveralSeries, "holds 2 CT series")

@@ -320,8 +320,10 @@ def test_localizers_and_other_modalities_are_no_choice(tmp_path: Path) -> None:
     save(tmp_path / "ct", slices())
     save(tmp_path / "scout", slices(body()[:2], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
     save(tmp_path / "mr", slices(body()[:3], Modality="MR"))
+    colours = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    save(tmp_path / "dose", slices(body()[:1], **colours))
     volume = assert_reads(tmp_path)
-    assert volume.source.warnings == ("Other series in the same place were left out: 1 MR, 1 CT.",)
+    assert volume.source.warnings == ("Other series in the same place were left out: 2 CT, 1 MR.",)
     problems = {info.slices: " ".join(info.problems) for info in list_series(tmp_path)}
     assert "localizer" in problems[2] and "modality MR" in problems[3] and problems[12] == ""
 
@@ -331,7 +333,7 @@ def test_localizer_within_the_series(tmp_path: Path) -> None:
     scout = slices(body()[:1], cosines=(1, 0, 0, 0, 0, -1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])[0]
     scout.SeriesInstanceUID = series[0].SeriesInstanceUID
     volume = assert_reads(save(tmp_path, [scout, *series]))
-    assert volume.source.warnings == ("1 localizer images of the series were left out.",)
+    assert volume.source.warnings == ("1 localizer in the series left out.",)
 
 
 def test_copies_are_dropped(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from nodulens.core.volume import AIR_HU, Patient, SliceRef, Source, Volume
-from nodulens.errors import BadGeometry, BadValues, UnreadableFile
+from nodulens.errors import BadGeometry, BadValues, NotCT, UnreadableFile
 from nodulens.io.stack import Gaps, Plane, Stack, arrange, assemble
 from nodulens.io.values import check_hounsfield, outside_to_air
 
@@ -26,8 +27,13 @@ Progress = Callable[[int, int], None]
 PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")
 HOUNSFIELD_TYPES = ("", "HU", "US", "HU_MOD")
 NO_CONTRAST = ("", "NO", "NONE", "N", "0")
+# Secondary Capture and its multi-frame kin: screenshots and dose reports.
 PICTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
-"""Secondary Capture and its multi-frame kin: screenshots and dose reports."""
+MAX_RESCALE = 1e6
+# What pydicom raises when a damaged value is looked at.
+HEADER_FAULTS = (
+    AttributeError, IndexError, KeyError, NotImplementedError, OSError, OverflowError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,11 @@ class DicomSeries:
 
     Attributes:
         planes: its images, in the order of the files; empty where it holds none (reports, outlines).
-        picture: secondary captures: screenshots, dose reports.
         source: what a volume read from it will say about itself, but for slices and warnings.
     """
 
     uid: str
     modality: str
-    picture: bool
     rescale_type: str
     planes: tuple[Plane, ...]
     source: Source
@@ -64,13 +68,13 @@ def find_series(files: Iterable[Path]) -> tuple[tuple[DicomSeries, ...], tuple[P
         if header is None:
             others.append(path)
             continue
-        if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
-            continue
         try:
+            if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+                continue
             uid = str(header.SeriesInstanceUID)
             planes = tuple(_planes(path, header))
             known = series.get(uid) or _series(uid, header, planes)
-        except (AttributeError, ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+        except HEADER_FAULTS as error:
             raise UnreadableFile(
                 f"{path}: the DICOM header is damaged or ends early ({_line(error)}); export or copy it again."
             ) from error
@@ -87,11 +91,12 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
         progress: called with files or frames done and their number.
 
     Raises:
+        NotCT: another modality, or localizers and pictures only.
         BadGeometry: see :func:`nodulens.io.stack.arrange`; also two different images in one place.
         BadValues: no usable rescale, or values that cannot be HU.
         UnreadableFile: pixel data are truncated or cannot be decoded.
     """
-    planes, left_out = upright_planes(series)
+    planes, left_out = scan_planes(series)
     warnings = list(left_out)
     stack = arrange(planes, gaps)
     warnings += stack.warnings
@@ -107,28 +112,38 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
     return Volume(hu, stack.geometry, replace(series.source, slices=refs, warnings=tuple(warnings)))
 
 
-def upright_planes(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
-    """The planes without the scouts among them, and a warning where there were some."""
-    planes = tuple(plane for plane in series.planes if not plane.localizer)
-    if not planes or len(planes) == len(series.planes):
-        return series.planes, ()
-    return planes, (f"{len(series.planes) - len(planes)} localizer images of the series were left out.",)
+def scan_planes(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
+    """The planes without the localizers and pictures among them, and a warning where there were some.
+
+    Raises:
+        NotCT: another modality, or nothing is left.
+    """
+    if series.modality != "CT":
+        raise NotCT(f"Series {series.uid} is of modality {series.modality or 'unknown'}; nodulens reads chest CT only.")
+    planes = tuple(plane for plane in series.planes if not plane.aside)
+    others = Counter(plane.aside for plane in series.planes if plane.aside)
+    listed = " and ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in others.items())
+    if not planes:
+        raise NotCT(f"Series {series.uid} holds nothing but {listed or 'no images'}; choose the scan itself.")
+    return planes, (f"{listed} in the series left out.",) if listed else ()
 
 
 def check_rescale(series: DicomSeries, planes: Sequence[Plane]) -> tuple[str, ...]:
     """A warning where rescale is missing.
 
     Raises:
-        BadValues: it is missing in some images only, zero, or leads to something other than HU.
+        BadValues: it is missing in some images only, impossible, or leads to something other than HU.
     """
     if series.rescale_type not in HOUNSFIELD_TYPES:
         raise BadValues(f"Series {series.uid} holds {series.rescale_type}, not HU; choose the CT reconstruction.")
     missing = sum(plane.rescale is None for plane in planes)
     if 0 < missing < len(planes):
         raise BadValues(f"{missing} of {len(planes)} images have no rescale slope and intercept; export them again.")
-    flat = [p.path.name for p in planes if p.rescale and (p.rescale[0] == 0 or not np.isfinite(p.rescale).all())]
-    if flat:
-        raise BadValues(f"{flat[0]} has an impossible rescale slope or intercept; export the series again.")
+    for plane in planes:
+        slope, intercept = plane.rescale or (1.0, 0.0)
+        # Written so that NaN fails as well.
+        if not (0 < abs(slope) < MAX_RESCALE and abs(intercept) < MAX_RESCALE):
+            raise BadValues(f"{plane.path.name} has an impossible rescale, {slope:g}, {intercept:g}; export it again.")
     return ("Rescale slope and intercept are missing; stored values were taken as HU.",) if missing else ()
 
 
@@ -176,8 +191,7 @@ def _series(uid: str, header: Dataset, planes: Sequence[Plane]) -> DicomSeries:
     rescale_type = _text(
         header.get("RescaleType") or _group_value(_groups(header, 0), "PixelValueTransformationSequence", "RescaleType")
     )
-    picture = str(header.get("SOPClassUID", "")).startswith(PICTURE_CLASSES)
-    return DicomSeries(uid, _text(header.get("Modality")), picture, rescale_type.upper(), (), source)
+    return DicomSeries(uid, _text(header.get("Modality")), rescale_type.upper(), (), source)
 
 
 def _text(value: Any) -> str:
@@ -190,13 +204,16 @@ def _planes(path: Path, header: Dataset) -> Iterator[Plane]:
     """The images of one file, from plain attributes or from the functional groups of a multi-frame one."""
     if "Rows" not in header:
         return
-    if int(header.get("SamplesPerPixel", 1)) != 1:
-        raise UnreadableFile(f"{path} is a colour picture, not a CT; export the original slices.")
-    frames = int(header.get("NumberOfFrames") or 1)
-    multi = frames > 1 or "SharedFunctionalGroupsSequence" in header
-    uid, number = str(header.get("SOPInstanceUID", "")), header.get("InstanceNumber")
+    multi = int(header.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in header
+    # Frames without a word each on where they lie are a film: one plane stands for them.
+    places = len(header.get("PerFrameFunctionalGroupsSequence") or [])
+    film = multi and places != int(header.get("NumberOfFrames") or 1)
+    colour = int(header.get("SamplesPerPixel", 1)) != 1
+    captured = str(header.get("SOPClassUID", "")).startswith(PICTURE_CLASSES)
     localizer = "LOCALIZER" in (header.get("ImageType") or [])
-    for frame in range(frames):
+    aside = "localizer" if localizer else "picture" if film or colour or captured else ""
+    uid, number = str(header.get("SOPInstanceUID", "")), header.get("InstanceNumber")
+    for frame in range(places if multi and not film else 1):
         groups = _groups(header, frame)
         slope = _group_value(groups, "PixelValueTransformationSequence", "RescaleSlope")
         intercept = _group_value(groups, "PixelValueTransformationSequence", "RescaleIntercept")
@@ -211,7 +228,8 @@ def _planes(path: Path, header: Dataset) -> Iterator[Plane]:
             spacing=_numbers(_group_value(groups, "PixelMeasuresSequence", "PixelSpacing"), 2),
             thickness_mm=None if thickness is None else float(thickness),
             rescale=None if slope is None or intercept is None else (float(slope), float(intercept)),
-            localizer=localizer,
+            padding=None if aside else _padding(header),
+            aside=aside,
         )
 
 
@@ -245,8 +263,6 @@ def _decode(stack: Stack, progress: Progress | None) -> tuple[NDArray[np.float32
     planes = [plane for place in stack.places for plane in place]
     whole = all(p.rescale is None or all(v == int(v) for v in p.rescale) for p in planes)
     shape = (len(stack.places), *planes[0].size)
-    slices: NDArray[np.float32] | NDArray[np.int16]
-    slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
     opened: dict[Path, Dataset] = {}
 
     def decoded(plane: Plane) -> NDArray[Any]:
@@ -256,6 +272,7 @@ def _decode(stack: Stack, progress: Progress | None) -> tuple[NDArray[np.float32
         return _hounsfield(data, plane)
 
     done = 0
+    slices: NDArray[np.float32] | NDArray[np.int16] = np.empty(0, dtype=np.int16)
     for z, place in enumerate(stack.places):
         images = [decoded(plane) for plane in place]
         done += len(place)
@@ -265,6 +282,9 @@ def _decode(stack: Stack, progress: Progress | None) -> tuple[NDArray[np.float32
                 f"{len(place)} different images lie in one place ({files}): the series holds several acquisitions. "
                 "Export one of them."
             )
+        if z == 0:
+            # Memory is asked for once an image has shown that the header's size is no lie.
+            slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
         slices[z] = np.clip(images[0], -32768, 32767) if whole else images[0]
         if progress:
             progress(done, len(planes))
@@ -290,28 +310,27 @@ def _hounsfield(data: Dataset, plane: Plane) -> NDArray[Any]:
         hu += int(intercept)
     else:
         hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    for low, high in _padding(data, slope, intercept):
+    # Anonymisers leave a padding value of 0 where 0 is water: what tissue has too cannot mean "not seen".
+    if plane.padding and not any(-900 < v * slope + intercept < 3071 for v in plane.padding):
+        low, high = plane.padding
         np.putmask(hu, (stored >= low) & (stored <= high), AIR_HU)
     outside_to_air(hu)
     return hu
 
 
-def _padding(data: Dataset, slope: float, intercept: float) -> Iterator[tuple[int, int]]:
+def _padding(header: Dataset) -> tuple[int, int] | None:
     """The stored values that mean "not seen", as a range with both ends."""
-    first = data.get("PixelPaddingValue")
+    first = header.get("PixelPaddingValue")
     if first is None:
-        return
-    bits = int(data.BitsAllocated)
-    signed = int(data.PixelRepresentation) == 1
+        return None
+    bits = int(header.BitsAllocated)
+    signed = int(header.PixelRepresentation) == 1
     ends = []
-    for value in (first, data.get("PixelPaddingRangeLimit", first)):
+    for value in (first, header.get("PixelPaddingRangeLimit", first)):
         # Some writers store −2000 as 63536 and the other way round: only the bits count.
         bare = int(value) % 2**bits
         ends.append(bare - 2**bits if signed and bare >= 2 ** (bits - 1) else bare)
-    low, high = min(ends), max(ends)
-    # Anonymisers leave a padding value of 0 where 0 is water: what tissue has too cannot mean "not seen".
-    if not any(-900 < v * slope + intercept < 3071 for v in (low, high)):
-        yield low, high
+    return min(ends), max(ends)
 
 
 def _stored(data: Dataset, plane: Plane) -> NDArray[Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from nodulens.core.volume import Volume
-from nodulens.errors import InputError, NoSeries, NotCT, NotFound, SeveralSeries, UnreadableFile
+from nodulens.errors import InputError, NoSeries, NotFound, SeveralSeries, UnreadableFile
 from nodulens.io import images
 from nodulens.io.archive import unpacked
-from nodulens.io.dicom import DicomSeries, Progress, check_rescale, find_series, read_series, upright_planes
+from nodulens.io.dicom import DicomSeries, Progress, check_rescale, find_series, read_series, scan_planes
 from nodulens.io.stack import Gaps, arrange, orientation
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -205,12 +205,11 @@ def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> Dic
             s for s in found if wanted and (s.uid.startswith(wanted) or s.uid.endswith(wanted))
         ]
         if len(hits) == 1:
-            _require_ct(hits[0])
             return hits[0]
         if hits:
             raise SeveralSeries(_choices(f"{len(hits)} series match {wanted!r}", hits), tuple(s.uid for s in hits))
         raise NoSeries(_choices(f"No series in {path} matches {wanted!r}. There are {len(found)}", found))
-    scans = [s for s in found if s.modality == "CT" and s.planes and not s.picture and not _scout(s)]
+    scans = [s for s in found if s.modality == "CT" and any(not plane.aside for plane in s.planes)]
     # Two images or more can be a scan; one next to others is a sample or a reference.
     several = [s for s in scans if len(s.planes) > 1]
     scans = several or scans
@@ -220,23 +219,10 @@ def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> Dic
         pictured = [s for s in found if s.planes]
         if not pictured:
             raise _nothing(path, found, ())
-        _require_ct(pictured[0])
+        return pictured[0]  # reading it says what it is
     ranked = _recommend([_info(s) for s in scans])
     message = _choices(f"{path} holds {len(scans)} CT series", scans)
     raise SeveralSeries(message, tuple(info.uid or "" for info in ranked))
-
-
-def _require_ct(series: DicomSeries) -> None:
-    if series.modality != "CT":
-        raise NotCT(f"Series {series.uid} is of modality {series.modality or 'unknown'}; nodulens reads chest CT only.")
-    if series.picture:
-        raise NotCT(f"Series {series.uid} holds screenshots (secondary capture); choose the slices themselves.")
-    if _scout(series):
-        raise NotCT(f"Series {series.uid} holds localizer images only; choose the scan itself.")
-
-
-def _scout(series: DicomSeries) -> bool:
-    return bool(series.planes) and all(plane.localizer for plane in series.planes)
 
 
 def _choices(what: str, found: Sequence[DicomSeries]) -> str:
@@ -254,8 +240,7 @@ def _info(series: DicomSeries) -> SeriesInfo:
     problems: list[str] = []
     readable, spacing, tilt = True, None, 0.0
     try:
-        _require_ct(series)
-        planes, left_out = upright_planes(series)
+        planes, left_out = scan_planes(series)
         problems += left_out
         problems += check_rescale(series, planes)
         stack = arrange(planes, "error")

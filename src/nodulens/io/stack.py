@@ -45,7 +45,8 @@ class Plane:
         spacing: mm between rows, between columns.
         thickness_mm: nominal.
         rescale: slope and intercept; None where the header has none.
-        localizer: a scout image.
+        padding: the stored values that mean "not seen", as a range with both ends; None without.
+        aside: why it is no slice of a scan ("localizer", "picture"); empty for slices.
     """
 
     path: Path
@@ -57,7 +58,8 @@ class Plane:
     spacing: tuple[float, ...] | None
     thickness_mm: float | None
     rescale: tuple[float, float] | None
-    localizer: bool
+    padding: tuple[int, int] | None = None
+    aside: str = ""
 
 
 @dataclass(frozen=True, eq=False)
