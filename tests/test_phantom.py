@@ -69,6 +69,10 @@ def test_every_seed_is_another_phantom_with_its_nodules_apart(seed: int, coarse:
     centres = np.array([n.centre_lps for n in nodules])
     apart = np.linalg.norm(centres[:, None] - centres, axis=-1)[~np.eye(len(nodules), dtype=bool)]
     assert apart.min() >= 40
+    lungs = segment_lungs(volume).labels
+    for nodule in nodules:
+        z, y, x = np.rint(volume.geometry.to_index(nodule.centre_lps)).astype(int)
+        assert lungs[z, y, x] == (1 if nodule.centre_lps[0] > 0 else 2)
 
 
 def test_each_nodule_measures_what_it_is(made: Made) -> None:

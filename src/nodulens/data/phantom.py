@@ -124,9 +124,9 @@ def phantom_ct(
     _paint_spine(canvas)
     canvas.tubes(_skeleton())
     vessels = [tube for side in (-1, 1) for tube in _vessels(chest, side, rng)]
-    canvas.tubes([*_great_vessels(), *vessels])
-    canvas.tubes(_airways(chest, rng))
-    nodules = _place(chest, vessels, rng)
+    airways = _airways(chest, rng)
+    canvas.tubes([*_great_vessels(), *vessels, *airways])
+    nodules = _place(chest, [*vessels, *airways], rng)
     for nodule in nodules:
         canvas.nodule(nodule)
     canvas.noise(noise_hu, rng)
@@ -586,10 +586,10 @@ def _airways(chest: _Chest, rng: np.random.Generator) -> list[_Tube]:
 # ---------------------------------------------------------------- nodules
 
 
-def _place(chest: _Chest, vessels: Sequence[_Tube], rng: np.random.Generator) -> tuple[PhantomNodule, ...]:
-    """Put every wanted nodule where its lung leaves most room between the vessels, apart from the others."""
-    middles = np.array([(t.a + t.b) / 2 for t in vessels])
-    radii = np.array([t.radius_a + np.linalg.norm(t.b - t.a) / 2 for t in vessels])
+def _place(chest: _Chest, tubes: Sequence[_Tube], rng: np.random.Generator) -> tuple[PhantomNodule, ...]:
+    """Put every wanted nodule where vessels and airways leave most room, apart from the others."""
+    middles = np.array([(t.a + t.b) / 2 for t in tubes])
+    radii = np.array([t.radius_a + np.linalg.norm(t.b - t.a) / 2 for t in tubes])
     placed: list[PhantomNodule] = []
     for wanted in WANTED:
         candidates = _candidates(chest, wanted, rng)
@@ -612,7 +612,8 @@ def _candidates(chest: _Chest, wanted: _Wanted, rng: np.random.Generator) -> NDA
         fits = (np.abs(chest.cavity + 1.5 + 0.6 * radius) < 0.4) & (np.abs(lung + 0.6 * radius) < 1.0)
         fits &= wanted.side * chest.x > 60
     else:
-        fits = lung < -(radius + 6)
+        # in a corner the field says less than the true distance to the surface
+        fits = ndimage.distance_transform_edt(lung < 0, sampling=COARSE_MM) > radius + 6
     fits &= ((chest.z > wanted.heights[0]) & (chest.z < wanted.heights[1]))[:, None, None]
     index = np.argwhere(fits)
     index = index[rng.permutation(len(index))[:300]]
