@@ -645,9 +645,7 @@ def test_broken(tmp_path: Path, make: Maker, error: type[InputError], phrase: st
 
 
 @pytest.mark.parametrize(("make", "error", "phrase"), CASES, ids=[make.__name__ for make, _, _ in CASES])
-def test_listing_never_fails_in_another_way(
-    tmp_path: Path, make: Maker, error: type[InputError], phrase: str
-) -> None:
+def test_listing_never_fails_in_another_way(tmp_path: Path, make: Maker, error: type[InputError], phrase: str) -> None:
     try:
         infos = list_series(make(tmp_path))
     except InputError as failure:

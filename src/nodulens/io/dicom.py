@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
@@ -32,8 +32,16 @@ PICTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
 MAX_RESCALE = 1e6
 # What pydicom raises when a damaged value is looked at.
 HEADER_FAULTS = (
-    AttributeError, IndexError, KeyError, NotImplementedError, OSError, OverflowError, TypeError, ValueError,
-)  # fmt: skip
+    AttributeError,
+    BytesLengthException,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
