@@ -25,8 +25,9 @@ from nodulens.stages.position import central_slice, side_of
 Fractions = NDArray[np.float32]
 
 SOLID_HU = -300.0
-"""Denser is solid: measured solid volumes agree best with observers' at −250 to −300 HU, and −300 HU is the
-usual threshold of semi-automatic measurement (Scholten et al. 2013, doi:10.1371/journal.pone.0080249)."""
+"""Denser is solid. In 102 subsolid nodules the volume above −300 HU did not differ from what observers measured
+as solid, and told part-solid from ground-glass with AUC 0.977, best from a share of 6 % (abstract of a thesis,
+globethesis.com 2334330536486386; −250 HU did as well)."""
 
 SOLID_FROM, PART_SOLID_FROM = 0.70, 0.05
 """Solid shares from which a nodule is called solid, part-solid. Against the median rating of two or more LIDC
@@ -237,7 +238,7 @@ def _largest_section(fractions: Fractions, z: int) -> Fractions:
     """The largest of the axial sections through the lower face, the middle and the upper face of slice ``z``.
 
     A slice is the mean over its thickness, which hides the equator of a small nodule. The parabola that has
-    the means of the slices round about brings most of it back (Colella and Woodward 1984, eq. 1.5 to 1.9).
+    the means of the slices round about brings most of it back (Colella and Woodward 1984).
     """
     f = np.pad(fractions, ((2, 2), (0, 0), (0, 0)))[z : z + 5]
     lower = (7 * (f[1] + f[2]) - f[0] - f[3]) / 12
