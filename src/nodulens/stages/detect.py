@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from nodulens.core.volume import Mask, Volume
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region
-from nodulens.stages.views import ball_view, patch_view
+from nodulens.stages.views import FAR_MM, ball_view, patch_view
 
 
 def detect(volume: Volume, lungs: Mask, patch: Model, ball: Model) -> list[Candidate]:
@@ -22,19 +23,30 @@ def detect(volume: Volume, lungs: Mask, patch: Model, ball: Model) -> list[Candi
         volume: canonical orientation.
         lungs: on the volume's grid.
         patch: the axial network (N, 1, 64, 64) → logits.
-        ball: the three-dimensional network (N, 1, 32, 32, 32) → logits; its card says how many candidates reach it
-            and how the two logits make a score.
+        ball: the three-dimensional network (N, 1, 32, 32, 32) → logits; its card says how many candidates reach it and
+            how the two logits make a score.
     """
     candidates = propose(volume, search_region(lungs, margin_mm=0.0))
     if not candidates:
         return []
     settings = ball.card.settings
     flat = patch_logits(volume, candidates, patch)
-    kept = np.argsort(-flat, kind="stable")[: int(settings["keep"])]
+    kept = sift(candidates, flat, int(settings["keep"]))
     candidates, flat = [candidates[i] for i in kept], flat[kept]
     deep = ball_logits(volume, candidates, ball)
-    score = fuse(flat, deep, settings["fusion"])
+    score = fuse(candidates, flat, deep, settings)
     return distinct([replace(c, score=float(s)) for c, s in zip(candidates, score, strict=True)])
+
+
+def sift(candidates: list[Candidate], flat: NDArray[np.float32], keep: int) -> NDArray[np.int_]:
+    """Rows that go on: the ``keep`` best by the axial network, and all large ones, of which it has learnt nothing."""
+    order = np.argsort(np.where(is_large(candidates), -np.inf, -flat), kind="stable")
+    return order[: keep + int(is_large(candidates).sum())]
+
+
+def is_large(candidates: list[Candidate]) -> NDArray[np.bool_]:
+    """(N,) whether a candidate is seen from farther away; see :mod:`nodulens.stages.views`."""
+    return np.array([c.diameter_mm > FAR_MM for c in candidates], dtype=bool)
 
 
 def patch_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
@@ -51,10 +63,22 @@ def ball_logits(volume: Volume, candidates: list[Candidate], model: Model) -> ND
     return np.asarray((both[0] + both[1]) / 2)
 
 
-def fuse(flat: NDArray[np.float32], deep: NDArray[np.float32], weights: list[float]) -> NDArray[np.float64]:
-    """Score 0…1 of the two logits by the logistic regression (constant, axial, three-dimensional) on the card."""
-    constant, axial, spatial = weights
-    return np.asarray(1 / (1 + np.exp(-(constant + axial * flat + spatial * deep))), dtype=np.float64)
+def fuse(
+    candidates: list[Candidate], flat: NDArray[np.float32], deep: NDArray[np.float32], settings: dict[str, Any]
+) -> NDArray[np.float64]:
+    """Scores 0…1 by the logistic regressions on the card.
+
+    Args:
+        candidates: N of them.
+        flat, deep: (N,) logits.
+        settings: "fusion" (constant, axial, three-dimensional), and "fusion_large" (constant, three-dimensional) for
+            those too large for the axial network.
+    """
+    constant, axial, spatial = settings["fusion"]
+    large_constant, large_spatial = settings["fusion_large"]
+    small = constant + axial * flat + spatial * deep
+    logit = np.where(is_large(candidates), large_constant + large_spatial * deep, small)
+    return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float64)
 
 
 def distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -6,7 +6,7 @@ have not seen their patients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,19 @@ from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import FOLDS, fold_of, is_left_out
 from nodulens.stages.candidates import propose
-from nodulens.stages.detect import distinct, fuse
-from nodulens.stages.views import ball_view, patch_view
+from nodulens.stages.detect import distinct, fuse, is_large, sift
+from nodulens.stages.views import FAR_MM, ball_view, patch_view
 from nodulens.train.fit import predict
 from nodulens.train.material import Stacks
-from nodulens.train.volume import Scene, set_into
+from nodulens.train.volume import Scene, diameter_mm, scene_place, set_into
 
 KEEP = 300
 """Candidates a scan that reach the three-dimensional network."""
 FALSE_PER_SCAN = 2.0
 """Marks a nodule-free scan may keep: where the default threshold is set."""
 SIZES_MM = ((3, 5), (5, 8), (8, 12), (12, 20), (20, 40))
-SET_IN = 60
-"""Nodules set into each background."""
+SET_IN, MASSES, ELSEWHERE = 60, 20, 200
+"""Nodules and masses set into each background, and places without a mass looked at."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Scored:
     """Candidates of one scene with both logits.
 
     Attributes:
-        kind: "background", "cube" or "set in".
+        kind: "background", "cube", "set in", "mass" or "elsewhere".
         diameter_mm: of the nodule; 0 without one.
         hit: which candidates mark it.
     """
@@ -74,23 +74,38 @@ def score_scenes(scenes: list[Scene], stacks: Stacks, patches: list[nn.Module], 
         out.append(Scored(kind, size, list(scene.candidates), flat, deep, np.array(scene.is_nodule, dtype=bool)))
         if scene.nodule is None:
             out += _set_in(scene, stacks, patches[fold], balls[fold])
+            out.append(_elsewhere(scene, patches[fold], balls[fold]))
     return out
 
 
 def _set_in(scene: Scene, stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
-    """Nodules of three readers or more, of the background's own fold, each set in on its own."""
+    """Nodules of three readers or more, of the background's own fold, each set in on its own; some grown to masses."""
     rng = np.random.default_rng(fold_of(scene.patient))
     usable = is_left_out([stacks.patients[n] for n in stacks.nodules], fold_of(scene.patient))
     nodules = [int(n) for n in stacks.nodules[usable] if stacks.ratings.readers[n] >= 3]
+    large = [n for n in nodules if diameter_mm(stacks, n) > 9]
+    wanted = [(int(n), 1.0, "set in") for n in rng.permutation(nodules)[:SET_IN]]
+    wanted += [(n, rng.uniform(20, 65) / diameter_mm(stacks, n), "mass") for n in rng.choice(large, MASSES)]
     out = []
-    for nodule in rng.permutation(nodules)[:SET_IN]:
-        volume, centre, size = set_into(scene, stacks, int(nodule), rng)
-        found = propose(volume, volume.hu > -2000)
+    for nodule, grow, kind in wanted:
+        volume, centre, size = set_into(scene, stacks, nodule, max(grow, 1.0), rng)
+        found = propose(volume, np.ones(volume.geometry.shape, dtype=bool))
         place = volume.geometry.to_lps(centre)
         found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, place)) < max(size / 2, 2.0)]
         flat, deep = logits_of(volume, found, patch, ball)
-        out.append(Scored("set in", size, found, flat, deep, np.ones(len(found), dtype=bool)))
+        out.append(Scored(kind, size, found, flat, deep, np.ones(len(found), dtype=bool)))
     return out
+
+
+def _elsewhere(scene: Scene, patch: nn.Module, ball: nn.Module) -> Scored:
+    """Places without a mass, seen from as far as masses are."""
+    rng = np.random.default_rng(fold_of(scene.patient) + FOLDS)
+    candidates = []
+    for _ in range(ELSEWHERE):
+        x, y, z = scene.volume.geometry.to_lps(scene_place(scene, at_wall=rng.random() < 0.7, rng=rng))
+        candidates.append(Candidate((float(x), float(y), float(z)), float(rng.uniform(FAR_MM, 60))))
+    flat, deep = logits_of(scene.volume, candidates, patch, ball)
+    return Scored("elsewhere", 0.0, candidates, flat, deep, np.zeros(len(candidates), dtype=bool))
 
 
 def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,44 +113,53 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    inputs = [np.stack([s.flat, s.deep], 1) for s in scored if len(s.candidates)]
-    hits = np.concatenate([s.hit for s in scored if len(s.candidates)])
+    seen = [s for s in scored if s.candidates]
+    large = np.concatenate([is_large(s.candidates) for s in seen])
+    hits = np.concatenate([s.hit for s in seen])
     # every scene's nodule weighs one, however many marks it has; so does every look-alike
-    weight = np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in scored if len(s.candidates)])
-    x = np.concatenate(inputs)
-    model = LogisticRegression(C=10.0, class_weight="balanced").fit(x, hits, sample_weight=weight)
-    fusion = [float(model.intercept_[0]), float(model.coef_[0, 0]), float(model.coef_[0, 1])]
-    marks = {id(s): _marks(s, fusion) for s in scored}
-    free = [np.sort([c.score for c in marks[id(s)]])[::-1] for s in scored if s.kind == "background"]
-    threshold = _threshold(free)
-    sizes, found = [], []
-    for s in scored:
-        if s.diameter_mm > 0:
-            sizes.append(s.diameter_mm)
-            scores = fuse(s.flat, s.deep, fusion)[s.hit]
-            found.append(bool(len(scores) and scores.max() >= threshold))
+    weight = np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in seen])
+    x = np.concatenate([np.stack([s.flat, s.deep], 1) for s in seen])
+
+    def logistic(rows: NDArray[np.bool_], columns: list[int]) -> list[float]:
+        model = LogisticRegression(C=10.0, class_weight="balanced")
+        model.fit(x[rows][:, columns], hits[rows], sample_weight=weight[rows])
+        return [float(model.intercept_[0]), *(float(v) for v in model.coef_[0])]
+
+    made: dict[str, Any] = {"keep": KEEP, "fusion": logistic(~large, [0, 1]), "fusion_large": logistic(large, [1])}
+    free = [np.sort([c.score for c in _marks(s, made)])[::-1] for s in scored if s.kind == "background"]
+    made["threshold"] = threshold = _threshold(free)
+    known = [s for s in scored if s.diameter_mm > 0]
+    found = [bool(fuse(s.candidates, s.flat, s.deep, made)[s.hit].max(initial=0.0) >= threshold) for s in known]
     rows = []
     for low, high in SIZES_MM:
-        inside = [f for f, d in zip(found, sizes, strict=True) if low <= d < high]
+        inside = [f for f, s in zip(found, known, strict=True) if low <= s.diameter_mm < high]
         rows.append([low, high, int(sum(inside)), len(inside)])
-    cubes = [f for f, s in zip(found, [s for s in scored if s.diameter_mm > 0], strict=True) if s.kind == "cube"]
-    both = {"axial": x[:, 0], "three-dimensional": x[:, 1], "fused": x @ np.array(fusion[1:])}
-    figures = {
-        "auc_of_candidates_in_scenes": {k: round(float(roc_auc_score(hits, v, sample_weight=weight)), 4) for k, v in both.items()},
+    made["sensitivity_by_size"] = rows
+    small = {"axial": x[:, 0], "three_dimensional": x[:, 1], "fused": x @ np.array(made["fusion"][1:])}
+    figures: dict[str, Any] = {
+        "auc_of_candidates_in_scenes": {
+            k: round(float(roc_auc_score(hits[~large], v[~large], sample_weight=weight[~large])), 4)
+            for k, v in small.items()
+        },
+        "auc_of_large_candidates": round(float(roc_auc_score(hits[large], x[large, 1], sample_weight=weight[large])), 4),
         "false_marks_per_background_at_threshold": [int((f >= threshold).sum()) for f in free],
-        "cubes_found_at_threshold": [int(sum(cubes)), len(cubes)],
-        "stands_on": f"{len(cubes)} real nodules in cubes, {len(sizes) - len(cubes)} set into {len(free)} backgrounds; all out of fold ({FOLDS} folds by patient)",
     }
-    return {"keep": KEEP, "fusion": fusion, "threshold": threshold, "sensitivity_by_size": rows}, figures
+    for kind in ("cube", "set in", "mass"):
+        chosen = [f for f, s in zip(found, known, strict=True) if s.kind == kind]
+        figures[f"found_at_threshold_{kind.replace(' ', '_')}"] = [int(sum(chosen)), len(chosen)]
+    figures["stands_on"] = (
+        f"real nodules in cubes; nodules of three readers or more set into {len(free)} nodule-free lungs, as they are and "
+        f"grown to masses of 20 to 65 mm; all out of fold ({FOLDS} folds by patient)"
+    )
+    return made, figures
 
 
-def _marks(scored: Scored, fusion: list[float]) -> list[Candidate]:
-    """Marks of a scene as an analysis would make them: the best by the axial network, fused, one a finding."""
-    from dataclasses import replace
-
-    kept = np.argsort(-scored.flat, kind="stable")[:KEEP]
-    score = fuse(scored.flat[kept], scored.deep[kept], fusion)
-    return distinct([replace(scored.candidates[i], score=float(p)) for i, p in zip(kept, score, strict=True)])
+def _marks(scored: Scored, made: dict[str, Any]) -> list[Candidate]:
+    """Marks of a scene as an analysis would make them."""
+    kept = sift(scored.candidates, scored.flat, KEEP)
+    candidates = [scored.candidates[i] for i in kept]
+    score = fuse(candidates, scored.flat[kept], scored.deep[kept], made)
+    return distinct([replace(c, score=float(p)) for c, p in zip(candidates, score, strict=True)])
 
 
 def _threshold(free: list[NDArray[np.float64]]) -> float:
@@ -144,5 +168,5 @@ def _threshold(free: list[NDArray[np.float64]]) -> float:
     allowed = int(FALSE_PER_SCAN * len(free))
     if len(joined) <= allowed:
         return 0.5
-    logit = np.log(joined[allowed - 1 : allowed + 1] / (1 - joined[allowed - 1 : allowed + 1]))
-    return float(1 / (1 + np.exp(-logit.mean())))
+    ends = joined[allowed - 1 : allowed + 1]
+    return float(1 / (1 + np.exp(-np.log(ends / (1 - ends)).mean())))

@@ -24,8 +24,8 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.ops.patches import Window
 from nodulens.stages.candidates import propose
-from nodulens.stages.lungs import segment_lungs
-from nodulens.stages.views import BALL_VOXELS, ball_view
+from nodulens.stages.lungs import search_region, segment_lungs
+from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Schedule, fit
 from nodulens.train.material import UNIT_PER_STEP, Background, Cubes, Stacks
@@ -34,6 +34,8 @@ from nodulens.train.nets import volume_net
 BATCH = 48
 SCHEDULE = Schedule(epochs=8, learning_rate=3e-3)
 PER_EPOCH = 2400
+LARGE = 0.2
+"""Share of the look-alikes that are seen from as far as masses are."""
 VIEW_SHIFT_MM = 2.0
 """Candidates lie about this far off the middle of what they mark."""
 
@@ -62,8 +64,9 @@ def backgrounds(data: Path) -> list[Scene]:
     out = []
     for patient in Background.PATIENTS:
         volume = background_volume(data, patient)
-        lung = segment_lungs(volume).labels > 0
-        found = propose(volume, lung)
+        lungs = segment_lungs(volume)
+        lung = lungs.labels > 0
+        found = propose(volume, search_region(lungs, margin_mm=0.0))
         if patient in Background.PLEURAL_MASS:
             centre, radius = Background.PLEURAL_MASS[patient]
             found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, centre)) > radius]
@@ -112,41 +115,46 @@ def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((ndimage.distance_transform_edt(grown) > 8)[9:-9, 9:-9, 9:-9])
 
 
-def set_into(scene: Scene, stacks: Stacks, nodule: int, rng: np.random.Generator) -> tuple[Volume, NDArray[np.float64], float]:
-    """A nodule of a stack at a random place of a background.
+def set_into(
+    scene: Scene, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
+) -> tuple[Volume, NDArray[np.float64], float]:
+    """A nodule of a stack at a random place of a background, ``grow`` times as large.
 
-    Where it would lie on something denser, the denser stays: a nodule at the wall grows out of it.
+    Where it would lie on something denser, the denser stays: a nodule at the wall grows out of it. LIDC marks nothing
+    over 30 mm, so masses are made by enlarging nodules, and set mostly at the wall, where masses sit.
 
     Returns:
-        The piece of lung round it, the index of its centroid there, and its diameter in mm.
+        The piece of lung round it, the index of its middle there, and its diameter in mm.
     """
     mask = stacks.share(nodule) >= 0.5
     spacing = np.asarray(scene.volume.geometry.spacing_zyx)
-    own = np.array([stacks.slice_mm[nodule], stacks.pixel_mm[nodule], stacks.pixel_mm[nodule]], dtype=float)
-    box = Box.of_mask(mask)
-    half = np.ceil(28 / spacing).astype(int)
-    place = scene_place(scene, rng)
-    around = Box.around(place, 2 * half + 1)
-    piece = scene.volume.crop(around, fill=-1000)
+    own = np.array([stacks.slice_mm[nodule], stacks.pixel_mm[nodule], stacks.pixel_mm[nodule]], dtype=float) * grow
+    diameter = float(np.cbrt(6 / np.pi * mask.sum() * np.prod(own)))
+    reach = max(20.0, diameter * BALL_VOXELS / 2 / FAR_MM) + 2 * VIEW_SHIFT_MM + 4
+    half = np.ceil(reach / spacing).astype(int)
+    place = scene_place(scene, at_wall=grow > 1 and rng.random() < 0.8, rng=rng)
+    piece = scene.volume.crop(Box.around(place, 2 * half + 1), fill=-1000)
     grid = np.asarray(piece.geometry.shape)
     step = spacing / own * rng.choice([-1, 1], 3)
-    source = np.asarray(box.centre_zyx)
-    first = source - step * (grid - 1) / 2
-    image, soft = _turned(stacks, nodule, mask, first, step, grid)
-    alpha = np.clip(soft * 1.6, 0, 1)
-    hu = image * 1400 - 1000
-    blended = alpha * hu + (1 - alpha) * piece.hu
-    mixed = np.where(alpha > 0, np.maximum(blended, np.where(piece.hu > -500, piece.hu, -1000)), piece.hu)
-    diameter = float(np.cbrt(6 / np.pi * mask.sum() * np.prod(own)))
-    return replace(piece, hu=mixed.astype(np.float32)), (grid - 1) / 2, diameter
+    first = np.asarray(Box.of_mask(mask).centre_zyx) - step * (grid - 1) / 2
+    image, alpha = _turned(stacks, nodule, mask, first, step, grid)
+    blended = alpha * (image * 1400 - 1000) + (1 - alpha) * piece.hu
+    mixed = np.where((alpha > 0) & (piece.hu < -500), blended, np.maximum(piece.hu, blended))
+    return replace(piece, hu=np.where(alpha > 0, mixed, piece.hu).astype(np.float32)), (grid - 1) / 2, diameter
 
 
 def _turned(
-    stacks: Stacks, nodule: int, mask: NDArray[np.bool_], first: NDArray[np.float64], step: NDArray[np.float64], grid: NDArray[np.int_]
+    stacks: Stacks,
+    nodule: int,
+    mask: NDArray[np.bool_],
+    first: NDArray[np.float64],
+    step: NDArray[np.float64],
+    grid: NDArray[np.int_],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The stack (0…1) and its softened mask on the grid of a piece, mirrored where a step is negative."""
     image = stacks.image[stacks.rows[nodule]].astype(np.float32) * UNIT_PER_STEP
-    outline = ndimage.gaussian_filter(ndimage.binary_dilation(mask, iterations=1, structure=np.ones((1, 3, 3))).astype(np.float32), (0, 1, 1))
+    wider = ndimage.binary_dilation(mask, structure=np.ones((1, 3, 3)))
+    outline = np.clip(ndimage.gaussian_filter(wider.astype(np.float32), (0, 1, 1)) * 1.6, 0, 1)
     shape = (int(grid[0]), int(grid[1]), int(grid[2]))
     flips = tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)
     start = np.where(step < 0, first + step * (grid - 1), first)
@@ -156,13 +164,20 @@ def _turned(
     return window.look(image)[flips], padded.look(np.pad(outline, ((rim, rim), (0, 0), (0, 0))))[flips]
 
 
-def scene_place(scene: Scene, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random voxel of the lung."""
+def scene_place(scene: Scene, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A random voxel of the lung, or the place where a straight line from it leaves the lung."""
     shape = np.asarray(scene.lung.shape)
     while True:
-        index = (rng.random(3) * shape).astype(int)
-        if scene.lung[tuple(index)]:
-            return index.astype(float)
+        index = rng.random(3) * shape
+        if scene.lung[tuple(index.astype(int))]:
+            break
+    if not at_wall:
+        return np.floor(index)
+    ray = rng.normal(0, 1, 3) * (0.3, 1, 1)
+    ray /= np.linalg.norm(ray) * np.asarray(scene.volume.geometry.spacing_zyx)
+    while np.all((index >= 0) & (index < shape)) and scene.lung[tuple(index.astype(int))]:
+        index = index + ray
+    return np.clip(np.floor(index), 0, shape - 1)
 
 
 def train(scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:
@@ -173,23 +188,31 @@ def train(scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, 
     look_alikes = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
     nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
     nodules = np.array([n for n in nodules if (stacks.share(n) >= 0.5).sum() > 3 and stacks.ratings.readers[n] >= 2])
-    drawn_views = [ball_of(s, c, None) for s, c in look_alikes]
-    hard = np.ones(len(look_alikes))
+    views_of_look_alikes = [ball_of(s, c, None) for s, c in look_alikes]
+    size = np.array([diameter_mm(stacks, n) for n in nodules])
 
     def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        kind = rng.choice(3, PER_EPOCH, p=(0.6, 0.2, 0.2))
+        kind = rng.choice(3, PER_EPOCH, p=(0.55, 0.2, 0.25))
         return [lambda k=kind[i : i + BATCH]: make(k, rng) for i in range(0, PER_EPOCH - BATCH + 1, BATCH)]
 
     def make(kind: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         views = []
         for k in kind:
-            if k == 0:
-                views.append(drawn_views[rng.choice(len(hard), p=hard / hard.sum())])
+            if k == 0 and rng.random() < LARGE:
+                # large look-alikes are few, but any place without a mass is one, the wall above all
+                scene = lungs[rng.integers(len(lungs))]
+                place = scene_place(scene, at_wall=rng.random() < 0.7, rng=rng)
+                views.append(ball_view(scene.volume, place, rng.uniform(FAR_MM, 60)))
+            elif k == 0:
+                views.append(views_of_look_alikes[rng.integers(len(views_of_look_alikes))])
             elif k == 1:
                 scene, candidate = real[rng.integers(len(real))]
                 views.append(ball_of(scene, candidate, rng))
             else:
-                volume, centre, diameter = set_into(lungs[rng.integers(len(lungs))], stacks, int(rng.choice(nodules)), rng)
+                pick = rng.integers(len(nodules))
+                grow = max(1.0, rng.uniform(20, 65) / size[pick]) if size[pick] > 9 and rng.random() < 0.5 else 1.0
+                lung = lungs[rng.integers(len(lungs))]
+                volume, centre, diameter = set_into(lung, stacks, int(nodules[pick]), grow, rng)
                 shift = rng.normal(0, VIEW_SHIFT_MM / 2, 3) / volume.geometry.spacing_zyx
                 views.append(ball_view(volume, centre + shift, diameter * np.exp(rng.normal(0, 0.2))))
         x = torch.from_numpy(np.stack([turned_ball(v, rng) for v in views]))[:, None]
@@ -197,6 +220,12 @@ def train(scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, 
 
     torch.manual_seed(schedule.seed)
     return fit(volume_net(), batches, nodule_loss, schedule, run / f"fold{left_out}.pt")
+
+
+def diameter_mm(stacks: Stacks, nodule: int) -> float:
+    """Of the ball of the consensus' volume."""
+    voxel = float(stacks.slice_mm[nodule]) * float(stacks.pixel_mm[nodule]) ** 2
+    return float(np.cbrt(6 / np.pi * (stacks.share(nodule) >= 0.5).sum() * voxel))
 
 
 def nodule_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
