@@ -71,7 +71,7 @@ def touching(mask: Bool, seed: Bool) -> Bool:
     keep = np.zeros(count + 1, dtype=bool)
     keep[np.unique(labels[seed])] = True
     keep[0] = False
-    return keep[labels]
+    return np.asarray(keep[labels])
 
 
 def distance_mm(mask: Bool, spacing_zyx: Sequence[float]) -> NDArray[np.float32]:
@@ -81,7 +81,8 @@ def distance_mm(mask: Bool, spacing_zyx: Sequence[float]) -> NDArray[np.float32]
     """
     import edt
 
-    return np.asarray(edt.edt(np.ascontiguousarray(mask), anisotropy=tuple(spacing_zyx), black_border=False, parallel=2))
+    mask = np.ascontiguousarray(mask)
+    return np.asarray(edt.edt(mask, anisotropy=tuple(spacing_zyx), black_border=False, parallel=2))
 
 
 def dilated(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:

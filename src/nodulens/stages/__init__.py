@@ -1,1 +1,1 @@
-"""The stages of an analysis, one module each; all work on a volume in canonical orientation."""
+"""The steps from a CT to graded nodules, one module each, in the order of the pipeline."""

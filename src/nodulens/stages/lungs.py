@@ -7,6 +7,8 @@ body, not in the windpipe and not in the gut; two halves; dents in the surface b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -27,25 +29,33 @@ Spacing = tuple[float, float, float]
 NAMES = {1: "left lung", 2: "right lung"}
 
 GRID_MM = 2.1
+"""Voxel size to work at, roughly: whole voxels are put together."""
+COARSE_MM = 3.5
+"""The same, for balls of several centimetres."""
 EDGE_HU = -400
 """Half-way between lung and soft tissue."""
+PULL = 0.4
+"""How far, in voxels of the working grid, full-size detail may move the edge."""
 GAS_HU = -955
 """Median of gut, stomach and pneumothorax lies below, of lung, even emphysematous, above."""
-CLOSING_MM = 12.0
-PULL = 0.4
-"""How far, in coarse voxels, full-size detail may move the edge."""
-MASS_MM = 50.0
-"""Dents in the lungs narrower than this are filled at the chest wall and searched everywhere; a ball of 40 mm on the pleura leaves one of about that."""
-SEARCH_GRID_MM = 3.5
 LEAST_ML = 60.0
 """Less aerated lung than this in the whole scan is none."""
+APART_MM = 60.0
+"""The centroids of two lungs lie farther apart than this from left to right; those of two lobes do not."""
+CLOSING_MM = 12.0
+"""Radius of the ball that cannot enter a dent that is filled anywhere on the lung."""
+MASS_MM = 50.0
+"""Dents narrower than this are filled at the chest wall and searched everywhere; a ball of 40 mm on the
+pleura leaves one of about that."""
+CUT_MM2 = 300.0
+"""Lung on the outermost slice: less is the tip of an apex or of a sinus, and nothing is missing."""
 
 
 def segment_lungs(volume: Volume) -> Mask:
     """Left and right lung of a chest CT.
 
-    Vessels, nodules and dents of the surface (nodules and masses on the pleura, up to the closing
-    ball of 12 mm radius) are inside, windpipe and main bronchi outside.
+    Vessels, nodules and dents of the surface are inside (24 mm wide anywhere, 50 mm at the side and the
+    back, where they are masses on the chest wall), windpipe and main bronchi outside.
 
     Args:
         volume: in canonical orientation: z, y, x rise towards superior, posterior, left.
@@ -63,7 +73,7 @@ def segment_lungs(volume: Volume) -> Mask:
     airway = _airway(low, air, spacing)
     lung = air & ~dilated(airway, 2.5, spacing) if airway.any() else air
     labels = _sides(_aerated(lung, low, grid), low, spacing)
-    labels = _closed_sides(labels, spacing)
+    labels = _closed_sides(labels, grid)
     if airway.any():
         trunk = opened(airway, 3.5, spacing)
         labels[dilated(trunk, 2.0, spacing)] = 0
@@ -80,25 +90,18 @@ def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
     Returns:
         bool (z, y, x) on the mask's grid. Most of the mediastinum is outside.
     """
-    steps = [max(1, round(SEARCH_GRID_MM / s)) for s in lungs.geometry.spacing_zyx]
-    coarse = lungs.labels[tuple(slice(step // 2, None, step) for step in steps)]
-    spacing = [step * s for step, s in zip(steps, lungs.geometry.spacing_zyx, strict=True)]
-    region = np.zeros(coarse.shape, dtype=bool)
-    for side in NAMES:
-        region |= closed(coarse == side, MASS_MM / 2, spacing)
-    region = dilated(region, margin_mm, spacing)
-    origin = lungs.geometry.to_lps([step // 2 for step in steps])
-    grid = Geometry(
-        region.shape, (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]), lungs.geometry.direction
-    )
-    soft = resample_array(region.view(np.uint8), grid, lungs.geometry, order=1, fill=0)
-    return np.asarray((soft > 0.5) | (lungs.labels > 0))
+
+    def widened(labels: Labels, spacing: Spacing) -> Bool:
+        return dilated(_dents_filled(labels == 1, spacing) | _dents_filled(labels == 2, spacing), margin_mm, spacing)
+
+    labels = np.asarray(lungs.labels, dtype=np.uint8)
+    return _coarsely(widened, labels, lungs.geometry) | (labels > 0)
 
 
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
     """``{"left_ml": …, "right_ml": …}``: volume inside each mask, tissue included."""
-    counts = np.bincount(lungs.labels.ravel(), minlength=3) * lungs.geometry.voxel_mm3 / 1000
-    return {"left_ml": float(counts[1]), "right_ml": float(counts[2])}
+    voxel_ml = lungs.geometry.voxel_mm3 / 1000
+    return {f"{side}_ml": np.count_nonzero(lungs.of(f"{side} lung")) * voxel_ml for side in ("left", "right")}
 
 
 def cut_off_ends(lungs: Mask) -> tuple[bool, bool]:
@@ -108,16 +111,12 @@ def cut_off_ends(lungs: Mask) -> tuple[bool, bool]:
     return bool(first > CUT_MM2), bool(last > CUT_MM2)
 
 
-CUT_MM2 = 300.0
-"""Lung on the outermost slice: less is the tip of an apex or of a sinus, and nothing is missing."""
-
-
 def _reduced(volume: Volume) -> tuple[HU, Geometry]:
     """Means over blocks of whole voxels, about 2 mm wide; the last block of slices is made full by repeating."""
     grid = volume.geometry
     fz, fy, fx = (max(1, min(round(GRID_MM / s), n)) for s, n in zip(grid.spacing_zyx, grid.shape, strict=True))
     nz, ny, nx = -(-grid.shape[0] // fz), grid.shape[1] // fy, grid.shape[2] // fx
-    low = np.zeros((nz, ny, nx), dtype=np.float32)
+    low: HU = np.zeros((nz, ny, nx), dtype=np.float32)
     for dz in range(fz):
         slab = volume.hu if fz == 1 else volume.hu[np.minimum(np.arange(nz) * fz + dz, grid.shape[0] - 1)]
         for dy, dx in product(range(fy), range(fx)):
@@ -125,7 +124,7 @@ def _reduced(volume: Volume) -> tuple[HU, Geometry]:
     low /= fz * fy * fx
     x, y, z = grid.to_lps(((fz - 1) / 2, (fy - 1) / 2, (fx - 1) / 2))
     spacing = (grid.spacing_zyx[0] * fz, grid.spacing_zyx[1] * fy, grid.spacing_zyx[2] * fx)
-    return low, Geometry(low.shape, spacing, (x, y, z), grid.direction)
+    return low, Geometry((nz, ny, nx), spacing, (x, y, z), grid.direction)
 
 
 def _within_body(low: HU, spacing: Spacing) -> Bool:
@@ -250,10 +249,6 @@ def _sides(parts: list[Bool], low: HU, spacing: Spacing) -> Labels:
     return labels
 
 
-APART_MM = 60.0
-"""The centroids of two lungs lie farther apart than this from left to right; those of two lobes do not."""
-
-
 def _halves(part: Bool, low: HU, spacing: Spacing) -> list[Bool]:
     """Two lungs that touch, taken apart along the thinnest, densest sheet; one lung as it is."""
     import SimpleITK as sitk
@@ -285,22 +280,52 @@ def _mean_x(mask: Bool) -> float:
     return float(line @ np.arange(len(line)) / line.sum())
 
 
-def _closed_sides(labels: Labels, spacing: Spacing) -> Labels:
+def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
     """Each lung closed and its cavities filled; what both would claim is mediastinum.
 
-    Generously against the chest wall, where a dent is a mass; narrowly towards the middle, where it is
-    a hilum, the heart or the liver: whatever has the left lung on its left and the right on its right.
+    Generously at the side and the back, where a dent is a mass on the chest wall; narrowly towards the
+    middle, where it is a hilum, the heart or the liver.
     """
-    lefts = np.logical_or.accumulate((labels == 1)[..., ::-1], axis=2)[..., ::-1]
-    costal = ~(lefts & np.logical_or.accumulate(labels == 2, axis=2))
+    spacing = grid.spacing_zyx
     left, right = (
-        filled(closed(labels == side, CLOSING_MM, spacing) | closed(labels == side, MASS_MM / 2, spacing) & costal)
+        filled(closed((labels == side) | _coarsely(partial(_costal_dents, side), labels, grid), CLOSING_MM, spacing))
         for side in (1, 2)
     )
     out = labels.copy()
     out[left & ~right] = 1
     out[right & ~left] = 2
     return out
+
+
+def _costal_dents(side: int, labels: Labels, spacing: Spacing) -> Bool:
+    """The depth of a lung's wide dents that have no lung behind them, or do not lie between the two lungs."""
+    has_left = np.logical_or.accumulate((labels == 1)[:, :, ::-1], axis=2)[:, :, ::-1]
+    has_right = np.logical_or.accumulate(labels == 2, axis=2)
+    solid = opened(labels > 0, 4.0, spacing)  # slivers round a mass are not lung behind it
+    has_behind = np.logical_or.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
+    own = labels == side
+    dents = own | _dents_filled(own, spacing) & ~(has_left & has_right & has_behind)
+    return opened(dents, 5.0, spacing) & ~dilated(own, COARSE_MM, spacing)
+
+
+def _dents_filled(lung: Bool, spacing: Spacing) -> Bool:
+    """A lung and the dents that a mass may leave in it."""
+    return closed(lung, MASS_MM / 2, spacing)
+
+
+def _coarsely(work: Callable[[Labels, Spacing], Bool], labels: Labels, grid: Geometry) -> Bool:
+    """``work(labels, spacing)`` on every second or so voxel, for balls so wide that it makes no difference."""
+    step = [max(1, round(COARSE_MM / s)) for s in grid.spacing_zyx]
+    z, y, x = (slice(n // 2, None, n) for n in step)
+    coarse = labels[z, y, x]
+    dz, dy, dx = (n * s for n, s in zip(step, grid.spacing_zyx, strict=True))
+    origin = grid.to_lps([n // 2 for n in step])
+    nz, ny, nx = coarse.shape
+    place = Geometry((nz, ny, nx), (dz, dy, dx), (origin[0], origin[1], origin[2]), grid.direction)
+    done = work(coarse, place.spacing_zyx)
+    if not done.any():
+        return np.zeros(grid.shape, dtype=bool)
+    return np.asarray(resample_array(done.view(np.uint8), place, grid, order=1, fill=0) > 0.5)
 
 
 def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Labels:
@@ -316,7 +341,7 @@ def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Lab
     if not inside.any():
         return out
     around = Box.of_mask(inside).grown((1, 1, 1))
-    first, last = volume.geometry.to_index(low_grid.to_lps([around.start, np.asarray(around.stop) - 1]))
+    first, last = volume.geometry.to_index(low_grid.to_lps(np.array([around.start, around.stop]) - [[0], [1]]))
     box = Box(_ints(np.floor(first)), _ints(np.ceil(last) + 1)).clipped(volume.geometry.shape)
     grid = volume.geometry.crop(box)
     weight = np.where(inside, np.where(low < EDGE_HU, 1, 1 + 2 * PULL), 0)
