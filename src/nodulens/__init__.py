@@ -40,7 +40,7 @@ _WHERE = {
     "NodulensError": "nodulens.errors",
 }
 
-__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
+__all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
     from nodulens.core.geometry import Geometry as Geometry

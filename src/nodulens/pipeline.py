@@ -54,7 +54,9 @@ class _Timed(AbstractContextManager[None]):
         self.clock.progress(self.name, 0.0)
         self.start = time.perf_counter()
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.clock.seconds[self.name] = self.clock.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
         self.clock.progress(self.name, 1.0)
 
@@ -144,7 +146,7 @@ Outlined = tuple[float, Box, NDArray[np.bool_]]
 def _outline_all(
     volume: Volume, marks: list[Candidate], models: Models, recipe: Recipe, progress: Progress
 ) -> list[Outlined]:
-    """Outlines of the marks. Two marks whose outlines mostly coincide are one finding; one without an outline is none."""
+    """Outlines of the marks. Two whose outlines mostly coincide are one finding; one without an outline is none."""
     out: list[Outlined] = []
     for number, mark in enumerate(marks):
         try:
@@ -262,21 +264,26 @@ def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:
     source, spacing = ct.source, lungs.geometry.spacing_zyx
     thickness = max(spacing[0], source.slice_thickness_mm or 0.0)
     if thickness > 2.5:
-        notes.append(f"Slices of {thickness:g} mm: nodules under {2 * thickness:g} mm may be missed, and volumes are rough.")
+        small = 2 * thickness
+        notes.append(f"Slices of {thickness:g} mm: nodules under {small:g} mm may be missed, and volumes are rough.")
     if sharp_kernel(source.kernel):
-        notes.append(f"Sharp kernel {source.kernel}: noise looks like small nodules; densities and textures are less sure.")
+        notes.append(
+            f"Sharp kernel {source.kernel}: noise looks like small nodules; densities and textures are less sure."
+        )
     bottom, top = cut_off_ends(lungs)
     if bottom or top:
         where = "top and bottom" if bottom and top else "top" if top else "bottom"
         notes.append(f"The lungs are cut off at the {where} of the scan: what lies beyond was not searched.")
     if not 0.45 <= min(spacing[1:]) <= max(spacing[1:]) <= 1.0 or not 0.5 <= spacing[0] <= 5.0:
         notes.append(
-            f"Voxels of {spacing[0]:.2f} × {spacing[1]:.2f} × {spacing[2]:.2f} mm (z, y, x): the models saw 0.5 to 5 mm slices "
-            "and 0.46 to 0.98 mm pixels."
+            f"Voxels of {spacing[0]:.2f} × {spacing[1]:.2f} × {spacing[2]:.2f} mm (z, y, x): the models saw slices of "
+            "0.5 to 5 mm and pixels of 0.46 to 0.98 mm."
         )
     inside = ct.hu if ct.hu.size < 4_000_000 else ct.hu[:: max(1, ct.hu.shape[0] // 16)]
     if float(np.max(inside)) < 100:
         notes.append("Nothing in this scan is denser than 100 HU: its values may not be Hounsfield units.")
-    if len({label for label in (1, 2) if np.any(lungs.labels[:: 4, ::4, ::4] == label)}) < 2:
-        notes.append("Only one lung was found: the other may be collapsed, removed, or outside the scan; it was not searched.")
+    if not all(np.any(lungs.labels[::4, ::4, ::4] == label) for label in (1, 2)):
+        notes.append(
+            "Only one lung was found: the other may be collapsed, removed, or outside the scan; it was not searched."
+        )
     return tuple(notes)

@@ -26,11 +26,11 @@ app = typer.Typer(
 )
 
 Scan = Annotated[Path, typer.Argument(help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")]
-Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv and the masks.")]
+Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv, masks.")]
 Series = Annotated[str | None, typer.Option(help="Series UID, or its beginning or end, where there are several.")]
 Gaps = Annotated[Literal["error", "interpolate"], typer.Option(help="What to do about missing slices.")]
 Case = Annotated[str | None, typer.Option(help="Pseudonym to put into every row.")]
-Identify = Annotated[bool, typer.Option("--identify", help="Put the patient's name, id and birth date into the report.")]
+Identify = Annotated[bool, typer.Option("--identify", help="Put the patient's name, id and birth date in the report.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 
@@ -48,7 +48,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)  # whoever read the output has gone
     except Exception as error:
-        _fail(f"A fault in nodulens: {type(error).__name__}: {error}. Please report it with the lines above.", 1, fault=True)
+        name = type(error).__name__
+        _fail(f"A fault in nodulens: {name}: {error}. Please report it with the lines above.", 1, fault=True)
 
 
 def _fail(message: str, code: int, *, fault: bool = False) -> None:
@@ -98,10 +99,15 @@ def segment(
     ct: Scan,
     output: Out,
     point: Annotated[str | None, typer.Option(help="x,y,z of a point in the nodule.")] = None,
-    box: Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 of two corners; z0 = z1 for a box on one slice.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Image file with a rough mask of the nodule on the scan's grid.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 of two corners; z0 = z1 for a box on one slice.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Image file with a rough mask of the nodule on the scan's grid.")
+    ] = None,
     space: Annotated[
-        Literal["lps", "voxel"], typer.Option(help="lps: millimetres; voxel: indices x, y, z from 0 in the stored array.")
+        Literal["lps", "voxel"],
+        typer.Option(help="lps: millimetres; voxel: indices x, y, z from 0 in the stored array."),
     ] = "lps",
     series: Series = None,
     gaps: Gaps = "error",
@@ -138,7 +144,8 @@ def info(path: Scan, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([asdict(s) for s in found], indent=1, ensure_ascii=False))
         return
-    table = Table("", "series", "modality", "slices", "thickness", "spacing z × y × x", "kernel", "contrast", "orientation")
+    table = Table("", "series", "modality", "slices", "thickness", "spacing z × y × x", "kernel", "contrast")
+    table.add_column("orientation")
     for s in found:
         spacing = " × ".join(f"{v:.2f}" for v in s.spacing_zyx) if s.spacing_zyx else "–"
         table.add_row(
@@ -180,7 +187,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def phantom(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the DICOM slices; it must not hold files yet.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the DICOM slices; it must not hold files yet.")
+    ],
     seed: Annotated[int, typer.Option(help="Another seed, another chest.")] = 0,
 ) -> None:
     """Write a made-up chest CT with known nodules as DICOM, to try things on."""

@@ -71,8 +71,8 @@ def _box(volume: Volume, ct: Volume, corners: list[float], space: str) -> Prompt
         low, high = np.minimum(low, high) - 0.5, np.maximum(low, high) + 0.5
     elif np.any(high < low) or np.any(high[:2] == low[:2]):
         raise BadPrompt("The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 ≥ z0).")
-    points = [_to_lps(ct, [c[a] for a, c in zip(range(3), pick, strict=True)], space) for pick in product((low, high), repeat=3)]
-    index = volume.geometry.to_index(np.array(points)) + 0.5
+    eight = product(*zip(low, high, strict=True))
+    index = volume.geometry.to_index(np.array([_to_lps(ct, list(corner), space) for corner in eight])) + 0.5
     return prompt_of_box(volume, index.min(axis=0), index.max(axis=0))
 
 

@@ -38,7 +38,7 @@ class Box:
         object.__setattr__(self, "stop", stop)
 
     @classmethod
-    def around(cls, centre_zyx: ArrayLike, shape: Sequence[int]) -> Box:
+    def around(cls, centre_zyx: ArrayLike, shape: Sequence[int] | NDArray[np.int_]) -> Box:
         """The box of ``shape`` voxels whose middle lies nearest a continuous index."""
         centre = np.asarray(centre_zyx, dtype=np.float64)
         size = np.asarray(shape, dtype=int)

@@ -64,7 +64,7 @@ class Window:
         for first, step, n, size in zip(self.first, self.step, self.shape, shape, strict=True):
             lo = int(np.clip(np.ceil(first - step / 2), 0, size - 1))
             hi = int(np.clip(np.floor(first + step * (n - 0.5)) + 1, lo + 1, size))
-            place = (np.arange(lo, hi) - first) / step
+            place = np.asarray((np.arange(lo, hi) - first) / step, dtype=np.float64)
             weights.append(axis_weights(place, 1.0, 0, n))
             start.append(lo)
             stop.append(hi)

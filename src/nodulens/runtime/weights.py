@@ -1,7 +1,7 @@
 """The model files that ship with the package, each with a card beside it.
 
-A card (JSON) says what the file is: sha256, licence, input and outputs, who it was trained on, by which command, and the
-figures measured on patients left out. Nothing is ever fetched.
+A card (JSON) says what the file is: sha256, licence, input and outputs, who it was trained on, by which command, and
+the figures measured on patients left out. Nothing is ever fetched.
 """
 
 from __future__ import annotations

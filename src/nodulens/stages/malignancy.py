@@ -63,8 +63,10 @@ def risk_of(logit: float, model: Model) -> Risk:
     return Risk(probability=p, interval=(low, high), calibrated=True, model=model.card.name)
 
 
-def _heat(maps: list[Heat], windows: list[Window], rows: NDArray[np.int_], shape: tuple[int, int, int], box: Box) -> Heat:
-    """Class activation maps (16, 16) of the telling slices, on the nodule's own voxels; other slices take the nearest one's."""
+def _heat(
+    maps: list[Heat], windows: list[Window], rows: NDArray[np.int_], shape: tuple[int, int, int], box: Box
+) -> Heat:
+    """Class activation maps (16, 16) of the telling slices, on the nodule's voxels; other slices take the nearest's."""
     planes = []
     for activation, window in zip(maps, windows, strict=True):
         factor = window.shape[1] / activation.shape[0]
@@ -80,4 +82,4 @@ def _heat(maps: list[Heat], windows: list[Window], rows: NDArray[np.int_], shape
     nearest = [int(np.argmin(np.abs(rows - z))) for z in range(box.shape[0])]
     heat = np.stack([planes[n] for n in nearest])
     top = float(heat.max())
-    return heat / np.float32(top) if top > 0 else heat
+    return np.asarray(heat / np.float32(top) if top > 0 else heat, dtype=np.float32)

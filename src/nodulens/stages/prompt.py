@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nodulens.ops.patches import Window
 
 GRID = (16, 32, 32)
-"""Points of the segmenter's window: it follows the size of the prompt, so a small nodule fills it as a large one does."""
+"""Points of the segmenter's window: it follows the prompt's size, so a small nodule fills it as a large one does."""
 
 MARGIN = 1.6
 """Sides of the window over sides of the box."""

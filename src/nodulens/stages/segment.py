@@ -20,7 +20,9 @@ POINT_REACH_MM = 20.0
 POINT_DIAMETER_MM = 8.0
 
 
-def segment(volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None) -> tuple[Box, NDArray[np.bool_]]:
+def segment(
+    volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None
+) -> tuple[Box, NDArray[np.bool_]]:
     """Outline what a prompt points at.
 
     Args:
@@ -45,15 +47,15 @@ def segment(volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: ND
         start = np.add(found.start, box.start)
         prompt = Prompt(_floats(start), _floats(start + found.shape), ROUGH)
         box, logits = _look(volume, prompt, model, None)
-    mask = _one_piece(logits, np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
-    if mask is None:
+    piece = _one_piece(logits, np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
+    if piece is None:
         z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]
         raise BadPrompt(
             f"Nothing at ({x:.1f}, {y:.1f}, {z:.1f}) mm looks like a nodule; draw a box round it, or give a mask."
         )
-    tight = Box.of_mask(mask)
-    start = np.add(tight.start, box.start)
-    return Box(_ints(start), _ints(start + tight.shape)), mask[tight.slices]
+    tight = Box.of_mask(piece)
+    start = np.asarray(tight.start) + np.asarray(box.start)
+    return Box(_ints(start), _ints(start + np.asarray(tight.shape))), piece[tight.slices]
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:

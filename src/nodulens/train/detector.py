@@ -51,7 +51,9 @@ class Scored:
     hit: NDArray[np.bool_]
 
 
-def logits_of(volume: Volume, candidates: list[Candidate], patch: nn.Module, ball: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def logits_of(
+    volume: Volume, candidates: list[Candidate], patch: nn.Module, ball: nn.Module
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Both logits of each candidate, as :mod:`nodulens.stages.detect` computes them."""
     if not candidates:
         return np.empty(0, np.float32), np.empty(0, np.float32)
@@ -141,15 +143,17 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
             k: round(float(roc_auc_score(hits[~large], v[~large], sample_weight=weight[~large])), 4)
             for k, v in small.items()
         },
-        "auc_of_large_candidates": round(float(roc_auc_score(hits[large], x[large, 1], sample_weight=weight[large])), 4),
+        "auc_of_large_candidates": round(
+            float(roc_auc_score(hits[large], x[large, 1], sample_weight=weight[large])), 4
+        ),
         "false_marks_per_background_at_threshold": [int((f >= threshold).sum()) for f in free],
     }
     for kind in ("cube", "set in", "mass"):
         chosen = [f for f, s in zip(found, known, strict=True) if s.kind == kind]
         figures[f"found_at_threshold_{kind.replace(' ', '_')}"] = [int(sum(chosen)), len(chosen)]
     figures["stands_on"] = (
-        f"real nodules in cubes; nodules of three readers or more set into {len(free)} nodule-free lungs, as they are and "
-        f"grown to masses of 20 to 65 mm; all out of fold ({FOLDS} folds by patient)"
+        f"real nodules in cubes; nodules of three readers or more set into {len(free)} nodule-free lungs, as they are "
+        f"and grown to masses of 20 to 65 mm; all out of fold ({FOLDS} folds by patient)"
     )
     return made, figures
 

@@ -72,7 +72,8 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any]) 
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
         )
     check_parity(net, partial, example)
-    text = json.dumps({**card, "licence": LICENCE, "sha256": hashlib.sha256(partial.read_bytes()).hexdigest()}, indent=1)
+    sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    text = json.dumps({**card, "licence": LICENCE, "sha256": sha256}, indent=1)
     os.replace(partial, target)
     path = folder / f"{card['name']}.json"
     path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")

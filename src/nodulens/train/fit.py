@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ def device() -> torch.device:
 
 
 def fit(
-    net: nn.Module,
+    net: Net,
     batches: Callable[[np.random.Generator], list[Callable[[], tuple[Tensor, ...]]]],
     loss: Callable[[nn.Module, tuple[Tensor, ...]], Tensor],
     schedule: Schedule,
     checkpoint: Path,
-) -> nn.Module:
+) -> Net:
     """Train ``net`` and return it with averaged weights, in evaluation mode.
 
     Args:

@@ -22,7 +22,7 @@ from nodulens.stages.views import plane_view, plane_window, soft_outline, tellin
 from nodulens.train.augment import shake_values, warp_planes
 from nodulens.train.fit import Schedule, fit, predict
 from nodulens.train.material import UNIT_PER_STEP, Stacks
-from nodulens.train.nets import malignancy_net
+from nodulens.train.nets import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
 CALCIFICATION = TARGETS.index("calcification")
@@ -58,7 +58,8 @@ class Planes:
 
 def planes(stacks: Stacks) -> Planes:
     """The material, from nodules whose consensus (half of the readers) is not empty."""
-    views, owner, kept, diameter, code = [], [], [], [], []
+    views, owner, diameter, code = [], [], [], []
+    kept: list[int] = []
     for n in stacks.nodules:
         mask = stacks.share(int(n)) >= 0.5
         if not mask.any():
@@ -89,7 +90,7 @@ def planes(stacks: Stacks) -> Planes:
     )
 
 
-def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:
+def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> MapClassifier:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = np.flatnonzero(may_train(material.patients, left_out))
     by_nodule = [np.flatnonzero(material.nodule == n) for n in range(len(material.patients))]
@@ -128,9 +129,11 @@ def judge(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArra
     rows = np.flatnonzero(np.isin(material.nodule, nodules))
     x = torch.from_numpy(material.image[rows].astype(np.float32))
     x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy()))
-    logits = torch.stack([predict(net, v.split(256))[:, 0] for v in (x, x.flip(2), x.flip(3), x.flip(2, 3))]).mean(0).numpy()
+    turns = (x, x.flip(2), x.flip(3), x.flip(2, 3))
+    logits = torch.stack([predict(net, v.split(256))[:, 0] for v in turns]).mean(0).numpy()
     total = np.bincount(material.nodule[rows], logits, len(material.patients))
-    return np.asarray((total / np.maximum(np.bincount(material.nodule[rows], minlength=len(material.patients)), 1))[nodules], dtype=np.float32)
+    slices = np.bincount(material.nodule[rows], minlength=len(material.patients))
+    return np.asarray((total / np.maximum(slices, 1))[nodules], dtype=np.float32)
 
 
 def cross_validate(material: Planes, run: Path, schedule: Schedule = SCHEDULE) -> NDArray[np.float32]:

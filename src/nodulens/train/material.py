@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import NotFound
 
-RATINGS = ("subtlety", "internalStructure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
+RATINGS = (
+    "subtlety", "internalStructure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture",
+    "malignancy",
+)  # fmt: skip
 UNIT_PER_STEP = 8 / 1400
 """One step of the 8-bit stacks, cubes and backgrounds (HU = 8 · value − 1000) on the networks' 0…1 scale."""
 
 
 def _load(path: Path) -> dict[str, NDArray]:  # type: ignore[type-arg]
     if not path.exists():
-        raise NotFound(f"{path} is not there: --data must name the folder that holds ct/, lidc/, luna16/ and background/.")
+        raise NotFound(f"{path} is not there: --data must name the folder that holds lidc/, luna16/ and background/.")
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
@@ -101,8 +104,8 @@ class Cubes:
 class Patches:
     """LUNA16 candidates as axial 64 × 64 patches.
 
-    Negatives inside a finding that LUNA16 excludes are left out, and so are the evaluation patients. ``weight`` is 1 for
-    a negative and one over the number of patches of its nodule for a positive.
+    Negatives inside a finding that LUNA16 excludes are left out, and so are the evaluation patients. ``weight`` is 1
+    for a negative and one over the number of patches of its nodule for a positive.
     """
 
     def __init__(self, data: Path) -> None:
@@ -117,9 +120,9 @@ class Patches:
         self.diameter_mm: NDArray[np.float32] = raw["nodule_diameter_mm"][keep]
         self.patients: list[str] = [str(p) for p in raw["patient_id"][keep]]
         self.nodule: NDArray[np.int_] = np.where(self.label, nodule[keep], -1)
-        _, group, count = np.unique(
-            np.where(self.nodule >= 0, self.nodule, -2 - np.arange(len(self.nodule))), return_inverse=True, return_counts=True
-        )
+        alone = -2 - np.arange(len(self.nodule))  # a negative is a group of its own
+        groups = np.where(self.nodule >= 0, self.nodule, alone)
+        _, group, count = np.unique(groups, return_inverse=True, return_counts=True)
         self.weight: NDArray[np.float64] = 1.0 / count[group]
 
     UNIT_PER_STEP = 5.49 / 1400
@@ -129,7 +132,7 @@ class Background:
     """The three nodule-free lungs, as the files hold them."""
 
     PATIENTS = ("LIDC-IDRI-0293", "LIDC-IDRI-0295", "LIDC-IDRI-0306")
-    PLEURAL_MASS = {"LIDC-IDRI-0295": ((-92.0, 45.0, -207.0), 35.0)}
+    PLEURAL_MASS: ClassVar = {"LIDC-IDRI-0295": ((-92.0, 45.0, -207.0), 35.0)}
     """Patient → LPS centre and radius in mm of a finding that is not annotated: no negatives from there."""
 
 
@@ -142,7 +145,8 @@ def reader_share(bits: NDArray[np.uint8], readers: int) -> NDArray[np.float32]:
 def _nearest_finding(path: Path, series: NDArray, centres: NDArray) -> NDArray[np.int_]:  # type: ignore[type-arg]
     """(N,) row of the finding of a LUNA16 table in which each centre lies, or −1. A diameter of −1 counts as 10 mm."""
     with path.open(newline="") as file:
-        rows = [(r["seriesuid"], [float(r[f"coord{a}"]) for a in "XYZ"], float(r["diameter_mm"])) for r in csv.DictReader(file)]
+        table = list(csv.DictReader(file))
+    rows = [(r["seriesuid"], [float(r[f"coord{a}"]) for a in "XYZ"], float(r["diameter_mm"])) for r in table]
     by_series: dict[str, list[int]] = {}
     for number, (uid, _, _) in enumerate(rows):
         by_series.setdefault(uid, []).append(number)

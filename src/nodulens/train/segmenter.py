@@ -183,7 +183,7 @@ def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 @torch.inference_mode()
 def outline(net: nn.Module, image: NDArray[np.float32], prompt: Prompt, rounds: int = 1) -> NDArray[np.bool_]:
-    """The mask of one prompt on the array of ``image`` (0…1): what the runtime's stage does, with torch for the network."""
+    """The mask of one prompt on the array of ``image`` (0…1): what the runtime's stage does, with torch as engine."""
     mask = np.zeros(image.shape, dtype=bool)
     for _ in range(rounds):
         window = prompt.window
@@ -195,7 +195,7 @@ def outline(net: nn.Module, image: NDArray[np.float32], prompt: Prompt, rounds: 
         if not mask.any():
             break
         found = Box.of_mask(mask)
-        prompt = Prompt(tuple(float(v) for v in found.start), tuple(float(v) for v in found.stop), ROUGH)
+        prompt = Prompt(found.start, found.stop, ROUGH)
     return mask
 
 
@@ -203,8 +203,8 @@ def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[st
     """Dice of one nodule left out, by kind of prompt.
 
     Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "ellipsoid" is the one
-    inscribed in the same box, true and shaken; "rough" is a cube as a detector gives it, looked at twice; "point" is the
-    detector's cube of a fixed 8 mm.
+    inscribed in the same box, true and shaken; "rough" is a cube as a detector gives it, looked at twice; "point" is
+    the detector's cube of a fixed 8 mm.
     """
     first, last = example.real
     image = example.image.copy()

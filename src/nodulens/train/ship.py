@@ -35,7 +35,9 @@ def patch(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     logits = patch_task.cross_validate(material, run / "patch", schedule)
     net = patch_task.train(material, None, run / "patch", schedule)
     card = _card("patch", schedule, "LUNA16 candidate patches", material.patients)
-    card["input"] = {"patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"}
+    card["input"] = {
+        "patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"
+    }
     card["figures"] = patch_figures(material, logits)
     return export(Logits(net), torch.rand(3, 1, 64, 64), out, card)
 
@@ -51,7 +53,8 @@ def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     patch_schedule = _schedule(patch_task.SCHEDULE, epochs)
     patches = [patch_task.train(material, fold, run / "patch", patch_schedule) for fold in range(FOLDS)]
     scored = detector.score_scenes(scenes, stacks, patches, balls)
-    card = _card("volume", schedule, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", [s.patient for s in scenes] + stacks.patients)
+    patients = [s.patient for s in scenes] + stacks.patients
+    card = _card("volume", schedule, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
     card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
     card["settings"], card["figures"] = detector.settings(scored)
     return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
@@ -102,7 +105,8 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
         "average_precision_interval_95": _ends(drawn[:, 1]),
         "auc_by_fold": [round(a, 4) for a, _ in folds],
         "average_precision_by_fold": [round(p, 4) for _, p in folds],
-        "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} candidates, five folds by patient, weighted by nodule",
+        "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} "
+        "candidates, five folds by patient, weighted by nodule",
     }
 
 
@@ -118,7 +122,8 @@ def segmenter_figures(material: list[segmenter_task.Example], nets: Sequence[nn.
                 where.setdefault(kind, []).append(dice)
     return {
         **{name: {k: round(float(np.mean(v)), 4) for k, v in kinds.items()} for name, kinds in found.items()},
-        "stands_on": f"{len(found['stacks']['box'])} stacks (judged within their slices) and {len(found['cubes']['box'])} cubes, five folds by patient",
+        "stands_on": f"{len(found['stacks']['box'])} stacks (judged within their slices) and "
+        f"{len(found['cubes']['box'])} cubes, five folds by patient",
     }
 
 
@@ -131,9 +136,9 @@ def malignancy_settings(material: malignancy_task.Planes, logits: NDArray[np.flo
     table = _interval_table(p, material.share[panel])
     coverage = _coverage(material, logits)
     table["meaning"] = (
-        f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in this "
-        f"interval. Built from quantiles of that share among left-out nodules of like probability (three readers or more); "
-        f"measured on patients left out of building it: {coverage:.1%}."
+        f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in "
+        f"this interval. Built from quantiles of that share among left-out nodules of like probability (three readers "
+        f"or more); measured on patients left out of building it: {coverage:.1%}."
     )
     table["coverage_measured"] = round(coverage, 4)
     return {"calibration": [slope, constant], "interval": table, "outputs": list(malignancy_task.TARGETS)}
@@ -171,7 +176,8 @@ def malignancy_figures(material: malignancy_task.Planes, logits: NDArray[np.floa
     rows = np.flatnonzero(_decided(material))
     p = _cross_fitted(material, logits, rows)
     y = material.median[rows] > 3
-    out["calibration"] = {"brier": round(float(np.mean((p - y) ** 2)), 4), "ece_10_bins": round(_ece(p, y), 4), "nodules": len(rows)}
+    brier = round(float(np.mean((p - y) ** 2)), 4)
+    out["calibration"] = {"brier": brier, "ece_10_bins": round(_ece(p, y), 4), "nodules": len(rows)}
     out["stands_on"] = "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient"
     return out
 
@@ -221,7 +227,9 @@ def _coverage(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> 
     return float(np.concatenate(inside).mean())
 
 
-def _cross_fitted(material: malignancy_task.Planes, logits: NDArray[np.float32], rows: NDArray[np.int_]) -> NDArray[np.float64]:
+def _cross_fitted(
+    material: malignancy_task.Planes, logits: NDArray[np.float32], rows: NDArray[np.int_]
+) -> NDArray[np.float64]:
     """Probabilities of ``rows``, each fold calibrated on the other four."""
     p = np.zeros(len(rows))
     left = np.array([is_left_out([material.patients[i] for i in rows], f) for f in range(FOLDS)])

@@ -1,8 +1,8 @@
 """Nodule or look-alike in three dimensions.
 
-Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; look-alikes are what the
-candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources, so
-that the source tells nothing.
+Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; look-alikes are what
+the candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources,
+so that the source tells nothing.
 """
 
 from __future__ import annotations
@@ -172,15 +172,17 @@ def scene_place(scene: Scene, *, at_wall: bool, rng: np.random.Generator) -> NDA
         if scene.lung[tuple(index.astype(int))]:
             break
     if not at_wall:
-        return np.floor(index)
+        return np.asarray(np.floor(index))
     ray = rng.normal(0, 1, 3) * (0.3, 1, 1)
     ray /= np.linalg.norm(ray) * np.asarray(scene.volume.geometry.spacing_zyx)
     while np.all((index >= 0) & (index < shape)) and scene.lung[tuple(index.astype(int))]:
         index = index + ray
-    return np.clip(np.floor(index), 0, shape - 1)
+    return np.asarray(np.clip(np.floor(index), 0, shape - 1))
 
 
-def train(scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:
+def train(
+    scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE
+) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``, neither nodule nor lung."""
     open_scenes = [s for s, ok in zip(scenes, may_train([s.patient for s in scenes], left_out), strict=True) if ok]
     lungs = [s for s in open_scenes if s.nodule is None]
@@ -244,7 +246,7 @@ def ball_of(scene: Scene, candidate: Candidate, rng: np.random.Generator | None)
 
 def turned_ball(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """One of the sixteen turns and flips that keep the body's axis an axis."""
-    view = np.rot90(view, rng.integers(4), (1, 2))
+    view = np.rot90(view, int(rng.integers(4)), (1, 2))
     for axis in (0, 2):
         if rng.random() < 0.5:
             view = np.flip(view, axis)
