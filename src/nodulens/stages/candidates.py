@@ -6,6 +6,8 @@ that, so hardly a nodule is lost and a few hundred look-alikes come along for th
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -13,7 +15,7 @@ from scipy import ndimage
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.ops.patches import Window
+from nodulens.ops.blocks import block_means
 
 LUNG_HU = -860.0
 """What everything outside the search region is set to, so that the chest wall is no blob."""
@@ -28,6 +30,10 @@ LEAST_HU = 40.0
 """Least answer, in HU, of the scale-normalised difference; a ball of contrast c answers with about c / 4."""
 
 
+Blob = tuple[float, float, NDArray[np.float64]]
+"""Answer, diameter in mm, continuous index (z, y, x)."""
+
+
 def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     """Blobs whose middle lies in ``region``, the strongest first; scores are NaN.
 
@@ -39,46 +45,43 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
         return []
     box = Box.of_mask(region)
     grid = volume.geometry.crop(box)
-    seen = np.clip(volume.hu[box.slices].astype(np.float32), -1000, CEILING_HU)
     allowed = region[box.slices]
-    seen = np.where(allowed, seen, np.float32(LUNG_HU))
-    found: list[tuple[float, float, NDArray[np.float64]]] = []
-    for sigma, quota in SCALES:
-        found += sorted(_blobs(seen, allowed, grid, sigma), key=lambda blob: -blob[0])[:quota]
+    seen = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
+    # the filters release the interpreter's lock, and the finest scale takes as long as all others together
+    with ThreadPoolExecutor(2) as pool:
+        scales = pool.map(lambda scale: _blobs(seen, allowed, grid, *scale), SCALES)
+        found = [blob for blobs in scales for blob in blobs]
     found.sort(key=lambda blob: -blob[0])
     return _distinct(found, grid)
 
 
 def _blobs(
-    image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometry, sigma_mm: float
-) -> list[tuple[float, float, NDArray[np.float64]]]:
-    """(answer, diameter in mm, continuous index in ``grid``) of the local maxima of one scale."""
-    # voxels of two thirds of a sigma are fine enough for a Gaussian; coarser work is cheaper work
-    spacing = np.maximum(grid.spacing_zyx, sigma_mm / 1.5)
-    shape = tuple(max(1, round(n * s / t)) for n, s, t in zip(grid.shape, grid.spacing_zyx, spacing, strict=True))
-    window = Window.over(np.zeros(3), np.asarray(grid.shape, float), (shape[0], shape[1], shape[2]))
-    small = window.look(image)
-    spacing = np.asarray(window.step) * grid.spacing_zyx
-    # the averaging into coarser voxels has already blurred: variances add up
-    done = np.maximum(np.asarray(window.step) ** 2 - 1, 0) / 12 * np.asarray(grid.spacing_zyx) ** 2
+    image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometry, sigma_mm: float, quota: int
+) -> list[Blob]:
+    """The strongest local maxima of one scale, in indices of ``grid``."""
+    # voxels of two thirds of a sigma are fine enough for a Gaussian, and coarser work is cheaper work
+    factors = [max(1, int(sigma_mm / 1.5 / s)) for s in grid.spacing_zyx]
+    small = block_means(image, factors)
+    spacing = np.asarray(grid.spacing_zyx)
+    # averaging over blocks has blurred already: variances add up
+    done = (np.square(factors) - 1) / 12 * spacing**2
     narrow, wide = (
-        ndimage.gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / spacing, truncate=3)
+        ndimage.gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / (spacing * factors), truncate=3)
         for s in (sigma_mm, sigma_mm * STEP)
     )
-    answer = (narrow - wide) / np.float32(STEP - 1)
-    answer *= np.float32(0.5)
-    peak = ndimage.maximum_filter(answer, 3)
-    places = np.argwhere((answer == peak) & (answer > LEAST_HU))
-    out = []
-    for place in places:
-        index = np.asarray(window.first) + place * np.asarray(window.step)
-        nearest = tuple(np.clip(np.round(index).astype(int), 0, np.asarray(grid.shape) - 1))
-        if allowed[nearest]:
-            out.append((float(answer[tuple(place)]), 2 * np.sqrt(3) * sigma_mm, index))
-    return out
+    answer = (narrow - wide) * np.float32(0.5 / (STEP - 1))
+    strong = np.flatnonzero(answer > LEAST_HU)
+    peak = ndimage.maximum_filter(answer, 3).ravel()[strong] == answer.ravel()[strong]
+    places = np.stack(np.unravel_index(strong[peak], answer.shape), axis=1)
+    index = places * factors + (np.asarray(factors) - 1) / 2
+    nearest = np.minimum(np.round(index).astype(int), np.asarray(grid.shape) - 1)
+    inside = allowed[tuple(nearest.T)]
+    values = answer[tuple(places.T)]
+    order = np.flatnonzero(inside)[np.argsort(-values[inside], kind="stable")][:quota]
+    return [(float(values[i]), 2 * np.sqrt(3) * sigma_mm, index[i]) for i in order]
 
 
-def _distinct(found: list[tuple[float, float, NDArray[np.float64]]], grid: Geometry) -> list[Candidate]:
+def _distinct(found: list[Blob], grid: Geometry) -> list[Candidate]:
     """The strongest of every group that lies within a third of its diameter."""
     kept: list[Candidate] = []
     centres = np.empty((len(found), 3))

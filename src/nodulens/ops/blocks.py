@@ -1,0 +1,25 @@
+"""Coarser grids of whole voxels: the cheapest resampling there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def block_means(array: NDArray[np.float32] | NDArray[np.int16], factors: Sequence[int]) -> NDArray[np.float32]:
+    """Means over blocks of ``factors`` voxels (z, y, x); the last block of an axis is made full by repeating its edge.
+
+    Block ``i`` of an axis with factor ``f`` has its middle at index ``i · f + (f − 1) / 2``.
+    """
+    if all(f == 1 for f in factors):
+        return array.astype(np.float32, copy=False)
+    short = [(0, -n % f) for n, f in zip(array.shape, factors, strict=True)]
+    full = np.pad(array, short, mode="edge") if any(after for _, after in short) else array
+    out = np.zeros([n // f for n, f in zip(full.shape, factors, strict=True)], dtype=np.float32)
+    for z, y, x in product(*(range(f) for f in factors)):
+        out += full[z :: factors[0], y :: factors[1], x :: factors[2]]
+    out /= np.float32(np.prod(factors))
+    return out
