@@ -65,18 +65,17 @@ def logits_of(
     return flat.numpy(), deep.numpy()
 
 
-def score_scenes(scenes: list[Scene], stacks: Stacks, patches: list[nn.Module], balls: list[nn.Module]) -> list[Scored]:
-    """Out-of-fold logits of backgrounds, cubes and nodules set into backgrounds of their own fold."""
+def score_scenes(scenes: list[Scene], stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
+    """Logits of backgrounds, cubes, and nodules set into the backgrounds, all of one fold that both networks left out."""
     out = []
     for scene in scenes:
-        fold = fold_of(scene.patient)
-        flat, deep = logits_of(scene.volume, list(scene.candidates), patches[fold], balls[fold])
+        flat, deep = logits_of(scene.volume, list(scene.candidates), patch, ball)
         size = 0.0 if scene.nodule is None else float(np.cbrt(6 / np.pi * scene.nodule.sum()))
         kind = "background" if scene.nodule is None else "cube"
         out.append(Scored(kind, size, list(scene.candidates), flat, deep, np.array(scene.is_nodule, dtype=bool)))
         if scene.nodule is None:
-            out += _set_in(scene, stacks, patches[fold], balls[fold])
-            out.append(_elsewhere(scene, patches[fold], balls[fold]))
+            out += _set_in(scene, stacks, patch, ball)
+            out.append(_elsewhere(scene, patch, ball))
     return out
 
 
@@ -153,7 +152,7 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
         figures[f"found_at_threshold_{kind.replace(' ', '_')}"] = [int(sum(chosen)), len(chosen)]
     figures["stands_on"] = (
         f"real nodules in cubes; nodules of three readers or more set into {len(free)} nodule-free lungs, as they are "
-        f"and grown to masses of 20 to 65 mm; all out of fold ({FOLDS} folds by patient)"
+        f"and grown to masses of 20 to 65 mm; all out of fold (by patient, the folds that hold a nodule-free lung)"
     )
     return made, figures
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nodulens.errors import NodulensError
 from nodulens.train.nets import MapClassifier
@@ -73,12 +74,20 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any]) 
         )
     check_parity(net, partial, example)
     sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    card["input"]["gflop"] = round(_gflop(net, example), 4)
     text = json.dumps({**card, "licence": LICENCE, "sha256": sha256}, indent=1)
     os.replace(partial, target)
     path = folder / f"{card['name']}.json"
     path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")
     os.replace(path.with_suffix(".partial"), path)
     return target
+
+
+def _gflop(net: nn.Module, example: Tensor) -> float:
+    """Arithmetic of one example, multiplications and additions."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net(example)
+    return float(counter.get_total_flops()) / len(example) / 1e9
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ from nodulens.train.nets import MapClassifier, malignancy_net
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
 CALCIFICATION = TARGETS.index("calcification")
 BATCH = 64
-SCHEDULE = Schedule(epochs=16, learning_rate=3e-3)
+SCHEDULE = Schedule(epochs=12, learning_rate=3e-3)
 
 
 @dataclass(frozen=True)

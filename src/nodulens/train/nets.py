@@ -18,8 +18,8 @@ def _conv(dim: int, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn
 class MapClassifier(nn.Module):
     """A plain CNN that ends in mean pooling and one linear layer, so that its last map explains it.
 
-    The logit is the mean over positions of ``weights · map``, hence the class activation map is exact: its mean is the
-    logit less the bias.
+    Without ``central`` the logit is the mean over positions of ``weights · map``, hence the class activation map is
+    exact: its mean is the logit less the bias.
 
     Args:
         dim: 2 or 3.
@@ -28,13 +28,22 @@ class MapClassifier(nn.Module):
         widths: two convolutions each.
         pools: whether to halve before each of ``widths``.
         outputs: logits; the first is the one explained.
+        central: also pool the middle of the map on its own: a candidate is what lies there, the rest is its setting.
 
     Shape:
         input (N, channels, …), output (N, outputs) logits and (N, widths[-1], …) last feature map.
     """
 
     def __init__(
-        self, dim: int, channels: int, stem: int, widths: tuple[int, ...], pools: tuple[bool, ...], outputs: int = 1
+        self,
+        dim: int,
+        channels: int,
+        stem: int,
+        widths: tuple[int, ...],
+        pools: tuple[bool, ...],
+        *,
+        outputs: int = 1,
+        central: bool = False,
     ) -> None:
         super().__init__()
         pool = nn.MaxPool2d if dim == 2 else nn.MaxPool3d
@@ -48,11 +57,18 @@ class MapClassifier(nn.Module):
             cin = width
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.3)
-        self.classify = nn.Linear(cin, outputs)
+        self.central = central
+        self.classify = nn.Linear(2 * cin if central else cin, outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fmap = self.features(x)
-        return self.classify(self.dropout(fmap.flatten(2).mean(2))), fmap
+        pooled = fmap.flatten(2).mean(2)
+        if self.central:
+            middle = fmap
+            for axis in range(2, fmap.dim()):
+                middle = middle.narrow(axis, fmap.shape[axis] // 2 - 1, 2)
+            pooled = torch.cat([pooled, middle.flatten(2).mean(2)], 1)
+        return self.classify(self.dropout(pooled)), fmap
 
 
 class PromptUNet(nn.Module):
@@ -91,14 +107,14 @@ class PromptUNet(nn.Module):
 
 def patch_net() -> MapClassifier:
     """Nodule or look-alike, from an axial patch: (N, 1, 64, 64) at the scan's own pixel size."""
-    return MapClassifier(2, 1, 24, (32, 64, 128), (False, True, True))
+    return MapClassifier(2, 1, 24, (32, 64, 128), (False, True, True), central=True)
 
 
 def volume_net() -> MapClassifier:
     """Nodule or look-alike, in three dimensions: (N, 1, 32, 32, 32)."""
-    return MapClassifier(3, 1, 16, (24, 48, 96), (False, True, True))
+    return MapClassifier(3, 1, 16, (24, 48, 96), (False, True, True), central=True)
 
 
 def malignancy_net(outputs: int) -> MapClassifier:
     """Readers' ratings of a nodule from an axial slice and its outline: (N, 2, 64, 64); its last map is 16 × 16."""
-    return MapClassifier(2, 2, 24, (32, 96), (False, True), outputs)
+    return MapClassifier(2, 2, 24, (32, 96), (False, True), outputs=outputs)

@@ -17,7 +17,7 @@ from nodulens.train.material import Patches
 from nodulens.train.nets import patch_net
 
 BATCH = 96
-SCHEDULE = Schedule(epochs=10, learning_rate=3e-3)
+SCHEDULE = Schedule(epochs=12, learning_rate=3e-3)
 
 
 def train(patches: Patches, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:

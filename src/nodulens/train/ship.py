@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, is_left_out
+from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
 from nodulens.stages.prompt import GRID
 from nodulens.train import detector
 from nodulens.train import malignancy as malignancy_task
@@ -47,12 +47,16 @@ def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     stacks = Stacks(data)
     scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
     schedule = _schedule(volume_task.SCHEDULE, epochs)
-    balls = [volume_task.train(scenes, stacks, fold, run / "volume", schedule) for fold in range(FOLDS)]
     net = volume_task.train(scenes, stacks, None, run / "volume", schedule)
     material = Patches(data)
     patch_schedule = _schedule(patch_task.SCHEDULE, epochs)
-    patches = [patch_task.train(material, fold, run / "patch", patch_schedule) for fold in range(FOLDS)]
-    scored = detector.score_scenes(scenes, stacks, patches, balls)
+    scored = []
+    # only a fold with a background can say how many marks a scan without nodules keeps
+    for fold in sorted({fold_of(s.patient) for s in scenes if s.nodule is None}):
+        ball = volume_task.train(scenes, stacks, fold, run / "volume", schedule)
+        patch = patch_task.train(material, fold, run / "patch", patch_schedule)
+        left_out = [s for s in scenes if fold_of(s.patient) == fold]
+        scored += detector.score_scenes(left_out, stacks, patch, ball)
     patients = [s.patient for s in scenes] + stacks.patients
     card = _card("volume", schedule, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
     card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}

@@ -1,0 +1,110 @@
+"""How long an analysis takes, stage by stage, beside what this machine allows.
+
+    python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003
+
+Runs the whole program in a process of its own, several times, and prints a Markdown table of medians. The bound of the
+networks is their arithmetic at the speed of a large matrix product; the bound of every other stage is one pass over the
+scan at the speed of memory. No stage can be faster than its bound; how near it comes says what is left to gain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+start = time.perf_counter()
+import nodulens as nl
+from nodulens.runtime.engine import load_models
+from nodulens.outputs import write_outputs
+marks = {}
+def lap(name, since):
+    marks[name] = time.perf_counter() - since
+    return time.perf_counter()
+t = lap("import", start)
+ct = nl.read(sys.argv[1]); t = lap("read", t)
+models = load_models(int(sys.argv[3])); t = lap("models", t)
+report = nl.analyze(ct, models=models); t = time.perf_counter()
+marks |= {k: v for k, v in report.timing_s.items() if k not in ("total", "models")}
+write_outputs(report, ct, sys.argv[2]); lap("report", t)
+marks["total"] = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024
+print(json.dumps({"seconds": marks, "peak_gb": peak, "voxels": ct.hu.size, "nodules": len(report.nodules)}))
+"""
+
+
+def main(
+    ct: Annotated[Path, typer.Argument(help="A DICOM series.")],
+    runs: Annotated[int, typer.Option(min=1)] = 5,
+    threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+) -> None:
+    """Print the table."""
+    results = [once(ct, threads) for _ in range(runs)]
+    speed, bandwidth = matrix_gflops(), memory_gbs()
+    voxels = results[0]["voxels"]
+    bound = {"detect": detector_gflop() / speed}
+    print(f"{ct.name}: {voxels / 2**18:.0f} slices of 512 × 512, {threads} threads, median of {runs} runs")
+    print(f"this machine: {speed:.0f} GFLOP/s in float32, {bandwidth:.1f} GB/s\n")
+    print("| stage | seconds | bound | |\n|---|---|---|---|")
+    for stage in results[0]["seconds"]:
+        seconds = median(r["seconds"][stage] for r in results)
+        least = bound.get(stage, voxels * 2 / bandwidth / 1e9 if stage in ("read", "lungs") else None)
+        what = "arithmetic of the networks" if stage in bound else "one pass over the scan" if least is not None else ""
+        print(f"| {stage} | {seconds:.2f} | {'' if least is None else f'{least:.2f}'} | {what} |")
+    print(f"\npeak memory {max(r['peak_gb'] for r in results):.2f} GB")
+
+
+def once(ct: Path, threads: int) -> dict[str, Any]:
+    """One analysis in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = subprocess.run(
+            [sys.executable, "-c", CHILD, str(ct), str(Path(folder) / "out"), str(threads)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    return dict(json.loads(out.stdout))
+
+
+def detector_gflop() -> float:
+    """Arithmetic of the detector on a scan: a thousand axial patches, and two views of those it keeps."""
+    from nodulens.runtime.weights import card
+
+    ball = card("volume")
+    return 1000 * card("patch").input["gflop"] + 2 * int(ball.settings["keep"]) * ball.input["gflop"]
+
+
+def matrix_gflops(side: int = 2048) -> float:
+    """Speed of a large float32 matrix product."""
+    a = np.ones((side, side), np.float32)
+    a @ a
+    start = time.perf_counter()
+    for _ in range(5):
+        a @ a
+    return 5 * 2 * side**3 / (time.perf_counter() - start) / 1e9
+
+
+def memory_gbs(mb: int = 256) -> float:
+    """Speed of reading memory."""
+    a = np.ones(mb * 2**18, np.float32)
+    a.sum()
+    start = time.perf_counter()
+    for _ in range(5):
+        a.sum()
+    return 5 * a.nbytes / (time.perf_counter() - start) / 1e9
+
+
+if __name__ == "__main__":
+    typer.run(main)
