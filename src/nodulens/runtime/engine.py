@@ -6,10 +6,13 @@ OpenVINO runs it on any CPU. Results are computed in float32 on every machine, s
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +81,7 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
 
 def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
     """An ONNX file as a function of one batch; outputs in the file's order."""
-    import openvino
-
-    compiled = openvino.Core().compile_model(
+    compiled = _openvino().Core().compile_model(
         str(path),
         "CPU",
         {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)},
@@ -91,3 +92,16 @@ def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], t
         return tuple(np.array(result[output]) for output in compiled.outputs)
 
     return run
+
+
+def _openvino() -> ModuleType:
+    """OpenVINO without its telemetry: importing it would send an event and leave an identifier in the home folder."""
+    name = "openvino_telemetry"
+    earlier = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # importing it now fails, and OpenVINO takes its own stub
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules[name]
+        if earlier is not None:
+            sys.modules[name] = earlier
