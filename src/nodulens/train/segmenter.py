@@ -12,9 +12,14 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nodulens.core.nodule import Box
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box, Candidate
+from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
+from nodulens.recipe import DEFAULT
+from nodulens.stages.candidates import propose
 from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
+from nodulens.stages.segment import prompt_of_candidate, prompt_of_point
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Schedule, fit
 from nodulens.train.material import UNIT_PER_STEP, Cubes, Stacks
@@ -200,11 +205,11 @@ def outline(net: nn.Module, image: NDArray[np.float32], prompt: Prompt, rounds: 
 
 
 def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[str, float]:
-    """Dice of one nodule left out, by kind of prompt.
+    """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
 
-    Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "ellipsoid" is the one
-    inscribed in the same box, true and shaken; "rough" is a cube as a detector gives it, looked at twice; "point" is
-    the detector's cube of a fixed 8 mm.
+    Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "box" is the true one,
+    "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is inscribed in the same boxes.
+    "detector" is the strongest mark of the candidate stage on the nodule, "point" a point off its middle by 1 mm.
     """
     first, last = example.real
     image = example.image.copy()
@@ -213,18 +218,41 @@ def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[st
     counts = np.zeros(image.shape, dtype=bool)
     counts[first:last] = example.weight[first:last] > 0
     true, shaken = drawn_prompt(box, rng, 0.0), drawn_prompt(box, rng, 0.1)
-    spacing = np.asarray(example.spacing_zyx)
-    middle = np.asarray(ndimage.center_of_mass(example.truth)) + 0.5 + rng.normal(0, 1.0, 3) / spacing
-    point = Prompt(tuple(middle - 4 / spacing), tuple(middle + 4 / spacing), ROUGH)
+    volume = Volume(image * 1400 - 1000, Geometry.axial(_shape(image), example.spacing_zyx))
+    middle = volume.geometry.to_lps(ndimage.center_of_mass(example.truth))
+    x, y, z = (float(v) for v in middle + rng.normal(0, 1, 3))
+    marks = [c for c in propose(volume, _near(example.truth)) if _marks(volume, c, example.truth)]
+    rounds = DEFAULT.rounds_detected
     masks = {
         "box": outline(net, image, true),
         "box_shaken": outline(net, image, shaken),
-        "rough": outline(net, image, rough_prompt(example, box, rng), rounds=2),
-        "point": outline(net, image, point, rounds=3),
+        "point": outline(net, image, prompt_of_point(volume, (x, y, z)), rounds),
+        "detector": outline(net, image, prompt_of_candidate(volume, marks[0]), rounds) if marks else np.zeros_like(counts),
         "ellipsoid": _ellipsoid(true, image.shape),
         "ellipsoid_shaken": _ellipsoid(shaken, image.shape),
     }
     return {kind: dice(mask & counts, example.truth & counts) for kind, mask in masks.items()}
+
+
+def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
+    z, y, x = image.shape
+    return z, y, x
+
+
+def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The truth's box and as much again around it: where marks are looked for."""
+    box = Box.of_mask(truth)
+    z, y, x = box.shape
+    out = np.zeros_like(truth)
+    out[box.grown((z, y, x)).clipped(truth.shape).slices] = True
+    return out
+
+
+def _marks(volume: Volume, mark: Candidate, truth: NDArray[np.bool_]) -> bool:
+    """Whether a mark lies within half the diameter of the middle, or 2.5 mm of a small one's."""
+    middle = volume.geometry.to_lps(ndimage.center_of_mass(truth))
+    size = np.cbrt(6 / np.pi * truth.sum() * volume.geometry.voxel_mm3)
+    return float(np.linalg.norm(middle - mark.centre_lps)) <= max(float(size) / 2, 2.5)
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
