@@ -88,16 +88,14 @@ def analyze(
     with clock.stage("models"):
         models = models or load_models()
         threshold = _threshold(recipe, models)
-    volume, turn = canonical(ct)
-    with clock.stage("lungs"):
-        lungs = segment_lungs(volume)
+    scan = _prepared(ct, clock)
     with clock.stage("detect"):
-        marks = [c for c in detect(volume, lungs, models.patch, models.volume) if c.score >= threshold]
+        marks = [c for c in detect(scan.volume, scan.lungs, models.patch, models.volume) if c.score >= threshold]
     marks = marks[: recipe.most_findings]
     with clock.stage("segment"):
-        outlined = _outline_all(volume, marks, models, recipe, progress)
-    nodules = _describe(volume, lungs, outlined, models, clock)
-    return _report(ct, turn, lungs, nodules, models, recipe, clock)
+        outlined = _outline_all(scan.volume, marks, models, recipe, progress)
+    nodules = _describe(scan, outlined, models, clock)
+    return _report(scan, nodules, models, recipe, clock)
 
 
 def analyze_prompt(
@@ -121,14 +119,35 @@ def analyze_prompt(
     clock = Clock(_silent)
     with clock.stage("models"):
         models = models or load_models()
+    scan = _prepared(ct, clock)
+    with clock.stage("segment"):
+        asked, prior = prompt(scan.volume)
+        box, mask = segment(scan.volume, asked, models.segmenter, rounds, prior)
+    nodules = _describe(scan, [(1.0, box, mask)], models, clock)
+    return replace(_report(scan, nodules, models, recipe, clock), prompted=True)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A CT as read, and what the stages work on.
+
+    Attributes:
+        ct: as read.
+        volume: the same in canonical orientation.
+        turn: the way back.
+        lungs: on the grid of ``volume``.
+    """
+
+    ct: Volume
+    volume: Volume
+    turn: Reorientation
+    lungs: Mask
+
+
+def _prepared(ct: Volume, clock: Clock) -> _Scan:
     volume, turn = canonical(ct)
     with clock.stage("lungs"):
-        lungs = segment_lungs(volume)
-    with clock.stage("segment"):
-        asked, prior = prompt(volume)
-        box, mask = segment(volume, asked, models.segmenter, rounds, prior)
-    nodules = _describe(volume, lungs, [(1.0, box, mask)], models, clock)
-    return replace(_report(ct, turn, lungs, nodules, models, recipe, clock), prompted=True)
+        return _Scan(ct, volume, turn, segment_lungs(volume))
 
 
 def _threshold(recipe: Recipe, models: Models) -> float:
@@ -170,8 +189,9 @@ def _same(box: Box, mask: NDArray[np.bool_], other: Box, theirs: NDArray[np.bool
     return bool((ours & others).sum() > 0.5 * min(mask.sum(), theirs.sum()))
 
 
-def _describe(volume: Volume, lungs: Mask, outlined: list[Outlined], models: Models, clock: Clock) -> list[Nodule]:
+def _describe(scan: _Scan, outlined: list[Outlined], models: Models, clock: Clock) -> list[Nodule]:
     """Measurements, place and risk of every outline, on the canonical volume."""
+    volume, lungs = scan.volume, scan.lungs
     nodules = []
     for number, (score, box, mask) in enumerate(outlined, start=1):
         with clock.stage("measure"):
@@ -210,10 +230,9 @@ def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str,
     return tuple(notes)
 
 
-def _report(
-    ct: Volume, turn: Reorientation, lungs: Mask, nodules: list[Nodule], models: Models, recipe: Recipe, clock: Clock
-) -> Report:
-    """Everything back on the grid of ``ct``, with its provenance."""
+def _report(scan: _Scan, nodules: list[Nodule], models: Models, recipe: Recipe, clock: Clock) -> Report:
+    """Everything back on the grid of the scan as read, with its provenance."""
+    ct, lungs = scan.ct, scan.lungs
     volumes = lung_volumes_ml(lungs)
     used = models.all
     return Report(
@@ -229,21 +248,22 @@ def _report(
         timing_s={**clock.seconds, "total": sum(clock.seconds.values())},
         lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
         threshold=_threshold(recipe, models),
-        nodules=tuple(_as_read(n, ct, turn) for n in nodules),
+        nodules=tuple(_as_read(n, scan) for n in nodules),
         sensitivity=tuple(SizeSensitivity(*row) for row in models.volume.card.settings["sensitivity_by_size"]),
         interval_meaning=str(models.malignancy.card.settings["interval"]["meaning"]),
-        lung_mask=Mask(np.ascontiguousarray(turn.back(lungs.labels)), ct.geometry, lungs.names),
+        lung_mask=Mask(np.ascontiguousarray(scan.turn.back(lungs.labels)), ct.geometry, lungs.names),
     )
 
 
-def _as_read(nodule: Nodule, ct: Volume, turn: Reorientation) -> Nodule:
+def _as_read(nodule: Nodule, scan: _Scan) -> Nodule:
     """A nodule of the canonical volume in indices of the volume as read."""
+    slices, turn = scan.ct.source.slices, scan.turn
     assert nodule.mask is not None
     assert nodule.heat is not None
     mask = np.ascontiguousarray(turn.back(nodule.mask))
     box = turn.box_back(nodule.box)
     z = box.start[0] + central_slice(mask)
-    known = ct.source.slices[z] if ct.source.slices else None
+    known = slices[z] if slices else None
     position = replace(
         nodule.position,
         central_slice=z,
