@@ -52,8 +52,10 @@ def _numbers(text: str, count: int, form: str) -> list[float]:
         values = [float(v) for v in text.split(",")]
     except ValueError as error:
         raise BadPrompt(f"{text!r} is not a list of numbers; the form is {form}.") from error
-    if len(values) != count or not np.isfinite(values).all():
+    if len(values) != count:
         raise BadPrompt(f"{text!r} holds {len(values)} numbers, {count} are needed: {form}.")
+    if not np.isfinite(values).all():
+        raise BadPrompt(f"{text!r} holds what is not a number of millimetres or voxels; the form is {form}.")
     return values
 
 
@@ -73,7 +75,11 @@ def _box(volume: Volume, ct: Volume, corners: list[float], space: str) -> Prompt
         raise BadPrompt("The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 ≥ z0).")
     eight = product(*zip(low, high, strict=True))
     index = volume.geometry.to_index(np.array([_to_lps(ct, list(corner), space) for corner in eight])) + 0.5
-    return prompt_of_box(volume, index.min(axis=0), index.max(axis=0))
+    start, stop = index.min(axis=0), index.max(axis=0)
+    if stop[0] - start[0] < 1:  # drawn on one slice, as z0 = z1 says
+        middle = (start[0] + stop[0]) / 2
+        start[0], stop[0] = middle - 0.5, middle + 0.5
+    return prompt_of_box(volume, start, stop)
 
 
 def _mask(volume: Volume, ct: Volume, path: Path) -> tuple[Prompt, NDArray[np.bool_]]:

@@ -1,0 +1,342 @@
+"""What a person points at, in any space and orientation, and what the networks then look through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import made_reports
+import small_scans
+from nodulens.apps.prompts import prompt_from
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadPrompt
+from nodulens.io import write_mask
+from nodulens.ops.orient import canonical
+from nodulens.ops.patches import Window
+from nodulens.stages.prompt import DRAWN, GRID, MARGIN, ROUGH, Prompt, box_channel
+from nodulens.stages.views import (
+    BALL_VOXELS,
+    FAR_MM,
+    PATCH_PX,
+    PLANE_MM,
+    PLANE_PX,
+    ball_view,
+    patch_view,
+    plane_view,
+    plane_window,
+    soft_outline,
+    telling_slices,
+)
+
+# ---- Windows
+
+
+def smooth(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """A linear ramp along each axis: interpolation gives it back exactly."""
+    z, y, x = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
+    return z + 10 * y - 3 * x
+
+
+def test_a_window_on_the_voxels_is_the_array() -> None:
+    array = smooth((6, 7, 8))
+    window = Window.over(np.zeros(3), np.array([6.0, 7.0, 8.0]), (6, 7, 8))
+    np.testing.assert_allclose(window.look(array), array, atol=1e-5)
+    box, back = window.project(array, (6, 7, 8), fill=0.0)
+    assert box == Box((0, 0, 0), (6, 7, 8))
+    np.testing.assert_allclose(back, array, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_window_sees_what_lies_at_its_points(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    array = smooth((20, 24, 28))
+    start = rng.uniform(2, 6, 3)
+    stop = start + rng.uniform(3, 12, 3)
+    shape = (int(rng.integers(3, 20)), int(rng.integers(3, 20)), int(rng.integers(3, 20)))
+    window = Window.over(start, stop, shape)
+    points = [f + s * np.arange(n) for f, s, n in zip(window.first, window.step, shape, strict=True)]
+    z, y, x = np.meshgrid(*points, indexing="ij")
+    np.testing.assert_allclose(window.look(array), z + 10 * y - 3 * x, atol=1e-3)
+    # the outer faces are the ones asked for: half a step beyond the first and last point
+    np.testing.assert_allclose([p[0] + 0.5 - s / 2 for p, s in zip(points, window.step, strict=True)], start)
+    np.testing.assert_allclose([p[-1] + 0.5 + s / 2 for p, s in zip(points, window.step, strict=True)], stop)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_there_and_back(seed: int) -> None:
+    """A ball seen through a window finer than its voxels comes back as itself, in its place."""
+    rng = np.random.default_rng(100 + seed)
+    shape = (24, 30, 30)
+    middle, radius = rng.uniform(11, 13, 3), 6.0
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
+    ball = ((index - middle) ** 2).sum(-1) < radius**2
+    window = Prompt(tuple(middle + 0.5 - radius), tuple(middle + 0.5 + radius), DRAWN).window
+    box, values = window.project(window.look(ball), shape, fill=0.0)
+    again = np.zeros(shape, dtype=bool)
+    again[box.slices] = values > 0.5
+    assert 2 * (again & ball).sum() / (again.sum() + ball.sum()) > 0.93
+    np.testing.assert_allclose(np.argwhere(again).mean(0), np.argwhere(ball).mean(0), atol=0.15)
+
+
+@pytest.mark.parametrize("corner", list(product((-1, 1), repeat=3)))
+def test_windows_over_the_edge(corner: tuple[int, int, int]) -> None:
+    """Beyond the array its edge values go on, and what is projected lies inside it."""
+    shape = (10, 12, 14)
+    array = smooth(shape)
+    middle = np.where(np.array(corner) < 0, 0, np.array(shape))
+    window = Window.over(middle - 4.0, middle + 4.0, (8, 8, 8))
+    seen = window.look(array)
+    outermost = tuple(0 if c < 0 else -1 for c in corner)
+    assert seen[outermost] == pytest.approx(array[outermost], abs=1e-4)
+    box, values = window.project(seen, shape, fill=-10.0)
+    assert values.shape == box.shape
+    assert min(box.start) >= 0 and all(b <= n for b, n in zip(box.stop, shape, strict=True))
+    np.testing.assert_allclose(values[1:-1, 1:-1, 1:-1], array[box.slices][1:-1, 1:-1, 1:-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("place", [-30.0, 40.0])
+def test_a_window_off_the_array_still_gives_a_voxel(place: float) -> None:
+    window = Window.over(np.full(3, place), np.full(3, place + 4), (4, 4, 4))
+    assert np.isfinite(window.look(smooth((8, 8, 8)))).all()
+    box, values = window.project(np.zeros((4, 4, 4), np.float32), (8, 8, 8), fill=-10.0)
+    assert min(box.shape) >= 1 and np.isfinite(values).all()
+
+
+# ---- Prompts
+
+
+def test_the_window_is_the_box_with_its_margin() -> None:
+    prompt = Prompt((4.0, 10.0, 20.0), (8.0, 20.0, 24.0), DRAWN)
+    window = prompt.window
+    assert window.shape == GRID
+    for start, stop, first, step, n in zip(prompt.start, prompt.stop, window.first, window.step, GRID, strict=True):
+        assert step * n == pytest.approx(MARGIN * (stop - start))
+        assert first + step * (n - 1) / 2 + 0.5 == pytest.approx((start + stop) / 2)
+
+
+@pytest.mark.parametrize("trust", [DRAWN, ROUGH])
+def test_the_box_channel_covers_the_box(trust: float) -> None:
+    channel = box_channel(Prompt((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), trust))
+    assert channel.shape == GRID
+    assert channel.max() == pytest.approx(trust)
+    assert channel.sum() / trust == pytest.approx(np.prod(GRID) / MARGIN**3, rel=1e-3)
+    for axis in range(3):
+        np.testing.assert_allclose(channel, np.flip(channel, axis), atol=1e-6)
+
+
+def test_channels_are_image_box_and_earlier_mask() -> None:
+    prompt = Prompt((0.0, 0.0, 0.0), (4.0, 8.0, 8.0), ROUGH)
+    image, prior = np.full(GRID, 0.25, np.float32), np.ones(GRID, np.float32)
+    with_prior, without = prompt.channels(image, prior), prompt.channels(image)
+    assert with_prior.shape == (3, *GRID) and with_prior.dtype == np.float32
+    np.testing.assert_array_equal(with_prior[0], image)
+    np.testing.assert_array_equal(with_prior[1], box_channel(prompt))
+    assert with_prior[2].all() and not without[2].any()
+
+
+# ---- Prompts as they are typed
+
+
+@pytest.fixture(scope="module")
+def ct() -> Volume:
+    return small_scans.noisy()
+
+
+def box_of(prompt: Prompt) -> NDArray[np.float64]:
+    return np.array([prompt.start, prompt.stop])
+
+
+def in_voxels(ct: Volume, index_zyx: NDArray[np.float64]) -> str:
+    """Indices as read → x,y,z of the stored array, as a person counts them in another viewer."""
+    z, y, x = index_zyx
+    z = ct.geometry.shape[0] - 1 - z if ct.source.z_reversed else z
+    return f"{x:g},{y:g},{z:g}"
+
+
+WAYS = [((0, 1, 2), (False, False, False)), ((0, 2, 1), (True, False, True)), ((2, 0, 1), (False, True, False))]
+
+
+@pytest.mark.parametrize("z_reversed", [False, True])
+@pytest.mark.parametrize(("axes", "flips"), WAYS)
+def test_a_point_is_the_same_in_both_spaces(
+    ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], z_reversed: bool
+) -> None:
+    turned = small_scans.turned(ct, axes, flips)
+    turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+    volume, _ = canonical(turned)
+    centre = np.array(made_reports.NODULES[0][0])
+    typed = ",".join(f"{v:g}" for v in centre)
+    voxel = in_voxels(turned, turned.geometry.to_index(centre))
+    a, none = prompt_from(turned, point=typed, box=None, mask=None, space="lps")(volume)
+    b, _ = prompt_from(turned, point=voxel, box=None, mask=None, space="voxel")(volume)
+    assert none is None
+    np.testing.assert_allclose(box_of(a), box_of(b), atol=1e-3)
+    middle = volume.geometry.to_lps(box_of(a).mean(0) - 0.5)
+    assert np.linalg.norm(middle - centre) < 3
+    side = (box_of(a)[1] - box_of(a)[0]) * volume.geometry.spacing_zyx
+    assert 8 < side.min() < 32, "about as large as the blob of 16 mm that lies there"
+
+
+@pytest.mark.parametrize("z_reversed", [False, True])
+@pytest.mark.parametrize(("axes", "flips"), WAYS)
+def test_a_box_is_the_same_in_both_spaces(
+    ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], z_reversed: bool
+) -> None:
+    turned = small_scans.turned(ct, axes, flips)
+    turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+    volume, turn = canonical(turned)
+    voxels = Box((21, 70, 120), (28, 84, 135))
+    low = volume.geometry.to_lps(np.array(voxels.start) - 0.5)
+    high = volume.geometry.to_lps(np.array(voxels.stop) - 0.5)
+    typed = ",".join(f"{v:.6f}" for v in (*low, *high))
+    as_read = turn.box_back(voxels)
+    first, last = np.array(as_read.start, float), np.array(as_read.stop, float) - 1  # the last voxel belongs to it
+    a, _ = prompt_from(turned, point=None, box=typed, mask=None, space="lps")(volume)
+    corners = f"{in_voxels(turned, first)},{in_voxels(turned, last)}"
+    b, _ = prompt_from(turned, point=None, box=corners, mask=None, space="voxel")(volume)
+    for prompt in (a, b):
+        np.testing.assert_allclose(box_of(prompt), [voxels.start, voxels.stop], atol=1e-3)
+        assert prompt.trust == DRAWN
+
+
+@pytest.mark.parametrize("space", ["lps", "voxel"])
+def test_a_box_on_one_slice_leaves_the_height_to_the_network(ct: Volume, space: str) -> None:
+    low, high = ct.geometry.to_lps((25, 69.5, 119.5)), ct.geometry.to_lps((25, 84.5, 134.5))
+    typed = {
+        "lps": ",".join(f"{v:.6f}" for v in (*low[:2], low[2], *high[:2], low[2])),
+        "voxel": "120,70,25,134,84,25",
+    }[space]
+    prompt, _ = prompt_from(ct, point=None, box=typed, mask=None, space=space)(ct)  # type: ignore[arg-type]
+    assert prompt.trust == ROUGH
+    (z0, y0, x0), (z1, y1, x1) = prompt.start, prompt.stop
+    assert (z0 + z1) / 2 == pytest.approx(25.5)
+    np.testing.assert_allclose([y0, x0, y1, x1], [70, 120, 85, 135], atol=1e-3)
+    assert (z1 - z0) * 2.5 == pytest.approx(15 * 1.5)
+
+
+def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
+    centre, diameter = made_reports.NODULES[0]
+    fine = Geometry.axial((40, 60, 60), (1.0, 0.75, 0.75), tuple(np.subtract(centre, (22, 22, 20))))
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in fine.shape), indexing="ij"), -1)
+    ball = ((fine.to_lps(index) - centre) ** 2).sum(-1) < (diameter / 2) ** 2
+    for name, flips in (("plain.nii.gz", (False,) * 3), ("turned.nii", (True, True, False))):
+        labels = small_scans.turned_array(ball.astype(np.uint8), (0, 1, 2), flips)  # type: ignore[arg-type]
+        grid = fine.transposed((0, 1, 2), flips)  # type: ignore[arg-type]
+        write_mask(Mask(labels, grid, {1: "nodule"}), tmp_path / name)
+        prompt, prior = prompt_from(ct, point=None, box=None, mask=tmp_path / name, space="lps")(ct)
+        assert prior is not None
+        volume = prior.sum() * ct.geometry.voxel_mm3
+        assert volume == pytest.approx(np.pi / 6 * diameter**3, rel=0.1)
+        np.testing.assert_allclose(ct.geometry.to_lps(np.argwhere(prior).mean(0)), centre, atol=0.6)
+        found = Box.of_mask(prior)
+        np.testing.assert_allclose(box_of(prompt), [found.start, found.stop])
+        assert prompt.trust == DRAWN
+
+
+@pytest.mark.parametrize(
+    ("typed", "phrase"),
+    [
+        ({"point": "1,2"}, "2 numbers, 3 are needed"),
+        ({"point": "1,2,x"}, "not a list of numbers"),
+        ({"point": "1,2,nan"}, "not a number of millimetres or voxels"),
+        ({"point": "1,2,9000"}, "outside the scan"),
+        ({"box": "1,2,3"}, "3 numbers, 6 are needed"),
+        ({"box": "10,0,0,0,10,10"}, "box is empty"),
+        ({"box": "0,0,0,10,0,10"}, "box is empty"),
+        ({"box": "900,900,0,910,910,10"}, "outside the scan"),
+    ],
+)
+def test_bad_prompts_are_named(ct: Volume, typed: dict[str, str], phrase: str) -> None:
+    with pytest.raises(BadPrompt, match=phrase):
+        prompt_from(ct, point=typed.get("point"), box=typed.get("box"), mask=None, space="lps")(ct)
+
+
+def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
+    elsewhere = Geometry.axial((4, 4, 4), (1.0, 1.0, 1.0), (5000.0, 0.0, 0.0))
+    write_mask(Mask(np.ones((4, 4, 4), np.uint8), elsewhere, {1: "nodule"}), tmp_path / "off.nii.gz")
+    write_mask(Mask(np.zeros(ct.geometry.shape, np.uint8), ct.geometry, {}), tmp_path / "empty.nii.gz")
+    for name in ("off.nii.gz", "empty.nii.gz"):
+        with pytest.raises(BadPrompt, match="marks nothing inside the scan"):
+            prompt_from(ct, point=None, box=None, mask=tmp_path / name, space="lps")(ct)
+
+
+# ---- Views
+
+
+@pytest.fixture(scope="module")
+def marked() -> Volume:
+    """Air with one dense voxel, away from the middle, on anisotropic voxels."""
+    hu = np.full((30, 80, 90), -1000, np.int16)
+    hu[12, 33, 41] = 400
+    return Volume(hu, Geometry.axial((30, 80, 90), (2.0, 0.8, 0.8), (5.0, -10.0, 30.0)))
+
+
+def test_a_patch_has_its_centre_where_those_of_luna16_have_it(marked: Volume) -> None:
+    view = patch_view(marked, np.array([12.2, 33.3, 40.8]), 6.0)
+    assert view.shape == (PATCH_PX, PATCH_PX) and view.dtype == np.float32
+    assert np.unravel_index(view.argmax(), view.shape) == (32, 32)
+    assert view[32, 32] == 1 and view.sum() == 1
+
+
+def test_a_ball_has_millimetres(marked: Volume) -> None:
+    view = ball_view(marked, np.array([12.0, 33.0, 41.0]), 6.0)
+    assert view.shape == (BALL_VOXELS,) * 3
+    middle = np.array(np.unravel_index(view.argmax(), view.shape))
+    np.testing.assert_allclose(middle, (BALL_VOXELS - 1) / 2, atol=0.51)
+    offset = np.array([2, 5, -5])  # voxels: 4 mm down, 4 mm each way across
+    view = ball_view(marked, np.array([12.0, 33.0, 41.0]) - offset, 6.0)
+    place = (view * np.indices(view.shape)).sum(axis=(1, 2, 3)) / view.sum()
+    np.testing.assert_allclose(place, (BALL_VOXELS - 1) / 2 + offset * (2.0, 0.8, 0.8), atol=0.1)
+
+
+def test_large_candidates_are_seen_from_farther_away(marked: Volume) -> None:
+    near, far = (
+        ball_view(marked, np.array([12.0, 33.0, 36.0]), diameter) for diameter in (FAR_MM, 2 * FAR_MM)
+    )
+    where = [(v * np.indices(v.shape)[2]).sum() / v.sum() - (BALL_VOXELS - 1) / 2 for v in (near, far)]
+    assert where[0] == pytest.approx(4.0, abs=0.1) and where[1] == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("corner", list(product((0, 1), repeat=3)))
+def test_views_at_the_edges_of_the_scan(marked: Volume, corner: tuple[int, int, int]) -> None:
+    place = np.array(corner) * (np.array(marked.geometry.shape) - 1.0)
+    for diameter in (4.0, 45.0):
+        for view in (patch_view(marked, place, diameter), ball_view(marked, place, diameter)):
+            assert np.isfinite(view).all() and view.min() >= 0 and view.max() <= 1
+
+
+def test_a_plane_is_as_wide_in_millimetres_whatever_the_pixels() -> None:
+    for pixel in ((0.5, 0.5), (0.8, 0.6)):
+        y, x = np.meshgrid(*((np.arange(120) - 50) * p for p in pixel), indexing="ij")
+        disc = y**2 + x**2 < 8.0**2
+        view = plane_view(disc.astype(np.float32), disc, plane_window(disc, pixel))
+        assert view.shape == (2, PLANE_PX, PLANE_PX)
+        np.testing.assert_allclose(view[0], view[1], atol=1e-6)
+        assert view[1].sum() * PLANE_MM**2 == pytest.approx(np.pi * 64, rel=0.04)
+        middle = (view[1] * np.indices((PLANE_PX, PLANE_PX))).sum(axis=(1, 2)) / view[1].sum()
+        np.testing.assert_allclose(middle, (PLANE_PX - 1) / 2, atol=0.2)
+
+
+def test_an_outline_moves_with_its_shift() -> None:
+    disc = (np.hypot(*(np.indices((64, 64)) - 31.5)) < 12).astype(np.float32)
+    inward, plain, outward = (soft_outline(disc, shift).sum() for shift in (-0.2, 0.0, 0.2))
+    assert inward < plain < outward
+    assert plain == pytest.approx(disc.sum(), rel=0.15)
+    np.testing.assert_allclose(soft_outline(disc[None, None])[0, 0], soft_outline(disc))
+
+
+def test_slices_that_tell() -> None:
+    """At least 0.7 of the largest area, the five nearest it, in order."""
+    areas = [1, 60, 80, 72, 100, 71, 69, 90, 75, 2]
+    mask = np.zeros((len(areas), 10, 10), dtype=bool)
+    for plane, area in zip(mask, areas, strict=True):
+        plane.ravel()[:area] = True
+    assert telling_slices(mask).tolist() == [2, 3, 4, 5, 7]
+    assert telling_slices(mask[:1]).tolist() == [0]
