@@ -1,0 +1,54 @@
+# make demo                  a report on a made-up chest, in demo/report
+# make demo CT=path OUT=dir  a report on your own scan
+# make test                  what CI runs
+#
+# PYTHON chooses the interpreter (3.11 or newer): make demo PYTHON=python3.12
+
+PYTHON = python3
+VENV = .venv
+CT = demo/ct
+OUT = demo/report
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
+CHECKED = src tests scripts benchmarks
+
+.PHONY: demo test chromium clean
+
+demo: $(VENV)/core
+	@if [ "$(CT)" = demo/ct ] && [ ! -d demo/ct ]; then \
+	    echo "Making up a chest CT in demo/ct …" && rm -rf demo/part && mkdir -p demo \
+	    && $(BIN)/nodulens phantom -o demo/part >/dev/null && mv demo/part demo/ct; \
+	fi
+	@echo "Looking for nodules in $(CT) …"
+	@report=$$($(BIN)/nodulens analyze "$(CT)" -o "$(OUT)") && printf '\nThe report: %s\n' "$$report"
+
+test: $(VENV)/dev chromium
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -rs --durations=10
+
+# An editable install follows the sources; it comes again where the dependencies change.
+$(VENV)/core: pyproject.toml constraints.txt $(BIN)/python
+	@echo "Installing into $(VENV): about 1 GB, a minute or two …"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt $(BIN)/python
+	@echo "Installing what the tests need into $(VENV): about 2 GB, a few minutes …"
+	@$(PIP) install -c constraints.txt -e '.[train,dev]'
+	@touch $@ $(VENV)/core
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nodulens needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12 demo")'
+	@$(PYTHON) -m venv $(VENV)
+
+# The tests open reports in a real browser; where there is none and we may not install one, they say so.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install chromium >/dev/null; \
+	else echo "No Chromium on the path: the tests that open a report in a browser cannot run."; fi
+
+clean:
+	rm -rf $(VENV) build dist demo src/*.egg-info
