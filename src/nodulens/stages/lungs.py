@@ -38,6 +38,8 @@ PULL = 0.4
 """How far, in voxels of the working grid, full-size detail may move the edge."""
 GAS_HU = -955
 """Median of gut, stomach and pneumothorax lies below, of lung, even emphysematous, above."""
+LEAST_PART_ML = 15.0
+"""Smaller pockets of air are left out, unless closing takes them in."""
 LEAST_ML = 60.0
 """Less aerated lung than this in the whole scan is none."""
 APART_MM = 60.0
@@ -203,26 +205,27 @@ def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
 def _aerated(air: Bool, low: HU, grid: Geometry) -> list[Bool]:
     """Parts of the air that are lung, the largest first.
 
+    The smaller ones must be about as dense as the largest and at its height, before and behind no
+    farther: air in an armpit, under the back, in the gut is none.
+
     Raises:
         NoLungs: there are none.
     """
     voxel_ml = grid.voxel_mm3 / 1000
     parts = components(air)
     lungs: list[Bool] = []
-    first: slice | None = None
+    floor, tall, deep = float(GAS_HU), slice(0, air.shape[0]), slice(0, air.shape[1])
     for i in range(len(parts)):
-        size_ml = parts.sizes[i] * voxel_ml
-        if size_ml < 15:
+        if parts.sizes[i] * voxel_ml < LEAST_PART_ML:
             break
-        where = parts.slices[i]
+        where, (z, y, _) = parts.slices[i], parts.centroids_zyx[i]
         part = parts.labels[where] == i + 1
-        inner = distance_mm(part, grid.spacing_zyx) > 1.5 * max(grid.spacing_zyx[1:])
-        if not inner.any() or np.median(low[where][inner]) < GAS_HU:
+        inner = low[where][distance_mm(part, grid.spacing_zyx) > 1.5 * max(grid.spacing_zyx[1:])]
+        density = float(np.median(inner)) if inner.size else -np.inf
+        if density < floor or not (tall.start <= z < tall.stop and deep.start <= y < deep.stop):
             continue
-        z = parts.centroids_zyx[i, 0]
-        if first is not None and not first.start <= z < first.stop:
-            continue
-        first = first or where[0]
+        if not lungs:
+            floor, tall, deep = max(floor, density - 50), where[0], where[1]
         lungs.append(parts.part(i + 1))
     found = sum(np.count_nonzero(part) for part in lungs) * voxel_ml
     if found < LEAST_ML:
