@@ -16,10 +16,10 @@ from nodulens.core.volume import Mask, Volume, crop_array
 
 # Mean fissures in a lung's own frame: height 0 at the base, 1 at the apex; depth 0 in front, 1 at the back.
 # The oblique fissures climb from the front of the base to about the fourth thoracic vertebra behind, the
-# horizontal one is level. Their heights give the two backgrounds of the training data with whole lungs lobes of
-# 47–50 % (right lower), 14–17 % (right middle) and 49–51 % (left lower) of that lung; 32 healthy supine adults
-# have 49, 17 and 50 % (Yamada et al. 2020, doi:10.1159/000507265).
-OBLIQUE_FRONT, OBLIQUE_BACK = 0.15, 0.82
+# horizontal one is level. Their heights are fitted to the three backgrounds of the training data, so that the lobes
+# have the shares of that lung's volume that 32 healthy supine adults have: 49 % (right lower), 17 % (right middle) and
+# 50 % (left lower) (Yamada et al. 2020, doi:10.1159/000507265).
+OBLIQUE_FRONT, OBLIQUE_BACK = 0.10, 0.87
 HORIZONTAL_RIGHT = 0.57
 
 NEAR_MM = 5.0
