@@ -19,7 +19,7 @@ from nodulens.errors import BadOption, NoLungs
 from nodulens.io import read
 from nodulens.ops.components import closed, components, dilated, eroded, filled, opened, touching
 from nodulens.ops.orient import canonical
-from nodulens.ops.resample import resample_array, sample_patch
+from nodulens.ops.resample import resample_array
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, search_region, segment_lungs
 
 CT = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
@@ -258,22 +258,9 @@ RAMP = np.array([3.0, -5.0, 7.0])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.4, 0.3), (3.1, 1.3, 1.1), (2.5, 0.7, 0.8)])
 def test_ramps_stay_ramps(spacing: tuple[float, float, float]) -> None:
     ramp = (points(SOURCE) @ RAMP).astype(np.float32)
-    centre = (-2.0, 1.3, 7.2)
-    patch = sample_patch(Volume(ramp, SOURCE), centre, spacing, (6, 8, 7))
     half = np.array([6 / 2, 7 / 2, 5 / 2]) * spacing[::-1]
-    grid = Geometry.axial((6, 8, 7), spacing, tuple(np.subtract(centre, half)))
-    assert patch.shape == (6, 8, 7) and patch.dtype == np.float32
-    np.testing.assert_allclose(patch, points(grid) @ RAMP, atol=2e-3)
+    grid = Geometry.axial((6, 8, 7), spacing, tuple(np.subtract((-2.0, 1.3, 7.2), half)))
     np.testing.assert_allclose(resample_array(ramp, SOURCE, grid, fill=0), points(grid) @ RAMP, atol=2e-3)
-
-
-def test_a_patch_on_the_grid_is_the_crop_and_air_outside() -> None:
-    hu = np.random.default_rng(1).integers(-1000, 400, SOURCE.shape).astype(np.int16)
-    volume = Volume(hu, SOURCE)
-    box = Box((-3, 30, 10), (5, 50, 21))
-    patch = sample_patch(volume, tuple(SOURCE.to_lps(box.centre_zyx)), SOURCE.spacing_zyx, box.shape)
-    np.testing.assert_allclose(patch, volume.crop(box).hu, atol=1e-2)
-    assert (sample_patch(volume, (500.0, 0.0, 0.0), (1, 1, 1), (4, 4, 4)) == -1000).all()
 
 
 def test_respacing_moves_nothing_by_half_a_voxel() -> None:
@@ -287,12 +274,10 @@ def test_respacing_moves_nothing_by_half_a_voxel() -> None:
         np.testing.assert_allclose(got.sum() * grid.voxel_mm3, blob.sum() * SOURCE.voxel_mm3, rtol=0.01)
 
 
-def test_coarser_patches_average_noise_away() -> None:
+def test_coarser_grids_average_noise_away() -> None:
     noise = np.random.default_rng(2).normal(0, 100, (40, 60, 60)).astype(np.float32)
-    volume = Volume(noise, Geometry.axial(noise.shape, (1.0, 1.0, 1.0)))
-    fine, coarse = (sample_patch(volume, (29.5, 29.5, 19.5), (s, s, s), (12, 12, 12)) for s in (1.0, 3.0))
-    assert fine.std() > 30
-    assert coarse.std() < 100 / 3**1.5 * 1.3
+    grid = Geometry.axial(noise.shape, (1.0, 1.0, 1.0))
+    assert resample_array(noise, grid, grid.respaced((3.0, 3.0, 3.0)), fill=0).std() < 100 / 3**1.5 * 1.3
 
 
 @pytest.mark.parametrize("order", [0, 1])

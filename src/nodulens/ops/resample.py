@@ -1,4 +1,4 @@
-"""From one grid to another, and patches round a point.
+"""From one grid to another.
 
 Linear interpolation is a product of three small matrices, one an axis. A coarser target is averaged
 over its own voxels rather than picked out, so that noise falls as a scanner's would and nothing
@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Point
-from nodulens.core.volume import AIR_HU, Volume
 from nodulens.errors import BadOption
 
 Float = NDArray[np.float64]
@@ -59,38 +57,6 @@ def resample_array(
         out = wz @ out
     out += np.float32(fill)
     return np.asarray(out.reshape(target.shape))
-
-
-def sample_patch(
-    volume: Volume, centre_lps: Point, spacing_zyx_mm: Sequence[float], shape: Sequence[int]
-) -> NDArray[np.float32]:
-    """A patch along the volume's own axes, its middle at a point.
-
-    Linear between voxels, averaged where the patch is coarser than the volume.
-
-    Args:
-        volume: the CT.
-        centre_lps: LPS mm (x, y, z) of the patch's middle: of voxel ``(n - 1) / 2`` on each axis.
-        spacing_zyx_mm: the patch's voxel size.
-        shape: the patch's voxels (z, y, x).
-
-    Returns:
-        float32 (z, y, x) HU; −1000 outside the volume's outer faces.
-    """
-    middle = volume.geometry.to_index(centre_lps)
-    step = np.asarray(spacing_zyx_mm, dtype=np.float64) / np.asarray(volume.geometry.spacing_zyx)
-    weights, slices = [], []
-    for m, s, n, size in zip(middle, step, shape, volume.geometry.shape, strict=True):
-        place = m + s * (np.arange(n) - (n - 1) / 2)
-        reach = 1 + _blur(s) / 2
-        lo = int(np.clip(np.floor(place[0] - reach), 0, size - 1))
-        hi = int(np.clip(np.ceil(place[-1] + reach) + 1, lo + 1, size))
-        weights.append(axis_weights(place, s, lo, hi, size))
-        slices.append(slice(lo, hi))
-    wz, wy, wx = weights
-    crop = volume.hu[slices[0], slices[1], slices[2]].astype(np.float32) - np.float32(AIR_HU)
-    out = (wz @ (wy @ (crop @ wx.T)).transpose(1, 0, 2)).transpose(1, 0, 2)  # many small products: no thread start-up
-    return np.ascontiguousarray(out + np.float32(AIR_HU))
 
 
 def _blur(step: float) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import NoLungs
+from nodulens.ops.blocks import block_means
 from nodulens.ops.components import closed, components, dilated, distance_mm, filled, opened, touching
 from nodulens.ops.resample import resample_array
 
@@ -114,18 +114,13 @@ def cut_off_ends(lungs: Mask) -> tuple[bool, bool]:
 
 
 def _reduced(volume: Volume) -> tuple[HU, Geometry]:
-    """Means over blocks of whole voxels, about 2 mm wide; the last block of slices is made full by repeating."""
+    """Means over blocks of whole voxels, about 2 mm wide."""
     grid = volume.geometry
     fz, fy, fx = (max(1, min(round(GRID_MM / s), n)) for s, n in zip(grid.spacing_zyx, grid.shape, strict=True))
-    nz, ny, nx = -(-grid.shape[0] // fz), grid.shape[1] // fy, grid.shape[2] // fx
-    low: HU = np.zeros((nz, ny, nx), dtype=np.float32)
-    for dz in range(fz):
-        slab = volume.hu if fz == 1 else volume.hu[np.minimum(np.arange(nz) * fz + dz, grid.shape[0] - 1)]
-        for dy, dx in product(range(fy), range(fx)):
-            low += slab[:, dy : ny * fy : fy, dx : nx * fx : fx]
-    low /= fz * fy * fx
+    low = block_means(volume.hu, (fz, fy, fx))
     x, y, z = grid.to_lps(((fz - 1) / 2, (fy - 1) / 2, (fx - 1) / 2))
     spacing = (grid.spacing_zyx[0] * fz, grid.spacing_zyx[1] * fy, grid.spacing_zyx[2] * fx)
+    nz, ny, nx = low.shape
     return low, Geometry((nz, ny, nx), spacing, (x, y, z), grid.direction)
 
 
