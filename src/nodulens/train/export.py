@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,6 +73,7 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any]) 
             verbose=False,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
         )
+    _strip(partial)
     check_parity(net, partial, example)
     sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
     card["input"]["gflop"] = round(_gflop(net, example), 4)
@@ -88,6 +90,17 @@ def _gflop(net: nn.Module, example: Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(example)
     return float(counter.get_total_flops()) / len(example) / 1e9
+
+
+def _strip(path: Path) -> None:
+    """Take out what the exporter notes of the machine: the folders and lines of every call that led to a node."""
+    model = onnx.load(path)
+    graph = model.graph
+    named = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *named, *model.functions):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 @torch.inference_mode()
