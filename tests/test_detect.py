@@ -1,0 +1,159 @@
+"""Candidates and their scores: which blobs are proposed, and how two networks make one mark a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import made_reports
+import real_scans
+import small_scans
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Candidate
+from nodulens.core.volume import Volume
+from nodulens.runtime.engine import Model
+from nodulens.runtime.weights import FOLDER, Card
+from nodulens.stages.candidates import propose
+from nodulens.stages.detect import ball_logits, detect, distinct, fuse, is_large, patch_logits, sift
+from nodulens.stages.lungs import search_region, segment_lungs
+from nodulens.stages.views import FAR_MM
+
+SETTINGS = {"keep": 300, "fusion": [-1.0, 0.5, 2.0], "fusion_large": [-3.0, 1.5]}
+
+
+def model(answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Model:
+    """A network of one logit, made of numpy."""
+    card = Card("made", FOLDER / "made.onnx", "", "", "", {}, {}, {}, SETTINGS)
+    return Model(card, lambda batch: (answer(batch)[:, None].astype(np.float32),))
+
+
+def ball_in_lung(diameter_mm: float, spacing: tuple[float, float, float], hu: float = 30.0) -> Volume:
+    """A ball in lung with 30 HU of noise, its middle at LPS (0.4, −0.3, 0.2)."""
+    n = [round(70 / s) for s in spacing]
+    origin = tuple(-(k - 1) / 2 * s for k, s in zip(n[::-1], spacing[::-1], strict=True))
+    geometry = Geometry.axial((n[0], n[1], n[2]), spacing, (origin[0], origin[1], origin[2]))
+    index = np.stack(np.meshgrid(*(np.arange(k) for k in n), indexing="ij"), -1)
+    distance = np.linalg.norm(geometry.to_lps(index) - (0.4, -0.3, 0.2), axis=-1)
+    share = np.clip((diameter_mm / 2 - distance) / max(spacing) + 0.5, 0, 1)
+    values = -850 + share * (hu + 850) + np.random.default_rng(0).normal(0, 30, distance.shape)
+    return Volume(values.astype(np.float32), geometry)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 0.7, 0.7), (2.5, 0.7, 0.7), (5.0, 0.9, 0.9)])
+@pytest.mark.parametrize("diameter", [5.0, 9.0, 16.0, 30.0, 40.0])
+def test_a_ball_of_any_size_is_proposed(diameter: float, spacing: tuple[float, float, float]) -> None:
+    volume = ball_in_lung(diameter, spacing)
+    found = propose(volume, np.ones(volume.geometry.shape, dtype=bool))
+    best = found[0]
+    assert np.linalg.norm(np.subtract(best.centre_lps, (0.4, -0.3, 0.2))) < max(1.0, diameter / 6, spacing[0] / 2)
+    assert 0.55 < best.diameter_mm / diameter < 2.2
+    assert all(np.isnan(c.score) for c in found)
+
+
+def test_a_faint_ground_glass_ball_is_proposed() -> None:
+    volume = ball_in_lung(12.0, (1.25, 0.7, 0.7), hu=-600.0)
+    found = propose(volume, np.ones(volume.geometry.shape, dtype=bool))
+    assert min(float(np.linalg.norm(np.subtract(c.centre_lps, (0.4, -0.3, 0.2)))) for c in found) < 2
+
+
+def test_marks_lie_in_the_region_and_nowhere_else() -> None:
+    volume = ball_in_lung(9.0, (2.5, 0.7, 0.7))
+    region = np.zeros(volume.geometry.shape, dtype=bool)
+    assert propose(volume, region) == []
+    region[:10] = True
+    for c in propose(volume, region):
+        assert region[tuple(np.round(volume.geometry.to_index(c.centre_lps)).astype(int))]
+
+
+def test_a_wall_is_no_blob() -> None:
+    """What lies outside the region is lung to the stage, so that the chest wall beside it does not answer."""
+    volume = ball_in_lung(6.0, (2.5, 0.7, 0.7))
+    hu = np.array(volume.hu)
+    hu[:, :, 60:] = 100.0
+    region = np.ones(hu.shape, dtype=bool)
+    region[:, :, 60:] = False
+    found = propose(replace(volume, hu=hu), region)
+    x = [float(volume.geometry.to_index(c.centre_lps)[2]) for c in found[:3]]
+    assert np.linalg.norm(np.subtract(found[0].centre_lps, (0.4, -0.3, 0.2))) < 1.5
+    assert max(x) < 57
+
+
+def test_the_small_scan_is_proposed_whole() -> None:
+    ct = small_scans.noisy()
+    found = propose(ct, search_region(segment_lungs(ct), margin_mm=0.0))
+    for centre, diameter in made_reports.NODULES:
+        apart = [float(np.linalg.norm(np.subtract(c.centre_lps, centre))) for c in found]
+        assert min(apart) < diameter / 3
+
+
+def test_every_nodule_of_the_scans_is_proposed(shared: Path) -> None:
+    """The four nodules of LUNA16 in LIDC-IDRI-0001 and -0003: what is not proposed can never be found."""
+    for name in ("LIDC-IDRI-0001", "LIDC-IDRI-0003"):
+        ct, report = real_scans.analysed(shared, name)
+        assert report.lung_mask is not None  # an axial scan is read in the orientation that stages work in
+        found = propose(ct, search_region(report.lung_mask, margin_mm=0.0))
+        for centre, radius in real_scans.findings(shared, "annotations", ct.source.series_uid or ""):
+            apart = min(float(np.linalg.norm(np.subtract(c.centre_lps, centre))) for c in found)
+            assert apart < max(radius / 2, 3.0)
+        assert len(found) < 2500
+
+
+# ---- Scores
+
+
+def at(x: float, diameter: float = 6.0, score: float = float("nan")) -> Candidate:
+    return Candidate((x, 0.0, 0.0), diameter, score)
+
+
+def test_scores_are_the_regressions_of_the_card() -> None:
+    flat, deep = np.array([1.0, 1.0], np.float32), np.array([0.25, 3.0], np.float32)
+    small, large = fuse([at(0), at(50, FAR_MM + 1)], flat, deep, SETTINGS)
+    assert small == pytest.approx(1 / (1 + np.exp(1.0 - 0.5 - 0.5)))
+    assert large == pytest.approx(1 / (1 + np.exp(3.0 - 4.5)))
+
+
+def test_the_sieve_keeps_the_best_and_all_that_are_large() -> None:
+    candidates = [at(0), at(9, 25.0), at(18), at(27), at(36, 40.0), at(45)]
+    flat = np.array([0.1, -9, 0.5, 0.3, -5, -1], np.float32)
+    assert is_large(candidates).tolist() == [False, True, False, False, True, False]
+    assert sorted(sift(candidates, flat, 2).tolist()) == [1, 2, 3, 4]
+    assert sorted(sift(candidates, flat, 99).tolist()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_one_mark_a_finding() -> None:
+    marks = [at(0, 6, 0.5), at(4.9, 6, 0.9), at(5.1, 6, 0.4), at(11.0, 6, 0.3), at(40, 30, 0.8), at(54, 6, 0.7)]
+    assert [(c.centre_lps[0], c.score) for c in distinct(marks)] == [(4.9, 0.9), (40.0, 0.8), (11.0, 0.3)]
+
+
+def test_both_logits_come_from_the_views_they_say() -> None:
+    ct = small_scans.noisy()
+    (a, size), (b, _), _ = made_reports.NODULES
+    candidates = [Candidate(a, size), Candidate(b, 9.0)]
+    middle = patch_logits(ct, candidates, model(lambda v: v[:, 0, 32, 32]))
+    assert middle.shape == (2,)
+    assert np.all(middle > 0.6), "soft tissue in the middle of both"
+    one_sided = ball_logits(ct, candidates, model(lambda v: v[:, 0, :, :, :8].mean(axis=(1, 2, 3))))
+    other_side = ball_logits(ct, candidates, model(lambda v: v[:, 0, :, :, -8:].mean(axis=(1, 2, 3))))
+    np.testing.assert_allclose(one_sided, other_side, rtol=1e-5, err_msg="the mean over two views mirrored")
+
+
+def test_detection_marks_the_balls_and_nothing_else() -> None:
+    """With networks that look at the brightness in the middle. A large ball may keep several small marks in it: they
+    are one finding once they are outlined."""
+    ct = small_scans.noisy()
+    flat = model(lambda v: 20 * (v[:, 0, 30:35, 30:35].mean((1, 2)) - v[:, 0, 4:60:8, 4:60:8].mean((1, 2)) - 0.4))
+    deep = model(lambda v: 20 * (v[:, 0, 14:18, 14:18, 14:18].mean((1, 2, 3)) - 0.45))
+    marks = detect(ct, segment_lungs(ct), flat, deep)
+    scores = [c.score for c in marks]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 <= min(scores) <= max(scores) <= 1
+    sure = [c for c in marks if c.score > 0.5]
+    for centre, diameter in made_reports.NODULES:
+        assert min(np.linalg.norm(np.subtract(c.centre_lps, centre)) for c in sure) < diameter / 3
+    for c in sure:
+        assert any(np.linalg.norm(np.subtract(c.centre_lps, m)) < d / 2 for m, d in made_reports.NODULES)

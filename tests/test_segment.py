@@ -1,0 +1,197 @@
+"""From a prompt to a mask: the stage with a network made of numpy, the shipped network on balls and on readers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import made_reports
+import real_scans
+import small_scans
+from nodulens.apps.prompts import prompt_from
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.errors import BadPrompt
+from nodulens.recipe import DEFAULT
+from nodulens.runtime.engine import Model, load_model
+from nodulens.runtime.weights import FOLDER, Card
+from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
+from nodulens.stages.segment import POINT_DIAMETER_MM, prompt_of_box, prompt_of_point, rough_cube, segment
+
+Batch = NDArray[np.float32]
+
+
+class Brightness:
+    """A segmenter that takes what is denser than −300 HU, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[Batch] = []
+
+    @property
+    def model(self) -> Model:
+        return Model(Card("made", FOLDER / "made.onnx", "", "", "", {}, {}, {}, {}), self)
+
+    def __call__(self, batch: Batch) -> tuple[Batch]:
+        self.seen.append(batch.copy())
+        return (20 * (batch[:, :1] - 0.5),)
+
+
+def volume_of(dense: NDArray[np.bool_], spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Volume:
+    return Volume(np.where(dense, 50, -850).astype(np.int16), Geometry.axial(dense.shape, spacing))
+
+
+def ball(shape: tuple[int, int, int], centre: tuple[float, float, float], radius: float) -> NDArray[np.bool_]:
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
+    return np.asarray(((index - np.array(centre)) ** 2).sum(-1) < radius**2)
+
+
+SHAPE = (30, 40, 40)
+
+
+def outlined(volume: Volume, prompt: Prompt, rounds: int = 1) -> NDArray[np.bool_]:
+    box, mask = segment(volume, prompt, Brightness().model, rounds)
+    assert mask.shape == box.shape and mask.any()
+    assert Box.of_mask(mask) == Box((0, 0, 0), box.shape), "the box is tight"
+    out = np.zeros(volume.geometry.shape, dtype=bool)
+    out[box.slices] = mask
+    return out
+
+
+def test_the_mask_lies_on_what_was_pointed_at() -> None:
+    dense = ball(SHAPE, (14, 20, 22), 6)
+    mask = outlined(volume_of(dense), Prompt((8.0, 14.0, 16.0), (21.0, 27.0, 29.0), DRAWN))
+    assert real_scans.dice(mask, dense) > 0.95
+
+
+def test_a_second_look_follows_what_the_first_one_found() -> None:
+    """A mark two thirds off and too small: one look cuts the ball, two hold all of it."""
+    dense = ball(SHAPE, (14, 20, 22), 7)
+    rough = Prompt((13.0, 21.0, 23.0), (21.0, 29.0, 31.0), ROUGH)
+    first, second = (outlined(volume_of(dense), rough, rounds) for rounds in (1, 3))
+    assert real_scans.dice(first, dense) < 0.6 < 0.9 < real_scans.dice(second, dense)
+
+
+def test_each_look_is_told_how_far_to_trust_the_box_and_the_first_sees_the_mask() -> None:
+    dense = ball(SHAPE, (14, 20, 22), 6)
+    network = Brightness()
+    segment(volume_of(dense), Prompt((8.0, 14.0, 16.0), (21.0, 27.0, 29.0), DRAWN), network.model, 2, dense)
+    first, second = network.seen
+    assert first.shape == second.shape == (1, 3, 16, 32, 32)
+    assert first[0, 1].max() == DRAWN and second[0, 1].max() == ROUGH
+    assert first[0, 2].max() == 1 and second[0, 2].max() == 0
+    assert ((first[0, 2] > 0.5) == (first[0, 0] > 0.5)).mean() > 0.99, "the mask through the same window"
+
+
+def test_only_the_piece_in_the_middle_stays_and_its_holes_are_filled() -> None:
+    dense = ball(SHAPE, (14, 20, 20), 6) & ~ball(SHAPE, (14, 20, 20), 2)
+    debris = ball(SHAPE, (14, 20, 29), 1.5)
+    mask = outlined(volume_of(dense | debris), Prompt((7.0, 12.0, 10.0), (22.0, 29.0, 31.0), DRAWN))
+    assert not mask[14, 20, 29]
+    assert mask[14, 20, 20], "the cavity belongs to it"
+    assert real_scans.dice(mask, ball(SHAPE, (14, 20, 20), 6)) > 0.93
+
+
+def test_a_speck_in_the_middle_does_not_win_over_the_nodule_beside_it() -> None:
+    dense = ball(SHAPE, (14, 20, 12), 5) | ball(SHAPE, (14, 20, 21), 1.2)
+    mask = outlined(volume_of(dense), Prompt((9.0, 15.0, 13.0), (20.0, 26.0, 30.0), DRAWN))
+    assert mask[14, 20, 14] and not mask[14, 20, 21]
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0, 0.0), (29.0, 39.0, 39.0), (0.0, 39.0, 20.0)])
+def test_a_nodule_at_the_edge_of_the_scan(centre: tuple[float, float, float]) -> None:
+    dense = ball(SHAPE, centre, 6)
+    middle = np.array(centre) + 0.5
+    mask = outlined(volume_of(dense), Prompt(tuple(middle - 6.5), tuple(middle + 6.5), DRAWN), rounds=2)
+    assert real_scans.dice(mask, dense) > 0.85
+
+
+def test_nothing_there_says_so_and_where() -> None:
+    volume = volume_of(np.zeros(SHAPE, dtype=bool))
+    with pytest.raises(BadPrompt, match=r"Nothing at \(20.0, 15.0, 10.0\) mm looks like a nodule"):
+        segment(volume, rough_cube(volume, (20.0, 15.0, 10.0), 8.0), Brightness().model, 2)
+
+
+def test_a_point_outside_and_boxes_outside_or_empty() -> None:
+    volume = volume_of(np.zeros(SHAPE, dtype=bool))
+    with pytest.raises(BadPrompt, match="outside the scan"):
+        prompt_of_point(volume, (20.0, 15.0, 31.0))
+    with pytest.raises(BadPrompt, match="outside the scan"):
+        prompt_of_box(volume, np.array([31.0, 0.0, 0.0]), np.array([35.0, 5.0, 5.0]))
+    with pytest.raises(BadPrompt, match="empty"):
+        prompt_of_box(volume, np.array([5.0, 5.0, 5.0]), np.array([9.0, 5.0, 9.0]))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 0.8, 0.7)])
+def test_cubes_are_cubes_in_millimetres(spacing: tuple[float, float, float]) -> None:
+    volume = volume_of(np.zeros(SHAPE, dtype=bool), spacing)
+    place = (11.0, 12.0, 13.0)
+    for prompt, side in ((rough_cube(volume, place, 10.0), 10.0), (prompt_of_point(volume, place), POINT_DIAMETER_MM)):
+        start, stop = np.array(prompt.start), np.array(prompt.stop)
+        np.testing.assert_allclose((stop - start) * spacing, side)
+        np.testing.assert_allclose(volume.geometry.to_lps((start + stop) / 2 - 0.5), place)
+        assert prompt.trust == ROUGH
+
+
+def test_a_point_beside_a_blob_takes_the_blob() -> None:
+    dense = ball((60, 60, 60), (30, 30, 30), 9)
+    prompt = prompt_of_point(volume_of(dense), (33.0, 28.0, 31.0))
+    np.testing.assert_allclose((np.array(prompt.start) + prompt.stop) / 2, 30.5, atol=1.0)
+    assert 10 < prompt.stop[0] - prompt.start[0] < 32
+
+
+# ---- The network that ships
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Model:
+    return load_model("segmenter")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("how", ["point", "box"])
+def test_the_shipped_network_outlines_balls(shipped: Model, number: int, how: str) -> None:
+    ct = small_scans.noisy()
+    centre, diameter = made_reports.NODULES[number]
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in ct.geometry.shape), indexing="ij"), -1)
+    truth = ((ct.geometry.to_lps(index) - centre) ** 2).sum(-1) < (diameter / 2) ** 2
+    tight = Box.of_mask(truth)
+    drawn = Prompt(tuple(map(float, tight.start)), tuple(map(float, tight.stop)), DRAWN)  # type: ignore[arg-type]
+    prompt, rounds = (prompt_of_point(ct, centre), DEFAULT.rounds_detected) if how == "point" else (drawn, 1)
+    box, mask = segment(ct, prompt, shipped, rounds)
+    out = np.zeros(truth.shape, dtype=bool)
+    out[box.slices] = mask
+    assert real_scans.dice(out, truth) > 0.75
+
+
+@pytest.mark.parametrize("how", ["point", "box", "flat box", "mask"])
+def test_the_shipped_network_agrees_with_readers_however_it_is_told(shared: Path, shipped: Model, how: str) -> None:
+    """LIDC-IDRI-0001, 23 mm, never trained on: 3-D Dice with what at least half of the four readers outlined."""
+    ct, _ = real_scans.analysed(shared, "LIDC-IDRI-0001")
+    truth = real_scans.readers(shared).mean(axis=0) >= 0.5
+    tight = Box.of_mask(truth)
+    low, high = (ct.geometry.to_lps(np.array(end) - 0.5) for end in (tight.start, tight.stop))
+    centre = ct.geometry.to_lps(np.argwhere(truth).mean(0))
+    middle = float(centre[2])
+    typed = {
+        "point": (*centre,),
+        "box": (*low, *high),
+        "flat box": (*low[:2], middle, *high[:2], middle),
+    }.get(how, ())
+    text = ",".join(f"{v:.3f}" for v in typed)
+    if how == "mask":
+        prompt = prompt_of_box(ct, np.array(tight.start, float), np.array(tight.stop, float))
+        prior = real_scans.readers(shared)[0]
+    else:
+        point, box = (text, None) if how == "point" else (None, text)
+        prompt, none = prompt_from(ct, point=point, box=box, mask=None, space="lps")(ct)
+        assert none is None
+        prior = None
+    rounds = DEFAULT.rounds_detected if how == "point" else DEFAULT.rounds_drawn
+    found, mask = segment(ct, prompt, shipped, rounds, prior)
+    out = np.zeros(truth.shape, dtype=bool)
+    out[found.slices] = mask
+    assert real_scans.dice(out, truth) >= 0.75
