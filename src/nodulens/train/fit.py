@@ -34,6 +34,10 @@ class Schedule:
     seed: int = 0
 
 
+Maker = Callable[[], tuple[Tensor, ...]]
+"""Makes one batch when it is called."""
+
+
 def device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -41,7 +45,7 @@ def device() -> torch.device:
 
 def fit(
     net: Net,
-    batches: Callable[[np.random.Generator], list[Callable[[], tuple[Tensor, ...]]]],
+    batches: Callable[[np.random.Generator], list[Maker]],
     loss: Callable[[nn.Module, tuple[Tensor, ...]], Tensor],
     schedule: Schedule,
     checkpoint: Path,

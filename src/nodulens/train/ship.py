@@ -30,15 +30,16 @@ BOOTSTRAPS = 1000
 
 def patch(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     """The axial candidate network."""
-    material = Patches(data)
+    patches = Patches(data)
+    material = patch_task.planes(patches, Stacks(data))
     schedule = _schedule(patch_task.SCHEDULE, epochs)
-    logits = patch_task.cross_validate(material, run / "patch", schedule)
+    logits = patch_task.cross_validate(patches, material, run / "patch", schedule)
     net = patch_task.train(material, None, run / "patch", schedule)
-    card = _card("patch", schedule, "LUNA16 candidate patches", material.patients)
+    card = _card("patch", schedule, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
     card["input"] = {
         "patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"
     }
-    card["figures"] = patch_figures(material, logits)
+    card["figures"] = patch_figures(patches, logits)
     return export(Logits(net), torch.rand(3, 1, 64, 64), out, card)
 
 
@@ -48,7 +49,7 @@ def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
     schedule = _schedule(volume_task.SCHEDULE, epochs)
     net = volume_task.train(scenes, stacks, None, run / "volume", schedule)
-    material = Patches(data)
+    material = patch_task.planes(Patches(data), stacks)
     patch_schedule = _schedule(patch_task.SCHEDULE, epochs)
     scored = []
     # only a fold with a background can say how many marks a scan without nodules keeps
