@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ def block_means(array: NDArray[np.float32] | NDArray[np.int16], factors: Sequenc
     if all(f == 1 for f in factors):
         return array.astype(np.float32, copy=False)
     short = [(0, -n % f) for n, f in zip(array.shape, factors, strict=True)]
-    full = np.pad(array, short, mode="edge") if any(after for _, after in short) else array
+    full: NDArray[Any] = np.pad(array, short, mode="edge") if any(after for _, after in short) else array
     out = np.zeros([n // f for n, f in zip(full.shape, factors, strict=True)], dtype=np.float32)
     for z, y, x in product(*(range(f) for f in factors)):
         out += full[z :: factors[0], y :: factors[1], x :: factors[2]]
