@@ -1,0 +1,316 @@
+"""Put the measured figures into README.md and docs/figures.md, so that no figure is ever typed.
+
+    python scripts/figures.py           write them
+    python scripts/figures.py --check   exit with 1 where they are not what the files say
+
+They come from the cards of the weights (written by ``python -m nodulens.train``), docs/scans.json (written by
+benchmarks/scans.py) and docs/speed.md (what benchmarks/analyze.py prints). What has no file yet is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / "src" / "nodulens" / "weights"
+SCANS = ROOT / "docs" / "scans.json"
+SPEED = ROOT / "docs" / "speed.md"
+PAGES = {ROOT / "README.md": "summary", ROOT / "docs" / "figures.md": "details"}
+NOTHING = "_Not measured yet: train the networks and run the benchmarks, then `python scripts/figures.py`._"
+
+Figures = dict[str, Any]
+Row = Sequence[object]
+
+
+def main() -> None:
+    """Write the blocks, or compare them."""
+    stale = [page for page, text in rendered().items() if page.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        sys.exit("".join(f"{page} is stale: python scripts/figures.py\n" for page in stale) or None)
+    for page in stale:
+        page.write_text(rendered()[page], encoding="utf-8")
+
+
+def rendered() -> dict[Path, str]:
+    """The pages with their blocks filled in."""
+    texts = {"summary": summary(), "details": details()}
+    return {page: _filled(page.read_text(encoding="utf-8"), texts[name]) for page, name in PAGES.items()}
+
+
+def _filled(page: str, text: str) -> str:
+    block = f"<!-- figures -->\n{text}\n<!-- end of figures -->"
+    return re.sub(r"<!-- figures -->.*<!-- end of figures -->", lambda _: block, page, flags=re.DOTALL)
+
+
+def summary() -> str:
+    """One table: what, how much, beside what; on what and by which command said once a part."""
+    rows: list[Row] = []
+    for part in (_scan_rows(), _candidate_rows(), _detector_rows(), _segmenter_rows(), _malignancy_rows()):
+        rows += [(*row[:3], row[3] if number == 0 else "″") for number, row in enumerate(part)]
+    return _table(("what", "measured", "beside", "on, made by"), rows) if rows else NOTHING
+
+
+def details() -> str:
+    """A section a part, each with the command that made it."""
+    parts = [
+        ("Whole scans that never trained anything", _scan_command(), _scan_details()),
+        ("Candidate or nodule, on axial patches", _command("patch"), _candidate_details()),
+        ("The detector at its default threshold", _command("volume"), _detector_details()),
+        ("Outlines", _command("segmenter"), _segmenter_details()),
+        ("Malignancy", _command("malignancy"), _malignancy_details()),
+        ("Speed", "python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003", _speed()),
+    ]
+    shown = [f"## {title}\n\n{body}\n\nMade by `{command}`." for title, command, body in parts if body]
+    return "\n\n".join(shown) or NOTHING
+
+
+# ---- whole scans
+
+
+def _scan_rows() -> Iterable[Row]:
+    result = _json(SCANS)
+    if not result:
+        return
+    scans = result["scans"]
+    where = f"four whole scans that never trained or tuned anything; `{result['command']}`"
+    found, known = sum(s["found"] for s in scans), sum(s["nodules"] for s in scans)
+    yield "known nodules found", f"{found} of {known}", "", where
+    other, strict = ([s[key] for s in scans] for key in ("other", "other_strict"))
+    mean = "{:.2g} a scan, at most {}".format
+    yield (
+        "other marks, as LUNA16 counts them",
+        mean(sum(other) / len(scans), max(other)),
+        f"{mean(sum(strict) / len(scans), max(strict))} where nothing is forgiven",
+        where,
+    )
+    for s in scans:
+        if "dice_3d" in s:
+            text = f"Dice {s['dice_3d']:.2f}, centre off by {s['centre_off_mm']:.1f} mm"
+            yield f"outline on {s['name']}, 3-D, against its four readers", text, "aim: 0.75, 5 mm", where
+
+
+def _scan_command() -> str:
+    return str(_json(SCANS).get("command", ""))
+
+
+def _scan_details() -> str:
+    result = _json(SCANS)
+    if not result:
+        return ""
+    rows = [(s["name"], f"{s['found']} of {s['nodules']}", s["other"], s["other_strict"]) for s in result["scans"]]
+    curve = [
+        (f"{c['threshold']:.3f}", f"{c['found']} of {c['of']}", f"{c['other_per_scan']:.2f}") for c in _corners(result)
+    ]
+    return (
+        f"At the default threshold of {result['threshold']:.3f}. A mark on a finding that LUNA16 excludes counts "
+        "neither way; the strict count forgives nothing.\n\n"
+        + _table(("scan", "nodules found", "other marks", "other, strict"), rows)
+        + "\n\nFree response over the four scans: what each threshold finds, and what else it marks.\n\n"
+        + _table(("threshold", "nodules found", "other marks a scan"), curve)
+    )
+
+
+def _corners(result: Figures) -> list[Figures]:
+    """The points of the curve where another nodule is found, and its end."""
+    curve = result["curve"]
+    risen = [c for before, c in zip([{"found": 0}, *curve], curve, strict=False) if c["found"] > before["found"]]
+    return risen if not curve or curve[-1] in risen else [*risen, curve[-1]]
+
+
+# ---- detection
+
+
+def _candidate_rows() -> Iterable[Row]:
+    f = _figures("patch")
+    if f:
+        auc = f"AUC {f['auc']:.3f} {_interval(f['auc_interval_95'])}"
+        precision = f"average precision {f['average_precision']:.3f} {_interval(f['average_precision_interval_95'])}"
+        yield "nodule or look-alike, axial patch", f"{auc}, {precision}", "aim: 0.985, 0.92", _on("patch")
+
+
+def _candidate_details() -> str:
+    f = _figures("patch")
+    if not f:
+        return ""
+    rows = [
+        ("all folds", f"{f['auc']:.4f} {_interval(f['auc_interval_95'])}", f"{f['average_precision']:.4f} "
+         f"{_interval(f['average_precision_interval_95'])}"),
+        *(
+            (f"fold {n}", f"{auc:.4f}", f"{precision:.4f}")
+            for n, (auc, precision) in enumerate(zip(f["auc_by_fold"], f["average_precision_by_fold"], strict=True))
+        ),
+    ]  # fmt: skip
+    return f"{_sentence(f['stands_on'])}\n\n{_table(('', 'AUC (95 %)', 'average precision (95 %)'), rows)}"
+
+
+def _detector_rows() -> Iterable[Row]:
+    f = _figures("volume")
+    if not f:
+        return
+    settings = _card("volume")["settings"]
+    sizes = [(low, high, found, total) for low, high, found, total in settings["sensitivity_by_size"] if total]
+    text = ", ".join(f"{found} of {total} ({low}–{high} mm)" for low, high, found, total in sizes)
+    marks = f["false_marks_per_background_at_threshold"]
+    beside = f"{', '.join(map(str, marks))} marks on scans without nodules"
+    yield f"nodules found at the threshold of {settings['threshold']:.2f}", text, beside, _on("volume")
+
+
+def _detector_details() -> str:
+    f = _figures("volume")
+    if not f:
+        return ""
+    settings = _card("volume")["settings"]
+    sizes = [
+        (f"{low} to {high} mm", f"{found} of {total}", f"{found / total:.0%}" if total else "–")
+        for low, high, found, total in settings["sensitivity_by_size"]
+    ]
+    others = [(key.replace("_", " "), _value(value)) for key, value in f.items() if key != "stands_on"]
+    return (
+        f"{_sentence(f['stands_on'])} The default threshold is {settings['threshold']:.3f}.\n\n"
+        + _table(("nodule", "found", "share"), sizes)
+        + "\n\n"
+        + _table(("", "measured"), others)
+    )
+
+
+# ---- outlines
+
+
+KINDS = {
+    "box": "the true box",
+    "box_shaken": "the box, every face off by 10 %",
+    "detector": "the detector's own mark",
+    "point": "a point",
+    "ellipsoid": "(the ellipsoid inscribed in the true box)",
+    "ellipsoid_shaken": "(the ellipsoid in the shaken box)",
+}
+
+
+def _segmenter_rows() -> Iterable[Row]:
+    f = _figures("segmenter")
+    if not f:
+        return
+    for kind in ("box", "box_shaken", "detector", "point"):
+        ellipsoid = "ellipsoid_shaken" if kind == "box_shaken" else "ellipsoid"
+        beside = "one reader against the others: 0.788"
+        if kind.startswith("box"):
+            beside = f"inscribed ellipsoid {f['cubes'][ellipsoid]:.3f} and {f['stacks'][ellipsoid]:.3f}"
+        text = f"{f['cubes'][kind]:.3f} on cubes, {f['stacks'][kind]:.3f} on stacks"
+        yield f"3-D Dice from {KINDS[kind]}", text, beside, _on("segmenter")
+
+
+def _segmenter_details() -> str:
+    f = _figures("segmenter")
+    if not f:
+        return ""
+    rows = [(KINDS.get(k, k), f"{f['cubes'][k]:.3f}", f"{f['stacks'][k]:.3f}") for k in f["cubes"]]
+    return (
+        f"{_sentence(f['stands_on'])} Mean 3-D Dice against the readers' 50 % consensus; one reader against the "
+        f"consensus of the others reaches 0.788 on the stacks.\n\n{_table(('prompt', 'cubes', 'stacks'), rows)}"
+    )
+
+
+# ---- malignancy
+
+
+GROUPS = {"three_readers_or_more": "all sizes", "six_to_twelve_mm": "6 to 12 mm"}
+
+
+def _malignancy_rows() -> Iterable[Row]:
+    f = _figures("malignancy")
+    if not f:
+        return
+    for key, name in GROUPS.items():
+        g = f[key]
+        beside = f"diameter alone {g['diameter_alone']:.3f}; gain {_interval(g['gain_interval_95'])}"
+        what = f"malignancy, {name} ({g['nodules']} nodules of three readers or more, {g['malignant']} suspicious)"
+        yield what, f"AUC {g['auc']:.3f} {_interval(g['auc_interval_95'])}", beside, _on("malignancy")
+    table = _card("malignancy")["settings"]["interval"]
+    covered = f"of {table['coverage_measured']:.1%} of nodules"
+    yield "readers' share inside the interval", covered, f"nominal {table['level']:.0%}", _on("malignancy")
+
+
+def _malignancy_details() -> str:
+    f = _figures("malignancy")
+    if not f:
+        return ""
+    rows = [
+        (
+            name,
+            f"{g['nodules']} ({g['malignant']})",
+            f"{g['auc']:.3f} {_interval(g['auc_interval_95'])}",
+            f"{g['diameter_alone']:.3f}",
+            _interval(g["gain_interval_95"]),
+            f"{max(g['gain_p_one_sided'], 0.001):.3f}{' or less' if g['gain_p_one_sided'] < 0.001 else ''}",
+        )
+        for key, name in GROUPS.items()
+        for g in [f[key]]
+    ]
+    codes = [(code, g["nodules"], f"{g['auc']:.3f}") for code, g in f["by_slice_calibration_code"].items()]
+    c = f["calibration"]
+    return (
+        f"{_sentence(f['stands_on'])} The gain is over axial diameter alone, by paired bootstrap over patients.\n\n"
+        + _table(("nodules", "number (suspicious)", "AUC (95 %)", "diameter alone", "gain, 95 %", "p"), rows)
+        + f"\n\nCalibration on {c['nodules']} nodules: Brier score {c['brier']:.3f}, expected error "
+        f"{c['ece_10_bins']:.3f} over ten bins. {_card('malignancy')['settings']['interval']['meaning']}\n\n"
+        + "By how the HU of the training slices were recovered (never an input):\n\n"
+        + _table(("code", "nodules", "AUC"), codes)
+    )
+
+
+def _speed() -> str:
+    return SPEED.read_text(encoding="utf-8").strip() if SPEED.exists() else ""
+
+
+# ---- shared
+
+
+def _json(path: Path) -> Figures:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _card(name: str) -> Figures:
+    return _json(WEIGHTS / f"{name}.json")
+
+
+def _figures(name: str) -> Figures:
+    return dict(_card(name).get("figures", {}))
+
+
+def _command(name: str) -> str:
+    return str(_card(name).get("command", ""))
+
+
+def _on(name: str) -> str:
+    return f"{_figures(name)['stands_on']}; `{_command(name)}`"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    low, high = ends
+    return f"({low:.3f} to {high:.3f})"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_value(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return str(value)
+
+
+def _table(head: Sequence[str], rows: Iterable[Row]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

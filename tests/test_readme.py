@@ -1,0 +1,97 @@
+"""What the documents say: every example runs, every link leads somewhere, every figure is the measured one."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+from nodulens.data.phantom import write_phantom_dicom
+
+PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", *map(str, REPOSITORY.glob("docs/*.md")))]
+WITH_EXAMPLES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "report.md"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with a scan in it, coarse so that examples take seconds."""
+    folder = tmp_path_factory.mktemp("desk")
+    write_phantom_dicom(folder / "scan", spacing_zyx=(2.5, 1.5, 1.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+COMMANDS = [line[2:] for line in "".join(blocks(REPOSITORY / "README.md", "console")).splitlines() if line[:2] == "$ "]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(desk: Path, command: str) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "nodulens"
+    run = subprocess.run([sys.executable, "-m", "nodulens.apps.cli", *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
+def test_python(desk: Path, page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of a page run one after another, in the folder where the commands before them ran."""
+    code = blocks(page, "python")
+    assert code
+    names: dict[str, object] = {}
+    for number, block in enumerate(code):
+        exec(compile(block, f"{page.name}, Python block {number + 1}", "exec"), names)
+    assert capsys.readouterr().out.strip()
+
+
+def test_there_are_commands_to_run() -> None:
+    assert {command.split()[1] for command in COMMANDS} >= {"info", "analyze", "segment", "doctor"}
+
+
+def test_every_command_of_the_program_is_in_the_readme() -> None:
+    from nodulens.apps.cli import app
+
+    table = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(table) == {str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    lost = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not lost
+
+
+def test_keys_of_the_report_are_documented() -> None:
+    import json
+
+    schema = json.loads((REPOSITORY / "src/nodulens/templates/report.schema.json").read_text(encoding="utf-8"))
+    nodule = schema["$defs"]["nodule"]["properties"]
+    promised = {*schema["properties"], *nodule, *nodule["measurements"]["properties"]}
+    text = (REPOSITORY / "docs" / "report.md").read_text(encoding="utf-8")
+    assert not {key for key in promised if f"`{key}`" not in text}
+
+
+def test_figures_are_those_of_the_files() -> None:
+    figures = runpy.run_path(str(REPOSITORY / "scripts" / "figures.py"))
+    stale = [page.name for page, text in figures["rendered"]().items() if page.read_text(encoding="utf-8") != text]
+    assert not stale, "run: python scripts/figures.py"
+
+
+def test_the_picture_is_small() -> None:
+    picture = REPOSITORY / "docs" / "report.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 500_000
