@@ -1,0 +1,112 @@
+"""What is handed to others: the source archive, the wheel, and the versions that it is installed with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from conftest import REPOSITORY
+from nodulens.runtime.weights import NAMES
+
+PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+INPUTS = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
+WEIGHTS = {f"nodulens/weights/{name}.{suffix}" for name in NAMES for suffix in ("onnx", "json")}
+
+# An analysis by the installed package, with nothing of the clone in reach.
+STRANGER = """
+import nodulens as nl
+from nodulens.data.phantom import phantom_ct
+print(nl.__file__)
+ct, known = phantom_ct(spacing_zyx=(2.5, 1.5, 1.5))
+nl.write_outputs(nl.analyze(ct), ct, "out")
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source archive, as others would, and that from a copy, so that nothing old gets in."""
+    folder = tmp_path_factory.mktemp("build")
+    for name in INPUTS:
+        source = REPOSITORY / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", cwd=folder)
+    (found,) = (folder / "dist").glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content in a folder of its own; what it depends on is the tests' own."""
+    folder = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", folder, wheel, cwd=folder)
+    return folder
+
+
+def run(*command: object, cwd: Path, path: Path | None = None) -> str:
+    """Output of a command that must end well; ``path`` is where Python looks for packages first."""
+    environment = {"PYTHONPATH": str(path)} if path else {}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_wheel_holds_code_templates_weights_and_licences(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    here = {path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src" / "nodulens").rglob("*.py")}
+    templates = {f"nodulens/templates/{name}" for name in ("page.html", "page.css", "page.js", "report.schema.json")}
+    packed = {name for name in names if name.startswith("nodulens/")}
+    assert packed == here | templates | WEIGHTS | {"nodulens/py.typed"}
+    assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+
+
+def test_wheel_fits_any_machine_and_weights_are_small(wheel: Path) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        weights = sum(archive.getinfo(name).file_size for name in WEIGHTS)
+    assert weights <= 30e6
+
+
+def test_wheel_analyses_without_the_clone(installed: Path, tmp_path: Path) -> None:
+    found = json.loads(run(sys.executable, "-m", "nodulens.apps.cli", "doctor", "--json", cwd=tmp_path, path=installed))
+    assert found["well"] and found["versions"]["nodulens"] == PROJECT["version"]
+    where = run(sys.executable, "-c", STRANGER, cwd=tmp_path, path=installed)
+    assert Path(where.strip()).is_relative_to(installed)
+    assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
+
+
+def test_core_needs_no_torch() -> None:
+    core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert not core & {"torch", "torchvision", "onnx"}
+
+
+@pytest.mark.parametrize("extra", ["core", *PROJECT["optional-dependencies"]])
+def test_versions_are_pinned_to_what_is_allowed(extra: str) -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    wanted = PROJECT["dependencies"] if extra == "core" else PROJECT["optional-dependencies"][extra]
+    for requirement in map(Requirement, wanted):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version and requirement.specifier.contains(version), f"{requirement}: run python scripts/lock.py"
+
+
+def test_no_install_draws_torchvision_or_cuda() -> None:
+    text = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    assert not [word for word in ("torchvision", "nvidia", "cuda", "://", "+cpu") if word in text]
