@@ -48,8 +48,10 @@ def main(
         kept = [(s["name"], m) for s in scans for m in s["marks"] if m["score"] >= level]
         hit = {(name, m["hit"]) for name, m in kept if m["hit"] is not None}
         other = sum(m["hit"] is None and not m["excluded"] for _, m in kept)
-        curve.append({"threshold": round(level, 4), "found": len(hit), "of": total, "other_per_scan": other / len(scans)})
-    result = {"command": "python benchmarks/scans.py --data ../shared/data", "threshold": threshold, "scans": scans, "curve": curve}
+        point = {"threshold": round(level, 4), "found": len(hit), "of": total, "other_per_scan": other / len(scans)}
+        curve.append(point)
+    command = "python benchmarks/scans.py --data ../shared/data"
+    result = {"command": command, "threshold": threshold, "scans": scans, "curve": curve}
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for s in scans:
         print({k: v for k, v in s.items() if k != "marks"})

@@ -66,7 +66,7 @@ def logits_of(
 
 
 def score_scenes(scenes: list[Scene], stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
-    """Logits of backgrounds, cubes, and nodules set into the backgrounds, all of one fold that both networks left out."""
+    """Logits of backgrounds, cubes, and nodules set into the backgrounds, of one fold that both networks left out."""
     out = []
     for scene in scenes:
         flat, deep = logits_of(scene.volume, list(scene.candidates), patch, ball)

@@ -83,7 +83,8 @@ def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule 
     def make(rows: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         x = images[torch.from_numpy(rows)].unsqueeze(1).float()
         x += (torch.rand(x.shape) - 0.5) * max(STEPS)
-        return shake_values(turn_planes(x, rng, shift_px=3), rng), torch.from_numpy(material.label[rows].astype(np.float32))
+        label = torch.from_numpy(material.label[rows].astype(np.float32))
+        return shake_values(turn_planes(x, rng, shift_px=3), rng), label
 
     def loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.98 + 0.01)

@@ -208,8 +208,8 @@ def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[st
     """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
 
     Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "box" is the true one,
-    "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is inscribed in the same boxes.
-    "detector" is the strongest mark of the candidate stage on the nodule, "point" a point off its middle by 1 mm.
+    "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is inscribed in the same
+    boxes. "detector" is the strongest mark of the candidate stage on the nodule, "point" a point off its middle by 1 mm.
     """
     first, last = example.real
     image = example.image.copy()
@@ -227,10 +227,12 @@ def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[st
         "box": outline(net, image, true),
         "box_shaken": outline(net, image, shaken),
         "point": outline(net, image, prompt_of_point(volume, (x, y, z)), rounds),
-        "detector": outline(net, image, prompt_of_candidate(volume, marks[0]), rounds) if marks else np.zeros_like(counts),
+        "detector": np.zeros_like(counts),
         "ellipsoid": _ellipsoid(true, image.shape),
         "ellipsoid_shaken": _ellipsoid(shaken, image.shape),
     }
+    if marks:
+        masks["detector"] = outline(net, image, prompt_of_candidate(volume, marks[0]), rounds)
     return {kind: dice(mask & counts, example.truth & counts) for kind, mask in masks.items()}
 
 
