@@ -209,7 +209,7 @@ def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[st
 
     Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "box" is the true one,
     "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is inscribed in the same
-    boxes. "detector" is the strongest mark of the candidate stage on the nodule, "point" a point off its middle by 1 mm.
+    boxes. "detector" is the strongest mark of the candidate stage on the nodule, "point" one off its middle by 1 mm.
     """
     first, last = example.real
     image = example.image.copy()
