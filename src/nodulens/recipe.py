@@ -20,7 +20,7 @@ class Recipe:
     name: str = "default"
     threshold: float | None = None
     most_findings: int = 100
-    rounds_detected: int = 2
+    rounds_detected: int = 3
     rounds_drawn: int = 1
 
 

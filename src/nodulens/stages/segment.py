@@ -16,6 +16,8 @@ from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
 
 OFF = -10.0
 """Logit where nothing was asked."""
+ROOM = 1.25
+"""Side of the first look over the blob's diameter."""
 POINT_REACH_MM = 20.0
 POINT_DIAMETER_MM = 8.0
 
@@ -59,8 +61,8 @@ def segment(
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
-    """A rough cube round a detector's mark."""
-    return rough_cube(volume, candidate.centre_lps, candidate.diameter_mm)
+    """A rough cube round a detector's mark, a little larger than the blob: an edge cut off is worse than one too far."""
+    return rough_cube(volume, candidate.centre_lps, ROOM * candidate.diameter_mm)
 
 
 def rough_cube(volume: Volume, centre_lps: Point, side_mm: float) -> Prompt:
