@@ -38,10 +38,13 @@ def findings(shared: Path, table: str, series_uid: str) -> list[Finding]:
 
 
 def mass(shared: Path, ct: nl.Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lowest and highest LPS corner of the radiologist's boxes round the mass of Lung_Dx-A0001."""
+    """The lowest and highest LPS corner of the radiologist's boxes round the mass of Lung_Dx-A0001.
+
+    Some of the boxes were drawn on another series of the patient: those are left out.
+    """
     place = {ref.sop_instance_uid: z for z, ref in enumerate(ct.source.slices)}
     corners = []
-    for path in (shared / "ct" / "Lung_Dx-A0001-boxes").glob("*.xml"):
+    for path in (p for p in (shared / "ct" / "Lung_Dx-A0001-boxes").glob("*.xml") if p.stem in place):
         root = ElementTree.parse(path).getroot()
         x0, y0, x1, y1 = (float(root.findtext(f".//{key}") or "nan") for key in ("xmin", "ymin", "xmax", "ymax"))
         corners += [(place[path.stem], y0, x0), (place[path.stem], y1, x1)]

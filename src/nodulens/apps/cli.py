@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
+
+if TYPE_CHECKING:
+    from nodulens.report import Report
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +31,9 @@ app = typer.Typer(
     help="Lung nodules in chest CT: found, outlined, measured, graded, explained. For research; not a medical device.",
 )
 
-Scan = Annotated[Path, typer.Argument(help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")]
+Scan = Annotated[
+    Path, typer.Argument(metavar="CT", help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")
+]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv, masks.")]
 Series = Annotated[str | None, typer.Option(help="Series UID, or its beginning or end, where there are several.")]
 Gaps = Annotated[Literal["error", "interpolate"], typer.Option(help="What to do about missing slices.")]
@@ -37,6 +45,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: 
 
 def main() -> None:
     """Run, and turn what went wrong into a message and an exit code: 2 for bad input, 1 for a fault."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console without "×" shows its number rather than failing
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:
@@ -67,7 +78,7 @@ def analyze(
     output: Out,
     series: Series = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Least score of a finding, 0 to 1; lower finds more, true and false.")
+        float | None, typer.Option(min=0, max=1, help="Least score of a finding; lower finds more, true and false.")
     ] = None,
     gaps: Gaps = "error",
     case: Case = None,
@@ -84,10 +95,12 @@ def analyze(
 
     _check_output(output)
     with _bars() as show:
+        start = time.perf_counter()
         scan = read(ct, series=series, gaps=gaps, progress=lambda done, total: show("read", done / max(total, 1)))
         show("read", 1.0)
+        read_s = time.perf_counter() - start
         report = run(scan, recipe=replace(DEFAULT, threshold=threshold), models=load_models(threads), progress=show)
-        report = replace(report, case=case, patient=scan.source.patient if identify else None)
+        report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         show("report", 0.0)
         folder = write_outputs(report, scan, output)
         show("report", 1.0)
@@ -127,11 +140,13 @@ def segment(
     if sum(option is not None for option in (point, box, mask)) != 1:
         raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
     _check_output(output)
+    start = time.perf_counter()
     scan = read(ct, series=series, gaps=gaps)
+    read_s = time.perf_counter() - start
     make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
     rounds = DEFAULT.rounds_detected if point is not None else DEFAULT.rounds_drawn
     report = analyze_prompt(scan, make, rounds=rounds, models=load_models(threads))
-    report = replace(report, case=case, patient=scan.source.patient if identify else None)
+    report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
     _tell(write_outputs(report, scan, output), as_json)
 
 
@@ -142,13 +157,13 @@ def info(path: Scan, as_json: AsJson = False) -> None:
 
     found = list_series(path)
     if as_json:
-        print(json.dumps([asdict(s) for s in found], indent=1, ensure_ascii=False))
+        print(json.dumps([asdict(s) for s in found], indent=1))
         return
-    table = Table("", "series", "modality", "slices", "thickness", "spacing z × y × x", "kernel", "contrast")
-    table.add_column("orientation")
+    uid = Column("series", overflow="fold")
+    table = Table("", uid, "modality", "slices", "thickness", "spacing z × y × x", "kernel", "contrast", "orientation")
     for s in found:
         spacing = " × ".join(f"{v:.2f}" for v in s.spacing_zyx) if s.spacing_zyx else "–"
-        table.add_row(
+        row = (
             "→" if s.recommended else "",
             s.uid or s.format,
             s.modality,
@@ -159,7 +174,8 @@ def info(path: Scan, as_json: AsJson = False) -> None:
             {True: "yes", False: "no", None: "–"}[s.contrast],
             s.orientation,
         )
-    console = Console()
+        table.add_row(*map(Text, row))  # as it stands in the file, brackets and all
+    console = Console(width=None if sys.stdout.isatty() else 240)
     console.print(table)
     for s in found:
         for problem in s.problems:
@@ -190,7 +206,7 @@ def phantom(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the DICOM slices; it must not hold files yet.")
     ],
-    seed: Annotated[int, typer.Option(help="Another seed, another chest.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another chest.")] = 0,
 ) -> None:
     """Write a made-up chest CT with known nodules as DICOM, to try things on."""
     from nodulens.data.phantom import write_phantom_dicom
@@ -203,13 +219,20 @@ def phantom(
 
 def _check_output(output: Path) -> None:
     """Say no before the work, not after it."""
-    if output.exists() and not output.is_dir():
-        raise BadOption(f"{output} is a file; --output names a folder.")
+    there = next((path for path in (output, *output.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise BadOption(f"{there} is a file; --output names a folder.")
+
+
+def _with_reading(report: Report, seconds: float) -> Report:
+    """The report with the time that reading took."""
+    timing = {"read": seconds, **report.timing_s, "total": seconds + report.timing_s["total"]}
+    return replace(report, timing_s=timing)
 
 
 def _tell(folder: Path, as_json: bool) -> None:
     if as_json:
-        print((folder / "report.json").read_text(encoding="utf-8"))
+        sys.stdout.buffer.write((folder / "report.json").read_bytes())  # UTF-8 whatever the console's encoding
     else:
         print(folder / "report.html")
 
