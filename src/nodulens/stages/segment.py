@@ -61,7 +61,7 @@ def segment(
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
-    """A rough cube round a detector's mark, a little larger than the blob: an edge cut off is worse than one too far."""
+    """A rough cube round a detector's mark, a little larger than the blob: better an edge too far than one cut off."""
     return rough_cube(volume, candidate.centre_lps, ROOM * candidate.diameter_mm)
 
 
