@@ -99,7 +99,9 @@ def mass(data: Path, ct: nl.Volume) -> list[Finding]:
     """The mass of Lung_Dx-A0001, as the ball that its boxes inscribe."""
     place = {s.sop_instance_uid: z for z, s in enumerate(ct.source.slices)}
     corners = []
-    for path in (data / "ct" / "Lung_Dx-A0001-boxes").glob("*.xml"):
+    # half of the boxes are of another series of the same scan
+    paths = (data / "ct" / "Lung_Dx-A0001-boxes").glob("*.xml")
+    for path in (p for p in paths if p.stem in place):
         box = {k: float(ElementTree.parse(path).findtext(f".//{k}") or "nan") for k in ("xmin", "ymin", "xmax", "ymax")}
         z = place[path.stem]
         corners += [(z - 0.5, box["ymin"], box["xmin"]), (z + 0.5, box["ymax"], box["xmax"])]
