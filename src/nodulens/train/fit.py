@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+
+from nodulens.errors import BadOption
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -56,6 +58,9 @@ def fit(
         batches: from a random generator, one epoch: functions that each make one batch of tensors.
         loss: of the network on a batch.
         checkpoint: written after every epoch; where it exists, training goes on from it to the same result.
+
+    Raises:
+        BadOption: the checkpoint was made with another schedule.
     """
     torch.manual_seed(schedule.seed)
     place = device()
@@ -66,6 +71,8 @@ def fit(
     first, step = 0, 0
     if checkpoint.exists():
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=place)
+        if state.get("schedule", asdict(schedule)) != asdict(schedule):
+            raise BadOption(f"{checkpoint} is of {state['schedule']}, not {asdict(schedule)}. Name another --run folder.")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         average, first, step = state["average"], state["epoch"], state["step"]
@@ -103,6 +110,7 @@ def fit(
                     "average": average,
                     "epoch": epoch + 1,
                     "step": step,
+                    "schedule": asdict(schedule),
                 },
                 checkpoint,
             )

@@ -1,0 +1,132 @@
+"""A data folder in the layout of the real one, small and made up: what training can be run through in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+import made_reports
+import small_scans
+from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.train.material import Background
+
+NODULES = 60
+SLICES = 4
+HU_PER_STEP, PATCH_HU_PER_STEP = 8.0, 5.49
+
+
+def write(folder: Path) -> Path:
+    """Stacks, cubes, patches, LUNA16 tables and backgrounds; the evaluation patients stand in all but the last."""
+    rng = np.random.default_rng(0)
+    for name in ("ct", "lidc", "luna16", "background"):
+        (folder / name).mkdir(parents=True)
+    patients = [f"LIDC-IDRI-{n + 100:04d}" for n in range(NODULES)]
+    patients[5], patients[17], patients[29] = sorted(EVALUATION_PATIENTS)[:3]
+    _stacks(folder / "lidc", patients, rng)
+    _cubes(folder / "lidc", patients[:12], rng)
+    _patches(folder / "luna16", patients, rng)
+    hu = np.asarray(small_scans.noisy().hu)
+    for number, patient in enumerate(Background.PATIENTS):
+        steps = np.clip(np.rint((np.roll(hu, number, axis=1) + 1000) / 8), 0, 175).astype(np.uint8)
+        image = sitk.GetImageFromArray(steps)
+        image.SetSpacing(made_reports.SPACING[::-1])
+        image.SetOrigin(small_scans.noisy().geometry.origin_lps)
+        sitk.WriteImage(image, str(folder / "background" / f"{patient}.nii.gz"))
+    return folder
+
+
+def _ball(shape: tuple[int, ...], radius: NDArray[np.float64] | float, spacing: tuple[float, ...]) -> NDArray[np.bool_]:
+    axes = [(np.arange(n) - n // 2) * s for n, s in zip(shape, spacing, strict=True)]
+    return np.asarray(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) < radius**2)
+
+
+def _steps(dense: NDArray[np.bool_], hu_per_step: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    hu = np.where(dense, 0.0, -850.0) + rng.normal(0, 30, dense.shape)
+    return np.clip(np.rint((hu + 1000) / hu_per_step), 0, 255).astype(np.uint8)
+
+
+def _ratings(suspicious: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(N, 4, 9): three readers or four; the last rating is of malignancy."""
+    n = len(suspicious)
+    out = rng.integers(1, 6, (n, 4, 9)).astype(np.uint8)
+    out[:, :, 8] = np.where(suspicious[:, None], rng.integers(4, 6, (n, 4)), rng.integers(1, 3, (n, 4)))
+    out[::4, 3] = 0
+    return out
+
+
+def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
+    n = len(patients)
+    radius = rng.uniform(3.2, 9.0, n)
+    dense = np.stack([_ball((SLICES, 96, 96), r, (2.0, 0.7, 0.7)) for r in radius])
+    ratings = _ratings(radius + rng.normal(0, 1, n) > 6, rng)
+    readers = (ratings[:, :, 8] > 0).sum(1).astype(np.uint8)
+    bits = np.stack([d * ((1 << int(k)) - 1) for d, k in zip(dense, readers, strict=True)]).astype(np.uint8)
+    rows = n * SLICES
+    order = rng.permutation(rows)  # slices stand in any order in the file
+    np.savez(
+        folder / "lidc_nodule_stacks.npz",
+        hu_u8=_steps(dense, HU_PER_STEP, rng).reshape(rows, 96, 96)[order],
+        reader_bits=bits.reshape(rows, 96, 96)[order],
+        slice_nodule=np.repeat(np.arange(n), SLICES)[order],
+        slice_z_mm=np.tile(np.arange(SLICES) * 2.0, n)[order],
+        slice_calibration=np.ones(rows, np.uint8),
+        patient_id=np.array(patients),
+        pixel_spacing_mm=np.full(n, 0.7, np.float32),
+        slice_spacing_mm=np.full(n, 2.0, np.float32),
+        readers=readers,
+        ratings=ratings,
+    )
+
+
+def _cubes(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
+    n = len(patients)
+    radius = rng.uniform(2.5, 9.0, n)
+    dense = np.stack([_ball((51, 51, 51), r, (1.0, 1.0, 1.0)) for r in radius])
+    vessel = np.zeros((51, 51, 51), dtype=bool)
+    vessel[:, 13:16, 13:16] = True
+    ratings = _ratings(radius > 6, rng)
+    readers = (ratings[:, :, 8] > 0).sum(1).astype(np.uint8)
+    bits = np.stack([d * ((1 << int(k)) - 1) for d, k in zip(dense, readers, strict=True)]).astype(np.uint8)
+    np.savez(
+        folder / "lidc_cubes_51mm.npz",
+        hu_u8=_steps(dense | vessel, HU_PER_STEP, rng),
+        reader_bits=bits,
+        other_nodule=np.zeros(dense.shape, dtype=bool),
+        patient_id=np.array(patients),
+        readers=readers,
+        ratings=ratings,
+    )
+
+
+def _patches(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
+    """One nodule a patient, shown twice where its number is even, and six look-alikes; one of those in a finding that
+    LUNA16 excludes."""
+    images, series, centres, diameters, owners = [], [], [], [], []
+    tables: dict[str, list[str]] = {"annotations": [], "annotations_excluded": []}
+    for number, patient in enumerate(patients):
+        uid = f"1.2.3.{number}"
+        tables["annotations"].append(f"{uid},10,20,{number},8.0")
+        tables["annotations_excluded"].append(f"{uid},-70,20,{number},-1")
+        for k in range(8 if number % 2 == 0 else 7):
+            nodule = k >= 6
+            dense = _ball((64, 64), 5.0, (0.7, 0.7)) if nodule else _ball((64, 64), 1.5, (0.7, 0.05))
+            images.append(_steps(dense, PATCH_HU_PER_STEP, rng))
+            series.append(uid)
+            # the first look-alike lies 4 mm off the excluded finding, which counts as 10 mm wide
+            centres.append((10.0 + k - 6, 20.0, number) if nodule else (-74.0 - 20 * k, 20.0, number))
+            diameters.append(8.0 if nodule else 0.0)
+            owners.append(patient)
+    np.savez(
+        folder / "luna16_axial_patches_64.npz",
+        hu_u8=np.stack(images),
+        series_uid=np.array(series),
+        world_xyz_mm=np.array(centres),
+        nodule_diameter_mm=np.array(diameters, np.float32),
+        patient_id=np.array(owners),
+    )
+    for name, rows in tables.items():
+        text = "\n".join(["seriesuid,coordX,coordY,coordZ,diameter_mm", *rows])
+        (folder / f"{name}.csv").write_text(text + "\n")

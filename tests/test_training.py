@@ -1,0 +1,458 @@
+"""Training: it learns, it resumes, it repeats, it keeps patients apart, and what it exports is what it trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn import functional
+from typer.testing import CliRunner
+
+import made_material
+import small_scans
+from conftest import REPOSITORY
+from nodulens.core.nodule import Box
+from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
+from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
+from nodulens.pipeline import analyze
+from nodulens.recipe import Recipe
+from nodulens.runtime.engine import load_model, load_models
+from nodulens.runtime.weights import NAMES, card
+from nodulens.stages.views import ball_view, patch_view
+from nodulens.train import detector, ship
+from nodulens.train import malignancy as malignancy_task
+from nodulens.train import patch as patch_task
+from nodulens.train import segmenter as segmenter_task
+from nodulens.train import volume as volume_task
+from nodulens.train.__main__ import main
+from nodulens.train.export import Logits, LogitsAndActivation, check_parity, export
+from nodulens.train.fit import Maker, Schedule, fit
+from nodulens.train.material import Cubes, Patches, Stacks
+from nodulens.train.nets import MapClassifier, PromptUNet, malignancy_net, patch_net, volume_net
+
+Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Sums in float32 depend on how many threads share them; and little work is done soonest by one."""
+    torch.set_num_threads(1)
+
+
+# ---- The loop
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return MapClassifier(2, 1, 4, (4, 8), (False, True))
+
+
+def disc_batches(rng: np.random.Generator) -> list[Maker]:
+    """Three batches of noise, half of them with a bright middle, drawn from the generator."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        label = np.arange(8) % 2
+        x = rng.normal(0.3, 0.1, (8, 1, 32, 32))
+        x[label == 1, :, 12:20, 12:20] += 0.4
+        return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(label.astype(np.float32))
+
+    return [make, make, make]
+
+
+def entropy(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1])
+
+
+class Stopped(Exception):
+    """As if the process had been killed."""
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_resuming_is_as_if_never_stopped(tmp_path: Path, after: int) -> None:
+    schedule = Schedule(epochs=4)
+    whole = fit(small_net(), disc_batches, entropy, schedule, tmp_path / "whole.pt")
+
+    calls = 0
+
+    def stops(rng: np.random.Generator) -> list[Maker]:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            makers = disc_batches(rng)
+            return [makers[0], partial(_raise)]
+        return disc_batches(rng)
+
+    with pytest.raises(Stopped):
+        fit(small_net(), stops, entropy, schedule, tmp_path / "parts.pt")
+    resumed = fit(small_net(), disc_batches, entropy, schedule, tmp_path / "parts.pt")
+    assert same(whole, resumed)
+
+
+def _raise() -> tuple[Tensor, ...]:
+    raise Stopped
+
+
+def test_a_finished_run_is_read_and_not_trained_again(tmp_path: Path) -> None:
+    whole = fit(small_net(), disc_batches, entropy, Schedule(epochs=2), tmp_path / "run.pt")
+
+    def none(rng: np.random.Generator) -> list[Maker]:
+        raise AssertionError("nothing is left to train")
+
+    assert same(whole, fit(small_net(), none, entropy, Schedule(epochs=2), tmp_path / "run.pt"))
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    a, b = (fit(small_net(), disc_batches, entropy, Schedule(epochs=1), tmp_path / f"{n}.pt") for n in "ab")
+    c = fit(small_net(), disc_batches, entropy, Schedule(epochs=1, seed=1), tmp_path / "c.pt")
+    assert same(a, b) and not same(a, c)
+
+
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"seed": 4}, {"learning_rate": 0.1}])
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    """Going on from it would give weights that no seed and no command can give again."""
+    schedule = Schedule(epochs=1)
+    fit(small_net(), disc_batches, entropy, schedule, tmp_path / "run.pt")
+    with pytest.raises(BadOption, match="another --run folder"):
+        fit(small_net(), disc_batches, entropy, replace(schedule, **change), tmp_path / "run.pt")  # type: ignore[arg-type]
+
+
+def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(small_net(), disc_batches, entropy, Schedule(epochs=1), tmp_path / "run.pt")
+    before = (tmp_path / "run.pt").read_bytes()
+
+    def fails(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        fit(small_net(), disc_batches, entropy, Schedule(epochs=2), tmp_path / "other.pt")
+    assert not (tmp_path / "other.pt").exists()
+    assert (tmp_path / "run.pt").read_bytes() == before
+
+
+# ---- Each network learns
+
+
+def two_planes() -> tuple[Tensor, Tensor]:
+    ct = small_scans.noisy()
+    places = [(25.0, 80.0, 137.0), (20.0, 60.0, 70.0)]
+    x = np.stack([patch_view(ct, np.array(p), 8.0) for p in places])[:, None]
+    return torch.from_numpy(x), torch.tensor([1.0, 0.0])
+
+
+def two_balls() -> tuple[Tensor, Tensor]:
+    ct = small_scans.noisy()
+    places = [(28.0, 86.0, 136.0), (20.0, 60.0, 70.0)]
+    x = np.stack([ball_view(ct, np.array(p), 8.0) for p in places])[:, None]
+    return torch.from_numpy(x), torch.tensor([1.0, 0.0])
+
+
+def two_prompts(data: Path) -> tuple[Tensor, Tensor]:
+    cubes = Cubes(data)
+    pairs = []
+    for number in (0, 1):
+        example = segmenter_task.from_cube(cubes, number)
+        rng = np.random.default_rng(number)
+        pairs.append(segmenter_task.draw(example, rng))
+    return torch.from_numpy(np.stack([p[0] for p in pairs])), torch.from_numpy(np.stack([p[1] for p in pairs]))
+
+
+def two_ratings(data: Path) -> tuple[Tensor, Tensor, Tensor]:
+    material = malignancy_task.planes(Stacks(data))
+    order = np.argsort(material.target[:, 0])
+    rows = [int(np.flatnonzero(material.nodule == order[k])[0]) for k in (0, -1)]
+    target = torch.tensor([[0.0] * 7, [1.0] * 7])
+    return torch.from_numpy(material.image[rows].astype(np.float32)), target, torch.ones(2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
+    net, batch, loss = {
+        "patch": lambda: (patch_net(), two_planes(), entropy),
+        "volume": lambda: (volume_net(), two_balls(), volume_task.nodule_loss),
+        "segmenter": lambda: (PromptUNet(), two_prompts(data), segmenter_task.overlap_loss),
+        "malignancy": lambda: (malignancy_net(7), two_ratings(data), malignancy_task.rating_loss),
+    }[name]()
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    values = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        value = loss(net, batch)
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    assert values[-1] < 0.3 * values[0]
+
+
+# ---- Export
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(1)
+    net, example = {
+        "patch": lambda: (Logits(patch_net()), torch.rand(3, 1, 64, 64)),
+        "volume": lambda: (Logits(volume_net()), torch.rand(2, 1, 32, 32, 32)),
+        "segmenter": lambda: (PromptUNet(), torch.rand(2, 3, 16, 32, 32)),
+        "malignancy": lambda: (LogitsAndActivation(malignancy_net(7)), torch.rand(3, 2, 64, 64)),
+    }[name]()
+    for module in net.modules():  # as if trained: statistics that are not 0 and 1
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    facts = {"name": name, "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
+    path = export(net, example, tmp_path, facts)
+    assert {p.name for p in tmp_path.iterdir()} == {f"{name}.onnx", f"{name}.json"}
+    model = load_model(name, 1, tmp_path)
+    assert model.card == card(name, tmp_path)
+    other = torch.rand(5, *example.shape[1:])
+    with torch.inference_mode():
+        wanted = net.eval()(other)
+    for ours, theirs in zip(model.run(other.numpy()), wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
+    if name == "malignancy":
+        logits, maps = model.run(other.numpy())
+        bias = float(net.net.classify.bias[0].detach())  # type: ignore[union-attr, index]
+        np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits[:, 0], atol=1e-4)
+    raw = path.read_bytes()
+    assert str(REPOSITORY).encode() not in raw and b"site-packages" not in raw and b"stack_trace" not in raw
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    facts = {"name": "patch", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
+    example = torch.rand(2, 1, 64, 64)
+    path = export(Logits(patch_net()), example, tmp_path, facts)
+    with pytest.raises(NodulensError, match="differs from the trained one"):
+        check_parity(Logits(patch_net()).eval(), path, 10 * example)
+    with path.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(CorruptWeights):
+        load_model("patch", 1, tmp_path)
+
+
+# ---- From a folder of data to a file and its card
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many examples, scenes and bootstraps as show that the path holds."""
+    for module in (patch_task, malignancy_task, segmenter_task, volume_task):
+        monkeypatch.setattr(module, "BATCH", 12)
+    monkeypatch.setattr(volume_task, "PER_EPOCH", 24)
+    monkeypatch.setattr(detector, "SET_IN", 3)
+    monkeypatch.setattr(detector, "MASSES", 2)
+    monkeypatch.setattr(detector, "ELSEWHERE", 8)
+    monkeypatch.setattr(ship, "BOOTSTRAPS", 20)
+    monkeypatch.setattr(ship, "ONE_STACK_IN", 8)
+    examples = segmenter_task.examples
+    monkeypatch.setattr(segmenter_task, "examples", lambda stacks, cubes: examples(stacks, cubes)[::2])
+
+
+def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) -> None:
+    """``python -m nodulens.train all``: five folds, the final one, export and cards, into a folder that works."""
+    out, app = tmp_path / "weights", typer.Typer()
+    app.command()(main)
+    words = ["all", "--data", str(data), "--out", str(out), "--run", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, [*words, "--epochs", "1", "--threads", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.stdout.split("\n")[:-1] == [f"{out / name}.onnx and its card" for name in NAMES]
+    for name in NAMES:
+        known = card(name, out)
+        assert known.command == f"python -m nodulens.train {name} --data ../shared/data"
+        assert known.figures and known.input
+        assert known.trained_on["schedule"]["epochs"] == 1
+        assert not EVALUATION_PATIENTS & set(known.trained_on["patients"])
+        assert len(known.trained_on["patients"]) >= 20
+        assert json.dumps(known.settings, allow_nan=False) and json.dumps(known.figures, allow_nan=False)
+    recipe = Recipe(threshold=0.0, most_findings=5)
+    report = analyze(small_scans.noisy(), recipe=recipe, models=load_models(1, out))
+    assert {w.sha256 for w in report.weights} == {card(name, out).sha256 for name in NAMES}
+
+
+def test_training_again_gives_the_same_weights(data: Path, tmp_path: Path, few: None) -> None:
+    material, schedule = malignancy_task.planes(Stacks(data)), Schedule(epochs=1)
+    first, second = (malignancy_task.train(material, 0, tmp_path / run, schedule) for run in "ab")
+    assert same(first, second)
+
+
+def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"luna16_axial_patches_64\.npz is not there: --data must name"):
+        Patches(tmp_path)
+
+
+# ---- Who teaches whom
+
+
+class Spy(Exception):
+    """Carries what a network would have been trained on."""
+
+
+def test_no_fold_teaches_a_network_that_judges_it(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For every network and fold: the patients whose rows its batches draw from."""
+    stacks, cubes, patches = Stacks(data), Cubes(data), Patches(data)
+    planes, ratings = patch_task.planes(patches, stacks), malignancy_task.planes(stacks)
+    examples = segmenter_task.examples(stacks, cubes)
+    scenes = volume_task.cube_scenes(cubes)
+    asked: list[tuple[list[str], int | None]] = []
+
+    def watched(original: Callable[[object, int | None], object]) -> Callable[[object, int | None], object]:
+        def call(patients: list[str], left_out: int | None) -> object:
+            asked.append((list(patients), left_out))
+            return original(patients, left_out)
+
+        return call
+
+    def stop(*_: object) -> None:
+        raise Spy
+
+    for task, material in (
+        (patch_task, (planes,)),
+        (malignancy_task, (ratings,)),
+        (segmenter_task, (examples,)),
+        (volume_task, (scenes, stacks)),
+    ):
+        monkeypatch.setattr(task, "may_train", watched(task.may_train))
+        monkeypatch.setattr(task, "fit", stop)
+        for fold in (*range(FOLDS), None):
+            asked.clear()
+            with pytest.raises(Spy):
+                task.train(*material, fold, tmp_path)  # type: ignore[arg-type]
+            assert asked and all(left_out == fold for _, left_out in asked), task.__name__
+
+
+def patients_of(data: Path) -> dict[str, list[str]]:
+    """Whose material each loader hands on."""
+    stacks, cubes, patches = Stacks(data), Cubes(data), Patches(data)
+    few = Stacks(data)
+    few.nodules = stacks.nodules[:40]
+    return {
+        "stacks": [stacks.patients[n] for n in stacks.nodules],
+        "cubes": cubes.patients,
+        "patches": patches.patients,
+        "planes": patch_task.planes(patches, few).patients,
+        "ratings": malignancy_task.planes(few).patients,
+        "examples": [e.patient for e in segmenter_task.examples(few, cubes)],
+    }
+
+
+def test_evaluation_patients_are_in_no_material(data: Path) -> None:
+    for name, patients in patients_of(data).items():
+        assert patients and not EVALUATION_PATIENTS & set(patients), name
+
+
+def test_evaluation_patients_are_in_no_real_material(shared: Path) -> None:
+    raw = set()
+    for path in (*(shared / "lidc").glob("*.npz"), *(shared / "luna16").glob("*.npz")):
+        with np.load(path) as archive:
+            raw |= set(map(str, archive["patient_id"]))
+    assert len(EVALUATION_PATIENTS & raw) == 3, "they do stand in the files, so that leaving them out means something"
+    found = patients_of(shared)
+    for name, patients in found.items():
+        assert patients and not EVALUATION_PATIENTS & set(patients), name
+    everybody = set().union(*found.values())
+    assert len(everybody) > 700
+    sizes = np.bincount([fold_of(p) for p in everybody], minlength=FOLDS)
+    assert sizes.min() > 0.15 * len(everybody), "folds are of like size"
+
+
+# ---- What the material says
+
+
+def test_patches_leave_out_what_luna16_excludes_and_weigh_by_nodule(data: Path) -> None:
+    patches = Patches(data)
+    patients = made_material.NODULES - 3
+    assert patches.label.sum() == patients + sum(
+        n % 2 == 0 for n in range(made_material.NODULES) if n not in (5, 17, 29)
+    )
+    assert (~patches.label).sum() == 5 * patients, "one of six look-alikes lies in an excluded finding"
+    for nodule in set(patches.nodule[patches.label]):
+        assert patches.weight[patches.nodule == nodule].sum() == pytest.approx(1)
+    assert (patches.weight[~patches.label] == 1).all() and (patches.nodule[~patches.label] == -1).all()
+
+
+def test_stacks_are_put_in_order(data: Path) -> None:
+    stacks = Stacks(data)
+    with np.load(data / "lidc" / "lidc_nodule_stacks.npz") as raw:
+        for nodule in (0, 7, 30):
+            rows = stacks.rows[nodule]
+            assert (raw["slice_nodule"][rows] == nodule).all()
+            assert (np.diff(raw["slice_z_mm"][rows]) > 0).all()
+    share = stacks.share(0)
+    assert set(np.unique(share)) == {0.0, 1.0}
+    assert share.shape == (made_material.SLICES, 96, 96)
+
+
+def test_ratings_of_readers_who_are_not_there_do_not_count(data: Path) -> None:
+    ratings = Stacks(data).ratings
+    values = ratings.values[0, :, -1]
+    assert (values > 0).sum() == 3 == ratings.readers[0]
+    there = values[values > 0].astype(float)
+    assert ratings.mean("malignancy")[0] == pytest.approx(there.mean())
+    assert ratings.median("malignancy")[0] == pytest.approx(np.median(there))
+    above = ((there > 3) + 0.5 * (there == 3)).mean()
+    assert ratings.share_above("malignancy", 3)[0] == pytest.approx(above)
+
+
+def test_an_example_of_a_stack_ends_where_nothing_was_scanned(data: Path) -> None:
+    stacks = Stacks(data)
+    example = segmenter_task.from_stack(stacks, int(stacks.nodules[0]))
+    first, last = example.real
+    assert last - first == made_material.SLICES and not example.is_cube
+    assert not example.truth[:first].any() and not example.truth[last:].any()
+    assert (example.weight[first:last] == 1).all() and (example.weight[:first] < 1).all()
+    # what is invented above and below holds no nodule: about as dark as the lung round it
+    inner = Box.of_mask(example.truth).slices[1:]
+    assert example.image[0][inner].mean() < 0.3 < example.image[first + 1][inner].mean()
+
+
+def test_the_outline_of_training_is_that_of_use(data: Path, tmp_path: Path) -> None:
+    """`segmenter.outline`, that figures are made with, and `stages.segment`, that people use, on one example."""
+    from nodulens.core.geometry import Geometry
+    from nodulens.core.volume import Volume
+    from nodulens.stages.segment import segment
+
+    torch.manual_seed(0)
+    example = segmenter_task.from_cube(Cubes(data), 2)
+    net = PromptUNet()
+    batch = two_prompts(data)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        segmenter_task.overlap_loss(net, batch).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        for _ in range(20):
+            net(batch[0])  # batch statistics settle
+    facts = {"name": "segmenter", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
+    export(net, batch[0], tmp_path, facts)
+    prompt = segmenter_task.drawn_prompt(Box.of_mask(example.truth), np.random.default_rng(0), 0.05)
+    volume = Volume((example.image * 1400 - 1000).astype(np.float32), Geometry.axial((51, 51, 51)))
+    model = load_model("segmenter", 1, tmp_path)
+    for rounds in (1, 2):
+        theirs = segmenter_task.outline(net.eval(), example.image, prompt, rounds)
+        box, mask = segment(volume, prompt, model, rounds)
+        ours = np.zeros_like(theirs)
+        ours[box.slices] = mask
+        assert segmenter_task.dice(ours, theirs) > 0.95, "but for holes and crumbs"
