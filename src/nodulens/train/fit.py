@@ -71,8 +71,9 @@ def fit(
     first, step = 0, 0
     if checkpoint.exists():
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=place)
-        if state.get("schedule", asdict(schedule)) != asdict(schedule):
-            raise BadOption(f"{checkpoint} is of {state['schedule']}, not {asdict(schedule)}. Name another --run folder.")
+        wanted = asdict(schedule)
+        if state.get("schedule", wanted) != wanted:
+            raise BadOption(f"{checkpoint} is of {state['schedule']}, not {wanted}; name another --run folder.")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         average, first, step = state["average"], state["epoch"], state["step"]
