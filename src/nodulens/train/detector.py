@@ -128,7 +128,12 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
 
     made: dict[str, Any] = {"keep": KEEP, "fusion": logistic(~large, [0, 1]), "fusion_large": logistic(large, [1])}
     free = [np.sort([c.score for c in _marks(s, made)])[::-1] for s in scored if s.kind == "background"]
-    made["threshold"] = threshold = _threshold(free)
+    # the constants are moved so that the default threshold is a score of one half
+    shift = _threshold_logit(free)
+    made["fusion"][0] -= shift
+    made["fusion_large"][0] -= shift
+    made["threshold"] = threshold = 0.5
+    free = [1 / (1 + np.exp(shift) * (1 / f - 1)) for f in free]
     known = [s for s in scored if s.diameter_mm > 0]
     found = [bool(fuse(s.candidates, s.flat, s.deep, made)[s.hit].max(initial=0.0) >= threshold) for s in known]
     rows = []
@@ -165,11 +170,11 @@ def _marks(scored: Scored, made: dict[str, Any]) -> list[Candidate]:
     return distinct([replace(c, score=float(p)) for c, p in zip(candidates, score, strict=True)])
 
 
-def _threshold(free: list[NDArray[np.float64]]) -> float:
-    """The score that leaves :data:`FALSE_PER_SCAN` marks a nodule-free scan on average, half-way to the next."""
+def _threshold_logit(free: list[NDArray[np.float64]]) -> float:
+    """The logit that leaves :data:`FALSE_PER_SCAN` marks a nodule-free scan on average, half-way to the next."""
     joined = np.sort(np.concatenate(free))[::-1]
     allowed = int(FALSE_PER_SCAN * len(free))
     if len(joined) <= allowed:
-        return 0.5
+        return 0.0
     ends = joined[allowed - 1 : allowed + 1]
-    return float(1 / (1 + np.exp(-np.log(ends / (1 - ends)).mean())))
+    return float(np.log(ends / (1 - ends)).mean())
