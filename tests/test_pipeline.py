@@ -346,6 +346,8 @@ def test_lung_dx_a0001(shared: Path) -> None:
     low, high = real_scans.mass(shared, ct)
     inner = [n for n in report.nodules if np.all(low < n.centre_lps) and np.all(n.centre_lps < high)]
     assert inner
+    largest = max(inner, key=lambda n: n.measurements.volume_mm3)
+    assert largest.measurements.long_axis_mm > 0.4 * float((high - low)[:2].max())
 
 
 def test_other_findings(shared: Path) -> None:

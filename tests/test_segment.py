@@ -80,7 +80,7 @@ def test_each_look_is_told_how_far_to_trust_the_box_and_the_first_sees_the_mask(
     network = Brightness()
     segment(volume_of(dense), Prompt((8.0, 14.0, 16.0), (21.0, 27.0, 29.0), DRAWN), network.model, 2, dense)
     first, second = network.seen
-    assert first.shape == second.shape == (1, 3, 16, 32, 32)
+    assert first.shape == second.shape == (4, 3, 16, 32, 32)
     assert first[0, 1].max() == DRAWN and second[0, 1].max() == ROUGH
     assert first[0, 2].max() == 1 and second[0, 2].max() == 0
     assert ((first[0, 2] > 0.5) == (first[0, 0] > 0.5)).mean() > 0.99, "the mask through the same window"

@@ -13,14 +13,15 @@ class Recipe:
         name: as reports say it.
         threshold: least score of a finding; None for the one on the detector's card.
         most_findings: findings reported at most, the most certain first.
-        rounds_detected: how often the segmenter looks at a mark of the detector or a point.
+        rounds_detected: how often the segmenter looks at a mark of the detector or a point at most, until the outline
+            settles.
         rounds_drawn: how often at a box or mask that a person drew.
     """
 
     name: str = "default"
     threshold: float | None = None
     most_findings: int = 100
-    rounds_detected: int = 3
+    rounds_detected: int = 12
     rounds_drawn: int = 1
 
 

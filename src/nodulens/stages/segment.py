@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -31,7 +33,8 @@ def segment(
         volume: canonical orientation.
         prompt: in face indices of the volume.
         model: (N, 3, 16, 32, 32) → logits.
-        rounds: how often to look; from the second time on, the window follows the mask found before.
+        rounds: how often to look at most, until the outline settles; from the second time on, the window follows the
+            mask found before.
         prior: an earlier mask on the volume's grid; seen in the first round.
 
     Returns:
@@ -41,12 +44,14 @@ def segment(
         BadPrompt: nothing there looks like a nodule.
     """
     box, logits = _look(volume, prompt, model, prior)
-    for _ in range(rounds - 1):
-        mask = logits > 0
-        if not mask.any():
+    sides = None
+    for look in range(1, rounds):
+        if not (logits > 0).any():
             break
-        found = Box.of_mask(mask)
-        start = np.add(found.start, box.start)
+        found = Box.of_mask(logits > 0)
+        if settled(sides, found.shape, look):
+            break
+        sides, start = found.shape, np.add(found.start, box.start)
         prompt = Prompt(_floats(start), _floats(start + found.shape), ROUGH)
         box, logits = _look(volume, prompt, model, None)
     piece = _one_piece(logits, np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
@@ -114,8 +119,21 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
 def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
     window = prompt.window
     channels = prompt.channels(to_unit(window.look(volume.hu)), None if prior is None else window.look(prior))
-    logits = model.run(channels[None])[0][0, 0]
+    logits = mirrored(lambda batch: model.run(batch)[0], channels)
     return window.project(logits, volume.geometry.shape, fill=OFF)
+
+
+def mirrored(run: Callable[[Array], Array], channels: Array) -> Array:
+    """Logits (z, y, x) of channels (3, z, y, x): the mean over the four mirror images in the plane."""
+    turns = [(1, 1), (-1, 1), (1, -1), (-1, -1)]
+    logits = run(np.stack([channels[..., ::v, ::h] for v, h in turns]))[:, 0]
+    back = [plane[..., ::v, ::h] for plane, (v, h) in zip(logits, turns, strict=True)]
+    return np.asarray(np.mean(back, axis=0), dtype=np.float32)
+
+
+def settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], looks: int) -> bool:
+    """Whether an outline has stopped growing: after three looks at least, by less than a twentieth on every axis."""
+    return looks >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
 
 
 def _one_piece(logits: Array, middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:

@@ -19,7 +19,7 @@ from nodulens.data.folds import may_train
 from nodulens.recipe import DEFAULT
 from nodulens.stages.candidates import propose
 from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
-from nodulens.stages.segment import prompt_of_candidate, prompt_of_point
+from nodulens.stages.segment import OFF, mirrored, prompt_of_candidate, prompt_of_point, settled
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Schedule, fit
 from nodulens.train.material import UNIT_PER_STEP, Cubes, Stacks
@@ -188,18 +188,23 @@ def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 @torch.inference_mode()
 def outline(net: nn.Module, image: NDArray[np.float32], prompt: Prompt, rounds: int = 1) -> NDArray[np.bool_]:
-    """The mask of one prompt on the array of ``image`` (0…1): what the runtime's stage does, with torch as engine."""
-    mask = np.zeros(image.shape, dtype=bool)
-    for _ in range(rounds):
+    """The mask of one prompt on the array of ``image`` (0…1): what the runtime does, with torch for the network."""
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(net(torch.from_numpy(batch)).numpy())
+
+    mask, sides = np.zeros(image.shape, dtype=bool), None
+    for look in range(rounds):
         window = prompt.window
-        x = torch.from_numpy(prompt.channels(window.look(image)))[None]
-        logits = net(x)[0, 0].numpy()
-        box, values = window.project(logits, image.shape, fill=-10.0)
+        box, values = window.project(mirrored(run, prompt.channels(window.look(image))), image.shape, fill=OFF)
         mask = np.zeros(image.shape, dtype=bool)
         mask[box.slices] = values > 0
         if not mask.any():
             break
         found = Box.of_mask(mask)
+        if settled(sides, found.shape, look + 1):
+            break
+        sides = found.shape
         prompt = Prompt(found.start, found.stop, ROUGH)
     return mask
 
