@@ -64,7 +64,7 @@ def box_channel(prompt: Prompt) -> NDArray[np.float32]:
     The window is the box with a fixed margin, so the same picture every time; it stays a channel so that the network
     can tell a drawn box from a rough one at every place.
     """
-    line = [np.clip(np.abs(np.linspace(-MARGIN, MARGIN, 2 * n + 1)[1::2]), None, None) for n in GRID]
+    line = [np.abs(np.linspace(-MARGIN, MARGIN, 2 * n + 1)[1::2]) for n in GRID]
     cover = [np.clip((1 - edge) * n / (2 * MARGIN) + 0.5, 0, 1) for edge, n in zip(line, GRID, strict=True)]
     z, y, x = cover
     return np.asarray(prompt.trust * z[:, None, None] * y[:, None] * x, dtype=np.float32)
