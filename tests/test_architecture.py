@@ -36,7 +36,7 @@ ALLOWED = {
     "data": BASE | {"io", "ops"},
     "evaluate": TOOLS | {"stages", "report", "data"},
     "train": TOOLS | {"stages", "recipe", "data", "evaluate"},
-    "apps": MAIN | {"clinical", "data", "evaluate"},
+    "apps": MAIN | {"clinical", "data", "evaluate", "train"},
     "__init__": set(),
 }
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "torchvision", "transformers"}
@@ -106,7 +106,8 @@ def test_loading_a_module_does_nothing(path: Path) -> None:
     """At module level there are definitions, constants, and a guarded start; no loops, no bare calls."""
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.Expr):
-            assert isinstance(node.value, ast.Constant), f"{name(path)}:{node.lineno} does something when imported"
+            registers = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "app.add_typer"
+            assert registers or isinstance(node.value, ast.Constant), f"{name(path)}:{node.lineno} does something when imported"
         else:
             assert not isinstance(node, ON_LOADING), f"{name(path)}:{node.lineno} does something when imported"
         if isinstance(node, ast.If):

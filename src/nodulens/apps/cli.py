@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from nodulens.apps import data, evaluate
 from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Lung nodules in chest CT: found, outlined, measured, graded, explained. For research; not a medical device.",
 )
+
+app.add_typer(data.app, name="data")
+app.add_typer(evaluate.app, name="evaluate")
 
 Scan = Annotated[
     Path, typer.Argument(metavar="CT", help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")
