@@ -107,7 +107,8 @@ def test_loading_a_module_does_nothing(path: Path) -> None:
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.Expr):
             registers = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "app.add_typer"
-            assert registers or isinstance(node.value, ast.Constant), f"{name(path)}:{node.lineno} does something when imported"
+            where = f"{name(path)}:{node.lineno}"
+            assert registers or isinstance(node.value, ast.Constant), f"{where} does something when imported"
         else:
             assert not isinstance(node, ON_LOADING), f"{name(path)}:{node.lineno} does something when imported"
         if isinstance(node, ast.If):
