@@ -15,7 +15,8 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── BadValues              NaN, infinities, or numbers that cannot be Hounsfield units
     │   ├── NoLungs                no lungs found in the scan
     │   ├── BadPrompt              a point, box or mask outside the scan, or empty
-    │   └── BadOption              an option value that is not allowed, or an output that is in the way
+    │   ├── BadOption              an option value that is not allowed, or an output that is in the way
+    │   └── PatientOverlap         a patient would both teach a model and judge it
     ├── MissingExtra               an optional dependency is not installed
     ├── MissingWeights             a model file is not there
     └── CorruptWeights             a model file does not match its card
@@ -82,6 +83,18 @@ class BadPrompt(InputError):
 
 class BadOption(InputError):
     """An option value is not allowed, or an output is in the way."""
+
+
+class PatientOverlap(InputError):
+    """A patient would both teach a model and judge it.
+
+    Attributes:
+        patients: all of them, sorted; the message names the first few.
+    """
+
+    def __init__(self, message: str, patients: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.patients = patients
 
 
 class MissingExtra(NodulensError):

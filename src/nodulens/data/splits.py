@@ -1,0 +1,337 @@
+"""Who learns and who judges: splits by patient, kept in a file that names every patient.
+
+A split gives each patient one group, so within a split nobody can stand on both sides. Across files and data sets
+:func:`refuse_overlap` and :func:`check_together` see to it. The patients of
+:data:`nodulens.data.folds.EVALUATION_PATIENTS` are a group of their own in every split and never train.
+
+The project's own figures stand on :func:`fixed`, which depends on nothing but the patient's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.data.dataset import Item
+from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
+from nodulens.errors import BadOption, NotFound, PatientOverlap, UnreadableFile
+from nodulens.io.atomic import whole_file
+
+SCHEMA = "nodulens-split/1"
+EVALUATION = "evaluation"
+PARTS = ("train", "validation", "test")
+NAMED = 5
+"""So many patients an error names."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One round of training and judging: three sets of patients without one in common.
+
+    Raises:
+        PatientOverlap: a patient in two parts, or an evaluation patient in one that trains or tunes.
+    """
+
+    train: frozenset[str]
+    test: frozenset[str]
+    validation: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        parts = (("train", self.train), ("validation", self.validation), ("test", self.test))
+        for (a, first), (b, second) in combinations(parts, 2):
+            refuse_overlap(first, second, (a, b))
+        for name, part in parts[:2]:
+            refuse_overlap(part, EVALUATION_PATIENTS, (name, EVALUATION))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The group of every patient.
+
+    Attributes:
+        groups: patient → group. Folds are "0", "1", …; a split into shares has "train", "test" and perhaps
+            "validation"; patients for evaluation only are in "evaluation" either way.
+        folds: how many; 0 for a split into shares. A small set may leave a fold empty.
+        method: how it was made: "fixed", "stratified", or the name of who gave it.
+        seed: of the random numbers; None where there are none.
+        data_sets: the names of what was split.
+        notes: what a reader of the file should know.
+
+    Raises:
+        PatientOverlap: an evaluation patient where they would train.
+        BadOption: a single fold, or a group that is neither a fold nor a share.
+    """
+
+    groups: Mapping[str, str]
+    folds: int
+    method: str
+    seed: int | None = None
+    data_sets: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {str(k) for k in range(self.folds)} or set(PARTS)
+        strange = set(self.groups.values()) - known - {EVALUATION}
+        if strange or self.folds == 1 or self.folds < 0 or not self.groups:
+            raise BadOption(f"A split puts patients into {sorted(known)} or {EVALUATION}; got {sorted(strange)}.")
+        learning = (p for p, group in self.groups.items() if group not in ("test", EVALUATION))
+        refuse_overlap(learning, EVALUATION_PATIENTS, ("the split", EVALUATION))
+
+    def patients(self, group: str) -> frozenset[str]:
+        """Those of one group; none where there is no such group."""
+        return frozenset(p for p, own in self.groups.items() if own == group)
+
+    def parts(self, fold: int | None = None) -> Parts:
+        """Who trains and who judges.
+
+        Args:
+            fold: the fold that judges, the others train; None for a split into shares.
+
+        Raises:
+            BadOption: no such fold, or a fold asked of a split into shares.
+        """
+        if self.folds == 0 and fold is None:
+            return Parts(*(self.patients(name) for name in ("train", "test", "validation")))
+        if fold is None or not 0 <= fold < self.folds:
+            raise BadOption(f"The split has {self.folds} folds, counted from 0; got {fold}.")
+        test = self.patients(str(fold))
+        return Parts(frozenset(self.groups) - self.patients(EVALUATION) - test, test)
+
+    def rounds(self) -> tuple[Parts, ...]:
+        """One a fold; a single one where the split is into shares."""
+        return tuple(self.parts(fold) for fold in range(self.folds)) or (self.parts(),)
+
+    def group_of(self, items: Sequence[Item]) -> tuple[str, ...]:
+        """The group of each item.
+
+        Raises:
+            BadOption: a patient whom the split does not name: it was made for other data.
+        """
+        strangers = sorted({i.patient_id for i in items} - self.groups.keys())
+        if strangers:
+            raise BadOption(
+                f"The split does not name {_listed(strangers)}; make one for this data: nodulens data split."
+            )
+        return tuple(self.groups[i.patient_id] for i in items)
+
+
+def fixed(items: Sequence[Item]) -> Split:
+    """The project's own five folds: by :func:`nodulens.data.folds.fold_of`, whatever else is split."""
+    return Split(_grouped(items, lambda p: str(fold_of(p))), FOLDS, "fixed")
+
+
+def stratified(items: Sequence[Item], folds: int = FOLDS, seed: int = 0) -> Split:
+    """Random folds of like size, with the strata spread evenly over them.
+
+    Args:
+        items: of one data set, or of several one after the other: a patient of several stays in one fold.
+        folds: two or more.
+        seed: another seed, other folds.
+
+    Raises:
+        BadOption: fewer than two folds, or fewer patients than folds.
+    """
+    if folds < 2:
+        raise BadOption(f"Folds are two or more, got {folds}.")
+    dealt = _deal(items, np.full(folds, 1 / folds), seed)
+    return Split(_grouped(items, lambda p: str(dealt[p])), folds, "stratified", seed)
+
+
+def in_shares(items: Sequence[Item], shares: Sequence[float], seed: int = 0) -> Split:
+    """Random parts of given sizes, with the strata spread evenly over them.
+
+    Args:
+        items: as for :func:`stratified`.
+        shares: of train and test, or of train, validation and test; only their ratios count (7, 1, 2 and
+            1902, 265, 475 alike).
+        seed: another seed, other parts.
+
+    Raises:
+        BadOption: shares that are not two or three positive numbers, or fewer patients than parts.
+    """
+    ratio = np.asarray(shares, dtype=np.float64)
+    if len(ratio) not in (2, 3) or not np.all(np.isfinite(ratio) & (ratio > 0)):
+        raise BadOption(
+            f"Shares are two or three positive numbers, of train[, validation] and test; got {list(shares)}."
+        )
+    names = PARTS if len(ratio) == 3 else ("train", "test")
+    dealt = _deal(items, ratio / ratio.sum(), seed)
+    return Split(_grouped(items, lambda p: names[dealt[p]]), 0, "stratified", seed)
+
+
+def of_groups(items: Sequence[Item], group: Mapping[str, int], method: str) -> Split:
+    """The folds that someone else gave, item by item, such as the ten subsets of LUNA16.
+
+    A patient whose items stand in several folds goes to the first of them whole, and a note says so.
+
+    Args:
+        items: of one data set.
+        group: key of each item → its fold, from 0 without a gap.
+        method: who gave them.
+
+    Raises:
+        BadOption: an item without a fold.
+    """
+    missing = [i.key for i in items if i.key not in group]
+    if missing:
+        raise BadOption(f"No {method} fold is given for {_listed(missing)}.")
+    first: dict[str, int] = {}
+    moved: set[str] = set()
+    for item in items:
+        known = first.setdefault(item.patient_id, group[item.key])
+        if known != group[item.key]:
+            moved.add(item.patient_id)
+            first[item.patient_id] = min(known, group[item.key])
+    notes = tuple(f"{p} stands in several folds of {method}; all of it is in fold {first[p]}." for p in sorted(moved))
+    return Split(_grouped(items, lambda p: str(first[p])), max(group.values()) + 1, method, notes=notes)
+
+
+def refuse_overlap(one: Iterable[str], other: Iterable[str], names: tuple[str, str] = ("train", "test")) -> None:
+    """Two sides that must not share a patient.
+
+    Args:
+        one, other: patient ids, in any order and as often as they like.
+        names: of the sides, for the message.
+
+    Raises:
+        PatientOverlap: they share some; the message names the first, ``patients`` all.
+    """
+    both = tuple(sorted(set(one) & set(other)))
+    if both:
+        raise PatientOverlap(
+            f"{len(both)} patient{'s' if len(both) > 1 else ''} in both {names[0]} and {names[1]}: {_listed(both)}. "
+            "A model would be judged on whom it has seen; leave them out of one of the two.",
+            both,
+        )
+
+
+def check_together(splits: Mapping[str, Split]) -> None:
+    """Refuse splits that, used together, would train on a patient in one data set and test on the same in another.
+
+    Folds of equal number are taken round by round (fold 0 judges in all of them, then fold 1, …); otherwise every
+    round of one is held against every round of the other.
+
+    Args:
+        splits: name, for the message → split.
+
+    Raises:
+        PatientOverlap: a patient who trains in one and judges in the other.
+    """
+    for (a, first), (b, second) in combinations(splits.items(), 2):
+        alike = first.folds == second.folds
+        pairs = zip(first.rounds(), second.rounds(), strict=True) if alike else product(first.rounds(), second.rounds())
+        for one, other in pairs:
+            refuse_overlap(one.train | one.validation, other.test, (f"train of {a}", f"test of {b}"))
+            refuse_overlap(other.train | other.validation, one.test, (f"train of {b}", f"test of {a}"))
+
+
+def write_split(split: Split, path: str | Path) -> None:
+    """Write a split as JSON, patients in order of name, whole or not at all.
+
+    Raises:
+        NotFound, BadOption: as :func:`nodulens.io.atomic.whole_file`.
+    """
+    record = {
+        "schema": SCHEMA,
+        "folds": split.folds,
+        "method": split.method,
+        "seed": split.seed,
+        "data_sets": list(split.data_sets),
+        "notes": list(split.notes),
+        "sizes": dict(sorted(Counter(split.groups.values()).items())),
+        "patients": dict(sorted(split.groups.items())),
+    }
+    with whole_file(path) as part:
+        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_split(path: str | Path) -> Split:
+    """Read what :func:`write_split` wrote.
+
+    Raises:
+        NotFound: no such file.
+        UnreadableFile: no JSON, another schema, or the sizes do not fit the patients: the file was cut or edited.
+        PatientOverlap: a patient named twice, or an evaluation patient in a part that trains.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"There is no split file {path}; nodulens data split makes one.")
+    try:
+        record = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
+    except ValueError as error:
+        raise UnreadableFile(f"{path} is no JSON ({error}); make it again with nodulens data split.") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UnreadableFile(f"{path} is not of schema {SCHEMA}; make it again with nodulens data split.")
+    try:
+        groups = {str(p): str(g) for p, g in record["patients"].items()}
+        sizes = {str(g): int(n) for g, n in record["sizes"].items()}
+        made = record["method"], record["seed"], tuple(record["data_sets"]), tuple(record["notes"])
+        split = Split(groups, int(record["folds"]), *made)
+    except (KeyError, TypeError, AttributeError, BadOption) as error:
+        raise UnreadableFile(f"{path} is incomplete ({error}); make it again with nodulens data split.") from error
+    if Counter(groups.values()) != Counter(sizes):
+        raise UnreadableFile(f"{path}: its sizes {sizes} do not fit the patients it names; it was cut or edited.")
+    return split
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a plain parser would let the last of two equal names win."""
+    twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+    if twice:
+        raise PatientOverlap(f"The split names {_listed(twice)} more than once; keep one line each.", tuple(twice))
+    return dict(pairs)
+
+
+def _grouped(items: Sequence[Item], group: Callable[[str], str]) -> dict[str, str]:
+    """Patient → group; those for evaluation to theirs."""
+    patients = sorted({i.patient_id for i in items})
+    return {p: EVALUATION if p in EVALUATION_PATIENTS else group(p) for p in patients}
+
+
+def _deal(items: Sequence[Item], share: NDArray[np.float64], seed: int) -> dict[str, int]:
+    """Patient → part, by dealing the patients with most items first, each where it is most lacked.
+
+    What is balanced is the number of items of each stratum, and the number of patients, each measured as a share of
+    its total. Evaluation patients are not dealt.
+    """
+    items = [i for i in items if i.patient_id not in EVALUATION_PATIENTS]
+    patients, owner = np.unique([i.patient_id for i in items], return_inverse=True)
+    strata, kind = np.unique([i.stratum for i in items], return_inverse=True)
+    if len(patients) < len(share):
+        raise BadOption(f"{len(patients)} patients cannot be split into {len(share)} parts.")
+    counts = np.ones((len(patients), len(strata) + 1))
+    counts[:, :-1] = 0
+    np.add.at(counts, (owner, kind), 1)
+    counts /= counts.sum(axis=0)
+    shuffled = np.random.default_rng(seed).permutation(len(patients))
+    order = shuffled[np.argsort(-counts[shuffled].max(axis=1), kind="stable")]
+    lacking = np.outer(share, np.ones(counts.shape[1]))
+    part = np.empty(len(patients), dtype=int)
+    for p in order:
+        # (lacking − counts)² − lacking², summed: what the squared distance from the goal changes by. Sizes of parts
+        # differ, so the change counts by its share.
+        change = ((counts[p] - 2 * lacking) * counts[p]).sum(axis=1)
+        part[p] = int(np.argmin(change / share))
+        lacking[part[p]] -= counts[p]
+    return {str(p): int(k) for p, k in zip(patients, part, strict=True)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def by_group(split: Split, items: Sequence[Item]) -> Iterator[tuple[str, Counter[str]]]:
+    """Each group, in order of name, with the number of its items of each stratum."""
+    counts: dict[str, Counter[str]] = {}
+    for group, item in zip(split.group_of(items), items, strict=True):
+        counts.setdefault(group, Counter())[item.stratum] += 1
+    yield from sorted(counts.items())
