@@ -425,34 +425,3 @@ def test_an_example_of_a_stack_ends_where_nothing_was_scanned(data: Path) -> Non
     # what is invented above and below holds no nodule: about as dark as the lung round it
     inner = Box.of_mask(example.truth).slices[1:]
     assert example.image[0][inner].mean() < 0.3 < example.image[first + 1][inner].mean()
-
-
-def test_the_outline_of_training_is_that_of_use(data: Path, tmp_path: Path) -> None:
-    """`segmenter.outline`, that figures are made with, and `stages.segment`, that people use, on one example."""
-    from nodulens.core.geometry import Geometry
-    from nodulens.core.volume import Volume
-    from nodulens.stages.segment import segment
-
-    torch.manual_seed(0)
-    example = segmenter_task.from_cube(Cubes(data), 2)
-    net = PromptUNet()
-    batch = two_prompts(data)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for _ in range(40):
-        optimizer.zero_grad()
-        segmenter_task.overlap_loss(net, batch).backward()
-        optimizer.step()
-    with torch.inference_mode():
-        for _ in range(20):
-            net(batch[0])  # batch statistics settle
-    facts = {"name": "segmenter", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
-    export(net, batch[0], tmp_path, facts)
-    prompt = segmenter_task.drawn_prompt(Box.of_mask(example.truth), np.random.default_rng(0), 0.05)
-    volume = Volume((example.image * 1400 - 1000).astype(np.float32), Geometry.axial((51, 51, 51)))
-    model = load_model("segmenter", 1, tmp_path)
-    for rounds in (1, 2):
-        theirs = segmenter_task.outline(net.eval(), example.image, prompt, rounds)
-        box, mask = segment(volume, prompt, model, rounds)
-        ours = np.zeros_like(theirs)
-        ours[box.slices] = mask
-        assert segmenter_task.dice(ours, theirs) > 0.95, "but for holes and crumbs"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -49,7 +47,7 @@ def segment(
         if not (logits > 0).any():
             break
         found = Box.of_mask(logits > 0)
-        if settled(sides, found.shape, look):
+        if _settled(sides, found.shape, look):
             break
         sides, start = found.shape, np.add(found.start, box.start)
         prompt = Prompt(_floats(start), _floats(start + found.shape), ROUGH)
@@ -119,19 +117,18 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
 def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
     window = prompt.window
     channels = prompt.channels(to_unit(window.look(volume.hu)), None if prior is None else window.look(prior))
-    logits = mirrored(lambda batch: model.run(batch)[0], channels)
-    return window.project(logits, volume.geometry.shape, fill=OFF)
+    return window.project(_mirrored(model, channels), volume.geometry.shape, fill=OFF)
 
 
-def mirrored(run: Callable[[Array], Array], channels: Array) -> Array:
+def _mirrored(model: Model, channels: Array) -> Array:
     """Logits (z, y, x) of channels (3, z, y, x): the mean over the four mirror images in the plane."""
     turns = [(1, 1), (-1, 1), (1, -1), (-1, -1)]
-    logits = run(np.stack([channels[..., ::v, ::h] for v, h in turns]))[:, 0]
+    logits = model.run(np.stack([channels[..., ::v, ::h] for v, h in turns]))[0][:, 0]
     back = [plane[..., ::v, ::h] for plane, (v, h) in zip(logits, turns, strict=True)]
     return np.asarray(np.mean(back, axis=0), dtype=np.float32)
 
 
-def settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], looks: int) -> bool:
+def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], looks: int) -> bool:
     """Whether an outline has stopped growing: after three looks at least, by less than a twentieth on every axis."""
     return looks >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +17,19 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
+from nodulens.errors import BadPrompt
 from nodulens.recipe import DEFAULT
+from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
-from nodulens.stages.segment import OFF, mirrored, prompt_of_candidate, prompt_of_point, settled
+from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Schedule, fit
 from nodulens.train.material import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.train.nets import PromptUNet
 
 BATCH = 24
-SCHEDULE = Schedule(epochs=7, learning_rate=3e-3)
+SCHEDULE = Schedule(epochs=18, learning_rate=3e-3)
 INVENTED = 0.3
 """Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
 
@@ -186,35 +189,14 @@ def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     return entropy + (1 - (2 * both + 1) / (either + 1)).mean()
 
 
-@torch.inference_mode()
-def outline(net: nn.Module, image: NDArray[np.float32], prompt: Prompt, rounds: int = 1) -> NDArray[np.bool_]:
-    """The mask of one prompt on the array of ``image`` (0…1): what the runtime does, with torch for the network."""
-
-    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(net(torch.from_numpy(batch)).numpy())
-
-    mask, sides = np.zeros(image.shape, dtype=bool), None
-    for look in range(rounds):
-        window = prompt.window
-        box, values = window.project(mirrored(run, prompt.channels(window.look(image))), image.shape, fill=OFF)
-        mask = np.zeros(image.shape, dtype=bool)
-        mask[box.slices] = values > 0
-        if not mask.any():
-            break
-        found = Box.of_mask(mask)
-        if settled(sides, found.shape, look + 1):
-            break
-        sides = found.shape
-        prompt = Prompt(found.start, found.stop, ROUGH)
-    return mask
-
-
-def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[str, float]:
+def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str, float]:
     """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
 
-    Beyond a stack's slices its end slices are repeated, and neither mask nor truth counts there. "box" is the true one,
-    "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is inscribed in the same
-    boxes. "detector" is the strongest mark of the candidate stage on the nodule, "point" one off its middle by 1 mm.
+    "box" is the true one, "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is
+    inscribed in the same boxes. "detector" is the strongest mark of the candidate stage on the nodule, "point" one off
+    its middle by 1 mm. Marks are looked for where a stack's nodule ends with its slices, as in the patient; the outline
+    is drawn where its end slices are repeated, so that nothing tells the network where to stop, and neither mask nor
+    truth counts there.
     """
     first, last = example.real
     image = example.image.copy()
@@ -223,21 +205,23 @@ def judge(net: nn.Module, example: Example, rng: np.random.Generator) -> dict[st
     counts = np.zeros(image.shape, dtype=bool)
     counts[first:last] = example.weight[first:last] > 0
     true, shaken = drawn_prompt(box, rng, 0.0), drawn_prompt(box, rng, 0.1)
-    volume = Volume(image * 1400 - 1000, Geometry.axial(_shape(image), example.spacing_zyx))
-    middle = volume.geometry.to_lps(ndimage.center_of_mass(example.truth))
-    x, y, z = (float(v) for v in middle + rng.normal(0, 1, 3))
-    marks = [c for c in propose(volume, _near(example.truth)) if _marks(volume, c, example.truth)]
-    rounds = DEFAULT.rounds_detected
-    masks = {
-        "box": outline(net, image, true),
-        "box_shaken": outline(net, image, shaken),
-        "point": outline(net, image, prompt_of_point(volume, (x, y, z)), rounds),
-        "detector": np.zeros_like(counts),
-        "ellipsoid": _ellipsoid(true, image.shape),
-        "ellipsoid_shaken": _ellipsoid(shaken, image.shape),
+    grid = Geometry.axial(_shape(image), example.spacing_zyx)
+    patient, repeated = (Volume(unit * 1400 - 1000, grid) for unit in (example.image, image))
+    x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
+    marks = [c for c in propose(patient, _near(example.truth)) if _marks(patient, c, example.truth)]
+    asked = {
+        "box": (true, DEFAULT.rounds_drawn),
+        "box_shaken": (shaken, DEFAULT.rounds_drawn),
+        "point": (prompt_of_point(patient, (x, y, z)), DEFAULT.rounds_detected),
     }
     if marks:
-        masks["detector"] = outline(net, image, prompt_of_candidate(volume, marks[0]), rounds)
+        asked["detector"] = (prompt_of_candidate(patient, marks[0]), DEFAULT.rounds_detected)
+    masks = {kind: np.zeros_like(counts) for kind in (*asked, "detector")}
+    for kind, (prompt, rounds) in asked.items():
+        with suppress(BadPrompt):  # nothing found there: the mask stays empty, and its Dice is 0
+            found, mask = segment(repeated, prompt, model, rounds)
+            masks[kind][found.slices] = mask
+    masks["ellipsoid"], masks["ellipsoid_shaken"] = (_ellipsoid(p, image.shape) for p in (true, shaken))
     return {kind: dice(mask & counts, example.truth & counts) for kind, mask in masks.items()}
 
 

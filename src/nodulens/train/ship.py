@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import nn
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
+from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.prompt import GRID
 from nodulens.train import detector
 from nodulens.train import malignancy as malignancy_task
@@ -71,12 +71,17 @@ def segmenter(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     """The prompted segmenter."""
     material = segmenter_task.examples(Stacks(data), Cubes(data))
     schedule = _schedule(segmenter_task.SCHEDULE, epochs)
-    nets = [segmenter_task.train(material, fold, run / "segmenter", schedule) for fold in range(FOLDS)]
-    net = segmenter_task.train(material, None, run / "segmenter", schedule)
     card = _card("segmenter", schedule, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
     card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
-    card["figures"] = segmenter_figures(material, nets)
-    return export(net, torch.rand(3, 3, *GRID), out, card)
+    example = torch.rand(3, 3, *GRID)
+    models = []
+    for fold in range(FOLDS):
+        folder = run / "segmenter" / f"fold{fold}"
+        export(segmenter_task.train(material, fold, run / "segmenter", schedule), example, folder, card)
+        models.append(load_model("segmenter", torch.get_num_threads(), folder))
+    net = segmenter_task.train(material, None, run / "segmenter", schedule)
+    card["figures"] = segmenter_figures(material, models)
+    return export(net, example, out, card)
 
 
 def malignancy(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
@@ -117,17 +122,17 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
     }
 
 
-def segmenter_figures(material: list[segmenter_task.Example], nets: Sequence[nn.Module]) -> dict[str, Any]:
+def segmenter_figures(material: list[segmenter_task.Example], models: Sequence[Model]) -> dict[str, Any]:
     """Mean 3-D Dice against the consensus by kind of prompt, stacks and cubes apart, beside the inscribed ellipsoid."""
     found: dict[str, dict[str, list[float]]] = {"stacks": {}, "cubes": {}}
-    for fold, net in enumerate(nets):
+    for fold, model in enumerate(models):
         rng = np.random.default_rng(100 + fold)
         for row in np.flatnonzero(is_left_out([e.patient for e in material], fold)):
             example = material[row]
             if not example.is_cube and row % ONE_STACK_IN:
                 continue
             where = found["cubes" if example.is_cube else "stacks"]
-            for kind, dice in segmenter_task.judge(net, example, rng).items():
+            for kind, dice in segmenter_task.judge(model, example, rng).items():
                 where.setdefault(kind, []).append(dice)
     return {
         **{name: {k: round(float(np.mean(v)), 4) for k, v in kinds.items()} for name, kinds in found.items()},
@@ -287,4 +292,5 @@ def _card(name: str, schedule: Schedule, material: str, patients: Sequence[str])
             "patients": taught,
         },
         "settings": {},
+        "figures": {},
     }
