@@ -1,0 +1,452 @@
+"""How sure a figure is: intervals by patient, tests of paired results, correction for many of them.
+
+Nodules of one patient are alike, so every bootstrap here draws patients, never nodules. Where the data leave a figure
+undefined it is ``nan``; data that cannot be used at all are an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nodulens.errors import BadOption, BadValues
+
+Float = NDArray[np.float64]
+Rows = NDArray[np.intp]
+Statistic = Callable[[Rows], float]
+
+UNDEFINED = 0.05
+"""Where a figure is undefined in more than this share of the resamples, its interval is too."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with what it could be.
+
+    Attributes:
+        value: the figure itself, from all data.
+        low, high: ends of the confidence interval; ``nan`` where there are too few data for one.
+        level: how often such an interval holds the true figure, 0…1.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def resamples(patients: ArrayLike, *, samples: int = 1000, seed: int = 0) -> Iterator[Rows]:
+    """Bootstrap samples of patients, as rows.
+
+    Args:
+        patients: (N,) the patient of each row.
+        samples: how many.
+        seed: of the draws. The same patients and seed give the same draws, so two figures that are computed over
+            them, or over :func:`patient_draws`, are paired.
+
+    Yields:
+        all rows of as many patients as there are, drawn with replacement; a patient drawn twice gives its rows twice.
+
+    Raises:
+        BadValues: no patients.
+        BadOption: no samples.
+    """
+    owner, draws = patient_draws(patients, samples=samples, seed=seed)
+    rows = np.arange(len(owner))
+    for times in draws:
+        yield np.repeat(rows, times[owner])
+
+
+def patient_draws(patients: ArrayLike, *, samples: int = 1000, seed: int = 0) -> tuple[Rows, NDArray[np.int64]]:
+    """The same samples as :func:`resamples`, as how often each patient was drawn: what weighted figures need.
+
+    Returns:
+        (N,) the number of each row's patient, and (samples, patients) how often each was drawn. The weights of the rows
+        in sample s are ``draws[s][owner]``.
+    """
+    names = np.asarray(patients)
+    if names.ndim != 1 or not names.size:
+        raise BadValues(f"A bootstrap needs a list of the rows' patients, got shape {names.shape}.")
+    if samples < 1:
+        raise BadOption(f"A bootstrap needs at least one sample, got {samples}.")
+    unique, owner = np.unique(names, return_inverse=True)
+    n = len(unique)
+    rng = np.random.default_rng(seed)
+    return owner, rng.multinomial(n, np.full(n, 1 / n), size=samples)
+
+
+def percentiles(value: float, draws: ArrayLike, *, level: float = 0.95) -> Interval:
+    """A figure with the percentile interval of its bootstrap draws.
+
+    Args:
+        value: the figure from all data.
+        draws: (samples,) the figure in each resample. Undefined ones (``nan``: one class alone was drawn) are left
+            out; where they are more than :data:`UNDEFINED`, the ends are ``nan``.
+        level: 0…1.
+    """
+    return _ends(value, np.asarray(draws, dtype=np.float64), np.array([(1 - level) / 2, (1 + level) / 2]), level)
+
+
+def bootstrap(
+    statistic: Statistic,
+    patients: ArrayLike,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    method: Literal["percentile", "bca"] = "percentile",
+) -> Interval:
+    """A figure with its bootstrap interval, patients drawn with replacement.
+
+    Two methods on the same rows are compared by a statistic that takes the difference, for then every sample holds
+    both: ``bootstrap(lambda rows: auc(y[rows], a[rows]) - auc(y[rows], b[rows]), patients)``.
+
+    Args:
+        statistic: rows → figure; ``nan`` where it is undefined.
+        patients: (N,) the patient of each row.
+        samples: how many draws. Percentile ends settle from 1,000 on, BCa's from 2,000.
+        level: 0…1.
+        seed: of the draws.
+        method: "percentile", or "bca": corrected for bias and skewness (Efron 1987), which costs one more call a
+            patient, left out in turn.
+
+    Raises:
+        BadValues: no patients.
+        BadOption: no samples, a level outside 0…1, another method.
+    """
+    if method not in ("percentile", "bca"):
+        raise BadOption(f"method must be 'percentile' or 'bca', got {method!r}.")
+    value = float(statistic(np.arange(np.size(patients))))
+    draws = np.array([statistic(rows) for rows in resamples(patients, samples=samples, seed=seed)], dtype=np.float64)
+    if method == "percentile":
+        return percentiles(value, draws, level=level)
+    owner = np.unique(np.asarray(patients), return_inverse=True)[1]
+    without = np.array([statistic(np.flatnonzero(owner != p)) for p in range(owner.max() + 1)] if owner.any() else [])
+    return _ends(value, draws, _bca_tails(value, draws, without, level), level)
+
+
+def bootstrap_difference(
+    first: tuple[Statistic, ArrayLike],
+    second: tuple[Statistic, ArrayLike],
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """First less second, for two groups of different patients, each drawn by itself (unpaired).
+
+    Args:
+        first: statistic and (N,) patients of one group.
+        second: those of the other. A patient in both would make the groups paired: use :func:`bootstrap` there.
+
+    Raises:
+        BadValues: no patients, or one that is in both groups.
+    """
+    both = np.intersect1d(first[1], second[1])
+    if both.size:
+        raise BadValues(f"{both.size} patients stand in both groups ({both[0]} …): compare the groups paired.")
+    draws = [
+        np.array([statistic(rows) for rows in resamples(patients, samples=samples, seed=seed + k)], dtype=np.float64)
+        for k, (statistic, patients) in enumerate((first, second))
+    ]
+    values = [float(statistic(np.arange(np.size(patients)))) for statistic, patients in (first, second)]
+    return percentiles(values[0] - values[1], draws[0] - draws[1], level=level)
+
+
+def bootstrap_means(
+    values: ArrayLike, patients: ArrayLike, *, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> tuple[Interval, ...]:
+    """Mean over rows with its bootstrap interval, for many columns at once.
+
+    Args:
+        values: (N, columns); ``nan`` where a row has no value: it is left out of its column's mean.
+        patients: (N,) the patient of each row.
+
+    Returns:
+        one interval a column; all ``nan`` for a column without values.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    owner, draws = patient_draws(patients, samples=samples, seed=seed)
+    if table.ndim != 2 or len(table) != len(owner):
+        raise BadValues(f"{len(owner)} rows have patients, the table of values has the shape {table.shape}.")
+    known = ~np.isnan(table)
+    sums, counts = np.zeros((2, draws.shape[1], table.shape[1]))
+    np.add.at(sums, owner, np.where(known, table, 0))
+    np.add.at(counts, owner, known)
+    drawn = ratio(draws @ sums, draws @ counts)
+    means = ratio(sums.sum(0), counts.sum(0))
+    return tuple(percentiles(float(m), drawn[:, k], level=level) for k, m in enumerate(means))
+
+
+def proportion(successes: int, total: int, *, level: float = 0.95) -> Interval:
+    """A share of independent cases with Wilson's interval (1927); for several nodules a patient, bootstrap instead.
+
+    Raises:
+        BadValues: not 0 ≤ successes ≤ total.
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= successes <= total:
+        raise BadValues(f"A share needs 0 ≤ successes ≤ total, got {successes} of {total}.")
+    _check_level(level)
+    if not total:
+        return Interval(np.nan, np.nan, np.nan, level)
+    ends = binomtest(successes, total).proportion_ci(level, method="wilson")
+    return Interval(successes / total, float(ends.low), float(ends.high), level)
+
+
+# ---------------------------------------------------------------- paired tests
+
+
+@dataclass(frozen=True)
+class Wilcoxon:
+    """Wilcoxon's signed-rank test of paired values.
+
+    Attributes:
+        statistic: the smaller of the rank sums for and against.
+        p_value: two-sided.
+        rank_biserial: −1…1, the effect: ranks for less ranks against, over all ranks (Kerby 2014); 1 where every
+            difference is above 0. ``nan`` where all are 0.
+        median_difference: over all pairs.
+        pairs: how many there are.
+        zeros: pairs without a difference, left out of the ranks as Wilcoxon did (1945).
+    """
+
+    statistic: float
+    p_value: float
+    rank_biserial: float
+    median_difference: float
+    pairs: int
+    zeros: int
+
+
+def wilcoxon(first: ArrayLike, second: ArrayLike) -> Wilcoxon:
+    """Whether paired values differ, first less second.
+
+    Exact up to 50 differences without ties, else by the normal distribution with correction for ties (scipy's
+    choice). Pairs must be independent: with several nodules a patient, give each patient's mean.
+
+    Args:
+        first: (N,) one value a pair.
+        second: (N,) the other.
+
+    Raises:
+        BadValues: lengths that differ, nothing, NaN.
+    """
+    from scipy import stats
+
+    a, b = columns("The paired values", first, second)
+    difference = a - b
+    moved = difference[difference != 0]
+    middle, pairs, zeros = float(np.median(difference)), len(a), len(a) - len(moved)
+    if not len(moved):
+        return Wilcoxon(0.0, 1.0, float("nan"), middle, pairs, zeros)
+    ranks = stats.rankdata(np.abs(moved))
+    above, below = float(ranks[moved > 0].sum()), float(ranks[moved < 0].sum())
+    p = float(stats.wilcoxon(moved).pvalue)
+    return Wilcoxon(min(above, below), p, (above - below) / (above + below), middle, pairs, zeros)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test: do two methods err equally often on the same cases?
+
+    Attributes:
+        only_first, only_second: cases that one alone has right; the others say nothing.
+        exact: two-sided binomial p-value; never too small, and often too large.
+        mid_p: the exact one less half the probability of what was seen: the one to report (Fagerland et al. 2013).
+        corrected: by chi² with Edwards' correction, as older papers have it.
+    """
+
+    only_first: int
+    only_second: int
+    exact: float
+    mid_p: float
+    corrected: float
+
+
+def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
+    """Compare two classifiers on the same independent cases.
+
+    Args:
+        first_right: (N,) whether one was right.
+        second_right: (N,) whether the other was.
+
+    Raises:
+        BadValues: lengths that differ, nothing, or other values than 0 and 1.
+    """
+    from scipy import stats
+
+    a, b = columns("What was right", first_right, second_right)
+    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+        raise BadValues("McNemar's test takes right and wrong, 1 and 0: compare predictions with the truth first.")
+    only_first, only_second = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    n, k = only_first + only_second, min(only_first, only_second)
+    if not n:
+        return McNemar(0, 0, 1.0, 1.0, 1.0)
+    seen = float(stats.binom.pmf(k, n, 0.5))
+    one_sided = float(stats.binom.cdf(k, n, 0.5))
+    chi2 = max(abs(only_first - only_second) - 1, 0) ** 2 / n
+    exact, mid_p = min(1.0, 2 * one_sided), min(1.0, 2 * one_sided - seen)
+    return McNemar(only_first, only_second, exact, mid_p, float(stats.chi2.sf(chi2, 1)))
+
+
+# ---------------------------------------------------------------- many tests at once
+
+
+def holm(p_values: ArrayLike) -> Float:
+    """P-values that keep the chance of any false alarm among all (Holm 1979); compare them with the usual level.
+
+    Args:
+        p_values: (N,) of all tests that were made, in any order.
+
+    Returns:
+        (N,) in the same order.
+
+    Raises:
+        BadValues: nothing, NaN, or not 0…1.
+    """
+    p = _probabilities(p_values)
+    order = np.argsort(p)
+    out = np.empty_like(p)
+    out[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return out
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> Float:
+    """P-values that keep the share of false alarms among those called (Benjamini and Hochberg 1995).
+
+    For tests that are independent or rise together. Arguments, result and errors as :func:`holm`.
+    """
+    p = _probabilities(p_values)
+    order = np.argsort(p)[::-1]
+    out = np.empty_like(p)
+    out[order] = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
+    return out
+
+
+# ---------------------------------------------------------------- groups
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Rows parted by what they are: a size band, a texture, a class.
+
+    Attributes:
+        code: (N,) number of each row's group.
+        names: of the groups, in the order to show them in; a group may be empty.
+    """
+
+    code: Rows
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.code.ndim != 1 or (self.code.size and not 0 <= self.code.min() <= self.code.max() < len(self.names)):
+            raise BadValues(f"Group numbers must be a list of 0…{len(self.names) - 1}, one a row.")
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Groups:
+        """One group for every value that occurs, in rising order; NaN is refused, so name what is unknown."""
+        array = np.asarray(values)
+        if array.ndim != 1 or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+            raise BadValues("Groups need a list without NaN: give what is unknown a name of its own.")
+        unique, code = np.unique(array, return_inverse=True)
+        return cls(code, tuple(str(u) for u in unique))
+
+    @classmethod
+    def bands(cls, values: ArrayLike, edges: Sequence[float], unit: str = "mm") -> Groups:
+        """Bands of a measure, each from its lower edge up to below the next; the outer two are open.
+
+        ``Groups.bands(d, (6, 12)).names`` is ``("< 6 mm", "6–12 mm", "≥ 12 mm")``.
+
+        Raises:
+            BadValues: NaN.
+            BadOption: no edges, or edges that do not rise.
+        """
+        (array,) = columns("The measure", values)
+        if not len(edges) or not np.all(np.diff(edges) > 0):
+            raise BadOption(f"The edges of bands must rise, got {tuple(edges)}.")
+        inner = (f"{a:g}–{b:g} {unit}" for a, b in pairwise(edges))
+        names = (f"< {edges[0]:g} {unit}", *inner, f"≥ {edges[-1]:g} {unit}")
+        return cls(np.digitize(array, edges), names)
+
+    def rows(self) -> Iterator[tuple[str, Rows]]:
+        """Each group's name and rows, the empty ones left out."""
+        for number, name in enumerate(self.names):
+            rows = np.flatnonzero(self.code == number)
+            if rows.size:
+                yield name, rows
+
+
+# ---------------------------------------------------------------- what all metrics share
+
+
+def columns(what: str, *arrays: ArrayLike) -> tuple[Float, ...]:
+    """Lists of finite numbers, all of one length, at least 1; ``what`` names them in the error.
+
+    Raises:
+        BadValues: anything else.
+    """
+    try:
+        out = tuple(np.asarray(a, dtype=np.float64) for a in arrays)
+    except (TypeError, ValueError) as error:
+        raise BadValues(f"{what} must be numbers: {error}.") from error
+    shapes = [a.shape for a in out]
+    if any(len(s) != 1 or s != shapes[0] or not s[0] for s in shapes):
+        raise BadValues(f"{what} must be lists of one length, at least 1: got {', '.join(map(str, shapes))}.")
+    bad = sum(int((~np.isfinite(a)).sum()) for a in out)
+    if bad:
+        raise BadValues(f"{what}: {bad} are NaN or infinite. Leave those cases out, and say how many they were.")
+    return out
+
+
+def ratio(above: ArrayLike, below: ArrayLike) -> Float:
+    """``above / below``, ``nan`` where below is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
+    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise BadOption(f"A confidence level lies between 0 and 1, got {level}.")
+
+
+def _ends(value: float, draws: Float, tails: Float, level: float) -> Interval:
+    _check_level(level)
+    known = draws[~np.isnan(draws)]
+    if not np.isfinite(tails).all() or len(known) < (1 - UNDEFINED) * len(draws) or not len(known):
+        return Interval(value, np.nan, np.nan, level)
+    low, high = np.quantile(known, tails)
+    return Interval(value, float(low), float(high), level)
+
+
+def _bca_tails(value: float, draws: Float, without: Float, level: float) -> Float:
+    """Which quantiles of the draws BCa takes: (2,), ``nan`` where it has none (all draws on one side, one patient)."""
+    from scipy.special import ndtr, ndtri
+
+    _check_level(level)
+    known = draws[~np.isnan(draws)]
+    # half of the draws that equal the figure lie below it, as scipy has it
+    below = ((known < value).sum() + (known <= value).sum()) / 2
+    if not len(without) or not 0 < below < len(known):
+        return np.full(2, np.nan)
+    bias = ndtri(below / len(known))
+    spread = without.mean() - without
+    skew = ratio((spread**3).sum(), 6 * (spread**2).sum() ** 1.5)
+    z = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
+    return np.asarray(ndtr(bias + z / (1 - skew * z)), dtype=np.float64)
+
+
+def _probabilities(values: Any) -> Float:
+    (p,) = columns("The p-values", values)
+    if p.min() < 0 or p.max() > 1:
+        raise BadValues(f"P-values lie in 0…1, got {p.min():g}…{p.max():g}.")
+    return p
