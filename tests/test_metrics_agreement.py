@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.agreement import Weights, cohen_kappa, fleiss_kappa
+from nodulens.evaluate.agreement import Weights, bland_altman, cohen_kappa, fleiss_kappa, pearson
+from nodulens.evaluate.statistics import Interval
 
 
 @pytest.mark.parametrize("weights", [None, "linear", "quadratic"])
@@ -96,3 +100,83 @@ def test_other_weights_are_refused() -> None:
 def test_fleiss_says_what_is_wrong(table: NDArray, says: str) -> None:
     with pytest.raises(BadValues, match=says):
         fleiss_kappa(table)
+
+
+# ---------------------------------------------------------------- measurements
+
+
+def ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def test_bland_and_altmans_own_example() -> None:
+    # Peak expiratory flow by two meters, l/min (Lancet 1986;i:307): −2.1, sd 38.8, limits −79.7 and 75.5 by two sd.
+    wright = [494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427]
+    mini = [512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 259, 350, 451]
+    found = bland_altman(wright, mini)
+    assert (found.difference.value, found.sd, found.count) == (
+        pytest.approx(-2.1, abs=0.05),
+        pytest.approx(38.8, abs=0.05),
+        17,
+    )
+    assert ends(found.difference) == pytest.approx((-22.0, 17.8), abs=0.15)
+    # they took the variance of a limit for 3 sd² / n: −114.3 to −45.1, and 40.9 to 110.1, about limits two sd away
+    assert ends(found.lower) == pytest.approx((-114.3 + 1.6, -45.1 + 1.6), abs=1.0)
+    assert ends(found.upper) == pytest.approx((40.9 - 1.6, 110.1 - 1.6), abs=1.0)
+    assert found.slope.low < 0 < found.slope.high
+
+
+def test_the_limits_hold_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(4)
+    held = []
+    for _ in range(800):
+        found = bland_altman(rng.normal(1, 2, 20), np.zeros(20))
+        held.append(
+            (found.upper.low <= 1 + 1.96 * 2 <= found.upper.high, found.difference.low <= 1 <= found.difference.high)
+        )
+    assert np.mean(held, axis=0) == pytest.approx([0.95, 0.95], abs=0.025)
+
+
+def test_a_difference_that_grows_with_size_is_seen() -> None:
+    truth = np.linspace(5, 50, 30)
+    found = bland_altman(1.2 * truth + np.sin(truth), truth)
+    assert found.slope.low > 0.1
+    line = stats.linregress((2.2 * truth + np.sin(truth)) / 2, 0.2 * truth + np.sin(truth))
+    assert found.slope.value == pytest.approx(line.slope)
+
+
+def test_measurements_without_spread() -> None:
+    same = bland_altman([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (same.lower.low, same.difference.value, same.upper.high, same.slope.value) == (0, 0, 0, 0)
+    one = bland_altman([3.0], [1.0])
+    assert one.difference.value == 2 and np.isnan([one.sd, one.lower.value, one.slope.value]).all()
+    assert np.isnan(bland_altman([2.0, 1.0, 0.0], [0.0, 1.0, 2.0]).slope.value)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_pearson_is_scipys_and_fishers(level: float) -> None:
+    a, b = np.random.default_rng(6).multivariate_normal([0, 5], [[1, 0.6], [0.6, 1]], 60).T
+    found = pearson(a, b, level=level)
+    assert found.r.value == pytest.approx(np.corrcoef(a, b)[0, 1])
+    half = stats.norm.ppf((1 + level) / 2) / np.sqrt(57)
+    assert ends(found.r) == pytest.approx(tuple(np.tanh(np.arctanh(found.r.value) + np.array([-half, half]))))
+    t = found.r.value * np.sqrt(58 / (1 - found.r.value**2))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(t, 58))
+
+
+def test_pearson_of_little() -> None:
+    assert np.isnan([pearson([1.0, 1.0], [1.0, 2.0]).r.value, pearson([1.0], [1.0]).r.value]).all()
+    two = pearson([1.0, 2.0], [5.0, 3.0])
+    assert two.r.value == pytest.approx(-1) and np.isnan([two.p_value, *ends(two.r)]).all()
+    whole = pearson([1.0, 2, 3, 4], [2.0, 4, 6, 8])
+    assert (whole.r.value, *ends(whole.r)) == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize("measure", [bland_altman, pearson])
+def test_measurements_that_cannot_be_used(measure: Callable[..., object]) -> None:
+    with pytest.raises(BadValues, match="NaN"):
+        measure([1.0, np.nan], [1.0, 2.0])
+    with pytest.raises(BadValues, match="one length"):
+        measure([1.0], [1.0, 2.0])
+    with pytest.raises(BadOption, match="level"):
+        measure([1.0], [1.0], level=95)

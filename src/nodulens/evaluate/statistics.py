@@ -196,7 +196,7 @@ def proportion(successes: int, total: int, *, level: float = 0.95) -> Interval:
 
     if not 0 <= successes <= total:
         raise BadValues(f"A share needs 0 ≤ successes ≤ total, got {successes} of {total}.")
-    _check_level(level)
+    check_level(level)
     if not total:
         return Interval(np.nan, np.nan, np.nan, level)
     ends = binomtest(successes, total).proportion_ci(level, method="wilson")
@@ -414,13 +414,14 @@ def ratio(above: ArrayLike, below: ArrayLike) -> Float:
     return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Refuse a confidence level that does not lie between 0 and 1 (BadOption)."""
     if not 0 < level < 1:
         raise BadOption(f"A confidence level lies between 0 and 1, got {level}.")
 
 
 def _ends(value: float, draws: Float, tails: Float, level: float) -> Interval:
-    _check_level(level)
+    check_level(level)
     known = draws[~np.isnan(draws)]
     if not np.isfinite(tails).all() or len(known) < (1 - UNDEFINED) * len(draws) or not len(known):
         return Interval(value, np.nan, np.nan, level)
@@ -432,7 +433,7 @@ def _bca_tails(value: float, draws: Float, without: Float, level: float) -> Floa
     """Which quantiles of the draws BCa takes: (2,), ``nan`` where it has none (all draws on one side, one patient)."""
     from scipy.special import ndtr, ndtri
 
-    _check_level(level)
+    check_level(level)
     known = draws[~np.isnan(draws)]
     # half of the draws that equal the figure lie below it, as scipy has it
     below = ((known < value).sum() + (known <= value).sum()) / 2
