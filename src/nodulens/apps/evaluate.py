@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from nodulens.evaluate.boxes import Matches
+    from nodulens.evaluate.detection import Froc, Interval
 
 app = typer.Typer(no_args_is_help=True, help="Figures of the field, each as its source defines it.")
 
@@ -10,3 +22,192 @@ app = typer.Typer(no_args_is_help=True, help="Figures of the field, each as its 
 @app.callback()
 def evaluate() -> None:
     """Figures of the field, each as its source defines it."""
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def froc(
+    annotations: Annotated[
+        Path, typer.Option(help="CSV of the nodules: seriesuid, coordX, coordY, coordZ, diameter_mm.")
+    ],
+    series: Annotated[Path, typer.Option(help="The series that were searched, one UID a line.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(
+            help="CSV of the marks: seriesuid, coordX, coordY, coordZ, probability; or a folder of nodulens reports."
+        ),
+    ],
+    excluded: Annotated[Path | None, typer.Option(help="CSV of the findings that count neither way.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Draws of scans for the interval; LUNA16 makes 1000.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """FROC, CPM and sensitivity at 1/8 to 8 false positives a scan, as LUNA16 scores them."""
+    from nodulens.evaluate import detection
+
+    uids = detection.read_series(series)
+    result = detection.froc(
+        detection.read_findings(annotations),
+        detection.read_findings(excluded, unique=False) if excluded else None,
+        uids,
+        detection.read_predictions(predictions, uids),
+    )
+    interval = detection.bootstrap(result, bootstrap, seed) if bootstrap else None
+    if as_json:
+        print(json.dumps(_froc_document(result, interval, seed), indent=1))
+    else:
+        _show_froc(result, interval)
+
+
+def _froc_document(result: Froc, interval: Interval | None, seed: int) -> dict[str, Any]:
+    from nodulens.evaluate.detection import FP_RATES, MAX_MARKS, by_size
+
+    document: dict[str, Any] = {
+        "schema": "nodulens-froc/1",
+        "fp_per_scan": FP_RATES,
+        "sensitivity": result.sensitivity_at(FP_RATES).tolist(),
+        "cpm": result.cpm,
+        "scans": result.scans,
+        "nodules": result.nodules,
+        "true_positives": result.true_positives,
+        "false_negatives": result.false_negatives,
+        "false_positives": result.false_positives,
+        "marks": result.tally.marks,
+        "max_marks_per_scan": MAX_MARKS,
+        "candidates": result.tally.candidates,
+        "ignored_on_excluded": result.tally.ignored_on_excluded,
+        "ignored_double": result.tally.ignored_double,
+        "nodules_elsewhere": result.tally.nodules_elsewhere,
+        "by_size": [
+            {
+                "lo_mm": band.lo_mm,
+                "hi_mm": band.hi_mm if band.hi_mm < math.inf else None,
+                "nodules": band.froc.nodules,
+                "true_positives": band.froc.true_positives,
+                "sensitivity": band.froc.sensitivity_at(FP_RATES).tolist(),
+                "cpm": band.froc.cpm,
+            }
+            for band in by_size(result)
+        ],
+    }
+    if interval:
+        at = [interval.fp_rate.tolist().index(rate) for rate in FP_RATES]
+        document["bootstrap"] = {
+            "samples": len(interval.cpms),
+            "seed": seed,
+            "confidence": interval.confidence,
+            "cpm": interval.cpm,
+            "cpm_mean": float(interval.cpms.mean()),
+            "sensitivity_mean": interval.mean[at].tolist(),
+            "sensitivity_low": interval.low[at].tolist(),
+            "sensitivity_high": interval.high[at].tolist(),
+            "curve": {
+                "fp_per_scan": interval.fp_rate.tolist(),
+                "mean": interval.mean.tolist(),
+                "low": interval.low.tolist(),
+                "high": interval.high.tolist(),
+            },
+        }
+    return document
+
+
+def _show_froc(result: Froc, interval: Interval | None) -> None:
+    from nodulens.evaluate.detection import FP_RATES, MAX_MARKS, by_size
+
+    table = Table(
+        "",
+        "nodules",
+        "found",
+        *(f"{rate:g}" for rate in FP_RATES),
+        "CPM",
+        title="Sensitivity by false positives a scan",
+    )
+    rows: list[tuple[str, str, str, list[float]]] = []
+
+    def add(name: str, one: Froc) -> None:
+        rows.append((name, str(one.nodules), str(one.true_positives), [*one.sensitivity_at(FP_RATES), one.cpm]))
+
+    add("all", result)
+    if interval:
+        at = [interval.fp_rate.tolist().index(rate) for rate in FP_RATES]
+        for name, values, cpm in zip(("from", "to"), (interval.low, interval.high), interval.cpm, strict=True):
+            rows.append((f"  {interval.confidence:.0%} {name}", "", "", [*values[at], cpm]))
+    for band in by_size(result):
+        add(
+            f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < math.inf else f"{band.lo_mm:g} mm or more", band.froc
+        )
+    for name, nodules, found, figures in rows:
+        table.add_row(name, nodules, found, *(f"{figure:.3f}" for figure in figures))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    tally = result.tally
+    for count, what in (
+        (result.scans, "scans"),
+        (tally.marks, "marks"),
+        (tally.marks - tally.candidates, f"dropped, beyond {MAX_MARKS} in a scan"),
+        (result.true_positives, "nodules found"),
+        (result.false_negatives, "nodules missed"),
+        (result.false_positives, "false positives"),
+        (tally.ignored_double, "ignored: on a nodule, beside a better mark"),
+        (tally.ignored_on_excluded, "ignored: on an excluded finding"),
+        (tally.nodules_elsewhere, "nodules in series that are not listed"),
+    ):
+        console.print(f"{count:8,d}  {what}", highlight=False)
+
+
+@app.command()
+def boxes(
+    truth: Annotated[
+        Path, typer.Option(help="CSV: image, x_min, y_min, x_max, y_max; z_min and z_max in 3-D; label for classes.")
+    ],
+    predictions: Annotated[Path, typer.Option(help="CSV: the same, and score.")],
+    score: Annotated[
+        float | None, typer.Option(help="Least score for precision, recall and F1; default: where F1 is greatest.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """mAP at IoU 0.5 and 0.5 to 0.95, average recall, precision, recall and F1 of boxes, as COCO scores them."""
+    from nodulens.evaluate.boxes import match_boxes, read_boxes, summary
+
+    real, found = read_boxes(truth, scored=False), read_boxes(predictions, scored=True)
+    classes = match_boxes(real, found)
+    figures = summary(classes)
+    rows = {name: _box_figures(matches, score) for name, matches in classes.items()}
+    searched = {*real.image, *found.image}
+    images = {"images": len(searched), "images_without_truth": len(searched - {*real.image})}
+    overall = {"map50": figures.map50, "map50_95": figures.map50_95, "average_recall": figures.average_recall}
+    if as_json:
+        print(json.dumps({"schema": "nodulens-boxes/1", **overall, **images, "classes": rows}, indent=1))
+        return
+    table = Table("class", *(name.replace("_", " ") for name in next(iter(rows.values()))))
+    for name, row in rows.items():
+        table.add_row(name, *("–" if v is None else f"{v:.4g}" for v in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(
+        f"mAP@0.5 {figures.map50:.4f}, mAP@0.5:0.95 {figures.map50_95:.4f}, "
+        f"average recall {figures.average_recall:.4f}; {images['images']} images, "
+        f"{images['images_without_truth']} of them without truth",
+        highlight=False,
+    )
+    console.print(table)
+
+
+def _box_figures(matches: Matches, score: float | None) -> dict[str, float | None]:
+    """One class; what is undefined is None."""
+    point = matches.best() if score is None else matches.at(score)
+    figures: dict[str, float] = {
+        "ap50": float(matches.average_precision[0]),
+        "ap50_95": float(matches.average_precision.mean()),
+        "average_recall": float(matches.recall.mean()),
+        "score": point.score,
+        "precision": point.precision,
+        "recall": point.recall,
+        "f1": point.f1,
+        "mean_iou": point.mean_iou,
+        "true_positives": point.true_positives,
+        "false_positives": point.false_positives,
+        "false_negatives": point.false_negatives,
+    }
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -3,7 +3,7 @@
 Matching and interpolation are COCO's (``cocoeval.py``, Lin et al. 2014): per image and class the 100 surest detections,
 the surest first, each take the free truth that they overlap most, if by the IoU asked for or more; a second detection
 on a truth is a false positive, and so is any in an image without truth. Precision is made to fall with recall and read
-at recall 0, 0.01 … 1. Detections of equal score keep their order: as given, image after image.
+at recall 0, 0.01 … 1. Detections of equal score keep their order: image after image, in each as given.
 
 An IoU is all that a box in two or three dimensions, or a mask, has to bring: :func:`box_iou`, :func:`mask_iou` and
 :func:`label_iou` make them, everything after is shared.
@@ -72,8 +72,9 @@ def mask_iou(detected: NDArray[Any], truth: NDArray[Any]) -> Float:
     """
     if detected.ndim < 2 or detected.shape[1:] != truth.shape[1:]:
         raise BadValues(f"Masks must lie on one grid: got {detected.shape[1:]} and {truth.shape[1:]}.")
-    # BLAS counts in floating point; float64 is exact up to 2^53 voxels.
-    a, b = (np.asarray(m, dtype=bool).reshape(len(m), -1).astype(np.float64) for m in (detected, truth))
+    # Only where there is a mask; counted by BLAS, in floats that are exact up to 2^53 voxels.
+    marked = np.any(detected, axis=0) | np.any(truth, axis=0)
+    a, b = ((mask[:, marked] != 0).astype(np.float64) for mask in (detected, truth))
     return _ratio(a @ b.T, a.sum(axis=1), b.sum(axis=1))
 
 
@@ -182,7 +183,7 @@ class Matches:
     @cached_property
     def average_precision(self) -> Float:
         """(ious) mean interpolated precision at 101 recalls, 0…1; NaN without truths."""
-        return self.precision.mean(axis=1)
+        return np.asarray(self.precision.mean(axis=1))
 
     @cached_property
     def precision(self) -> Float:
@@ -278,13 +279,15 @@ class Labelled:
 
 
 def match_boxes(truth: Labelled, detected: Labelled) -> dict[str, Matches]:
-    """Match boxes class by class; class → matches, in alphabetical order. A class may lack truths or detections.
+    """Match boxes class by class; class → matches. Classes, and the images of each, come in alphabetical order.
+
+    An image is searched where either names it, and a class exists where either names it.
 
     Raises:
         BadValues: boxes of different dimensions, a number that is not finite, or a box without extent.
     """
     places = [_places(truth), _places(detected)]
-    names = list(dict.fromkeys((*truth.image, *detected.image)))
+    names = sorted({*truth.image, *detected.image})
     labels = sorted({*truth.label, *detected.label})
     images: dict[str, list[Image]] = {label: [] for label in labels}
     for label, name in product(labels, names):

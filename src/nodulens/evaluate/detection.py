@@ -434,8 +434,8 @@ def read_predictions(path: str | Path, series: Sequence[str]) -> Marks:
     strange = [row for row, uid in enumerate(uids) if uid not in known]
     if strange:
         raise BadValues(
-            f"{table.at(strange[0])}: series {uids[strange[0]]} is not in the list of series, in {len(strange)} rows in "
-            "all. Add such series to the list, or take their marks out: they would be counted nowhere."
+            f"{table.at(strange[0])}: series {uids[strange[0]]} is not listed; {len(strange)} rows are of such series. "
+            "Add them to the list of series, or take their marks out: they would be counted nowhere."
         )
     marks = Marks(uids, table.points(_POINT), table.numbers("probability"))
     table.refuse_repeats()
