@@ -23,7 +23,7 @@ from nodulens.core.nodule import Box
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
 from nodulens.pipeline import analyze
-from nodulens.recipe import Recipe
+from nodulens.recipe import Recipe, Training
 from nodulens.runtime.engine import load_model, load_models
 from nodulens.runtime.weights import NAMES, card
 from nodulens.stages.views import ball_view, patch_view
@@ -34,7 +34,7 @@ from nodulens.train import segmenter as segmenter_task
 from nodulens.train import volume as volume_task
 from nodulens.train.__main__ import main
 from nodulens.train.export import Logits, LogitsAndActivation, check_parity, export
-from nodulens.train.fit import Maker, Schedule, fit
+from nodulens.train.fit import Maker, Task, fit
 from nodulens.train.material import Cubes, Patches, Stacks
 from nodulens.train.nets import MapClassifier, PromptUNet, malignancy_net, patch_net, volume_net
 
@@ -86,8 +86,8 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_resuming_is_as_if_never_stopped(tmp_path: Path, after: int) -> None:
-    schedule = Schedule(epochs=4)
-    whole = fit(small_net(), disc_batches, entropy, schedule, tmp_path / "whole.pt")
+    training = Training(epochs=4)
+    whole = fit(small_net(), Task(disc_batches, entropy), training, tmp_path / "whole.pt")
 
     calls = 0
 
@@ -100,8 +100,8 @@ def test_resuming_is_as_if_never_stopped(tmp_path: Path, after: int) -> None:
         return disc_batches(rng)
 
     with pytest.raises(Stopped):
-        fit(small_net(), stops, entropy, schedule, tmp_path / "parts.pt")
-    resumed = fit(small_net(), disc_batches, entropy, schedule, tmp_path / "parts.pt")
+        fit(small_net(), Task(stops, entropy), training, tmp_path / "parts.pt")
+    resumed = fit(small_net(), Task(disc_batches, entropy), training, tmp_path / "parts.pt")
     assert same(whole, resumed)
 
 
@@ -110,31 +110,31 @@ def _raise() -> tuple[Tensor, ...]:
 
 
 def test_a_finished_run_is_read_and_not_trained_again(tmp_path: Path) -> None:
-    whole = fit(small_net(), disc_batches, entropy, Schedule(epochs=2), tmp_path / "run.pt")
+    whole = fit(small_net(), Task(disc_batches, entropy), Training(epochs=2), tmp_path / "run.pt")
 
     def none(rng: np.random.Generator) -> list[Maker]:
         raise AssertionError("nothing is left to train")
 
-    assert same(whole, fit(small_net(), none, entropy, Schedule(epochs=2), tmp_path / "run.pt"))
+    assert same(whole, fit(small_net(), Task(none, entropy), Training(epochs=2), tmp_path / "run.pt"))
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:
-    a, b = (fit(small_net(), disc_batches, entropy, Schedule(epochs=1), tmp_path / f"{n}.pt") for n in "ab")
-    c = fit(small_net(), disc_batches, entropy, Schedule(epochs=1, seed=1), tmp_path / "c.pt")
+    a, b = (fit(small_net(), Task(disc_batches, entropy), Training(epochs=1), tmp_path / f"{n}.pt") for n in "ab")
+    c = fit(small_net(), Task(disc_batches, entropy), Training(epochs=1, seed=1), tmp_path / "c.pt")
     assert same(a, b) and not same(a, c)
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"seed": 4}, {"learning_rate": 0.1}])
-def test_a_checkpoint_of_another_schedule_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
     """Going on from it would give weights that no seed and no command can give again."""
-    schedule = Schedule(epochs=1)
-    fit(small_net(), disc_batches, entropy, schedule, tmp_path / "run.pt")
+    training = Training(epochs=1)
+    fit(small_net(), Task(disc_batches, entropy), training, tmp_path / "run.pt")
     with pytest.raises(BadOption, match="another --run folder"):
-        fit(small_net(), disc_batches, entropy, replace(schedule, **change), tmp_path / "run.pt")  # type: ignore[arg-type]
+        fit(small_net(), Task(disc_batches, entropy), replace(training, **change), tmp_path / "run.pt")  # type: ignore[arg-type]
 
 
 def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit(small_net(), disc_batches, entropy, Schedule(epochs=1), tmp_path / "run.pt")
+    fit(small_net(), Task(disc_batches, entropy), Training(epochs=1), tmp_path / "run.pt")
     before = (tmp_path / "run.pt").read_bytes()
 
     def fails(state: object, path: Path) -> None:
@@ -143,7 +143,7 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(torch, "save", fails)
     with pytest.raises(OSError, match="disk full"):
-        fit(small_net(), disc_batches, entropy, Schedule(epochs=2), tmp_path / "other.pt")
+        fit(small_net(), Task(disc_batches, entropy), Training(epochs=2), tmp_path / "other.pt")
     assert not (tmp_path / "other.pt").exists()
     assert (tmp_path / "run.pt").read_bytes() == before
 
@@ -292,8 +292,8 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
 
 
 def test_training_again_gives_the_same_weights(data: Path, tmp_path: Path, few: None) -> None:
-    material, schedule = malignancy_task.planes(Stacks(data)), Schedule(epochs=1)
-    first, second = (malignancy_task.train(material, 0, tmp_path / run, schedule) for run in "ab")
+    material, training = malignancy_task.planes(Stacks(data)), Training(epochs=1)
+    first, second = (malignancy_task.train(material, 0, tmp_path / run, training) for run in "ab")
     assert same(first, second)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
+import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,123 +17,231 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from nodulens.errors import BadOption
+from nodulens.io.atomic import whole_file
+from nodulens.recipe import Training
+from nodulens.train.ranks import Ranks
 
 Net = TypeVar("Net", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-        epochs: passes over what ``batches`` yields.
-        learning_rate: the peak; it warms up over a twentieth of the steps and falls along a cosine.
-        averaging: the weights used are an exponential moving average with this decay.
-    """
-
-    epochs: int
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    averaging: float = 0.99
-    seed: int = 0
-
-
-Maker = Callable[[], tuple[Tensor, ...]]
+Batch = tuple[Tensor, ...]
+Maker = Callable[[], Batch]
 """Makes one batch when it is called."""
 
 
-def device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@dataclass(frozen=True)
+class Task:
+    """What is learnt.
+
+    Attributes:
+        batches: from a random generator, one epoch: functions that each make one batch.
+        loss: of the network on a batch.
+        augment: a batch changed at random, where the network computes (on the GPU where there is one).
+        validate: how good a network in evaluation mode is on material kept out of training: the higher, the better.
+            Without it the loss in training is watched.
+    """
+
+    batches: Callable[[np.random.Generator], list[Maker]]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    augment: Callable[[Batch, np.random.Generator], Batch] | None = None
+    validate: Callable[[nn.Module], float] | None = None
 
 
-def fit(
-    net: Net,
-    batches: Callable[[np.random.Generator], list[Maker]],
-    loss: Callable[[nn.Module, tuple[Tensor, ...]], Tensor],
-    schedule: Schedule,
-    checkpoint: Path,
-) -> Net:
-    """Train ``net`` and return it with averaged weights, in evaluation mode.
+@dataclass
+class _Progress:
+    """How far a training is: all that a checkpoint holds beside tensors.
+
+    Attributes:
+        epoch, step: done.
+        factor: that the plateau schedule has brought the rate down by.
+        best: value watched; ``since``: epochs without a better one.
+        seconds: spent, over all runs.
+        rows: of the curves, one an epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    factor: float = 1.0
+    best: float = -math.inf
+    since: int = 0
+    seconds: float = 0.0
+    rows: tuple[dict[str, float], ...] = ()
+
+
+def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
+    """Train ``net`` and return it in evaluation mode, on the CPU or GPU where it was trained.
 
     Args:
-        batches: from a random generator, one epoch: functions that each make one batch of tensors.
-        loss: of the network on a batch.
-        checkpoint: written after every epoch; where it exists, training goes on from it to the same result.
+        checkpoint: written after every epoch; where it exists, training goes on from it to the same result. Beside it
+            lie the curves under the same name, as a table (.csv) and for TensorBoard (.events).
 
     Raises:
-        BadOption: the checkpoint was made with another schedule.
+        BadOption: the checkpoint was made with other settings.
     """
-    torch.manual_seed(schedule.seed)
-    place = device()
+    torch.manual_seed(training.seed)
+    ranks = Ranks.joined()
     fmt = torch.channels_last_3d if any(p.dim() == 5 for p in net.parameters()) else torch.channels_last
-    net.to(place, memory_format=fmt)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    first, step = 0, 0
+    net.to(ranks.device, memory_format=fmt)  # type: ignore[call-overload]
+    optimizer = _optimizer(net, training)
+    scaler = torch.amp.GradScaler(enabled=training.precision == "mixed" and ranks.device.type == "cuda")
+    average = _copy(net.state_dict())
+    kept = average
+    at = _Progress()
     if checkpoint.exists():
-        state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=place)
-        wanted = asdict(schedule)
-        if state.get("schedule", wanted) != wanted:
-            raise BadOption(f"{checkpoint} is of {state['schedule']}, not {wanted}; name another --run folder.")
+        state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=ranks.device)
+        wanted = asdict(training)
+        if state["training"] != wanted:
+            raise BadOption(f"{checkpoint} is of {state['training']}, not {wanted}; name another --run folder.")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
-        average, first, step = state["average"], state["epoch"], state["step"]
-    with Progress(transient=True, disable=not os.isatty(2)) as progress:
-        bar = progress.add_task("training", total=schedule.epochs, completed=first)
-        for epoch in range(first, schedule.epochs):
+        scaler.load_state_dict(state["scaler"])
+        average, kept, at = state["average"], state["kept"], _Progress(**state["progress"])
+    live = ranks.wrap(net)
+    with Progress(transient=True, disable=not (ranks.first and os.isatty(2))) as progress:
+        bar = progress.add_task("training", total=training.epochs, completed=at.epoch)
+        while at.epoch < training.epochs and not _over(at, training):
+            start = time.monotonic()
             # seeded by epoch, so that a resumed run sees what an uninterrupted one would
-            torch.manual_seed(schedule.seed * 1000 + epoch)
-            makers = batches(np.random.default_rng([schedule.seed, epoch]))
+            torch.manual_seed((training.seed * 1000 + at.epoch) * ranks.world + ranks.rank)
+            rng = np.random.default_rng([training.seed, at.epoch])
+            makers = ranks.mine(task.batches(rng))
+            total = torch.zeros((), device=ranks.device)
             net.train()
             for number, make in enumerate(makers):
-                done = (epoch + number / len(makers)) / schedule.epochs
-                rate = min(1.0, done / 0.05 + 1e-2) * 0.5 * (1 + math.cos(math.pi * done))
+                rate = _rate(training, at, (at.epoch + number / len(makers)) / training.epochs)
                 for group in optimizer.param_groups:
-                    group["lr"] = schedule.learning_rate * rate
-                batch = tuple(t.to(place) for t in make())
+                    group["lr"] = rate
+                batch = tuple(t.to(ranks.device) for t in make())
+                if task.augment:
+                    batch = task.augment(batch, rng)
                 optimizer.zero_grad(set_to_none=True)
-                value = loss(net, batch)
-                value.backward()  # type: ignore[no-untyped-call]
+                with torch.autocast(ranks.device.type, enabled=training.precision == "mixed"):
+                    value = task.loss(live, batch)
+                scaler.scale(value).backward()
+                scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-                optimizer.step()
-                step += 1
-                decay = min(schedule.averaging, step / (step + 10))
-                with torch.no_grad():
-                    for key, live in net.state_dict().items():
-                        if live.dtype.is_floating_point:
-                            average[key].lerp_(live, 1 - decay)
-                        else:
-                            average[key].copy_(live)
+                scaler.step(optimizer)
+                scaler.update()
+                at.step += 1
+                total += value.detach()
+                _follow(average, net.state_dict(), min(training.averaging, at.step / (at.step + 10)))
+            at.epoch += 1
+            loss = ranks.mean(total) / max(len(makers), 1)
+            watched = -loss
+            if task.validate is not None:
+                watched = ranks.from_first([_validate(net, average, task.validate) if ranks.first else 0.0])[0]
+            better = watched > at.best
+            at.best, at.since = (watched, 0) if better else (at.best, at.since + 1)
+            if better or training.patience is None:
+                kept = _copy(average)
+            if training.schedule == "plateau" and at.since and at.since % training.plateau == 0:
+                at.factor /= 2
+            at.seconds += time.monotonic() - start
+            at.rows = (*at.rows, _row(at, loss, watched, rate))
+            if ranks.first:
+                parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+                parts |= {"average": average, "kept": kept, "training": asdict(training), "progress": asdict(at)}
+                _save(parts, checkpoint)
+            at.seconds = ranks.from_first([at.seconds])[0]  # all must agree on when to stop
+            ranks.wait()
             progress.advance(bar)
-            _save(
-                {
-                    "net": net.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average,
-                    "epoch": epoch + 1,
-                    "step": step,
-                    "schedule": asdict(schedule),
-                },
-                checkpoint,
-            )
-    net.load_state_dict(average)
+    if ranks.world > 1:  # the others' batch statistics are of their own batches
+        kept = torch.load(checkpoint, weights_only=True, map_location=ranks.device)["kept"]
+    net.load_state_dict(kept)
     return net.eval()
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+def _optimizer(net: nn.Module, training: Training) -> torch.optim.Optimizer:
+    rate, decay = training.learning_rate, training.weight_decay
+    if training.optimizer == "adam":
+        return torch.optim.Adam(net.parameters(), rate, weight_decay=decay)
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(net.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
+
+
+def _rate(training: Training, at: _Progress, done: float) -> float:
+    """Learning rate with ``done`` 0…1 of the epochs behind."""
+    fall = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "polynomial": (1 - done) ** 0.9,
+        "step": 0.01 if done >= 0.75 else 0.1 if done >= 0.5 else 1.0,
+        "plateau": at.factor,
+        "constant": 1.0,
+    }[training.schedule]
+    rise = min(1.0, done / training.warm_up + 1e-2) if training.warm_up > 0 else 1.0
+    return training.learning_rate * rise * fall
+
+
+def _over(at: _Progress, training: Training) -> bool:
+    """Whether nothing better came for too long, or the time is spent."""
+    waited = training.patience is not None and at.since >= training.patience
+    return waited or (training.minutes is not None and at.seconds >= 60 * training.minutes)
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], live: dict[str, Tensor], decay: float) -> None:
+    for key, value in live.items():
+        if value.dtype.is_floating_point:
+            average[key].lerp_(value, 1 - decay)
+        else:
+            average[key].copy_(value)
+
+
+def _validate(net: nn.Module, weights: dict[str, Tensor], validate: Callable[[nn.Module], float]) -> float:
+    """The value of the averaged weights; the network goes on with its own."""
+    own = _copy(net.state_dict())
+    net.load_state_dict(weights)
+    net.eval()
+    with torch.inference_mode():
+        value = validate(net)
+    net.load_state_dict(own)
+    return value
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in state.items()}
+
+
+def _row(at: _Progress, loss: float, watched: float, rate: float) -> dict[str, float]:
+    """One line of the curves; memory is the most ever held."""
+    named = {"epoch": at.epoch, "loss": loss, "watched": watched, "learning_rate": rate}
+    return {**named, "seconds": at.seconds, "memory_mb": _memory_mb()}
+
+
+def _memory_mb() -> float:
+    """The most held so far, on the GPU where there is one; NaN where the system does not say."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _save(state: dict[str, Any], checkpoint: Path) -> None:
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    rows = state["progress"]["rows"]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    # TensorBoard appends: opened anew it goes on after the epochs that are there
+    with SummaryWriter(str(checkpoint.with_suffix(".events")), purge_step=int(rows[-1]["epoch"])) as events:
+        for name in ("loss", "watched", "learning_rate"):
+            events.add_scalar(name, rows[-1][name], int(rows[-1]["epoch"]))
+    with whole_file(checkpoint) as path:
+        torch.save(state, path)
+    with whole_file(checkpoint.with_suffix(".csv")) as path:
+        path.write_text(table.getvalue(), encoding="utf-8")
 
 
 @torch.inference_mode()
 def predict(net: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
     """The network's (first) output over batches, joined, on the CPU."""
-    place = device()
+    place = next(net.parameters()).device
     out = []
     for batch in inputs:
         result = net(batch.to(place))

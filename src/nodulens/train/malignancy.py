@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.recipe import Training
 from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
 from nodulens.train.augment import shake_values, warp_planes
-from nodulens.train.fit import Schedule, fit, predict
+from nodulens.train.fit import Task, fit, predict
 from nodulens.train.material import UNIT_PER_STEP, Stacks
 from nodulens.train.nets import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
 CALCIFICATION = TARGETS.index("calcification")
 BATCH = 64
-SCHEDULE = Schedule(epochs=12, learning_rate=3e-3)
+TRAINING = Training(epochs=12, learning_rate=3e-3)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def planes(stacks: Stacks) -> Planes:
     )
 
 
-def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> MapClassifier:
+def train(material: Planes, left_out: int | None, run: Path, training: Training = TRAINING) -> MapClassifier:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = np.flatnonzero(may_train(material.patients, left_out))
     by_nodule = [np.flatnonzero(material.nodule == n) for n in range(len(material.patients))]
@@ -113,8 +114,8 @@ def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule 
         weight = torch.from_numpy(np.sqrt(material.readers[nodules]).astype(np.float32))
         return x, torch.from_numpy(material.target[nodules]), weight
 
-    torch.manual_seed(schedule.seed)
-    return fit(malignancy_net(len(TARGETS)), batches, rating_loss, schedule, run / f"fold{left_out}.pt")
+    torch.manual_seed(training.seed)
+    return fit(malignancy_net(len(TARGETS)), Task(batches, rating_loss), training, run / f"fold{left_out}.pt")
 
 
 def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
@@ -136,10 +137,10 @@ def judge(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArra
     return np.asarray((total / np.maximum(slices, 1))[nodules], dtype=np.float32)
 
 
-def cross_validate(material: Planes, run: Path, schedule: Schedule = SCHEDULE) -> NDArray[np.float32]:
+def cross_validate(material: Planes, run: Path, training: Training = TRAINING) -> NDArray[np.float32]:
     """(N,) logit of every nodule by the network that has not seen its patient."""
     logits = np.full(len(material.patients), np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(material.patients, fold))
-        logits[rows] = judge(train(material, fold, run, schedule), material, rows)
+        logits[rows] = judge(train(material, fold, run, training), material, rows)
     return logits

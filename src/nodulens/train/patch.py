@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.recipe import Training
 from nodulens.train.augment import shake_values, turn_planes
-from nodulens.train.fit import Maker, Schedule, fit, predict
+from nodulens.train.fit import Maker, Task, fit, predict
 from nodulens.train.material import UNIT_PER_STEP, Patches, Stacks
 from nodulens.train.nets import patch_net
 
 BATCH = 96
-SCHEDULE = Schedule(epochs=12, learning_rate=3e-3)
+TRAINING = Training(epochs=12, learning_rate=3e-3)
 STEPS = (Patches.UNIT_PER_STEP, UNIT_PER_STEP)
 """Of the two sources' 8-bit files, on 0…1: noise as wide as the coarser hides which one a plane came from."""
 
@@ -65,7 +66,7 @@ def _cut(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]
     return np.asarray(np.pad(image, 32, mode="edge")[y : y + 64, x : x + 64])
 
 
-def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:
+def train(material: Planes, left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = may_train(material.patients, left_out)
     positive = np.flatnonzero(allowed & material.label)
@@ -89,8 +90,8 @@ def train(material: Planes, left_out: int | None, run: Path, schedule: Schedule 
     def loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.98 + 0.01)
 
-    torch.manual_seed(schedule.seed)
-    return fit(patch_net(), batches, loss, schedule, run / f"fold{left_out}.pt")
+    torch.manual_seed(training.seed)
+    return fit(patch_net(), Task(batches, loss), training, run / f"fold{left_out}.pt")
 
 
 def judge(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:
@@ -104,11 +105,11 @@ def judge(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[n
 
 
 def cross_validate(
-    patches: Patches, material: Planes, run: Path, schedule: Schedule = SCHEDULE
+    patches: Patches, material: Planes, run: Path, training: Training = TRAINING
 ) -> NDArray[np.float32]:
     """(N,) logit of every patch by the network that has not seen its patient."""
     logits = np.full(len(patches.label), np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(patches.patients, fold))
-        logits[rows] = judge(train(material, fold, run, schedule), patches, rows)
+        logits[rows] = judge(train(material, fold, run, training), patches, rows)
     return logits

@@ -18,18 +18,18 @@ from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.errors import BadPrompt
-from nodulens.recipe import DEFAULT
+from nodulens.recipe import DEFAULT, Training
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.augment import shake_values
-from nodulens.train.fit import Schedule, fit
+from nodulens.train.fit import Task, fit
 from nodulens.train.material import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.train.nets import PromptUNet
 
 BATCH = 24
-SCHEDULE = Schedule(epochs=18, learning_rate=3e-3)
+TRAINING = Training(epochs=18, learning_rate=3e-3)
 INVENTED = 0.3
 """Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
 
@@ -158,7 +158,7 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
-def train(material: list[Example], left_out: int | None, run: Path, schedule: Schedule = SCHEDULE) -> nn.Module:
+def train(material: list[Example], left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``. Cubes are drawn three times as often."""
     allowed = may_train([e.patient for e in material], left_out)
     rows = np.concatenate([np.repeat(i, 3 if material[i].is_cube else 1) for i in np.flatnonzero(allowed)])
@@ -173,8 +173,8 @@ def train(material: list[Example], left_out: int | None, run: Path, schedule: Sc
         x[:, :1] = shake_values(x[:, :1], rng)
         return x, torch.from_numpy(np.stack([p[1] for p in pairs]))
 
-    torch.manual_seed(schedule.seed)
-    return fit(PromptUNet(), batches, overlap_loss, schedule, run / f"fold{left_out}.pt")
+    torch.manual_seed(training.seed)
+    return fit(PromptUNet(), Task(batches, overlap_loss), training, run / f"fold{left_out}.pt")
 
 
 def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
+from nodulens.recipe import Training
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.prompt import GRID
 from nodulens.train import detector
@@ -22,7 +23,6 @@ from nodulens.train import patch as patch_task
 from nodulens.train import segmenter as segmenter_task
 from nodulens.train import volume as volume_task
 from nodulens.train.export import Logits, LogitsAndActivation, export
-from nodulens.train.fit import Schedule
 from nodulens.train.material import Cubes, Patches, Stacks
 
 BOOTSTRAPS = 1000
@@ -34,10 +34,10 @@ def patch(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     """The axial candidate network."""
     patches = Patches(data)
     material = patch_task.planes(patches, Stacks(data))
-    schedule = _schedule(patch_task.SCHEDULE, epochs)
-    logits = patch_task.cross_validate(patches, material, run / "patch", schedule)
-    net = patch_task.train(material, None, run / "patch", schedule)
-    card = _card("patch", schedule, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
+    training = _shortened(patch_task.TRAINING, epochs)
+    logits = patch_task.cross_validate(patches, material, run / "patch", training)
+    net = patch_task.train(material, None, run / "patch", training)
+    card = _card("patch", training, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
     card["input"] = {
         "patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"
     }
@@ -49,19 +49,19 @@ def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     """The three-dimensional candidate network, with the settings of the whole detector. Needs the axial one's run."""
     stacks = Stacks(data)
     scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
-    schedule = _schedule(volume_task.SCHEDULE, epochs)
-    net = volume_task.train(scenes, stacks, None, run / "volume", schedule)
+    training = _shortened(volume_task.TRAINING, epochs)
+    net = volume_task.train(scenes, stacks, None, run / "volume", training)
     material = patch_task.planes(Patches(data), stacks)
-    patch_schedule = _schedule(patch_task.SCHEDULE, epochs)
+    patch_training = _shortened(patch_task.TRAINING, epochs)
     scored = []
     # only a fold with a background can say how many marks a scan without nodules keeps
     for fold in sorted({fold_of(s.patient) for s in scenes if s.nodule is None}):
-        ball = volume_task.train(scenes, stacks, fold, run / "volume", schedule)
-        patch = patch_task.train(material, fold, run / "patch", patch_schedule)
+        ball = volume_task.train(scenes, stacks, fold, run / "volume", training)
+        patch = patch_task.train(material, fold, run / "patch", patch_training)
         left_out = [s for s in scenes if fold_of(s.patient) == fold]
         scored += detector.score_scenes(left_out, stacks, patch, ball)
     patients = [s.patient for s in scenes] + stacks.patients
-    card = _card("volume", schedule, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
+    card = _card("volume", training, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
     card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
     card["settings"], card["figures"] = detector.settings(scored)
     return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
@@ -70,16 +70,16 @@ def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
 def segmenter(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     """The prompted segmenter."""
     material = segmenter_task.examples(Stacks(data), Cubes(data))
-    schedule = _schedule(segmenter_task.SCHEDULE, epochs)
-    card = _card("segmenter", schedule, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
+    training = _shortened(segmenter_task.TRAINING, epochs)
+    card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
     card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
     example = torch.rand(3, 3, *GRID)
     models = []
     for fold in range(FOLDS):
         folder = run / "segmenter" / f"fold{fold}"
-        export(segmenter_task.train(material, fold, run / "segmenter", schedule), example, folder, card)
+        export(segmenter_task.train(material, fold, run / "segmenter", training), example, folder, card)
         models.append(load_model("segmenter", torch.get_num_threads(), folder))
-    net = segmenter_task.train(material, None, run / "segmenter", schedule)
+    net = segmenter_task.train(material, None, run / "segmenter", training)
     card["figures"] = segmenter_figures(material, models)
     return export(net, example, out, card)
 
@@ -87,10 +87,10 @@ def segmenter(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
 def malignancy(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
     """The malignancy network, its calibration and its interval."""
     material = malignancy_task.planes(Stacks(data))
-    schedule = _schedule(malignancy_task.SCHEDULE, epochs)
-    logits = malignancy_task.cross_validate(material, run / "malignancy", schedule)
-    net = malignancy_task.train(material, None, run / "malignancy", schedule)
-    card = _card("malignancy", schedule, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
+    training = _shortened(malignancy_task.TRAINING, epochs)
+    logits = malignancy_task.cross_validate(material, run / "malignancy", training)
+    net = malignancy_task.train(material, None, run / "malignancy", training)
+    card = _card("malignancy", training, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
     card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
     card["settings"] = malignancy_settings(material, logits)
     card["figures"] = malignancy_figures(material, logits)
@@ -276,18 +276,18 @@ def _ends(values: NDArray[np.float64]) -> list[float]:
     return [round(float(v), 4) for v in np.quantile(values, (0.025, 0.975))]
 
 
-def _schedule(default: Schedule, epochs: int | None) -> Schedule:
+def _shortened(default: Training, epochs: int | None) -> Training:
     return default if epochs is None else replace(default, epochs=epochs)
 
 
-def _card(name: str, schedule: Schedule, material: str, patients: Sequence[str]) -> dict[str, Any]:
+def _card(name: str, training: Training, material: str, patients: Sequence[str]) -> dict[str, Any]:
     taught = sorted(set(patients) - EVALUATION_PATIENTS)
     return {
         "name": name,
         "command": f"python -m nodulens.train {name} --data ../shared/data",
         "trained_on": {
             "material": material,
-            "schedule": {"epochs": schedule.epochs, "learning_rate": schedule.learning_rate, "seed": schedule.seed},
+            "schedule": {"epochs": training.epochs, "learning_rate": training.learning_rate, "seed": training.seed},
             "never": sorted(EVALUATION_PATIENTS),
             "patients": taught,
         },

@@ -23,16 +23,17 @@ from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.ops.patches import Window
+from nodulens.recipe import Training
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
 from nodulens.train.augment import shake_values
-from nodulens.train.fit import Schedule, fit
+from nodulens.train.fit import Task, fit
 from nodulens.train.material import UNIT_PER_STEP, Background, Cubes, Stacks
 from nodulens.train.nets import volume_net
 
 BATCH = 48
-SCHEDULE = Schedule(epochs=8, learning_rate=3e-3)
+TRAINING = Training(epochs=8, learning_rate=3e-3)
 PER_EPOCH = 2400
 LARGE = 0.2
 """Share of the look-alikes that are seen from as far as masses are."""
@@ -181,7 +182,7 @@ def scene_place(scene: Scene, *, at_wall: bool, rng: np.random.Generator) -> NDA
 
 
 def train(
-    scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, schedule: Schedule = SCHEDULE
+    scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, training: Training = TRAINING
 ) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``, neither nodule nor lung."""
     open_scenes = [s for s, ok in zip(scenes, may_train([s.patient for s in scenes], left_out), strict=True) if ok]
@@ -220,8 +221,8 @@ def train(
         x = torch.from_numpy(np.stack([turned_ball(v, rng) for v in views]))[:, None]
         return shake_values(x, rng), torch.from_numpy((kind > 0).astype(np.float32))
 
-    torch.manual_seed(schedule.seed)
-    return fit(volume_net(), batches, nodule_loss, schedule, run / f"fold{left_out}.pt")
+    torch.manual_seed(training.seed)
+    return fit(volume_net(), Task(batches, nodule_loss), training, run / f"fold{left_out}.pt")
 
 
 def diameter_mm(stacks: Stacks, nodule: int) -> float:

@@ -1,0 +1,214 @@
+"""The training loop: schedules, early stopping, budgets, precision, curves, resuming, several processes."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.recipe import Training
+from nodulens.train.fit import Batch, Maker, Task, fit
+from nodulens.train.ranks import Ranks
+
+PLAIN = Training(epochs=4, learning_rate=0.1, schedule="constant", warm_up=0, averaging=0, weight_decay=0)
+
+
+def batches(rng: np.random.Generator) -> list[Maker]:
+    return [partial(_line, rng.normal(size=(8, 1))) for _ in range(6)]
+
+
+def _line(x: np.ndarray) -> Batch:
+    """Points of y = 3 x − 1."""
+    values = torch.from_numpy(x.astype(np.float32))
+    return values, 3 * values - 1
+
+
+def square(net: nn.Module, batch: Batch) -> Tensor:
+    return functional.mse_loss(net(batch[0]), batch[1])
+
+
+def line() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(1, 1)
+
+
+def curves(checkpoint: Path) -> list[dict[str, float]]:
+    with checkpoint.with_suffix(".csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_finds_the_line(tmp_path: Path, optimizer: str) -> None:
+    training = replace(PLAIN, epochs=12, optimizer=optimizer)  # type: ignore[arg-type]
+    net = fit(line(), Task(batches, square), training, tmp_path / "run.pt")
+    assert net.weight.item() == pytest.approx(3, abs=0.15)
+    assert net.bias.item() == pytest.approx(-1, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last"),
+    [
+        ("constant", 0.1),
+        ("cosine", 0.05 * (1 + math.cos(math.pi * (3 + 5 / 6) / 4))),
+        ("polynomial", 0.1 * (1 - (3 + 5 / 6) / 4) ** 0.9),
+        ("step", 0.001),
+    ],
+)
+def test_the_rate_falls_as_it_says(tmp_path: Path, schedule: str, last: float) -> None:
+    fit(line(), Task(batches, square), replace(PLAIN, schedule=schedule), tmp_path / "run.pt")  # type: ignore[arg-type]
+    assert curves(tmp_path / "run.pt")[-1]["learning_rate"] == pytest.approx(last)
+
+
+def test_the_rate_warms_up(tmp_path: Path) -> None:
+    fit(line(), Task(batches, square), replace(PLAIN, warm_up=0.5), tmp_path / "run.pt")
+    rates = [row["learning_rate"] for row in curves(tmp_path / "run.pt")]
+    assert rates[0] < rates[1] < rates[2] == rates[3] == 0.1
+
+
+def test_a_plateau_halves_the_rate(tmp_path: Path) -> None:
+    task = Task(batches, square, validate=lambda net: 0.5)
+    fit(line(), task, replace(PLAIN, epochs=8, schedule="plateau", plateau=2), tmp_path / "run.pt")
+    rates = [row["learning_rate"] for row in curves(tmp_path / "run.pt")]
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125])
+
+
+def test_patience_stops_and_keeps_the_best(tmp_path: Path) -> None:
+    values = iter([0.1, 0.9, 0.3, 0.2, 0.8, 0.95])
+    seen: list[float] = []
+
+    def validate(net: nn.Module) -> float:
+        assert not net.training
+        seen.append(net.weight.item())  # type: ignore[arg-type]
+        return next(values)
+
+    task = Task(batches, square, validate=validate)
+    net = fit(line(), task, replace(PLAIN, epochs=6, patience=3), tmp_path / "run.pt")
+    assert [row["watched"] for row in curves(tmp_path / "run.pt")] == [0.1, 0.9, 0.3, 0.2, 0.8]
+    assert net.weight.item() == seen[1] != seen[-1]
+    again = fit(line(), task, replace(PLAIN, epochs=6, patience=3), tmp_path / "run.pt")
+    assert again.weight.item() == seen[1], "a run that stopped early is over"
+
+
+def test_a_budget_of_minutes_ends_it_after_an_epoch(tmp_path: Path) -> None:
+    fit(line(), Task(batches, square), replace(PLAIN, epochs=500, minutes=0.001), tmp_path / "run.pt")
+    rows = curves(tmp_path / "run.pt")
+    assert 1 <= len(rows) < 500
+    assert rows[-1]["seconds"] >= 0.06 > ([0.0] + [r["seconds"] for r in rows])[-2]
+
+
+def test_averaging_follows_behind(tmp_path: Path) -> None:
+    plain = fit(line(), Task(batches, square), replace(PLAIN, epochs=1), tmp_path / "a.pt")
+    behind = fit(line(), Task(batches, square), replace(PLAIN, epochs=1, averaging=0.99), tmp_path / "b.pt")
+    start = line().weight.item()
+    assert abs(behind.weight.item() - start) < abs(plain.weight.item() - start)
+
+
+def test_augmentation_is_applied_where_the_network_computes(tmp_path: Path) -> None:
+    def shifted(batch: Batch, rng: np.random.Generator) -> Batch:
+        return batch[0], batch[1] + 5
+
+    task = Task(batches, square, augment=shifted)
+    net = fit(line(), task, replace(PLAIN, epochs=20, optimizer="sgd"), tmp_path / "run.pt")
+    assert net.bias.item() == pytest.approx(4, abs=0.1)
+
+
+def test_mixed_precision_learns_the_same(tmp_path: Path) -> None:
+    training = replace(PLAIN, epochs=12, optimizer="sgd", precision="mixed")
+    net = fit(line(), Task(batches, square), training, tmp_path / "run.pt")
+    assert net.weight.dtype == torch.float32
+    assert net.weight.item() == pytest.approx(3, abs=0.1)
+
+
+def test_early_stopping_resumes_to_the_same(tmp_path: Path) -> None:
+    """The best weights, the count of epochs without better ones, and the plateau's factor live in the checkpoint."""
+    training = replace(PLAIN, epochs=9, schedule="plateau", plateau=1, patience=4)
+
+    def validate(net: nn.Module) -> float:
+        return -abs(net.weight.item() - 1.0)  # type: ignore[arg-type]  # passed on the way, then ever worse
+
+    task = Task(batches, square, validate=validate)
+    whole = fit(line(), task, training, tmp_path / "whole.pt")
+    calls = 0
+
+    def dies(rng: np.random.Generator) -> list[Maker]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise RuntimeError("killed")
+        return batches(rng)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(line(), replace(task, batches=dies), training, tmp_path / "parts.pt")
+    resumed = fit(line(), task, training, tmp_path / "parts.pt")
+    assert torch.equal(whole.weight, resumed.weight)
+    names = ("epoch", "loss", "watched", "learning_rate")
+    a, b = ([[r[n] for n in names] for r in curves(tmp_path / f"{run}.pt")] for run in ("whole", "parts"))
+    assert a == b
+
+
+def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(line(), Task(batches, square), PLAIN, tmp_path / "run.pt")
+    events = EventAccumulator(str(tmp_path / "run.events"))
+    events.Reload()
+    rows = curves(tmp_path / "run.pt")
+    assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("loss")] == [(r["epoch"], r["loss"]) for r in rows]
+
+
+def test_every_process_gets_as_many_batches() -> None:
+    shares = [Ranks(rank, 3, torch.device("cpu")).mine(list(range(11))) for rank in range(3)]
+    assert shares == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+
+
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    """By PyTorch's own launcher, with gloo: both end with the weights that the averaged gradients give."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}", __file__, str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert torch.equal(first["weight"], second["weight"])
+
+    def joined(rng: np.random.Generator) -> list[Maker]:
+        """What two processes see at once, as one batch: the mean of two gradients is that of their batches joined."""
+        pairs = [make() for make in batches(rng)]
+        both = [tuple(torch.cat(parts) for parts in zip(*pairs[i : i + 2], strict=True)) for i in range(0, 6, 2)]
+        return [partial(tuple, pair) for pair in both]
+
+    alone = fit(line(), Task(joined, square), replace(PLAIN, optimizer="sgd"), tmp_path / "alone.pt")
+    assert torch.allclose(alone.weight, first["weight"], atol=1e-6)
+    assert len(curves(tmp_path / "run.pt")) == PLAIN.epochs
+
+
+def _one_process(folder: Path) -> None:
+    """What each of the two processes runs."""
+    net = fit(line(), Task(batches, square), replace(PLAIN, optimizer="sgd"), folder / "run.pt")
+    torch.save(net.state_dict(), folder / f"{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _one_process(Path(sys.argv[1]))
