@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 import made_reports
+from conftest import REPOSITORY
 from nodulens.apps import cli
 from nodulens.errors import BadOption, BadValues, InputError, NotFound, UnreadableFile
 from nodulens.evaluate.detection import (
@@ -519,3 +521,15 @@ def test_the_marks_of_the_example_are_read_as_they_stand(luna16: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert [float(row["probability"]) for row in rows] == read.score.tolist()
     assert [float(row["coordZ"]) for row in rows] == read.centre_lps[:, 2].tolist()
+
+
+def test_the_page_says_what_is_so(
+    luna16: Path, example: Froc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(from nodulens\.evaluate\.detection .*?)^```$", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(luna16)
+    exec(compile(code, "evaluation.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("0.75415562515056")
+    figures = f"{example.nodules:,} nodules, {example.true_positives:,} found, {example.false_positives:,} false"
+    assert figures in page and f"CPM {example.cpm:.5f}" in page
