@@ -7,7 +7,6 @@ Every record carries its patient, so that :mod:`nodulens.data.folds` can keep pa
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,12 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.data.ratings import Ratings
 from nodulens.errors import NotFound
 
-RATINGS = (
-    "subtlety", "internalStructure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture",
-    "malignancy",
-)  # fmt: skip
 UNIT_PER_STEP = 8 / 1400
 """One step of the 8-bit stacks, cubes and backgrounds (HU = 8 · value − 1000) on the networks' 0…1 scale."""
 
@@ -30,35 +26,6 @@ def _load(path: Path) -> dict[str, NDArray]:  # type: ignore[type-arg]
         raise NotFound(f"{path} is not there: --data must name the folder that holds lidc/, luna16/ and background/.")
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-
-@dataclass(frozen=True)
-class Ratings:
-    """What readers said of nodules.
-
-    Attributes:
-        readers: (N,) how many outlined the nodule.
-        values: (N, 4, 9) in the order of :data:`RATINGS`, 0 where there is no reader.
-    """
-
-    readers: NDArray[np.uint8]
-    values: NDArray[np.uint8]
-
-    def mean(self, name: str) -> NDArray[np.float32]:
-        """(N,) mean over readers."""
-        v = self.values[:, :, RATINGS.index(name)].astype(np.float32)
-        return np.asarray(v.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
-
-    def median(self, name: str) -> NDArray[np.float32]:
-        """(N,) median over readers."""
-        v = np.where(self.values > 0, self.values, np.nan)[:, :, RATINGS.index(name)]
-        return np.asarray(np.nanmedian(v, axis=1), dtype=np.float32)
-
-    def share_above(self, name: str, value: int) -> NDArray[np.float32]:
-        """(N,) share of readers above ``value``; one who said just that counts half."""
-        v = self.values[:, :, RATINGS.index(name)].astype(np.float32)
-        said = ((v > value) + 0.5 * (v == value)) * (v > 0)
-        return np.asarray(said.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
 
 
 class Stacks:

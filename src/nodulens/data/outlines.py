@@ -1,0 +1,142 @@
+"""LIDC's outlines as masks, and masks of several readers as one.
+
+The convention (Armato et al. 2011): an outline goes through the centres of the first pixels *outside* the nodule. So
+the pixels of the outline are not part of the mask, and neither are the lines between points that are no neighbours.
+The outline of a hole, likewise, goes through pixels that are not nodule: a hole takes its outline with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Box
+from nodulens.errors import BadOption
+
+Bool = NDArray[np.bool_]
+Rule = Literal["at least", "more than"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Contour:
+    """One closed line on one slice.
+
+    Attributes:
+        z_mm: the slice, as ImagePositionPatient z.
+        inclusion: True around nodule, False around a hole in it.
+        xy: (n, 2) column and row of each pixel on the line, counted from 0 in the stored image; whether the first
+            point stands at the end again makes no difference.
+    """
+
+    z_mm: float
+    inclusion: bool
+    xy: NDArray[np.int32]
+
+
+def draw(contours: Sequence[Contour], planes: Sequence[int] | NDArray[np.int_], box: Box) -> Bool:
+    """What the outlines of one reader hold: on each slice all inclusions first, then the holes are taken out.
+
+    A pixel is inside an outline where the line winds round its centre; whole numbers throughout, so nothing hangs on
+    rounding. A line that touches or crosses itself holds what any of its loops holds. One or two points hold nothing.
+
+    Args:
+        contours: n of them, of any slices.
+        planes: (n,) index of the slice that each lies on.
+        box: the part of the scan wanted, (z, y, x); what lies outside it is cut off.
+
+    Returns:
+        of the box's shape.
+    """
+    out = np.zeros(box.shape, dtype=bool)
+    xy, outline_of = _every_pixel(contours)
+    start = np.maximum(xy.min(0)[::-1], box.start[1:])
+    stop = np.minimum(xy.max(0)[::-1] + 1, box.stop[1:])
+    if (stop <= start).any():
+        return out
+    (top, left), (bottom, right) = start, stop
+    inner, line = _filled(xy - (left, top), outline_of, (len(contours), bottom - top, right - left))
+    frame = out[:, top - box.start[1] : bottom - box.start[1], left - box.start[2] : right - box.start[2]]
+    for n in sorted(range(len(contours)), key=lambda n: not contours[n].inclusion):
+        plane = planes[n] - box.start[0]
+        if not 0 <= plane < len(out):
+            continue
+        if contours[n].inclusion:
+            frame[plane] |= inner[n]
+        else:
+            frame[plane] &= ~(inner[n] | line[n])
+    return out
+
+
+def _filled(xy: NDArray[np.int64], outline_of: NDArray[np.int_], shape: tuple[int, int, int]) -> tuple[Bool, Bool]:
+    """Inside of each outline and the line itself, both (outlines, rows, columns) and without a common pixel."""
+    count, height, width = shape
+    line = np.zeros(shape, dtype=bool)
+    seen = ((xy >= 0) & (xy < (width, height))).all(1)
+    line[outline_of[seen], xy[seen, 1], xy[seen, 0]] = True
+    # Each edge turns by ±1 all that lies to its right on the rows it crosses: from its upper row up to, but not
+    # including, its lower one, so that a row through a corner counts one of the two edges that meet there.
+    step = xy[_following(outline_of)] - xy
+    rise = np.abs(step[:, 1])
+    edge = np.repeat(np.arange(len(xy)), rise)
+    row = np.minimum(xy[:, 1], xy[:, 1] + step[:, 1])[edge] + _counted(rise)
+    down = np.sign(step[edge, 1])
+    # Rounded up: a pixel centre on the edge counts as to its right, and is taken away with the line anyway.
+    column = xy[edge, 0] - (row - xy[edge, 1]) * step[edge, 0] * down // -rise[edge]
+    turns = np.zeros((count, height, width + 1), dtype=np.int16)
+    seen = (row >= 0) & (row < height)
+    np.add.at(turns, (outline_of[edge[seen]], row[seen], column[seen].clip(0, width)), down[seen].astype(np.int16))
+    return (turns[:, :, :-1].cumsum(2, dtype=np.int16) != 0) & ~line, line
+
+
+def _every_pixel(contours: Sequence[Contour]) -> tuple[NDArray[np.int64], NDArray[np.int_]]:
+    """The closed lines with a point at every pixel centre they go through, and the number of each point's line."""
+    xy = np.concatenate([c.xy for c in contours]).astype(np.int64)
+    outline_of = np.repeat(np.arange(len(contours)), [len(c.xy) for c in contours])
+    step = xy[_following(outline_of)] - xy
+    parts = np.maximum(np.gcd(step[:, 0], step[:, 1]), 1)
+    if parts.max() == 1:
+        return xy, outline_of
+    edge = np.repeat(np.arange(len(xy)), parts)
+    return xy[edge] + step[edge] // parts[edge, None] * _counted(parts)[:, None], outline_of[edge]
+
+
+def _following(outline_of: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Index of the next point on the same closed line; the points of a line stand together."""
+    after = np.arange(1, len(outline_of) + 1)
+    last = np.flatnonzero(np.diff(outline_of, append=-1))
+    after[last] = np.r_[0, last[:-1] + 1]
+    return after
+
+
+def _counted(lengths: NDArray[np.int_]) -> NDArray[np.int_]:
+    """0, 1, … for each length, one after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def consensus(masks: Bool, level: float = 0.5, rule: Rule = "at least") -> Bool:
+    """What enough readers hold to be nodule.
+
+    Args:
+        masks: (readers, …).
+        level: share of the readers, 0…1.
+        rule: "at least" or "more than" that share. With two or four readers they differ: half of four is two readers
+            by the first, three by the second.
+
+    Returns:
+        the axes of ``masks`` but the first; may be empty where readers do not overlap.
+
+    Raises:
+        BadOption: a level that everything or nothing reaches, or another rule.
+    """
+    if rule not in ("at least", "more than"):
+        raise BadOption(f'Consensus is "at least" or "more than" a share of the readers, not {rule!r}.')
+    if not (0 < level <= 1 if rule == "at least" else 0 <= level < 1):
+        reach = "above 0 and up to 1" if rule == "at least" else "from 0 and below 1"
+        raise BadOption(f"{rule} {level:g} of the readers: the share must be {reach}.")
+    votes, wanted = masks.sum(0), level * len(masks)
+    # Shares such as 1/3 of three readers are not exact in binary.
+    return np.asarray(votes >= wanted - 1e-9 if rule == "at least" else votes > wanted + 1e-9)
