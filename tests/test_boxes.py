@@ -263,6 +263,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 def test_the_command(run: Run) -> None:
     code, out, err = run(TRUTH, FOUND)
     assert (code, err) == (0, "") and "mAP@0.5 0.5050" in out and "3 images" in out
+    named = "image,label,x_min,y_min,x_max,y_max\na,[red],0,0,2,2\n"
+    assert "[red]" in run(named, named.replace("y_max", "y_max,score").replace("2,2", "2,2,0.5"))[1]
     found = json.loads(run(TRUTH, FOUND, "--json")[1])
     assert (found["map50"], found["map50_95"]) == pytest.approx((51 / 101, 51 / 101))
     assert (found["images"], found["images_without_truth"], found["average_recall"]) == (3, 1, 0.5)

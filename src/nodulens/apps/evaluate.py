@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from nodulens.evaluate.boxes import Matches
@@ -181,9 +182,9 @@ def boxes(
     if as_json:
         print(json.dumps({"schema": "nodulens-boxes/1", **overall, **images, "classes": rows}, indent=1))
         return
-    table = Table("class", *(name.replace("_", " ") for name in next(iter(rows.values()))))
-    for name, row in rows.items():
-        table.add_row(name, *("–" if v is None else f"{v:.4g}" for v in row.values()))
+    table = Table("", *(Column(Text(label)) for label in rows))  # classes as they stand in the file, brackets and all
+    for name in next(iter(rows.values())):
+        table.add_row(name, *("–" if row[name] is None else f"{row[name]:.4g}" for row in rows.values()))
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(
         f"mAP@0.5 {figures.map50:.4f}, mAP@0.5:0.95 {figures.map50_95:.4f}, "
