@@ -1,0 +1,459 @@
+"""From scans to crops that training reads: once, in parallel, and again from where it stopped.
+
+Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``. It appears whole or not at all, and its
+fingerprint covers the scan's files, its annotations and the settings: what has one is done, and a change of any makes
+it anew. When all scans are done their crops are joined into the files of :mod:`nodulens.data.crops`::
+
+    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
+    OUT/lidc/lidc_cubes_51mm.npz               51³ voxels of 1 mm around every nodule
+    OUT/luna16/luna16_axial_patches_64.npz     64 × 64 pixels around LUNA16's nodules and candidates
+    OUT/luna16/annotations.csv, …              the tables that the patches belong to
+    OUT/prepared.json                          what was made from what
+
+so that ``--data OUT`` trains on the user's full data as it does on any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import AIR_HU, Volume, crop_array
+from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
+from nodulens.data.lidc_ct import masks_on, middle_on, slices_mm
+from nodulens.data.luna16 import ANNOTATIONS, EXCLUDED, Candidates, Finding, Luna16
+from nodulens.data.ratings import RATINGS
+from nodulens.errors import NodulensError, NotFound
+from nodulens.io import read
+from nodulens.io.atomic import whole_file
+from nodulens.ops.orient import canonical
+from nodulens.ops.resample import resample_array
+
+SCHEMA = "nodulens-prepared/1"
+VERSION = 1
+"""Rises when the same input would give other crops."""
+STACK_PX, CUBE_MM, PATCH_PX = 96, 51, 64
+HU_PER_STEP, PATCH_HU_PER_STEP = 8.0, 5.49
+CEILING_HU = 400.0
+NATIVE = 0
+"""``slice_calibration`` of slices taken from the scan itself."""
+FILES = {
+    "stacks": "lidc/lidc_nodule_stacks.npz",
+    "cubes": "lidc/lidc_cubes_51mm.npz",
+    "patches": "luna16/luna16_axial_patches_64.npz",
+}
+CONSTANT = "rating_names"
+"""The one array that is not a row a nodule, slice or patch."""
+
+Arrays = dict[str, NDArray[Any]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One scan to be prepared.
+
+    Attributes:
+        scan: its outlines.
+        path: folder of DICOM slices, or a MetaImage header.
+        centres_lps: (P, 3) LPS mm of the patches to cut; none for a scan outside LUNA16.
+        diameters_mm: (P,) of the nodule that a patch shows, 0 for a look-alike.
+    """
+
+    scan: LidcScan
+    path: Path
+    centres_lps: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    diameters_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the scan's files (their names, sizes and times), its outlines and
+        ratings, its patches, and the way crops are made."""
+        files = (
+            sorted(self.path.iterdir()) if self.path.is_dir() else sorted(self.path.parent.glob(f"{self.path.stem}.*"))
+        )
+        facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        digest = hashlib.sha256(repr((VERSION, facts, self.scan.series_uid, self.scan.patient_id)).encode())
+        for reading in self.scan.readings:
+            digest.update(reading.ratings.tobytes())
+            for contour in reading.contours:
+                digest.update(repr((contour.z_mm, contour.inclusion)).encode() + contour.xy.tobytes())
+        digest.update(self.centres_lps.tobytes() + self.diameters_mm.tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run did.
+
+    Attributes:
+        made, skipped: scans prepared now, and those that were done before.
+        failed: series UID → why; the crops of all others are joined.
+        rows: "stacks", "cubes" and "patches" → how many nodules, cubes, patches the joined files hold.
+    """
+
+    made: int
+    skipped: int
+    failed: Mapping[str, str]
+    rows: Mapping[str, int]
+
+
+def jobs_of_lidc(scans: Sequence[LidcScan], folders: Mapping[str, Path]) -> tuple[Job, ...]:
+    """A job for every scan whose CT is there; folders as :func:`nodulens.data.lidc_ct.find_scans` finds them."""
+    return tuple(Job(scan, folders[scan.series_uid]) for scan in scans if scan.series_uid in folders)
+
+
+def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
+    """A job for every scan that is there, patches included.
+
+    Patches show every annotation and every candidate on one, and look-alikes drawn at random from the others.
+
+    Args:
+        luna: with its files.
+        candidates: None for patches of the annotations alone.
+        negatives: look-alikes a scan, at most.
+        seed: of the draw.
+
+    Raises:
+        NotFound: a scan that the LIDC database does not know.
+    """
+    rows: dict[str, NDArray[np.int_]] = {}
+    if candidates is not None:
+        order = np.argsort(candidates.series_uids, kind="stable")
+        names, first = np.unique(candidates.series_uids[order], return_index=True)
+        rows = dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))
+    jobs = []
+    for uid, path in luna.files.items():
+        findings = [f for f in luna.annotations.get(uid, ()) if f.diameter_mm]
+        centres = [np.reshape([f.centre_lps for f in findings], (-1, 3))]
+        diameters = [np.array([f.diameter_mm or 0.0 for f in findings])]
+        if candidates is not None and uid in rows:
+            own, on = candidates.centres_lps[rows[uid]], candidates.labels[rows[uid]]
+            sizes = np.array([_diameter_at(centre, findings) for centre in own[on]])
+            rng = np.random.default_rng([seed, *uid.encode()])
+            away = np.flatnonzero(~on)
+            drawn = np.sort(rng.permutation(away)[:negatives])
+            centres += [own[on][sizes > 0], own[drawn]]
+            diameters += [sizes[sizes > 0], np.zeros(len(drawn))]
+        jobs.append(Job(luna.scan(uid), path, np.concatenate(centres), np.concatenate(diameters)))
+    return tuple(jobs)
+
+
+def _diameter_at(centre: NDArray[np.float64], findings: Sequence[Finding]) -> float:
+    """Of the finding whose ball holds a point, the nearest; 0 without one."""
+    away = [(float(np.linalg.norm(np.subtract(f.centre_lps, centre))), f.diameter_mm or 0.0) for f in findings]
+    return min([(d, size) for d, size in away if d <= size / 2], default=(0.0, 0.0))[1]
+
+
+def prepare(
+    jobs: Sequence[Job],
+    out: str | Path,
+    *,
+    tables: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare scans, each in a process of its own, and join what they give.
+
+    A scan that fails costs its own crops, no others; the next run tries it again. One run at a time may write into a
+    folder.
+
+    Args:
+        jobs: what to prepare; the joined files hold these scans and no others.
+        out: the folder, made where it is not there.
+        tables: the folder of LUNA16's tables, where there are patches: those that belong to them are copied.
+        workers: processes; None for one a core.
+        progress: called with scans done, failed ones too, and their number.
+
+    Raises:
+        NotFound: there is no scan to prepare.
+        BadOption: ``out`` is a file.
+    """
+    if not jobs:
+        raise NotFound("There is no scan to prepare: no folder holds a CT of LIDC-IDRI or LUNA16.")
+    folder = Path(out) / "scans"
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".part-*"):  # what a killed run left
+        part.unlink()
+    targets = {job.scan.series_uid: folder / f"{job.scan.series_uid}.{job.fingerprint()}.npz" for job in jobs}
+    waiting = [job for job in jobs if not targets[job.scan.series_uid].exists()]
+    done = len(jobs) - len(waiting)
+    failed: dict[str, str] = {}
+    show = progress or (lambda *_: None)
+    show(done, len(jobs))
+    for uid, problem in _in_processes(waiting, targets, workers or os.cpu_count() or 1):
+        done += 1
+        if problem:
+            failed[uid] = problem
+        show(done, len(jobs))
+    ready = {uid: path for uid, path in sorted(targets.items()) if uid not in failed}
+    for uid, path in ready.items():
+        for stale in set(folder.glob(f"{uid}.*.npz")) - {path}:
+            stale.unlink()
+    rows = _join(ready, failed, Path(out))
+    for table in (tables / ANNOTATIONS, tables / EXCLUDED) if tables and rows["patches"] else ():
+        if table.is_file():
+            with whole_file(Path(out, "luna16", table.name)) as part:
+                shutil.copyfile(table, part)
+    return Prepared(len(waiting) - len(failed), len(jobs) - len(waiting), failed, rows)
+
+
+# ---------------------------------------------------------------- processes
+
+
+def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int) -> Iterator[tuple[str, str]]:
+    """Series UID and what went wrong, "" where nothing did, of each job as it ends.
+
+    A process that is killed from outside (mostly for its memory) takes its pool with it. The jobs that were left then
+    run one at a time, so that the one to blame is known, and costs only itself.
+    """
+    waiting = list(jobs)
+    while waiting:
+        left: list[Job] = []
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_begin)
+        try:
+            futures = {pool.submit(_work, job, targets[job.scan.series_uid]): job for job in waiting}
+            for future in as_completed(futures):
+                job = futures[future]
+                try:
+                    yield job.scan.series_uid, future.result()
+                except BrokenProcessPool:
+                    left.append(job)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        waiting = [job for job in waiting if job in left]
+        if waiting and workers == 1:
+            yield waiting.pop(0).scan.series_uid, "Its process was killed, perhaps for want of memory."
+        workers = 1
+
+
+def _begin() -> None:
+    """Of a worker process: one thread, and no life after its parent's."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(job: Job, target: Path) -> str:
+    try:
+        arrays = crops_of(job)
+        with whole_file(target) as part:
+            _write_arrays(part, arrays.items())
+    except NodulensError as error:
+        return str(error)
+    except Exception as error:  # one scan's fault, whatever it is, must not lose the others
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+# ---------------------------------------------------------------- crops of one scan
+
+
+def crops_of(job: Job) -> Arrays:
+    """All crops of a scan: "stacks.hu_u8", "cubes.ratings", "patches.world_xyz_mm" …, as the module's files hold them.
+
+    Raises:
+        NodulensError: the scan cannot be read, or its outlines lie on none of its slices.
+    """
+    uid = job.scan.series_uid
+    volume = read(job.path, series=uid) if job.path.is_dir() else read(job.path)
+    nodules = cluster(job.scan)
+    groups = {
+        "stacks": {**_about(nodules, job.scan), **_stacks(nodules, volume)},
+        "cubes": {**_about(nodules, job.scan), **_cubes(nodules, volume)},
+        "patches": _patches(job, volume),
+    }
+    return {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+
+
+def _about(nodules: Sequence[LidcNodule], scan: LidcScan) -> Arrays:
+    """A row a nodule; of five readers or more, ratings of the first four."""
+    n = len(nodules)
+    ratings = ratings_of(nodules)
+    return {
+        **_whose(scan, n),
+        "pixel_spacing_mm": np.full(n, scan.pixel_mm, dtype=np.float32),
+        "slice_spacing_mm": np.full(n, scan.slice_mm, dtype=np.float32),
+        "slice_thickness_mm": np.full(n, scan.slice_thickness_mm, dtype=np.float32),
+        "readers": ratings.readers,
+        "ratings": ratings.values[:, :4],
+        CONSTANT: np.array(RATINGS),
+    }
+
+
+def _whose(scan: LidcScan, rows: int) -> Arrays:
+    return {"patient_id": np.full(rows, scan.patient_id, "U64"), "series_uid": np.full(rows, scan.series_uid, "U64")}
+
+
+def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
+    """Every slice that a reader marked, 96 × 96 stored pixels around the middle of the outlines."""
+    heights = slices_mm(volume.geometry)
+    rank = np.argsort(np.argsort(heights))
+    hu, bits, owner, marked, corners = [], [], [], [], []
+    for number, nodule in enumerate(nodules):
+        slices = np.unique(slice_index([c.z_mm for r in nodule.readings for c in r.contours], heights))
+        slices = slices[np.argsort(heights[slices])]
+        low, high = int(slices.min()), int(slices.max()) + 1
+        middle = np.add(nodule.box.start[1:], nodule.box.stop[1:]) // 2
+        row, column = (int(v) - STACK_PX // 2 for v in middle)
+        box = Box((low, row, column), (high, row + STACK_PX, column + STACK_PX))
+        hu.append(_steps(crop_array(volume.hu, box, AIR_HU)[slices - low]))
+        bits.append(_bits(masks_on(nodule, volume.geometry, box)[:, slices - low]))
+        owner.append(np.full(len(slices), number, dtype=np.int32))
+        marked.append(slices)
+        corners.append((row, column))
+    slices = np.concatenate([np.zeros(0, dtype=int), *marked])
+    row0, col0 = np.array(corners, dtype=np.int16).reshape(-1, 2).T
+    picture = np.zeros((0, STACK_PX, STACK_PX), dtype=np.uint8)
+    return {
+        "hu_u8": np.concatenate([picture, *hu]),
+        "reader_bits": np.concatenate([picture, *bits]),
+        "slice_nodule": np.concatenate([np.zeros(0, dtype=np.int32), *owner]),
+        "slice_z_mm": heights[slices].astype(np.float32),
+        "slice_index": rank[slices].astype(np.int32),
+        "slice_calibration": np.full(len(slices), NATIVE, dtype=np.uint8),
+        "crop_row0": row0,
+        "crop_col0": col0,
+    }
+
+
+def _cubes(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
+    """51³ voxels of 1 mm around the middle of each nodule, axes rising towards superior, posterior and left."""
+    shape = (CUBE_MM,) * 3
+    out = {name: np.zeros((len(nodules), *shape), dtype=np.uint8) for name in ("hu_u8", "reader_bits", "other_nodule")}
+    middles = [middle_on(nodule, volume.geometry) for nodule in nodules]
+    for row, (nodule, middle) in enumerate(zip(nodules, middles, strict=True)):
+        x, y, z = (float(v) for v in np.subtract(middle, CUBE_MM // 2))
+        cube = Geometry.axial(shape, origin_lps=(x, y, z))
+        around = _around(cube, volume.geometry)
+        crop, turn = canonical(volume.crop(around))
+
+        own = masks_on(nodule, volume.geometry, around)
+        others = np.zeros((1, *around.shape), dtype=bool)
+        for other in nodules:
+            if other is not nodule:
+                others |= masks_on(other, volume.geometry, around).any(axis=0)
+        # the nearest voxel keeps volumes; interpolating would shave small nodules
+        masks = (resample_array(turn.forth(m), crop.geometry, cube, order=0, fill=0) for m in (*own, *others))
+        *readers, foreign = masks
+        out["hu_u8"][row] = _steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU))
+        out["reader_bits"][row] = _bits(np.stack(readers))
+        out["other_nodule"][row] = foreign
+    return {**out, "other_nodule": out["other_nodule"] > 0}
+
+
+def _around(cube: Geometry, grid: Geometry) -> Box:
+    """The box of a grid that holds a cube, with a voxel to spare for interpolation."""
+    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in cube.shape])).reshape(3, -1).T
+    index = grid.to_index(cube.to_lps(corners))
+    z, y, x = np.floor(index.min(axis=0)).astype(int) - 1
+    deep, low, right = np.ceil(index.max(axis=0)).astype(int) + 2
+    return Box((z, y, x), (deep, low, right))
+
+
+def _patches(job: Job, volume: Volume) -> Arrays:
+    """The nearest axial slice, 64 × 64 pixels of the scan's own size, the centre at pixel (32, 32)."""
+    turned, _ = canonical(volume)
+    index = np.rint(turned.geometry.to_index(job.centres_lps)).astype(int)
+    half = PATCH_PX // 2
+    boxes = (Box((z, y - half, x - half), (z + 1, y + half, x + half)) for z, y, x in index)
+    hu = [_steps(crop_array(turned.hu, box, AIR_HU), PATCH_HU_PER_STEP) for box in boxes]
+    return {
+        **_whose(job.scan, len(index)),
+        "hu_u8": np.concatenate([np.zeros((0, PATCH_PX, PATCH_PX), dtype=np.uint8), *hu]),
+        "world_xyz_mm": job.centres_lps.astype(np.float32),
+        "nodule_diameter_mm": job.diameters_mm.astype(np.float32),
+    }
+
+
+def _steps(hu: NDArray[Any], per_step: float = HU_PER_STEP) -> NDArray[np.uint8]:
+    """HU as 8 bits: AIR_HU is 0, what lies above :data:`CEILING_HU` is cut."""
+    clipped = np.clip(hu.astype(np.float32), AIR_HU, CEILING_HU)
+    return np.asarray(np.rint((clipped - AIR_HU) / per_step), dtype=np.uint8)
+
+
+def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(readers, …) → bit j set where reader j's mask is; a ninth reader there is none."""
+    return np.asarray(np.packbits(masks, axis=0, bitorder="little")[0])
+
+
+# ---------------------------------------------------------------- files
+
+
+def _join(ready: Mapping[str, Path], failed: Mapping[str, str], out: Path) -> dict[str, int]:
+    """Join the crops of scans, unless that was done with these very files."""
+    manifest = out / "prepared.json"
+    prints = {uid: path.suffixes[-2][1:] for uid, path in ready.items()}
+    known: dict[str, Any] = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
+    whole = all((out / FILES[group]).is_file() for group, n in known.get("rows", {}).items() if n)
+    if known.get("schema") == SCHEMA and known.get("scans") == prints and whole:
+        rows: dict[str, int] = known["rows"]
+    else:
+        manifest.unlink(missing_ok=True)  # from here on the files on disk belong to no manifest
+        rows = {group: _join_group(group, list(ready.values()), out / name) for group, name in FILES.items()}
+    record = {"schema": SCHEMA, "rows": rows, "failed": dict(sorted(failed.items())), "scans": prints}
+    with whole_file(manifest) as part:
+        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return rows
+
+
+def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:
+    """One kind of crop of all scans in one file, an array at a time; no file where there is no crop."""
+    nodules = [_read_array(path, f"{group}.patient_id") for path in paths]
+    rows = sum(map(len, nodules))
+    if not rows:
+        target.unlink(missing_ok=True)
+        return 0
+    with zipfile.ZipFile(paths[0]) as archive:
+        names = [n.removesuffix(".npy").partition(".")[2] for n in archive.namelist() if n.startswith(f"{group}.")]
+    first = np.cumsum([0, *map(len, nodules[:-1])])
+
+    def joined() -> Iterator[tuple[str, NDArray[Any]]]:
+        for name in names:
+            parts = [_read_array(path, f"{group}.{name}") for path in paths[: 1 if name == CONSTANT else None]]
+            if name == "slice_nodule":
+                parts = [part + np.int32(offset) for part, offset in zip(parts, first, strict=True)]
+            yield name, np.concatenate(parts)
+
+    target.parent.mkdir(exist_ok=True)
+    with whole_file(target) as part:
+        _write_arrays(part, joined())
+    return rows
+
+
+def _read_array(path: Path, name: str) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        return np.asarray(archive[name])
+
+
+def _write_arrays(path: Path, arrays: Any) -> None:
+    """As :func:`numpy.savez_compressed`, but from arrays that come one at a time."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
