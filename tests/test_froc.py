@@ -424,7 +424,6 @@ def test_harmless_differences_change_nothing(name: str, text: str, files: dict[s
 
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("predictions", "", "predictions.csv is empty; it needs a header with the columns seriesuid, coordX"),
-    ("predictions", FOUND.split("\n")[0], "holds a header and no marks"),
     ("predictions", FOUND.replace("probability", "score"), "predictions.csv, line 1: no column probability in"),
     ("predictions", FOUND.replace(",", ";"), "divided by ';'; divide them by commas"),
     ("predictions", FOUND.replace(",", "\t"), "divided by '\\t'; divide them by commas"),
@@ -436,7 +435,6 @@ def test_harmless_differences_change_nothing(name: str, text: str, files: dict[s
     ("predictions", FOUND.replace("0.5", '"0,5"'), "line 2: probability is '0,5'"),
     ("predictions", FOUND.replace("0.5", "0.5,9"), "line 2: 6 cells where the header has 5"),
     ("predictions", FOUND.replace("a,", '"a,'), "unexpected end of data"),
-    ("predictions", FOUND + "a,1,2,3,0.5\n", "line 4 repeats line 2"),
     ("predictions", FOUND + "c,1,2,3,0.5\n", "line 4: series c is not listed; 1 rows"),
     ("predictions", "coordX,coordX,coordY,coordZ,seriesuid,probability\n", "the column coordX stands there twice"),
     ("annotations", TRUTH.replace("10", "ten"), "annotations.csv, line 2: diameter_mm is 'ten'"),
@@ -463,6 +461,22 @@ def test_a_missing_file_and_one_that_is_no_text(files: dict[str, Path], run: Run
     files["annotations"].unlink()
     code, _, err = run("froc", *options(files))
     assert code == 2 and "There is no file" in err
+
+
+def test_a_file_without_marks_scores_nothing(files: dict[str, Path], run: Run) -> None:
+    files["predictions"].write_text(FOUND.split("\n")[0] + "\n", "utf-8")
+    code, out, _ = run("froc", *options(files), "--json")
+    assert code == 0
+    scored = json.loads(out)
+    assert scored["cpm"] == 0 and scored["sensitivity"] == [0] * 7
+
+
+def test_a_repeated_mark_is_a_second_hit(files: dict[str, Path], run: Run) -> None:
+    _, before, _ = run("froc", *options(files), "--json")
+    files["predictions"].write_text(FOUND + "a,1,2,3,0.5\n", "utf-8")
+    code, out, _ = run("froc", *options(files), "--json")
+    assert code == 0
+    assert json.loads(out)["sensitivity"] == json.loads(before)["sensitivity"]
 
 
 def test_the_excluded_findings_may_repeat_themselves(files: dict[str, Path], run: Run) -> None:

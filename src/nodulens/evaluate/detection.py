@@ -420,16 +420,14 @@ def read_predictions(path: str | Path, series: Sequence[str]) -> Marks:
         series: all that were searched.
 
     Raises:
-        InputError: no such file, no such column, a cell that is no number, a repeated row, no marks at all, a series
-            that is not listed, with its line; a report that cannot be read or is missing.
+        InputError: no such file, no such column, a cell that is no number, a series that is not listed, with
+            its line; a report that cannot be read or is missing.
     """
     path = Path(path)
     known = frozenset(series)
     if path.is_dir():
         return _read_reports(path, known)
     table = read_table(path, ("seriesuid", *_POINT, "probability"))
-    if not len(table):
-        raise UnreadableFile(f"{path} holds a header and no marks; a detector that finds nothing scores 0 throughout.")
     uids = table.cells["seriesuid"]
     strange = [row for row, uid in enumerate(uids) if uid not in known]
     if strange:
@@ -437,9 +435,8 @@ def read_predictions(path: str | Path, series: Sequence[str]) -> Marks:
             f"{table.at(strange[0])}: series {uids[strange[0]]} is not listed; {len(strange)} rows are of such series. "
             "Add them to the list of series, or take their marks out: they would be counted nowhere."
         )
-    marks = Marks(uids, table.points(_POINT), table.numbers("probability"))
-    table.refuse_repeats()
-    return marks
+    # repeated marks and none at all are scored, as the official script does: as second hits, and as 0 throughout
+    return Marks(uids, table.points(_POINT), table.numbers("probability"))
 
 
 def _read_reports(folder: Path, known: frozenset[str]) -> Marks:
