@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import made_reports
 import small_scans
+from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS
-from nodulens.train.material import Background
 
 NODULES = 60
 SLICES = 4

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import AIR_HU, Volume, crop_array
+from nodulens.data.crops import CUBES, HU_PER_STEP, MOST_READERS, PATCH_HU_PER_STEP, PATCHES, STACKS
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
 from nodulens.data.lidc_ct import masks_on, middle_on, slices_mm
 from nodulens.data.luna16 import ANNOTATIONS, EXCLUDED, Candidates, Finding, Luna16
@@ -50,15 +51,10 @@ SCHEMA = "nodulens-prepared/1"
 VERSION = 1
 """Rises when the same input would give other crops."""
 STACK_PX, CUBE_MM, PATCH_PX = 96, 51, 64
-HU_PER_STEP, PATCH_HU_PER_STEP = 8.0, 5.49
 CEILING_HU = 400.0
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
-FILES = {
-    "stacks": "lidc/lidc_nodule_stacks.npz",
-    "cubes": "lidc/lidc_cubes_51mm.npz",
-    "patches": "luna16/luna16_axial_patches_64.npz",
-}
+FILES = {"stacks": STACKS, "cubes": CUBES, "patches": PATCHES}
 CONSTANT = "rating_names"
 """The one array that is not a row a nodule, slice or patch."""
 
@@ -301,7 +297,7 @@ def _about(nodules: Sequence[LidcNodule], scan: LidcScan) -> Arrays:
         "slice_spacing_mm": np.full(n, scan.slice_mm, dtype=np.float32),
         "slice_thickness_mm": np.full(n, scan.slice_thickness_mm, dtype=np.float32),
         "readers": ratings.readers,
-        "ratings": ratings.values[:, :4],
+        "ratings": ratings.values[:, :MOST_READERS],
         CONSTANT: np.array(RATINGS),
     }
 

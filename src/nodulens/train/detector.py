@@ -16,12 +16,12 @@ from torch import nn
 
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
+from nodulens.data.crops import Stacks
 from nodulens.data.folds import FOLDS, fold_of, is_left_out
 from nodulens.stages.candidates import propose
 from nodulens.stages.detect import distinct, fuse, is_large, sift
 from nodulens.stages.views import FAR_MM, ball_view, patch_view
 from nodulens.train.fit import predict
-from nodulens.train.material import Stacks
 from nodulens.train.volume import Scene, diameter_mm, scene_place, set_into
 
 KEEP = 300

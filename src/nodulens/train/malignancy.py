@@ -17,12 +17,12 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nodulens.data.crops import UNIT_PER_STEP, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.recipe import Training
 from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
 from nodulens.train.augment import shake_values, warp_planes
 from nodulens.train.fit import Task, fit, predict
-from nodulens.train.material import UNIT_PER_STEP, Stacks
 from nodulens.train.nets import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
+from nodulens.data.crops import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.data.folds import may_train
 from nodulens.errors import BadPrompt
 from nodulens.recipe import DEFAULT, Training
@@ -25,7 +26,6 @@ from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Task, fit
-from nodulens.train.material import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.train.nets import PromptUNet
 
 BATCH = 24

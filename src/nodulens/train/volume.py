@@ -21,6 +21,7 @@ from nodulens import io
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
+from nodulens.data.crops import UNIT_PER_STEP, Background, Cubes, Stacks
 from nodulens.data.folds import may_train
 from nodulens.ops.patches import Window
 from nodulens.recipe import Training
@@ -29,7 +30,6 @@ from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Task, fit
-from nodulens.train.material import UNIT_PER_STEP, Background, Cubes, Stacks
 from nodulens.train.nets import volume_net
 
 BATCH = 48
