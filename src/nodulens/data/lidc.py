@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box
 from nodulens.data.outlines import Bool, Contour, Rule, consensus, draw
 from nodulens.data.ratings import RATINGS, Ratings
-from nodulens.errors import BadGeometry, MissingExtra, NotFound, UnreadableFile
+from nodulens.errors import BadGeometry, BadOption, MissingExtra, NotFound, UnreadableFile
 
 if TYPE_CHECKING:
     import sqlite3
 
+Unit = Literal["pixels", "mm"]
 MOST_READERS = 4
 """Each scan was read by four."""
-TOLERANCE_STEP, LEAST_TOLERANCE_MM = 0.9, 0.1
+TOLERANCE_STEP, LEAST_TOLERANCE = 0.9, 0.1
 """pylidc's: a crowded cluster is split by lowering the tolerance in these steps, down to this."""
 
 
@@ -47,12 +48,6 @@ class Reading:
     ratings: NDArray[np.uint8]
     contours: tuple[Contour, ...]
     reader: int | None = None
-
-    def points_mm(self, pixel_mm: float) -> NDArray[np.float64]:
-        """(n, 3) x, y, z in mm of every point of every outline; x and y from the first pixel of the image."""
-        flat = np.concatenate([c.xy for c in self.contours]) * pixel_mm
-        z = np.repeat([c.z_mm for c in self.contours], [len(c.xy) for c in self.contours])
-        return np.column_stack([flat, z])
 
     def mask(self, slices_mm: Sequence[float] | NDArray[np.float64], box: Box) -> Bool:
         """The outlines filled, holes left out (see :mod:`nodulens.data.outlines`).
@@ -195,39 +190,57 @@ def slice_index(z_mm: Sequence[float], slices_mm: Sequence[float] | NDArray[np.f
     return np.asarray(nearest)
 
 
-def cluster(scan: LidcScan, tolerance_mm: float | None = None) -> tuple[LidcNodule, ...]:
-    """Which readings are of one nodule, as pylidc has it.
+def cluster(scan: LidcScan, tolerance: float | None = None, *, unit: Unit = "pixels") -> tuple[LidcNodule, ...]:
+    """Which readings are of one nodule, by default exactly as pylidc 0.2.3 has it, and so the field.
 
     Two readings are linked where their outlines come as near as the tolerance anywhere; what is linked, directly or
     by others, is one nodule. Where that gives more than four readings, the tolerance is lowered for them until it
     does not. Readings whose outlines share a point cannot be parted so: 14 nodules of LIDC-IDRI keep five to eight
     readings (abutting nodules, or one that a reader outlined in parts), among them one of LIDC-IDRI-0252.
 
-    Distances are millimetres in space. pylidc 0.2.3 says so too, but holds indices against the tolerance; the nodules
-    are 2,651 either way, with 5 readings placed otherwise.
+    pylidc means millimetres, but measures in columns, rows and slices. The nodules of LIDC-IDRI are 2,651 either way;
+    six of them have other readings.
 
     Args:
         scan: with its readings.
-        tolerance_mm: by default the slice thickness.
+        tolerance: in ``unit``; by default as many as the slice thickness has millimetres.
+        unit: "pixels" (columns, rows and slices) or "mm".
 
     Returns:
         the nodules from low to high, their readings in the scan's order.
+
+    Raises:
+        BadOption: another unit.
     """
     from scipy.sparse.csgraph import connected_components
 
-    tolerance = scan.slice_thickness_mm if tolerance_mm is None else tolerance_mm
-    apart = _distances([r.points_mm(scan.pixel_mm) for r in scan.readings], tolerance)
+    if unit not in get_args(Unit):
+        raise BadOption(f"Outlines are held together in pixels or mm, not in {unit!r}.")
+    first = scan.slice_thickness_mm if tolerance is None else tolerance
+    apart = _distances(_points(scan, unit), first)
 
     def groups(members: NDArray[np.int_], tolerance: float) -> list[NDArray[np.int_]]:
         count, label = connected_components(apart[np.ix_(members, members)] <= tolerance, directed=False)
         parts = [members[label == k] for k in range(count)]
         lower = tolerance * TOLERANCE_STEP
-        if lower < LEAST_TOLERANCE_MM:
+        if lower < LEAST_TOLERANCE:
             return parts
         return [g for part in parts for g in (groups(part, lower) if len(part) > MOST_READERS else [part])]
 
-    found = [LidcNodule(scan, tuple(scan.readings[i] for i in g)) for g in groups(np.arange(len(apart)), tolerance)]
+    found = [LidcNodule(scan, tuple(scan.readings[i] for i in g)) for g in groups(np.arange(len(apart)), first)]
     return tuple(sorted(found, key=lambda n: float(np.mean([c.z_mm for r in n.readings for c in r.contours]))))
+
+
+def _points(scan: LidcScan, unit: Unit) -> list[NDArray[np.float64]]:
+    """Of each reading (n, 3): column, row and slice, or x, y and z in mm from the first pixel, of every point."""
+    out = []
+    for reading in scan.readings:
+        xy = np.concatenate([c.xy for c in reading.contours])
+        z_mm = [c.z_mm for c in reading.contours]
+        z = slice_index(z_mm, scan.z_mm) if unit == "pixels" else z_mm
+        scale = 1.0 if unit == "pixels" else scan.pixel_mm
+        out.append(np.column_stack([xy * scale, np.repeat(z, [len(c.xy) for c in reading.contours])]))
+    return out
 
 
 def _distances(points: Sequence[NDArray[np.float64]], reach: float) -> NDArray[np.float64]:
