@@ -13,8 +13,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from nodulens.data.crops import Stacks
 from nodulens.evaluate.segmentation import Overlap, Summary, reader_pairs, readers_left_out, summarise
-from nodulens.train.material import Stacks
 
 
 def main(data: Annotated[Path, typer.Option(help="The folder that holds lidc/.")]) -> None:

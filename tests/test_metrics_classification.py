@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
+from conftest import REPOSITORY
 from nodulens.errors import BadOption, BadValues
 from nodulens.evaluate.classification import (
     Confusion,
@@ -429,3 +431,22 @@ def test_other_input_that_cannot_be_used() -> None:
         confusion([0, np.nan], [0, 1])
     with pytest.raises(BadValues, match="one length"):
         confusion([0], [0, 1])
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    code = re.findall(r"^```python\n(.*?)^```$", page[page.index("## Segmentation") :], re.DOTALL | re.MULTILINE)
+    rng = np.random.default_rng(0)
+    y = rng.random(200) < 0.4
+    p = rng.beta(2 + 2 * y, 4 - 2 * y)
+    truths = [rng.random((3, 8, 8)) < 0.4 for _ in range(4)]
+    names = {
+        "truths": truths, "masks": truths[::-1], "spacings": [(2.5, 0.7, 0.7)] * 4, "y": y, "s": np.log(p / (1 - p)),
+        "p": p, "y_tune": y, "s_tune": p, "diameter_mm": rng.uniform(3, 20, 200), "texture": rng.integers(1, 6, 200),
+    }  # fmt: skip
+    for block, patients in zip(code, (list("abcd"), rng.integers(0, 60, 200)), strict=True):
+        exec(block, names | {"patients": patients, "Groups": Groups})
+    assert "accuracy" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
+from nodulens.data.crops import Stacks
 from nodulens.errors import BadGeometry, BadOption, BadValues
 from nodulens.evaluate.segmentation import (
     Overlap,
@@ -27,7 +28,6 @@ from nodulens.evaluate.segmentation import (
     surface_distances,
 )
 from nodulens.evaluate.statistics import Groups
-from nodulens.train.material import Stacks
 
 SPACING = (2.5, 0.7, 0.7)
 EMPTY = np.zeros((3, 4, 4), dtype=bool)
