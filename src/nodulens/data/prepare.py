@@ -39,6 +39,7 @@ from nodulens.core.volume import AIR_HU, Volume, crop_array
 from nodulens.data.crops import CUBES, HU_PER_STEP, MOST_READERS, PATCH_HU_PER_STEP, PATCHES, STACKS
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
 from nodulens.data.lidc_ct import masks_on, middle_on, slices_mm
+from nodulens.data.lidc_xml import read_folder
 from nodulens.data.luna16 import ANNOTATIONS, EXCLUDED, Candidates, Finding, Luna16
 from nodulens.data.ratings import RATINGS
 from nodulens.errors import NodulensError, NotFound
@@ -67,26 +68,27 @@ class Job:
     """One scan to be prepared.
 
     Attributes:
-        scan: its outlines.
+        series_uid: of the scan.
         path: folder of DICOM slices, or a MetaImage header.
+        scan: its outlines; None to read LIDC's XML in or beside the folder.
         centres_lps: (P, 3) LPS mm of the patches to cut; none for a scan outside LUNA16.
         diameters_mm: (P,) of the nodule that a patch shows, 0 for a look-alike.
     """
 
-    scan: LidcScan
+    series_uid: str
     path: Path
+    scan: LidcScan | None
     centres_lps: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     diameters_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the scan's files (their names, sizes and times), its outlines and
         ratings, its patches, and the way crops are made."""
-        files = (
-            sorted(self.path.iterdir()) if self.path.is_dir() else sorted(self.path.parent.glob(f"{self.path.stem}.*"))
-        )
-        facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        digest = hashlib.sha256(repr((VERSION, facts, self.scan.series_uid, self.scan.patient_id)).encode())
-        for reading in self.scan.readings:
+        beside = "*.xml" if self.path.is_dir() and self.scan is None else f"{self.path.stem}.*"
+        files = sorted([*(self.path.iterdir() if self.path.is_dir() else ()), *self.path.parent.glob(beside)])
+        facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        digest = hashlib.sha256(repr((VERSION, facts, self.series_uid)).encode())
+        for reading in self.scan.readings if self.scan else ():
             digest.update(reading.ratings.tobytes())
             for contour in reading.contours:
                 digest.update(repr((contour.z_mm, contour.inclusion)).encode() + contour.xy.tobytes())
@@ -112,7 +114,12 @@ class Prepared:
 
 def jobs_of_lidc(scans: Sequence[LidcScan], folders: Mapping[str, Path]) -> tuple[Job, ...]:
     """A job for every scan whose CT is there; folders as :func:`nodulens.data.lidc_ct.find_scans` finds them."""
-    return tuple(Job(scan, folders[scan.series_uid]) for scan in scans if scan.series_uid in folders)
+    return tuple(Job(s.series_uid, folders[s.series_uid], s) for s in scans if s.series_uid in folders)
+
+
+def jobs_of_xml(folders: Mapping[str, Path]) -> tuple[Job, ...]:
+    """A job for every CT, its outlines in the XML that TCIA ships beside it; one without fails alone."""
+    return tuple(Job(uid, folder, None) for uid, folder in folders.items())
 
 
 def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
@@ -147,7 +154,7 @@ def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int =
             drawn = np.sort(rng.permutation(away)[:negatives])
             centres += [own[on][sizes > 0], own[drawn]]
             diameters += [sizes[sizes > 0], np.zeros(len(drawn))]
-        jobs.append(Job(luna.scan(uid), path, np.concatenate(centres), np.concatenate(diameters)))
+        jobs.append(Job(uid, path, luna.scan(uid), np.concatenate(centres), np.concatenate(diameters)))
     return tuple(jobs)
 
 
@@ -187,8 +194,8 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     for part in folder.glob(".part-*"):  # what a killed run left
         part.unlink()
-    targets = {job.scan.series_uid: folder / f"{job.scan.series_uid}.{job.fingerprint()}.npz" for job in jobs}
-    waiting = [job for job in jobs if not targets[job.scan.series_uid].exists()]
+    targets = {job.series_uid: folder / f"{job.series_uid}.{job.fingerprint()}.npz" for job in jobs}
+    waiting = [job for job in jobs if not targets[job.series_uid].exists()]
     done = len(jobs) - len(waiting)
     failed: dict[str, str] = {}
     show = progress or (lambda *_: None)
@@ -225,18 +232,18 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_begin)
         try:
-            futures = {pool.submit(_work, job, targets[job.scan.series_uid]): job for job in waiting}
+            futures = {pool.submit(_work, job, targets[job.series_uid]): job for job in waiting}
             for future in as_completed(futures):
                 job = futures[future]
                 try:
-                    yield job.scan.series_uid, future.result()
+                    yield job.series_uid, future.result()
                 except BrokenProcessPool:
                     left.append(job)
         finally:
             pool.shutdown(cancel_futures=True)
         waiting = [job for job in waiting if job in left]
         if waiting and workers == 1:
-            yield waiting.pop(0).scan.series_uid, "Its process was killed, perhaps for want of memory."
+            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for want of memory."
         workers = 1
 
 
@@ -276,13 +283,16 @@ def crops_of(job: Job) -> Arrays:
     Raises:
         NodulensError: the scan cannot be read, or its outlines lie on none of its slices.
     """
-    uid = job.scan.series_uid
-    volume = read(job.path, series=uid) if job.path.is_dir() else read(job.path)
-    nodules = cluster(job.scan)
+    series = job.series_uid if job.path.is_dir() else None
+    if job.scan is None:
+        volume, scan = read_folder(job.path, series=series)
+    else:
+        volume, scan = read(job.path, series=series), job.scan
+    nodules = cluster(scan)
     groups = {
-        "stacks": {**_about(nodules, job.scan), **_stacks(nodules, volume)},
-        "cubes": {**_about(nodules, job.scan), **_cubes(nodules, volume)},
-        "patches": _patches(job, volume),
+        "stacks": {**_about(nodules, scan), **_stacks(nodules, volume)},
+        "cubes": {**_about(nodules, scan), **_cubes(nodules, volume)},
+        "patches": {**_whose(scan, len(job.centres_lps)), **_patches(job, volume)},
     }
     return {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 
@@ -380,7 +390,6 @@ def _patches(job: Job, volume: Volume) -> Arrays:
     boxes = (Box((z, y - half, x - half), (z + 1, y + half, x + half)) for z, y, x in index)
     hu = [_steps(crop_array(turned.hu, box, AIR_HU), PATCH_HU_PER_STEP) for box in boxes]
     return {
-        **_whose(job.scan, len(index)),
         "hu_u8": np.concatenate([np.zeros((0, PATCH_PX, PATCH_PX), dtype=np.uint8), *hu]),
         "world_xyz_mm": job.centres_lps.astype(np.float32),
         "nodule_diameter_mm": job.diameters_mm.astype(np.float32),
@@ -405,17 +414,25 @@ def _join(ready: Mapping[str, Path], failed: Mapping[str, str], out: Path) -> di
     """Join the crops of scans, unless that was done with these very files."""
     manifest = out / "prepared.json"
     prints = {uid: path.suffixes[-2][1:] for uid, path in ready.items()}
-    known: dict[str, Any] = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
-    whole = all((out / FILES[group]).is_file() for group, n in known.get("rows", {}).items() if n)
-    if known.get("schema") == SCHEMA and known.get("scans") == prints and whole:
-        rows: dict[str, int] = known["rows"]
-    else:
+    known = _known(manifest)
+    rows: dict[str, int] = known.get("rows", {})
+    whole = all((out / FILES[group]).is_file() for group, n in rows.items() if n)
+    if known.get("scans") != prints or not whole:
         manifest.unlink(missing_ok=True)  # from here on the files on disk belong to no manifest
         rows = {group: _join_group(group, list(ready.values()), out / name) for group, name in FILES.items()}
     record = {"schema": SCHEMA, "rows": rows, "failed": dict(sorted(failed.items())), "scans": prints}
     with whole_file(manifest) as part:
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return rows
+
+
+def _known(manifest: Path) -> dict[str, Any]:
+    """What the last whole run wrote; nothing where there was none, or its file cannot be trusted."""
+    try:
+        record = json.loads(manifest.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and record.get("schema") == SCHEMA else {}
 
 
 def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:

@@ -94,19 +94,18 @@ class _Nodules:
     many: Bool  # marked by three readers or more
 
 
-def leakage(data: Path, seed: int = 0, progress: Callable[[str, float], None] | None = None) -> Leakage:
+def leakage(data: Path, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Leakage:
     """Make the report from ``lidc/lidc_nodule_stacks.npz`` and ``luna16/luna16_axial_patches_64.npz``.
 
     Args:
         data: the folder that holds them.
         seed: of random splits, copies and bootstraps.
-        progress: called with a word and the share that is done, 0…1.
+        progress: called with steps done and their number.
 
     Raises:
         NotFound: a file is not there.
     """
     show = progress or (lambda *_: None)
-    show("leakage", 0.0)
     stacks = Stacks(data)
     nodules = _nodules(stacks)
     slices, largest, patches = _slices(stacks, nodules), _largest(stacks, nodules), _patches(Patches(data))
@@ -121,9 +120,8 @@ def leakage(data: Path, seed: int = 0, progress: Callable[[str, float], None] | 
     splits: list[Figure] = []
     for number, (crops, classifier) in enumerate(work):
         splits += _under_each_split(crops, classifier, seed)
-        show("leakage", (number + 1) / (len(work) + 1))
+        show(number + 1, len(work))
     inputs = (*_beside_the_patches(data), *_beside_the_stacks(stacks, nodules))
-    show("leakage", 1.0)
     return Leakage(tuple(splits), inputs)
 
 
