@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from nodulens.evaluate.boxes import Matches
     from nodulens.evaluate.detection import Froc, Interval
+    from nodulens.evaluate.evaluation import Provenance
 
 app = typer.Typer(no_args_is_help=True, help="Figures of the field, each as its source defines it.")
 
@@ -43,6 +46,9 @@ def froc(
     excluded: Annotated[Path | None, typer.Option(help="CSV of the findings that count neither way.")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws of scans for the interval; LUNA16 makes 1000.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and the curve as PNG and SVG.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """FROC, CPM and sensitivity at 1/8 to 8 false positives a scan, as LUNA16 scores them."""
@@ -56,10 +62,15 @@ def froc(
         detection.read_predictions(predictions, uids),
     )
     interval = detection.bootstrap(result, bootstrap, seed) if bootstrap else None
+    if output is not None:
+        files = [path for path in (annotations, excluded, series, predictions) if path is not None and path.is_file()]
+        _write_froc(output, result, interval, uids, _provenance({"bootstrap": seed} if bootstrap else {}, files))
     if as_json:
         print(json.dumps(_froc_document(result, interval, seed), indent=1))
-    else:
-        _show_froc(result, interval)
+        return
+    _show_froc(result, interval)
+    if output is not None:
+        print(output / "evaluation.html")
 
 
 def _froc_document(result: Froc, interval: Interval | None, seed: int) -> dict[str, Any]:
@@ -158,6 +169,28 @@ def _show_froc(result: Froc, interval: Interval | None) -> None:
         console.print(f"{count:8,d}  {what}", highlight=False)
 
 
+def _provenance(seeds: dict[str, int], files: list[Path]) -> Provenance:
+    from nodulens.evaluate.evaluation import Provenance, hashed, software
+
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    command = shlex.join(["nodulens", *sys.argv[1:]])
+    return Provenance(command=command, made=made, seeds=seeds, inputs=hashed(*files), software=software())
+
+
+def _write_froc(
+    folder: Path, result: Froc, interval: Interval | None, series: tuple[str, ...], provenance: Provenance
+) -> None:
+    from nodulens.evaluate.figures import save_figure
+    from nodulens.evaluate.page import write_evaluation
+    from nodulens.evaluate.present import froc_evaluation, froc_picture
+
+    evaluation = froc_evaluation(result, interval, series, provenance)
+    write_evaluation(evaluation, folder)
+    figure = froc_picture(result, interval)
+    for suffix in ("png", "svg"):
+        save_figure(figure, folder / f"froc.{suffix}")
+
+
 @app.command()
 def boxes(
     truth: Annotated[
@@ -212,3 +245,25 @@ def _box_figures(matches: Matches, score: float | None) -> dict[str, float | Non
         "false_negatives": point.false_negatives,
     }
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+@app.command()
+def page(
+    evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION", help="The evaluation.json of an evaluation.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")],
+) -> None:
+    """Make the page of an evaluation again from its JSON: one file, for a browser or a printer."""
+    from nodulens.errors import NotFound, UnreadableFile
+    from nodulens.evaluate.evaluation import from_json
+    from nodulens.evaluate.page import evaluation_page
+    from nodulens.io.atomic import whole_file
+
+    if not evaluation.is_file():
+        raise NotFound(f"There is no file {evaluation}; name the evaluation.json that an evaluation wrote.")
+    try:
+        text = evaluation_page(from_json(evaluation.read_text("utf-8")))
+    except (UnreadableFile, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{evaluation}: {error}") from error
+    with whole_file(output) as part:
+        part.write_bytes(text.encode())
+    print(output)

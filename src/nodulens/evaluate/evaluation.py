@@ -6,19 +6,20 @@ Its JSON (:func:`to_json`) is kept beside the page, so that pages can be made an
 from __future__ import annotations
 
 import base64
+import hashlib
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from math import inf, isnan
+from math import isnan
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulens.data.splits import Split
 from nodulens.errors import BadValues
-from nodulens.evaluate.detection import FP_RATES, Froc, SizeBand, by_size
-from nodulens.evaluate.detection import Interval as FrocInterval
-from nodulens.evaluate.figures import Basis, Curve, froc_figure, to_png, to_svg
+from nodulens.evaluate.figures import to_png, to_svg
+from nodulens.evaluate.statistics import Interval
 from nodulens.io.records import decode, encode
 from nodulens.report import WeightRef
 
@@ -63,6 +64,11 @@ class Metric:
             raise BadValues(f"The interval of {self.name} needs both ends.")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise BadValues(f"The interval of {self.name} runs from {self.low} to {self.high}: turn it round.")
+
+    @classmethod
+    def of(cls, name: str, figure: Interval, n: int | None = None, unit: str = "", note: str = "") -> Metric:
+        """A figure with its interval, as :mod:`nodulens.evaluate.statistics` gives it."""
+        return cls(name, figure.value, figure.low, figure.high, n, unit, note)
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ class Provenance:
         split: everyone, part by part.
         split_method: how the split was made, with its seed.
         seeds: what was drawn at random → seed.
+        inputs: file that was read → sha256.
         weights: the model files that took part.
         software: package → version, as of :func:`software`.
         data: the data sets.
@@ -172,6 +179,7 @@ class Provenance:
     split: tuple[Part, ...] = ()
     split_method: str = ""
     seeds: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     weights: tuple[WeightRef, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
     data: tuple[DataSet, ...] = ()
@@ -220,6 +228,15 @@ def from_json(text: str) -> Evaluation:
     return decode(Evaluation, text, SCHEMA)
 
 
+def hashed(*paths: Path) -> dict[str, str]:
+    """The sha256 of files by their names, for :attr:`Provenance.inputs`."""
+    found = {}
+    for path in paths:
+        with path.open("rb") as stream:
+            found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
 def software() -> dict[str, str]:
     """Versions of Python and of the packages that figures depend on, those that are installed."""
     found = {"python": platform.python_version()}
@@ -242,106 +259,3 @@ def shared(parts: Sequence[Part]) -> tuple[str, ...]:
     """Who stands in more than one part: where there is anyone, the figures do not hold."""
     times = Counter(member for part in parts for member in set(part.members))
     return tuple(sorted(member for member, count in times.items() if count > 1))
-
-
-# ---- Detection
-
-
-def froc_curve(name: str, result: Froc, interval: FrocInterval | None = None) -> Curve:
-    """The curve of a detector, with the band of its bootstrap."""
-    summary = f"CPM {result.cpm:.3f}"
-    if interval is None:
-        return Curve(name, result.fp_rate, result.sensitivity, summary=summary)
-    low, high = interval.cpm
-    return Curve(
-        name, interval.fp_rate, result.sensitivity_at(interval.fp_rate), interval.low, interval.high,
-        f"{summary} ({low:.3f} to {high:.3f})",
-    )  # fmt: skip
-
-
-def froc_evaluation(
-    result: Froc, interval: FrocInterval | None, series: Iterable[str], provenance: Provenance, name: str = "marks"
-) -> Evaluation:
-    """A detector's FROC as a whole evaluation.
-
-    Args:
-        result: of :func:`nodulens.evaluate.detection.froc`.
-        interval: of its bootstrap, or None.
-        series: UIDs of all scans that were searched; they become the part that was tested.
-        provenance: how it came about; a split that it holds already is kept.
-        name: of the detector.
-
-    Raises:
-        MissingExtra: Matplotlib is not installed.
-    """
-    tally, sensitivity = result.tally, result.sensitivity_at(FP_RATES)
-    means = "" if interval is None else f"{100 * interval.confidence:g} %, {len(interval.cpms):,} bootstraps by scan"
-    basis = Basis(result.nodules, "nodules", result.scans, note=means and f"band: {means}")
-    lost = tally.marks - tally.candidates
-    warnings = [
-        f"{tally.nodules_elsewhere:,} annotated nodules lie in series that are not listed, and are not counted."
-        if tally.nodules_elsewhere
-        else "",
-        f"{lost:,} marks were dropped: in their scans there are more than 100." if lost else "",
-    ]
-    ends: list[tuple[float | None, float | None]] = [(None, None)] * len(FP_RATES)
-    cpm_low = cpm_high = None
-    if interval is not None:
-        at = [int(i) for i in interval.fp_rate.searchsorted(FP_RATES)]
-        ends = [(float(interval.low[i]), float(interval.high[i])) for i in at]
-        cpm_low, cpm_high = interval.cpm
-    metrics = [
-        Metric("CPM", result.cpm, cpm_low, cpm_high, result.nodules, note="mean sensitivity at the seven rates below"),
-        *(
-            Metric(f"Sensitivity at {_rate(rate)} false positives a scan", float(value), *pair, result.nodules)
-            for rate, value, pair in zip(FP_RATES, sensitivity, ends, strict=True)
-        ),
-    ]
-    counts = (
-        ("nodules found", result.true_positives),
-        ("nodules missed", result.false_negatives),
-        ("marks given", tally.marks),
-        ("false positives", result.false_positives),
-        ("ignored: on a nodule, beside a better mark", tally.ignored_double),
-        ("ignored: on an excluded finding", tally.ignored_on_excluded),
-    )
-    split = provenance.split or (Part("test", tuple(sorted(series)), "scans"),)
-    return Evaluation(
-        title=f"Nodule detection: {name}",
-        summary=(
-            f"In {result.scans:,} scans {result.true_positives:,} of {result.nodules:,} nodules were marked, with "
-            f"{result.false_positives / result.scans:.1f} false positives a scan. CPM is {result.cpm:.4f}.",
-        ),
-        metrics=tuple(metrics),
-        interval=means,
-        tables=(_by_size(by_size(result)), Table("What became of the marks", ("", "count"), counts)),
-        drawings=(
-            Drawing.of_lines(
-                "Free response",
-                froc_figure([froc_curve(name, result, interval)], basis),
-                "Scored as LUNA16 does: at most 100 marks a scan, findings that are excluded count neither way, a "
-                "second mark on a nodule is ignored.",
-            ),
-        ),
-        warnings=tuple(filter(None, warnings)),
-        provenance=replace(provenance, split=split),
-    )
-
-
-def _by_size(bands: Sequence[SizeBand]) -> Table:
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (
-            f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < inf else f"{band.lo_mm:g} mm or more",
-            band.froc.nodules,
-            band.froc.true_positives,
-            *(float(value) for value in band.froc.sensitivity_at((1, 4))),
-            band.froc.cpm,
-        )
-        for band in bands
-    )
-    columns = ("diameter", "nodules", "marked", "sensitivity at 1", "at 4", "CPM")
-    return Table("By size", columns, rows, "Against the false positives of all sizes.")
-
-
-def _rate(rate: float) -> str:
-    return f"1/{1 / rate:g}" if rate < 1 else f"{rate:g}"

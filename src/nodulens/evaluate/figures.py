@@ -7,18 +7,20 @@ Pictures of pixels are in :mod:`nodulens.evaluate.panels`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nodulens.errors import BadOption, BadValues, MissingExtra
 from nodulens.evaluate.agreement import bland_altman, pearson
+from nodulens.evaluate.classification import Calibration, Confusion
 from nodulens.evaluate.detection import FP_RATES, GRID
+from nodulens.evaluate.statistics import proportion
 from nodulens.io.atomic import whole_file
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ DASHES: tuple[Any, ...] = (
 )  # fmt: skip
 TEXT, SMALL = 9.0, 7.5
 """Sizes of letters in points."""
+_FAINT: Style = {"color": INK, "alpha": 0.35, "linewidth": 0.9, "linestyle": (0, (2, 2))}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Basis:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Line:
     """A line, and the band of its interval.
 
     Attributes:
@@ -90,9 +93,9 @@ class Curve:
                 object.__setattr__(self, field, np.asarray(value, np.float64))
         shapes = {value.shape for value in (self.x, self.y, self.low, self.high) if value is not None}
         if len(shapes) > 1 or self.x.ndim != 1 or not self.x.size or np.isnan(self.x).any():
-            raise BadValues(f"The curve {self.name!r} needs x, y and its band of one length, got shapes {shapes}.")
+            raise BadValues(f"The line {self.name!r} needs x, y and its band of one length, got shapes {shapes}.")
         if (self.low is None) is not (self.high is None):
-            raise BadValues(f"The band of the curve {self.name!r} needs both ends, low and high.")
+            raise BadValues(f"The band of the line {self.name!r} needs both ends, low and high.")
 
 
 @dataclass(frozen=True)
@@ -116,38 +119,38 @@ class Pairs:
 # ---- Figures
 
 
-def roc_figure(curves: Sequence[Curve], basis: Basis, points: Sequence[Point] = ()) -> Figure:
+def roc_figure(lines: Sequence[Line], basis: Basis, points: Sequence[Point] = ()) -> Figure:
     """Sensitivity against the false-positive rate, with interval bands.
 
     Args:
-        curves: ``x`` 1 − specificity and ``y`` sensitivity, 0…1.
+        lines: ``x`` 1 − specificity and ``y`` sensitivity, 0…1.
         basis: what it was measured on.
         points: operating points, or readers.
     """
     figure, axes = _sheet(4.3, 4.3, basis)
-    axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.9, linestyle=(0, (2, 2)))
-    _draw(axes, curves)
+    axes.plot([0, 1], [0, 1], **_FAINT)
+    _draw(axes, lines)
     _mark(axes, points)
     _shares(axes, "1 − specificity", "Sensitivity")
     _legend(axes, "lower right")
     return figure
 
 
-def froc_figure(curves: Sequence[Curve], basis: Basis, points: Sequence[Point] = ()) -> Figure:
+def froc_figure(lines: Sequence[Line], basis: Basis, points: Sequence[Point] = ()) -> Figure:
     """Sensitivity against false positives a scan, 1/8 to 8 on a logarithmic axis, with interval bands.
 
-    Between its points a curve is interpolated along the linear axis, as LUNA16's evaluation does, and beyond the
+    Between its points a line is interpolated along the linear axis, as LUNA16's evaluation does, and beyond the
     last one it stays flat.
 
     Args:
-        curves: ``x`` false positives a scan, rising, and ``y`` sensitivity, 0…1.
+        lines: ``x`` false positives a scan, rising, and ``y`` sensitivity, 0…1.
         basis: what it was measured on.
         points: operating points.
     """
     figure, axes = _sheet(5.2, 3.9, basis)
-    _draw(axes, [_on_grid(curve, GRID) for curve in curves])
-    for curve, colour in zip(curves, _cycle(COLOURS, len(curves)), strict=True):
-        at = np.interp(FP_RATES, curve.x, curve.y)
+    _draw(axes, [_on_grid(line, GRID) for line in lines])
+    for line, colour in zip(lines, _cycle(COLOURS, len(lines)), strict=True):
+        at = np.interp(FP_RATES, line.x, line.y)
         axes.plot(FP_RATES, at, linestyle="none", marker="o", markersize=3.6, color=colour, clip_on=False)
     _mark(axes, points)
     axes.set_xscale("log", base=2)
@@ -162,51 +165,48 @@ def froc_figure(curves: Sequence[Curve], basis: Basis, points: Sequence[Point] =
 
 
 def precision_recall_figure(
-    curves: Sequence[Curve], basis: Basis, prevalence: float | None = None, points: Sequence[Point] = ()
+    lines: Sequence[Line], basis: Basis, prevalence: float | None = None, points: Sequence[Point] = ()
 ) -> Figure:
     """Precision against recall, drawn in steps: average precision is the area under just these.
 
     Args:
-        curves: ``x`` recall and ``y`` precision, 0…1; recall may rise or fall.
+        lines: ``x`` recall and ``y`` precision, 0…1; recall may rise or fall.
         basis: what it was measured on.
         prevalence: share of positives, the precision of guessing; drawn as a line.
         points: operating points.
     """
     figure, axes = _sheet(4.3, 4.3, basis)
     if prevalence is not None:
-        axes.axhline(prevalence, color=INK, alpha=0.35, linewidth=0.9, linestyle=(0, (2, 2)))
+        axes.axhline(prevalence, **_FAINT)
         _note(axes, 0.01, prevalence, f"prevalence {prevalence:.2f}")
-    _draw(axes, [_rising(curve) for curve in curves], steps="pre")
+    _draw(axes, [_rising(line) for line in lines], steps="pre")
     _mark(axes, points)
     _shares(axes, "Recall (sensitivity)", "Precision")
     _legend(axes, "lower left" if prevalence is None or prevalence < 0.4 else "best")
     return figure
 
 
-def calibration_figure(curves: Sequence[Curve], counts: Sequence[ArrayLike], basis: Basis) -> Figure:
+def calibration_figure(found: Mapping[str, Calibration], basis: Basis) -> Figure:
     """Reliability: how often what was predicted came true, above how many cases a bin holds.
 
-    Args:
-        curves: ``x`` mean predicted probability and ``y`` observed share a bin, with its interval.
-        counts: a row a curve: cases a bin.
-        basis: what it was measured on.
+    Bars are Wilson's 95 % intervals of the shares; where cases are weighted there are none.
 
-    Raises:
-        BadValues: counts that do not belong to the curves.
+    Args:
+        found: model → its calibration.
+        basis: what it was measured on.
     """
-    sizes = [np.asarray(row) for row in counts]
-    if [row.shape for row in sizes] != [curve.x.shape for curve in curves]:
-        raise BadValues("Every calibration curve needs a count for each of its bins.")
     figure, (axes, below) = _sheets((4.3, 5.0), basis, rows=2, heights=(4, 1))
-    axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.9, linestyle=(0, (2, 2)))
-    place = np.arange(len(curves)) - (len(curves) - 1) / 2
-    for i, (curve, size) in enumerate(zip(curves, sizes, strict=True)):
-        colour, dashes, here = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], curve.x + 0.012 * place[i]
-        if curve.low is not None and curve.high is not None:
-            axes.vlines(here, curve.low, curve.high, color=colour, linewidth=1.1, alpha=0.75)
-        marker: Style = {"marker": "o", "markersize": 4.5, "linewidth": 1.3, "clip_on": False}
-        axes.plot(here, curve.y, color=colour, linestyle=dashes, label=_words(curve), **marker)
-        below.bar(curve.x + 0.03 * place[i], size, width=0.026, color=colour)
+    axes.plot([0, 1], [0, 1], **_FAINT)
+    for i, (name, one) in enumerate(found.items()):
+        colour, dashes, aside = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], i - (len(found) - 1) / 2
+        here = one.predicted + 0.012 * aside
+        if (one.weight == np.round(one.weight)).all():
+            hits = np.round(one.observed * one.weight).astype(int)
+            ends = [proportion(k, int(n)) for k, n in zip(hits.tolist(), one.weight, strict=True)]
+            axes.vlines(here, [e.low for e in ends], [e.high for e in ends], color=colour, linewidth=1.1, alpha=0.75)
+        look: Style = {"marker": "o", "markersize": 4.5, "linewidth": 1.3, "clip_on": False}
+        axes.plot(here, one.observed, color=colour, linestyle=dashes, label=f"{name}, ECE {one.ece:.3f}", **look)
+        below.bar(one.predicted + 0.03 * aside, one.weight, width=0.026, color=colour)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share")
     below.set_xlabel("Predicted probability")
     below.set_ylabel(basis.unit.capitalize())
@@ -217,20 +217,14 @@ def calibration_figure(curves: Sequence[Curve], counts: Sequence[ArrayLike], bas
     return figure
 
 
-def confusion_figure(matrix: ArrayLike, classes: Sequence[str], basis: Basis) -> Figure:
-    """Confusion matrix: counts, and the share of the true class that each makes up.
+def confusion_figure(found: Confusion, basis: Basis) -> Figure:
+    """Confusion matrix, the truth down and the prediction across: counts, and the share of each true class.
 
     Args:
-        matrix: (k, k) counts, rows are the truth and columns the prediction.
-        classes: names, in the order of rows and columns.
+        found: of :func:`nodulens.evaluate.classification.confusion`.
         basis: what it was measured on.
-
-    Raises:
-        BadValues: not a square of counts with a name for each row.
     """
-    counts = np.asarray(matrix)
-    if counts.shape != (len(classes),) * 2 or (counts < 0).any():
-        raise BadValues(f"A confusion matrix of {len(classes)} classes has {len(classes)}² counts, got {counts.shape}.")
+    classes, counts = [str(name) for name in found.classes], found.counts
     side = 1.6 + 0.75 * len(classes)
     figure, axes = _sheet(side + 0.5, side, basis)
     whole = counts.sum(axis=1, keepdims=True)
@@ -240,14 +234,14 @@ def confusion_figure(matrix: ArrayLike, classes: Sequence[str], basis: Basis) ->
         axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.06 + 0.94 * float(part))
         ink = "#ffffff" if part > 0.8 else INK
         where: Style = {"ha": "center", "color": ink}
-        axes.text(column, row, f"{counts[row, column]:,}", va="bottom", fontsize=TEXT + 2, **where)
+        axes.text(column, row, f"{counts[row, column]:,.6g}", va="bottom", fontsize=TEXT + 2, **where)
         axes.text(column, row + 0.06, f"{100 * part:.0f} %", va="top", fontsize=SMALL + 0.5, **where)
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_aspect("equal")
     axes.grid(visible=False)
     axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), [f"{name}\n{int(n):,}" for name, n in zip(classes, whole[:, 0], strict=True)])
+    axes.set_yticks(range(len(classes)), [f"{name}\n{n:,.6g}" for name, n in zip(classes, whole[:, 0], strict=True)])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("Predicted")
@@ -324,12 +318,12 @@ class Course:
 
     Attributes:
         quantity: with its unit, for instance "Loss" or "Memory, GB".
-        curves: ``x`` epochs from 1, ``y`` the quantity; of training, validation, or a line a seed.
+        lines: ``x`` epochs from 1, ``y`` the quantity; of training, validation, or a line a seed.
         logarithmic: for learning rates, and losses over decades.
     """
 
     quantity: str
-    curves: tuple[Curve, ...]
+    lines: tuple[Line, ...]
     logarithmic: bool = False
 
 
@@ -344,16 +338,16 @@ def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | Non
     figure, column = _sheets((5.2, 0.7 + 1.9 * len(courses)), basis, rows=len(courses))
     said: set[tuple[str, ...]] = set()  # a legend once for the same lines
     for axes, course in zip(column, courses, strict=True):
-        _draw(axes, course.curves)
+        _draw(axes, course.lines)
         if course.logarithmic:
             axes.set_yscale("log")
             axes.locator_params(axis="y", subs=(1, 2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         if chosen is not None:
-            axes.axvline(chosen, color=INK, alpha=0.45, linewidth=0.9, linestyle=(0, (2, 2)))
+            axes.axvline(chosen, **_FAINT)
         axes.set_ylabel(course.quantity)
-        named = tuple(map(_words, course.curves))
+        named = tuple(map(_words, course.lines))
         if any(named) and named not in said:
             said.add(named)
             _legend(axes, "best")
@@ -372,6 +366,7 @@ def to_svg(figure: Figure) -> str:
     """A figure as SVG with real text; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
+    _settle(figure)
     buffer = BytesIO()
     with rc_context({"svg.hashsalt": "nodulens", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -380,6 +375,7 @@ def to_svg(figure: Figure) -> str:
 
 def to_png(figure: Figure, dpi: int = 200) -> bytes:
     """A figure as PNG on white."""
+    _settle(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
@@ -403,6 +399,13 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     with whole_file(path) as part:
         part.write_bytes(data)
     return path
+
+
+def _settle(figure: Figure) -> None:
+    """Lay a figure out once and for all: laid out again at each drawing, it would move by a hair each time."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 # ---- Drawing
@@ -452,19 +455,19 @@ def _cycle(values: Sequence[Any], count: int) -> list[Any]:
     return [values[i % len(values)] for i in range(count)]
 
 
-def _words(curve: Curve) -> str:
-    return ", ".join(filter(None, [curve.name, curve.summary]))
+def _words(line: Line) -> str:
+    return ", ".join(filter(None, [line.name, line.summary]))
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], steps: Literal["pre"] | None = None) -> None:
+def _draw(axes: Axes, lines: Sequence[Line], steps: Literal["pre"] | None = None) -> None:
     """Lines over their bands, in the order of colours and dashes."""
     style: Style = {} if steps is None else {"drawstyle": f"steps-{steps}"}
-    for i, curve in enumerate(curves):
+    for i, line in enumerate(lines):
         colour = COLOURS[i % len(COLOURS)]
-        if curve.low is not None and curve.high is not None:
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0, step=steps)
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0, step=steps)
         dashes = DASHES[i % len(DASHES)]
-        axes.plot(curve.x, curve.y, color=colour, linestyle=dashes, linewidth=1.6, label=_words(curve), **style)
+        axes.plot(line.x, line.y, color=colour, linestyle=dashes, linewidth=1.6, label=_words(line), **style)
 
 
 def _mark(axes: Axes, points: Sequence[Point]) -> None:
@@ -512,20 +515,18 @@ def _dots(count: int, colour: str) -> Style:
     return {"linestyle": "none", "marker": "o", "markersize": 3.6, "color": colour, "alpha": alpha, "mew": 0}
 
 
-def _on_grid(curve: Curve, grid: Float) -> Curve:
-    """A curve interpolated, flat beyond its ends."""
-    rows = [None if row is None else np.interp(grid, curve.x, row) for row in (curve.y, curve.low, curve.high)]
-    assert rows[0] is not None
-    return Curve(curve.name, grid, rows[0], rows[1], rows[2], curve.summary)
+def _on_grid(line: Line, grid: Float) -> Line:
+    """A line interpolated, flat beyond its ends."""
+    low, high = (None if end is None else np.interp(grid, line.x, end) for end in (line.low, line.high))
+    return replace(line, x=grid, y=np.interp(grid, line.x, line.y), low=low, high=high)
 
 
-def _rising(curve: Curve) -> Curve:
-    """A curve with ``x`` not falling."""
-    if curve.x[0] <= curve.x[-1]:
-        return curve
-    rows = [None if row is None else row[::-1] for row in (curve.y, curve.low, curve.high)]
-    assert rows[0] is not None
-    return Curve(curve.name, curve.x[::-1], rows[0], rows[1], rows[2], curve.summary)
+def _rising(line: Line) -> Line:
+    """A line with ``x`` not falling."""
+    if line.x[0] <= line.x[-1]:
+        return line
+    low, high = (None if end is None else end[::-1] for end in (line.low, line.high))
+    return replace(line, x=line.x[::-1], y=line.y[::-1], low=low, high=high)
 
 
 def _number(value: float) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from nodulens.errors import UnreadableFile
-from nodulens.evaluate.evaluation import Cell, Drawing, Evaluation, Metric, Part, Provenance, Table, shared
+from nodulens.errors import BadOption, UnreadableFile
+from nodulens.evaluate.evaluation import Cell, Drawing, Evaluation, Metric, Part, Provenance, Table, shared, to_json
 from nodulens.evaluate.inline import inline_svg
+from nodulens.io.atomic import whole_file
 from nodulens.io.html import Markup, Template, policy_hash, resource
 
 _TEMPLATE = Template(("page.html", "evaluation.html"))
@@ -51,6 +53,31 @@ def evaluation_page(evaluation: Evaluation) -> str:
             "data": _data(provenance),
         },
     )
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
+    """Write ``evaluation.html`` and, last, ``evaluation.json``: where that is, the page is too.
+
+    Args:
+        evaluation: what is written.
+        folder: made with its parents where it is not there; other files in it are left alone.
+
+    Returns:
+        the page.
+
+    Raises:
+        BadOption: the folder is a file.
+        UnreadableFile: a drawing that is no SVG or PNG.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise BadOption(f"{folder} is a file; name a folder for the page.")
+    files = {"evaluation.html": evaluation_page(evaluation), "evaluation.json": to_json(evaluation)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        with whole_file(folder / name) as part:
+            part.write_bytes(text.encode())
+    return folder / "evaluation.html"
 
 
 def _facts(provenance: Provenance) -> Iterator[tuple[str, object]]:
@@ -222,6 +249,8 @@ def _part(part: Part) -> dict[str, object]:
 def _made_with(provenance: Provenance) -> Iterator[tuple[str, object]]:
     for what, seed in provenance.seeds.items():
         yield f"Seed, {what}", seed
+    for name, digest in provenance.inputs.items():
+        yield f"{name}, sha256", _TEMPLATE.fill("code", {"text": digest})
     for one in provenance.weights:
         yield f"Weights {one.name}, sha256", _TEMPLATE.fill("code", {"text": one.sha256})
     yield from provenance.software.items()
