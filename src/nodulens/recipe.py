@@ -1,9 +1,16 @@
-"""What a method is, as a value: change it with :func:`dataclasses.replace`."""
+"""What a method is, as a value: change it with :func:`dataclasses.replace` or :func:`changed`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from nodulens.errors import BadOption
+
+UNIONS = (UnionType, Union)
+Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,49 @@ class Training:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the stages of an analysis are set.
+@dataclass(frozen=True, kw_only=True)
+class Learner(Training):
+    """One network of a method, what it sees, and how it learns.
 
     Attributes:
-        name: as reports say it.
+        network: its name in :mod:`nodulens.train.networks`.
+        size: side of its square input in pixels.
+        pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
+        classes: what its outputs stand for.
+        loss: its name in :mod:`nodulens.train.losses`.
+        batch: examples a step.
+        augment: what may be done to an example at random.
+        balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
+        auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
+    """
+
+    network: str
+    size: int
+    pixel_mm: float | None
+    classes: tuple[str, ...]
+    loss: str
+    batch: int = 32
+    augment: tuple[Augmentation, ...] = ()
+    balance: Literal["none", "sampling", "weights"] = "none"
+    auxiliary: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method: which parts do what, from a CT to findings.
+
+    Attributes:
+        name: as reports and the command line say it.
+        title: in a line.
+        source: the publication it follows; empty for our own.
+        segmenter: a network that outlines on whole axial slices; None: the default's detector finds marks.
+        prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
+            ``checkpoint``; None: the outline of ``segmenter`` stands.
+        checkpoint: folder or hub name of SAM's weights.
+        filter: a network that keeps or rejects each region by the patch round it.
+        classifier: a network that grades each nodule; None: the default's.
+        masked: whether the classifier sees the nodule alone, all round it blanked.
+        grow: box of a region over its outline's, before it prompts.
         threshold: least score of a finding; None for the one on the detector's card.
         most_findings: findings reported at most, the most certain first.
         rounds_detected: how often the segmenter looks at a mark of the detector or a point at most, until the outline
@@ -53,10 +97,125 @@ class Recipe:
     """
 
     name: str = "default"
+    title: str = "Our own: two networks detect, one outlines what it is pointed at, one grades"
+    source: str = ""
+    segmenter: Learner | None = None
+    prompted: Literal["network", "sam2", "sam"] | None = "network"
+    checkpoint: str | None = None
+    filter: Learner | None = None
+    classifier: Learner | None = None
+    masked: bool = False
+    grow: float = 1.0
     threshold: float | None = None
     most_findings: int = 100
     rounds_detected: int = 12
     rounds_drawn: int = 1
 
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The networks this method trains for itself, by the name of their field."""
+        parts = {"segmenter": self.segmenter, "filter": self.filter, "classifier": self.classifier}
+        return {name: learner for name, learner in parts.items() if learner is not None}
+
 
 DEFAULT = Recipe()
+
+
+def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """The recipe with values changed by their dotted names: ``segmenter.epochs=5``.
+
+    A value is read as its field's type says: a number, a word out of a list, true or false, "none", or several with
+    commas between.
+
+    Raises:
+        BadOption: no such field, or a value that does not fit; the message lists what there is.
+    """
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise BadOption(f"--set takes name=value, such as segmenter.epochs=5; got {setting!r}.")
+        recipe = _changed(recipe, name.strip().split("."), text.strip(), name.strip())
+    return recipe
+
+
+def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
+    known = get_type_hints(type(record))
+    if path[0] not in known:
+        raise BadOption(f"There is no {path[0]!r} in {whole!r}; {type(record).__name__} has {', '.join(known)}.")
+    value = getattr(record, path[0])
+    if len(path) > 1:
+        if not is_dataclass(value):
+            what = "is not set in this recipe" if value is None else "is a plain value"
+            raise BadOption(f"{path[0]!r} in {whole!r} {what}, so it holds no {'.'.join(path[1:])}.")
+        return replace(record, **{path[0]: _changed(value, path[1:], text, whole)})
+    if is_dataclass(value):
+        raise BadOption(f"{whole!r} is a group; name one of {', '.join(f'{whole}.{f.name}' for f in fields(value))}.")
+    return replace(record, **{path[0]: _parsed(text, known[path[0]], whole)})
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """For JSON; :func:`from_dict` gives the same recipe back."""
+    return asdict(recipe)
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """A recipe from JSON.
+
+    Raises:
+        BadOption: a key that is not known, one that is missing, or a value of another type.
+    """
+    return cast("Recipe", _built(values, Recipe, "recipe"))
+
+
+def _built(value: Any, wanted: Any, name: str) -> Any:
+    """A JSON value as the type that a field asks for."""
+    if is_dataclass(wanted):
+        known = get_type_hints(wanted)
+        if not isinstance(value, dict) or not value.keys() <= known.keys():
+            strange = sorted(value.keys() - known.keys()) if isinstance(value, dict) else [str(value)]
+            raise BadOption(f"{name} holds {', '.join(strange)}; known are {', '.join(known)}.")
+        missing = {f.name for f in fields(wanted) if f.default is MISSING} - value.keys()
+        if missing:
+            raise BadOption(f"{name} lacks {', '.join(sorted(missing))}.")
+        return cast("Any", wanted)(**{key: _built(v, known[key], f"{name}.{key}") for key, v in value.items()})
+    if get_origin(wanted) is tuple:
+        return tuple(_built(v, get_args(wanted)[0], name) for v in value)
+    inner = [a for a in get_args(wanted) if a is not type(None)] if get_origin(wanted) in UNIONS else []
+    if inner:
+        return None if value is None else _built(value, inner[0], name)
+    fits = value in get_args(wanted) if get_origin(wanted) is Literal else _fits(value, wanted)
+    if not fits:
+        raise BadOption(f"{name} cannot be {value!r}; it is {_wording(wanted)}.")
+    return wanted(value) if wanted is float else value
+
+
+def _fits(value: Any, wanted: type) -> bool:
+    """A whole number is a number too, but true and false are none."""
+    kinds = (int, float) if wanted is float else wanted
+    return isinstance(value, bool) == (wanted is bool) and isinstance(value, kinds)
+
+
+def _parsed(text: str, wanted: Any, name: str) -> Any:
+    """Typed text as the type that a field asks for."""
+    if get_origin(wanted) in UNIONS:
+        if text.lower() == "none":
+            return None
+        return _parsed(text, next(a for a in get_args(wanted) if a is not type(None)), name)
+    if get_origin(wanted) is tuple:
+        return tuple(_parsed(part.strip(), get_args(wanted)[0], name) for part in text.split(",") if part.strip())
+    if get_origin(wanted) is Literal:
+        value: Any = text
+    elif wanted is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    else:
+        try:
+            value = wanted(text)
+        except ValueError:
+            value = text
+    return _built(value, wanted, name)
+
+
+def _wording(wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return "one of " + ", ".join(get_args(wanted))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[wanted]
