@@ -105,6 +105,7 @@ def analyze_prompt(
     rounds: int,
     recipe: Recipe = DEFAULT,
     models: Models | None = None,
+    progress: Progress = _silent,
 ) -> Report:
     """The same for the one nodule that a person points at.
 
@@ -116,7 +117,7 @@ def analyze_prompt(
     Raises:
         BadPrompt: nothing there looks like a nodule.
     """
-    clock = Clock(_silent)
+    clock = Clock(progress)
     with clock.stage("models"):
         models = models or load_models()
     scan = _prepared(ct, clock)

@@ -22,6 +22,7 @@ from nodulens.apps import data, evaluate
 from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
 
 if TYPE_CHECKING:
+    from nodulens.core.volume import Volume
     from nodulens.report import Report
 
 app = typer.Typer(
@@ -91,23 +92,16 @@ def analyze(
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
-    from nodulens.io import read
-    from nodulens.outputs import write_outputs
     from nodulens.pipeline import analyze as run
     from nodulens.recipe import DEFAULT
     from nodulens.runtime.engine import load_models
 
     _check_output(output)
     with _bars() as show:
-        start = time.perf_counter()
-        scan = read(ct, series=series, gaps=gaps, progress=lambda done, total: show("read", done / max(total, 1)))
-        show("read", 1.0)
-        read_s = time.perf_counter() - start
+        scan, read_s = _read(ct, series, gaps, show)
         report = run(scan, recipe=replace(DEFAULT, threshold=threshold), models=load_models(threads), progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        show("report", 0.0)
-        folder = write_outputs(report, scan, output)
-        show("report", 1.0)
+        folder = _write(report, scan, output, show)
     _tell(folder, as_json)
 
 
@@ -135,8 +129,6 @@ def segment(
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box or mask points at."""
     from nodulens.apps.prompts import prompt_from
-    from nodulens.io import read
-    from nodulens.outputs import write_outputs
     from nodulens.pipeline import analyze_prompt
     from nodulens.recipe import DEFAULT
     from nodulens.runtime.engine import load_models
@@ -144,14 +136,14 @@ def segment(
     if sum(option is not None for option in (point, box, mask)) != 1:
         raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
     _check_output(output)
-    start = time.perf_counter()
-    scan = read(ct, series=series, gaps=gaps)
-    read_s = time.perf_counter() - start
-    make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
-    rounds = DEFAULT.rounds_detected if point is not None else DEFAULT.rounds_drawn
-    report = analyze_prompt(scan, make, rounds=rounds, models=load_models(threads))
-    report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-    _tell(write_outputs(report, scan, output), as_json)
+    with _bars() as show:
+        scan, read_s = _read(ct, series, gaps, show)
+        make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
+        rounds = DEFAULT.rounds_detected if point is not None else DEFAULT.rounds_drawn
+        report = analyze_prompt(scan, make, rounds=rounds, models=load_models(threads), progress=show)
+        report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
+        folder = _write(report, scan, output, show)
+    _tell(folder, as_json)
 
 
 @app.command()
@@ -226,6 +218,25 @@ def _check_output(output: Path) -> None:
     there = next((path for path in (output, *output.parents) if path.exists()), None)
     if there is not None and not there.is_dir():
         raise BadOption(f"{there} is a file; --output names a folder.")
+
+
+def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], show: _Show) -> tuple[Volume, float]:
+    """The scan, and the seconds that reading took."""
+    from nodulens.io import read
+
+    start = time.perf_counter()
+    scan = read(ct, series=series, gaps=gaps, progress=lambda done, total: show("read", done / max(total, 1)))
+    show("read", 1.0)
+    return scan, time.perf_counter() - start
+
+
+def _write(report: Report, scan: Volume, output: Path, show: _Show) -> Path:
+    from nodulens.outputs import write_outputs
+
+    show("report", 0.0)
+    folder = write_outputs(report, scan, output)
+    show("report", 1.0)
+    return folder
 
 
 def _with_reading(report: Report, seconds: float) -> Report:
