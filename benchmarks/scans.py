@@ -9,7 +9,6 @@ stands beside it.
 
 from __future__ import annotations
 
-import csv
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -22,13 +21,18 @@ from numpy.typing import NDArray
 
 import nodulens as nl
 from nodulens.core.nodule import Nodule
+from nodulens.data.lidc import cluster
+from nodulens.data.lidc_ct import consensus_on
+from nodulens.data.lidc_xml import read_xml, scan_of
+from nodulens.data.luna16 import UNSIZED_MM, read_findings
+from nodulens.evaluate.segmentation import compare
 from nodulens.recipe import DEFAULT
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 LEAST = 0.02
 """Marks below this score are not outlined: the curve ends there."""
 
-Finding = tuple[NDArray[np.float64], float]
+Ball = tuple[NDArray[np.float64], float]
 """LPS centre and radius in mm."""
 
 
@@ -79,23 +83,22 @@ def scan(data: Path, name: str) -> dict[str, Any]:
         "marks": marks,
     }
     if name == "LIDC-IDRI-0001":
-        truth = consensus(data / "lidc" / "tcia_seg_sr", ct)
+        read = scan_of(read_xml(data / "lidc" / "xml" / f"{name}.xml"), ct)
+        truth = consensus_on(cluster(read), ct.geometry)
         hits = [n for n in report.nodules if inside(n, known) is not None]
-        out["dice_3d"] = round(dice(hits[0], truth), 4) if hits else 0.0
+        masks = [on_the_scan(n, truth.shape) for n in hits]
+        out["dice_3d"] = round(compare(truth, masks[0], ct.geometry.spacing_zyx).dice, 4) if hits else 0.0
         out["centre_off_mm"] = round(float(np.linalg.norm(hits[0].centre_lps - known[0][0])), 2) if hits else None
     return out
 
 
-def findings(path: Path, uid: str) -> list[Finding]:
+def findings(path: Path, uid: str) -> list[Ball]:
     """A series' rows of a LUNA16 table."""
-    with path.open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["seriesuid"] == uid]
-    sizes = [float(r["diameter_mm"]) for r in rows]
-    centres = [np.array([float(r[f"coord{a}"]) for a in "XYZ"]) for r in rows]
-    return [(c, (d if d > 0 else 10.0) / 2) for c, d in zip(centres, sizes, strict=True)]
+    rows = read_findings(path).get(uid, ())
+    return [(np.asarray(f.centre_lps), (f.diameter_mm or UNSIZED_MM) / 2) for f in rows]
 
 
-def mass(data: Path, ct: nl.Volume) -> list[Finding]:
+def mass(data: Path, ct: nl.Volume) -> list[Ball]:
     """The mass of Lung_Dx-A0001, as the ball that its boxes inscribe."""
     place = {s.sop_instance_uid: z for z, s in enumerate(ct.source.slices)}
     corners = []
@@ -110,38 +113,19 @@ def mass(data: Path, ct: nl.Volume) -> list[Finding]:
     return [(ct.geometry.to_lps((low + high) / 2), float(size.min() / 2))]
 
 
-def inside(nodule: Nodule, known: list[Finding]) -> int | None:
+def inside(nodule: Nodule, known: list[Ball]) -> int | None:
     """Which finding a mark lies in, the nearest of several."""
     apart = [float(np.linalg.norm(centre - nodule.centre_lps)) for centre, _ in known]
     hits = [(d, i) for i, (d, (_, radius)) in enumerate(zip(apart, known, strict=True)) if d <= radius]
     return min(hits)[1] if hits else None
 
 
-def consensus(folder: Path, ct: nl.Volume) -> NDArray[np.bool_]:
-    """At least half of the readers, from the DICOM SEG that TCIA ships for each of them, on the scan's grid."""
-    import pydicom
-
-    place = {s.sop_instance_uid: z for z, s in enumerate(ct.source.slices)}
-    masks = []
-    for path in sorted(folder.rglob("*.dcm")):
-        seg = pydicom.dcmread(path)
-        if seg.Modality != "SEG":
-            continue
-        mask = np.zeros(ct.geometry.shape, dtype=bool)
-        frames = np.atleast_3d(seg.pixel_array).reshape(-1, seg.Rows, seg.Columns)
-        for plane, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-            uid = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-            mask[place[str(uid)]] |= plane > 0
-        masks.append(mask)
-    return np.asarray(np.mean(masks, axis=0) >= 0.5)
-
-
-def dice(nodule: Nodule, truth: NDArray[np.bool_]) -> float:
-    """3-D Dice of a nodule's mask on the scan's grid."""
-    mask = np.zeros_like(truth)
+def on_the_scan(nodule: Nodule, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A nodule's mask on the scan's grid."""
     assert nodule.mask is not None
+    mask = np.zeros(shape, dtype=bool)
     mask[nodule.box.slices] = nodule.mask
-    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+    return mask
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import made_material
 import small_scans
 from conftest import REPOSITORY
 from nodulens.core.nodule import Box
+from nodulens.data.crops import Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
 from nodulens.pipeline import analyze
@@ -35,8 +36,7 @@ from nodulens.train import volume as volume_task
 from nodulens.train.__main__ import main
 from nodulens.train.export import Logits, LogitsAndActivation, check_parity, export
 from nodulens.train.fit import Maker, Task, fit
-from nodulens.train.material import Cubes, Patches, Stacks
-from nodulens.train.nets import MapClassifier, PromptUNet, malignancy_net, patch_net, volume_net
+from nodulens.train.nets import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 
@@ -186,7 +186,7 @@ def two_ratings(data: Path) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
     net, batch, loss = {
-        "patch": lambda: (patch_net(), two_planes(), entropy),
+        "patch": lambda: (PatchNet(), two_planes(), entropy),
         "volume": lambda: (volume_net(), two_balls(), volume_task.nodule_loss),
         "segmenter": lambda: (PromptUNet(), two_prompts(data), segmenter_task.overlap_loss),
         "malignancy": lambda: (malignancy_net(7), two_ratings(data), malignancy_task.rating_loss),
@@ -213,7 +213,7 @@ def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
 def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None:
     torch.manual_seed(1)
     net, example = {
-        "patch": lambda: (Logits(patch_net()), torch.rand(3, 1, 64, 64)),
+        "patch": lambda: (Logits(PatchNet()), torch.rand(3, 1, 64, 64)),
         "volume": lambda: (Logits(volume_net()), torch.rand(2, 1, 32, 32, 32)),
         "segmenter": lambda: (PromptUNet(), torch.rand(2, 3, 16, 32, 32)),
         "malignancy": lambda: (LogitsAndActivation(malignancy_net(7)), torch.rand(3, 2, 64, 64)),
@@ -243,9 +243,9 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None
 def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
     facts = {"name": "patch", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
     example = torch.rand(2, 1, 64, 64)
-    path = export(Logits(patch_net()), example, tmp_path, facts)
+    path = export(Logits(PatchNet()), example, tmp_path, facts)
     with pytest.raises(NodulensError, match="differs from the trained one"):
-        check_parity(Logits(patch_net()).eval(), path, 10 * example)
+        check_parity(Logits(PatchNet()).eval(), path, 10 * example)
     with path.open("ab") as file:
         file.write(b"\0")
     with pytest.raises(CorruptWeights):

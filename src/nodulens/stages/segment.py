@@ -16,7 +16,7 @@ from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
 
 OFF = -10.0
 """Logit where nothing was asked."""
-ROOM = 1.25
+ROOM = 1.5
 """Side of the first look over the blob's diameter."""
 POINT_REACH_MM = 20.0
 POINT_DIAMETER_MM = 8.0

@@ -18,6 +18,7 @@ from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.crops import Stacks
 from nodulens.data.folds import FOLDS, fold_of, is_left_out
+from nodulens.evaluate.classification import auc
 from nodulens.stages.candidates import propose
 from nodulens.stages.detect import distinct, fuse, is_large, sift
 from nodulens.stages.views import FAR_MM, ball_view, patch_view
@@ -112,7 +113,6 @@ def _elsewhere(scene: Scene, patch: nn.Module, ball: nn.Module) -> Scored:
 def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What goes on the detector's card: (settings, figures)."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
 
     seen = [s for s in scored if s.candidates]
     large = np.concatenate([is_large(s.candidates) for s in seen])
@@ -144,12 +144,10 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
     small = {"axial": x[:, 0], "three_dimensional": x[:, 1], "fused": x @ np.array(made["fusion"][1:])}
     figures: dict[str, Any] = {
         "auc_of_candidates_in_scenes": {
-            k: round(float(roc_auc_score(hits[~large], v[~large], sample_weight=weight[~large])), 4)
+            k: round(auc(hits[~large], v[~large], weight[~large]), 4)
             for k, v in small.items()
         },
-        "auc_of_large_candidates": round(
-            float(roc_auc_score(hits[large], x[large, 1], sample_weight=weight[large])), 4
-        ),
+        "auc_of_large_candidates": round(auc(hits[large], x[large, 1], weight[large]), 4),
         "false_marks_per_background_at_threshold": [int((f >= threshold).sum()) for f in free],
     }
     for kind in ("cube", "set in", "mass"):

@@ -71,6 +71,46 @@ class MapClassifier(nn.Module):
         return self.classify(self.dropout(pooled)), fmap
 
 
+class Residual(nn.Module):
+    """Two convolutions with a way round them."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.first = _conv(2, cin, cout)
+        self.second = nn.Sequential(nn.Conv2d(cout, cout, 3, padding=1, bias=False), nn.BatchNorm2d(cout))
+        self.skip = nn.Identity() if cin == cout else nn.Conv2d(cin, cout, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(self.first(x)) + self.skip(x))
+
+
+class PatchNet(nn.Module):
+    """Nodule or look-alike, from an axial patch.
+
+    The last map is pooled three ways: its middle, where the candidate lies; all of it, the setting; and once more half
+    as fine, for what reaches across.
+
+    Shape:
+        input (N, 1, 64, 64), output (N, 1) logits and (N, 128, 8, 8) map.
+    """
+
+    def __init__(self, widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 192)) -> None:
+        super().__init__()
+        a, b, c, d, e = widths
+        # the first convolution keeps every pixel: a nodule of 4 mm is six of them wide
+        entry = [_conv(2, 1, a), _conv(2, a, b, stride=2), Residual(b, b)]
+        self.features = nn.Sequential(*entry, nn.MaxPool2d(2), Residual(b, c), nn.MaxPool2d(2), Residual(c, d))
+        self.deep = nn.Sequential(nn.MaxPool2d(2), _conv(2, d, e))
+        self.dropout = nn.Dropout(0.3)
+        self.classify = nn.Linear(2 * d + e, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        fmap = self.features(x)
+        pools = (fmap, fmap[:, :, 3:5, 3:5], self.deep(fmap))
+        pooled = torch.cat([p.flatten(2).mean(2) for p in pools], 1)
+        return self.classify(self.dropout(pooled)), fmap
+
+
 class PromptUNet(nn.Module):
     """A small 3-D U-Net that outlines what its prompt channels point at.
 
@@ -103,11 +143,6 @@ class PromptUNet(nn.Module):
         y = self.up0(torch.cat([self.grow(y), x0], 1))
         logits: Tensor = self.leave(y)
         return logits
-
-
-def patch_net() -> MapClassifier:
-    """Nodule or look-alike, from an axial patch: (N, 1, 64, 64) at the scan's own pixel size."""
-    return MapClassifier(2, 1, 24, (32, 64, 128), (False, True, True), central=True)
 
 
 def volume_net() -> MapClassifier:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nodulens.data.crops import UNIT_PER_STEP, Patches, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.recipe import Training
 from nodulens.train.augment import shake_values, turn_planes
 from nodulens.train.fit import Maker, Task, fit, predict
-from nodulens.train.material import UNIT_PER_STEP, Patches, Stacks
-from nodulens.train.nets import patch_net
+from nodulens.train.nets import PatchNet
 
 BATCH = 96
-TRAINING = Training(epochs=12, learning_rate=3e-3)
+TRAINING = Training(epochs=30, learning_rate=3e-3)
 STEPS = (Patches.UNIT_PER_STEP, UNIT_PER_STEP)
 """Of the two sources' 8-bit files, on 0…1: noise as wide as the coarser hides which one a plane came from."""
 
@@ -91,15 +91,15 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
         return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.98 + 0.01)
 
     torch.manual_seed(training.seed)
-    return fit(patch_net(), Task(batches, loss), training, run / f"fold{left_out}.pt")
+    return fit(PatchNet(), Task(batches, loss), training, run / f"fold{left_out}.pt")
 
 
 def judge(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Logits of patches, mean over four views (flips)."""
+    """Logits of patches, mean over the eight turns and flips of a square."""
     out = []
     for start in range(0, len(rows), 512):
         planes = torch.from_numpy(patches.unit[rows[start : start + 512]]).unsqueeze(1).float() * Patches.UNIT_PER_STEP
-        views = [planes, planes.flip(2), planes.flip(3), planes.flip(2, 3)]
+        views = [torch.rot90(side, turn, (2, 3)) for side in (planes, planes.flip(2)) for turn in range(4)]
         out.append(torch.stack([predict(net, [v])[:, 0] for v in views]).mean(0))
     return torch.cat(out).numpy()
 

@@ -19,6 +19,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.crops import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.data.folds import may_train
 from nodulens.errors import BadPrompt
+from nodulens.evaluate.segmentation import compare
 from nodulens.recipe import DEFAULT, Training
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
@@ -222,7 +223,8 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
             found, mask = segment(repeated, prompt, model, rounds)
             masks[kind][found.slices] = mask
     masks["ellipsoid"], masks["ellipsoid_shaken"] = (_ellipsoid(p, image.shape) for p in (true, shaken))
-    return {kind: dice(mask & counts, example.truth & counts) for kind, mask in masks.items()}
+    truth = example.truth & counts
+    return {kind: compare(truth, mask & counts, example.spacing_zyx).dice for kind, mask in masks.items()}
 
 
 def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
@@ -244,12 +246,6 @@ def _marks(volume: Volume, mark: Candidate, truth: NDArray[np.bool_]) -> bool:
     middle = volume.geometry.to_lps(ndimage.center_of_mass(truth))
     size = np.cbrt(6 / np.pi * truth.sum() * volume.geometry.voxel_mm3)
     return float(np.linalg.norm(middle - mark.centre_lps)) <= max(float(size) / 2, 2.5)
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Twice the overlap over the sum; 0 where one is empty, 1 where both are."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def _ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from nodulens.data.crops import Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
+from nodulens.evaluate.classification import auc, calibration, curve, ranking_draws
+from nodulens.evaluate.statistics import percentiles
 from nodulens.recipe import Training
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.prompt import GRID
@@ -23,7 +25,6 @@ from nodulens.train import patch as patch_task
 from nodulens.train import segmenter as segmenter_task
 from nodulens.train import volume as volume_task
 from nodulens.train.export import Logits, LogitsAndActivation, export
-from nodulens.train.material import Cubes, Patches, Stacks
 
 BOOTSTRAPS = 1000
 ONE_STACK_IN = 4
@@ -100,25 +101,19 @@ def malignancy(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
 def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, Any]:
     """AUC and average precision, weighted by nodule, over all folds, with intervals by patient."""
     y, w = material.label, material.weight
-
-    def both(rows: NDArray[np.int_]) -> tuple[float, float]:
-        return (
-            float(roc_auc_score(y[rows], logits[rows], sample_weight=w[rows])),
-            float(average_precision_score(y[rows], logits[rows], sample_weight=w[rows])),
-        )
-
-    auc, ap = both(np.arange(len(y)))
-    drawn = np.array([both(r) for r in _by_patient(material.patients, 300)])
-    folds = [both(np.flatnonzero(is_left_out(material.patients, f))) for f in range(FOLDS)]
+    whole = curve(y, logits, w)
+    drawn = ranking_draws(y, logits, material.patients, weights=w, samples=BOOTSTRAPS)
+    folds = [np.flatnonzero(is_left_out(material.patients, f)) for f in range(FOLDS)]
+    by_fold = [curve(y[rows], logits[rows], w[rows]) for rows in folds]
     return {
-        "auc": round(auc, 4),
-        "auc_interval_95": _ends(drawn[:, 0]),
-        "average_precision": round(ap, 4),
-        "average_precision_interval_95": _ends(drawn[:, 1]),
-        "auc_by_fold": [round(a, 4) for a, _ in folds],
-        "average_precision_by_fold": [round(p, 4) for _, p in folds],
+        "auc": round(whole.auc, 4),
+        "auc_interval_95": _ends(drawn.auc),
+        "average_precision": round(whole.average_precision, 4),
+        "average_precision_interval_95": _ends(drawn.average_precision),
+        "auc_by_fold": [round(c.auc, 4) for c in by_fold],
+        "average_precision_by_fold": [round(c.average_precision, 4) for c in by_fold],
         "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} "
-        "candidates, five folds by patient, weighted by nodule",
+        "candidates, five folds by patient, weighted by nodule, mean over eight turns and flips",
     }
 
 
@@ -166,17 +161,14 @@ def malignancy_figures(material: malignancy_task.Planes, logits: NDArray[np.floa
     for name, chosen in (("three_readers_or_more", decided), ("six_to_twelve_mm", middle)):
         rows = np.flatnonzero(chosen)
         y, a, b = material.median[rows] > 3, logits[rows], material.diameter_mm[rows]
-        gains = []
-        for r in _by_patient([material.patients[i] for i in rows], BOOTSTRAPS):
-            if y[r].any() and not y[r].all():
-                gains.append((roc_auc_score(y[r], a[r]), roc_auc_score(y[r], a[r]) - roc_auc_score(y[r], b[r])))
-        drawn = np.array(gains)
+        names = [material.patients[i] for i in rows]
+        ours, size = (ranking_draws(y, v, names, samples=BOOTSTRAPS).auc for v in (a, b))
         out[name] = {
-            "auc": round(float(roc_auc_score(y, a)), 4),
-            "auc_interval_95": _ends(drawn[:, 0]),
-            "diameter_alone": round(float(roc_auc_score(y, b)), 4),
-            "gain_interval_95": _ends(drawn[:, 1]),
-            "gain_p_one_sided": round(float((drawn[:, 1] <= 0).mean()), 4),
+            "auc": round(auc(y, a), 4),
+            "auc_interval_95": _ends(ours),
+            "diameter_alone": round(auc(y, b), 4),
+            "gain_interval_95": _ends(ours - size),
+            "gain_p_one_sided": round(float(np.nanmean(ours <= size)), 4),
             "nodules": len(rows),
             "malignant": int(y.sum()),
         }
@@ -185,13 +177,19 @@ def malignancy_figures(material: malignancy_task.Planes, logits: NDArray[np.floa
         rows = np.flatnonzero(decided & (material.calibration == code))
         y = material.median[rows] > 3
         if 5 <= y.sum() <= len(y) - 5:
-            codes[str(int(code))] = {"auc": round(float(roc_auc_score(y, logits[rows])), 4), "nodules": len(rows)}
+            codes[str(int(code))] = {"auc": round(auc(y, logits[rows]), 4), "nodules": len(rows)}
     out["by_slice_calibration_code"] = codes
     rows = np.flatnonzero(_decided(material))
     p = _cross_fitted(material, logits, rows)
     y = material.median[rows] > 3
-    brier = round(float(np.mean((p - y) ** 2)), 4)
-    out["calibration"] = {"brier": brier, "ece_10_bins": round(_ece(p, y), 4), "nodules": len(rows)}
+    judged = calibration(y, p)
+    out["calibration"] = {
+        "brier": round(judged.brier, 4),
+        "ece_10_bins": round(judged.ece, 4),
+        "slope": round(judged.slope, 3),
+        "intercept": round(judged.intercept, 3),
+        "nodules": len(rows),
+    }
     out["stands_on"] = "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient"
     return out
 
@@ -253,27 +251,14 @@ def _cross_fitted(
     return p
 
 
-def _ece(p: NDArray[np.float64], y: NDArray[np.bool_]) -> float:
-    """Expected calibration error over ten bins of equal width."""
-    bins = np.minimum((p * 10).astype(int), 9)
-    return float(sum(abs(p[bins == b].mean() - y[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)))
-
-
 def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
 
 
-def _by_patient(patients: Sequence[str], count: int) -> list[NDArray[np.int_]]:
-    """Rows of ``count`` bootstrap samples of patients."""
-    names = np.array(patients)
-    unique, owner = np.unique(names, return_inverse=True)
-    rows = [np.flatnonzero(owner == i) for i in range(len(unique))]
-    rng = np.random.default_rng(0)
-    return [np.concatenate([rows[i] for i in rng.integers(0, len(unique), len(unique))]) for _ in range(count)]
-
-
-def _ends(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(v), 4) for v in np.quantile(values, (0.025, 0.975))]
+def _ends(draws: NDArray[np.float64]) -> list[float]:
+    """Of the 95 % interval."""
+    interval = percentiles(float("nan"), draws)
+    return [round(interval.low, 4), round(interval.high, 4)]
 
 
 def _shortened(default: Training, epochs: int | None) -> Training:
