@@ -209,7 +209,7 @@ def calibration_figure(found: Mapping[str, Calibration], basis: Basis) -> Figure
         below.bar(one.predicted + 0.03 * aside, one.weight, width=0.026, color=colour)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share")
     below.set_xlabel("Predicted probability")
-    below.set_ylabel(basis.unit.capitalize())
+    below.set_ylabel(basis.unit[:1].upper() + basis.unit[1:])
     below.set_ylim(bottom=0)
     below.grid(axis="x", visible=False)
     figure.align_ylabels()

@@ -82,7 +82,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
 
 def _facts(provenance: Provenance) -> Iterator[tuple[str, object]]:
     for part in provenance.split:
-        yield part.name.capitalize(), f"{len(part.members):,} {part.unit}"
+        yield _begun(part.name), f"{len(part.members):,} {part.unit}"
     if provenance.data:
         yield "Data", ", ".join(one.name for one in provenance.data)
     if provenance.made:
@@ -94,7 +94,12 @@ def _warnings(warnings: Iterable[str]) -> Markup:
     return _TEMPLATE.fill("warnings", {"items": items}) if items else Markup("")
 
 
-# ---- Numbers
+# ---- Words and numbers
+
+
+def _begun(text: str) -> str:
+    """With a capital first; all others stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _decimals(*values: float | None) -> int:
@@ -238,7 +243,7 @@ def _overlap(parts: tuple[Part, ...]) -> Markup:
 def _part(part: Part) -> dict[str, object]:
     long = any(len(member) > _LONG_NAME for member in part.members)
     return {
-        "name": part.name.capitalize(),
+        "name": _begun(part.name),
         "count": f"{len(part.members):,}",
         "unit": part.unit,
         "width": "members long" if long else "members",

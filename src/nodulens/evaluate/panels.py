@@ -319,13 +319,16 @@ def _outline(axes: Axes, mask: Bits, colour: Colour) -> None:
 
 
 def _scale_bar(axes: Axes, pixel_mm: tuple[float, float]) -> None:
-    """A bar of 10 mm (100 mm over whole slices) in the lower right corner."""
+    """A bar of 10 mm (100 mm over whole slices) in the lower right corner, on a dark ground that shows it on bone."""
     rows, columns = axes.get_images()[0].get_size()
     length_mm = 10 if columns * pixel_mm[1] < 150 else 100
     length = length_mm / pixel_mm[1]
     right, below = columns * 0.95, rows * 0.94
-    axes.plot([right - length, right], [below, below], color="white", linewidth=2, solid_capstyle="butt")
-    axes.text(right, below - rows * 0.02, f"{length_mm} mm", color="white", fontsize=SMALL - 1, ha="right", va="bottom")
+    for colour, width in (("black", 4.5), ("white", 2)):
+        axes.plot([right - length, right], [below, below], color=colour, linewidth=width, solid_capstyle="butt")
+    ground: dict[str, Any] = {"facecolor": "black", "edgecolor": "none", "alpha": 0.55, "pad": 1}
+    place: dict[str, Any] = {"ha": "right", "va": "bottom", "bbox": ground}
+    axes.text(right, below - rows * 0.025, f"{length_mm} mm", color="white", fontsize=SMALL - 1, **place)
 
 
 def _colour_legend(

@@ -102,7 +102,11 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     unknown, missing = sorted(set(value) - set(known)), [name for name in known if name not in value]
     if unknown or missing:
         raise UnreadableFile(f"{where} has unknown keys {unknown} and lacks {missing}.")
-    return kind(**{name: _value(hints[name], value[name], f"{where}.{name}") for name in known})
+    found = {name: _value(hints[name], value[name], f"{where}.{name}") for name in known}
+    try:
+        return kind(**found)
+    except NodulensError as error:  # what the record itself refuses
+        raise UnreadableFile(f"{where}: {error}") from error
 
 
 def _require(fits: bool, where: str, expected: str, value: Any) -> None:
