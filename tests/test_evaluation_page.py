@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from browser import Browser
+from conftest import REPOSITORY
 from nodulens.apps import cli
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, BadValues, NodulensError, UnreadableFile
@@ -500,6 +501,21 @@ def test_evaluate_froc_says_no_to_a_file_as_folder(run: Run, tmp_path: Path) -> 
     (tmp_path / "out").write_text("kept")
     code, _, err = run(*_froc_files(tmp_path), "-o", tmp_path / "out")
     assert code == 2 and "is a file" in err and (tmp_path / "out").read_text() == "kept"
+
+
+def test_the_example_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8").partition("## Figures and the page")[2]
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    random = np.random.default_rng(0)
+    y, s = random.random(30) < 0.5, random.random(30)
+    monkeypatch.chdir(tmp_path)
+    exec(
+        compile(code, "evaluation.md", "exec"), {"y": y, "s": s, "p": s, "patients": [f"P{i // 2}" for i in range(30)]}
+    )
+    made = from_json((tmp_path / "evaluation" / "evaluation.json").read_text("utf-8"))
+    assert made.metrics[0].n == 30 and (tmp_path / "roc.svg").exists()
+    promised = set(re.findall(r"`(\w+)`", text))
+    assert {*vars(made), *vars(made.provenance), *vars(made.metrics[0]), *vars(made.tables[0])} <= promised
 
 
 # ---- In a browser
