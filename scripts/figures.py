@@ -188,7 +188,10 @@ KINDS = {
     "point": "a point",
     "ellipsoid": "(the ellipsoid inscribed in the true box)",
     "ellipsoid_shaken": "(the ellipsoid in the shaken box)",
+    "ball_detector": "(the detector's own mark as the ball it is)",
 }
+BESIDE = {"box": "ellipsoid", "box_shaken": "ellipsoid_shaken", "detector": "ball_detector"}
+"""What is trivial to draw with the same prompt."""
 
 
 def _segmenter_rows() -> Iterable[Row]:
@@ -196,10 +199,11 @@ def _segmenter_rows() -> Iterable[Row]:
     if not f:
         return
     for kind in ("box", "box_shaken", "detector", "point"):
-        ellipsoid = "ellipsoid_shaken" if kind == "box_shaken" else "ellipsoid"
         beside = "one reader against the others: 0.788"
-        if kind.startswith("box"):
-            beside = f"inscribed ellipsoid {f['cubes'][ellipsoid]:.3f} and {f['stacks'][ellipsoid]:.3f}"
+        if BESIDE.get(kind) in f["cubes"]:
+            trivial = BESIDE[kind]
+            shape = "the mark's own ball" if kind == "detector" else "inscribed ellipsoid"
+            beside = f"{shape} {f['cubes'][trivial]:.3f} and {f['stacks'][trivial]:.3f}"
         text = f"{f['cubes'][kind]:.3f} on cubes, {f['stacks'][kind]:.3f} on stacks"
         yield f"3-D Dice from {KINDS[kind]}", text, beside, _on("segmenter")
 

@@ -24,7 +24,7 @@ from nodulens.recipe import DEFAULT, Training
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
-from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
+from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, rough_cube, segment
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Task, fit
 from nodulens.train.nets import PromptUNet
@@ -194,10 +194,11 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
     """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
 
     "box" is the true one, "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is
-    inscribed in the same boxes. "detector" is the strongest mark of the candidate stage on the nodule, "point" one off
-    its middle by 1 mm. Marks are looked for where a stack's nodule ends with its slices, as in the patient; the outline
-    is drawn where its end slices are repeated, so that nothing tells the network where to stop, and neither mask nor
-    truth counts there.
+    inscribed in the same boxes. "detector" is the strongest mark of the candidate stage on the nodule, "ball_detector"
+    that mark as the ball it is; "point" is one off the middle by 1 mm.
+
+    Marks are looked for where a stack's nodule ends with its slices, as in the patient. The outline is drawn where its
+    end slices are repeated, so that nothing tells the network where to stop, and neither mask nor truth counts there.
     """
     first, last = example.real
     image = example.image.copy()
@@ -223,6 +224,10 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
             found, mask = segment(repeated, prompt, model, rounds)
             masks[kind][found.slices] = mask
     masks["ellipsoid"], masks["ellipsoid_shaken"] = (_ellipsoid(p, image.shape) for p in (true, shaken))
+    masks["ball_detector"] = np.zeros_like(counts)
+    if marks:
+        blob = rough_cube(patient, marks[0].centre_lps, marks[0].diameter_mm)
+        masks["ball_detector"] = _ellipsoid(blob, image.shape)
     truth = example.truth & counts
     return {kind: compare(truth, mask & counts, example.spacing_zyx).dice for kind, mask in masks.items()}
 
