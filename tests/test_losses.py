@@ -1,0 +1,212 @@
+"""Losses against values worked by hand and against their limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nodulens.errors import BadOption
+from nodulens.recipes import RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.train.losses import LOSSES, auxiliary, class_weights, focal, loss_of
+
+SURE = 60.0
+OVERLAPS = ("dice", "iou", "tversky")
+
+
+def certain(truth: Tensor, classes: int) -> Tensor:
+    """Logits that are sure of the truth."""
+    if truth.is_floating_point():
+        return SURE * (2 * truth - 1)
+    return SURE * (2 * functional.one_hot(truth, classes).movedim(-1, 1).float() - 1)
+
+
+def two_by_two(predicted: list[int], truth: list[int]) -> tuple[Tensor, Tensor]:
+    """Background and nodule on four pixels: sure logits of the one, the other."""
+    return certain(torch.tensor(predicted).view(1, 2, 2), 2), torch.tensor(truth).view(1, 2, 2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("kind", ["one of four", "each by itself", "classifier"])
+def test_what_is_right_costs_nothing(name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    truth = {
+        "one of four": torch.randint(4, (3, 8, 8)),
+        "each by itself": torch.randint(2, (3, 4, 8, 8)).float(),
+        "classifier": torch.randint(4, (5,)),
+    }[kind]
+    if name == "cross-entropy" and kind == "each by itself":
+        truth = truth / truth.sum(1, keepdim=True).clamp(min=1)  # it knows classes that exclude one another alone
+        truth[:, 0] = 1 - truth[:, 1:].sum(1)
+        truth = functional.one_hot(truth.argmax(1), 4).movedim(-1, 1).float()
+    assert LOSSES[name](certain(truth, 4), truth, None).item() == pytest.approx(0, abs=1e-6)
+    assert LOSSES[name](certain(truth, 4), truth, torch.rand(4) + 0.5).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_against_the_gradient_helps(name: str) -> None:
+    torch.manual_seed(0)
+    for truth in (torch.randint(3, (2, 8, 8)), torch.randint(2, (2, 3, 8, 8)).float()):
+        logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+        before = LOSSES[name](logits, truth, None)
+        (slope,) = torch.autograd.grad(before, logits)
+        assert torch.isfinite(slope).all()
+        assert LOSSES[name](logits - 0.1 * slope / slope.norm(), truth, None) < before
+
+
+def test_overlaps_by_hand() -> None:
+    """One pixel right, one too much, none missed; one pixel is added above and below."""
+    logits, truth = two_by_two([1, 1, 0, 0], [1, 0, 0, 0])
+    assert LOSSES["dice"](logits, truth, None).item() == pytest.approx(1 - 2 / 2.5)
+    assert LOSSES["iou"](logits, truth, None).item() == pytest.approx(1 - 2 / 3)
+    assert LOSSES["tversky"](logits, truth, None).item() == pytest.approx(1 - 2 / 2.3)
+
+
+def test_tversky_minds_what_is_missed_more() -> None:
+    too_much = LOSSES["tversky"](*two_by_two([1, 1, 0, 0], [1, 0, 0, 0]), None)
+    missed = LOSSES["tversky"](*two_by_two([1, 0, 0, 0], [1, 1, 0, 0]), None)
+    assert missed.item() == pytest.approx(1 - 2 / 2.7)
+    assert missed > too_much
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_a_class_that_is_nowhere(name: str) -> None:
+    """Nothing predicted costs nothing; a false pixel costs, and says which way to go."""
+    logits, truth = two_by_two([0, 0, 0, 0], [0, 0, 0, 0])
+    assert LOSSES[name](logits, truth, None).item() == pytest.approx(0, abs=1e-6)
+    logits, truth = two_by_two([1, 0, 0, 0], [0, 0, 0, 0])
+    assert LOSSES[name](logits, truth, None).item() > 0.2
+    unsure = torch.zeros(1, 2, 2, 2, requires_grad=True)
+    LOSSES[name](unsure, truth, None).backward()
+    assert unsure.grad is not None and (unsure.grad[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize(("name", "lost"), [("dice", 1 - 1 / 1.5), ("iou", 0.5), ("tversky", 1 - 1 / 1.7)])
+def test_one_pixel_missed_on_a_large_slice(name: str, lost: float) -> None:
+    truth = torch.zeros(1, 64, 64, dtype=torch.long)
+    truth[0, 30, 40] = 1
+    assert LOSSES[name](certain(torch.zeros_like(truth), 2), truth, None).item() == pytest.approx(lost)
+
+
+def test_overlaps_count_over_the_batch_and_leave_out_the_background() -> None:
+    """A false pixel on a slice without a nodule counts one pixel; how much background there is counts nothing."""
+    logits, truth = two_by_two([1, 1, 0, 0], [1, 0, 0, 0])
+    padded = functional.pad(logits[:, :1], (0, 9), value=SURE), functional.pad(logits[:, 1:], (0, 9), value=-SURE)
+    larger = LOSSES["dice"](torch.cat(padded, 1), functional.pad(truth, (0, 9)), None)
+    assert larger.item() == pytest.approx(LOSSES["dice"](logits, truth, None).item())
+    split = logits.view(1, 2, 2, 2).movedim(2, 0).reshape(2, 2, 1, 2), truth.view(2, 1, 2)
+    assert LOSSES["dice"](*split, None).item() == pytest.approx(larger.item())
+
+
+def test_entropies_by_hand() -> None:
+    logits, truth = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]]), torch.tensor([0, 1])  # p: 3/4 and 1/2
+    each = (-math.log(0.75), -math.log(0.5))
+    assert LOSSES["cross-entropy"](logits, truth, None).item() == pytest.approx(sum(each) / 2)
+    weights = torch.tensor([1.0, 3.0])
+    assert LOSSES["cross-entropy"](logits, truth, weights).item() == pytest.approx((each[0] + 3 * each[1]) / 4)
+    assert focal(logits, truth).item() == pytest.approx((each[0] * 0.25**2 + each[1] * 0.5**2) / 2)
+    one = torch.tensor([[math.log(3)]])
+    assert LOSSES["bce"](one, torch.ones(1, 1), None).item() == pytest.approx(-math.log(0.75))
+    assert LOSSES["bce"](one, torch.zeros(1, 1), None).item() == pytest.approx(-math.log(0.25))
+    assert focal(one, torch.zeros(1, 1)).item() == pytest.approx(-math.log(0.25) * 0.75**2)
+
+
+def test_focal_without_focus_is_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, truth = torch.randn(4, 3, 5, 5), torch.randint(3, (4, 5, 5))
+    assert focal(logits, truth, None, 0).item() == pytest.approx(LOSSES["cross-entropy"](logits, truth, None).item())
+    several = torch.randint(2, (4, 3, 5, 5)).float()
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    assert focal(logits, several, weights, 0).item() == pytest.approx(LOSSES["bce"](logits, several, weights).item())
+
+
+def test_sums_are_of_their_parts() -> None:
+    torch.manual_seed(0)
+    logits, truth = torch.randn(2, 4, 6, 6), torch.randint(4, (2, 6, 6))
+    parts = {name: LOSSES[name](logits, truth, None) for name in LOSSES}
+    assert torch.isclose(parts["hybrid"], parts["cross-entropy"] + parts["iou"])
+    assert torch.isclose(parts["dice+cross-entropy"], parts["cross-entropy"] + parts["dice"])
+    several = torch.randint(2, (2, 4, 6, 6)).float()
+    both = LOSSES["bce"](logits, several, None) + LOSSES["dice"](logits, several, None)
+    assert torch.isclose(LOSSES["dice+cross-entropy"](logits, several, None), both)
+
+
+def test_weights_make_classes_count_the_same() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    truth = torch.tensor([0] * 90 + [1] * 9 + [3])
+    weights = class_weights(truth, 5)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=truth.numpy())
+    assert weights[[0, 1, 3]].tolist() == pytest.approx(expected.tolist())
+    assert weights[[2, 4]].tolist() == [0, 0]
+    assert class_weights(torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 0.0]] * 6), 2).tolist() == [3, 8]
+
+
+def test_weighted_is_the_mean_of_the_classes_there_are() -> None:
+    torch.manual_seed(0)
+    logits, truth = torch.randn(1, 3, 10, 10), torch.zeros(1, 10, 10, dtype=torch.long)
+    truth[0, 4, 4] = 2  # one pixel of class 2, none of class 1
+    each = functional.cross_entropy(logits, truth, reduction="none")
+    expected = (each[truth == 0].mean() + each[truth == 2].mean()) / 2
+    assert torch.isclose(LOSSES["weighted"](logits, truth, None), expected)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "weighted", "focal", "dice", "iou", "tversky"])
+def test_a_class_without_weight_teaches_nothing(name: str) -> None:
+    truth = torch.zeros(1, 4, 4, dtype=torch.long)
+    truth[0, 0], truth[0, 1, :2] = 1, 2
+    missed = certain(torch.where(truth == 2, 0, truth), 3)
+    assert LOSSES[name](missed, truth, torch.tensor([1.0, 1.0, 0.0])).item() == pytest.approx(0, abs=1e-6)
+    assert LOSSES[name](missed, truth, torch.tensor([1.0, 1.0, 0.1])).item() > 0.01
+
+
+def test_what_is_there_by_hand() -> None:
+    """Two images: one with classes 0 and 2, one with background alone."""
+    truth = torch.zeros(2, 3, 3, dtype=torch.long)
+    truth[0, 1, 1] = 2
+    logits = torch.tensor([[SURE, -SURE, 0.0], [SURE, -SURE, -SURE]])
+    assert auxiliary(logits, truth).item() == pytest.approx(math.log(2) / 6)
+    several = functional.one_hot(truth, 3).movedim(-1, 1).float()
+    assert torch.equal(auxiliary(logits, several), auxiliary(logits, truth))
+
+
+def test_the_second_head_counts_by_its_weight() -> None:
+    learner = SE_AUX_UNET.segmenter
+    assert learner is not None
+    torch.manual_seed(0)
+    logits, presence, truth = torch.randn(2, 4, 8, 8), torch.randn(2, 4), torch.randint(4, (2, 8, 8))
+    outline = LOSSES[learner.loss](logits, truth, None)
+    both = loss_of(learner)((logits, presence), truth)
+    assert torch.isclose(both, outline + learner.auxiliary * auxiliary(presence, truth))
+    assert torch.equal(loss_of(replace(learner, auxiliary=0))(logits, truth), outline)
+    with pytest.raises(BadOption, match="second head"):
+        loss_of(learner)(logits, truth)
+
+
+def test_every_recipe_names_a_loss_that_there_is() -> None:
+    for recipe in RECIPES.values():
+        for learner in recipe.learners.values():
+            loss_of(learner)
+    filter_ = RESNET_UNET_PATCH_CNN.filter
+    assert filter_ is not None
+    with pytest.raises(BadOption, match=r"tverski.*tversky"):
+        loss_of(replace(filter_, loss="tverski"))
+    weighed = loss_of(filter_, torch.tensor([4.0]))(torch.zeros(2, 1), torch.tensor([[1.0], [0.0]]))
+    assert weighed.item() == pytest.approx(math.log(2) * 5 / 2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_counts_every_pixel(name: str) -> None:
+    """320 × 320 pixels are more than 16 bits count to; weights stay what they are."""
+    assert RESNET_UNET_PATCH_CNN.filter is not None
+    loss = loss_of(replace(RESNET_UNET_PATCH_CNN.filter, loss=name), torch.ones(2))
+    truth = torch.zeros(1, 320, 320, dtype=torch.long)
+    truth[0, :160] = 1
+    assert loss(certain(truth, 2).bfloat16(), truth).item() == pytest.approx(0, abs=1e-6)
+    missed = certain(torch.zeros_like(truth), 2)
+    assert loss(missed.bfloat16(), truth).item() == pytest.approx(loss(missed, truth).item(), rel=1e-6)
