@@ -83,17 +83,22 @@ def lobe_at(side: Side, height: float, depth: float) -> Literal["upper", "middle
     return "middle" if side == "right" and height < HORIZONTAL_RIGHT else "upper"
 
 
-def _in_lung(box: Box, mask: NDArray[np.bool_], lungs: Mask, side: Side) -> tuple[float, float]:
-    """Centroid of a mask as (height, depth) in the lung's frame, each clipped to 0…1."""
+def lung_extent(lungs: Mask, side: Side) -> NDArray[np.intp]:
+    """((lowest z, highest z), (first y, last y)) of a lung, the whole axis where it is absent: its own frame."""
     value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
     lung = lungs.labels[:, ::4, ::4] == value  # a lung's extent needs no better than three millimetres
-    rows, columns = np.flatnonzero(lung.any(axis=(1, 2))), np.flatnonzero(lung.any(axis=(0, 2))) * 4
+    lines = np.flatnonzero(lung.any(axis=(1, 2))), np.flatnonzero(lung.any(axis=(0, 2))) * 4
+    return np.array([(k[0], k[-1]) if k.size else (0, n - 1) for k, n in zip(lines, lungs.labels.shape, strict=False)])
+
+
+def share_along(extent: NDArray[np.intp], place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far indices ``place``, any shape, lie along one row of :func:`lung_extent`, 0…1."""
+    low, high = extent
+    return np.asarray(np.clip((place - low) / max(high - low, 1), 0, 1))
+
+
+def _in_lung(box: Box, mask: NDArray[np.bool_], lungs: Mask, side: Side) -> tuple[float, float]:
+    """Centroid of a mask as (height, depth) in the lung's frame, each clipped to 0…1."""
     centre = np.argwhere(mask).mean(axis=0) + box.start
-    height = _share(rows, centre[0], lungs.labels.shape[0])
-    return height, _share(columns, centre[1], lungs.labels.shape[1])
-
-
-def _share(extent: NDArray[np.intp], place: float, length: int) -> float:
-    """How far ``place`` lies along the range of ``extent``, 0…1; along the whole axis where it is empty."""
-    low, high = (extent[0], extent[-1]) if extent.size else (0, length - 1)
-    return float(np.clip((place - low) / max(high - low, 1), 0, 1))
+    height, depth = (float(share_along(e, c)) for e, c in zip(lung_extent(lungs, side), centre, strict=False))
+    return height, depth

@@ -52,6 +52,24 @@ def segment(
         sides, start = found.shape, np.add(found.start, box.start)
         prompt = Prompt(_floats(start), _floats(start + found.shape), ROUGH)
         box, logits = _look(volume, prompt, model, None)
+    return pointed_at(volume, prompt, box, logits)
+
+
+def pointed_at(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple[Box, NDArray[np.bool_]]:
+    """The one piece of what a network found that a prompt points at, without holes.
+
+    Args:
+        volume: that was looked at.
+        prompt: in face indices of the volume.
+        box: inside the volume.
+        logits: of ``box.shape``; above 0 is nodule.
+
+    Returns:
+        The smallest box round the piece, and the mask in it.
+
+    Raises:
+        BadPrompt: nothing was found.
+    """
     piece = _one_piece(logits, np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
     if piece is None:
         z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]

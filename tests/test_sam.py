@@ -1,0 +1,362 @@
+"""SAM and SAM2: where a prompt lands, where a mask comes back, and loading what was saved in the published format."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import made_sam
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
+from nodulens.stages.pointing import part_of
+from nodulens.stages.prompt import DRAWN, Prompt
+from nodulens.train.sam import PLAIN, Embedding, Embeddings, Frame, Pixels, Sam, Spot, load_sam
+
+SHAPE = (9, 40, 60)
+PROMPT = Prompt((2.0, 12.0, 30.0), (7.0, 20.0, 42.0), DRAWN)
+HELD = Box((2, 12, 30), (7, 20, 42))
+
+
+class Drawn:
+    """A network that draws the box it is told, a disc round a point, or the mask; and counts what it encodes."""
+
+    def __init__(self, square: bool, side: int = 256) -> None:
+        self.square, self.side, self.encoded = square, side, 0
+        self.seen: list[Tensor] = []
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        self.encoded += 1
+        self.seen.append(pixels)
+        return (pixels,), None
+
+    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        y, x = torch.meshgrid(torch.arange(self.side), torch.arange(self.side), indexing="ij")
+        if "input_masks" in spot:
+            drawn = spot["input_masks"][0, 0] * 2 - 1
+        elif "input_boxes" in spot:
+            left, top, right, bottom = spot["input_boxes"].flatten().tolist()
+            inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+            drawn = torch.where(inside, 1.0, -1.0)
+        else:
+            right, down = spot["input_points"].flatten().tolist()
+            drawn = torch.where((x - right) ** 2 + (y - down) ** 2 < 100, 1.0, -1.0)
+        worse = torch.full_like(drawn, -1.0)
+        return (torch.stack([worse, drawn]), torch.tensor([0.2, 0.9])) if many else (drawn[None], torch.ones(1))
+
+    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+        drawn, _ = self.decode(embeddings[at].maps, spot, False)
+        return torch.stack(
+            [drawn[0] if abs(k - at) < 2 else -torch.ones_like(drawn[0]) for k in range(len(embeddings))]
+        )
+
+
+@pytest.fixture
+def volume() -> Volume:
+    rng = np.random.default_rng(0)
+    return Volume(rng.integers(-1100, 500, SHAPE).astype(np.int16), Geometry.axial(SHAPE, (2.5, 0.7, 0.7)))
+
+
+def painted(found: tuple[Box, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    box, mask = found
+    assert Box.of_mask(mask) == Box((0, 0, 0), box.shape), "the box is tight"
+    out = np.zeros(SHAPE, dtype=bool)
+    out[box.slices] = mask
+    return out
+
+
+def filled(box: Box) -> NDArray[np.bool_]:
+    out = np.zeros(SHAPE, dtype=bool)
+    out[box.slices] = True
+    return out
+
+
+def test_faces_are_placed_as_worked_by_hand() -> None:
+    whole = Frame((512, 512), (1024, 1024), 1024)
+    assert whole.place([(10, 20), (12.5, 30)]) == [[39.5, 19.5], [59.5, 24.5]]
+    padded = Frame((50, 100), (512, 1024), 1024)  # kept in shape: 10.24 pixels for one, both ways
+    assert padded.place([(0, 0), (50, 100)]) == [[-0.5, -0.5], [1023.5, 511.5]]
+    stretched = Frame((50, 100), (1024, 1024), 1024)
+    assert stretched.place([(25, 25)]) == [[255.5, 511.5]]
+
+
+@pytest.mark.parametrize("square", [True, False])
+@pytest.mark.parametrize("part", ["slice", "crop"])
+def test_a_box_comes_back_where_it_was(volume: Volume, square: bool, part: str) -> None:
+    sam = Sam(Drawn(square), view=partial(part_of, part=part))
+    assert np.array_equal(painted(sam.segment(volume, PROMPT)), filled(HELD))
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_a_point_lands_in_the_middle_and_the_best_outline_is_taken(volume: Volume, square: bool) -> None:
+    found = painted(Sam(Drawn(square), ask="point").segment(volume, PROMPT))
+    assert np.allclose(np.argwhere(found).mean(axis=0), HELD.centre_zyx, atol=0.3)
+
+
+def test_a_mask_comes_back_as_it_was_given(volume: Volume) -> None:
+    prior = filled(HELD)
+    prior[2, 14:] = False
+    prior[6] = False
+    sam = Sam(Drawn(square=False), ask="mask")
+    assert np.array_equal(painted(sam.segment(volume, PROMPT, prior)), prior)
+    for nothing in (None, np.zeros(SHAPE, dtype=bool)):
+        with pytest.raises(BadPrompt, match="earlier mask"):
+            sam.segment(volume, PROMPT, nothing)
+
+
+def test_memory_starts_in_the_middle_or_where_the_mask_is_largest(volume: Volume) -> None:
+    carried = painted(Sam(Drawn(square=True), memory=True).segment(volume, PROMPT))
+    assert np.array_equal(carried, filled(Box((3, 12, 30), (6, 20, 42))))
+    prior = filled(HELD)
+    prior[[2, 3, 4, 6], 15:] = False
+    carried = painted(Sam(Drawn(square=True), ask="mask", memory=True).segment(volume, PROMPT, prior))
+    assert np.array_equal(carried, filled(Box((4, 12, 30), (7, 20, 42))))
+
+
+def test_a_picture_is_encoded_once_and_the_cache_is_bounded(volume: Volume) -> None:
+    net = Drawn(square=True, side=64)
+    sam = Sam(net)
+    sam.segment(volume, PROMPT)
+    assert net.encoded == 5
+    replace(sam, ask="point").segment(volume, Prompt((1.0, 5.0, 5.0), (4.0, 20.0, 20.0), DRAWN))
+    assert net.encoded == 6, "slices 2 and 3 are known, slice 1 is new"
+    replace(sam, pixels=PLAIN).encode(np.zeros((4, 4), dtype=np.float32))
+    sam.encode(np.zeros((4, 4), dtype=np.float32))
+    assert net.encoded == 8, "normalised otherwise, it is another picture"
+    one = 3 * 64 * 64 * 4
+    small = Sam(net := Drawn(square=True, side=64), cache=Embeddings(2 * one))
+    first, second, third = (np.full((4, 4), v, dtype=np.float32) for v in (0, 0.5, 1))
+    for image in (first, second, first, third, first):
+        small.encode(image)
+    assert net.encoded == 3 and len(small.cache.kept) == 2, "the one unused for longest goes"
+    small.encode(second)
+    assert net.encoded == 4
+
+
+def test_hounsfield_units_become_a_normalised_picture() -> None:
+    net = Drawn(square=False, side=8)
+    hu = np.array([[[-2000, -1000], [-300, 3000]]], dtype=np.int16)
+    sam = Sam(net, pixels=Pixels((0.5, 0.25, 0.0), (0.5, 1.0, 2.0)))
+    sam.segment(Volume(hu, Geometry.axial((1, 2, 2))), Prompt((0, 0, 0), (1, 2, 2), DRAWN))
+    corner = net.seen[0][0, :, [0, 0, 7, 7], [0, 7, 0, 7]]
+    unit = torch.tensor([0, 0, 0.5, 1])
+    assert torch.allclose(corner, torch.stack([(unit - 0.5) / 0.5, unit - 0.25, unit / 2]), atol=1e-6)
+
+
+def test_nothing_found_is_said(volume: Volume) -> None:
+    class Blank(Drawn):
+        def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+            return -torch.ones(1, 16, 16), torch.ones(1)
+
+    with pytest.raises(BadPrompt, match="looks like a nodule"):
+        Sam(Blank(square=True)).segment(volume, PROMPT)
+
+
+# ---------------------------------------------------------------- weights in the published format
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    folder = tmp_path_factory.mktemp("sam")
+    made_sam.write_sam2(folder / "sam2")
+    made_sam.write_sam(folder / "sam")
+    return folder
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever opens a connection fails the test."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError(f"calls out: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("silent")
+def test_sam_decodes_as_its_own_network_does(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sam = load_sam(weights / "sam", "sam")
+    assert capfd.readouterr() == ("", "")
+    assert sam.pixels == Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    image = np.random.default_rng(1).random((40, 60)).astype(np.float32)
+    embedding = sam.encode(image)
+    assert embedding.frame == Frame((40, 60), (43, 64), 64)
+    from transformers import SamModel
+
+    oracle = SamModel.from_pretrained(weights / "sam").eval()
+    picture = (torch.from_numpy(image)[None, None] - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor(
+        [0.2, 0.25, 0.3]
+    )[:, None, None]
+    frame = embedding.frame.fill(picture)
+    assert frame[..., 43:, :].abs().max() == 0
+    corners = torch.tensor([embedding.frame.place([(10, 20), (25, 45)])]).reshape(1, 1, 4)
+    with torch.inference_mode():
+        expected = oracle(frame, input_boxes=corners, multimask_output=False).pred_masks[:, 0]
+    found = sam.decode(embedding, Spot(box=((10, 20), (25, 45))))
+    assert np.allclose(found, embedding.frame.back(expected)[0, 0].numpy(), atol=1e-4)
+    elsewhere = sam.decode(embedding, Spot(box=((2, 2), (8, 9))))
+    assert not np.allclose(found, elsewhere, atol=1e-3), "the prompt matters"
+    for spot in (Spot(point=(17, 30)), Spot(mask=image > 0.5)):
+        assert sam.decode(embedding, spot).shape == (40, 60)
+    with pytest.raises(BadOption, match="no memory"):
+        sam.propagate([embedding], 0, Spot(point=(17, 30)))
+
+
+@pytest.mark.usefixtures("silent")
+def test_sam2_decodes_as_its_own_network_does(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sam = load_sam(weights / "sam2", "sam2")
+    assert capfd.readouterr() == ("", "")
+    assert sam.pixels == Pixels()
+    image = np.random.default_rng(2).random((40, 60)).astype(np.float32)
+    embedding = sam.encode(image)
+    from transformers import Sam2Model
+
+    oracle = Sam2Model.from_pretrained(weights / "sam2").eval()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (Pixels().mean, Pixels().std))
+    frame = embedding.frame.fill((torch.from_numpy(image)[None, None] - mean) / std)
+    corners = torch.tensor([embedding.frame.place([(10, 20), (25, 45)])]).reshape(1, 1, 4)
+    with torch.inference_mode():
+        expected = oracle(frame, input_boxes=corners, multimask_output=False).pred_masks[:, 0]
+        several = oracle(frame, input_points=torch.tensor([[[[31.5, 27.5]]]]), multimask_output=True)
+    found = sam.decode(embedding, Spot(box=((10, 20), (25, 45))))
+    assert np.allclose(found, embedding.frame.back(expected)[0, 0].numpy(), atol=1e-4)
+    best = several.pred_masks[:, 0, several.iou_scores[0, 0].argmax()][None]
+    [[right, down]] = embedding.frame.place([(17.5, 30)])
+    assert (right, down) == (31.5, 27.5)
+    assert np.allclose(
+        sam.decode(embedding, Spot(point=(17.5, 30))), embedding.frame.back(best)[0, 0].numpy(), atol=1e-4
+    )
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("kind", ["box", "point", "mask"])
+def test_memory_carries_as_the_network_does_on_its_own(weights: Path, kind: str) -> None:
+    """The slices are encoded beforehand and only counted in the session: the same as a film given to the network."""
+    sam = load_sam(weights / "sam2", "sam2")
+    images = np.random.default_rng(3).random((5, 64, 64)).astype(np.float32)
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20:40, 24:50] = True
+    spot = {"box": Spot(box=((20, 24), (40, 50))), "point": Spot(point=(30, 37)), "mask": Spot(mask=mask)}[kind]
+    found = sam.propagate([sam.encode(image) for image in images], 2, spot)
+    assert found.shape == (5, 64, 64) and np.isfinite(found).all()
+
+    from transformers import Sam2VideoInferenceSession, Sam2VideoModel
+
+    oracle = Sam2VideoModel.from_pretrained(weights / "sam2").eval()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (Pixels().mean, Pixels().std))
+    film = (torch.from_numpy(images)[:, None] - mean) / std
+    session = Sam2VideoInferenceSession(video=film, dtype=torch.float32)
+    one = session.obj_id_to_idx(7)
+    if kind == "mask":
+        session.add_mask_inputs(one, 2, torch.from_numpy(mask)[None, None])
+    else:
+        points = [[23.5, 19.5], [49.5, 39.5]] if kind == "box" else [[36.5, 29.5]]
+        labels = [2, 3] if kind == "box" else [1]
+        told = {"point_coords": torch.tensor([[points]]), "point_labels": torch.tensor([[labels]])}
+        session.add_point_inputs(one, 2, told)
+    session.obj_with_new_inputs = [7]
+    expected = {2: oracle(session, frame_idx=2).pred_masks}
+    for reverse in (False, True):
+        for frame in oracle.propagate_in_video_iterator(session, start_frame_idx=2, reverse=reverse):
+            expected.setdefault(frame.frame_idx, frame.pred_masks)
+    square = Frame((64, 64), (64, 64), 64)
+    for number, logits in expected.items():
+        assert np.allclose(found[number], square.back(logits)[0, 0].numpy(), atol=1e-3), f"slice {number}"
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_volume_goes_through_both(weights: Path, volume: Volume) -> None:
+    for kind in ("sam2", "sam"):
+        sam = load_sam(weights / kind, kind)  # type: ignore[arg-type]
+        prior = filled(HELD)
+        for asked in (sam, replace(sam, ask="point"), replace(sam, ask="mask")):
+            for memory in (False, True) if kind == "sam2" else (False,):
+                try:
+                    box, mask = replace(asked, memory=memory).segment(volume, PROMPT, prior)
+                except BadPrompt:  # random weights may well find nothing
+                    continue
+                assert mask.shape == box.shape and mask.any()
+                assert box.start[0] >= 2 and box.stop[0] <= 7
+
+
+@pytest.mark.usefixtures("silent")
+def test_pictures_are_prepared_as_by_the_published_processor(weights: Path) -> None:
+    processor = pytest.importorskip("transformers.models.sam.image_processing_pil_sam").SamImageProcessorPil()
+    image = (np.random.default_rng(4).random((60, 80)) * 255).astype(np.uint8)
+    expected = processor(np.stack([image] * 3, axis=-1), return_tensors="np")["pixel_values"][0]
+    net = Drawn(square=False, side=1024)
+    Sam(net).encode(image.astype(np.float32) / 255)
+    difference = np.abs(net.seen[0][0].numpy() - expected)
+    assert difference.max() < 0.03, "it rounds to 8 bits on the way"
+
+
+# ---------------------------------------------------------------- what is not there, or not whole
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("name", ["nobody/nothing", "/no/such/folder", "a/b/c"])
+def test_a_name_that_is_not_here_says_what_to_do(weights: Path, name: str) -> None:
+    with pytest.raises(MissingWeights, match=rf"{name}.*neither a folder.*download=True"):
+        load_sam(name, "sam2")
+
+
+@pytest.mark.usefixtures("silent")
+def test_files_that_are_something_else_are_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorruptWeights, match="type 'sam2_video', not 'sam'"):
+        load_sam(weights / "sam2", "sam")
+    with pytest.raises(BadOption, match="'sam3'"):
+        load_sam(weights / "sam2", "sam3")  # type: ignore[arg-type]
+    with pytest.raises(MissingWeights, match=r"config\.json"):
+        load_sam(tmp_path, "sam2")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CorruptWeights, match="no JSON"):
+        load_sam(tmp_path, "sam2")
+    (tmp_path / "config.json").write_bytes((weights / "sam" / "config.json").read_bytes())
+    with pytest.raises(CorruptWeights, match="cannot be read"):
+        load_sam(tmp_path, "sam")
+
+
+@pytest.mark.usefixtures("silent")
+def test_missing_weights_are_never_made_up(weights: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in (weights / "sam").glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    held = load_file(weights / "sam" / "model.safetensors")
+    gone = next(name for name in held if "mask_decoder" in name)
+    save_file({k: v for k, v in held.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CorruptWeights, match=rf"lacks 1 weights of SamModel: {gone}"):
+        load_sam(tmp_path, "sam")
+
+
+@pytest.mark.usefixtures("silent")
+def test_sam2_without_memory_outlines_slices_alone(weights: Path, tmp_path: Path, volume: Volume) -> None:
+    sam = load_sam(weights / "sam2", "sam2")
+    sam.net.model.save_pretrained(tmp_path)  # type: ignore[attr-defined]
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "sam2"
+    alone = load_sam(tmp_path, "sam2")
+    image = np.random.default_rng(5).random((40, 60)).astype(np.float32)
+    spot = Spot(box=((10, 20), (25, 45)))
+    assert np.allclose(alone.decode(alone.encode(image), spot), sam.decode(sam.encode(image), spot), atol=1e-5)
+    with pytest.raises(BadOption, match="no memory"):
+        replace(alone, memory=True).segment(volume, PROMPT)
+
+
+def test_without_transformers_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtra, match=r"nodulens\[sam\]"):
+        load_sam("facebook/sam2.1-hiera-tiny", "sam2")
