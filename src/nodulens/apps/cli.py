@@ -147,6 +147,18 @@ def segment(
 
 
 @app.command()
+def ask(
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or the folder it lies in.")],
+    text: Annotated[str, typer.Argument(help="Such as 'largest nodule in the right upper lobe'.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say which nodules of a report a text means."""
+    from nodulens.apps.ask import ask as answer
+
+    answer(report, text, as_json)
+
+
+@app.command()
 def info(path: Scan, as_json: AsJson = False) -> None:
     """List the series in a folder or file: slices, thickness, spacing, kernel, contrast, and what is wrong."""
     from nodulens.io import list_series

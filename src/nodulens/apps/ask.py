@@ -1,0 +1,52 @@
+"""``nodulens ask``: which nodules of a report a text means."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from nodulens.errors import NotFound
+from nodulens.report import from_json
+from nodulens.stages.asking import Answer, resolve
+
+SCHEMA = "nodulens-answer/1"
+
+
+def ask(report: Path, text: str, as_json: bool) -> None:
+    """Print the answer: a table and its notes, or JSON with the nodules as they stand in the report."""
+    file = report / "report.json" if report.is_dir() else report
+    if not file.is_file():
+        raise NotFound(f"There is no {file}; name a report.json, or the folder that nodulens analyze wrote.")
+    stored = file.read_text("utf-8")
+    answer = resolve(text, from_json(stored).nodules)
+    if as_json:
+        wanted = [nodule.id for nodule in answer.nodules]
+        rows = {row["id"]: row for row in json.loads(stored)["nodules"]}
+        found = {"schema": SCHEMA, "question": text, "nodules": [rows[n] for n in wanted], "notes": answer.notes}
+        print(json.dumps(found, indent=1))
+    else:
+        _show(answer)
+
+
+def _show(answer: Answer) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if answer.nodules:
+        table = Table("nodule", "lobe (estimate)", "zone", "texture", "mean diameter", "volume", "risk", "score")
+        for n in answer.nodules:
+            table.add_row(
+                str(n.id),
+                n.position.lobe_estimate,
+                n.position.zone,
+                n.texture,
+                f"{n.measurements.mean_diameter_mm:.1f} mm",
+                f"{n.measurements.volume_mm3:.0f} mm³",
+                "–" if n.risk is None else f"{n.risk.probability:.0%}",
+                f"{n.score:.2f}",
+            )
+        console.print(table)
+    for note in answer.notes:
+        console.print(note, highlight=False, markup=False)

@@ -1,0 +1,174 @@
+"""Nodules asked for in words: what is understood, what it finds, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import made_reports
+from nodulens.apps.cli import app
+from nodulens.core.nodule import Nodule, Risk
+from nodulens.errors import BadPrompt, NotFound
+from nodulens.report import to_json
+from nodulens.stages.asking import LOBES_ESTIMATED, Order, Place, Question, Range, parse, resolve
+
+INF = float("inf")
+
+
+def nodule(number: int, lobe: str, zone: str, texture: str, mm: float, risk: float | None, score: float) -> Nodule:
+    made = made_reports.report(made_reports.scan(), 1).nodules[0]
+    position = replace(made.position, side=lobe.split()[0], zone=zone, lobe_estimate=f"{lobe} lobe")  # type: ignore[arg-type]
+    measured = replace(made.measurements, mean_diameter_mm=mm, volume_mm3=np.pi / 6 * mm**3)
+    graded = None if risk is None else Risk(risk, (0, 1), True, "malignancy")
+    return replace(
+        made,
+        id=number,
+        position=position,
+        texture=texture,
+        measurements=measured,
+        risk=graded,
+        score=score,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def nodules() -> tuple[Nodule, ...]:
+    return (
+        nodule(1, "right upper", "upper", "solid", 12.0, 0.8, 0.9),
+        nodule(2, "right upper", "middle", "ground-glass", 6.0, 0.3, 0.95),
+        nodule(3, "right middle", "lower", "part-solid", 8.0, 0.6, 0.5),
+        nodule(4, "left lower", "lower", "solid", 5.0, None, 0.8),
+        nodule(5, "left upper", "upper", "solid", 20.0, 0.7, 0.7),
+        nodule(6, "left lower", "middle", "ground-glass", 9.0, 0.3, 0.6),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("largest nodule in the right upper lobe", [1]),
+        ("ground-glass nodules over 6 mm", [6]),
+        ("ground glass nodules of at least 6 mm", [2, 6]),
+        ("nodules in the left lung under 8 mm", [4]),
+        ("the three most suspicious solid nodules", [1, 5]),
+        ("3 largest nodules", [5, 1, 6]),
+        ("two smallest", [4, 2]),
+        ("second largest nodule", [1]),
+        ("2nd most suspicious nodule", [5]),
+        ("least certain nodule", [3]),
+        ("subsolid nodules", [2, 6, 3]),
+        ("solid or part-solid nodules in the upper or middle lobes", [1, 5, 3]),
+        ("RUL or left lower zone nodules", [2, 1, 4]),
+        ("upper lobe nodules in the right lung", [2, 1]),
+        ("right upper or middle lobe", [2, 1, 3]),
+        ("left lower or right middle lobe", [4, 6, 3]),
+        ("upper right lobe", [2, 1]),
+        ("right-sided nodules", [2, 1, 3]),
+        ("lower zone", [4, 3]),
+        ("nodules between 5 and 8 mm", [2, 4, 3]),
+        ("5-8mm", [2, 4, 3]),
+        ("5 mm to 1 cm", [2, 4, 6, 3]),
+        ("nodules over 5 mm and under 9 mm", [2, 3]),
+        ("nodules of 9 mm or more", [1, 5, 6]),
+        ("over 1 ml", [5]),
+        ("volume at least 904 mm3", [1, 5]),
+        ("nodules with a risk over 60 %", [1, 5]),
+        ("risk of at least 0.6 in the right lung", [1, 3]),
+        ("All nodules?", [2, 1, 4, 5, 6, 3]),
+        ("the largest nodules", [5, 1, 6, 3, 2, 4]),
+        ("Show me the largest GGO in the LLL.", [6]),
+    ],
+)
+def test_texts_find_what_they_say(nodules: tuple[Nodule, ...], text: str, ids: list[int]) -> None:
+    assert [n.id for n in resolve(text, nodules).nodules] == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nodules in the lingula", "understand 'lingula'"),
+        ("nodules that are not solid", "understand 'not'"),
+        ("cancer", "understand 'cancer'"),
+        ("solid or over 8 mm", "understand 'or'"),
+        ("solid ground-glass nodule", "join them with or"),
+        ("left middle lobe", "left lung has no middle lobe"),
+        ("upper nodule", "'upper' what"),
+        ("left lobe", "Which lobe of the left lung"),
+        ("left upper lobe in the right lung", "No place in the lungs"),
+        ("over 6", "6 of what"),
+        ("over 6,5 mm", "6 of what"),
+        ("nodules of 6 mm", "6 mm alone"),
+        ("8 to 5 mm", "A range rises"),
+        ("5 to mm", "two ends"),
+        ("5 mm to 8 ml", "A range rises"),
+        ("between 5 mm", "5 mm alone"),
+        ("nodules over", "'over' needs a number"),
+        ("volume over 6 mm", "does not go with"),
+        ("over 50 %", "does not go with"),
+        ("risk over 50", "between 0 and 1"),
+        ("three nodules", "Which 3"),
+        ("second nodule", "Which order"),
+        ("0 largest", "'0' is no number of nodules"),
+        ("1.5 largest", "'1.5' is no number of nodules"),
+        ("largest smallest nodule", "'smallest' contradicts"),
+        ("", "Nothing is asked for"),
+        ("  ? ", "Nothing is asked for"),
+    ],
+)
+def test_what_is_not_understood_is_named(nodules: tuple[Nodule, ...], text: str, said: str) -> None:
+    with pytest.raises(BadPrompt, match=said) as error:
+        resolve(text, nodules)
+    assert "Known are: largest" in str(error.value)
+
+
+def test_a_question_is_a_value() -> None:
+    assert parse("the two most suspicious part-solid nodules over 6 mm in the right upper lobe") == Question(
+        textures=frozenset({"part-solid"}),
+        places=(Place("right", "upper"),),
+        ranges=(Range("diameter_mm", 6.0, INF, open=True),),
+        order=Order("risk", most=True),
+        count=2,
+    )
+
+
+def test_an_answer_by_lobe_says_that_lobes_are_estimated(nodules: tuple[Nodule, ...]) -> None:
+    assert LOBES_ESTIMATED in resolve("nodules in the left lower lobe", nodules).notes
+    assert LOBES_ESTIMATED in resolve("LLL", nodules).notes
+    assert resolve("nodules in the left lower zone", nodules).notes == ()
+
+
+def test_what_is_short_doubtful_or_tied_is_said(nodules: tuple[Nodule, ...]) -> None:
+    def notes(text: str) -> str:
+        return " ".join(resolve(text, nodules).notes)
+
+    assert notes("the three most suspicious solid nodules") == (
+        "2 of 6 nodules fit; you asked for 3. Left out because no risk is known: nodule 4."
+    )
+    assert notes("nodules over 30 mm") == "0 of 6 nodules fit; you asked for all that do."
+    assert notes("third largest ground-glass nodule") == "2 of 6 nodules fit; you asked for number 3."
+    assert notes("solid nodule") == "You asked for one and 3 fit: all of them are given, for none is singled out."
+    assert notes("nodules in the left lung with a risk over 10 %") == "Left out because no risk is known: nodule 4."
+    assert notes("least suspicious ground-glass nodule") == "Nodule 6 comes next with the very same value."
+    assert notes("largest nodule") == ""
+    assert resolve("largest nodule", ()).notes == ("0 of 0 nodules fit; you asked for one.",)
+
+
+def test_the_command_answers(tmp_path: Path, nodules: tuple[Nodule, ...]) -> None:
+    report = replace(made_reports.report(made_reports.scan(), 1), nodules=nodules)
+    (tmp_path / "report.json").write_text(to_json(report), "utf-8")
+    run = CliRunner()
+    shown = run.invoke(app, ["ask", str(tmp_path), "largest nodule in the right upper lobe"])
+    assert shown.exit_code == 0
+    assert "right upper lobe" in shown.stdout and "12.0 mm" in shown.stdout and "estimated" in shown.stdout
+    told = run.invoke(app, ["ask", str(tmp_path / "report.json"), "two largest nodules", "--json"])
+    answer = json.loads(told.stdout)
+    assert (answer["schema"], answer["question"], answer["notes"]) == ("nodulens-answer/1", "two largest nodules", [])
+    stored = {row["id"]: row for row in json.loads(to_json(report))["nodules"]}
+    assert answer["nodules"] == [stored[5], stored[1]]
+    assert isinstance(run.invoke(app, ["ask", str(tmp_path), "cavities"]).exception, BadPrompt)
+    assert isinstance(run.invoke(app, ["ask", str(tmp_path / "none.json"), "largest"]).exception, NotFound)
