@@ -226,12 +226,6 @@ def leakage(
     as_json: AsJson = False,
 ) -> None:
     """What a random split of the same data would have claimed, and what inputs that give the label away would."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        from nodulens.errors import MissingExtra
-
-        raise MissingExtra("train", "scikit-learn") from error
     from nodulens.apps.data_tables import of_leakage
     from nodulens.train.leakage import leakage as measure
 
@@ -314,6 +308,9 @@ def _jobs(
             raise BadOption("LUNA16's scans and tables go with the database of outlines: leave --outlines xml out.")
         return jobs_of_xml(folders), None, problems
     scans = read_database()
+    strangers = len(folders.keys() - {scan.series_uid for scan in scans})
+    if strangers:
+        print(f"{strangers:,} CT in {source} that LIDC's database does not know are left out.", file=sys.stderr)
     tables = source if challenge else tables
     if tables is None:
         return jobs_of_lidc(scans, folders), None, problems

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy import ndimage
 
 from nodulens.data.crops import Patches, Stacks, read_arrays
 from nodulens.data.folds import FOLDS, fold_of
+from nodulens.errors import MissingExtra
 from nodulens.evaluate.classification import auc, ranking_draws
 from nodulens.evaluate.statistics import Interval, percentiles
 
@@ -104,7 +106,10 @@ def leakage(data: Path, seed: int = 0, progress: Callable[[int, int], None] | No
 
     Raises:
         NotFound: a file is not there.
+        MissingExtra: scikit-learn is not installed.
     """
+    if find_spec("sklearn") is None:
+        raise MissingExtra("train", "scikit-learn")
     show = progress or (lambda *_: None)
     stacks = Stacks(data)
     nodules = _nodules(stacks)
