@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "core"}
 TOOLS = BASE | {"io", "ops", "runtime"}
 REPORT = BASE | {"io", "ops", "report"}
-MAIN = TOOLS | {"stages", "report", "page", "pictures", "outputs", "recipe", "pipeline", "__init__"}
+MAIN = TOOLS | {"stages", "report", "page", "pictures", "outputs", "recipe", "recipes", "pipeline", "__init__"}
 ALLOWED = {
     "errors": set(),
     "core": {"errors"},

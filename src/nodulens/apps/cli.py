@@ -225,6 +225,31 @@ def phantom(
     print(output)
 
 
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the methods: their networks, parameters, and arithmetic for one input."""
+    from nodulens.apps.recipes import described
+
+    found = described()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    numbers = (Column("parameters", justify="right", no_wrap=True), Column("GFLOP", justify="right", no_wrap=True))
+    table = Table("recipe", "title", "networks", *numbers, show_lines=True)
+    for recipe in found:
+        lines = [
+            (
+                f"{part['does']}: {part['network']}",
+                f"{part['parameters']:,}" if part["parameters"] else "–",
+                f"{part['gflop']:.3g}" if part["gflop"] else "–",
+            )
+            for part in recipe["parts"]
+        ]
+        columns = ("\n".join(column) for column in zip(*lines, strict=True))
+        table.add_row(*map(Text, (recipe["name"], recipe["title"], *columns)))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
 def _check_output(output: Path) -> None:
     """Say no before the work, not after it."""
     there = next((path for path in (output, *output.parents) if path.exists()), None)

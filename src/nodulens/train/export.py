@@ -76,7 +76,7 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any]) 
     _strip(partial)
     check_parity(net, partial, example)
     sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
-    card["input"]["gflop"] = round(_gflop(net, example), 4)
+    card["input"]["gflop"] = round(gflop(net, example), 4)
     text = json.dumps({**card, "licence": LICENCE, "sha256": sha256}, indent=1)
     os.replace(partial, target)
     path = folder / f"{card['name']}.json"
@@ -85,7 +85,7 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any]) 
     return target
 
 
-def _gflop(net: nn.Module, example: Tensor) -> float:
+def gflop(net: nn.Module, example: Tensor) -> float:
     """Arithmetic of one example, multiplications and additions."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(example)

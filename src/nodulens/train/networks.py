@@ -1,0 +1,134 @@
+"""The networks of the recipes, by name: each a function of a :class:`~nodulens.recipe.Learner`.
+
+Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier puts out (N, classes) logits, a
+segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of what is there. Another
+network is another function here, and its name in :data:`NETWORKS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import torch
+from torch import nn
+
+from nodulens.errors import BadOption, MissingExtra
+from nodulens.recipe import Learner
+from nodulens.train.classifiers import Conv3, PatchCnn
+from nodulens.train.export import gflop
+from nodulens.train.unets import PlannedUNet, SeAuxUNet
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        parameters: all numbers it has learnt, the statistics of its batch norms included, as Keras counts.
+        trainable: those that the optimizer moves.
+        gflop: arithmetic for one input, multiplications and additions.
+    """
+
+    parameters: int
+    trainable: int
+    gflop: float
+
+
+def build(learner: Learner) -> nn.Module:
+    """The network of a recipe's part, with random weights.
+
+    Raises:
+        BadOption: there is no such network, or it cannot be of this size.
+        MissingExtra: it is one of MONAI's, which is not installed.
+    """
+    if learner.network not in NETWORKS:
+        raise BadOption(f"There is no network {learner.network!r}; there are {', '.join(NETWORKS)}.")
+    return NETWORKS[learner.network](learner)
+
+
+def cost(learner: Learner) -> Cost:
+    """Count without computing anything."""
+    with torch.device("meta"):
+        net = build(learner).eval()
+        arithmetic = gflop(net, torch.zeros(1, 1, learner.size, learner.size))
+    trainable = sum(p.numel() for p in net.parameters())
+    statistics = sum(b.numel() for name, b in net.named_buffers() if name.endswith(("running_mean", "running_var")))
+    return Cost(trainable + statistics, trainable, arithmetic)
+
+
+def stored_values(path: Path) -> int:
+    """How many numbers an ONNX file holds: the parameters of a network that ships (batch norms folded in)."""
+    return sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer)
+
+
+def densenet121(learner: Learner) -> nn.Module:
+    """DenseNet-121 (Huang et al., 2017), its last layer of one neuron a class."""
+    nets = _monai()
+    return nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=len(learner.classes))
+
+
+def efficientnet_b0(learner: Learner) -> nn.Module:
+    """EfficientNet-B0 (Tan and Le, 2019)."""
+    nets = _monai()
+    net = nets.EfficientNetBN(
+        "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(learner.classes)
+    )
+    net.set_swish(memory_efficient=False)  # the other one cannot be exported
+    return net
+
+
+def resnet50_unet(learner: Learner) -> nn.Module:
+    """A U-Net whose way down is a ResNet-50 (He et al., 2016)."""
+    if learner.size % 32:
+        raise BadOption(f"ResNet-50 halves its input five times: {learner.size} pixels are no multiple of 32.")
+    nets = _monai()
+    return nets.FlexibleUNet(
+        in_channels=1, out_channels=len(learner.classes), backbone="resnet50", pretrained=False, spatial_dims=2
+    )
+
+
+def se_aux_unet(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.unets.SeAuxUNet`; the second head is there where its loss counts."""
+    if learner.size % 16:
+        raise BadOption(f"This U-Net halves its input four times: {learner.size} pixels are no multiple of 16.")
+    return SeAuxUNet(len(learner.classes), auxiliary=learner.auxiliary > 0)
+
+
+def planned_unet(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.unets.PlannedUNet` and :func:`nodulens.train.plan.plan`."""
+    return PlannedUNet(learner.size, len(learner.classes))
+
+
+def conv3(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.classifiers.Conv3`."""
+    return Conv3(learner.size, len(learner.classes))
+
+
+def patch_cnn(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.classifiers.PatchCnn`."""
+    return PatchCnn(learner.size, len(learner.classes))
+
+
+NETWORKS: dict[str, Callable[[Learner], nn.Module]] = {
+    "densenet121": densenet121,
+    "se-aux-unet": se_aux_unet,
+    "planned-unet": planned_unet,
+    "efficientnet-b0": efficientnet_b0,
+    "resnet50-unet": resnet50_unet,
+    "patch-cnn": patch_cnn,
+    "conv3": conv3,
+}
+
+
+def _monai() -> ModuleType:
+    """MONAI's networks; importing them takes seconds, so it is done when one is asked for."""
+    try:
+        return import_module("monai.networks.nets")
+    except ImportError as error:
+        raise MissingExtra("train", "monai") from error
