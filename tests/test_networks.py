@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
+from conftest import REPOSITORY
 from made_encoders import published
 from nodulens.apps import recipes as listing
 from nodulens.apps.cli import app
@@ -147,6 +148,26 @@ def test_without_monai(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtra, match=r"nodulens\[train\]"):
         build(LEARNERS["densenet121"])
     build(LEARNERS["conv3"])
+
+
+def test_another_method_is_a_record_and_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/methods.md has it."""
+
+    class MyNetwork(nn.Sequential):
+        def __init__(self, size: int, outputs: int) -> None:
+            super().__init__(nn.Flatten(), nn.Linear(size * size, outputs))
+
+    text = (REPOSITORY / "docs" / "methods.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    assert len(text.strip().splitlines()) <= 12
+    # whatever it adds goes when the test ends
+    monkeypatch.setitem(NETWORKS, "wide", build)
+    monkeypatch.setitem(RECIPES, "wide", RECIPES["conv3-classifier"])
+    exec(compile(text, "docs/methods.md", "exec"), {"MyNetwork": MyNetwork})
+    learner = RECIPES["wide"].classifier
+    assert learner is not None and RECIPES["wide"].name == "wide"
+    assert cost(learner).trainable == (124 * 124 + 1) * 2
+    truth = torch.tensor([0, 1, 1])
+    assert torch.isfinite(loss_of(learner)(build(learner)(torch.rand(3, 1, 124, 124)), truth))
 
 
 # -- a network that plans itself --
