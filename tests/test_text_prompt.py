@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,25 @@ import pytest
 from typer.testing import CliRunner
 
 import made_reports
+from conftest import REPOSITORY
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Nodule, Risk
 from nodulens.errors import BadPrompt, NotFound
 from nodulens.report import to_json
-from nodulens.stages.asking import LOBES_ESTIMATED, Order, Place, Question, Range, parse, resolve
+from nodulens.stages.asking import (
+    BOUNDS,
+    LOBES,
+    LOBES_ESTIMATED,
+    ORDERS,
+    TEXTURES,
+    UNITS,
+    Order,
+    Place,
+    Question,
+    Range,
+    parse,
+    resolve,
+)
 
 INF = float("inf")
 
@@ -134,6 +149,26 @@ def test_a_question_is_a_value() -> None:
         order=Order("risk", most=True),
         count=2,
     )
+
+
+def test_the_docs_say_what_is_understood() -> None:
+    page = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
+    listed = page.split("```text\n")[1].split("```")[0].splitlines()
+    examples = [*listed, *re.findall(r'nodulens ask \S+ "(.+?)"', page)]
+    assert len(examples) == 10
+    for text in examples:
+        assert parse(text) != Question(), text
+    terms = {phrase for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES) for phrase in table}
+    documented = page.lower().replace("-", " ")
+    missing = {t for t in terms if t not in documented and t not in SYNONYMS}
+    assert not missing
+
+
+SYNONYMS = {
+    *("sub solid", "non solid", "ggos", "ggns", "bigger than", "greater than", "not less than", "not more than"),
+    *("millimetres", "millimeters", "mm³", "cm³", "cm3", ">=", "<="),
+}
+"""Spellings that the page does not list beside the ones it does."""
 
 
 def test_an_answer_by_lobe_says_that_lobes_are_estimated(nodules: tuple[Nodule, ...]) -> None:

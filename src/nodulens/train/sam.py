@@ -120,7 +120,7 @@ class Embedding:
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(m.nbytes for m in self.maps)
+        return sum(m.nbytes for m in self.maps) + (0 if self.places is None else self.places.nbytes)
 
 
 class Embeddings:
