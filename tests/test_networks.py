@@ -351,6 +351,7 @@ def test_recipes_are_listed_with_their_costs() -> None:
 
 
 def test_the_list_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "nodulens.train.networks")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"nodulens\[train\]"):
         listing.described()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +9,8 @@ from nodulens.errors import MissingExtra
 from nodulens.recipe import Recipe, to_dict
 from nodulens.recipes import RECIPES
 from nodulens.runtime.weights import card
+
+DOES = {"segmenter": "outline", "filter": "filter", "classifier": "grade"}
 
 
 @dataclass(frozen=True)
@@ -43,38 +44,24 @@ def described() -> list[dict[str, Any]]:
 def parts(recipe: Recipe) -> tuple[Part, ...]:
     """The networks of a method, in the order they work."""
     try:
-        import torch  # noqa: F401
+        from nodulens.train.networks import cost, stored_values
     except ImportError as error:
-        raise MissingExtra("train", "torch") from error
-    return tuple(_parts(recipe))
+        raise MissingExtra("train", error.name or "torch") from error
 
+    def shipped(does: str, name: str) -> Part:
+        known = card(name)
+        return Part(does, known.path.name, stored_values(known.path), None, known.input["gflop"])
 
-def _parts(recipe: Recipe) -> Iterator[Part]:
-    learnt = {name: _learnt(name, recipe) for name in recipe.learners}
-    if "segmenter" in learnt:
-        yield learnt["segmenter"]
-    else:
-        yield from (_shipped("find", name) for name in ("patch", "volume"))
+    learnt = {}
+    for name, learner in recipe.learners.items():
+        found = cost(learner)
+        learnt[name] = Part(DOES[name], learner.network, found.parameters, found.trainable, found.gflop)
+    chosen = [learnt["segmenter"]] if "segmenter" in learnt else [shipped("find", "patch"), shipped("find", "volume")]
     if "filter" in learnt:
-        yield learnt["filter"]
+        chosen.append(learnt["filter"])
     if recipe.prompted == "network":
-        yield _shipped("outline", "segmenter")
+        chosen.append(shipped("outline", "segmenter"))
     elif recipe.prompted:
-        yield Part("outline", recipe.checkpoint or recipe.prompted)
-    yield learnt.get("classifier") or _shipped("grade", "malignancy")
-
-
-def _learnt(name: str, recipe: Recipe) -> Part:
-    from nodulens.train.networks import cost
-
-    learner = recipe.learners[name]
-    found = cost(learner)
-    does = {"segmenter": "outline", "filter": "filter", "classifier": "grade"}[name]
-    return Part(does, learner.network, found.parameters, found.trainable, found.gflop)
-
-
-def _shipped(does: str, name: str) -> Part:
-    from nodulens.train.networks import stored_values
-
-    known = card(name)
-    return Part(does, known.path.name, stored_values(known.path), None, known.input["gflop"])
+        chosen.append(Part("outline", recipe.checkpoint or recipe.prompted))
+    chosen.append(learnt["classifier"] if "classifier" in learnt else shipped("grade", "malignancy"))
+    return tuple(chosen)

@@ -68,7 +68,8 @@ def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None = None) 
 
 def bce(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
     """Binary cross entropy of each class by itself; ``weights`` weigh where a class is there."""
-    return functional.binary_cross_entropy_with_logits(logits, _each(truth, logits), pos_weight=_along(weights, logits))
+    along = None if weights is None else _along(weights, logits)
+    return functional.binary_cross_entropy_with_logits(logits, _each(truth, logits), pos_weight=along)
 
 
 def weighted(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -172,6 +173,6 @@ def _each(truth: Tensor, logits: Tensor) -> Tensor:
     return functional.one_hot(truth, logits.shape[1]).movedim(-1, 1).float()
 
 
-def _along(weights: Tensor | None, logits: Tensor) -> Tensor | None:
+def _along(weights: Tensor, logits: Tensor) -> Tensor:
     """Class weights that broadcast over (N, C, …)."""
-    return None if weights is None else weights.view(-1, *[1] * (logits.dim() - 2))
+    return weights.view(-1, *[1] * (logits.dim() - 2))
