@@ -1,26 +1,21 @@
 """The report as one HTML file that needs nothing else: no network, no other file, no server.
 
-Markup lives in ``templates/page.html`` as named fragments, and :func:`_fill` puts values in: whatever is
-not markup itself is escaped, so that no text of a scan's header can become part of the page. The page's
-policy allows its own script and style alone, by their hashes.
+Markup lives in ``templates/page.html`` as named fragments, and what :mod:`nodulens.io.html` puts
+into them is escaped where it is not markup itself, so that no text of a scan's header can become part of
+the page. The page's policy allows its own script and style alone, by their hashes.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from importlib.resources import files
+from collections.abc import Iterable
 
 import numpy as np
 
 from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Volume
+from nodulens.io.html import Markup, Template, policy_hash, resource
 from nodulens.pictures import GREY_HU, UNITS_PER_MM, Plane, Scene, Slice
 from nodulens.report import Report, fingerprint
 
@@ -45,10 +40,8 @@ MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
 """Field of :class:`~nodulens.core.nodule.Measurements`, its words, unit and decimals."""
 
 
-class Markup(str):
-    """Text that is HTML already, and safe."""
-
-    __slots__ = ()
+_TEMPLATE = Template(("page.html",))
+_fill, _each, _pairs = _TEMPLATE.fill, _TEMPLATE.each, _TEMPLATE.pairs
 
 
 def render_page(report: Report, ct: Volume) -> str:
@@ -64,14 +57,14 @@ def render_page(report: Report, ct: Volume) -> str:
     scene = Scene(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
     _, height, width = scene.size_mm
-    style, script = _resource("page.css"), _resource("page.js")
+    style, script = resource("page.css"), resource("page.js")
     every = scene.volume.geometry.shape[0] > len(stack)
     note = f"{len(stack)} of {scene.volume.geometry.shape[0]} slices are shown here." if every else ""
     return _fill(
         "page",
         {
-            "style_hash": _csp_hash(style),
-            "script_hash": _csp_hash(script),
+            "style_hash": policy_hash(style),
+            "script_hash": policy_hash(script),
             "style": Markup(style),
             "script": Markup(script),
             "software": report.software,
@@ -95,42 +88,6 @@ def render_page(report: Report, ct: Volume) -> str:
             "data": _script_data(_data(report, scene, stack)),
         },
     ).removeprefix("\n")
-
-
-# ---- Filling in
-
-
-@lru_cache
-def _resource(name: str) -> str:
-    return (files("nodulens") / "templates" / name).read_text("utf-8").replace("\r\n", "\n")
-
-
-@lru_cache
-def _fragments() -> Mapping[str, str]:
-    found = re.findall(r"<!-- begin (\w+) -->\n(.*?)\n<!-- end \1 -->", _resource("page.html"), re.DOTALL)
-    return dict(found)
-
-
-def _fill(fragment: str, values: Mapping[str, object]) -> Markup:
-    """A fragment with its ``{{names}}`` replaced; everything that is not :class:`Markup` is escaped."""
-
-    def put(match: re.Match[str]) -> str:
-        value = values[match[1]]
-        return value if isinstance(value, Markup) else html.escape(str(value))
-
-    return Markup(re.sub(r"\{\{(\w+)\}\}", put, _fragments()[fragment]))
-
-
-def _each(fragment: str, rows: Iterable[Mapping[str, object]]) -> Markup:
-    return Markup("\n".join(_fill(fragment, row) for row in rows))
-
-
-def _pairs(fragment: str, pairs: Iterable[tuple[str, object]]) -> Markup:
-    return _each(fragment, ({"name": name, "value": value} for name, value in pairs))
-
-
-def _csp_hash(text: str) -> Markup:
-    return Markup("sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii"))
 
 
 def _script_data(document: object) -> Markup:
