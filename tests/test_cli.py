@@ -325,7 +325,7 @@ def test_models_out_of_order_are_no_bad_input(
 def test_help_says_what_it_is_for(run: Run) -> None:
     done = run("--help")
     assert done.code == 0 and "not a medical device" in " ".join(done.out.replace("│", " ").split())
-    for command in ("analyze", "segment", "info", "doctor", "phantom"):
+    for command in ("analyze", "segment", "ask", "recipes", "info", "doctor", "phantom", "data", "evaluate"):
         assert command in done.out
         assert run(command, "--help").code == 0
 
