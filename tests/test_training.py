@@ -286,6 +286,12 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
         assert not EVALUATION_PATIENTS & set(known.trained_on["patients"])
         assert len(known.trained_on["patients"]) >= 20
         assert json.dumps(known.settings, allow_nan=False) and json.dumps(known.figures, allow_nan=False)
+    before = {name: card(name, out).sha256 for name in NAMES}
+    again = [*words, "--epochs", "1", "--threads", "1", "--no-folds", "--run", str(tmp_path / "others")]
+    assert CliRunner().invoke(app, again, catch_exceptions=False).exit_code == 0
+    assert {name: card(name, out).sha256 for name in NAMES} == before, "the same weights without the folds"
+    assert all(card(name, out).settings == card(name).settings for name in NAMES)
+    assert not any(card(name, out).figures for name in NAMES), "those that ship are of another training"
     recipe = Recipe(threshold=0.0, most_findings=5)
     report = analyze(small_scans.noisy(), recipe=recipe, models=load_models(1, out))
     assert {w.sha256 for w in report.weights} == {card(name, out).sha256 for name in NAMES}

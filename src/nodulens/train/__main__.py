@@ -29,6 +29,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the ONNX files and cards go.")] = FOLDER,
     run: Annotated[Path, typer.Option(help="Checkpoints; a run that was stopped goes on from them.")] = Path("runs"),
     epochs: Annotated[int | None, typer.Option(help="Other than the default; few for a toy model.")] = None,
+    folds: Annotated[
+        bool, typer.Option(help="Cross-validate too; without it the figures of the card that ships are kept.")
+    ] = True,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
 ) -> None:
     """Cross-validate by patient, then train on everybody, export, and write the card with the figures."""
@@ -36,7 +39,7 @@ def main(
         torch.set_num_threads(threads)
     makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
     for each in makers if name is Name.all else (name.value,):
-        path = makers[each](data, out, run, epochs)
+        path = makers[each](data, out, run, epochs, folds)
         typer.echo(f"{path} and its card")
 
 

@@ -18,6 +18,7 @@ from nodulens.evaluate.classification import auc, calibration, curve, ranking_dr
 from nodulens.evaluate.statistics import percentiles
 from nodulens.recipe import Training
 from nodulens.runtime.engine import Model, load_model
+from nodulens.runtime.weights import card as shipped_card
 from nodulens.stages.prompt import GRID
 from nodulens.train import detector
 from nodulens.train import malignancy as malignancy_task
@@ -31,27 +32,76 @@ ONE_STACK_IN = 4
 """Of the stacks every fourth is judged: six prompts a nodule take a while, and the mean is sure to a percent."""
 
 
-def patch(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
+def patch(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
     """The axial candidate network."""
     patches = Patches(data)
     material = patch_task.planes(patches, Stacks(data))
     training = _shortened(patch_task.TRAINING, epochs)
-    logits = patch_task.cross_validate(patches, material, run / "patch", training)
     net = patch_task.train(material, None, run / "patch", training)
     card = _card("patch", training, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
     card["input"] = {
         "patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"
     }
-    card["figures"] = patch_figures(patches, logits)
+    if folds:
+        card["figures"] = patch_figures(patches, patch_task.cross_validate(patches, material, run / "patch", training))
+    else:
+        card |= _known(card)
     return export(Logits(net), torch.rand(3, 1, 64, 64), out, card)
 
 
-def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
+def volume(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
     """The three-dimensional candidate network, with the settings of the whole detector. Needs the axial one's run."""
     stacks = Stacks(data)
     scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
     training = _shortened(volume_task.TRAINING, epochs)
     net = volume_task.train(scenes, stacks, None, run / "volume", training)
+    patients = [s.patient for s in scenes] + stacks.patients
+    card = _card("volume", training, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
+    card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
+    if folds:
+        card["settings"], card["figures"] = detector.settings(_scored(data, scenes, stacks, run, epochs))
+    else:
+        card |= _known(card)
+    return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
+
+
+def segmenter(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
+    """The prompted segmenter."""
+    material = segmenter_task.examples(Stacks(data), Cubes(data))
+    training = _shortened(segmenter_task.TRAINING, epochs)
+    card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
+    card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
+    example = torch.rand(3, 3, *GRID)
+    models = []
+    for fold in range(FOLDS if folds else 0):
+        folder = run / "segmenter" / f"fold{fold}"
+        export(segmenter_task.train(material, fold, run / "segmenter", training), example, folder, card)
+        models.append(load_model("segmenter", torch.get_num_threads(), folder))
+    net = segmenter_task.train(material, None, run / "segmenter", training)
+    card |= {"figures": segmenter_figures(material, models)} if folds else _known(card)
+    return export(net, example, out, card)
+
+
+def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
+    """The malignancy network, its calibration and its interval."""
+    material = malignancy_task.planes(Stacks(data))
+    training = _shortened(malignancy_task.TRAINING, epochs)
+    net = malignancy_task.train(material, None, run / "malignancy", training)
+    card = _card("malignancy", training, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
+    card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
+    if folds:
+        logits = malignancy_task.cross_validate(material, run / "malignancy", training)
+        card |= {"settings": malignancy_settings(material, logits), "figures": malignancy_figures(material, logits)}
+    else:
+        card |= _known(card)
+    return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), out, card)
+
+
+def _scored(
+    data: Path, scenes: list[volume_task.Scene], stacks: Stacks, run: Path, epochs: int | None
+) -> list[detector.Scored]:
+    """Every scene by the networks that have not seen its patient."""
+    training = _shortened(volume_task.TRAINING, epochs)
     material = patch_task.planes(Patches(data), stacks)
     patch_training = _shortened(patch_task.TRAINING, epochs)
     scored = []
@@ -61,41 +111,7 @@ def volume(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
         patch = patch_task.train(material, fold, run / "patch", patch_training)
         left_out = [s for s in scenes if fold_of(s.patient) == fold]
         scored += detector.score_scenes(left_out, stacks, patch, ball)
-    patients = [s.patient for s in scenes] + stacks.patients
-    card = _card("volume", training, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
-    card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
-    card["settings"], card["figures"] = detector.settings(scored)
-    return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
-
-
-def segmenter(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
-    """The prompted segmenter."""
-    material = segmenter_task.examples(Stacks(data), Cubes(data))
-    training = _shortened(segmenter_task.TRAINING, epochs)
-    card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
-    card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
-    example = torch.rand(3, 3, *GRID)
-    models = []
-    for fold in range(FOLDS):
-        folder = run / "segmenter" / f"fold{fold}"
-        export(segmenter_task.train(material, fold, run / "segmenter", training), example, folder, card)
-        models.append(load_model("segmenter", torch.get_num_threads(), folder))
-    net = segmenter_task.train(material, None, run / "segmenter", training)
-    card["figures"] = segmenter_figures(material, models)
-    return export(net, example, out, card)
-
-
-def malignancy(data: Path, out: Path, run: Path, epochs: int | None) -> Path:
-    """The malignancy network, its calibration and its interval."""
-    material = malignancy_task.planes(Stacks(data))
-    training = _shortened(malignancy_task.TRAINING, epochs)
-    logits = malignancy_task.cross_validate(material, run / "malignancy", training)
-    net = malignancy_task.train(material, None, run / "malignancy", training)
-    card = _card("malignancy", training, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
-    card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
-    card["settings"] = malignancy_settings(material, logits)
-    card["figures"] = malignancy_figures(material, logits)
-    return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), out, card)
+    return scored
 
 
 def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, Any]:
@@ -263,6 +279,13 @@ def _ends(draws: NDArray[np.float64]) -> list[float]:
 
 def _shortened(default: Training, epochs: int | None) -> Training:
     return default if epochs is None else replace(default, epochs=epochs)
+
+
+def _known(card: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the card that ships, and its figures where it was trained alike: the same seed, the same weights."""
+    shipped = shipped_card(card["name"])
+    alike = shipped.trained_on["schedule"] == card["trained_on"]["schedule"]
+    return {"settings": shipped.settings, "figures": shipped.figures if alike else {}}
 
 
 def _card(name: str, training: Training, material: str, patients: Sequence[str]) -> dict[str, Any]:
