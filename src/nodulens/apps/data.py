@@ -329,3 +329,37 @@ def _bar(name: str) -> Iterator[Show]:
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@app.command()
+def render(
+    ct: Annotated[Path, typer.Argument(metavar="CT", help="Scan to render into: folder of DICOM slices, or a file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the scan, its truth and their list.")],
+    data: Annotated[Path, typer.Option(help="Folder with lidc/lidc_nodule_stacks.npz: outlines and ratings.")],
+    nodules: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    seed: Seed = 0,
+    juxtapleural: Annotated[float, typer.Option(min=0, max=1, help="Share of them at the edge of the lung.")] = 0.2,
+    between_mm: Annotated[tuple[float, float], typer.Option(help="Least and greatest diameter.")] = (3.0, 30.0),
+    left_out: Annotated[int | None, typer.Option(help="Fold whose patients' outlines are not used.")] = None,
+) -> None:
+    """Render nodules with real outlines and ratings into a scan, with exact truth."""
+    import numpy as np
+
+    from nodulens.data.crops import Stacks
+    from nodulens.data.render import check_new, render_many, write_scene
+    from nodulens.data.shapes import stack_shapes
+    from nodulens.errors import BadOption
+    from nodulens.io import read
+    from nodulens.stages.lungs import segment_lungs
+
+    check_new(output)
+    shapes = stack_shapes(Stacks(data), left_out).values()
+    known = [s for s in shapes if between_mm[0] <= s.diameter_mm <= between_mm[1]]
+    if len(known) < nodules:
+        raise BadOption(f"Only {len(known)} outlines have {between_mm[0]:g} to {between_mm[1]:g} mm; ask for fewer.")
+    rng = np.random.default_rng(seed)
+    chosen = [known[i].turned(rng) for i in rng.choice(len(known), nodules, replace=False)]
+    scan = read(ct)
+    made = render_many(scan, segment_lungs(scan), chosen, seed=seed, juxtapleural=juxtapleural)
+    write_scene(made, output, seed=seed)
+    print(output)

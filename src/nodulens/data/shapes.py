@@ -1,0 +1,205 @@
+"""Bodies of nodules: an outline drawn slice by slice, and what readers said of it, as one closed surface.
+
+A renderer needs no pixel of the nodule, only its outline and ratings; but these too belong to patients. Outlines come
+from the patients of the nodule stacks less the evaluation patients, see :func:`check_allowed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box, Point
+from nodulens.data.crops import Stacks
+from nodulens.data.folds import EVALUATION_PATIENTS, fold_of, may_train
+from nodulens.data.ratings import RATINGS
+from nodulens.errors import BadOption
+from nodulens.ops.resample import resample_array
+
+Float = NDArray[np.float32]
+
+CAP = 0.75
+"""Height of the caps above and below, in slice spacings: half an ellipsoid of it holds what half a slice holds."""
+SMOOTH_PX = 0.6
+"""How much the stairs of a pixelled outline are rounded."""
+FAR_MM = 4.0
+"""So far around a body distances are known; farther out they are at least this."""
+READERS_OUTSIDE_MM = 0.05
+"""LIDC's readers draw around what they see: so far inside their consensus lies the half-way surface of a nodule."""
+FINE = 4
+"""Planes in a slice spacing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """The outline and ratings of one nodule.
+
+    Args:
+        share: (z, y, x) 0…1, the share of its readers whose outline holds each pixel; the body is where it is at least
+            one half. The axes rise towards superior, posterior and left. Made read-only.
+        spacing_zyx: mm. Stretch it to enlarge the nodule.
+        ratings: LIDC's name of a rating → its value over the readers (median; 0 or absent where nobody gave one).
+        patient: whose nodule it is; "" for one that was made up.
+        outside_mm: how far outside the nodule's visible surface the outline was drawn.
+
+    Raises:
+        BadOption: nothing reaches one half, or the patient is kept for evaluation.
+    """
+
+    share: Float
+    spacing_zyx: tuple[float, float, float]
+    ratings: Mapping[str, float]
+    patient: str
+    outside_mm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patient in EVALUATION_PATIENTS:
+            raise BadOption(
+                f"{self.patient} is kept for evaluation: its outlines must not be rendered. Take another patient's."
+            )
+        share = np.array(self.share, dtype=np.float32)
+        if share.ndim != 3 or not bool((share >= 0.5).any()):
+            raise BadOption(
+                f"The outline of a nodule of {self.patient or 'no patient'} holds nothing: no pixel of the array of "
+                f"shape {share.shape} (z, y, x) is shared by half of the readers."
+            )
+        share.setflags(write=False)
+        object.__setattr__(self, "share", share)
+        object.__setattr__(self, "spacing_zyx", tuple(float(s) for s in self.spacing_zyx))
+
+    @property
+    def body(self) -> NDArray[np.bool_]:
+        """(z, y, x): at least half of the readers."""
+        return np.asarray(self.share >= 0.5)
+
+    @property
+    def volume_mm3(self) -> float:
+        """Area times slice spacing, summed."""
+        return float(self.body.sum() * np.prod(self.spacing_zyx))
+
+    @property
+    def diameter_mm(self) -> float:
+        """Of the ball of that volume."""
+        return float(np.cbrt(6 / np.pi * self.volume_mm3))
+
+    def reach_mm(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far the body reaches from its centroid along unit vectors, the columns of ``direction`` (LPS), either
+        way: mm, caps and half a pixel included."""
+        index = np.argwhere(self.body)
+        mm = np.asarray(self.spacing_zyx)
+        away = ((index - index.mean(0)) * mm)[:, ::-1] @ direction
+        return np.asarray(np.abs(away).max(axis=0) + np.abs((mm * (CAP, 1, 1))[::-1] @ np.abs(direction)))
+
+    def turned(self, rng: np.random.Generator) -> Shape:
+        """One of the sixteen turns and mirrors that keep the body's axis an axis, drawn at random."""
+        share = np.rot90(self.share, int(rng.integers(4)), (1, 2))
+        share = np.flip(share, tuple(axis for axis in (0, 2) if rng.random() < 0.5))
+        depth, row, column = self.spacing_zyx
+        swapped = share.shape[1:] != self.share.shape[1:]
+        return replace(self, share=share, spacing_zyx=(depth, column, row) if swapped else self.spacing_zyx)
+
+    def distance_at(self, centre_lps: Point, points: Geometry) -> Float:
+        """Signed distance in mm from the points of a grid to the surface, negative inside.
+
+        Between slices the distances in the plane are interpolated (Raya and Udupa 1990, IEEE Trans Med Imaging 9:32);
+        above the last slice and below the first the body closes as half an ellipsoid.
+
+        Args:
+            centre_lps: where the body's centroid goes.
+            points: any grid, at any angle.
+
+        Returns:
+            float32 of ``points.shape``; to first order, right near the surface.
+        """
+        planes, own = self._planes(centre_lps)
+        field = np.minimum(resample_array(planes, own, points, fill=FAR_MM), FAR_MM)
+        steep = np.square(np.gradient(field, *points.spacing_zyx)).sum(axis=0) if min(points.shape) > 1 else 1.0
+        return np.asarray(field / np.sqrt(np.maximum(steep, 1.0)), dtype=np.float32)
+
+    def _planes(self, centre_lps: Point) -> tuple[Float, Geometry]:
+        """Distances in the plane, with the caps as further planes, and the grid that they lie on.
+
+        Each slice spacing is cut into :data:`FINE` planes, so that the caps' curve is followed.
+        """
+        mm = np.asarray(self.spacing_zyx)
+        above, *beside = (int(np.ceil(FAR_MM / s)) for s in mm)
+        inner = np.pad(self.share[Box.of_mask(self.body).slices], ((0, 0), *((n, n) for n in beside)))
+        flat = np.stack([_flat_distance(plane, mm[1:]) for plane in inner])
+        last = len(flat) - 1
+        heights = np.arange(-(above + 1) * FINE, (last + above + 1) * FINE + 1) / FINE
+        lower = np.clip(np.floor(heights), 0, max(last - 1, 0)).astype(int)
+        part = np.clip(heights - lower, 0, 1)[:, None, None].astype(np.float32)
+        planes = flat[lower] * (1 - part) + flat[np.minimum(lower + 1, last)] * part
+        over = np.maximum(np.maximum(-heights, heights - last), 0) / CAP
+        sunk = -planes.min(axis=(1, 2)) * (1 - np.sqrt(np.maximum(1 - over**2, 0)))
+        planes += (sunk + np.maximum(over - 1, 0) * CAP * mm[0])[:, None, None].astype(np.float32)
+        filled = np.clip(0.5 - planes / float(mm[1:].mean()), 0, 1)
+        step = (mm[0] / FINE, mm[1], mm[2])
+        x, y, z = np.asarray(centre_lps) - (np.asarray(ndimage.center_of_mass(filled)) * step)[::-1]
+        shape = (len(planes), planes.shape[1], planes.shape[2])
+        return planes, Geometry.axial(shape, step, (float(x), float(y), float(z)))
+
+
+def _flat_distance(share: Float, pixel_mm: NDArray[np.float64]) -> Float:
+    """Signed distance in mm to the outline of one slice (y, x), negative inside, its stairs rounded.
+
+    A slice without a pixel of the body lies outside by about the size of what it might hold.
+    """
+    inside = share >= 0.5
+    if not inside.any():
+        return np.full(share.shape, float(pixel_mm.mean()), dtype=np.float32)
+    half = 0.5 * float(pixel_mm.mean())
+    out = ndimage.distance_transform_edt(~inside, sampling=pixel_mm) - half
+    out = np.where(inside, half - ndimage.distance_transform_edt(inside, sampling=pixel_mm), out)
+    return np.asarray(ndimage.gaussian_filter(out, SMOOTH_PX), dtype=np.float32)
+
+
+def stack_shapes(stacks: Stacks, left_out: int | None = None) -> dict[int, Shape]:
+    """The outlines of the nodule stacks that something may learn from, by their number in the file.
+
+    Nodules of which no pixel is shared by half of the readers are left out.
+
+    Args:
+        stacks: as read; their pixels are not looked at.
+        left_out: the fold whose patients are left out; None for none.
+    """
+    medians = {name: stacks.ratings.median(name) for name in RATINGS}
+    out = {}
+    for n in stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]:
+        share = stacks.share(n)
+        if (share >= 0.5).any():
+            spacing = (float(stacks.slice_mm[n]), float(stacks.pixel_mm[n]), float(stacks.pixel_mm[n]))
+            rated = {name: float(values[n]) for name, values in medians.items()}
+            out[int(n)] = Shape(share, spacing, rated, stacks.patients[n], READERS_OUTSIDE_MM)
+    return out
+
+
+def check_allowed(patients: Iterable[str], known: Collection[str], left_out: int | None = None) -> None:
+    """Refuse outlines of patients that nothing may learn from.
+
+    The annotation database holds every patient, also those kept back for independent checks. So outlines are drawn
+    only from patients of the nodule stacks, less the evaluation patients, less the fold left out.
+
+    Args:
+        patients: whose outlines are wanted.
+        known: the patients of the nodule stacks.
+        left_out: the fold that judges what learns from these outlines; None where all may be used.
+
+    Raises:
+        BadOption: one may not be used; the message says which, and why.
+    """
+    for patient in dict.fromkeys(patients):
+        if patient in EVALUATION_PATIENTS:
+            why = "is kept for evaluation"
+        elif patient not in known:
+            why = "is not among the patients of the nodule stacks"
+        elif fold_of(patient) == left_out:
+            why = f"belongs to fold {left_out}, which is left out"
+        else:
+            continue
+        raise BadOption(f"{patient} {why}: its outlines must not be rendered. Leave it out with data.folds.may_train.")
