@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -571,6 +572,9 @@ def test_the_split_opens_and_prints(opened: Browser, tmp_path: Path) -> None:
     shown = "document.querySelector('.members li').checkVisibility({contentVisibilityAuto: true})"
     assert not opened.run(shown)
     opened.call("Emulation.setEmulatedMedia", media="print")
+    waited = time.monotonic() + 5  # the browser lays the page out anew in its own time
+    while not opened.run(shown) and time.monotonic() < waited:
+        time.sleep(0.1)
     assert opened.run(shown), "in print every patient is named"
     opened.call("Emulation.setEmulatedMedia", media="")
     opened.run("document.querySelector('details summary').click()")
