@@ -438,7 +438,8 @@ def test_other_input_that_cannot_be_used() -> None:
 
 def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
     page = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    code = re.findall(r"^```python\n(.*?)^```$", page[page.index("## Segmentation") : page.index("## Figures")], re.DOTALL | re.MULTILINE)
+    ours = page[page.index("## Segmentation") : page.index("## Figures")]
+    code = re.findall(r"^```python\n(.*?)^```$", ours, re.DOTALL | re.MULTILINE)
     rng = np.random.default_rng(0)
     y = rng.random(200) < 0.4
     p = rng.beta(2 + 2 * y, 4 - 2 * y)
