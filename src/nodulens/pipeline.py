@@ -6,27 +6,29 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodulens import __version__
-from nodulens.core.nodule import Box, Candidate, Nodule
+from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
-from nodulens.errors import BadOption, BadPrompt
+from nodulens.errors import BadOption
 from nodulens.io import sharp_kernel
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.recipe import DEFAULT, Recipe
 from nodulens.report import LungVolumes, Report, ScanSummary, SizeSensitivity, WeightRef
 from nodulens.runtime.engine import Models, load_models
 from nodulens.stages.detect import detect
+from nodulens.stages.findings import Finding, outline_all
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
 from nodulens.stages.malignancy import judge
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.prompt import Prompt
-from nodulens.stages.segment import prompt_of_candidate, segment
+from nodulens.stages.segment import segment
 
 Progress = Callable[[str, float], None]
 """Told the stage and how much of it is done, 0…1."""
@@ -90,11 +92,12 @@ def analyze(
         threshold = _threshold(recipe, models)
     scan = _prepared(ct, clock)
     with clock.stage("detect"):
-        marks = [c for c in detect(scan.volume, scan.lungs, models.patch, models.volume) if c.score >= threshold]
-    marks = marks[: recipe.most_findings]
+        marks = detect(scan.volume, scan.lungs, models.patch, models.volume)
     with clock.stage("segment"):
-        outlined = _outline_all(scan.volume, marks, models, recipe, progress)
-    nodules = _describe(scan, outlined, models, clock)
+        outline = partial(segment, model=models.segmenter, rounds=recipe.rounds_detected)
+        done = partial(progress, "segment")
+        findings = outline_all(scan.volume, marks, threshold, recipe.most_findings, outline, done)
+    nodules = _describe(scan, findings, models, clock)
     return _report(scan, nodules, models, recipe, clock)
 
 
@@ -124,7 +127,7 @@ def analyze_prompt(
     with clock.stage("segment"):
         asked, prior = prompt(scan.volume)
         box, mask = segment(scan.volume, asked, models.segmenter, rounds, prior)
-    nodules = _describe(scan, [(1.0, box, mask)], models, clock)
+    nodules = _describe(scan, [Finding(1.0, box, mask)], models, clock)
     return replace(_report(scan, nodules, models, recipe, clock), prompted=True)
 
 
@@ -159,42 +162,12 @@ def _threshold(recipe: Recipe, models: Models) -> float:
     return recipe.threshold
 
 
-Outlined = tuple[float, Box, NDArray[np.bool_]]
-"""Score, box and mask of one finding."""
-
-
-def _outline_all(
-    volume: Volume, marks: list[Candidate], models: Models, recipe: Recipe, progress: Progress
-) -> list[Outlined]:
-    """Outlines of the marks. Two whose outlines mostly coincide are one finding; one without an outline is none."""
-    out: list[Outlined] = []
-    for number, mark in enumerate(marks):
-        try:
-            box, mask = segment(volume, prompt_of_candidate(volume, mark), models.segmenter, recipe.rounds_detected)
-        except BadPrompt:
-            continue  # nothing to outline: the mark was on noise
-        if not any(_same(box, mask, other, theirs) for _, other, theirs in out):
-            out.append((mark.score, box, mask))
-        progress("segment", (number + 1) / len(marks))
-    return out
-
-
-def _same(box: Box, mask: NDArray[np.bool_], other: Box, theirs: NDArray[np.bool_]) -> bool:
-    """Whether two masks share more than half of the smaller one."""
-    start = np.maximum(box.start, other.start)
-    stop = np.minimum(box.stop, other.stop)
-    if np.any(stop <= start):
-        return False
-    ours = mask[tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, box.start, strict=True))]
-    others = theirs[tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, other.start, strict=True))]
-    return bool((ours & others).sum() > 0.5 * min(mask.sum(), theirs.sum()))
-
-
-def _describe(scan: _Scan, outlined: list[Outlined], models: Models, clock: Clock) -> list[Nodule]:
+def _describe(scan: _Scan, findings: list[Finding], models: Models, clock: Clock) -> list[Nodule]:
     """Measurements, place and risk of every outline, on the canonical volume."""
     volume, lungs = scan.volume, scan.lungs
     nodules = []
-    for number, (score, box, mask) in enumerate(outlined, start=1):
+    for number, finding in enumerate(findings, start=1):
+        box, mask = finding.box, finding.mask
         with clock.stage("measure"):
             measurements = measure(volume, box, mask, lungs)
             position = locate(volume, box, mask, lungs)
@@ -205,7 +178,7 @@ def _describe(scan: _Scan, outlined: list[Outlined], models: Models, clock: Cloc
         nodules.append(
             Nodule(
                 id=number,
-                score=score,
+                score=finding.score,
                 centre_lps=(float(centre[0]), float(centre[1]), float(centre[2])),
                 box=box,
                 texture=texture(measurements),
