@@ -1,0 +1,67 @@
+"""What each network of a recipe is trained and judged through: one module for each field of :class:`Recipe`.
+
+A part's module loads its material, trains on some rows of it and judges on others. A row is one example, and all rows
+of a patient stand or fall together in an honest split; which rows are which is decided by whoever calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from nodulens.recipe import Learner, Recipe
+from nodulens.runtime.engine import Model
+
+Rows = NDArray[np.int_]
+
+
+class Material(Protocol):
+    """Examples to learn from or to be judged on."""
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,) patient of every row."""
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) what a split should spread evenly, such as the class of a row."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a network did on rows that it was not trained on.
+
+    Attributes:
+        figures: name → value or nested figures; JSON can hold them.
+        rows: name of a column → its values, one a judged row; enough to pool folds and draw intervals by patient.
+            "row" and "patient" are always there.
+    """
+
+    figures: dict[str, Any]
+    rows: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Part(Protocol):
+    """A module that trains and judges one field of a recipe."""
+
+    def load(self, data: Path, recipe: Recipe) -> Material:
+        """The examples in a data folder.
+
+        Raises:
+            NotFound: what is needed does not lie there; the message says what and where from.
+        """
+
+    def settled(self, learner: Learner, material: Any, rows: Rows) -> Learner:
+        """The learner with what its training rows decide, such as the size of its input, filled in."""
+
+    def train(self, learner: Learner, material: Any, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+        """A network trained on ``rows``; ``watched`` say when it is best, and never teach. Resumes ``checkpoint``."""
+
+    def judge(self, model: Model, learner: Learner, material: Any, rows: Rows) -> Outcome:
+        """How the exported network does on ``rows``."""
