@@ -2,10 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from nodulens.recipe import Augmentation
+
+LARGEST_TURN = np.deg2rad(15)
+LARGEST_ZOOM = 1.2
+LARGEST_SHIFT = 1 / 16
+"""Of the side."""
+VALUES: tuple[Augmentation, ...] = ("contrast", "brightness", "noise")
+
+
+def augmented(
+    images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """A batch of square images changed at random, and its outlines with it.
+
+    - "flip" left to right and up and down; "turn" by quarters, and flip.
+    - "rotate" by up to 15 degrees, "zoom" by up to 1.2, "shift" by up to a sixteenth of the side, in whole pixels.
+    - "contrast", "brightness" and "noise" as in :func:`shake_values`.
+
+    Edges are repeated. Without "rotate" and "zoom" no value is interpolated, so that noise keeps its grain.
+
+    Args:
+        images: (N, C, S, S) float, 0…1.
+        labels: (N, S, S) whole numbers or (N, K, S, S) float; None where the images have no outlines. They are warped
+            to the nearest pixel, and stay what they are.
+    """
+    n, side = len(images), images.shape[-1]
+    both = "flip" in kinds or "turn" in kinds
+    flip = rng.choice([-1.0, 1.0], (n, 2)) if both else np.ones((n, 2))
+    angle = rng.integers(4, size=n) * (np.pi / 2) if "turn" in kinds else np.zeros(n)
+    angle = angle + (rng.uniform(-LARGEST_TURN, LARGEST_TURN, n) if "rotate" in kinds else 0)
+    scale = np.exp(rng.uniform(-1, 1, n) * np.log(LARGEST_ZOOM)) if "zoom" in kinds else np.ones(n)
+    far = int(side * LARGEST_SHIFT) if "shift" in kinds else 0
+    if not {"flip", "turn", "rotate", "zoom", "shift"}.isdisjoint(kinds):
+        theta = np.zeros((n, 2, 3))
+        theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle), -np.sin(angle)
+        theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle), np.cos(angle)
+        theta[:, :, :2] *= (flip * scale[:, None])[:, None]
+        theta[:, :, 2] = rng.integers(-far, far + 1, (n, 2)) * (2 / side)
+        images = _warped(images, theta, side)
+        if labels is not None:
+            planes = labels.reshape(n, -1, side, side).float()
+            labels = _warped(planes, theta, side, "nearest").to(labels.dtype).reshape(labels.shape)
+    if not set(VALUES).isdisjoint(kinds):
+        images = shake_values(images, rng, kinds)
+    return images, labels
 
 
 def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: float, shift_px: float) -> Tensor:
@@ -21,18 +70,15 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
         (N, C, size, size).
     """
     n, _, side, _ = planes.shape
-    angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, n).astype(np.float32))
-    scale = torch.from_numpy(np.exp(rng.uniform(-1, 1, n) * np.log(zoom)).astype(np.float32)) * size / side
-    flip = torch.from_numpy(rng.choice([-1.0, 1.0], n).astype(np.float32))
-    shift = torch.from_numpy(rng.uniform(-1, 1, (n, 2)).astype(np.float32)) * (2 * shift_px / side)
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0] = torch.cos(angle) * scale * flip
-    theta[:, 0, 1] = -torch.sin(angle) * scale
-    theta[:, 1, 0] = torch.sin(angle) * scale * flip
-    theta[:, 1, 1] = torch.cos(angle) * scale
-    theta[:, :, 2] = shift
-    grid = functional.affine_grid(theta, [n, planes.shape[1], size, size], align_corners=False)
-    return functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    scale = np.exp(rng.uniform(-1, 1, n) * np.log(zoom)) * size / side
+    flip = rng.choice([-1.0, 1.0], n)
+    theta = np.zeros((n, 2, 3))
+    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * flip, -np.sin(angle)
+    theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * flip, np.cos(angle)
+    theta[:, :, :2] *= scale[:, None, None]
+    theta[:, :, 2] = rng.uniform(-1, 1, (n, 2)) * (2 * shift_px / side)
+    return _warped(planes, theta, size)
 
 
 def turn_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
@@ -53,14 +99,25 @@ def turn_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tens
     return out
 
 
-def shake_values(images: Tensor, rng: np.random.Generator) -> Tensor:
+def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Augmentation] = VALUES) -> Tensor:
     """Random contrast, offset and noise on 0…1 images (N, …), kept in range.
 
     A tenth of a window in contrast, about 30 HU in offset and noise: what kernels and scanners differ by.
     """
     n = images.shape[0]
-    shape = (n,) + (1,) * (images.dim() - 1)
-    gain = torch.from_numpy(rng.uniform(0.9, 1.1, n).astype(np.float32)).view(shape)
-    offset = torch.from_numpy(rng.normal(0, 0.02, n).astype(np.float32)).view(shape)
-    noise = torch.from_numpy(np.abs(rng.normal(0, 0.015, n)).astype(np.float32)).view(shape)
-    return (images * gain + offset + torch.randn(images.shape) * noise).clamp_(0, 1)
+
+    def each(values: NDArray[np.float64], kind: Augmentation, neutral: float) -> Tensor:
+        values = values if kind in kinds else np.full(n, neutral)
+        return torch.from_numpy(values.astype(np.float32)).to(images.device).view((n,) + (1,) * (images.dim() - 1))
+
+    gain = each(rng.uniform(0.9, 1.1, n), "contrast", 1.0)
+    offset = each(rng.normal(0, 0.02, n), "brightness", 0.0)
+    noise = each(np.abs(rng.normal(0, 0.015, n)), "noise", 0.0)
+    return (images * gain + offset + torch.randn_like(images) * noise).clamp_(0, 1)
+
+
+def _warped(planes: Tensor, theta: NDArray[np.float64], size: int, mode: str = "bilinear") -> Tensor:
+    """Planes (N, C, S, S) seen through affines (N, 2, 3) of -1…1 coordinates, out to in; edges are repeated."""
+    matrix = torch.from_numpy(theta.astype(np.float32)).to(planes.device)
+    grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], size, size], align_corners=False)
+    return functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)
