@@ -348,6 +348,8 @@ def test_lung_dx_a0001(shared: Path) -> None:
     assert inner
     largest = max(inner, key=lambda n: n.measurements.volume_mm3)
     assert largest.measurements.long_axis_mm > 0.6 * float((high - low)[:2].max())
+    # larger than what the readers rated, so the estimate says that it is none to count on; and it must not be low
+    assert largest.risk is not None and largest.risk.probability > 0.5 and not largest.risk.calibrated
 
 
 def test_other_findings(shared: Path) -> None:

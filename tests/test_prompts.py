@@ -27,6 +27,7 @@ from nodulens.stages.views import (
     PATCH_PX,
     PLANE_MM,
     PLANE_PX,
+    WHOLE_MM,
     ball_view,
     patch_view,
     plane_view,
@@ -322,6 +323,17 @@ def test_a_plane_is_as_wide_in_millimetres_whatever_the_pixels() -> None:
         assert view[1].sum() * PLANE_MM**2 == pytest.approx(np.pi * 64, rel=0.04)
         middle = (view[1] * np.indices((PLANE_PX, PLANE_PX))).sum(axis=(1, 2)) / view[1].sum()
         np.testing.assert_allclose(middle, (PLANE_PX - 1) / 2, atol=0.2)
+
+
+def test_a_mass_is_seen_whole() -> None:
+    """55 mm in a field of 45 mm: shown as long as the longest outline that still leaves room round it."""
+    mask = np.zeros((120, 120), dtype=bool)
+    mask[30:85, 40:70] = True
+    view = plane_view(np.zeros(mask.shape, np.float32), mask, plane_window(mask, (1.0, 1.0)))
+    rows, columns = (view[1].max(axis=axis) > 0.5 for axis in (1, 0))
+    assert rows.sum() * PLANE_MM == pytest.approx(WHOLE_MM, abs=1.5)
+    assert rows.sum() / columns.sum() == pytest.approx(55 / 30, rel=0.05)
+    assert not rows[0] and not rows[-1]
 
 
 def test_an_outline_moves_with_its_shift() -> None:

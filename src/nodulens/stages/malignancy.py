@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from nodulens.core.volume import Volume
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 from nodulens.runtime.engine import Model
-from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
+from nodulens.stages.views import PLANE_MM, plane_view, plane_window, soft_outline, telling_slices
 
 Heat = NDArray[np.float32]
 
@@ -25,7 +27,8 @@ def judge(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tu
         model: (N, 2, 64, 64) → (N, ratings) logits and (N, 16, 16) class activation maps of the first.
 
     Returns:
-        The calibrated risk, and (z, y, x) 0…1 of ``box.shape``: what spoke for malignancy, 1 where it spoke loudest.
+        The risk, calibrated unless the nodule is longer than those the network learnt from, and (z, y, x) 0…1 of
+        ``box.shape``: what spoke for malignancy, 1 where it spoke loudest.
     """
     rows = telling_slices(mask)
     views, windows = [], []
@@ -43,7 +46,9 @@ def judge(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tu
     logit = float(np.mean([logits[:, 0] for logits, _ in runs]))
     maps = np.mean([maps[:, ::v, ::h] for (_, maps), (v, h) in zip(runs, turns, strict=True)], axis=0)
     heat = _heat([m for m in maps], windows, rows, volume.geometry.shape, box)
-    return risk_of(logit, model), heat
+    risk = risk_of(logit, model)
+    seen_whole = max(w.step[1] * volume.geometry.spacing_zyx[1] for w in windows) <= PLANE_MM * 1.001
+    return replace(risk, calibrated=seen_whole), heat
 
 
 def risk_of(logit: float, model: Model) -> Risk:

@@ -17,6 +17,8 @@ FAR_MM = 18.0
 """Candidates larger than this are seen from farther away, so that one of 40 mm still shows its edge."""
 PLANE_PX, PLANE_MM = 64, 0.7
 """The malignancy network's field: 45 mm, the same for every nodule, so that size is seen and never padded."""
+WHOLE_MM = 40.0
+"""An outline longer than this would fill that field; three of LIDC's two thousand are."""
 
 
 def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
@@ -40,12 +42,16 @@ def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: floa
 def plane_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> Window:
     """The malignancy network's field on an axial slice: the outline's box in its middle.
 
+    A mass that would fill the field is seen from farther away, so that its edge and what lies round it still show.
+
     Args:
         mask: (y, x) bool, not empty.
         pixel_mm: along y and x.
     """
-    middle = np.asarray(Box.of_mask(mask[None]).centre_zyx[1:])
-    step = PLANE_MM / np.asarray(pixel_mm)
+    box = Box.of_mask(mask[None])
+    middle = np.asarray(box.centre_zyx[1:])
+    largest = float(np.max(np.asarray(box.shape[1:]) * pixel_mm))
+    step = PLANE_MM * max(1.0, largest / WHOLE_MM) / np.asarray(pixel_mm)
     first = middle - step * (PLANE_PX - 1) / 2
     return Window((0.0, first[0], first[1]), (1.0, step[0], step[1]), (1, PLANE_PX, PLANE_PX))
 
