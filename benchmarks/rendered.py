@@ -163,7 +163,7 @@ def summary(some: list[Found]) -> dict[str, float]:
     low, middle, high = np.quantile(dice, (0.1, 0.5, 0.9))
     values = {
         "mean": mean.value, "low": mean.low, "high": mean.high, "deviation": float(dice.std(ddof=1)),
-        "tenth": low, "median": middle, "ninetieth": high, "with_vessels": float(np.mean([f.with_vessels for f in some])),
+        "tenth": low, "median": middle, "ninetieth": high, "with_vessels": np.mean([f.with_vessels for f in some]),
     }  # fmt: skip
     return {name: round(float(v), 4) for name, v in values.items()} | {"n": len(some)}
 
