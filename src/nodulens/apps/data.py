@@ -340,7 +340,9 @@ def render(
     seed: Seed = 0,
     juxtapleural: Annotated[float, typer.Option(min=0, max=1, help="Share of them at the edge of the lung.")] = 0.2,
     between_mm: Annotated[tuple[float, float], typer.Option(help="Least and greatest diameter.")] = (3.0, 30.0),
-    left_out: Annotated[int | None, typer.Option(help="Fold whose patients' outlines are not used.")] = None,
+    left_out: Annotated[
+        int | None, typer.Option(min=0, max=4, help="Fold whose patients' outlines are not used.")
+    ] = None,
 ) -> None:
     """Render nodules with real outlines and ratings into a scan, with exact truth."""
     import numpy as np
