@@ -184,6 +184,22 @@ def read_mask_picture(path: str | Path, nodule: Colour | None = None) -> NDArray
     return np.asarray(brightest > (32767 if deep and brightest.max() > 255 else 127))
 
 
+def boxes_of_voc(path: Path) -> tuple[Box, ...]:
+    """The boxes of a Pascal VOC file, (1, y, x); it counts pixels from 1 and includes the last.
+
+    Raises:
+        UnreadableFile: it is none.
+    """
+    from xml.etree import ElementTree
+
+    try:
+        found = ElementTree.parse(path).iterfind(".//object/bndbox")
+        corners = [[float(box.findtext(name) or "nan") for name in CORNERS] for box in found]
+    except (ElementTree.ParseError, ValueError) as error:
+        raise UnreadableFile(f"{path} is no Pascal VOC file ({error}); export it again.") from error
+    return tuple(_box(np.array(c) - (1, 1, 0, 0), str(path)) for c in corners)
+
+
 def _opened(path: Path) -> Any:
     """A decoded picture; a context manager."""
     from PIL import Image, UnidentifiedImageError
@@ -266,7 +282,7 @@ def _read_boxes(path: Path, slices: Mapping[str, Path]) -> dict[str, tuple[Box, 
         files = _below(path, BOX_FILES)
         _check_belonging(files, slices, path)
         marked = {
-            key: _boxes_of_voc(file) if file.suffix.lower() == ".xml" else _boxes_of_yolo(file, slices[key])
+            key: boxes_of_voc(file) if file.suffix.lower() == ".xml" else _boxes_of_yolo(file, slices[key])
             for key, file in files.items()
         }
     return marked
@@ -289,18 +305,6 @@ def _boxes_of_table(path: Path, slices: Mapping[str, Path]) -> dict[str, tuple[B
             )
         marked[known[0]] = (*marked.get(known[0], ()), _box(corners, table.at(row)))
     return marked
-
-
-def _boxes_of_voc(path: Path) -> tuple[Box, ...]:
-    """Pascal VOC counts pixels from 1 and includes the last."""
-    from xml.etree import ElementTree
-
-    try:
-        found = ElementTree.parse(path).iterfind(".//object/bndbox")
-        corners = [[float(box.findtext(name) or "nan") for name in CORNERS] for box in found]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise UnreadableFile(f"{path} is no Pascal VOC file ({error}); export it again.") from error
-    return tuple(_box(np.array(c) - (1, 1, 0, 0), str(path)) for c in corners)
 
 
 def _boxes_of_yolo(path: Path, picture: Path) -> tuple[Box, ...]:

@@ -1,0 +1,100 @@
+"""A small network that tells nodules from the rest by axial patches: it keeps or rejects regions, or looks everywhere.
+
+A patch is 64 × 64 of the scan's own pixels, the centre at pixel (32, 32), as LUNA16's patches are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy import special
+
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Mask, Volume
+from nodulens.ops.components import components
+from nodulens.ops.intensity import to_unit
+from nodulens.runtime.engine import Model
+from nodulens.stages.findings import Finding
+from nodulens.stages.views import PATCH_PX, patch_view
+
+STRIDE_PX = 8
+"""Every place is then within 4 pixels of one that is looked at: as far as patches are shifted in training."""
+STRIDE_MM = 2.5
+"""Between the slices that are looked at."""
+
+
+def keep_scores(volume: Volume, findings: list[Finding], model: Model) -> NDArray[np.float64]:
+    """(N,) 0…1, how sure the network is that each finding is a nodule, by the patch round the middle of its mask."""
+    if not findings:
+        return np.empty(0)
+    middles = [np.argwhere(f.mask).mean(axis=0) + f.box.start for f in findings]
+    views = np.stack([patch_view(volume, middle, 0.0) for middle in middles])
+    return np.asarray(_scores(model, views[:, None]), dtype=np.float64)
+
+
+def kept(volume: Volume, findings: list[Finding], model: Model, threshold: float = 0.5) -> list[Finding]:
+    """The findings that the network keeps, with its scores, the most certain first."""
+    scored = [
+        replace(finding, score=float(score))
+        for finding, score in zip(findings, keep_scores(volume, findings, model), strict=True)
+        if score >= threshold
+    ]
+    return sorted(scored, key=lambda finding: -finding.score)
+
+
+def slide(
+    volume: Volume,
+    lungs: Mask,
+    model: Model,
+    *,
+    stride_px: int = STRIDE_PX,
+    threshold: float = 0.5,
+    progress: Callable[[float], None] = lambda done: None,
+) -> list[Finding]:
+    """Look everywhere in the lungs with the network alone; places next to one another that it keeps are a finding.
+
+    It says where, not how large: a finding is made of cells of ``stride_px`` pixels and :data:`STRIDE_MM`, as wide as
+    the network answers, and its score is the highest answer in it.
+
+    Args:
+        volume: canonical orientation.
+        lungs: on the volume's grid.
+        model: the patch network.
+        stride_px: pixels from one place to the next.
+        threshold: least score of a place.
+        progress: told the share of the slices that are done.
+
+    Returns:
+        The most certain first.
+    """
+    shape = np.asarray(volume.geometry.shape)
+    cell = np.array([max(1, int(STRIDE_MM / volume.geometry.spacing_zyx[0])), stride_px, stride_px])
+    z, y, x = (np.minimum(np.arange(0, n, c) + c // 2, n - 1) for n, c in zip(shape, cell, strict=True))
+    scores = np.zeros((len(z), len(y), len(x)))
+    for number, height in enumerate(z):
+        progress(number / len(z))
+        rows, columns = np.nonzero(lungs.labels[height][np.ix_(y, x)])
+        if len(rows):
+            padded = np.pad(to_unit(volume.hu[height]), PATCH_PX // 2, mode="edge")
+            views = sliding_window_view(padded, (PATCH_PX, PATCH_PX))[y[rows], x[columns]]
+            scores[number, rows, columns] = _scores(model, views[:, None])
+    parts = components(scores >= threshold, 26)
+    out = []
+    for number, where in enumerate(parts.slices, start=1):
+        start = np.array([s.start for s in where]) * cell
+        stop = np.minimum(np.array([s.stop for s in where]) * cell, shape)
+        cells = parts.labels[where] == number
+        mask = cells.repeat(cell[0], 0).repeat(cell[1], 1).repeat(cell[2], 2)
+        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        a, b, c = box.shape
+        out.append(Finding(float(scores[where][cells].max()), box, mask[:a, :b, :c]))
+    return sorted(out, key=lambda finding: -finding.score)
+
+
+def _scores(model: Model, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) 0…1 of the only class."""
+    return np.asarray(special.expit(model.run(batch)[0][:, 0]))

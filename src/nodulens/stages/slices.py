@@ -1,0 +1,188 @@
+"""Networks that outline on whole axial slices: what they see, what they say on the scan's grid, and the findings in it.
+
+Training and use share this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadOption
+from nodulens.ops.components import components, dilated
+from nodulens.ops.intensity import to_unit
+from nodulens.ops.resample import resample_array
+from nodulens.runtime.engine import Model
+from nodulens.stages.findings import Finding
+
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+BACKGROUND, NODULE = "background", "nodule"
+CHUNK = 8
+"""Slices at a time: what a network holds in between is some 60 times as much."""
+LEAST_MM = 3.0
+"""A region smaller than a ball of this diameter is a speck."""
+MARGIN_MM = 3.0
+"""So far outside the lungs a region may lie."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a network of whole slices sees, and what its outputs stand for.
+
+    Attributes:
+        size: side of its square input in pixels.
+        classes: with "background" first they exclude one another (softmax); else each is there or not by itself
+            (sigmoid).
+        pixel_mm: of its input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
+
+    Raises:
+        BadOption: no class is called "nodule".
+    """
+
+    size: int
+    classes: tuple[str, ...]
+    pixel_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        if NODULE not in self.classes:
+            raise BadOption(f"One class of a network of whole slices is {NODULE!r}; it has {', '.join(self.classes)}.")
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Field:
+        """From the settings on a model's card; :meth:`settings` makes them."""
+        return cls(int(settings["size"]), tuple(settings["classes"]), settings["pixel_mm"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For a model's card."""
+        return {"size": self.size, "classes": list(self.classes), "pixel_mm": self.pixel_mm}
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a pixel is of one class alone."""
+        return self.classes[0] == BACKGROUND
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The classes that are outlined: all but the background."""
+        return self.classes[1:] if self.exclusive else self.classes
+
+    def grid(self, geometry: Geometry) -> Geometry:
+        """Where the pixels of the input lie: (slices, size, size), the slice in its middle, pixels square."""
+        sides, own = np.asarray(geometry.shape[1:]), np.asarray(geometry.spacing_zyx[1:])
+        pixel = self.pixel_mm or max(float(own.min()), float((sides * own).max()) / self.size)
+        step = pixel / own
+        step[np.isclose(step, 1)] = 1  # own pixels stay what they are: they are neither mixed nor moved
+        first = (sides - 1) / 2 - (self.size - 1) / 2 * step
+        first = np.where(step == 1, np.floor(first), first)
+        x, y, z = geometry.to_lps((0.0, first[0], first[1]))
+        spacing = (geometry.spacing_zyx[0], float(step[0] * own[0]), float(step[1] * own[1]))
+        return Geometry((geometry.shape[0], self.size, self.size), spacing, (x, y, z), geometry.direction)
+
+    def look(self, hu: NDArray[Any], geometry: Geometry) -> Float32:
+        """HU (slices, y, x) on ``geometry`` → 0…1 (slices, size, size); air all around."""
+        return np.asarray(resample_array(to_unit(hu), geometry, self.grid(geometry), fill=0))
+
+    def outlines(self, masks: Bool, geometry: Geometry) -> Bool:
+        """Masks (slices, y, x) as they are seen: pixels at least half filled, (slices, size, size)."""
+        return np.asarray(resample_array(masks, geometry, self.grid(geometry), fill=0) >= 0.5)
+
+    def back(self, seen: Float32, geometry: Geometry) -> Float32:
+        """Values (slices, size, size) → (slices, y, x) on ``geometry``; 0 beyond the field."""
+        return np.asarray(resample_array(seen, self.grid(geometry), geometry, fill=0))
+
+    def probabilities(self, logits: Float32) -> Float32:
+        """(N, classes, …) logits → 0…1 of the drawn classes, (N, drawn, …)."""
+        if self.exclusive:
+            return np.asarray(special.softmax(logits, axis=1)[:, 1:])
+        return np.asarray(special.expit(logits))
+
+    def decided(self, probabilities: Float32) -> Bool:
+        """(N, drawn, …) probabilities → where each class is drawn; of exclusive ones the most probable alone."""
+        if not self.exclusive:
+            return np.asarray(probabilities >= 0.5)
+        best = probabilities.max(axis=1, keepdims=True)
+        return np.asarray((probabilities == best) & (best > 1 - probabilities.sum(axis=1, keepdims=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Outlined:
+    """What a network drew on a scan.
+
+    Attributes:
+        labels: 1 for the first drawn class, 2 for the next, …; where classes overlap, the later one.
+        nodule: float16 0…1 (z, y, x), probability of a nodule.
+    """
+
+    labels: Mask
+    nodule: NDArray[np.float16]
+
+
+def segment_slices(
+    volume: Volume, model: Model, field: Field, progress: Callable[[float], None] = lambda done: None
+) -> Outlined:
+    """Outline every axial slice of a scan.
+
+    Args:
+        volume: canonical orientation.
+        model: (N, 1, size, size) → (N, classes, size, size) logits first.
+        field: what the model sees; ``Field.of(model.card.settings)``.
+        progress: told the share of the slices that are done.
+    """
+    geometry = volume.geometry
+    labels = np.zeros(geometry.shape, dtype=np.uint8)
+    nodule = np.zeros(geometry.shape, dtype=np.float16)
+    for box in _chunks(geometry):
+        where, piece = box.slices, geometry.crop(box)
+        progress(box.start[0] / geometry.shape[0])
+        seen = field.probabilities(model.run(field.look(volume.hu[where], piece)[:, None])[0])
+        found = np.stack([field.back(seen[:, k], piece) for k in range(seen.shape[1])], axis=1)
+        for number, drawn in enumerate(field.decided(found).swapaxes(0, 1), start=1):
+            labels[where][drawn] = number
+        nodule[where] = found[:, field.drawn.index(NODULE)]
+    return Outlined(Mask(labels, geometry, dict(enumerate(field.drawn, start=1))), nodule)
+
+
+def _chunks(geometry: Geometry) -> Iterator[Box]:
+    slices, rows, columns = geometry.shape
+    for first in range(0, slices, CHUNK):
+        yield Box((first, 0, 0), (min(first + CHUNK, slices), rows, columns))
+
+
+def find_regions(outlined: Outlined, lungs: Mask, least_mm: float = LEAST_MM) -> list[Finding]:
+    """The connected parts of the nodule class in and at the lungs, the most certain first.
+
+    A finding's score is the mean probability over its voxels. Parts that touch by a corner are one.
+
+    Args:
+        outlined: by :func:`segment_slices`.
+        lungs: on the same grid; at least half of a part must lie within :data:`MARGIN_MM` of them.
+        least_mm: parts smaller than a ball of this diameter are left out.
+    """
+    geometry = outlined.labels.geometry
+    spacing = geometry.spacing_zyx
+    margin = [int(np.ceil(MARGIN_MM / s)) for s in spacing]
+    least = np.pi / 6 * least_mm**3 / geometry.voxel_mm3
+    parts = components(outlined.labels.of(NODULE), 26)
+    out = []
+    for number in range(1, int((parts.sizes >= least).sum()) + 1):
+        z, y, x = where = parts.slices[number - 1]
+        box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+        mask = parts.labels[where] == number
+        around = box.grown(margin).clipped(geometry.shape)
+        near = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
+        offset = np.subtract(box.start, around.start)
+        inside = near[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
+        if 2 * np.count_nonzero(mask & inside) >= np.count_nonzero(mask):
+            out.append(Finding(float(outlined.nodule[where][mask].mean(dtype=np.float64)), box, mask))
+    return sorted(out, key=lambda finding: -finding.score)
