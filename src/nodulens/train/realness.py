@@ -282,19 +282,21 @@ class Realness:
     by_kind: dict[str, Interval]
 
 
+def kind_of(shape: Shape) -> str:
+    """Calcified, ground glass, part-solid or solid, by the readers' medians."""
+    if (shape.ratings["calcification"] or 6) < 6:
+        return "calcified"
+    texture = shape.ratings["texture"]
+    return "ground glass" if texture < 2 else "part-solid" if texture < 4.5 else "solid"
+
+
 def judge(pairs: Pairs, epochs: int = 12) -> Realness:
     """Train and judge both classifiers, fold by fold."""
     images, labels, folds = pairs.cases()
     scores = network_scores(images, labels, folds, epochs)
     blanked = network_scores(pairs.cases(blank=True)[0], labels, folds, epochs)
 
-    def kind(shape: Shape) -> str:
-        if (shape.ratings["calcification"] or 6) < 6:
-            return "calcified"
-        texture = shape.ratings["texture"]
-        return "ground glass" if texture < 2 else "part-solid" if texture < 4.5 else "solid"
-
-    kinds = Groups.of([kind(s) for s in pairs.shapes] * 2)
+    kinds = Groups.of([kind_of(s) for s in pairs.shapes] * 2)
     sizes = Groups.bands(np.array([s.diameter_mm for s in pairs.shapes] * 2), (6, 10))
     found = auc_by_group(labels, scores, kinds) | auc_by_group(labels, scores, sizes)
     return Realness(
