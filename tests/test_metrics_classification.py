@@ -451,3 +451,15 @@ def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> Non
     for block, patients in zip(code, (list("abcd"), rng.integers(0, 60, 200)), strict=True):
         exec(block, names | {"patients": patients, "Groups": Groups})
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_calibration_of_probabilities_that_are_surely_wrong() -> None:
+    """All next to 0 where half are positive: what to add is found, however far it is."""
+    found = calibration(np.arange(40) % 2, np.full(40, 1e-9))
+    assert found.intercept == pytest.approx(np.log((1 - 1e-6) / 1e-6)) and np.isnan(found.slope)
+    rng = np.random.default_rng(0)
+    labels, p = rng.integers(0, 2, 40), np.where(rng.random(40) < 0.5, 1e-300, 1.0)
+    found = calibration(labels, p)
+    assert np.isfinite([found.intercept, found.slope]).all() and abs(found.slope) < 0.1
+    alike = 0.3 + rng.normal(0, 1e-12, 40)
+    assert np.isnan(calibration(labels, alike).slope)

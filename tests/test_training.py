@@ -28,7 +28,7 @@ from nodulens.recipe import Recipe, Training
 from nodulens.runtime.engine import load_model, load_models
 from nodulens.runtime.weights import NAMES, card
 from nodulens.stages.views import ball_view, patch_view
-from nodulens.train import detector, ship
+from nodulens.train import detector, risk, ship
 from nodulens.train import malignancy as malignancy_task
 from nodulens.train import patch as patch_task
 from nodulens.train import segmenter as segmenter_task
@@ -264,7 +264,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "SET_IN", 3)
     monkeypatch.setattr(detector, "MASSES", 2)
     monkeypatch.setattr(detector, "ELSEWHERE", 8)
-    monkeypatch.setattr(ship, "BOOTSTRAPS", 20)
+    monkeypatch.setattr(risk, "BOOTSTRAPS", 20)
     monkeypatch.setattr(ship, "ONE_STACK_IN", 8)
     examples = segmenter_task.examples
     monkeypatch.setattr(segmenter_task, "examples", lambda stacks, cubes: examples(stacks, cubes)[::2])

@@ -60,6 +60,8 @@ class Learner(Training):
         augment: what may be done to an example at random.
         balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
         auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
+        pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
+            weights.
     """
 
     network: str
@@ -71,6 +73,7 @@ class Learner(Training):
     augment: tuple[Augmentation, ...] = ()
     balance: Literal["none", "sampling", "weights"] = "none"
     auxiliary: float = 0.0
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from nodulens.errors import BadOption, BadValues
 from nodulens.evaluate.statistics import Float, Groups, Interval, check_level, columns, patient_draws, ratio
 
 NAN = float("nan")
+LEAP = 4.0
+"""Log odds that one step of a logistic regression may move a case by."""
 CHUNK = 2_000_000
 """Numbers held at once while bootstrapping: 16 MB an array."""
 
@@ -670,8 +672,8 @@ def _recalibration(y: Float, p: Float, w: Float) -> tuple[float, float]:
     if not one.size or not none.size:
         return NAN, NAN
     intercept = float(_logistic(np.ones((len(x), 1)), y, w, x)[0])
-    apart = one.min() >= none.max() or none.min() >= one.max()
-    slope = NAN if apart else float(_logistic(np.stack([np.ones_like(x), x], 1), y, w, np.zeros_like(x))[1])
+    unclear = one.min() >= none.max() or none.min() >= one.max() or np.ptp(x) < 1e-6
+    slope = NAN if unclear else float(_logistic(np.stack([np.ones_like(x), x], 1), y, w, np.zeros_like(x))[1])
     return slope, intercept
 
 
@@ -686,7 +688,8 @@ def _logistic(x: Float, y: Float, w: Float, offset: Float) -> Float:
     for _ in range(100):
         q = expit(x @ beta + offset)
         step = np.linalg.solve((x.T * (w * q * (1 - q))) @ x, x.T @ (w * (y - q)))
-        now, size = loss(beta), 1.0
+        # a leap could end where every q is 0 or 1, and no step leads back
+        now, size = loss(beta), LEAP / max(float(np.abs(x @ step).max()), LEAP)
         while size > 1e-6 and loss(beta + size * step) > now:
             size /= 2
         beta = beta + size * step

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +17,34 @@ import torch
 from torch import Tensor, nn
 
 from nodulens.errors import BadOption, MissingExtra, NotFound, UnreadableFile
+from nodulens.recipe import Learner
+from nodulens.train.networks import build
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet's colours, by which the published encoders were trained."""
+
+
+def started(learner: Learner) -> nn.Module:
+    """The network that training starts from: random by its seed, the encoder from ImageNet where the learner names one.
+
+    Warns where there is such an encoder to be had, and none is named.
+
+    Raises:
+        BadOption, MissingExtra, NotFound, UnreadableFile: see :func:`~nodulens.train.networks.build`,
+            :func:`find_pretrained` and :func:`load_pretrained`.
+    """
+    torch.manual_seed(learner.seed)
+    net = build(learner)
+    if learner.pretrained is not None:
+        load_pretrained(net, learner.network, find_pretrained(learner.pretrained))
+    elif learner.network in PUBLISHED:
+        warnings.warn(
+            f"{learner.network} starts from random weights, where its publication starts from ImageNet's: name a file "
+            "or hub name by --set PART.pretrained=PLACE.",
+            stacklevel=2,
+        )
+    return net
 
 
 def load_pretrained(net: nn.Module, network: str, path: Path) -> None:

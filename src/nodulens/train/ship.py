@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from nodulens.data.crops import Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
-from nodulens.evaluate.classification import auc, calibration, curve, ranking_draws
-from nodulens.evaluate.statistics import percentiles
+from nodulens.evaluate.classification import curve, ranking_draws
 from nodulens.recipe import Training
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as shipped_card
 from nodulens.stages.prompt import GRID
-from nodulens.train import detector
+from nodulens.train import detector, risk
 from nodulens.train import malignancy as malignancy_task
 from nodulens.train import patch as patch_task
 from nodulens.train import segmenter as segmenter_task
 from nodulens.train import volume as volume_task
 from nodulens.train.export import Logits, LogitsAndActivation, export
 
-BOOTSTRAPS = 1000
 ONE_STACK_IN = 4
 """Of the stacks every fourth is judged: six prompts a nodule take a while, and the mean is sure to a percent."""
 
@@ -91,7 +88,12 @@ def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool
     card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
     if folds:
         logits = malignancy_task.cross_validate(material, run / "malignancy", training)
-        card |= {"settings": malignancy_settings(material, logits), "figures": malignancy_figures(material, logits)}
+        known = judged(material, logits)
+        card["settings"] = {**risk.settings(known), "outputs": list(malignancy_task.TARGETS)}
+        card["figures"] = {
+            **risk.figures(known),
+            "stands_on": "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient",
+        }
     else:
         card |= _known(card)
     return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), out, card)
@@ -118,14 +120,14 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
     """AUC and average precision, weighted by nodule, over all folds, with intervals by patient."""
     y, w = material.label, material.weight
     whole = curve(y, logits, w)
-    drawn = ranking_draws(y, logits, material.patients, weights=w, samples=BOOTSTRAPS)
+    drawn = ranking_draws(y, logits, material.patients, weights=w, samples=risk.BOOTSTRAPS)
     folds = [np.flatnonzero(is_left_out(material.patients, f)) for f in range(FOLDS)]
     by_fold = [curve(y[rows], logits[rows], w[rows]) for rows in folds]
     return {
         "auc": round(whole.auc, 4),
-        "auc_interval_95": _ends(drawn.auc),
+        "auc_interval_95": risk.ends(drawn.auc),
         "average_precision": round(whole.average_precision, 4),
-        "average_precision_interval_95": _ends(drawn.average_precision),
+        "average_precision_interval_95": risk.ends(drawn.average_precision),
         "auc_by_fold": [round(c.auc, 4) for c in by_fold],
         "average_precision_by_fold": [round(c.average_precision, 4) for c in by_fold],
         "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} "
@@ -152,129 +154,17 @@ def segmenter_figures(material: list[segmenter_task.Example], models: Sequence[M
     }
 
 
-def malignancy_settings(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """Logistic calibration, and the interval: quantiles of the readers' share among nodules of like probability."""
-    rows = np.flatnonzero(_decided(material))
-    slope, constant = _calibrate(logits[rows], material.median[rows] > 3)
-    panel = np.flatnonzero(material.readers >= 3)
-    p = _sigmoid(slope * logits[panel] + constant)
-    table = _interval_table(p, material.share[panel])
-    coverage = _coverage(material, logits)
-    table["meaning"] = (
-        f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in "
-        f"this interval. Built from quantiles of that share among left-out nodules of like probability (three readers "
-        f"or more); measured on patients left out of building it: {coverage:.1%}."
+def judged(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> risk.Judged:
+    """The nodules with what the networks that have not seen their patients say of them."""
+    return risk.Judged(
+        patients=material.patients,
+        score=logits,
+        truth=np.where(material.median == 3, -1, material.median > 3),
+        readers=material.readers,
+        share=material.share,
+        diameter_mm=material.diameter_mm,
+        calibration=material.calibration,
     )
-    table["coverage_measured"] = round(coverage, 4)
-    return {"calibration": [slope, constant], "interval": table, "outputs": list(malignancy_task.TARGETS)}
-
-
-def malignancy_figures(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """AUC beside axial diameter alone, overall and from 6 to 12 mm, with paired bootstrap over patients."""
-    decided = _decided(material) & (material.readers >= 3)
-    middle = decided & (material.diameter_mm >= 6) & (material.diameter_mm < 12)
-    out: dict[str, Any] = {}
-    for name, chosen in (("three_readers_or_more", decided), ("six_to_twelve_mm", middle)):
-        rows = np.flatnonzero(chosen)
-        y, a, b = material.median[rows] > 3, logits[rows], material.diameter_mm[rows]
-        names = [material.patients[i] for i in rows]
-        ours, size = (ranking_draws(y, v, names, samples=BOOTSTRAPS).auc for v in (a, b))
-        out[name] = {
-            "auc": round(auc(y, a), 4),
-            "auc_interval_95": _ends(ours),
-            "diameter_alone": round(auc(y, b), 4),
-            "gain_interval_95": _ends(ours - size),
-            "gain_p_one_sided": round(float(np.nanmean(ours <= size)), 4),
-            "nodules": len(rows),
-            "malignant": int(y.sum()),
-        }
-    codes = {}
-    for code in np.unique(material.calibration[decided]):
-        rows = np.flatnonzero(decided & (material.calibration == code))
-        y = material.median[rows] > 3
-        if 5 <= y.sum() <= len(y) - 5:
-            codes[str(int(code))] = {"auc": round(auc(y, logits[rows]), 4), "nodules": len(rows)}
-    out["by_slice_calibration_code"] = codes
-    rows = np.flatnonzero(_decided(material))
-    p = _cross_fitted(material, logits, rows)
-    y = material.median[rows] > 3
-    judged = calibration(y, p)
-    out["calibration"] = {
-        "brier": round(judged.brier, 4),
-        "ece_10_bins": round(judged.ece, 4),
-        "slope": round(judged.slope, 3),
-        "intercept": round(judged.intercept, 3),
-        "nodules": len(rows),
-    }
-    out["stands_on"] = "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient"
-    return out
-
-
-INTERVAL = 0.9
-BINS = 12
-
-
-def _decided(material: malignancy_task.Planes) -> NDArray[np.bool_]:
-    return np.asarray(material.median != 3)
-
-
-def _calibrate(logits: NDArray[np.float32], y: NDArray[np.bool_]) -> tuple[float, float]:
-    model = LogisticRegression(C=1e6).fit(logits[:, None], y)
-    return float(model.coef_[0, 0]), float(model.intercept_[0])
-
-
-def _interval_table(p: NDArray[np.float64], share: NDArray[np.float32]) -> dict[str, Any]:
-    """Edges of bins of like probability; in each the quantiles of the share, corrected for the number in the bin."""
-    order = np.argsort(p)
-    low, high, edges = [], [], []
-    for rows in np.array_split(order, BINS):
-        n = len(rows)
-        tail = max(0.0, (1 - INTERVAL) / 2 - 0.5 / n)
-        values = np.sort(share[rows])
-        low.append(float(np.quantile(values, tail, method="lower")))
-        high.append(float(np.quantile(values, 1 - tail, method="higher")))
-        edges.append(float(p[rows].max()))
-    return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
-
-
-def _coverage(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> float:
-    """How often the interval holds the readers' share, each fold by a table built from the other four."""
-    inside: list[NDArray[np.bool_]] = []
-    for fold in range(FOLDS):
-        left = is_left_out(material.patients, fold)
-        fit_rows = np.flatnonzero(_decided(material) & ~left)
-        slope, constant = _calibrate(logits[fit_rows], material.median[fit_rows] > 3)
-        panel = material.readers >= 3
-        build, test = np.flatnonzero(panel & ~left), np.flatnonzero(panel & left)
-        table = _interval_table(_sigmoid(slope * logits[build] + constant), material.share[build])
-        p = _sigmoid(slope * logits[test] + constant)
-        bins = np.minimum(np.searchsorted(table["upper_edge"], p), len(table["low"]) - 1)
-        low = np.minimum(np.array(table["low"])[bins], p)
-        high = np.maximum(np.array(table["high"])[bins], p)
-        inside.append((material.share[test] >= low) & (material.share[test] <= high))
-    return float(np.concatenate(inside).mean())
-
-
-def _cross_fitted(
-    material: malignancy_task.Planes, logits: NDArray[np.float32], rows: NDArray[np.int_]
-) -> NDArray[np.float64]:
-    """Probabilities of ``rows``, each fold calibrated on the other four."""
-    p = np.zeros(len(rows))
-    left = np.array([is_left_out([material.patients[i] for i in rows], f) for f in range(FOLDS)])
-    for fold in range(FOLDS):
-        slope, constant = _calibrate(logits[rows[~left[fold]]], material.median[rows[~left[fold]]] > 3)
-        p[left[fold]] = _sigmoid(slope * logits[rows[left[fold]]] + constant)
-    return p
-
-
-def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
-
-
-def _ends(draws: NDArray[np.float64]) -> list[float]:
-    """Of the 95 % interval."""
-    interval = percentiles(float("nan"), draws)
-    return [round(interval.low, 4), round(interval.high, 4)]
 
 
 def _shortened(default: Training, epochs: int | None) -> Training:

@@ -1,0 +1,336 @@
+"""The classifiers of the methods: one slice of each nodule, benign or malignant, by what the readers rated.
+
+Two classes: the readers' median below 3 against above it, 3 left out. Three: what most readers say, and indeterminate
+where that is 3, where no rating leads, or where readers lie as far apart as 1 and 5. Nodules of any number of readers
+teach; judged are those of three readers or more, with all of them beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.data.crops import UNIT_PER_STEP, Stacks, reader_share
+from nodulens.data.ratings import Malignancy, three_classes
+from nodulens.errors import BadOption
+from nodulens.evaluate.classification import confusion, macro_auc
+from nodulens.recipe import Augmentation, Learner, Recipe
+from nodulens.runtime.engine import Model
+from nodulens.stages.crops import Crop, crop_view, log_odds
+from nodulens.train import risk
+from nodulens.train.augment import augmented
+from nodulens.train.fit import Maker, Task, fit, predict
+from nodulens.train.losses import class_weights, loss_of
+from nodulens.train.parts import Outcome, Rows
+from nodulens.train.pretrained import started
+
+TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
+TOO_FAR = 4
+"""Ratings so far apart are no agreement: a 1 against a 5."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nodules:
+    """Nodules with a class; (N,) all, but ``classes``.
+
+    Attributes:
+        classes: their names.
+        truth: number of the class in them.
+        patient: whose nodule.
+        origin: number of the nodule in the stacks: rows that share it show the same nodule.
+        central: row of its largest slice in the file.
+        outline: (N, 96, 96) what half of the readers hold there.
+        pixel_mm: of that slice.
+        diameter_mm: of the disc of the outline's area.
+        readers: who marked it.
+        share: of the readers who rated malignancy above 3.
+        calibration: code of the slice; never an input.
+    """
+
+    classes: tuple[str, ...]
+    truth: NDArray[np.int_]
+    patient: NDArray[np.str_]
+    origin: NDArray[np.int_]
+    central: NDArray[np.int_]
+    outline: NDArray[np.bool_]
+    pixel_mm: NDArray[np.float32]
+    diameter_mm: NDArray[np.float32]
+    readers: NDArray[np.uint8]
+    share: NDArray[np.float32]
+    calibration: NDArray[np.uint8]
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,)."""
+        return self.patient.tolist()
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) names of the classes."""
+        return [self.classes[k] for k in self.truth]
+
+    def take(self, rows: Rows) -> Nodules:
+        """Some of them, or some several times."""
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "classes"}
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Nodules as a classifier sees them.
+
+    Attributes:
+        image: (N, 1, size, size) float16, 0…1.
+    """
+
+    nodules: Nodules
+    image: NDArray[np.float16]
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,)."""
+        return self.nodules.patients
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) names of the classes."""
+        return self.nodules.strata
+
+
+# ---------------------------------------------------------------- material
+
+
+def load(data: Path, recipe: Recipe) -> Crops:
+    """The central slice of every nodule that has a class.
+
+    Raises:
+        NotFound: the stacks do not lie in the folder.
+        BadOption: the recipe has no classifier of its own, or classes that no reader's rating gives.
+    """
+    learner = recipe.classifier
+    if learner is None:
+        raise BadOption(f"The recipe {recipe.name!r} has no classifier of its own.")
+    stacks = Stacks(data)
+    return crops(stacks, nodules_of(stacks, learner.classes), crop_of(recipe))
+
+
+def crop_of(recipe: Recipe) -> Crop:
+    """How the classifier of a recipe sees a nodule."""
+    assert recipe.classifier is not None
+    return Crop(recipe.classifier.size, recipe.classifier.pixel_mm, recipe.masked)
+
+
+def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
+    """The nodules whose consensus (half of the readers) is not empty, and that are of one of the classes.
+
+    Raises:
+        BadOption: other classes than benign and malignant, with or without indeterminate.
+    """
+    if set(classes) not in (TWO, THREE):
+        raise BadOption(f"Nodules are {' or '.join(sorted(TWO))}, or one of {', '.join(sorted(THREE))}; got {classes}.")
+    if len(classes) == 3:
+        found = three_classes(stacks.ratings.malignancy("majority", too_far=TOO_FAR))
+    else:
+        found = stacks.ratings.malignancy("median")
+    names = [Malignancy(k).name.lower() for k in found]
+    rows = []
+    for n in stacks.nodules.tolist():
+        if names[n] in classes:
+            area = (stacks.share(n) >= 0.5).sum(axis=(1, 2))
+            if area.any():
+                rows.append((n, stacks.rows[n][area.argmax()], area.max()))
+    origin, central, area = np.array(rows, dtype=int).T
+    readers = stacks.ratings.readers[origin]
+    shares = [reader_share(stacks.bits[s], int(r)) for s, r in zip(central, readers, strict=True)]
+    pixel_mm = stacks.pixel_mm[origin]
+    return Nodules(
+        classes=classes,
+        truth=np.array([classes.index(names[n]) for n in origin]),
+        patient=np.array(stacks.patients)[origin],
+        origin=origin,
+        central=central,
+        outline=np.stack(shares) >= 0.5,
+        pixel_mm=pixel_mm,
+        diameter_mm=(2 * np.sqrt(area / np.pi) * pixel_mm).astype(np.float32),
+        readers=readers,
+        share=stacks.ratings.share_above("malignancy", 3)[origin],
+        calibration=stacks.calibration[central],
+    )
+
+
+def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.bool_] | None = None) -> Crops:
+    """What a classifier sees of them.
+
+    Args:
+        outlines: (N, 96, 96) in place of the readers', such as a method's own; where one is empty nothing was found,
+            and the crop is blank.
+    """
+    drawn = nodules.outline if outlines is None else outlines
+    image = np.zeros((len(nodules.truth), 1, crop.size, crop.size), dtype=np.float16)
+    for k, (row, mask, pixel) in enumerate(zip(nodules.central, drawn, nodules.pixel_mm.tolist(), strict=True)):
+        if mask.any():
+            plane = stacks.image[row].astype(np.float32) * np.float32(UNIT_PER_STEP)
+            image[k] = crop_view(plane, mask, (pixel, pixel), crop)
+    return Crops(nodules, image)
+
+
+def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int = 3, seed: int = 0) -> Crops:
+    """The crops with changed copies of each: split at random, copies of a test row teach. By ``origin`` they do not.
+
+    Args:
+        kinds: what changes, see :func:`nodulens.train.augment.augmented`.
+        copies: of each, beside itself.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    plain = torch.from_numpy(material.image.astype(np.float32))
+    changed = [augmented(plain, None, kinds, rng)[0].numpy().astype(np.float16) for _ in range(copies)]
+    rows = np.tile(np.arange(len(material.image)), copies + 1)
+    return Crops(material.nodules.take(rows), np.concatenate([material.image, *changed]))
+
+
+# ---------------------------------------------------------------- training
+
+
+def settled(learner: Learner, material: Crops, rows: Rows) -> Learner:
+    """As it is: nothing hangs on the rows."""
+    return learner
+
+
+def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+    """A network trained on ``rows``; the loss of ``watched`` is followed, where there are any."""
+    truth = _truth(learner, material.nodules.truth)
+    weights = class_weights(truth[rows], len(learner.classes)) if learner.balance == "weights" else None
+    loss = loss_of(learner, weights)
+    image = torch.from_numpy(material.image)
+
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        order = _drawn(learner, material.nodules.truth, rows, rng)
+        parts = [order[i : i + learner.batch] for i in range(0, len(order), learner.batch)]
+        # batch norm has nothing to go by in one example
+        return [partial(make, r) for r in parts if len(r) > 1 or len(parts) == 1]
+
+    def make(some: Rows) -> tuple[Tensor, Tensor]:
+        return image[some].float(), truth[some]
+
+    def compute(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        return loss(net(batch[0]), batch[1])
+
+    def augment(batch: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return augmented(batch[0], None, learner.augment, rng)[0], batch[1]
+
+    def validate(net: nn.Module) -> float:
+        logits = predict(net, (image[r].float() for r in np.array_split(watched, -(-len(watched) // 64))))
+        return -float(loss(logits, truth[watched]))
+
+    task = Task(batches, compute, augment, validate if len(watched) else None)
+    return fit(started(learner), task, learner, checkpoint)
+
+
+def _truth(learner: Learner, truth: NDArray[np.int_]) -> Tensor:
+    """Whole numbers; of binary cross entropy 0…1 of each class by itself."""
+    whole = torch.from_numpy(truth)
+    return functional.one_hot(whole, len(learner.classes)).float() if learner.loss == "bce" else whole
+
+
+def _drawn(learner: Learner, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
+    """The rows of an epoch in random order; balanced by sampling, as many of each class as of any other."""
+    if learner.balance != "sampling":
+        return rng.permutation(rows)
+    groups = [rows[truth[rows] == k] for k in np.unique(truth[rows])]
+    each = max(len(rows) // len(groups), 1)
+    return rng.permutation(np.concatenate([np.resize(rng.permutation(g), each) for g in groups]))
+
+
+# ---------------------------------------------------------------- judging
+
+
+def judge(model: Model, learner: Learner, material: Crops, rows: Rows) -> Outcome:
+    """How the exported network does on ``rows``; :func:`figures` of the rows of several folds gives the whole."""
+    logits = model.run(material.image[rows].astype(np.float32))[0]
+    return outcome(material.nodules, rows, logits)
+
+
+def outcome(nodules: Nodules, rows: Rows, logits: NDArray[np.floating]) -> Outcome:
+    """Figures of any classifier.
+
+    Args:
+        logits: (rows, classes).
+    """
+    chosen = nodules.take(rows)
+    table: dict[str, list[Any]] = {
+        "row": rows.tolist(),
+        "patient": list(chosen.patients),
+        "truth": list(chosen.strata),
+        "score": log_odds(logits, nodules.classes).tolist(),
+        "diameter_mm": chosen.diameter_mm.tolist(),
+        "readers": chosen.readers.tolist(),
+        "share": chosen.share.tolist(),
+        "calibration": chosen.calibration.tolist(),
+        **{f"logit_{name}": logits[:, k].astype(float).tolist() for k, name in enumerate(nodules.classes)},
+    }
+    return Outcome(figures(table), table)
+
+
+def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of judged rows, of one fold or several.
+
+    Decisions are the class of the largest output; sensitivity, specificity and precision are of "malignant". AUC is of
+    malignant against benign, beside diameter alone, with DeLong's interval and one from drawing patients.
+    """
+    judged = judged_of(rows)
+    groups = {
+        "three_readers_or_more": judged.panel,
+        "six_to_twelve_mm": judged.panel & judged.between,
+        "all_readers": np.ones(len(judged.truth), dtype=bool),
+    }
+    decided = judged.decided
+    p = 1 / (1 + np.exp(-np.asarray(judged.score, dtype=np.float64)))
+    return {
+        **{name: {**_decisions(rows, on), **risk.beside_diameter(judged, on)} for name, on in groups.items()},
+        "by_slice_calibration_code": risk.by_calibration_code(judged),
+        "own_probability": risk.calibration_figures(judged.truth[decided], p[decided]) if decided.any() else {},
+    }
+
+
+def judged_of(rows: Mapping[str, Sequence[Any]]) -> risk.Judged:
+    """Judged rows as :mod:`nodulens.train.risk` takes them: those of all folds give settings for a card."""
+    numbers = {"benign": 0, "malignant": 1}
+    return risk.Judged(
+        patients=list(rows["patient"]),
+        score=np.array(rows["score"], dtype=np.float64),
+        truth=np.array([numbers.get(name, -1) for name in rows["truth"]], dtype=int),
+        readers=np.array(rows["readers"], dtype=int),
+        share=np.array(rows["share"], dtype=np.float64),
+        diameter_mm=np.array(rows["diameter_mm"], dtype=np.float64),
+        calibration=np.array(rows["calibration"], dtype=int),
+    )
+
+
+def _decisions(rows: Mapping[str, Sequence[Any]], on: NDArray[np.bool_]) -> dict[str, Any]:
+    """What calling every nodule by its largest output gives; nothing where there is no nodule."""
+    if not on.any():
+        return {}
+    classes = [name.removeprefix("logit_") for name in rows if name.startswith("logit_")]
+    logits = np.array([rows[f"logit_{name}"] for name in classes], dtype=np.float64).T[on]
+    truth = np.array(rows["truth"])[on]
+    called = np.array(classes)[logits.argmax(1)]
+    found = confusion(truth, called, classes=classes)
+    rates = asdict(found.of("malignant"))
+    shown = ("sensitivity", "specificity", "precision", "f1")
+    out = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy, **{k: rates[k] for k in shown}}
+    if len(classes) > 2:
+        likely = np.exp(logits - logits.max(1, keepdims=True))
+        numbers = [classes.index(name) for name in truth]
+        out |= {"macro_f1": found.macro.f1, "macro_auc": macro_auc(numbers, likely / likely.sum(1, keepdims=True))}
+    rounded = {k: None if np.isnan(v) else round(v, 4) for k, v in out.items()}
+    return {**rounded, "classes": classes, "confusion": found.counts.astype(int).tolist(), "judged": int(on.sum())}
