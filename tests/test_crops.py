@@ -14,7 +14,7 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadValues
 from nodulens.runtime.engine import Model
 from nodulens.runtime.weights import FOLDER, Card
-from nodulens.stages.crops import CELLS, FIELD_PX, Crop, crop_view, crop_window, grade, log_odds
+from nodulens.stages.crops import CELLS, FIELD_PX, Crop, classify, crop_view, crop_window, grade, log_odds
 
 Batch = NDArray[np.float32]
 BACK, BRIGHT = 0.1, 0.7
@@ -116,7 +116,7 @@ def made(run: Callable[[Batch], tuple[Batch, ...]], masked: bool = False, **more
 
 
 def brightness(batch: Batch) -> tuple[Batch, ...]:
-    """Malignant by the light above lung in the lower half of the crop."""
+    """Malignant by the light above lung in the lower half of the crop, as the network sees it."""
     light = np.maximum(batch[:, 0, 32:] - 0.15, 0).sum((1, 2)) / 200
     return (np.stack([np.zeros_like(light), light], 1),)
 
@@ -135,8 +135,19 @@ def test_the_networks_own_probability_is_not_called_calibrated(
     assert risk.probability == pytest.approx(1 / (1 + np.exp(-1.5)))
     assert (risk.interval, risk.calibrated, risk.model) == ((0.0, 1.0), False, "classifier")
     assert not heat.any() and heat.shape == nodule[1].shape
-    assert seen[0].shape == (1 + CELLS**2, 1, 64, 64)
-    assert ((seen[0][0] == 0).mean() > 0.5) == masked
+    assert [len(batch) for batch in seen] == [1, 1, 1, 1, 1 + CELLS**2]
+    assert ((seen[0] == 0).mean() > 0.5) == masked
+    np.testing.assert_array_equal(seen[0], seen[3][:, :, ::-1, ::-1])
+
+
+def test_mirror_images_are_judged_as_one() -> None:
+    rng = np.random.default_rng(0)
+    views = rng.random((3, 1, 16, 16), dtype=np.float32)
+    weights = rng.random((2, 256), dtype=np.float32)
+    model = made(lambda batch: (batch.reshape(len(batch), -1) @ weights.T,))
+    np.testing.assert_allclose(classify(views, model), classify(views[:, :, ::-1], model), rtol=1e-5)
+    even = (views + views[:, :, ::-1] + views[:, :, :, ::-1] + views[:, :, ::-1, ::-1]) / 4
+    np.testing.assert_allclose(classify(views, model), model.run(even)[0], rtol=1e-5)
 
 
 def test_calibration_on_the_card_is_used(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:

@@ -25,7 +25,7 @@ from nodulens.errors import BadOption
 from nodulens.evaluate.classification import confusion, macro_auc
 from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
-from nodulens.stages.crops import Crop, crop_view, log_odds
+from nodulens.stages.crops import Crop, classify, crop_view, log_odds
 from nodulens.train import risk
 from nodulens.train.augment import augmented
 from nodulens.train.fit import Maker, Task, fit, predict
@@ -256,7 +256,7 @@ def _drawn(learner: Learner, truth: NDArray[np.int_], rows: Rows, rng: np.random
 
 def judge(model: Model, learner: Learner, material: Crops, rows: Rows) -> Outcome:
     """How the exported network does on ``rows``; :func:`figures` of the rows of several folds gives the whole."""
-    logits = model.run(material.image[rows].astype(np.float32))[0]
+    logits = classify(material.image[rows].astype(np.float32), model)
     return outcome(material.nodules, rows, logits)
 
 
