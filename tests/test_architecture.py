@@ -17,7 +17,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "core"}
 TOOLS = BASE | {"io", "ops", "runtime"}
 REPORT = BASE | {"io", "ops", "report"}
-MAIN = TOOLS | {"stages", "report", "page", "pictures", "outputs", "recipe", "recipes", "pipeline", "__init__"}
+METHODS = {"recipe", "recipes", "runs", "method"}
+MAIN = TOOLS | METHODS | {"stages", "report", "page", "pictures", "outputs", "pipeline", "__init__"}
 ALLOWED = {
     "errors": set(),
     "core": {"errors"},
@@ -32,10 +33,12 @@ ALLOWED = {
     "pictures": REPORT,
     "page": REPORT | {"pictures"},
     "outputs": REPORT | {"page"},
-    "pipeline": TOOLS | {"stages", "recipe", "report", "__init__"},
+    "runs": BASE | {"io", "recipe", "recipes"},
+    "method": TOOLS | {"stages", "recipe", "report"},
+    "pipeline": TOOLS | {"stages", "recipe", "report", "method", "__init__"},
     "data": BASE | {"io", "ops"},
     "evaluate": TOOLS | {"stages", "report", "data"},
-    "train": TOOLS | {"stages", "recipe", "data", "evaluate"},
+    "train": TOOLS | {"stages", "recipe", "runs", "data", "evaluate"},
     "apps": MAIN | {"clinical", "data", "evaluate", "train"},
     "__init__": set(),
 }

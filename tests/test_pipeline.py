@@ -341,7 +341,7 @@ def test_lidc_0003(shared: Path) -> None:
 
 
 def test_lung_dx_a0001(shared: Path) -> None:
-    """The mass: a finding whose middle lies in the box that the radiologist's boxes fill, and is outlined as large as it is."""
+    """The mass: its middle lies in the box that the radiologist's boxes fill, and it is outlined as large as it is."""
     ct, report = real_scans.analysed(shared, "Lung_Dx-A0001")
     low, high = real_scans.mass(shared, ct)
     inner = [n for n in report.nodules if np.all(low < n.centre_lps) and np.all(n.centre_lps < high)]

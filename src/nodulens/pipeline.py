@@ -15,20 +15,23 @@ from numpy.typing import NDArray
 from nodulens import __version__
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
-from nodulens.errors import BadOption
 from nodulens.io import sharp_kernel
+from nodulens.method import Method, Prompted
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.recipe import DEFAULT, Recipe
-from nodulens.report import LungVolumes, Report, ScanSummary, SizeSensitivity, WeightRef
+from nodulens.report import LungVolumes, Report, ScanSummary, SizeSensitivity
 from nodulens.runtime.engine import Models, load_models
+from nodulens.stages.crops import UNCALIBRATED, grade
 from nodulens.stages.detect import detect
-from nodulens.stages.findings import Finding, outline_all
+from nodulens.stages.findings import Finding, outline_all, refined
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
 from nodulens.stages.malignancy import judge
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.prompt import Prompt
+from nodulens.stages.regions import kept
 from nodulens.stages.segment import segment
+from nodulens.stages.slices import Field, find_regions, segment_slices
 
 Progress = Callable[[str, float], None]
 """Told the stage and how much of it is done, 0…1."""
@@ -68,14 +71,20 @@ def _silent(stage: str, done: float) -> None:
 
 
 def analyze(
-    ct: Volume, *, recipe: Recipe = DEFAULT, models: Models | None = None, progress: Progress = _silent
+    ct: Volume,
+    *,
+    recipe: Recipe = DEFAULT,
+    models: Models | None = None,
+    prompted: Prompted | None = None,
+    progress: Progress = _silent,
 ) -> Report:
     """Find, outline, measure and grade the nodules of a chest CT.
 
     Args:
         ct: as :func:`nodulens.read` gives it, in any orientation.
-        recipe: how the stages are set.
-        models: the networks; None for those that ship.
+        recipe: which networks do what, and how they are set.
+        models: the networks, with those that the recipe has trained for itself; None for those that ship.
+        prompted: what outlines, where the recipe leaves that to SAM or SAM2.
         progress: told each stage and how much of it is done.
 
     Returns:
@@ -88,17 +97,10 @@ def analyze(
     """
     clock = Clock(progress)
     with clock.stage("models"):
-        models = models or load_models()
-        threshold = _threshold(recipe, models)
+        method = Method(recipe, models or load_models(), prompted)
     scan = _prepared(ct, clock)
-    with clock.stage("detect"):
-        marks = detect(scan.volume, scan.lungs, models.patch, models.volume)
-    with clock.stage("segment"):
-        outline = partial(segment, model=models.segmenter, rounds=recipe.rounds_detected)
-        done = partial(progress, "segment")
-        findings = outline_all(scan.volume, marks, threshold, recipe.most_findings, outline, done)
-    nodules = _describe(scan, findings, models, clock)
-    return _report(scan, nodules, models, recipe, clock)
+    find = _regions if recipe.segmenter else _marks
+    return _report(scan, _describe(scan, find(scan, method, clock), method, clock), method, clock)
 
 
 def analyze_prompt(
@@ -127,8 +129,9 @@ def analyze_prompt(
     with clock.stage("segment"):
         asked, prior = prompt(scan.volume)
         box, mask = segment(scan.volume, asked, models.segmenter, rounds, prior)
-    nodules = _describe(scan, [Finding(1.0, box, mask)], models, clock)
-    return replace(_report(scan, nodules, models, recipe, clock), prompted=True)
+    method = Method(recipe, models, None)
+    nodules = _describe(scan, [Finding(1.0, box, mask)], method, clock)
+    return replace(_report(scan, nodules, method, clock), prompted=True)
 
 
 @dataclass(frozen=True)
@@ -154,15 +157,35 @@ def _prepared(ct: Volume, clock: Clock) -> _Scan:
         return _Scan(ct, volume, turn, segment_lungs(volume))
 
 
-def _threshold(recipe: Recipe, models: Models) -> float:
-    if recipe.threshold is None:
-        return float(models.volume.card.settings["threshold"])
-    if not 0 <= recipe.threshold <= 1:
-        raise BadOption(f"A threshold is a score from 0 to 1, got {recipe.threshold:g}.")
-    return recipe.threshold
+def _marks(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
+    """What the default's detector marks, outlined."""
+    models, recipe = method.models, method.recipe
+    with clock.stage("detect"):
+        marks = detect(scan.volume, scan.lungs, models.patch, models.volume)
+    with clock.stage("segment"):
+        outline = method.outline
+        assert outline is not None, "a recipe without a segmenter prompts one"
+        done = partial(clock.progress, "segment")
+        return outline_all(scan.volume, marks, method.threshold, recipe.most_findings, outline, done)
 
 
-def _describe(scan: _Scan, findings: list[Finding], models: Models, clock: Clock) -> list[Nodule]:
+def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
+    """What a network outlines on whole slices, kept or rejected by another, outlined anew by a third if one is set."""
+    own, recipe = method.models.own, method.recipe
+    with clock.stage("detect"):
+        model = own["segmenter"]
+        drawn = segment_slices(scan.volume, model, Field.of(model.card.settings), partial(clock.progress, "detect"))
+        found = find_regions(drawn, scan.lungs)
+        if recipe.filter:
+            found = kept(scan.volume, found, own["filter"], method.threshold)
+        found = [f for f in found if f.score >= method.threshold][: recipe.most_findings]
+    with clock.stage("segment"):
+        if method.outline is None:
+            return found
+        return refined(scan.volume, found, recipe.grow, method.outline, partial(clock.progress, "segment"))
+
+
+def _describe(scan: _Scan, findings: list[Finding], method: Method, clock: Clock) -> list[Nodule]:
     """Measurements, place and risk of every outline, on the canonical volume."""
     volume, lungs = scan.volume, scan.lungs
     nodules = []
@@ -172,7 +195,8 @@ def _describe(scan: _Scan, findings: list[Finding], models: Models, clock: Clock
             measurements = measure(volume, box, mask, lungs)
             position = locate(volume, box, mask, lungs)
         with clock.stage("malignancy"):
-            risk, heat = judge(volume, box, mask, models.malignancy)
+            look = grade if "classifier" in method.models.own else judge
+            risk, heat = look(volume, box, mask, method.classifier)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
@@ -204,15 +228,15 @@ def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str,
     return tuple(notes)
 
 
-def _report(scan: _Scan, nodules: list[Nodule], models: Models, recipe: Recipe, clock: Clock) -> Report:
+def _report(scan: _Scan, nodules: list[Nodule], method: Method, clock: Clock) -> Report:
     """Everything back on the grid of the scan as read, with its provenance."""
     ct, lungs = scan.ct, scan.lungs
     volumes = lung_volumes_ml(lungs)
-    used = models.all
+    measured = [] if method.recipe.segmenter else method.models.volume.card.settings["sensitivity_by_size"]
     return Report(
         software=f"nodulens {__version__}",
-        recipe=recipe.name,
-        weights=tuple(WeightRef(m.card.name, m.card.sha256) for m in used),
+        recipe=method.recipe.name,
+        weights=method.weights,
         series_uid=ct.source.series_uid,
         input_sha256=ct.source.input_sha256,
         scan=ScanSummary.of(ct),
@@ -221,10 +245,10 @@ def _report(scan: _Scan, nodules: list[Nodule], models: Models, recipe: Recipe, 
         warnings=ct.source.warnings + quality_warnings(ct, lungs),
         timing_s={**clock.seconds, "total": sum(clock.seconds.values())},
         lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
-        threshold=_threshold(recipe, models),
+        threshold=method.threshold,
         nodules=tuple(_as_read(n, scan) for n in nodules),
-        sensitivity=tuple(SizeSensitivity(*row) for row in models.volume.card.settings["sensitivity_by_size"]),
-        interval_meaning=str(models.malignancy.card.settings["interval"]["meaning"]),
+        sensitivity=tuple(SizeSensitivity(*row) for row in measured),
+        interval_meaning=str(method.classifier.card.settings.get("interval", {}).get("meaning", UNCALIBRATED)),
         lung_mask=Mask(np.ascontiguousarray(scan.turn.back(lungs.labels)), ct.geometry, lungs.names),
     )
 

@@ -88,6 +88,7 @@ class Recipe:
         prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
             ``checkpoint``; None: the outline of ``segmenter`` stands.
         checkpoint: folder or hub name of SAM's weights.
+        shown: what SAM is shown of a scan: the whole slice, or a close crop.
         filter: a network that keeps or rejects each region by the patch round it.
         classifier: a network that grades each nodule; None: the default's.
         masked: whether the classifier sees the nodule alone, all round it blanked.
@@ -105,6 +106,7 @@ class Recipe:
     segmenter: Learner | None = None
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
+    shown: Literal["slice", "crop"] = "slice"
     filter: Learner | None = None
     classifier: Learner | None = None
     masked: bool = False

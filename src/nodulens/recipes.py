@@ -80,6 +80,7 @@ NNUNET_SAM = Recipe(
     ),
     prompted="sam",
     checkpoint="facebook/sam-vit-base",
+    shown="crop",
     grow=1.2,
     classifier=Learner(
         network="efficientnet-b0",

@@ -45,6 +45,9 @@ Gaps = Annotated[Literal["error", "interpolate"], typer.Option(help="What to do 
 Case = Annotated[str | None, typer.Option(help="Pseudonym to put into every row.")]
 Identify = Annotated[bool, typer.Option("--identify", help="Put the patient's name, id and birth date in the report.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 
 
@@ -89,17 +92,20 @@ def analyze(
     case: Case = None,
     identify: Identify = False,
     as_json: AsJson = False,
+    recipe: Annotated[str, typer.Option(help="A recipe, see nodulens recipes, or the folder of a run.")] = "default",
+    settings: Settings = None,
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
+    from nodulens.apps.methods import load_method
     from nodulens.pipeline import analyze as run
-    from nodulens.recipe import DEFAULT
-    from nodulens.runtime.engine import load_models
 
     _check_output(output)
     with _bars() as show:
+        method = load_method(recipe, threads=threads, settings=settings or ())
+        asked = method.recipe if threshold is None else replace(method.recipe, threshold=threshold)
         scan, read_s = _read(ct, series, gaps, show)
-        report = run(scan, recipe=replace(DEFAULT, threshold=threshold), models=load_models(threads), progress=show)
+        report = run(scan, recipe=asked, models=method.models, prompted=method.prompted, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, output, show)
     _tell(folder, as_json)
@@ -223,6 +229,32 @@ def phantom(
         raise BadOption(f"{output} is there already and not empty; name a new folder.")
     write_phantom_dicom(output, seed=seed)
     print(output)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="See nodulens recipes.")],
+    folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/ and background/.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on to the same result.")
+    ],
+    settings: Settings = None,
+    split: Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")] = None,
+    fold: Annotated[int, typer.Option(min=0, help="The fold that is left out to judge on.")] = 1,
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Leave no fold out: for networks to use, not to judge.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Train the networks of a recipe."""
+    from nodulens.apps.methods import train as run
+
+    _check_output(output)
+    made = run(
+        recipe, folder, output, settings=settings or (), split=split, fold=None if everybody else fold, threads=threads
+    )
+    for name, seconds in made.seconds.items():
+        print(f"{output / name}.onnx and its card, {seconds:.0f} s")
 
 
 @app.command()

@@ -14,21 +14,56 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from nodulens.evaluate.boxes import Matches
     from nodulens.evaluate.detection import Froc, Interval
     from nodulens.evaluate.evaluation import Provenance
 
-app = typer.Typer(no_args_is_help=True, help="Figures of the field, each as its source defines it.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class _OrMethod(TyperGroup):
+    """What is no command is the name of a recipe or the folder of a run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As everywhere, but ``evaluate NAME …`` is ``evaluate method NAME …``."""
+        known = args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else ["method", *args])
+
+
+app = typer.Typer(
+    cls=_OrMethod,
+    no_args_is_help=True,
+    help="Figures of the field as their sources define them; or of a method: nodulens evaluate RECIPE|RUN --data DIR.",
+)
 
 
 @app.callback()
 def evaluate() -> None:
-    """Figures of the field, each as its source defines it."""
+    """Figures of the field as their sources define them; or of a method: nodulens evaluate RECIPE|RUN --data DIR."""
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+@app.command(hidden=True)
+def method(
+    name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
+    folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")],
+    split: Annotated[Path | None, typer.Option(help="Who judges, where it is not whom the run left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a method: its networks on patients that it was not trained on, all of it on whole scans."""
+    from nodulens.apps.methods import evaluate as judge
+    from nodulens.apps.methods import tables
+
+    found = judge(name, folder, split)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for table in tables(found):
+        console.print(table)
 
 
 @app.command()

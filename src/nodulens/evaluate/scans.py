@@ -47,10 +47,15 @@ def judge_scans(data: Path, analyze: Callable[[Volume], tuple[Report, Report]]) 
     Raises:
         NotFound: none of the scans is there.
     """
-    names = [name for name in sorted(EVALUATION_PATIENTS) if (data / "ct" / name).is_dir()]
+    names = scans_in(data)
     if not names:
         raise NotFound(f"{data}/ct holds none of {', '.join(sorted(EVALUATION_PATIENTS))}.")
     return [_judge(data, name, analyze) for name in names]
+
+
+def scans_in(data: Path) -> list[str]:
+    """Names of the evaluation scans that lie in a folder."""
+    return [name for name in sorted(EVALUATION_PATIENTS) if (data / "ct" / name).is_dir()]
 
 
 def response_curve(scans: Sequence[dict[str, Any]]) -> list[dict[str, float]]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.runtime.weights import FOLDER, Card, card, check
+from nodulens.runtime.weights import FOLDER, NAMES, Card, card, check
 
 Array = NDArray[np.float32]
 BATCH = 64
@@ -39,17 +39,18 @@ class Model:
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of an analysis."""
+    """The networks of an analysis.
+
+    Attributes:
+        patch, volume, segmenter, malignancy: the default's.
+        own: those that a recipe has trained for itself, by its field: "segmenter", "filter", "classifier".
+    """
 
     patch: Model
     volume: Model
     segmenter: Model
     malignancy: Model
-
-    @property
-    def all(self) -> tuple[Model, ...]:
-        """All four, in the order they run."""
-        return self.patch, self.volume, self.segmenter, self.malignancy
+    own: Mapping[str, Model] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4)
@@ -63,7 +64,8 @@ def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
     """
-    return Models(*(load_model(name, threads, folder) for name in ("patch", "volume", "segmenter", "malignancy")))
+    patch, volume, segmenter, malignancy = (load_model(name, threads, folder) for name in NAMES)
+    return Models(patch, volume, segmenter, malignancy)
 
 
 def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> Model:

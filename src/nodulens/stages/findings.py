@@ -1,4 +1,4 @@
-"""From marks to findings: every mark outlined, and outlines that coincide taken for one."""
+"""From marks to findings: every mark outlined, and outlines that coincide taken for one; and findings outlined anew."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Box, Candidate
+from nodulens.core.nodule import Box, Candidate, Point
 from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.stages.pointing import Outline
+from nodulens.stages.prompt import ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.stages.views import FAR_MM
 
@@ -74,6 +75,37 @@ def outline_all(
             out[same[0]] = replace(found, score=out[same[0]].score)
             out = [finding for k, finding in enumerate(out) if k not in same[1:]]
     return out
+
+
+def refined(
+    volume: Volume, findings: list[Finding], grow: float, outline: Outline, progress: Callable[[float], None]
+) -> list[Finding]:
+    """Findings outlined again from their boxes; where the prompted network finds nothing, the outline stands.
+
+    Args:
+        volume: canonical orientation.
+        findings: of another network.
+        grow: sides of the box that prompts over those of the finding's.
+        outline: the prompted network.
+        progress: told the share of the findings that are done.
+    """
+    out = []
+    for number, finding in enumerate(findings):
+        progress(number / len(findings))
+        start, stop = np.asarray(finding.box.start, float), np.asarray(finding.box.stop, float)
+        middle, half = (start + stop) / 2, (stop - start) / 2 * grow
+        try:
+            box, mask = outline(volume, Prompt(_point(middle - half), _point(middle + half), ROUGH))
+        except BadPrompt:
+            out.append(finding)
+            continue
+        out.append(replace(finding, box=box, mask=mask))
+    return out
+
+
+def _point(values: NDArray[np.float64]) -> Point:
+    z, y, x = (float(v) for v in values)
+    return z, y, x
 
 
 def _is_large(mark: Candidate) -> bool:

@@ -168,6 +168,7 @@ class Sam:
         memory: point at the middle slice and let SAM2's memory carry the outline up and down; else point at each slice.
         view: the part of the scan that is shown; ``functools.partial(part_of, part="crop")`` shows a close crop.
         cache: of embeddings; records made from one another share it.
+        sha256: of the weights.
     """
 
     net: Net
@@ -176,6 +177,7 @@ class Sam:
     memory: bool = False
     view: View = part_of
     cache: Embeddings = field(default_factory=Embeddings)
+    sha256: str = ""
 
     def segment(
         self, volume: Volume, prompt: Prompt, prior: NDArray[np.bool_] | None = None
@@ -414,7 +416,7 @@ def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> S
         net: Net = _Sam(_read(transformers.SamModel, folder, None))
     else:
         net = _Sam2(*_read_sam2(transformers, folder, config))
-    return Sam(net, PLAIN if str(checkpoint) in FED_PLAIN else _pixels(folder))
+    return Sam(net, PLAIN if str(checkpoint) in FED_PLAIN else _pixels(folder), sha256=_hash(folder))
 
 
 def _read_sam2(transformers: Any, folder: Path, config: dict[str, Any]) -> tuple[Any, Any | None]:
@@ -501,6 +503,16 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CorruptWeights(f"{file} holds no settings.")
     return found
+
+
+def _hash(folder: Path) -> str:
+    """Of the weights, the files one after the other where there are several."""
+    found = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 24):
+                found.update(piece)
+    return found.hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,149 @@
+"""Methods by name, for ``nodulens train``, ``evaluate`` and ``analyze --recipe``: a recipe, or the folder of a run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from nodulens.errors import MissingExtra, MissingWeights
+from nodulens.method import Method, Prompted, untrained
+from nodulens.recipe import Recipe, changed
+from nodulens.recipes import recipe_named
+from nodulens.report import Report, WeightRef
+from nodulens.runs import Run, method_named
+from nodulens.runtime.engine import load_model, load_models
+from nodulens.stages.pointing import part_of
+
+if TYPE_CHECKING:
+    from nodulens.core.volume import Volume
+
+SCHEMA = "nodulens-method/1"
+
+
+def load_method(name: str, *, threads: int | None = None, settings: Sequence[str] = ()) -> Method:
+    """A recipe or run with all its networks, ready to analyze.
+
+    Args:
+        name: of a recipe, or the folder of a run.
+        threads: CPU threads.
+        settings: ``name=value``, see :func:`nodulens.recipe.changed`.
+
+    Raises:
+        BadOption: no such recipe or setting.
+        MissingWeights: networks that are not there; the message says how to come by them.
+        MissingExtra: SAM needs packages that are not installed.
+    """
+    recipe, folder = method_named(name)
+    recipe = changed(recipe, settings)
+    if folder is not None and not recipe.learners:  # the default, trained anew
+        return Method(recipe, load_models(threads, folder))
+    if folder is None and recipe.learners:
+        raise untrained(recipe, recipe.learners)
+    own = {part: load_model(part, threads, folder) for part in recipe.learners} if folder else {}
+    return Method(recipe, replace(load_models(threads), own=own), _prompted(recipe))
+
+
+def _prompted(recipe: Recipe) -> Prompted | None:
+    """SAM or SAM2 from files on this machine, where the recipe asks for one."""
+    if recipe.prompted is None or recipe.prompted == "network":
+        return None
+    if recipe.checkpoint is None:
+        raise MissingWeights(f"{recipe.prompted} needs its weights: --set checkpoint=FOLDER, or a hub name.")
+    try:
+        from nodulens.train.sam import load_sam
+    except ImportError as error:
+        raise MissingExtra("sam", error.name or "torch") from error
+    sam = load_sam(recipe.checkpoint, recipe.prompted)
+    sam = replace(sam, view=partial(part_of, part=recipe.shown))
+    return Prompted(sam.segment, WeightRef(recipe.checkpoint, sam.sha256))
+
+
+def train(
+    name: str,
+    data: Path,
+    output: Path,
+    *,
+    settings: Sequence[str],
+    split: Path | None,
+    fold: int | None,
+    threads: int | None,
+) -> Run:
+    """Train every network of a recipe into a folder, or go on where that was stopped.
+
+    Raises:
+        BadOption: no such recipe or setting, or the folder holds another run.
+        MissingExtra: training needs packages that are not installed.
+    """
+    recipe = changed(recipe_named(name), settings)
+    try:
+        import torch
+
+        from nodulens.data.splits import read_split
+        from nodulens.train.run import train_recipe
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    if threads:
+        torch.set_num_threads(threads)
+    # as it can be typed again, wherever the program lies
+    command = shlex.join(["nodulens", *sys.argv[1:]])
+    return train_recipe(recipe, data, output, command=command, split=read_split(split) if split else None, fold=fold)
+
+
+def evaluate(name: str, data: Path, split: Path | None, *, threads: int | None = None) -> dict[str, Any]:
+    """How a method does where it was not trained: its own networks on whom the run left out, all of it on whole scans.
+
+    Returns:
+        For JSON: ``networks`` (figures and judged rows of each) and ``scans``.
+    """
+    from nodulens.data.splits import read_split
+    from nodulens.evaluate.scans import judge_scans, response_curve, scans_in
+    from nodulens.pipeline import analyze
+
+    recipe, folder = method_named(name)
+    method = load_method(name, threads=threads)
+    networks = {}
+    if folder is not None and recipe.learners:
+        from nodulens.train.run import judge_run
+
+        judged = judge_run(folder, data, read_split(split) if split else None)
+        networks = {part: asdict(outcome) for part, outcome in judged.items()}
+
+    def both(ct: Volume) -> tuple[Report, Report]:
+        report = analyze(ct, recipe=recipe, models=method.models, prompted=method.prompted)
+        return report, report
+
+    scans = judge_scans(data, both) if scans_in(data) else []
+    found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans}
+    return {**found, "curve": response_curve(scans)} if scans else found
+
+
+def tables(found: dict[str, Any]) -> Iterator[Table]:
+    """What :func:`evaluate` found, for people."""
+    for part, outcome in found["networks"].items():
+        table = Table(f"{found['recipe']}: {part}", "")
+        for name, value in _flat(outcome["figures"]):
+            table.add_row(name, Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
+        yield table
+    if found["scans"]:
+        table = Table("whole scan", "nodules found", "other marks", "other, strict", "3-D Dice")
+        for scan in found["scans"]:
+            dice = ", ".join(f"{o['dice_3d']:.2f}" for o in scan.get("outlines", ()))
+            hits = f"{scan['found']} of {scan['nodules']}"
+            table.add_row(scan["name"], hits, str(scan["other"]), str(scan["other_strict"]), dice)
+        yield table
+
+
+def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", value

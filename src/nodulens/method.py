@@ -1,0 +1,96 @@
+"""A recipe with its networks, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from nodulens.errors import BadOption, MissingWeights
+from nodulens.recipe import Recipe
+from nodulens.report import WeightRef
+from nodulens.runtime.engine import Model, Models
+from nodulens.stages.pointing import Outline
+from nodulens.stages.segment import segment
+
+EVEN = 0.5
+"""Least mean probability of a region, where a recipe outlines on slices and names no threshold."""
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompted network from outside, such as SAM2.
+
+    Attributes:
+        outline: what it finds at a prompt.
+        weights: for the report.
+    """
+
+    outline: Outline
+    weights: WeightRef
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe with its networks.
+
+    Raises:
+        BadOption: a threshold outside 0…1.
+        MissingWeights: a network of its own, or SAM, is not among them.
+    """
+
+    recipe: Recipe
+    models: Models
+    prompted: Prompted | None = None
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
+        if not 0 <= self.threshold <= 1:
+            raise BadOption(f"A threshold is a score from 0 to 1, got {self.threshold:g}.")
+        missing = sorted(recipe.learners.keys() - self.models.own.keys())
+        if missing:
+            raise untrained(recipe, missing)
+        if recipe.prompted not in (None, "network") and self.prompted is None:
+            raise MissingWeights(
+                f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and no weights of it were given "
+                f"({recipe.checkpoint})."
+            )
+
+    @property
+    def threshold(self) -> float:
+        """Least score of a finding."""
+        if self.recipe.threshold is not None:
+            return self.recipe.threshold
+        return EVEN if self.recipe.segmenter else float(self.models.volume.card.settings["threshold"])
+
+    @property
+    def outline(self) -> Outline | None:
+        """What outlines at a prompt; None where nothing is prompted."""
+        if self.recipe.prompted is None:
+            return None
+        if self.prompted is not None:
+            return self.prompted.outline
+        return partial(segment, model=self.models.segmenter, rounds=self.recipe.rounds_detected)
+
+    @property
+    def classifier(self) -> Model:
+        """What grades."""
+        return self.models.own.get("classifier", self.models.malignancy)
+
+    @property
+    def weights(self) -> tuple[WeightRef, ...]:
+        """Of all that takes part, in the order they work."""
+        models, own = self.models, self.models.own
+        found = [own[name] for name in ("segmenter", "filter") if name in own] or [models.patch, models.volume]
+        if self.recipe.prompted is not None and self.prompted is None:
+            found.append(models.segmenter)
+        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, self.classifier)]
+        return (*refs, self.prompted.weights) if self.prompted else tuple(refs)
+
+
+def untrained(recipe: Recipe, missing: Iterable[str]) -> MissingWeights:
+    """What to say of a recipe whose networks are not there."""
+    return MissingWeights(
+        f"The recipe {recipe.name!r} has no weights for its {' and '.join(missing)}. Train it: nodulens train "
+        f"{recipe.name} --data FOLDER -o RUN; then name RUN as the recipe."
+    )

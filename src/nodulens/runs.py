@@ -1,0 +1,82 @@
+"""What ``nodulens train`` leaves in a folder: the recipe as it was trained, its networks, and how to repeat it.
+
+A run folder holds ``run.json`` (a :class:`Run`), ``split.json`` (every patient named), and for each network its
+checkpoint (.pt), curves (.csv, .png and for TensorBoard), ONNX file and card.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nodulens.errors import BadOption, UnreadableFile
+from nodulens.io.atomic import whole_file
+from nodulens.recipe import Recipe, from_dict
+from nodulens.recipes import RECIPES, recipe_named
+
+SCHEMA = "nodulens-run/1"
+FILE = "run.json"
+SPLIT = "split.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the networks in a folder were trained.
+
+    Attributes:
+        recipe: with everything filled in that the material decides.
+        command: that makes the same again.
+        fold: of the split that was left out to judge on; None: nobody was.
+        software: name → version.
+        seconds: network → training time.
+    """
+
+    recipe: Recipe
+    command: str
+    fold: int | None
+    software: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return (folder / FILE).is_file()
+
+
+def method_named(name: str) -> tuple[Recipe, Path | None]:
+    """A recipe by its name, or the recipe and folder of a run.
+
+    Raises:
+        BadOption: neither; the message lists the recipes.
+        UnreadableFile: the run cannot be read.
+    """
+    folder = Path(name)
+    if is_run(folder):
+        return read_run(folder).recipe, folder
+    if name not in RECIPES and folder.is_dir():
+        raise BadOption(f"{folder} holds no {FILE}: it is no folder that nodulens train has made.")
+    return recipe_named(name), None
+
+
+def read_run(folder: Path) -> Run:
+    """What a folder's ``run.json`` says.
+
+    Raises:
+        UnreadableFile: it is not there, or not one of ours.
+    """
+    path = folder / FILE
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("schema") != SCHEMA:
+            raise UnreadableFile(f"{path} is of another schema than {SCHEMA}.")
+        return Run(**{**values, "recipe": from_dict(values["recipe"])})
+    except (OSError, ValueError, KeyError, TypeError, BadOption) as error:
+        raise UnreadableFile(f"{path} cannot be read as a run: {error}") from error
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write ``run.json``, whole or not at all."""
+    with whole_file(folder / FILE) as part:
+        part.write_text(json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1) + "\n", encoding="utf-8")

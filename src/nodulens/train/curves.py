@@ -1,0 +1,38 @@
+"""Learning curves of one network as a picture, from the table that training writes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from nodulens.evaluate.figures import Basis, Course, Line, learning_figure, to_png
+from nodulens.io.atomic import whole_file
+
+COURSES = {"loss": "Training loss", "watched": "Watched", "learning_rate": "Learning rate", "memory_mb": "Memory, MB"}
+
+
+def draw_curves(table: Path, title: str) -> Path:
+    """Draw loss, what was watched, learning rate and memory by epoch.
+
+    Args:
+        table: the CSV that :func:`nodulens.train.fit.fit` writes beside its checkpoint.
+        title: what was trained.
+
+    Returns:
+        The PNG beside the table.
+    """
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    epochs = np.array([row["epoch"] for row in rows])
+    courses = [
+        Course(words, (Line("", epochs, np.array([row[name] for row in rows])),), logarithmic=name == "learning_rate")
+        for name, words in COURSES.items()
+    ]
+    best = max(rows, key=lambda row: row["watched"])["epoch"]
+    figure = learning_figure(courses, Basis(len(rows), "epochs", note=title), chosen=best)
+    picture = table.with_suffix(".png")
+    with whole_file(picture) as part:
+        part.write_bytes(to_png(figure))
+    return picture

@@ -1,0 +1,208 @@
+"""The table of results: every method's networks under three splits, each cell trained once and kept as JSON.
+
+    python -m nodulens.train.table --data ../shared/data            what is missing, then docs/results.md
+    python -m nodulens.train.table --data ../shared/data --only conv3-classifier
+
+A cell is one network of one recipe, one split and one fold. It is trained with the epochs below instead of the
+recipe's, so that all of it takes a day on two cores and not a month; the table shows them. A cell that was stopped goes
+on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from nodulens.data.folds import FOLDS, fold_of, may_train
+from nodulens.data.splits import Parts
+from nodulens.io.atomic import whole_file
+from nodulens.recipe import Learner, changed
+from nodulens.recipes import RECIPES
+from nodulens.runtime.engine import Model, load_model
+from nodulens.stages.slices import Field
+from nodulens.train import filtering, grading, outlining
+from nodulens.train.export import export
+from nodulens.train.parts import Material, Outcome
+from nodulens.train.run import PARTS, Division, division, software
+
+SCHEMA = "nodulens-cell/1"
+EPOCHS = {
+    "conv3": 20,
+    "densenet121": 8,
+    "efficientnet-b0": 12,
+    "patch-cnn": 12,
+    "se-aux-unet": 4,
+    "resnet50-unet": 4,
+    "planned-unet": 4,
+}
+"""Of each network in a cell."""
+PATIENTS, RANDOM, AUGMENTED = "patients", "random", "augmented"
+"""Splits: by patient; of the rows as they lie, whoever's they are; and of rows and their changed copies."""
+COPIES = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network, one split, one fold.
+
+    Attributes:
+        settings: what differs from the recipe, see :func:`nodulens.recipe.changed`.
+    """
+
+    recipe: str
+    part: str
+    split: str
+    fold: int
+    settings: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """Cells of one row of the table differ in split and fold alone."""
+        return ".".join((self.recipe, self.part, *self.settings))
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.row}.{self.split}-{self.fold}"
+
+
+LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
+VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
+    ("conv3-classifier", "classifier"): ((), ("classifier.seed=1",), ("classifier.seed=2",)),
+    ("se-aux-unet", "segmenter"): ((), *((f"segmenter.loss={loss}",) for loss in LOSSES)),
+}
+"""Rows beside the recipe as it is; each takes one fold."""
+
+
+def cells() -> Iterator[Cell]:
+    """The whole table: five folds by patient (where a fold holds any of the material), one of the other splits."""
+    for recipe in RECIPES.values():
+        for part in recipe.learners:
+            for settings in VARIANTS.get((recipe.name, part), ((),)):
+                folds = range(FOLDS) if not settings else (1,)
+                yield from (Cell(recipe.name, part, PATIENTS, fold, settings) for fold in folds)
+            yield Cell(recipe.name, part, RANDOM, 0)
+            if part == "classifier":
+                yield Cell(recipe.name, part, AUGMENTED, 0)
+
+
+def compute(cell: Cell, material: Material, learner: Learner, run: Path) -> dict[str, Any] | None:
+    """Train and judge a cell; None where its fold holds none of the material."""
+    part = PARTS[cell.part]
+    if cell.split == AUGMENTED:
+        assert isinstance(material, grading.Crops)
+        material = grading.multiplied(material, learner.augment, COPIES)
+    rows = _rows(cell, material)
+    if not len(rows.test):
+        return None
+    learner = part.settled(learner, material, rows.train)
+    start = time.monotonic()
+    folder = run / cell.name
+    net = part.train(learner, material, rows.train, rows.watched, folder / f"{cell.part}.pt")
+    seconds = time.monotonic() - start
+    outcome = part.judge(_exported(cell.part, net, learner, folder), learner, material, rows.test)
+    return {
+        "schema": SCHEMA,
+        **asdict(cell),
+        "learner": asdict(learner),
+        "rows_trained": len(rows.train),
+        "train_seconds": round(seconds, 1),
+        "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), learner),
+        "software": software(),
+        "figures": outcome.figures,
+        "rows": _rounded(outcome),
+    }
+
+
+def _rows(cell: Cell, material: Material) -> Division:
+    patients = material.patients
+    if cell.split == PATIENTS:
+        able = {p for p, may in zip(patients, may_train(patients, None), strict=True) if may}
+        test = frozenset(p for p in able if fold_of(p) == cell.fold)
+        return division(patients, Parts(frozenset(able) - test, test))
+    # as if every row were somebody else's: what the split by patient is there to prevent
+    able_rows = np.flatnonzero(may_train(patients, None))
+    order = np.random.default_rng(cell.fold).permutation(able_rows)
+    test_rows, watched, train = np.split(order, [len(order) // FOLDS, len(order) // FOLDS + len(order) // 10])
+    return Division(np.sort(train), np.sort(watched), np.sort(test_rows))
+
+
+def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -> Model:
+    card = {"name": name, "command": "python -m nodulens.train.table", "trained_on": {"patients": []}}
+    settings = {**asdict(learner), "masked": False}
+    card |= {"input": {"size": learner.size}, "settings": settings, "figures": {}}
+    export(net, torch.rand(2, 1, learner.size, learner.size), folder, card)
+    return load_model(name, folder=folder)
+
+
+def _milliseconds(model: Model, learner: Learner) -> float:
+    """Of one input, the median of ten."""
+    example = np.random.default_rng(0).random((1, 1, learner.size, learner.size), dtype=np.float32)
+    model.run(example)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        model.run(example)
+        times.append(1000 * (time.perf_counter() - start))
+    return round(float(np.median(times)), 2)
+
+
+def _rounded(outcome: Outcome) -> dict[str, list[Any]]:
+    """Columns as they go into the file: five digits tell more than there is to know."""
+    return json.loads(json.dumps(outcome.rows), parse_float=lambda text: float(f"{float(text):.5g}"))  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- the page
+
+
+def pooled(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of several folds together."""
+    rows: dict[str, list[Any]] = {}
+    for cell in found:
+        for name, values in cell["rows"].items():
+            rows.setdefault(name, []).extend(values)
+    learner = found[0]["learner"]
+    if found[0]["part"] == "segmenter":
+        return outlining.figures(rows, Field(learner["size"], tuple(learner["classes"]), learner["pixel_mm"]))
+    return grading.figures(rows) if found[0]["part"] == "classifier" else filtering.figures(rows)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/ and background/.")],
+    out: Annotated[Path, typer.Option(help="Where the cells are kept.")] = Path("docs/cells"),
+    run: Annotated[Path, typer.Option(help="Checkpoints.")] = Path("runs/table"),
+    only: Annotated[str, typer.Option(help="Only cells whose name holds this.")] = "",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+) -> None:
+    """Compute the cells that are missing."""
+    if threads:
+        torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    loaded: dict[str, Material] = {}
+    for cell in cells():
+        path = out / f"{cell.name}.json"
+        if only not in cell.name or path.exists():
+            continue
+        recipe = changed(RECIPES[cell.recipe], cell.settings)
+        learner = recipe.learners[cell.part]
+        key = f"{cell.recipe}.{cell.part}"
+        if key not in loaded:
+            loaded = {key: PARTS[cell.part].load(data, recipe)}
+        found = compute(cell, loaded[key], replace(learner, epochs=EPOCHS[learner.network]), run)
+        if found is None:
+            continue
+        with whole_file(path) as file:
+            file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        typer.echo(f"{cell.name}: {found['train_seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
