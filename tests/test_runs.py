@@ -176,8 +176,9 @@ def test_rows_that_are_watched_neither_teach_nor_judge() -> None:
     assert sum(map(len, (rows.train, rows.watched, rows.test))) == len(patients)
     few = division(["A"] * 30 + ["B"] * 30, Parts(frozenset("A"), frozenset("B")))
     assert (len(few.train), len(few.watched), len(few.test)) == (27, 3, 30)
-    given = division(patients, Parts(frozenset(patients[:100]), frozenset(patients[300:]), frozenset(patients[100:300])))
-    assert {patients[r] for r in given.watched} == set(patients[100:300])
+    validation = frozenset(patients[100:300])
+    given = division(patients, Parts(frozenset(patients[:100]), frozenset(patients[300:]), validation))
+    assert {patients[r] for r in given.watched} == validation
 
 
 def test_a_sixth_method_is_a_record_and_a_function(
