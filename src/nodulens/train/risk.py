@@ -190,7 +190,7 @@ def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
 
 
-def ends(draws: NDArray[np.float64]) -> list[float]:
-    """Of the 95 % interval of bootstrap draws."""
+def ends(draws: NDArray[np.float64]) -> list[float] | None:
+    """Of the 95 % interval; None where no draw has a value."""
     interval = percentiles(float("nan"), draws)
-    return [round(interval.low, 4), round(interval.high, 4)]
+    return None if np.isnan(interval.low) else [round(interval.low, 4), round(interval.high, 4)]
