@@ -80,6 +80,29 @@ class LabelledSlice:
         _same_shape(self.name, self.hu, self.truth, self.predicted)
 
 
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One crop and what drove the network's answer, (rows, columns) each.
+
+    Attributes:
+        name: of the case, with what it is and what it was called.
+        image: 0…1.
+        heat: 0…1, where the network saw what speaks for the class; Grad-CAM or its like.
+        shares: what each pixel adds to the answer; below 0 it speaks against. SHAP values or their like.
+
+    Raises:
+        BadValues: shapes that differ.
+    """
+
+    name: str
+    image: NDArray[Any]
+    heat: NDArray[Any]
+    shares: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        _same_shape(self.name, self.image, self.heat, self.shares)
+
+
 # ---- Pictures as arrays
 
 
@@ -201,6 +224,37 @@ def class_figure(slices: Sequence[LabelledSlice], names: Mapping[int, str], basi
     return figure
 
 
+def explained_figure(cases: Sequence[Explained], basis: Basis) -> Figure:
+    """Input, heat map and the pixels' shares, a row a case.
+
+    The heat lies over the crop in yellow. Shares are red for the class, light blue against it, each row by its largest.
+
+    Args:
+        cases: one or more.
+        basis: what they are, which class, and which network.
+
+    Raises:
+        BadValues: no case.
+    """
+    if not cases:
+        raise BadValues("There is no case to show.")
+    figure = new_figure(5.6, 0.6 + 1.85 * len(cases), basis)
+    grid = figure.subplots(len(cases), 3, squeeze=False)
+    for row, one in zip(grid, cases, strict=True):
+        plain = grey(one.image, (0.0, 1.0))
+        largest = max(float(np.abs(one.shares).max()), 1e-12)
+        pictures = {
+            "input": plain,
+            "Grad-CAM": _tinted(plain, one.heat, YELLOW),
+            "SHAP": _tinted(_tinted(plain // 2, one.shares / largest, RED), -one.shares / largest, SKY),
+        }
+        for axes, (title, picture) in zip(row, pictures.items(), strict=True):
+            _show(axes, picture, (1.0, 1.0), title if one is cases[0] else "")
+        row[0].set_ylabel(one.name, fontsize=SMALL, color=INK)
+    _colour_legend(figure, [("speaks for it", RED), ("speaks against it", SKY)], "outside lower left")
+    return figure
+
+
 def best_and_worst(cases: Sequence[Case], count: int = 3) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """The best cases, best first, and the worst, worst first; of equal Dice the earlier name comes first.
 
@@ -284,6 +338,12 @@ def _laid_over(picture: Picture, layers: Sequence[tuple[Colour, Bits]]) -> Pictu
         light = GROUND + (1 - GROUND) / 255 * picture[where].astype(np.float32)
         result[where] = (light * np.asarray(colour, np.float32) + 0.5).astype(np.uint8)
     return result
+
+
+def _tinted(picture: Picture, strength: NDArray[Any], colour: Colour) -> Picture:
+    """A colour laid over a picture by 0…1, seven tenths at most; what is below 0 counts as 0."""
+    share = GROUND * np.clip(strength, 0, 1)[..., None].astype(np.float32)
+    return np.asarray(picture * (1 - share) + np.asarray(colour, np.float32) * share + 0.5, dtype=np.uint8)
 
 
 def _view(covered: Bits, pixel_mm: tuple[float, float], margin_mm: float) -> tuple[slice, slice]:
