@@ -229,11 +229,11 @@ def test_the_figure() -> None:
 
 
 def test_the_colours_of_the_figure() -> None:
-    zeros: np.ndarray[Any, Any] = np.zeros((4, 4))
+    zeros: np.ndarray[Any, Any] = np.zeros((24, 24))
     heat, shares = zeros.copy(), zeros.copy()
-    heat[0, 0], shares[1, 1], shares[2, 2] = 1, 2, -1
+    heat[0, 0], shares[4:7, 4:7], shares[14:17, 14:17] = 1, 2, -1
     figure = explained_figure([Explained("x", zeros + 0.5, heat, shares)], Basis(1))
     plain, cam, shap = (axes.get_images()[0].get_array() for axes in figure.axes)
     assert (cam != plain).any(-1).sum() == 1 and cam[0, 0, 0] > cam[0, 0, 2]
-    assert shap[1, 1, 0] > shap[1, 1, 2] and shap[2, 2, 2] > shap[2, 2, 0]
-    assert shap[3, 3].tolist() == [64, 64, 64]
+    assert shap[5, 5, 0] > shap[5, 5, 2] + 50 and shap[15, 15, 2] > shap[15, 15, 0] + 20
+    assert shap[5, 20].tolist() == [64, 64, 64]

@@ -227,7 +227,8 @@ def class_figure(slices: Sequence[LabelledSlice], names: Mapping[int, str], basi
 def explained_figure(cases: Sequence[Explained], basis: Basis) -> Figure:
     """Input, heat map and the pixels' shares, a row a case.
 
-    The heat lies over the crop in yellow. Shares are red for the class, light blue against it, each row by its largest.
+    The heat lies over the crop in yellow. Shares are red for the class, light blue against it, each row by its largest;
+    they jump from pixel to pixel, so the mean over 5 × 5 is shown.
 
     Args:
         cases: one or more.
@@ -238,20 +239,24 @@ def explained_figure(cases: Sequence[Explained], basis: Basis) -> Figure:
     """
     if not cases:
         raise BadValues("There is no case to show.")
-    figure = new_figure(5.6, 0.6 + 1.85 * len(cases), basis)
+    from scipy.ndimage import uniform_filter
+
+    figure = new_figure(5.6, 0.8 + 1.85 * len(cases), basis)
     grid = figure.subplots(len(cases), 3, squeeze=False)
     for row, one in zip(grid, cases, strict=True):
         plain = grey(one.image, (0.0, 1.0))
-        largest = max(float(np.abs(one.shares).max()), 1e-12)
+        shares = uniform_filter(np.asarray(one.shares, np.float64), 5, mode="constant")
+        shares /= max(float(np.abs(shares).max()), 1e-12)
         pictures = {
             "input": plain,
             "Grad-CAM": _tinted(plain, one.heat, YELLOW),
-            "SHAP": _tinted(_tinted(plain // 2, one.shares / largest, RED), -one.shares / largest, SKY),
+            "SHAP": _tinted(_tinted(plain // 2, shares, RED), -shares, SKY),
         }
         for axes, (title, picture) in zip(row, pictures.items(), strict=True):
             _show(axes, picture, (1.0, 1.0), title if one is cases[0] else "")
         row[0].set_ylabel(one.name, fontsize=SMALL, color=INK)
-    _colour_legend(figure, [("speaks for it", RED), ("speaks against it", SKY)], "outside lower left")
+    entries = [("seen for it", YELLOW), ("speaks for it", RED), ("speaks against it", SKY)]
+    _colour_legend(figure, entries, "outside upper left")
     return figure
 
 
