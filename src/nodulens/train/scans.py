@@ -27,7 +27,7 @@ from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.evaluate.boxes import Image, box_iou, match, summary
 from nodulens.evaluate.segmentation import compare
-from nodulens.ops.orient import canonical
+from nodulens.ops.orient import Reorientation, canonical
 from nodulens.recipe import Learner
 from nodulens.runtime.engine import Model
 from nodulens.stages.findings import Finding
@@ -78,19 +78,28 @@ def read_scan(data: Path, name: str) -> Scan:
     """
     ct = io.read(data / "ct" / name)
     volume, turn = canonical(ct)
+    return Scan(name, volume, segment_lungs(volume), known_nodules(data, name, ct, turn))
+
+
+def known_nodules(data: Path, name: str, ct: Volume, turn: Reorientation) -> tuple[Known, ...]:
+    """The nodules of a scan, by outlines and by boxes, on its canonical volume.
+
+    Args:
+        ct: as read.
+        turn: to the canonical volume.
+    """
+    out: list[Known] = []
     xml = data / "lidc" / "xml" / f"{name}.xml"
-    nodules: list[Known] = []
     if xml.exists():
         for nodule in cluster(scan_of(read_xml(xml), ct)):
             held = turn.forth(consensus_on([nodule], ct.geometry))
             if held.any():
                 box = Box.of_mask(held)
-                nodules.append(Known(box, np.ascontiguousarray(held[box.slices]), len(nodule.readings)))
+                out.append(Known(box, np.ascontiguousarray(held[box.slices]), len(nodule.readings)))
     boxes = data / "ct" / f"{name}-boxes"
     if boxes.is_dir():
-        marked = turn.forth(_marked(ct, boxes))
-        nodules.append(Known(Box.of_mask(marked), None, 0))
-    return Scan(name, volume, segment_lungs(volume), tuple(nodules))
+        out.append(Known(Box.of_mask(turn.forth(_marked(ct, boxes))), None, 0))
+    return tuple(out)
 
 
 def _marked(ct: Volume, folder: Path) -> NDArray[np.bool_]:

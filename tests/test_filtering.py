@@ -1,0 +1,144 @@
+"""The network that keeps or rejects regions: its patches, what it learns, how it is judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import made_material
+from nodulens.data.crops import Patches
+from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.errors import BadOption, NotFound
+from nodulens.evaluate.classification import auc, average_precision
+from nodulens.recipe import Learner
+from nodulens.recipes import RESNET_UNET_PATCH_CNN
+from nodulens.runtime.engine import Array, Model, load_model
+from nodulens.runtime.weights import Card
+from nodulens.train.export import export
+from nodulens.train.filtering import Candidates, figures, judge, load, settled, train
+
+assert RESNET_UNET_PATCH_CNN.filter is not None
+FILTER: Learner = replace(RESNET_UNET_PATCH_CNN.filter, epochs=2, batch=16)
+CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
+    return load(made_material.write(tmp_path_factory.mktemp("patches")), RESNET_UNET_PATCH_CNN)
+
+
+def answering(material: Candidates, logits: np.ndarray) -> Model:
+    """A model that knows every patch."""
+    known = {material.seen(np.array([r])).tobytes(): logits[r] for r in range(len(material.patients))}
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        return (np.array([[known[one[None].tobytes()]] for one in batch], dtype=np.float32),)
+
+    return Model(CARD, run)
+
+
+def test_patches_are_those_that_may_be_learnt_from(material: Candidates) -> None:
+    assert len(material.patients) == len(material.strata) == len(material.patches.label)
+    assert not set(material.patients) & EVALUATION_PATIENTS
+    assert [kind == "nodule" for kind in material.strata] == material.patches.label.tolist()
+    seen = material.seen(np.array([3, 0]))
+    assert (seen.shape, seen.dtype) == ((2, 1, 64, 64), np.float32)
+    assert seen[0, 0] == pytest.approx(material.patches.unit[3] * np.float32(Patches.UNIT_PER_STEP))
+    assert seen.min() >= 0
+    assert seen.max() <= 1.0
+
+
+def test_a_folder_without_patches_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="luna16"):
+        load(tmp_path, RESNET_UNET_PATCH_CNN)
+
+
+def test_it_learns_and_what_is_exported_is_judged(tmp_path: Path, material: Candidates) -> None:
+    """Of patients that it has not seen."""
+    rows = np.arange(len(material.patients))
+    test = np.isin(material.patients, sorted(set(material.patients))[::4])
+    net = train(FILTER, material, rows[~test], rows[test][:40], tmp_path / "run.pt")
+    export(net, torch.rand(2, 1, 64, 64), tmp_path, {"name": "filter", "settings": {}, "command": "",
+           "trained_on": {}, "input": {}, "figures": {}})  # fmt: skip
+    outcome = judge(load_model("filter", 1, tmp_path), FILTER, material, rows[test])
+    assert outcome.figures["auc"]["value"] > 0.95
+    assert outcome.rows["row"] == rows[test].tolist()
+    assert {len(column) for column in outcome.rows.values()} == {test.sum()}
+    json.dumps([outcome.figures, outcome.rows], allow_nan=False)
+
+
+@pytest.mark.parametrize("balance", ["none", "sampling", "weights"])
+def test_two_patches_are_learnt_by_heart(tmp_path: Path, material: Candidates, balance: str) -> None:
+    pair = np.array([int(material.patches.label.argmax()), int(material.patches.label.argmin())])
+    learner = replace(FILTER, balance=balance, learning_rate=3e-3, averaging=0, augment=())  # type: ignore[arg-type]
+    rows = np.tile(pair, 160 if balance == "sampling" else 60)
+    net = train(replace(learner, epochs=4, batch=8), material, rows, pair[:0], tmp_path / "run.pt")
+    with torch.inference_mode():
+        p = net(torch.from_numpy(material.seen(pair))).sigmoid()[:, 0]
+    assert p[0] > 0.8
+    assert p[1] < 0.2
+
+
+def test_nodules_weigh_alike_however_often_they_are_shown(material: Candidates) -> None:
+    rng = np.random.default_rng(0)
+    patches = material.patches
+    logits = rng.normal(0, 2, len(patches.label)) + patches.label
+    rows = np.arange(len(logits))
+    outcome = judge(answering(material, logits), FILTER, material, rows)
+    found, scores = outcome.figures, np.array(outcome.rows["score"])
+    assert scores == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    assert found["auc"]["value"] == pytest.approx(auc(patches.label, logits, patches.weight), abs=1e-4)
+    wanted = average_precision(patches.label, logits, patches.weight)
+    assert found["average_precision"]["value"] == pytest.approx(wanted, abs=1e-4)
+    assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+    # by hand: each nodule's share of patches that are called one
+    nodules = [patches.nodule == n for n in np.unique(patches.nodule[patches.label])]
+    recall = np.mean([(logits[one] >= 0).mean() for one in nodules])
+    wrong = (logits[~patches.label] >= 0).sum()
+    assert found["nodules"] == len(nodules)
+    assert found["recall"] == pytest.approx(recall, abs=1e-4)
+    assert found["precision"] == pytest.approx(recall * len(nodules) / (recall * len(nodules) + wrong), abs=1e-4)
+    assert found["specificity"] == pytest.approx(1 - wrong / (~patches.label).sum(), abs=1e-4)
+    assert found["recall_by_size"] == {"6–10 mm": found["recall"]}  # all are 8 mm wide
+
+
+def test_folds_are_pooled_from_their_rows(material: Candidates) -> None:
+    logits = np.random.default_rng(1).normal(0, 1, len(material.patients)) + 2 * material.patches.label
+    model = answering(material, logits)
+    rows = np.arange(len(logits))
+    parts = [judge(model, FILTER, material, part) for part in np.array_split(rows, 3)]
+    pooled = {name: [value for part in parts for value in part.rows[name]] for name in parts[0].rows}
+    assert figures(pooled) == judge(model, FILTER, material, rows).figures
+
+
+def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:
+    rows = np.flatnonzero(~material.patches.label)[:5]
+    found = judge(answering(material, np.zeros(len(material.patients))), FILTER, material, rows).figures
+    assert found == {"patches": 5, "on_nodules": 0, "nodules": 0.0}
+
+
+def test_a_filter_is_of_the_patches_size_and_has_one_class(material: Candidates) -> None:
+    rows = np.arange(4)
+    assert settled(FILTER, material, rows) == FILTER
+    for change in ({"size": 32}, {"pixel_mm": 0.7}, {"classes": ("look-alike", "nodule")}):
+        with pytest.raises(BadOption, match="64 × 64"):
+            settled(replace(FILTER, **change), material, rows)  # type: ignore[arg-type]
+
+
+def test_real_patches(shared: Path) -> None:
+    """1,291 positives less the evaluation patients' show fewer nodules; 124 negatives inside excluded findings go."""
+    found = load(shared, RESNET_UNET_PATCH_CNN)
+    assert 12_000 < len(found.patients) < 12_362 - 124
+    assert found.strata.count("nodule") > 1_250
+    positive = found.patches.label
+    assert found.patches.weight[positive].sum() == pytest.approx(len(np.unique(found.patches.nodule[positive])))

@@ -1,0 +1,437 @@
+"""Networks of whole slices in training: their material, what they learn, how they are judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import made_material
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Mask, Volume
+from nodulens.data.crops import Background
+from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.data.luna16 import ANNOTATIONS, read_findings
+from nodulens.errors import BadOption, NotFound
+from nodulens.io import read
+from nodulens.ops.orient import canonical
+from nodulens.recipe import Learner
+from nodulens.recipes import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.runtime.engine import Array, Model, load_model
+from nodulens.runtime.weights import Card
+from nodulens.stages.findings import Finding
+from nodulens.stages.slices import Field
+from nodulens.train import outlining, scans
+from nodulens.train.augment import augmented
+from nodulens.train.export import export
+from nodulens.train.outlining import Slab, Slices, compared, field_of, figures, judge, settled, train
+from nodulens.train.plan import Plan, plan
+
+LEARNERS: dict[str, Learner] = {
+    r.name: replace(r.segmenter, size=32, epochs=1, batch=2) for r in RECIPES.values() if r.segmenter is not None
+}
+SE_AUX, PLANNED, RESNET = (LEARNERS[r.name] for r in (SE_AUX_UNET, NNUNET_SAM, RESNET_UNET_PATCH_CNN))
+CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("slices"))
+
+
+@pytest.fixture(scope="module")
+def loaded(data: Path) -> Slices:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlining, "SCENES", 1)
+        return outlining.load(data, SE_AUX_UNET)
+
+
+def slab(patient: str = "a", n: int = 4, nodules: int = 2) -> Slab:
+    """A chest of 40 × 60 pixels of 5 mm, noisy; the first slices show a nodule in the left lung."""
+    rng = np.random.default_rng(len(patient) + n)
+    lungs = np.zeros((n, 40, 60), dtype=np.uint8)
+    lungs[:, 8:32, 34:52] = 1
+    lungs[:, 8:32, 8:26] = 2
+    nodule = np.zeros(lungs.shape, dtype=bool)
+    nodule[:nodules, 14:22, 38:46] = True
+    hu = np.where(nodule, 100, np.where(lungs > 0, -850, 40)) + rng.normal(0, 20, lungs.shape)
+    return Slab(patient, hu.astype(np.int16), lungs, nodule, (5.0, 5.0), 0.6)
+
+
+def some(*slabs: Slab) -> tuple[Slices, NDArray[np.int_]]:
+    material = Slices(slabs)
+    return material, np.arange(len(material.patients))
+
+
+# ---- Material
+
+
+def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) -> None:
+    assert set(loaded.patients) == set(Background.PATIENTS)
+    assert len(loaded.patients) == len(loaded.strata) == len(loaded.shows)
+    for patient in Background.PATIENTS:
+        own = np.array(loaded.strata)[np.array(loaded.patients) == patient]
+        assert set(own) == {"nodule", "no nodule"}
+        assert min((own == kind).mean() for kind in set(own)) > 0.05
+    shows = [bool(s.nodule[z].any()) for s in loaded.slabs for z in range(len(s.hu))]
+    assert shows == [kind == "nodule" for kind in loaded.strata]
+    for one in loaded.slabs:
+        assert one.hu.dtype == np.int16
+        assert 0.6 <= one.whole_mm <= 0.9
+        # dense where the truth says so, and in the lungs or at their edge
+        if one.nodule.any():
+            assert np.median(one.hu[one.nodule]) > np.median(one.hu[(one.lungs > 0) & ~one.nodule]) + 100
+            assert (one.lungs[one.nodule] > 0).mean() > 0.5
+
+
+def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlining, "SCENES", 1)
+    monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
+    again = outlining.load(data, SE_AUX_UNET).slabs
+    for one, other in zip(loaded.slabs[: len(again)], again, strict=True):
+        assert np.array_equal(one.hu, other.hu)
+        assert np.array_equal(one.nodule, other.nodule)
+
+
+def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: dict[str, set[str]] = {}
+
+    def remember(volume: Volume, patient: str, shapes: list) -> list[Slab]:  # type: ignore[type-arg]
+        used[patient] = {s.patient for s in shapes}
+        return []
+
+    monkeypatch.setattr(outlining, "_slabs", remember)
+    outlining.load(data, SE_AUX_UNET)
+    assert used.keys() == set(Background.PATIENTS)
+    for patient, theirs in used.items():
+        assert theirs
+        assert {fold_of(p) for p in theirs} == {fold_of(patient)}
+        assert not theirs & EVALUATION_PATIENTS
+
+
+def test_slices_through_what_is_not_annotated_are_left_out() -> None:
+    (patient, (centre, radius)), *_ = Background.PLEURAL_MASS.items()
+    grid = Geometry.axial((100, 4, 4), (2.0, 1.0, 1.0), (0.0, 0.0, centre[2] - 90.0))
+    usable = outlining._usable(grid, patient)
+    z = grid.to_lps(np.stack([np.arange(100), np.zeros(100), np.zeros(100)], 1))[:, 2]
+    assert np.array_equal(usable, np.abs(z - centre[2]) > radius)
+    assert 0 < usable.sum() < 100
+    assert outlining._usable(grid, "another").all()
+
+
+def test_a_folder_without_backgrounds_says_what_is_missing(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "lidc").symlink_to(data / "lidc")
+    with pytest.raises(NotFound, match="background"):
+        outlining.load(tmp_path, SE_AUX_UNET)
+
+
+def test_the_truth_of_exclusive_classes_and_of_those_that_overlap() -> None:
+    material, rows = some(slab())
+    sides, each = field_of(replace(SE_AUX, size=64)), field_of(replace(RESNET, size=64))
+    shown = replace(sides, pixel_mm=5.0), replace(each, pixel_mm=5.0)
+    (images, exclusive), (same, both) = (material.seen(field, rows) for field in shown)
+    assert np.array_equal(images, same)
+    assert images.shape == (4, 64, 64)
+    assert exclusive.shape == (4, 3, 64, 64)
+    assert (exclusive.sum(axis=1) <= 1).all()
+    # 40 × 60 pixels in the middle of 64 × 64
+    assert np.array_equal(exclusive[:, 2, 12:52, 2:62], material.slabs[0].nodule)
+    assert np.array_equal(both[:, 0, 12:52, 2:62], material.slabs[0].lungs > 0)
+    assert np.array_equal(both[:, 1], exclusive[:, 2])
+    left, right = (np.nonzero(exclusive[:, k])[2].mean() for k in (0, 1))
+    assert left > right  # the patient's left is on the right of the picture
+    assert np.array_equal(both[:, 0], exclusive.any(axis=1))
+
+
+def test_backgrounds_are_shown_as_far_off_as_whole_slices_would_be() -> None:
+    material, rows = some(slab())
+    whole = 512 * material.slabs[0].whole_mm
+    for size in (32, 128, 512):
+        _, truth = material.seen(replace(field_of(RESNET), size=size), rows[:1])
+        area_mm2 = truth[0, 0].sum() * (whole / size) ** 2
+        assert area_mm2 == pytest.approx((material.slabs[0].lungs[0] > 0).sum() * 25, rel=0.1)
+
+
+def test_an_unknown_class_is_refused() -> None:
+    material, rows = some(slab())
+    with pytest.raises(BadOption, match="'heart'"):
+        material.seen(Field(32, ("heart", "nodule")), rows)
+
+
+# ---- Training
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [SE_AUX, PLANNED, replace(PLANNED, classes=("lung", "nodule"), loss="bce")],
+    ids=["sides", "nodule alone", "overlapping"],
+)
+def test_two_slices_are_learnt_by_heart(tmp_path: Path, learner: Learner) -> None:
+    material, rows = some(slab(n=2, nodules=1))
+    learner = replace(learner, learning_rate=3e-3, optimizer="adamw", schedule="constant", augment=(), patience=None)
+    net = train(learner, material, np.tile(rows, 100), rows[:0], tmp_path / "run.pt")
+    found = judge(_model(net), learner, material, rows).figures["classes"]["nodule"]
+    assert found["dice"]["value"] > 0.8
+    assert (found["both_empty"], found["invented"], found["missed"]) == (1, 0, 0)
+
+
+@pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
+def test_a_large_network_is_trained_and_judged(tmp_path: Path) -> None:
+    material, rows = some(slab())
+    net = train(RESNET, material, rows, rows, tmp_path / "run.pt")
+    found = judge(_model(net), RESNET, material, rows)
+    assert found.figures["classes"].keys() == {"lung", "nodule"}
+    assert found.figures["slices"] == 4
+    json.dumps(found.figures, allow_nan=False)
+
+
+def _model(net: torch.nn.Module) -> Model:
+    """A trained network as the runtime gives it."""
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        with torch.inference_mode():
+            found = net(torch.from_numpy(batch))
+        return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
+
+    return Model(CARD, run)
+
+
+def test_what_is_exported_is_judged(tmp_path: Path) -> None:
+    material, rows = some(slab("a"), slab("b", 3))
+    learner = settled(PLANNED, material, rows)
+    net = train(learner, material, rows[:4], rows[2:4], tmp_path / "run.pt")
+    export(net, torch.rand(2, 1, 32, 32), tmp_path, {"name": "segmenter", "settings": field_of(learner).settings,
+           "command": "", "trained_on": {}, "input": {}, "figures": {}})  # fmt: skip
+    model = load_model("segmenter", 1, tmp_path)
+    assert Field.of(model.card.settings) == field_of(learner)
+    judged = judge(model, learner, material, rows[4:])
+    assert judged.rows["row"] == [4, 5, 6]
+    assert judged.rows["patient"] == ["b"] * 3
+    assert {len(column) for column in judged.rows.values()} == {3}
+    json.dumps(judged.rows)
+    json.dumps(judged.figures, allow_nan=False)
+    theirs = judge(_model(net), learner, material, rows[4:])
+    assert theirs.rows["nodule truth"] == judged.rows["nodule truth"]
+
+
+def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
+    material, rows = some(slab("a"), slab("b", 3))
+    learner = replace(PLANNED, epochs=2, augment=PLANNED.augment)
+    whole = train(learner, material, rows, rows[:2], tmp_path / "whole.pt")
+    stopped = replace(learner, minutes=1e-9)
+    train(stopped, material, rows, rows[:2], tmp_path / "parts.pt")
+    state = torch.load(tmp_path / "parts.pt", weights_only=True)
+    whole_state = torch.load(tmp_path / "whole.pt", weights_only=True)
+    torch.save(state | {"training": whole_state["training"]}, tmp_path / "parts.pt")
+    resumed = train(learner, material, rows, rows[:2], tmp_path / "parts.pt")
+    assert state["progress"]["epoch"] == 1
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_epoch_holds_as_many_slices_with_a_nodule_as_without() -> None:
+    rng = np.random.default_rng(0)
+    shows = np.arange(1000) < 100
+    chosen = outlining._drawn(shows, rng)
+    assert len(chosen) == outlining.EPOCH
+    assert shows[chosen].mean() == 0.5
+    assert len(np.unique(chosen[~shows[chosen]])) == outlining.EPOCH // 2
+    assert sorted(outlining._drawn(np.ones(7, dtype=bool), rng)) == list(range(7))
+    assert len(outlining._drawn(np.array([True]), rng)) == 1
+
+
+@pytest.mark.parametrize("kind", ["flip", "turn"])
+def test_sides_are_not_mirrored(tmp_path: Path, kind: str) -> None:
+    material, rows = some(slab())
+    with pytest.raises(BadOption, match="left for right"):
+        train(replace(SE_AUX, augment=(kind,)), material, rows, rows, tmp_path / "run.pt")  # type: ignore[arg-type]
+
+
+def test_a_plan_follows_the_slices_and_stays_within_the_recipe() -> None:
+    material, rows = some(*(slab(patient, 60, 30) for patient in "abcde"))
+    learner = replace(PLANNED, size=512, batch=12)
+    planned = plan(outlining._fingerprint(learner, material, rows), 2)
+    assert isinstance(planned, Plan)
+    assert planned.size == 512
+    found = settled(learner, material, rows)
+    assert (found.size, found.batch) == (512, min(planned.batch, 12))
+    assert settled(replace(learner, size=64, batch=3), material, rows).size == 64
+    assert settled(replace(learner, size=64, batch=3), material, rows).batch == 3
+    assert settled(SE_AUX, material, rows) == SE_AUX
+
+
+def test_the_planned_network_takes_its_foregrounds_values(tmp_path: Path) -> None:
+    material, rows = some(slab())
+    net = train(PLANNED, material, rows, rows, tmp_path / "run.pt")
+    found = outlining._fingerprint(PLANNED, material, rows)
+    assert float(net.mean) == pytest.approx(found.mean)
+    assert float(net.low) == pytest.approx(found.low)
+    # the nodule is of about 100 HU, and its edge of less
+    assert found.mean == pytest.approx(1100 / 1400, abs=0.05)
+
+
+# ---- Augmentation of images with outlines
+
+
+@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift"])
+def test_outlines_go_where_their_images_go(kind: str) -> None:
+    """And what images are turned or moved by whole pixels keeps its values."""
+    rng = np.random.default_rng(0)
+    image = torch.zeros(6, 1, 48, 48)
+    image[:, :, 14:24, 20:38] = 1
+    labels = (image[:, 0] > 0).long() * 3
+    masks = torch.cat([image, 1 - image], 1)
+    moved, along = augmented(image, labels, (kind,), rng)  # type: ignore[arg-type]
+    again, several = augmented(image, masks, (kind,), np.random.default_rng(0))  # type: ignore[arg-type]
+    assert along is not None
+    assert several is not None
+    assert (along.shape, along.dtype, several.shape) == (labels.shape, torch.int64, masks.shape)
+    assert set(along.unique().tolist()) <= {0, 3}
+    assert torch.equal(moved, again)
+    assert not torch.equal(along, labels)
+    assert ((moved[:, 0] > 0.5) == (along == 3)).float().mean() > 0.99
+    assert torch.equal(several[:, 0] > 0.5, along == 3)
+    if kind in ("flip", "turn", "shift"):
+        assert torch.allclose(moved.flatten(1).sort().values, image.flatten(1).sort().values, atol=1e-4)
+
+
+def test_values_change_alone_where_only_they_may() -> None:
+    image = torch.rand(4, 1, 16, 16) * 0.5 + 0.2
+    labels = torch.randint(0, 3, (4, 16, 16))
+    for kind in ("brightness", "contrast", "noise"):
+        changed, same = augmented(image, labels, (kind,), np.random.default_rng(1))  # type: ignore[arg-type]
+        assert same is labels
+        assert not torch.equal(changed, image)
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+    brighter = augmented(image, None, ("brightness",), np.random.default_rng(1))[0] - image
+    assert torch.allclose(brighter, brighter[:, :, :1, :1].expand_as(brighter), atol=1e-6)
+    untouched, none = augmented(image, None, (), np.random.default_rng(1))
+    assert torch.equal(untouched, image)
+    assert none is None
+
+
+# ---- Judging
+
+
+def test_slices_are_counted_by_hand() -> None:
+    field = Field(4, ("lung", "nodule"))
+    truth = np.zeros((3, 2, 4, 4), dtype=bool)
+    truth[:, 0] = True
+    truth[0, 1, 0, :2] = truth[0, 1, 3, 3] = True
+    seen = np.zeros(truth.shape, dtype=np.float32)
+    seen[:, 0, :2] = 0.75  # half of the lung
+    seen[0, 1, 0, :3] = (0.5, 1.0, 0.75)  # three pixels, two of them right; the other nodule is missed
+    seen[2, 1, 2, 2] = 0.625  # invented
+    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], **compared(field, truth, seen)}
+    assert columns["nodule truth"] == [3, 0, 0]
+    assert columns["nodule predicted"] == [3, 0, 1]
+    assert columns["nodule common"] == [2, 0, 0]
+    assert columns["scores"] == [[0.75], [], [0.625]]
+    assert columns["truths"] == [2, 0, 0]
+    assert np.allclose(columns["iou"][0], [[2 / 3, 0]])
+    assert columns["right"] == [7, 8, 8]
+    found = figures(columns, field)
+    nodule, lung = found["classes"]["nodule"], found["classes"]["lung"]
+    assert nodule["dice"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule["iou"]["value"] == 0.5
+    assert nodule["sensitivity"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule["dice_pooled"] == pytest.approx(4 / 7, abs=1e-4)
+    assert nodule["dice_all"]["value"] == pytest.approx((2 / 3 + 1 + 0) / 3, abs=1e-4)
+    assert [nodule[k] for k in ("cases", "both_empty", "invented", "missed")] == [3, 1, 1, 0]
+    assert lung["dice"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule["areas_px"]["difference"] == 0.5  # 0 and 1 pixels too many; the empty slice says nothing
+    assert found["accuracy"] == pytest.approx(23 / 48, abs=1e-4)
+    assert (found["slices"], found["with_nodule"]) == (3, 1)
+    boxes = found["boxes"]
+    assert (boxes["truths"], boxes["found"], boxes["precision"], boxes["recall"]) == (2, 1, 0.5, 0.5)
+    json.dumps(found, allow_nan=False)
+
+
+def test_folds_are_pooled_from_their_rows() -> None:
+    learner = replace(RESNET, size=64, pixel_mm=5.0)
+    material, rows = some(slab("a"), slab("b", 5))
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        lung = np.where(batch > 0.02, 0.4 - batch, -1)  # black is what lies round the slice
+        return (np.concatenate([40 * lung, 40 * (batch - 0.6)], axis=1),)
+
+    model = Model(CARD, run)
+    parts = [judge(model, learner, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
+    pooled = {name: parts[0].rows[name] + parts[1].rows[name] for name in parts[0].rows}
+    whole = judge(model, learner, material, rows)
+    assert figures(pooled, field_of(learner)) == whole.figures
+    assert whole.figures["classes"]["lung"]["dice"]["value"] > 0.85
+    assert parts[0].figures["classes"]["lung"]["dice"]["low"] is None  # one patient
+
+
+# ---- Real scans
+
+
+def test_findings_are_held_against_what_is_known() -> None:
+    grid = Geometry.axial((10, 40, 40), (2.0, 1.0, 1.0))
+    volume = Volume(np.zeros((10, 40, 40), dtype=np.int16), grid)
+    lungs = Mask(np.zeros((10, 40, 40), dtype=np.uint8), grid, {1: "left lung"})
+    full = np.ones((4, 8, 8), dtype=bool)
+    known = (
+        scans.Known(Box((2, 4, 4), (6, 12, 12)), full, 4),
+        scans.Known(Box((2, 20, 20), (6, 28, 28)), full, 1),
+        scans.Known(Box((0, 30, 2), (3, 36, 8)), None, 0),
+    )
+    scan = scans.Scan("x", volume, lungs, known)
+    findings = [
+        Finding(0.9, Box((2, 4, 4), (4, 12, 12)), full[:2]),  # the lower half of the first
+        Finding(0.8, Box((4, 4, 4), (6, 12, 12)), full[:2]),  # and the upper one
+        Finding(0.7, Box((0, 30, 2), (3, 36, 8)), np.ones((3, 6, 6), dtype=bool)),
+        Finding(0.6, Box((7, 0, 30), (9, 4, 34)), np.ones((2, 4, 4), dtype=bool)),
+    ]
+    columns = scans._none()
+    told, image = scans.judged(scan, findings, columns)
+    assert told == {"nodules": 3, "hit": 2, "findings": 4, "other": 1}
+    assert columns["dice"] == [1.0, 0.0, None]
+    assert columns["hit"] == [True, False, True]
+    assert columns["score"] == [0.9, None, 0.7]
+    assert columns["box_iou"] == [0.5, 0.0, 1.0]
+    assert columns["readers"] == [4, 1, 0]
+    assert image.iou.shape == (4, 3)
+    nothing, image = scans.judged(scan, [], scans._none())
+    assert nothing == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
+    assert image.iou.shape == (0, 3)
+
+
+def test_a_real_scan_is_judged(shared: Path) -> None:
+    """A stand-in that calls dark lung and dense tissue by their names agrees with the lung stage as it should."""
+    learner = replace(RESNET, size=128)
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        inside = (batch > 0.05) & (batch < 0.35)
+        return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
+
+    found = scans.judge_scans(Model(CARD, run), learner, shared, names=("Lung_Dx-A0001",))
+    scan = found.figures["scans"]["Lung_Dx-A0001"]
+    assert 0.6 < scan["lung_agreement"]["lung"] < 0.8  # it takes the table for lung, too
+    assert found.rows["patient"] == ["Lung_Dx-A0001"]
+    assert found.rows["dice"] == [None]
+    assert found.figures["hit"] == 0
+    assert scan["ms_per_slice"] > 0
+    json.dumps(found.figures, allow_nan=False)
+
+
+def test_the_nodules_of_a_real_scan_are_where_luna16_has_them(shared: Path) -> None:
+    ct = read(shared / "ct" / "LIDC-IDRI-0001")
+    volume, turn = canonical(ct)
+    (known,) = scans.known_nodules(shared, "LIDC-IDRI-0001", ct, turn)
+    assert known.readers == 4
+    (finding,) = read_findings(shared / "luna16" / ANNOTATIONS)[ct.source.series_uid or ""]
+    assert np.linalg.norm(volume.geometry.to_lps(known.box.centre_zyx) - finding.centre_lps) < 5
