@@ -49,7 +49,7 @@ def model_of(net: torch.nn.Module) -> Model:
     """As the exported network would run."""
 
     def run(batch: np.ndarray) -> tuple[np.ndarray, ...]:
-        return (predict(net, torch.from_numpy(batch).split(64)).numpy(),)
+        return (predict(net, torch.from_numpy(np.ascontiguousarray(batch)).split(64)).numpy(),)
 
     return Model(Card("classifier", FOLDER / "made.onnx", "", "", "", {}, {}, {}, {}), run)
 
