@@ -35,10 +35,10 @@ from nodulens.train.run import PARTS, Division, division, software
 
 SCHEMA = "nodulens-cell/1"
 EPOCHS = {
-    "conv3": 20,
+    "conv3": 12,
     "densenet121": 8,
-    "efficientnet-b0": 12,
-    "patch-cnn": 12,
+    "efficientnet-b0": 8,
+    "patch-cnn": 10,
     "se-aux-unet": 4,
     "resnet50-unet": 4,
     "planned-unet": 4,
@@ -76,22 +76,25 @@ class Cell:
 
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
 VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
-    ("conv3-classifier", "classifier"): ((), ("classifier.seed=1",), ("classifier.seed=2",)),
-    ("se-aux-unet", "segmenter"): ((), *((f"segmenter.loss={loss}",) for loss in LOSSES)),
+    ("conv3-classifier", "classifier"): (("classifier.seed=1",), ("classifier.seed=2",)),
+    ("se-aux-unet", "segmenter"): tuple((f"segmenter.loss={loss}",) for loss in LOSSES),
 }
-"""Rows beside the recipe as it is; each takes one fold."""
+"""Rows beside the recipe as it is."""
+VARIANT_FOLD = 1
+"""One that holds a background."""
 
 
 def cells() -> Iterator[Cell]:
-    """The whole table: five folds by patient (where a fold holds any of the material), one of the other splits."""
-    for recipe in RECIPES.values():
-        for part in recipe.learners:
-            for settings in VARIANTS.get((recipe.name, part), ((),)):
-                folds = range(FOLDS) if not settings else (1,)
-                yield from (Cell(recipe.name, part, PATIENTS, fold, settings) for fold in folds)
-            yield Cell(recipe.name, part, RANDOM, 0)
-            if part == "classifier":
-                yield Cell(recipe.name, part, AUGMENTED, 0)
+    """The whole table: five folds by patient (those that hold any of the material), one of the other splits; then the
+    variants, one fold each."""
+    own = [(recipe.name, part) for recipe in RECIPES.values() for part in recipe.learners]
+    for name, part in own:
+        yield from (Cell(name, part, PATIENTS, fold) for fold in range(FOLDS))
+        yield Cell(name, part, RANDOM, 0)
+        if part == "classifier":
+            yield Cell(name, part, AUGMENTED, 0)
+    for (name, part), variants in VARIANTS.items():
+        yield from (Cell(name, part, PATIENTS, VARIANT_FOLD, settings) for settings in variants)
 
 
 def compute(cell: Cell, material: Material, learner: Learner, run: Path) -> dict[str, Any] | None:
@@ -100,6 +103,7 @@ def compute(cell: Cell, material: Material, learner: Learner, run: Path) -> dict
     if cell.split == AUGMENTED:
         assert isinstance(material, grading.Crops)
         material = grading.multiplied(material, learner.augment, COPIES)
+        learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))  # as many steps as without copies
     rows = _rows(cell, material)
     if not len(rows.test):
         return None
