@@ -27,8 +27,7 @@ from nodulens.io.atomic import whole_file
 from nodulens.recipe import Learner, changed
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import Model, load_model
-from nodulens.stages.slices import Field
-from nodulens.train import filtering, grading, outlining
+from nodulens.train import grading, handcrafted, results, scans
 from nodulens.train.export import export
 from nodulens.train.parts import Material, Outcome
 from nodulens.train.run import PARTS, Division, division, software
@@ -44,8 +43,11 @@ EPOCHS = {
     "planned-unet": 4,
 }
 """Of each network in a cell."""
-PATIENTS, RANDOM, AUGMENTED = "patients", "random", "augmented"
-"""Splits: by patient; of the rows as they lie, whoever's they are; and of rows and their changed copies."""
+PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
+"""Splits: by patient; of the rows as they lie, whoever's they are; of rows and their changed copies; and everybody who
+may train against the four whole scans."""
+HANDCRAFTED = ("svm", "forest")
+"""Classifiers on handcrafted features, which take the place of a recipe."""
 COPIES = 3
 
 
@@ -93,44 +95,64 @@ def cells() -> Iterator[Cell]:
         yield Cell(name, part, RANDOM, 0)
         if part == "classifier":
             yield Cell(name, part, AUGMENTED, 0)
+        if part == "segmenter":
+            yield Cell(name, part, SCANS, 0)
+    for kind in HANDCRAFTED:
+        yield from (Cell(kind, "handcrafted", PATIENTS, fold) for fold in range(FOLDS))
+        yield Cell(kind, "handcrafted", RANDOM, 0)
     for (name, part), variants in VARIANTS.items():
         yield from (Cell(name, part, PATIENTS, VARIANT_FOLD, settings) for settings in variants)
 
 
-def compute(cell: Cell, material: Material, learner: Learner, run: Path) -> dict[str, Any] | None:
-    """Train and judge a cell; None where its fold holds none of the material."""
+def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) -> dict[str, Any] | None:
+    """Train and judge a network in a cell; None where its fold holds none of the material."""
     part = PARTS[cell.part]
     if cell.split == AUGMENTED:
-        assert isinstance(material, grading.Crops)
         material = grading.multiplied(material, learner.augment, COPIES)
         learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))  # as many steps as without copies
     rows = _rows(cell, material)
-    if not len(rows.test):
+    if not len(rows.test) and cell.split != SCANS:
         return None
     learner = part.settled(learner, material, rows.train)
     start = time.monotonic()
     folder = run / cell.name
     net = part.train(learner, material, rows.train, rows.watched, folder / f"{cell.part}.pt")
     seconds = time.monotonic() - start
-    outcome = part.judge(_exported(cell.part, net, learner, folder), learner, material, rows.test)
+    model = _exported(cell.part, net, learner, folder)
+    if cell.split == SCANS:
+        outcome = scans.judge_scans(model, learner, data)
+    else:
+        outcome = part.judge(model, learner, material, rows.test)
     return {
-        "schema": SCHEMA,
-        **asdict(cell),
+        **_head(cell),
         "learner": asdict(learner),
         "rows_trained": len(rows.train),
         "train_seconds": round(seconds, 1),
-        "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), learner),
-        "software": software(),
+        "cpu_ms": _milliseconds(model, learner),
         "figures": outcome.figures,
         "rows": _rounded(outcome),
     }
 
 
+def compute_handcrafted(cell: Cell, material: handcrafted.Features) -> dict[str, Any]:
+    """The same for a classifier on handcrafted features, which looks at nothing to stop."""
+    rows = _rows(cell, material.nodules)
+    taught = np.sort(np.concatenate([rows.train, rows.watched]))
+    start = time.monotonic()
+    outcome = handcrafted.judge("svm" if cell.recipe == "svm" else "forest", material, taught, rows.test)
+    spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
+    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
+
+
+def _head(cell: Cell) -> dict[str, Any]:
+    return {"schema": SCHEMA, **asdict(cell), "software": software()}
+
+
 def _rows(cell: Cell, material: Material) -> Division:
     patients = material.patients
-    if cell.split == PATIENTS:
+    if cell.split in (PATIENTS, SCANS):
         able = {p for p, may in zip(patients, may_train(patients, None), strict=True) if may}
-        test = frozenset(p for p in able if fold_of(p) == cell.fold)
+        test = frozenset(p for p in able if fold_of(p) == cell.fold and cell.split == PATIENTS)
         return division(patients, Parts(frozenset(able) - test, test))
     # as if every row were somebody else's: what the split by patient is there to prevent
     able_rows = np.flatnonzero(may_train(patients, None))
@@ -164,48 +186,47 @@ def _rounded(outcome: Outcome) -> dict[str, list[Any]]:
     return json.loads(json.dumps(outcome.rows), parse_float=lambda text: float(f"{float(text):.5g}"))  # type: ignore[no-any-return]
 
 
-# ---------------------------------------------------------------- the page
-
-
-def pooled(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of several folds together."""
-    rows: dict[str, list[Any]] = {}
-    for cell in found:
-        for name, values in cell["rows"].items():
-            rows.setdefault(name, []).extend(values)
-    learner = found[0]["learner"]
-    if found[0]["part"] == "segmenter":
-        return outlining.figures(rows, Field(learner["size"], tuple(learner["classes"]), learner["pixel_mm"]))
-    return grading.figures(rows) if found[0]["part"] == "classifier" else filtering.figures(rows)
+# ---------------------------------------------------------------- the command
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/ and background/.")],
+    data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/, background/ and ct/.")],
     out: Annotated[Path, typer.Option(help="Where the cells are kept.")] = Path("docs/cells"),
     run: Annotated[Path, typer.Option(help="Checkpoints.")] = Path("runs/table"),
+    page: Annotated[Path, typer.Option(help="Page whose tables are filled in.")] = Path("docs/results.md"),
     only: Annotated[str, typer.Option(help="Only cells whose name holds this.")] = "",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
 ) -> None:
-    """Compute the cells that are missing."""
+    """Compute the cells that are missing, then fill in the page."""
     if threads:
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    loaded: dict[str, Material] = {}
+    loaded: dict[str, Any] = {}
     for cell in cells():
         path = out / f"{cell.name}.json"
         if only not in cell.name or path.exists():
             continue
-        recipe = changed(RECIPES[cell.recipe], cell.settings)
-        learner = recipe.learners[cell.part]
-        key = f"{cell.recipe}.{cell.part}"
-        if key not in loaded:
-            loaded = {key: PARTS[cell.part].load(data, recipe)}
-        found = compute(cell, loaded[key], replace(learner, epochs=EPOCHS[learner.network]), run)
+        source = f"{cell.recipe}.{cell.part}"
+        if source not in loaded:  # one at a time: slices fill gigabytes
+            loaded = {source: _loaded(cell, data)}
+        if cell.part == "handcrafted":
+            found: dict[str, Any] | None = compute_handcrafted(cell, loaded[source])
+        else:
+            learner = changed(RECIPES[cell.recipe], cell.settings).learners[cell.part]
+            learner = replace(learner, epochs=EPOCHS[learner.network])
+            found = compute(cell, loaded[source], learner, data, run)
         if found is None:
             continue
         with whole_file(path) as file:
             file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         typer.echo(f"{cell.name}: {found['train_seconds']:.0f} s")
+    results.write(out, page)
+
+
+def _loaded(cell: Cell, data: Path) -> Any:
+    if cell.part == "handcrafted":
+        return handcrafted.load(data)
+    return PARTS[cell.part].load(data, RECIPES[cell.recipe])
 
 
 if __name__ == "__main__":

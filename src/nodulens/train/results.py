@@ -1,0 +1,222 @@
+"""The page of results, filled in from the cells that :mod:`nodulens.train.table` computes; no figure is typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nodulens.io.atomic import whole_file
+from nodulens.stages.slices import Field
+from nodulens.train import filtering, grading, outlining
+
+Found = Mapping[str, Any]
+"""One cell, as its file holds it."""
+SPLITS = {"patients": "by patient", "random": "random", "augmented": "random, after augmentation"}
+PUBLISHED = {
+    "sam2-densenet.classifier": "accuracy 97.3, sensitivity 98.5, specificity 96.2 %",
+    "nnunet-sam.classifier": "AUC 0.822",
+    "conv3-classifier.classifier": "accuracy 80, sensitivity 86, specificity 76, precision 75 %, AUC 0.87",
+    "se-aux-unet.segmenter": "Dice 98.4 %, of all classes together",
+    "resnet-unet-patch-cnn.segmenter": "Dice 0.85, IoU 0.75, recall 0.90, mAP@0.5 0.80",
+    "resnet-unet-patch-cnn.filter": "precision 0.75, recall 0.80, mAP@0.5 0.70",
+}
+"""What the publications state, on their own material and splits."""
+
+
+def write(cells: Path, page: Path) -> None:
+    """Put the tables between the page's marks; marks without a table, and the rest of the page, stay as they are."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(cells.glob("*.json"))]
+    text = page.read_text(encoding="utf-8")
+    for name, draw in TABLES.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        if start and end:
+            text = f"{before}{start}{draw(found)}\n{end}{after}"
+    with whole_file(page) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def pooled(found: Sequence[Found]) -> dict[str, Any]:
+    """The figures of several folds together."""
+    rows: dict[str, list[Any]] = {}
+    for cell in found:
+        for name, values in cell["rows"].items():
+            rows.setdefault(name, []).extend(values)
+    part, learner = found[0]["part"], found[0].get("learner", {})
+    if part == "segmenter":
+        return outlining.figures(rows, Field(learner["size"], tuple(learner["classes"]), learner["pixel_mm"]))
+    return filtering.figures(rows) if part == "filter" else grading.figures(rows)
+
+
+def _grouped(found: Iterable[Found], parts: Sequence[str]) -> list[tuple[str, str, list[Found]]]:
+    """(row, split, cells) of some parts."""
+    groups: dict[tuple[str, str], list[Found]] = {}
+    for cell in found:
+        if cell["part"] in parts and cell["split"] in SPLITS:
+            row = ".".join((cell["recipe"], cell["part"], *cell["settings"]))
+            groups.setdefault((row, cell["split"]), []).append(cell)
+    return [(row, split, cells) for (row, split), cells in groups.items()]
+
+
+def classifiers(found: Sequence[Found]) -> str:
+    """Malignancy: by patient first, the best first; other splits below their method."""
+    lines = []
+    for row, split, cells in _grouped(found, ("classifier", "handcrafted")):
+        figures = pooled(cells)
+        whole, middle = figures["three_readers_or_more"], figures["six_to_twelve_mm"]
+        lines.append(
+            (
+                (row, split, whole.get("auc") or 0.0),
+                _named(row),
+                _split(split, cells),
+                whole["nodules"],
+                _interval(whole, "auc"),
+                _gain(whole),
+                _interval(middle, "auc"),
+                _gain(middle),
+                *(_percent(whole.get(name)) for name in ("accuracy", "sensitivity", "specificity")),
+                _budget(cells),
+                PUBLISHED.get(row, "") if split == "patients" else "",
+            )
+        )
+    return _table(
+        ("method", "split", "nodules", "AUC (95 %)", "over diameter", "AUC, 6–12 mm", "over diameter", "accuracy",
+         "sensitivity", "specificity", "trained", "published"),
+        _ranked(lines),
+    )  # fmt: skip
+
+
+def segmenters(found: Sequence[Found]) -> str:
+    """Whole slices with rendered nodules."""
+    lines = []
+    for row, split, cells in _grouped(found, ("segmenter",)):
+        figures = pooled(cells)
+        nodule, boxes = figures["classes"]["nodule"], figures["boxes"] or {}
+        lungs = [c["dice"]["value"] for name, c in figures["classes"].items() if name != "nodule"]
+        lines.append(
+            (
+                (row, split, nodule["dice"]["value"] or 0.0),
+                _named(row),
+                _split(split, cells),
+                f"{nodule['cases']}",
+                _told(nodule["dice"]),
+                _told(nodule["iou"]),
+                _told(nodule["sensitivity"]),
+                f"{nodule['invented']} of {nodule['invented'] + nodule['both_empty']}",
+                ", ".join(_number(v) for v in lungs) or "–",
+                f"{_number(boxes.get('map50'))} / {_number(boxes.get('map50_95'))}",
+                _budget(cells),
+                PUBLISHED.get(row, "") if split == "patients" else "",
+            )
+        )
+    return _table(
+        ("method", "split", "slices with a nodule", "nodule Dice", "IoU", "sensitivity", "invented on slices without",
+         "agreement with our lungs, Dice", "mAP@0.5 / @0.5:0.95", "trained", "published"),
+        _ranked(lines),
+    )  # fmt: skip
+
+
+def filters(found: Sequence[Found]) -> str:
+    """LUNA16's candidates."""
+    lines = []
+    for row, split, cells in _grouped(found, ("filter",)):
+        figures = pooled(cells)
+        lines.append(
+            (
+                (row, split, figures["auc"]["value"] or 0.0),
+                _named(row),
+                _split(split, cells),
+                f"{figures['on_nodules']} against {figures['patches'] - figures['on_nodules']}",
+                _told(figures["auc"]),
+                _told(figures["average_precision"]),
+                _number(figures["precision"]),
+                _number(figures["recall"]),
+                _budget(cells),
+                PUBLISHED.get(row, "") if split == "patients" else "",
+            )
+        )
+    return _table(
+        ("method", "split", "patches", "AUC (95 %)", "average precision", "precision", "recall", "trained",
+         "published"),
+        _ranked(lines),
+    )  # fmt: skip
+
+
+def real_scans(found: Sequence[Found]) -> str:
+    """The nodules of the four real scans one by one, as the whole-slice networks outline them."""
+    lines: list[tuple[object, ...]] = []
+    for cell in (c for c in found if c["split"] == "scans"):
+        columns = {name: values for name, values in cell["rows"].items() if name != "row"}
+        method = _named(f"{cell['recipe']}.{cell['part']}")
+        lines += [(method, *values) for values in zip(*columns.values(), strict=True)]
+        names = tuple(columns)
+    return _table(("method", *names), lines) if lines else "_Not measured yet._"
+
+
+TABLES: Mapping[str, Callable[[Sequence[Found]], str]] = {
+    "classifiers": classifiers,
+    "segmenters": segmenters,
+    "filters": filters,
+    "real scans": real_scans,
+}
+
+
+def _ranked(lines: list[tuple[Any, ...]]) -> list[tuple[object, ...]]:
+    """Methods by their figure under the split by patient; each one's other splits below it."""
+    rank = {key[0]: key[2] for key, *_ in lines if key[1] == "patients"}
+    order = list(SPLITS)
+    lines.sort(key=lambda line: (-rank.get(line[0][0], 0.0), line[0][0], order.index(line[0][1])))
+    return [tuple(cells) for _, *cells in lines]
+
+
+def _named(row: str) -> str:
+    recipe, _, *settings = row.split(".", 2)
+    words = {"svm": "SVM on handcrafted features (E)", "forest": "random forest on handcrafted features (E)"}
+    name = words.get(recipe, f"`{recipe}`")
+    return f"{name}, `{settings[0]}`" if settings else name
+
+
+def _split(split: str, cells: Sequence[Found]) -> str:
+    return f"{SPLITS[split]}, {len(cells)} fold{'s' * (len(cells) > 1)}"
+
+
+def _budget(cells: Sequence[Found]) -> str:
+    minutes = sum(c["train_seconds"] for c in cells) / len(cells) / 60
+    learner = cells[0].get("learner")
+    if not learner:
+        return f"{minutes:.1f} min a fold"
+    pace = sorted(c["cpu_ms"] for c in cells)[len(cells) // 2]
+    return f"{learner['epochs']} epochs of {learner['size']}², {minutes:.0f} min a fold; {pace:.0f} ms an input"
+
+
+def _interval(figures: Mapping[str, Any], name: str) -> str:
+    ends = figures.get(f"{name}_interval_95")
+    return _number(figures.get(name)) + (f" ({ends[0]:.3f}–{ends[1]:.3f})" if ends else "")
+
+
+def _gain(figures: Mapping[str, Any]) -> str:
+    ends = figures.get("gain_interval_95")
+    if not ends or figures.get("auc") is None:
+        return "–"
+    return f"{figures['auc'] - figures['diameter_alone']:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})"
+
+
+def _told(figure: Mapping[str, Any]) -> str:
+    if figure["low"] is None:
+        return _number(figure["value"])
+    return f"{_number(figure['value'])} ({figure['low']:.3f}–{figure['high']:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
