@@ -90,6 +90,8 @@ def test_the_judgement_is_whole() -> None:
     assert found.pairs == 40 and found.trees.value > 0.8
     assert found.context.value == pytest.approx(0.5, abs=0.05), "with all blanked out there is nothing to see"
     assert {"solid", "ground glass"} <= set(found.by_kind)
+    first = judge(seen, epochs=1, judged=1)
+    assert first.trees == found.trees and 0 < first.judged < found.judged == 40
 
 
 def test_kinds() -> None:
@@ -134,3 +136,13 @@ def test_nobody_is_paired_with_himself() -> None:
     others = [f"P{k}" for k in range(99) if fold_of(f"P{k}") == 1][:4]
     everyone = tuple(host(p, rng) for p in [alone] * 4 + others)
     assert {s.patient for s in make_pairs(everyone).shapes} <= set(others)
+
+
+def test_a_rendered_nodule_has_the_grey_levels_of_its_slice() -> None:
+    """Pictures whose levels lie 16 HU apart get nodules of such levels; otherwise counting levels would tell."""
+    rng = np.random.default_rng(6)
+    everyone = tuple(host(p, rng) for p in [p for p in PATIENTS if fold_of(p) == 0][:6])
+    combed = tuple(replace(h, hu=np.float32(16) * np.rint(h.hu / 16)) for h in everyone)
+    for hosts, share in ((everyone, 0.5), (combed, 1.0)):
+        steps_of_16 = make_pairs(hosts).rendered % 2 == 1  # HU = 8 · value − 1000
+        assert steps_of_16.mean() == pytest.approx(share, abs=0.03)

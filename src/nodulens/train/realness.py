@@ -1,9 +1,9 @@
 """How well a classifier tells rendered nodules from real ones: ``python -m nodulens.train.realness --data DIR``.
 
 Each real nodule of the stacks is set beside one rendered from the same outline and ratings into another patient's
-stack, away from the nodule there, in the same 8-bit steps. Places are matched: alike in noise, pixel size, and how
-much dense tissue is near. Both patients of a pair are of one fold, and each fold is judged by classifiers that have not
-seen it. An AUC of 0.5 means that they cannot tell; what they tell from the surroundings alone stands beside.
+stack, away from the nodule there, in the grey levels of the slice. Places are matched: alike in noise, pixel size, and
+how much dense tissue is near. Both patients of a pair are of one fold, and each fold is judged by classifiers that have
+not seen it. An AUC of 0.5 means that they cannot tell; what they tell from the surroundings alone stands beside.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn import functional
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Source, Volume
 from nodulens.data.crops import HU_PER_STEP, STACKS, Stacks
-from nodulens.data.folds import fold_of
+from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.render import render
 from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.evaluate.classification import auc_by_group, delong
@@ -35,6 +35,10 @@ PX = 32
 """Side of the patches that are judged, in pixels of the scan."""
 SIZES_MM = (4.0, 20.0)
 JITTER_PX = 2
+EPOCHS = 40
+"""A dozen are too few: the network goes on learning what gives rendered nodules away."""
+LEVEL_HU = 12.0
+"""Greatest way to a level that a slice has; what is farther lies beyond all its levels."""
 HOSTS, PLACES = 12, 6
 """Stacks looked at for a place like that of the real nodule, and places in each."""
 
@@ -189,22 +193,41 @@ def _with_twin(host: Host, shape: Shape, centre: NDArray[np.float64], seed: int)
     x, y, height = (float(v) for v in grid.to_lps((z, *centre)))
     made = render(volume, shape, (x, y, height), seed=seed)
     image = host.hu[z].copy()
-    image[made.box.slices[1:]] = made.piece.hu[z - made.box.start[0]]
+    image[made.box.slices[1:]] = _levelled(made.piece.hu[z - made.box.start[0]], np.unique(host.hu[z]))
     return image
 
 
+def _levelled(hu: NDArray[np.float32], levels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """To the nearest of a slice's own levels, unless that is farther than :data:`LEVEL_HU`.
+
+    The stacks came from 8-bit pictures scaled slice by slice: most slices lack one of the steps of 8 HU here and there.
+    A nodule that has them all is known by that alone.
+    """
+    above = np.clip(np.searchsorted(levels, hu), 1, len(levels) - 1)
+    near = np.where(hu - levels[above - 1] < levels[above] - hu, levels[above - 1], levels[above])
+    return np.where(np.abs(near - hu) <= LEVEL_HU, near, hu).astype(np.float32)
+
+
 def network_scores(
-    images: NDArray[np.uint8], labels: NDArray[np.int_], folds: NDArray[np.int_], epochs: int = 12
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int_],
+    folds: NDArray[np.int_],
+    epochs: int = EPOCHS,
+    judged: int = FOLDS,
 ) -> NDArray[np.float64]:
-    """Logits of a small convolutional network for each case, by one that has not seen its fold; seen in four turns."""
+    """Logits of a small convolutional network for each case, by one that has not seen its fold; seen in four turns.
+
+    NaN in folds from ``judged`` on: each fold costs a training.
+    """
     x = torch.from_numpy(images.astype(np.float32) / 175 - 0.3)[:, None]
     y = torch.from_numpy(labels.astype(np.float32))
-    out = np.zeros(len(labels))
-    for fold in np.unique(folds):
+    out = np.full(len(labels), np.nan)
+    for fold in np.unique(folds[folds < judged]):
         torch.manual_seed(0)
         rng = np.random.default_rng(0)
         seen, unseen = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         net = _network()
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
         batches = [part for _ in range(epochs) for part in np.array_split(rng.permutation(seen), len(seen) // 64 + 1)]
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, len(batches))
@@ -269,13 +292,15 @@ class Realness:
     """AUC of classifiers that tell rendered from real, 0.5 for none, each with its interval.
 
     Attributes:
-        pairs: compared.
+        pairs: rendered.
+        judged: of them by the network; the trees judge all.
         network, trees: of each classifier, with DeLong's 95 % interval.
         context: of the network with the nodules blanked out: what the surroundings tell.
         by_kind: of the network, by texture and size.
     """
 
     pairs: int
+    judged: int
     network: Interval
     trees: Interval
     context: Interval
@@ -290,20 +315,23 @@ def kind_of(shape: Shape) -> str:
     return "ground glass" if texture < 2 else "part-solid" if texture < 4.5 else "solid"
 
 
-def judge(pairs: Pairs, epochs: int = 12) -> Realness:
-    """Train and judge both classifiers, fold by fold."""
+def judge(pairs: Pairs, epochs: int = EPOCHS, judged: int = FOLDS) -> Realness:
+    """Train and judge both classifiers, fold by fold; the network for the first few folds alone on demand."""
     images, labels, folds = pairs.cases()
-    scores = network_scores(images, labels, folds, epochs)
-    blanked = network_scores(pairs.cases(blank=True)[0], labels, folds, epochs)
+    seen = folds < judged
+    scores = network_scores(images, labels, folds, epochs, judged)[seen]
+    blanked = network_scores(pairs.cases(blank=True)[0], labels, folds, epochs, judged)[seen]
 
-    kinds = Groups.of([kind_of(s) for s in pairs.shapes] * 2)
-    sizes = Groups.bands(np.array([s.diameter_mm for s in pairs.shapes] * 2), (6, 10))
-    found = auc_by_group(labels, scores, kinds) | auc_by_group(labels, scores, sizes)
+    shapes = [s for s, those in zip(pairs.shapes * 2, seen, strict=True) if those]
+    kinds = Groups.of([kind_of(s) for s in shapes])
+    sizes = Groups.bands(np.array([s.diameter_mm for s in shapes]), (6, 10))
+    found = auc_by_group(labels[seen], scores, kinds) | auc_by_group(labels[seen], scores, sizes)
     return Realness(
         len(pairs.shapes),
-        delong(labels, scores),
+        len(shapes) // 2,
+        delong(labels[seen], scores),
         delong(labels, tree_scores(images, labels, folds)),
-        delong(labels, blanked),
+        delong(labels[seen], blanked),
         {name: value.auc for name, value in found.items()},
     )
 
@@ -311,14 +339,15 @@ def judge(pairs: Pairs, epochs: int = 12) -> Realness:
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds lidc/.")],
     most: Annotated[int | None, typer.Option(help="Pairs at most; all by default.")] = None,
-    epochs: Annotated[int, typer.Option(help="Of the network.")] = 12,
+    epochs: Annotated[int, typer.Option(help="Of the network.")] = EPOCHS,
+    folds: Annotated[int, typer.Option(min=1, max=FOLDS, help="How many the network judges.")] = FOLDS,
     seed: Annotated[int, typer.Option(help="Of places and looks.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
 ) -> None:
     """Render twins of real nodules, and say how well classifiers tell them apart (JSON)."""
     if threads:
         torch.set_num_threads(threads)
-    found = judge(make_pairs(hosts(data), most, seed), epochs)
+    found = judge(make_pairs(hosts(data), most, seed), epochs, folds)
     typer.echo(json.dumps(asdict(found), indent=1))
 
 
