@@ -36,7 +36,7 @@ $(VENV)/core: pyproject.toml constraints.txt $(BIN)/python
 
 $(VENV)/dev: pyproject.toml constraints.txt $(BIN)/python
 	@echo "Installing what the tests need into $(VENV): about 2 GB, a few minutes …"
-	@$(PIP) install -c constraints.txt -e '.[train,sam,evaluate,lidc,dev]'
+	@$(PIP) install -c constraints.txt -e '.[train,sam,evaluate,lidc,video,dev]'
 	@touch $@ $(VENV)/core
 
 $(BIN)/python:

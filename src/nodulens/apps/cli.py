@@ -6,7 +6,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from nodulens.apps import data, evaluate
 from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
 
 if TYPE_CHECKING:
+    from nodulens.apps.stream import Tally
     from nodulens.core.volume import Volume
     from nodulens.report import Report
 
@@ -282,6 +283,40 @@ def recipes(as_json: AsJson = False) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
+@app.command()
+def stream(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Folder of PNG, JPEG or DICOM slices, a video, or a camera (number)."),
+    ],
+    recipe: Annotated[str, typer.Option(help="Folder of a run whose recipe outlines slices.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for a PNG a frame, or a film that ends in .mp4.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Look at one frame in so many.")] = 1,
+    steps: Annotated[bool, typer.Option("--steps", help="Also write the classic steps of each frame.")] = False,
+    window: Annotated[
+        str, typer.Option(help="HU of black and white: what pictures are taken for, and how DICOM slices are shown.")
+    ] = "-1000,400",
+    series: Series = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+    threads: Threads = None,
+) -> None:
+    """Outline frame after frame of slices, a video or a camera; Ctrl-C ends it."""
+    from nodulens.apps import stream as streams
+    from nodulens.data.frames import open_source
+
+    shown = streams.window_of(window)
+    streams.check_output(output, Path(source), steps=steps)
+    outliner = streams.load_outliner(recipe, settings or (), threads)
+    frames = open_source(source, shown, series)
+    with _pace(frames.count and -(-frames.count // every)) as show:
+        tally = streams.stream(frames, outliner, output, window=shown, every=every, steps=steps, show=show)
+    told = streams.summary(tally, outliner, shown)
+    print(json.dumps(told, indent=1) if as_json else streams.sentence(told))
+
+
 def _check_output(output: Path) -> None:
     """Say no before the work, not after it."""
     there = next((path for path in (output, *output.parents) if path.exists()), None)
@@ -327,6 +362,24 @@ def _bars() -> Iterator[_Show]:
     columns = (TextColumn("{task.description:12}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         yield _Show(progress)
+
+
+@contextmanager
+def _pace(count: int | None) -> Iterator[Callable[[Tally], None]]:
+    """Frames and frames a second on a terminal; what cannot be read is said anywhere."""
+    columns = (TextColumn("{task.completed:g} frames, {task.fields[pace]:.1f} a second"), BarColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        task, said = progress.add_task("", total=count, pace=0.0), 0
+
+        def show(tally: Tally) -> None:
+            nonlocal said
+            for problem in tally.left_out[said:]:
+                console.print(f"Left out: {problem}", highlight=False, markup=False, soft_wrap=True)
+            said = len(tally.left_out)
+            progress.update(task, completed=len(tally.seconds) + said, pace=tally.pace)
+
+        yield show
 
 
 class _Show:

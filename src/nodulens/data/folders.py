@@ -132,8 +132,8 @@ def open_folder(
     drawn: dict[str, Path] = {}
     if masks is not None:
         together = Path(masks).resolve() == root.resolve()
-        drawn = {k: p for k, p in _below(Path(masks), PICTURES).items() if not together or k.endswith(MASK)}
-    pictures, taken = _below(root, PICTURES), set(drawn.values())
+        drawn = {k: p for k, p in files_below(Path(masks), PICTURES).items() if not together or k.endswith(MASK)}
+    pictures, taken = files_below(root, PICTURES), set(drawn.values())
     slices = {key: path for key, path in pictures.items() if path not in taken}
     if not slices:
         raise NotFound(f"{root} holds no {', '.join(PICTURES)} slices.")
@@ -214,7 +214,7 @@ def _opened(path: Path) -> Any:
     return picture
 
 
-def _below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Path below the folder without its suffix → file, in order of name; hidden files left out.
 
     Raises:
@@ -279,7 +279,7 @@ def _read_boxes(path: Path, slices: Mapping[str, Path]) -> dict[str, tuple[Box, 
     if path.is_file():
         marked: dict[str, tuple[Box, ...]] = _boxes_of_table(path, slices)
     else:
-        files = _below(path, BOX_FILES)
+        files = files_below(path, BOX_FILES)
         _check_belonging(files, slices, path)
         marked = {
             key: boxes_of_voc(file) if file.suffix.lower() == ".xml" else _boxes_of_yolo(file, slices[key])

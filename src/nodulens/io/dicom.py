@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,28 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
     nearest = np.rint(stack.below + stack.share).astype(int)
     refs = tuple(stack.places[i][0].ref for i in nearest)
     return Volume(hu, stack.geometry, replace(series.source, slices=refs, warnings=tuple(warnings)))
+
+
+def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
+    """A function for each slice in order of position, that decodes it as a volume of one slice.
+
+    Of slices that lie in one place the first stands for all; gaps are left and a tilt is not undone.
+
+    Raises:
+        NotCT, BadGeometry, BadValues: as :func:`read_series`, but for what pixels alone can tell.
+    """
+    planes, _ = scan_planes(series)
+    check_rescale(series, planes)
+    stack = arrange(planes, "interpolate")
+
+    def read_slice(plane: Plane) -> Volume:
+        hu = _hounsfield(_dataset(plane.path), plane)
+        x, y, z = plane.position or (0.0, 0.0, 0.0)
+        grid = replace(stack.geometry, shape=(1, *plane.size), origin_lps=(x, y, z))
+        held = hu.astype(np.float32) if hu.dtype.kind == "f" else np.clip(hu, -32768, 32767).astype(np.int16)
+        return Volume(held[None], grid, replace(series.source, slices=(plane.ref,)))
+
+    return tuple(partial(read_slice, place[0]) for place in stack.places)
 
 
 def scan_planes(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,15 @@ from nodulens.core.volume import Volume
 from nodulens.errors import InputError, NoSeries, NotFound, SeveralSeries, UnreadableFile
 from nodulens.io import images
 from nodulens.io.archive import unpacked
-from nodulens.io.dicom import DicomSeries, Progress, check_rescale, find_series, read_series, scan_planes
+from nodulens.io.dicom import (
+    DicomSeries,
+    Progress,
+    check_rescale,
+    find_series,
+    read_series,
+    scan_planes,
+    slice_readers,
+)
 from nodulens.io.stack import Gaps, arrange, orientation
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -127,6 +135,26 @@ def read(
         listed = ", ".join(f"{n} {modality}" for modality, n in aside.most_common())
         notes.append(f"Other series in the same place were left out: {listed}.")
     return replace(volume, source=replace(volume.source, warnings=tuple(notes)))
+
+
+def read_one_by_one(path: str | Path, *, series: str | None = None) -> tuple[Callable[[], Volume], ...]:
+    """The slices of a DICOM CT in a folder, each decoded when it is asked for.
+
+    Args:
+        path: the folder.
+        series: as for :func:`read`.
+
+    Returns:
+        Functions in order of position, each of which gives a volume of one slice and raises what :func:`read` does.
+
+    Raises:
+        as :func:`read`, by the headers alone.
+    """
+    with _files(Path(path)) as files:
+        found, others = find_series(files)
+        if not found:
+            raise _nothing(Path(path), found, others)
+        return slice_readers(_choose(Path(path), found, series))
 
 
 def sharp_kernel(kernel: str | None) -> bool:

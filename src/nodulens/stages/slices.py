@@ -159,19 +159,17 @@ def _chunks(geometry: Geometry) -> Iterator[Box]:
         yield Box((first, 0, 0), (min(first + CHUNK, slices), rows, columns))
 
 
-def find_regions(outlined: Outlined, lungs: Mask, least_mm: float = LEAST_MM) -> list[Finding]:
+def find_regions(outlined: Outlined, lungs: Mask | None, least_mm: float = LEAST_MM) -> list[Finding]:
     """The connected parts of the nodule class in and at the lungs, the most certain first.
 
     A finding's score is the mean probability over its voxels. Parts that touch by a corner are one.
 
     Args:
         outlined: by :func:`segment_slices`.
-        lungs: on the same grid; at least half of a part must lie within :data:`MARGIN_MM` of them.
+        lungs: on the same grid; at least half of a part must lie within :data:`MARGIN_MM` of them. None: anywhere.
         least_mm: parts smaller than a ball of this diameter are left out.
     """
     geometry = outlined.labels.geometry
-    spacing = geometry.spacing_zyx
-    margin = [int(np.ceil(MARGIN_MM / s)) for s in spacing]
     least = np.pi / 6 * least_mm**3 / geometry.voxel_mm3
     parts = components(outlined.labels.of(NODULE), 26)
     out = []
@@ -179,10 +177,16 @@ def find_regions(outlined: Outlined, lungs: Mask, least_mm: float = LEAST_MM) ->
         z, y, x = where = parts.slices[number - 1]
         box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
         mask = parts.labels[where] == number
-        around = box.grown(margin).clipped(geometry.shape)
-        near = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
-        offset = np.subtract(box.start, around.start)
-        inside = near[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
-        if 2 * np.count_nonzero(mask & inside) >= np.count_nonzero(mask):
+        if lungs is None or _mostly_near(lungs, box, mask):
             out.append(Finding(float(outlined.nodule[where][mask].mean(dtype=np.float64)), box, mask))
     return sorted(out, key=lambda finding: -finding.score)
+
+
+def _mostly_near(lungs: Mask, box: Box, mask: Bool) -> bool:
+    """Whether at least half of a part lies within :data:`MARGIN_MM` of the lungs."""
+    spacing = lungs.geometry.spacing_zyx
+    around = box.grown([int(np.ceil(MARGIN_MM / s)) for s in spacing]).clipped(lungs.geometry.shape)
+    near = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
+    offset = np.subtract(box.start, around.start)
+    inside = near[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
+    return bool(2 * np.count_nonzero(mask & inside) >= np.count_nonzero(mask))

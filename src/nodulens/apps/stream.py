@@ -1,0 +1,337 @@
+"""``nodulens stream``: each frame of a folder, video or camera outlined and shown as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.volume import Mask, Volume
+from nodulens.data.frames import Hounsfield, Source
+from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
+from nodulens.io.atomic import whole_file
+from nodulens.method import EVEN, untrained
+from nodulens.ops.intensity import to_unit
+from nodulens.pictures import contours
+from nodulens.recipe import changed
+from nodulens.recipes import RECIPES
+from nodulens.runs import method_named
+from nodulens.runtime.engine import Array, Model, load_model
+from nodulens.stages.classic import classic_steps
+from nodulens.stages.findings import Finding
+from nodulens.stages.regions import kept
+from nodulens.stages.slices import LEAST_MM, Field, find_regions, segment_slices
+
+SCHEMA = "nodulens-stream/1"
+FILM = ".mp4"
+STEPS = "steps"
+THICK_MM = LEAST_MM * 2 / 3
+"""A disc so thick holds as much as a ball of its diameter: specks are told by their size on the frame alone."""
+SMALL_PX = 512
+"""Frames are shown at least about so large, enlarged a whole number of times."""
+LUNG_COLOUR, NODULE_COLOUR = (70, 140, 255), (255, 210, 0)
+
+
+@dataclass
+class Outliner:
+    """The networks of a run that look at single slices.
+
+    Attributes:
+        segmenter: outlines.
+        filter: keeps or rejects regions; None where the recipe has none.
+        threshold: least score of a region that is shown.
+        seconds: that the networks have taken.
+    """
+
+    segmenter: Model
+    filter: Model | None
+    threshold: float
+    seconds: float = field(default=0.0, init=False)
+
+    def look(self, hu: Hounsfield, pixel_mm: tuple[float, float]) -> tuple[list[Finding], Mask]:
+        """Regions of a frame (y, x), the most certain first, and all that was drawn, both on (1, y, x)."""
+        volume = Volume(hu[None], Geometry.axial((1, *hu.shape), (THICK_MM, *pixel_mm)))
+        settings = self.segmenter.card.settings
+        drawn = segment_slices(volume, self._timed(self.segmenter), Field.of(settings))
+        found = find_regions(drawn, None)
+        if self.filter is not None:
+            return kept(volume, found, self._timed(self.filter), self.threshold), drawn.labels
+        return [f for f in found if f.score >= self.threshold], drawn.labels
+
+    def _timed(self, model: Model) -> Model:
+        def run(batch: Array) -> tuple[Array, ...]:
+            start = time.perf_counter()
+            try:
+                return model.run(batch)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return replace(model, run=run)
+
+
+@dataclass
+class Tally:
+    """What became of a stream.
+
+    Attributes:
+        seconds: of each frame, from reading to writing.
+        left_out: what was wrong with frames that could not be read.
+        regions, with_regions: regions shown, and frames that show one.
+        stopped: whether a person ended it.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    regions: int = 0
+    with_regions: int = 0
+    stopped: bool = False
+
+    @property
+    def pace(self) -> float:
+        """Frames a second on average; 0 before the first."""
+        return len(self.seconds) / sum(self.seconds) if self.seconds else 0.0
+
+
+def load_outliner(name: str, settings: Sequence[str] = (), threads: int | None = None) -> Outliner:
+    """What of a run outlines slices.
+
+    Raises:
+        BadOption: the recipe outlines no slices; the message lists those that do. Or there is no such recipe.
+        MissingWeights: it is not trained yet.
+    """
+    recipe, folder = method_named(name)
+    recipe = changed(recipe, settings)
+    if recipe.segmenter is None:
+        able = ", ".join(r.name for r in RECIPES.values() if r.segmenter)
+        raise BadOption(f"The recipe {recipe.name!r} outlines no single slices; {able} do.")
+    parts = [part for part in ("segmenter", "filter") if part in recipe.learners]
+    if folder is None:
+        raise untrained(recipe, parts)
+    models = {part: load_model(part, threads, folder) for part in parts}
+    threshold = EVEN if recipe.threshold is None else recipe.threshold
+    return Outliner(models["segmenter"], models.get("filter"), threshold)
+
+
+def stream(
+    source: Source,
+    outliner: Outliner,
+    output: Path | None,
+    *,
+    window: tuple[float, float],
+    every: int = 1,
+    steps: bool = False,
+    show: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Outline frame after frame; Ctrl-C ends it, and what was shown until then stays.
+
+    A frame that cannot be read is left out and the stream goes on.
+
+    Args:
+        output: folder for a PNG a frame, or an MP4 file; None: nothing is written.
+        window: HU shown black and white.
+        every: look at one frame in so many.
+        steps: also write the classic steps of each frame, side by side, into ``steps`` of the output folder.
+        show: told after every frame.
+
+    Raises:
+        UnreadableFile: not one frame can be read.
+        BadValues: frames of a film differ in size.
+    """
+    tally = Tally()
+    with _sink(output, source.pace / every) as write:
+        try:
+            for frame in islice(source.frames, 0, None, every):
+                start = time.perf_counter()
+                try:
+                    hu, pixel_mm = frame.read()
+                except InputError as error:
+                    tally.left_out.append(str(error))
+                    show(tally)
+                    continue
+                found, drawn = outliner.look(hu, pixel_mm)
+                grey = to_unit(hu, window)
+                write(frame.name, overlaid(grey, found, drawn))
+                if steps:
+                    strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
+                    write(f"{STEPS}/{frame.name}", _picture(strip))
+                tally.regions += len(found)
+                tally.with_regions += bool(found)
+                tally.seconds.append(time.perf_counter() - start)
+                show(tally)
+        except KeyboardInterrupt:
+            if not tally.seconds:
+                raise
+            tally.stopped = True
+        if not tally.seconds:
+            raise UnreadableFile(f"Not one frame can be read. {' '.join(tally.left_out[:1])}".strip())
+    return tally
+
+
+def summary(tally: Tally, outliner: Outliner, window: tuple[float, float]) -> dict[str, Any]:
+    """For JSON."""
+    frames, total = len(tally.seconds), sum(tally.seconds)
+    return {
+        "schema": SCHEMA,
+        "frames": frames,
+        "fps_mean": round(tally.pace, 2),
+        "fps_median": round(1 / float(np.median(tally.seconds)), 2),
+        "model_s": round(outliner.seconds, 3),
+        "total_s": round(total, 3),
+        "regions": tally.regions,
+        "frames_with_regions": tally.with_regions,
+        "window_hu": list(window),
+        "left_out": tally.left_out,
+        "stopped": tally.stopped,
+    }
+
+
+def sentence(told: dict[str, Any]) -> str:
+    """:func:`summary` for people."""
+    left = f", {len(told['left_out'])} left out" if told["left_out"] else ""
+    return (
+        f"{'Stopped after ' if told['stopped'] else ''}{told['frames']} frames{left}: {told['fps_mean']:.1f} a second "
+        f"(median {told['fps_median']:.1f}), networks {1000 * told['model_s'] / told['frames']:.0f} ms a frame, "
+        f"{told['total_s']:.1f} s in all; {told['regions']} regions on {told['frames_with_regions']} frames"
+    )
+
+
+def window_of(text: str) -> tuple[float, float]:
+    """``low,high`` in HU.
+
+    Raises:
+        BadOption: anything else.
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise BadOption(f"--window is black and white in HU, such as -1350,150; got {text!r}.")
+    return low, high
+
+
+def check_output(output: Path | None, source: Path, *, steps: bool) -> None:
+    """Refuse what cannot be written, before the work.
+
+    Raises:
+        BadOption: a file where a folder should be, frames among their own source, or steps without a folder.
+        MissingExtra: films need a package that is not installed.
+    """
+    film = output is not None and output.suffix.lower() == FILM
+    if steps and (output is None or film):
+        raise BadOption("--steps writes pictures: name a folder with --output.")
+    if output is None:
+        return
+    if film:
+        try:
+            import cv2  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra("video", "opencv-python-headless") from error
+        if output.is_dir() or output.resolve() == source.resolve():
+            raise BadOption(f"{output} is {'a folder' if output.is_dir() else 'the source'}; name another film.")
+        return
+    there = next((path for path in (output, *output.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise BadOption(f"{there} is a file; --output names a folder, or a film that ends in {FILM}.")
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise BadOption(f"{output} lies in the source: what is drawn would be read as slices. Name another folder.")
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
+    """A frame with the lungs' outline where the network draws lungs, and each region's outline, box and score.
+
+    Args:
+        grey: (y, x) 0…1.
+        found: on (1, y, x).
+        drawn: all that the network drew, (1, y, x).
+    """
+    scale = max(1, SMALL_PX // max(grey.shape))
+    picture = _picture(grey, scale).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    if len(drawn.names) > 1:  # it knows lungs too; a nodule within them belongs to them
+        _outline(draw, drawn.labels[0] > 0, (0, 0), scale, LUNG_COLOUR)
+    for region in found:
+        _, y0, x0 = region.box.start
+        _, y1, x1 = region.box.stop
+        _outline(draw, region.mask[0], (y0, x0), scale, NODULE_COLOUR)
+        corners = (scale * x0 - 2, scale * y0 - 2, scale * x1 + 1, scale * y1 + 1)
+        draw.rectangle(corners, outline=NODULE_COLOUR)
+        draw.text((corners[0], max(0, corners[1] - 12)), f"{region.score:.2f}", fill=NODULE_COLOUR)
+    return picture
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw,
+    mask: NDArray[np.bool_],
+    corner: tuple[int, int],
+    scale: int,
+    colour: tuple[int, int, int],
+) -> None:
+    for curve in contours(mask.astype(np.float32)):
+        points = (curve + corner[::-1]) * scale - 0.5
+        draw.line([*map(tuple, points.tolist()), tuple(points[0].tolist())], fill=colour)
+
+
+def _picture(grey: NDArray[np.float32], scale: int = 1) -> Image.Image:
+    picture = Image.fromarray(np.rint(grey * 255).astype(np.uint8))
+    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.BILINEAR)
+
+
+# ---------------------------------------------------------------- where pictures go
+
+
+@contextmanager
+def _sink(output: Path | None, pace: float) -> Iterator[Callable[[str, Image.Image], None]]:
+    """A function that writes a named picture."""
+    if output is None:
+        yield lambda name, picture: None
+    elif output.suffix.lower() != FILM:
+        yield partial(_save, output)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(output) as part, _film(part, pace) as write:
+            yield write
+
+
+def _save(folder: Path, name: str, picture: Image.Image) -> None:
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        picture.save(part, compress_level=1)  # a stream has little time, and disks have room
+
+
+@contextmanager
+def _film(path: Path, pace: float) -> Iterator[Callable[[str, Image.Image], None]]:
+    import cv2
+
+    made: list[tuple[Any, tuple[int, int]]] = []
+
+    def write(name: str, picture: Image.Image) -> None:
+        if not made:
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), pace, picture.size)
+            if not writer.isOpened():
+                raise BadOption(f"OpenCV on this machine writes no {FILM} films here; name a folder for pictures.")
+            made.append((writer, picture.size))
+        writer, size = made[0]
+        if picture.size != size:
+            raise BadValues(f"{name} is {picture.size} pixels, the film {size}; name a folder for pictures instead.")
+        writer.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+
+    try:
+        yield write
+    finally:
+        for writer, _ in made:
+            writer.release()

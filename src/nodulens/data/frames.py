@@ -1,0 +1,161 @@
+"""Frames as they come: pictures of a folder, slices of a DICOM folder, a video, a camera."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.volume import Volume
+from nodulens.data.folders import PICTURES, files_below, read_picture
+from nodulens.errors import BadGeometry, MissingExtra, NotFound, UnreadableFile
+from nodulens.io import read_one_by_one
+from nodulens.ops.intensity import NETWORK_WINDOW
+from nodulens.ops.orient import canonical
+
+WIDE_MM = 360.0
+"""Pictures do not say how large they are: each is taken for a whole slice, as 512 pixels of 0.7 mm are."""
+PACE = 10.0
+"""Frames a second of a film made of what has no pace of its own."""
+
+Hounsfield = NDArray[np.float32] | NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An axial slice that has not been read yet.
+
+    Attributes:
+        name: path below the source without its suffix, or the number of a slice or frame.
+        read: gives HU (y, x), rows towards posterior and columns towards the patient's left, and the pixel's height
+            and width in mm. Of a video it works until the next frame is asked for. Raises InputError where this one
+            cannot be read.
+    """
+
+    name: str
+    read: Callable[[], tuple[Hounsfield, tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where frames come from.
+
+    Attributes:
+        frames: to be gone through once.
+        count: how many there are, or None where only the end will tell.
+        pace: frames a second.
+    """
+
+    frames: Iterator[Frame]
+    count: int | None
+    pace: float = PACE
+
+
+def open_source(name: str, window: tuple[float, float] = NETWORK_WINDOW, series: str | None = None) -> Source:
+    """Frames of a folder of PNG or JPEG slices in natural order, of a DICOM folder, of a video, or of a camera.
+
+    Args:
+        name: a folder, a video or a picture; or the number of a camera, where no file is called so.
+        window: HU that the black and the white of pictures stand for.
+        series: of a DICOM folder that holds several.
+
+    Raises:
+        NotFound: no such file, folder or camera, or a folder without slices.
+        UnreadableFile: a file that is no video.
+        MissingExtra: videos and cameras need a package that is not installed.
+        BadOption: pictures whose names differ in the suffix alone.
+        NodulensError: what reading the headers of a DICOM folder raises.
+    """
+    path = Path(name)
+    if path.is_dir():
+        pictures = files_below(path, PICTURES)
+        return _pictures(pictures, window) if pictures else _dicom(path, series)
+    if path.suffix.lower() in PICTURES and path.exists():
+        return _pictures({path.stem: path}, window)
+    if not path.exists() and not name.isdecimal():
+        raise NotFound(f"There is no file or folder {name}; a camera is given by its number.")
+    return _video(name, window, camera=not path.exists())
+
+
+def grey_as_hu(grey: NDArray[np.float32], window: tuple[float, float] = NETWORK_WINDOW) -> NDArray[np.float32]:
+    """A picture (y, x) 0…1 as HU, by what its black and its white stand for."""
+    low, high = window
+    return np.asarray(np.float32(low) + grey * np.float32(high - low))
+
+
+def picture_mm(shape: tuple[int, ...]) -> tuple[float, float]:
+    """Height and width of a pixel of a picture that is taken for a whole slice, see :data:`WIDE_MM`."""
+    side = WIDE_MM / max(shape)
+    return side, side
+
+
+def _shown(grey: NDArray[np.float32], window: tuple[float, float]) -> tuple[Hounsfield, tuple[float, float]]:
+    return grey_as_hu(grey, window), picture_mm(grey.shape)
+
+
+def _pictures(files: dict[str, Path], window: tuple[float, float]) -> Source:
+    def read(path: Path) -> tuple[Hounsfield, tuple[float, float]]:
+        return _shown(read_picture(path), window)
+
+    names = sorted(files, key=_natural)
+    return Source((Frame(name, partial(read, files[name])) for name in names), len(names))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that puts 10 after 9."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), part) if number % 2 else (0, part) for number, part in enumerate(parts)]
+
+
+def _dicom(folder: Path, series: str | None) -> Source:
+    slices = read_one_by_one(folder, series=series)
+
+    def read(slice_: Callable[[], Volume]) -> tuple[Hounsfield, tuple[float, float]]:
+        volume, _ = canonical(slice_())
+        if volume.geometry.shape[0] != 1:
+            raise BadGeometry(f"{folder} holds slices that are not axial; choose another series.")
+        _, height, width = volume.geometry.spacing_zyx
+        return volume.hu[0], (height, width)
+
+    frames = (Frame(f"{number:05d}", partial(read, one)) for number, one in enumerate(slices, start=1))
+    return Source(frames, len(slices))
+
+
+def _video(name: str, window: tuple[float, float], *, camera: bool) -> Source:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingExtra("video", "opencv-python-headless") from error
+    capture: Any = cv2.VideoCapture(int(name)) if camera else cv2.VideoCapture(name)
+    if not capture.isOpened() or not capture.grab():
+        capture.release()
+        if camera:
+            raise NotFound(f"There is no camera {name}, or another program holds it.")
+        raise UnreadableFile(f"{name} is no video, or is damaged; nodulens analyze reads scans in one file.")
+
+    def read() -> tuple[Hounsfield, tuple[float, float]]:
+        there, image = capture.retrieve()
+        if not there:
+            raise UnreadableFile(f"A frame of {name} is damaged.")
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
+        return _shown(grey.astype(np.float32) / np.float32(255), window)
+
+    def frames() -> Iterator[Frame]:
+        number = 1
+        try:
+            yield Frame(f"{number:05d}", read)
+            while capture.grab():
+                number += 1
+                yield Frame(f"{number:05d}", read)
+        finally:
+            capture.release()
+
+    count, pace = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
+    known = not camera and 0 < count < 1e7
+    return Source(frames(), int(count) if known else None, float(pace) if 0 < pace <= 1000 else PACE)

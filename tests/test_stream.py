@@ -1,0 +1,335 @@
+"""``nodulens stream``: what it draws, in which order, what it leaves out, and that nothing is left half-written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dicom_files
+import made_outliners
+from conftest import Done, Run
+from nodulens.apps import stream as streams
+from nodulens.core.volume import Mask
+from nodulens.data.frames import WIDE_MM, open_source
+from nodulens.errors import BadOption, UnreadableFile
+from nodulens.io import read, read_one_by_one
+from nodulens.ops.intensity import to_unit
+from nodulens.ops.orient import canonical
+
+SIDE = 64
+DARK, TISSUE, SOME, MUCH = 20, 128, 180, 240
+"""Grey values: lung, what is neither, a region that the filter rejects, and one that it keeps."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_outliners.write(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def unfiltered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_outliners.write(tmp_path_factory.mktemp("unfiltered"), filter=None)
+
+
+def slice_of(*regions: int) -> np.ndarray:
+    """Tissue, two lungs, and a square of 8 pixels of each grey value in them."""
+    image = np.full((SIDE, SIDE), TISSUE, np.uint8)
+    image[8:56, 6:28] = image[8:56, 36:58] = DARK
+    for number, value in enumerate(regions):
+        image[16 + 20 * number : 24 + 20 * number, 12:20] = value
+    return image
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Four slices: nothing, a region kept, one rejected, and both; the first number has two digits."""
+    folder = tmp_path / "slices"
+    (folder / "p1").mkdir(parents=True)
+    shown = {"10": (), "1": (MUCH,), "2": (SOME,), "9": (SOME, MUCH)}
+    for name, regions in shown.items():
+        Image.fromarray(slice_of(*regions)).save(folder / "p1" / f"{name}.png")
+    return folder
+
+
+def told(done: Done) -> dict:  # type: ignore[type-arg]
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def refused(done: Done, *words: str, code: int = 2) -> None:
+    """One line that says why, no trace, nothing on standard output."""
+    assert done.code == code, done
+    assert done.out == "" and "Traceback" not in done.err
+    assert done.err.startswith("nodulens: ") and done.err.count("\n") == 1, done.err
+    assert all(word in done.err for word in words), done.err
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def yellow(path: Path) -> np.ndarray:
+    return (np.asarray(Image.open(path)) == streams.NODULE_COLOUR).all(axis=2)
+
+
+# ---- what is seen
+
+
+def test_frames_are_outlined_filtered_and_drawn(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    found = told(run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--threads", "1", "--json"))
+    assert found["schema"] == "nodulens-stream/1"
+    assert (found["frames"], found["regions"], found["frames_with_regions"]) == (4, 2, 2)
+    assert found["left_out"] == [] and not found["stopped"]
+    assert 0 < found["model_s"] < found["total_s"]
+    assert found["fps_mean"] == pytest.approx(4 / found["total_s"], rel=0.05)
+    assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/2.png", "p1/9.png"]
+    scale = streams.SMALL_PX // SIDE
+    kept = yellow(tmp_path / "out" / "p1" / "1.png")
+    assert kept.shape == (SIDE * scale, SIDE * scale)
+    rows, columns = np.nonzero(kept)
+    # the box round rows 16 to 24, columns 12 to 20, and its score above it
+    assert rows.max() == 24 * scale + 1 and columns.min() == 12 * scale - 2 and columns.max() == 20 * scale + 1
+    assert kept[20 * scale, 12 * scale - 1 : 12 * scale + 1].any()  # the outline itself
+    assert not yellow(tmp_path / "out" / "p1" / "2.png").any()
+    assert not yellow(tmp_path / "out" / "p1" / "10.png").any()
+    lungs = (np.asarray(Image.open(tmp_path / "out" / "p1" / "10.png")) == streams.LUNG_COLOUR).all(axis=2)
+    assert lungs[30 * scale, 6 * scale - 2 : 6 * scale + 2].any()
+
+
+def test_without_a_filter_or_with_another_threshold(run: Run, made: Path, unfiltered: Path, pictures: Path) -> None:
+    plain = ("stream", pictures, "--threads", "1", "--json", "--recipe")
+    assert told(run(*plain, unfiltered))["regions"] == 4
+    # a middle of 0.6 less 0.8 at a slope of 200 is certain to be none
+    assert told(run(*plain, made, "--set", "threshold=0"))["regions"] == 4
+    assert told(run(*plain, unfiltered, "--every", "2"))["frames"] == 2
+
+
+def test_people_are_told_the_pace(run: Run, made: Path, pictures: Path) -> None:
+    done = run("stream", pictures, "--recipe", made, "--threads", "1")
+    assert done.code == 0 and done.err == ""
+    assert done.out.startswith("4 frames: ") and "median" in done.out and done.out.count("\n") == 1
+
+
+def test_frames_come_in_natural_order(pictures: Path) -> None:
+    source = open_source(str(pictures))
+    assert source.count == 4
+    assert [frame.name for frame in source.frames] == ["p1/1", "p1/2", "p1/9", "p1/10"]
+
+
+def test_a_picture_is_what_its_window_says(pictures: Path, run: Run, unfiltered: Path) -> None:
+    path = pictures / "p1" / "1.png"
+    frame = next(open_source(str(path)).frames)
+    hu, pixel = frame.read()
+    # by default a network sees the picture as it is
+    assert to_unit(hu) == pytest.approx(slice_of(MUCH) / np.float32(255), abs=1e-6)
+    assert pixel == (WIDE_MM / SIDE,) * 2
+    hu, _ = next(open_source(str(path), (-1350.0, 150.0)).frames).read()
+    assert hu[0, 0] == pytest.approx(-1350 + TISSUE / 255 * 1500, abs=0.01)
+    # white that stands for −500 HU is nothing that this network outlines
+    words = ("stream", path, "--recipe", unfiltered, "--threads", "1", "--json", "--window")
+    assert told(run(*words, "-1000,400"))["regions"] == 1
+    assert told(run(*words, "-1000,-500"))["regions"] == 0
+
+
+def test_the_classic_steps_are_pictures_too(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--steps", "--every", "4", "--threads", "1")
+    assert files(tmp_path / "out") == ["p1/1.png", "steps/p1/1.png"]
+    strip = np.asarray(Image.open(tmp_path / "out" / "steps" / "p1" / "1.png"))
+    assert strip.shape == (SIDE, 5 * SIDE)
+    assert np.array_equal(strip[:, :SIDE], slice_of(MUCH))
+
+
+# ---- DICOM
+
+
+@pytest.mark.parametrize("cosines", [dicom_files.AXIAL, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0)], ids=["supine", "turned"])
+def test_dicom_slices_one_by_one_are_those_of_the_scan(tmp_path: Path, cosines: tuple[float, ...]) -> None:
+    folder = dicom_files.save(tmp_path / "ct", dicom_files.slices(cosines=cosines))
+    scan = read(folder)
+    single = [one() for one in read_one_by_one(folder)]
+    assert len(single) == scan.geometry.shape[0]
+    for z, one in enumerate(single):
+        assert np.array_equal(one.hu[0], scan.hu[z])
+        assert one.geometry.to_lps((0, 3, 5)) == pytest.approx(scan.geometry.to_lps((z, 3, 5)))
+        assert one.source.slices == (scan.source.slices[z],)
+    upright, _ = canonical(scan)
+    frames = list(open_source(str(folder)).frames)
+    seen = [frame.read() for frame in frames]
+    assert [frame.name for frame in frames[:2]] == ["00001", "00002"]
+    assert all(np.array_equal(hu, upright.hu[z]) for z, (hu, _) in enumerate(seen))
+    assert seen[0][1] == upright.geometry.spacing_zyx[1:]
+
+
+def test_a_dicom_folder_is_streamed_without_its_damaged_slice(run: Run, unfiltered: Path, tmp_path: Path) -> None:
+    hu = dicom_files.body((6, 60, 60))
+    hu[3, 26:34, 16:24] = 300
+    folder = dicom_files.save(tmp_path / "ct", dicom_files.slices(hu))
+    words = ("stream", folder, "--recipe", unfiltered, "--threads", "1", "--json")
+    assert told(run(*words))["frames_with_regions"] >= 1
+    cut = sorted(folder.iterdir())[2]
+    cut.write_bytes(cut.read_bytes()[:-3000])
+    done = run(*words, "-o", tmp_path / "out")
+    found = told(done)
+    assert found["frames"] == 5 and cut.name in found["left_out"][0]
+    assert done.err.startswith("Left out: ") and cut.name in done.err
+    assert len(files(tmp_path / "out")) == 5
+
+
+def test_slices_that_are_not_axial_are_refused(run: Run, unfiltered: Path, tmp_path: Path) -> None:
+    coronal = dicom_files.slices(cosines=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
+    done = run("stream", dicom_files.save(tmp_path / "ct", coronal), "--recipe", unfiltered)
+    assert done.code == 2 and "not axial" in done.err
+
+
+# ---- video
+
+
+def video(path: Path, *images: np.ndarray) -> Path:
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, images[0].shape[::-1])
+    assert writer.isOpened()
+    for image in images:
+        writer.write(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    return path
+
+
+def test_a_video_is_outlined_frame_by_frame_into_a_film(run: Run, made: Path, tmp_path: Path) -> None:
+    source = video(tmp_path / "in.avi", *[slice_of(MUCH), slice_of(), slice_of(SOME)] * 2)
+    frames = open_source(str(source))
+    assert (frames.count, frames.pace) == (6, 5.0)
+    hu, _ = next(frames.frames).read()
+    assert np.abs(to_unit(hu) - slice_of(MUCH) / 255).mean() < 0.02
+    film = tmp_path / "films" / "out.mp4"
+    found = told(run("stream", source, "--recipe", made, "-o", film, "--threads", "1", "--json"))
+    assert (found["frames"], found["frames_with_regions"]) == (6, 2)
+    assert files(film.parent) == ["out.mp4"]
+    drawn = list(open_source(str(film)).frames)
+    assert len(drawn) == 6 and open_source(str(film)).pace == 5.0
+    thinned = told(run("stream", source, "--recipe", made, "--every", "3", "--threads", "1", "--json"))
+    assert (thinned["frames"], thinned["frames_with_regions"]) == (2, 2)
+
+
+def test_frames_of_a_film_are_of_one_size(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    Image.fromarray(slice_of()[:40]).save(pictures / "p1" / "3.png")
+    refused(run("stream", pictures, "--recipe", made, "-o", tmp_path / "films" / "out.mp4"), "p1/3", "folder")
+    assert files(tmp_path / "films") == []
+
+
+def test_without_its_package_a_video_says_what_to_install(
+    run: Run, made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = video(tmp_path / "in.avi", slice_of())
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for words in ((source,), ("0",), (pictures, "-o", tmp_path / "out.mp4")):
+        refused(run("stream", *words, "--recipe", made), "nodulens[video]", code=1)
+    assert told(run("stream", pictures, "--recipe", made, "--json"))["frames"] == 4
+
+
+def test_there_is_no_such_camera(run: Run, made: Path) -> None:
+    done = run("stream", "97", "--recipe", made)
+    assert done.code == 2 and "no camera 97" in done.err
+
+
+# ---- bad input
+
+
+def test_a_broken_picture_is_left_out_and_named(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "p1" / "2.png").write_bytes((pictures / "p1" / "2.png").read_bytes()[:60])
+    done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--json")
+    found = told(done)
+    assert found["frames"] == 3 and len(found["left_out"]) == 1 and "2.png" in found["left_out"][0]
+    assert done.err.startswith("Left out: ") and "2.png" in done.err
+    assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/9.png"]
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "none")
+    assert done.code == 2 and "Not one frame" in done.err and "Traceback" not in done.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_cannot_be_streamed_is_said(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "note.txt").write_text("no video")
+    ours = ("--recipe", made)
+    refused(run("stream", tmp_path / "empty", *ours), "empty")
+    refused(run("stream", tmp_path / "nowhere", *ours), "no file or folder")
+    assert "no video" in run("stream", tmp_path / "note.txt", *ours).err
+    refused(run("stream", pictures, "--recipe", "default"), "no single slices", "se-aux-unet, nnunet-sam")
+    refused(run("stream", pictures, "--recipe", "resnet-unet-patch-cnn"), "nodulens train resnet-unet", code=1)
+    refused(run("stream", pictures, "--recipe", "unet"), "resnet-unet-patch-cnn")
+    for window in ("400,-1000", "black", "1,2,3", "nan,1"):
+        refused(run("stream", pictures, *ours, "--window", window), "black and white")
+    refused(run("stream", pictures, *ours, "--steps"), "--output")
+    refused(run("stream", pictures, *ours, "--steps", "-o", tmp_path / "a.mp4"), "--output")
+    refused(run("stream", pictures, *ours, "-o", pictures / "drawn"), "in the source")
+    refused(run("stream", pictures, *ours, "-o", tmp_path / "note.txt"), "is a file")
+    assert len(files(pictures)) == 4
+
+
+def test_a_damaged_network_is_not_used(run: Run, pictures: Path, tmp_path: Path) -> None:
+    broken = made_outliners.write(tmp_path / "run")
+    (broken / "filter.onnx").write_bytes(b"")
+    refused(run("stream", pictures, "--recipe", broken), "filter.onnx", code=1)
+
+
+# ---- stopped
+
+
+@pytest.fixture
+def third(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the third frame is looked at."""
+    look, seen = streams.Outliner.look, []
+
+    def then_stop(self: streams.Outliner, *frame: object) -> tuple[list, Mask]:  # type: ignore[type-arg]
+        seen.append(frame)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return look(self, *frame)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(streams.Outliner, "look", then_stop)
+
+
+@pytest.mark.usefixtures("third")
+def test_what_was_drawn_before_a_stop_stays(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    found = told(run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--json"))
+    assert found["stopped"] and found["frames"] == 2
+    assert files(tmp_path / "out") == ["p1/1.png", "p1/2.png"]
+
+
+@pytest.mark.usefixtures("third")
+def test_a_film_that_was_stopped_ends_well(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+    done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "films" / "out.mp4")
+    assert done.code == 0 and done.out.startswith("Stopped after 2 frames")
+    assert files(tmp_path / "films") == ["out.mp4"]
+    assert len(list(open_source(str(tmp_path / "films" / "out.mp4")).frames)) == 2
+
+
+def test_stopped_before_its_first_frame_nothing_is_there(
+    run: Run, made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: streams.Outliner, *frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streams.Outliner, "look", stop)
+    for name in ("out", "out.mp4"):
+        done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "made" / name)
+        assert done.code not in (0, 2) and done.out == "" and "Traceback" not in done.err
+        assert not (tmp_path / "made").exists() or files(tmp_path / "made") == []
+
+
+def test_the_library_raises_what_the_command_says(made: Path, pictures: Path, tmp_path: Path) -> None:
+    outliner = streams.load_outliner(str(made), threads=1)
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UnreadableFile, match="Not one frame"):
+        streams.stream(open_source(str(pictures)), outliner, None, window=(-1000.0, 400.0))
+    with pytest.raises(BadOption, match="one name"):
+        (pictures / "p1" / "1.jpg").write_bytes(b"")
+        open_source(str(pictures))
