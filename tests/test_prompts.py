@@ -208,14 +208,14 @@ def test_a_box_is_the_same_in_both_spaces(
 
 
 @pytest.mark.parametrize("space", ["lps", "voxel"])
-def test_a_box_on_one_slice_leaves_the_height_to_the_network(ct: Volume, space: str) -> None:
+def test_a_box_on_one_slice_is_as_high_as_it_is_wide(ct: Volume, space: str) -> None:
     low, high = ct.geometry.to_lps((25, 69.5, 119.5)), ct.geometry.to_lps((25, 84.5, 134.5))
     typed = {
         "lps": ",".join(f"{v:.6f}" for v in (*low[:2], low[2], *high[:2], low[2])),
         "voxel": "120,70,25,134,84,25",
     }[space]
     prompt, _ = prompt_from(ct, point=None, box=typed, mask=None, space=space)(ct)  # type: ignore[arg-type]
-    assert prompt.trust == ROUGH
+    assert prompt.trust == DRAWN
     (z0, y0, x0), (z1, y1, x1) = prompt.start, prompt.stop
     assert (z0 + z1) / 2 == pytest.approx(25.5)
     np.testing.assert_allclose([y0, x0, y1, x1], [70, 120, 85, 135], atol=1e-3)

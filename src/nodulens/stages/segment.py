@@ -113,7 +113,7 @@ def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
 
 
 def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Prompt:
-    """A box that a person drew, in face indices (z, y, x); one slice of it leaves the height to the network.
+    """A box that a person drew, in face indices (z, y, x); of one slice the sides in the plane give the height.
 
     Raises:
         BadPrompt: empty, or outside the scan.
@@ -129,7 +129,7 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
     middle = (start[0] + stop[0]) / 2
     start, stop = start.copy(), stop.copy()
     start[0], stop[0] = middle - height / 2, middle + height / 2
-    return Prompt(_floats(start), _floats(stop), ROUGH)
+    return Prompt(_floats(start), _floats(stop), DRAWN)
 
 
 def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:

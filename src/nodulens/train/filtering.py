@@ -1,4 +1,4 @@
-"""The network that keeps or rejects regions by the patch round them, on LUNA16's candidates."""
+"""The network that keeps or rejects regions by the patch round them, on LUNA16's candidates or a folder's pictures."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
 from nodulens.train.outlining import rounded, told_of
 from nodulens.train.parts import Outcome, Rows
+from nodulens.train.pictures import PicturePatches, is_pictures, load_patches
 from nodulens.train.pretrained import started
 
 SHARE = 4
@@ -34,9 +35,9 @@ BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """LUNA16's patches; a row is a patch."""
+    """LUNA16's patches, or those of pictures; a row is a patch."""
 
-    patches: Patches
+    patches: Patches | PicturePatches
 
     @property
     def patients(self) -> list[str]:
@@ -58,7 +59,10 @@ def load(data: Path, recipe: Recipe) -> Candidates:
 
     Raises:
         NotFound: they do not lie in the folder.
+        NotFound, BadOption: see :func:`nodulens.train.pictures.find_pictures`.
     """
+    if is_pictures(data):
+        return Candidates(load_patches(data))
     return Candidates(Patches(data))
 
 

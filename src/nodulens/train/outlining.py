@@ -2,7 +2,7 @@
 
 They learn from the axial slices of nodule-free lungs (:class:`nodulens.data.crops.Background`) with nodules of real
 outlines and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole
-scans (:mod:`nodulens.train.scans`). Lungs are those of our own lung stage: what is measured of them is agreement.
+scans (:mod:`nodulens.train.scans`); or from the slices of a folder of pictures (:mod:`nodulens.train.pictures`). Lungs are those of our own lung stage: what is measured of them is agreement.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from nodulens.train.augment import augmented
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
 from nodulens.train.parts import Outcome, Rows
+from nodulens.train.pictures import Pictures, is_pictures, load_pictures
 from nodulens.train.plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.pretrained import started
 from nodulens.train.unets import PlannedUNet
@@ -143,20 +144,32 @@ class Slices:
             images[own] = shown.look(slab.hu[z], geometry)
             for k, name in enumerate(field.drawn):
                 truth[own, k] = shown.outlines(slab.masks(name)[z], geometry)
-        if field.exclusive:
-            nodule = field.drawn.index(NODULE)
-            truth[:, np.arange(len(field.drawn)) != nodule] &= ~truth[:, nodule, None]
-        return images, truth
+        return images, field.exclusively(truth)
+
+    def known(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a network's classes that are drawn here: all, or :meth:`Slab.masks` says which it lacks."""
+        return classes
+
+    def pixels_mm(self, field: Field, rows: Rows) -> list[float]:
+        """(N,) pixel that a network sees, see :meth:`seen`."""
+        whole = np.array([self.slabs[k].whole_mm for k, _ in self._place[rows]])
+        return [field.pixel_mm or float(mm) for mm in whole * max(1, WHOLE_PX / field.size)]
 
 
-def load(data: Path, recipe: Recipe) -> Slices:
-    """Slices of the backgrounds, with rendered nodules and without.
+Material = Slices | Pictures
+
+
+def load(data: Path, recipe: Recipe) -> Material:
+    """Slices of the backgrounds, with rendered nodules and without; or the pictures of a folder that holds those.
 
     A background takes outlines of patients of its own fold alone, so that where it is left out they are too.
 
     Raises:
         NotFound: backgrounds or stacks do not lie in the folder.
+        NotFound, BadOption: see :func:`nodulens.train.pictures.find_pictures`.
     """
+    if is_pictures(data):
+        return load_pictures(data)
     shapes = [s for s in stack_shapes(Stacks(data)).values() if s.diameter_mm >= LEAST_MM]
     slabs: list[Slab] = []
     for patient in Background.PATIENTS:
@@ -211,15 +224,19 @@ def field_of(learner: Learner) -> Field:
     return Field(learner.size, learner.classes, learner.pixel_mm)
 
 
-def settled(learner: Learner, material: Slices, rows: Rows) -> Learner:
-    """The planned network's input and batch, by its training slices; those of the learner are the most."""
+def settled(learner: Learner, material: Material, rows: Rows) -> Learner:
+    """The classes that the material shows; and the planned network's input and batch, by its training slices.
+
+    Input and batch of the learner are the most.
+    """
+    learner = replace(learner, classes=material.known(learner.classes))
     if learner.network != "planned-unet":
         return learner
     found = plan(_fingerprint(learner, material, rows), len(learner.classes))
     return replace(learner, size=min(found.size, learner.size), batch=min(found.batch, learner.batch))
 
 
-def _fingerprint(learner: Learner, material: Slices, rows: Rows) -> Fingerprint:
+def _fingerprint(learner: Learner, material: Material, rows: Rows) -> Fingerprint:
     """Of whole slices; looked at on some that show a nodule."""
     shown = rows[material.shows[rows]]
     some = shown[:: max(1, len(shown) // PLANNED_FROM)]
@@ -227,13 +244,13 @@ def _fingerprint(learner: Learner, material: Slices, rows: Rows) -> Fingerprint:
 
     def slices() -> list[Slice]:
         images, truth = material.seen(field, some)
-        pixels = [material.slabs[k].whole_mm for k, _ in material._place[some]]
+        pixels = material.pixels_mm(field, some)
         return [(i, t.any(axis=0), (p, p)) for i, t, p in zip(images, truth, pixels, strict=True)]
 
     return replace(fingerprint(slices()), slices=len(rows))
 
 
-def train(learner: Learner, material: Slices, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+def train(learner: Learner, material: Material, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on slices, as many of them with a nodule as without.
 
     The mean Dice of its classes, pixels counted over all watched slices, says when it is best.
@@ -273,7 +290,7 @@ def train(learner: Learner, material: Slices, rows: Rows, watched: Rows, checkpo
     return fit(net, task, learner, checkpoint)
 
 
-def _tensors(field: Field, material: Slices, rows: Rows) -> tuple[Tensor, Tensor]:
+def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tensor]:
     """Images (N, 1, size, size) in 16 bits; truth (N, size, size) uint8, or (N, classes, size, size) bool."""
     n, side = len(rows), field.size
     images = np.empty((n, side, side), dtype=np.float16)
@@ -296,7 +313,7 @@ def _drawn(shows: Bool, rng: np.random.Generator) -> Rows:
     return rng.permutation(np.concatenate([np.resize(kind, max(most, 1)) for kind in present]))
 
 
-def _validation(learner: Learner, material: Slices, watched: Rows) -> Callable[[nn.Module], float] | None:
+def _validation(learner: Learner, material: Material, watched: Rows) -> Callable[[nn.Module], float] | None:
     if not len(watched):
         return None
     field = field_of(learner)
@@ -316,7 +333,7 @@ def _validation(learner: Learner, material: Slices, watched: Rows) -> Callable[[
 # ---------------------------------------------------------------- judging
 
 
-def judge(model: Model, learner: Learner, material: Slices, rows: Rows) -> Outcome:
+def judge(model: Model, learner: Learner, material: Material, rows: Rows) -> Outcome:
     """Outlines and nodules' boxes, slice by slice, as the network sees them; see :func:`figures`."""
     field = field_of(learner)
     columns: dict[str, list[Any]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from nodulens.io.atomic import whole_file
 from nodulens.stages.slices import Field
-from nodulens.train import filtering, grading, outlining
+from nodulens.train import filtering, grading, outlining, prompting
 
 Found = Mapping[str, Any]
 """One cell, as its file holds it."""
@@ -47,6 +47,8 @@ def pooled(found: Sequence[Found]) -> dict[str, Any]:
     part, learner = found[0]["part"], found[0].get("learner", {})
     if part == "segmenter":
         return outlining.figures(rows, Field(learner["size"], tuple(learner["classes"]), learner["pixel_mm"]))
+    if part == "prompted":
+        return prompting.figures(rows)
     return filtering.figures(rows) if part == "filter" else grading.figures(rows)
 
 
@@ -155,11 +157,38 @@ def real_scans(found: Sequence[Found]) -> str:
     return _table(("method", *names), lines) if lines else "_Not measured yet._"
 
 
+def prompts(found: Sequence[Found]) -> str:
+    """The default's prompted network on central slices, by what it is told."""
+    cells = [c for c in found if c["part"] == "prompted"]
+    if not cells:
+        return "_Not measured yet._"
+    figures = pooled(cells)
+    words = {
+        "box": "box of the readers' outline",
+        "box_shaken": "the same, every side off by a tenth",
+        "diameter": "square of the annotated diameter",
+        "detector": "our detector's mark (3-D)",
+        "point": "a point in the middle (3-D)",
+    }
+    beside = {"box": "ellipse", "box_shaken": "ellipse_shaken", "diameter": "ellipse_diameter"}
+    lines = [
+        (
+            text,
+            *(_told(figures[kind][name]) for name in ("dice", "iou", "sensitivity")),
+            _told(figures[beside[kind]]["dice"]) if kind in beside else "–",
+        )
+        for kind, text in words.items()
+    ]
+    head = ("prompt", "Dice (95 %)", "IoU", "sensitivity", "inscribed ellipse, Dice")
+    return f"{figures['nodules']} nodules, {len(cells)} folds by patient.\n\n" + _table(head, lines)
+
+
 TABLES: Mapping[str, Callable[[Sequence[Found]], str]] = {
     "classifiers": classifiers,
     "segmenters": segmenters,
     "filters": filters,
     "real scans": real_scans,
+    "prompts": prompts,
 }
 
 

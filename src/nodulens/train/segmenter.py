@@ -23,7 +23,8 @@ from nodulens.evaluate.segmentation import compare
 from nodulens.recipe import DEFAULT, Training
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
+from nodulens.stages.pointing import prompt_of_outline, shaken
+from nodulens.stages.prompt import GRID, ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, rough_cube, segment
 from nodulens.train.augment import shake_values
 from nodulens.train.fit import Task, fit
@@ -119,11 +120,7 @@ def _without_nodule(plane: NDArray[np.float32], nodule: NDArray[np.bool_]) -> ND
 
 def drawn_prompt(box: Box, rng: np.random.Generator, shake: float) -> Prompt:
     """A person's box: every face off by a normal error of ``shake`` sides."""
-    start, stop = np.asarray(box.start, float), np.asarray(box.stop, float)
-    side = stop - start
-    start, stop = start + rng.normal(0, shake, 3) * side, stop + rng.normal(0, shake, 3) * side
-    stop = np.maximum(stop, start + 0.3 * side)
-    return Prompt(tuple(start), tuple(stop), DRAWN)
+    return shaken(prompt_of_outline(box), rng, shake)
 
 
 def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt:
@@ -201,8 +198,7 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
     end slices are repeated, so that nothing tells the network where to stop, and neither mask nor truth counts there.
     """
     first, last = example.real
-    image = example.image.copy()
-    image[:first], image[last:] = image[first], image[last - 1]
+    image = without_ends(example)
     box = Box.of_mask(example.truth)
     counts = np.zeros(image.shape, dtype=bool)
     counts[first:last] = example.weight[first:last] > 0
@@ -210,26 +206,39 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
     grid = Geometry.axial(_shape(image), example.spacing_zyx)
     patient, repeated = (Volume(unit * 1400 - 1000, grid) for unit in (example.image, image))
     x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
-    marks = [c for c in propose(patient, _near(example.truth)) if _marks(patient, c, example.truth)]
+    mark = strongest_mark(patient, example.truth)
     asked = {
         "box": (true, DEFAULT.rounds_drawn),
         "box_shaken": (shaken, DEFAULT.rounds_drawn),
         "point": (prompt_of_point(patient, (x, y, z)), DEFAULT.rounds_detected),
     }
-    if marks:
-        asked["detector"] = (prompt_of_candidate(patient, marks[0]), DEFAULT.rounds_detected)
+    if mark is not None:
+        asked["detector"] = (prompt_of_candidate(patient, mark), DEFAULT.rounds_detected)
     masks = {kind: np.zeros_like(counts) for kind in (*asked, "detector")}
     for kind, (prompt, rounds) in asked.items():
         with suppress(BadPrompt):  # nothing found there: the mask stays empty, and its Dice is 0
             found, mask = segment(repeated, prompt, model, rounds)
             masks[kind][found.slices] = mask
-    masks["ellipsoid"], masks["ellipsoid_shaken"] = (_ellipsoid(p, image.shape) for p in (true, shaken))
+    masks["ellipsoid"], masks["ellipsoid_shaken"] = (ellipsoid(p, image.shape) for p in (true, shaken))
     masks["ball_detector"] = np.zeros_like(counts)
-    if marks:
-        blob = rough_cube(patient, marks[0].centre_lps, marks[0].diameter_mm)
-        masks["ball_detector"] = _ellipsoid(blob, image.shape)
+    if mark is not None:
+        blob = rough_cube(patient, mark.centre_lps, mark.diameter_mm)
+        masks["ball_detector"] = ellipsoid(blob, image.shape)
     truth = example.truth & counts
     return {kind: compare(truth, mask & counts, example.spacing_zyx).dice for kind, mask in masks.items()}
+
+
+def strongest_mark(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
+    """The strongest mark of the candidate stage on a nodule; None where it has none."""
+    return next((c for c in propose(volume, _near(truth)) if _marks(volume, c, truth)), None)
+
+
+def without_ends(example: Example) -> NDArray[np.float32]:
+    """The image with the end slices that were scanned repeated beyond: nothing tells where the nodule ends."""
+    first, last = example.real
+    image = example.image.copy()
+    image[:first], image[last:] = image[first], image[last - 1]
+    return image
 
 
 def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
@@ -253,7 +262,8 @@ def _marks(volume: Volume, mark: Candidate, truth: NDArray[np.bool_]) -> bool:
     return float(np.linalg.norm(middle - mark.centre_lps)) <= max(float(size) / 2, 2.5)
 
 
-def _ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What a prompt's box inscribes."""
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
     axes = [
         ((np.arange(n) + 0.5 - m) / max(r, 1e-6)) ** 2

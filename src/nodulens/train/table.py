@@ -24,13 +24,14 @@ import typer
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.splits import Parts
 from nodulens.io.atomic import whole_file
-from nodulens.recipe import Learner, changed
+from nodulens.recipe import DEFAULT, Learner, changed
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import Model, load_model
-from nodulens.train import grading, handcrafted, results, scans
+from nodulens.train import grading, handcrafted, prompting, results, scans
 from nodulens.train.export import export
 from nodulens.train.parts import Material, Outcome
 from nodulens.train.run import PARTS, Division, division, software
+from nodulens.train.segmenter import Example
 
 SCHEMA = "nodulens-cell/1"
 EPOCHS = {
@@ -97,6 +98,7 @@ def cells() -> Iterator[Cell]:
             yield Cell(name, part, AUGMENTED, 0)
         if part == "segmenter":
             yield Cell(name, part, SCANS, 0)
+    yield from (Cell(DEFAULT.name, "prompted", PATIENTS, fold) for fold in range(FOLDS))
     for kind in HANDCRAFTED:
         yield from (Cell(kind, "handcrafted", PATIENTS, fold) for fold in range(FOLDS))
         yield Cell(kind, "handcrafted", RANDOM, 0)
@@ -141,6 +143,15 @@ def compute_handcrafted(cell: Cell, material: handcrafted.Features) -> dict[str,
     start = time.monotonic()
     outcome = handcrafted.judge("svm" if cell.recipe == "svm" else "forest", material, taught, rows.test)
     spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
+    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
+
+
+def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
+    """The default's prompted network on central slices, by what it is told."""
+    start = time.monotonic()
+    model = prompting.trained(material, cell.fold, run / "segmenter")
+    spent = {"train_seconds": round(time.monotonic() - start, 1)}
+    outcome = prompting.judge(model, material, prompting.rows_of(material, cell.fold))
     return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
 
 
@@ -211,6 +222,8 @@ def main(
             loaded = {source: _loaded(cell, data)}
         if cell.part == "handcrafted":
             found: dict[str, Any] | None = compute_handcrafted(cell, loaded[source])
+        elif cell.part == "prompted":
+            found = compute_prompted(cell, loaded[source], run)
         else:
             learner = changed(RECIPES[cell.recipe], cell.settings).learners[cell.part]
             learner = replace(learner, epochs=EPOCHS[learner.network])
@@ -226,6 +239,8 @@ def main(
 def _loaded(cell: Cell, data: Path) -> Any:
     if cell.part == "handcrafted":
         return handcrafted.load(data)
+    if cell.part == "prompted":
+        return prompting.load(data)
     return PARTS[cell.part].load(data, RECIPES[cell.recipe])
 
 
