@@ -217,7 +217,8 @@ def _budget(cells: Sequence[Found]) -> str:
     if not learner:
         return f"{minutes:.1f} min a fold"
     pace = sorted(c["cpu_ms"] for c in cells)[len(cells) // 2]
-    return f"{learner['epochs']} epochs of {learner['size']}², {minutes:.0f} min a fold; {pace:.0f} ms an input"
+    epochs = f"{learner['epochs']} epoch{'s' * (learner['epochs'] > 1)}"
+    return f"{epochs} of {learner['size']}², {minutes:.0f} min a fold; {pace:.0f} ms an input"
 
 
 def _interval(figures: Mapping[str, Any], name: str) -> str:

@@ -1,0 +1,103 @@
+"""The table of results: cells once computed stay, splits are what they say, and the page holds what the cells hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import made_material
+from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.recipes import RECIPES
+from nodulens.runtime.engine import load_model
+from nodulens.train import grading, prompting, results, table
+from nodulens.train.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
+
+E5 = "conv3-classifier.classifier"
+PAGE = """# Results
+
+<!-- classifiers -->
+yesterday's figures
+<!-- end of classifiers -->
+
+Words that stay.
+
+<!-- prompts -->
+<!-- end of prompts -->
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("material"))
+
+
+def test_the_table_has_every_part_of_every_recipe_by_five_folds() -> None:
+    plan = list(cells())
+    assert len({cell.name for cell in plan}) == len(plan)
+    for recipe in RECIPES.values():
+        for part in recipe.learners:
+            own = [c for c in plan if (c.recipe, c.part, c.settings) == (recipe.name, part, ())]
+            assert [c.fold for c in own if c.split == PATIENTS] == list(range(5))
+            assert sum(c.split == RANDOM for c in own) == 1
+
+
+def test_cells_are_computed_once_and_the_page_is_filled(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(table.EPOCHS, "conv3", 1)
+    monkeypatch.setattr(table, "COPIES", 1)
+    page = tmp_path / "results.md"
+    page.write_text(PAGE)
+    folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}
+    for only in (f"{E5}.patients-1", f"{E5}.random", f"{E5}.augmented", "svm.handcrafted.patients-1"):
+        main(**folders, only=only)  # type: ignore[arg-type]
+    made = sorted((tmp_path / "cells").glob("*.json"))
+    assert [p.stem for p in made] == [
+        f"{E5}.augmented-0", f"{E5}.patients-1", f"{E5}.random-0", "svm.handcrafted.patients-1",
+    ]  # fmt: skip
+    times = [p.stat().st_mtime_ns for p in made]
+    main(**folders, only=f"{E5}.patients-1")  # type: ignore[arg-type]
+    assert [p.stat().st_mtime_ns for p in made] == times
+    cell = json.loads((tmp_path / "cells" / f"{E5}.patients-1.json").read_text())
+    assert {fold_of(p) for p in cell["rows"]["patient"]} == {1}
+    assert cell["learner"]["epochs"] == 1 and cell["cpu_ms"] > 0
+    text = page.read_text()
+    assert "yesterday" not in text and "Words that stay." in text and "_Not measured yet._" in text
+    (line,) = [row for row in text.splitlines() if "`conv3-classifier`" in row and "by patient" in row]
+    pooled = results.pooled([cell])["three_readers_or_more"]
+    assert f" {pooled['nodules']} " in line and "AUC 0.87" in line
+    assert "SVM on handcrafted" in text and "random, after augmentation" in text
+
+
+def test_splits_are_what_they_say(data: Path) -> None:
+    material = grading.load(data, RECIPES["conv3-classifier"])
+    rows = table._rows(Cell("conv3-classifier", "classifier", PATIENTS, 2), material)
+    sides = [{material.patients[r] for r in part} for part in (rows.train, rows.watched, rows.test)]
+    assert not (sides[0] & sides[2] or sides[1] & sides[2] or (sides[0] | sides[1] | sides[2]) & EVALUATION_PATIENTS)
+    copied = grading.multiplied(material, ("flip",), 3)
+    rows = table._rows(Cell("conv3-classifier", "classifier", AUGMENTED, 0), copied)
+    origins = [set(copied.nodules.origin[part].tolist()) for part in (rows.train, rows.test)]
+    assert origins[0] & origins[1], "copies of a judged nodule teach: that is what this split is there to show"
+    assert not {copied.patients[r] for r in rows.train} & EVALUATION_PATIENTS
+
+
+def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:
+    """Balls: a box says nearly all, and a box that is off says less."""
+    material = prompting.load(data)
+    rows = prompting.rows_of(material, 1)
+    assert len(rows) and all(fold_of(material[r].patient) == 1 and not material[r].is_cube for r in rows)
+    found = prompting.judge(load_model("segmenter", 1), material, rows[:3])
+    dice = {kind: found.figures[kind]["dice"]["value"] for kind in (*prompting.PROMPTED, *prompting.BESIDE)}
+    assert dice["box"] > 0.8 and dice["ellipse"] > 0.9 > dice["ellipse_shaken"]
+    assert all(0 <= value <= 1 for value in dice.values())
+    assert found.figures["nodules"] == len(rows[:3]) == len(found.rows["patient"])
+    assert np.array_equal(found.rows["box truth"], found.rows["point truth"])
