@@ -97,6 +97,15 @@ class Field:
         """Masks (slices, y, x) as they are seen: pixels at least half filled, (slices, size, size)."""
         return np.asarray(resample_array(masks, geometry, self.grid(geometry), fill=0) >= 0.5)
 
+    def exclusively(self, masks: Bool) -> Bool:
+        """(N, drawn, …) masks, of exclusive classes only one at a pixel: the nodule goes before the lung."""
+        if not self.exclusive:
+            return masks
+        nodule = self.drawn.index(NODULE)
+        apart = masks & ~masks[:, [nodule]]
+        apart[:, nodule] = masks[:, nodule]
+        return np.asarray(apart)
+
     def back(self, seen: Float32, geometry: Geometry) -> Float32:
         """Values (slices, size, size) → (slices, y, x) on ``geometry``; 0 beyond the field."""
         return np.asarray(resample_array(seen, self.grid(geometry), geometry, fill=0))

@@ -2,7 +2,8 @@
 
 They learn from the axial slices of nodule-free lungs (:class:`nodulens.data.crops.Background`) with nodules of real
 outlines and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole
-scans (:mod:`nodulens.train.scans`); or from the slices of a folder of pictures (:mod:`nodulens.train.pictures`). Lungs are those of our own lung stage: what is measured of them is agreement.
+scans (:mod:`nodulens.train.scans`). Lungs are those of our own lung stage: what is measured of them is agreement. Or
+they learn from the slices of a folder of pictures and are judged there (:mod:`nodulens.train.pictures`).
 """
 
 from __future__ import annotations

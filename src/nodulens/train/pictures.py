@@ -59,7 +59,7 @@ def find_pictures(data: Path) -> SliceFolder:
     masks = [p for p, there in ((data / MASKS, (data / MASKS).is_dir()), (images, beside)) if there]
     if not masks and not boxes:
         raise NotFound(
-            f"{data} holds {IMAGES}/ and neither {MASKS}/ nor {BOXES}/: without them every slice would pass for healthy."
+            f"{data} holds {IMAGES}/ and neither {MASKS}/ nor {BOXES}/: every slice would pass for healthy."
         )
     if len(masks) + len(boxes) > 1:
         raise BadOption(f"{data} says twice what is drawn: {', '.join(p.name for p in (*masks, *boxes))}. Keep one.")
@@ -226,8 +226,8 @@ def _look_alikes(grey: NDArray[np.float32], nodule: Bool, rng: np.random.Generat
     lungs = classic_steps(grey)["filled"] > 0
     spots = components(lungs & (grey >= otsu(grey)), 8)
     near = ndimage.binary_dilation(nodule, iterations=SPOT_PX)
-    able = [n for n, size in enumerate(spots.sizes, 1) if size >= SPOT_PX and not near[spots.labels == n].any()]
-    if able:
+    able = np.setdiff1d(np.flatnonzero(spots.sizes >= SPOT_PX) + 1, spots.labels[near])
+    if len(able):
         return [np.argwhere(spots.labels == n).mean(axis=0) for n in rng.permutation(able)[:LOOK_ALIKES]]
     anywhere = np.argwhere(lungs & ~near) if (lungs & ~near).any() else np.argwhere(~near)
     return [rng.choice(anywhere).astype(np.float64)] if len(anywhere) else []

@@ -1,0 +1,224 @@
+"""Folders of pictures as material: slices and patches, what is not drawn, and a method trained, judged and streamed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import Run
+from nodulens.data.folds import fold_of
+from nodulens.data.frames import WIDE_MM
+from nodulens.errors import BadOption, BadValues, NotFound
+from nodulens.recipes import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.runs import read_run
+from nodulens.stages.slices import Field
+from nodulens.train import filtering, outlining
+from nodulens.train.pictures import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
+
+SIDE = 96
+NODULE = np.s_[30:42, 20:32]
+PEOPLE = ("anna", "bert", "cora", "dora", "emil", "fred")
+ALONE = "ignore:.* does not show"
+LUNG_AND_NODULE, SIDES = Field(64, ("lung", "nodule")), ("background", "left lung", "right lung", "nodule")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def slice_of(*, nodule: bool, seed: int) -> np.ndarray:
+    """A body with two lungs, a vessel in each, and a nodule in the right one."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((SIDE, SIDE))
+    image[4:92, 2:94] = 180
+    image[14:84, 10:44] = image[14:84, 52:86] = 30
+    image[60:64, 26:30] = image[60:64, 66:70] = 170
+    if nodule:
+        image[NODULE] = 190
+    return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+
+def masks() -> tuple[np.ndarray, np.ndarray]:
+    """The nodule and the lungs, the nodule among them."""
+    nodule, lungs = np.zeros((2, SIDE, SIDE), np.uint8)
+    nodule[NODULE] = 255
+    lungs[14:84, 10:44] = lungs[14:84, 52:86] = 255
+    return nodule, lungs
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six patients of two slices each, the first with a nodule."""
+    nodule, lungs = masks()
+    for seed, person in enumerate(PEOPLE):
+        for folder in ("images", "masks", "lungs"):
+            (tmp_path / "data" / folder / person).mkdir(parents=True)
+        for number in (0, 1):
+            own = tmp_path / "data" / "images" / person / f"{number}.png"
+            Image.fromarray(slice_of(nodule=number == 0, seed=2 * seed + number)).save(own)
+            Image.fromarray(lungs).save(tmp_path / "data" / "lungs" / person / f"{number}.png")
+        Image.fromarray(nodule).save(tmp_path / "data" / "masks" / person / "0.png")
+    return tmp_path / "data"
+
+
+def without(data: Path, name: str) -> Path:
+    (data / name).rename(data.parent / name)
+    return data
+
+
+# ---- slices
+
+
+def test_rows_are_the_slices_of_patients_with_a_nodule_and_without(data: Path) -> None:
+    material = outlining.load(data, RESNET_UNET_PATCH_CNN)
+    assert isinstance(material, Pictures)
+    assert material.patients == [person for person in PEOPLE for _ in (0, 1)]
+    assert material.strata == ["nodule", "no nodule"] * len(PEOPLE)
+    assert material.shows.tolist() == [True, False] * len(PEOPLE)
+
+
+def test_a_slice_is_seen_as_it_is_used(data: Path) -> None:
+    """The picture itself where the network's input is as large, with masks on the same pixels."""
+    material = load_pictures(data)
+    field = replace(LUNG_AND_NODULE, size=SIDE)
+    images, truth = material.seen(field, np.array([0, 1]))
+    assert np.allclose(images[0], slice_of(nodule=True, seed=0) / 255, atol=1e-3)
+    nodule, lungs = masks()
+    assert np.array_equal(truth[0], [lungs > 0, nodule > 0])
+    assert truth[1, 0].any() and not truth[1, 1].any()
+    exclusive = replace(field, classes=("background", "lung", "nodule"))
+    assert np.array_equal(material.seen(exclusive, np.array([0]))[1][0, 0], (lungs > 0) & (nodule == 0))
+    images, truth = material.seen(LUNG_AND_NODULE, np.array([0]))
+    assert truth[0, 1].sum() == pytest.approx((nodule > 0).sum() * (64 / SIDE) ** 2, rel=0.1)
+    assert material.pixels_mm(LUNG_AND_NODULE, np.array([0])) == pytest.approx([WIDE_MM / 64])
+
+
+@pytest.mark.filterwarnings("ignore:.*filled boxes")
+def test_boxes_are_filled_and_a_warning_says_so(data: Path) -> None:
+    without(data, "masks")
+    rows = "".join(f"{person}/0,20,30,32,42\n" for person in PEOPLE)
+    (data / "boxes.csv").write_text("filename,xmin,ymin,xmax,ymax\n" + rows)
+    with pytest.warns(UserWarning, match="filled boxes"):
+        material = load_pictures(data)
+    _, truth = material.seen(replace(LUNG_AND_NODULE, size=SIDE), np.array([0, 1]))
+    assert np.array_equal(truth[0, 1], masks()[0] > 0)
+    assert not truth[1, 1].any()
+    assert load_patches(data).label.sum() == len(PEOPLE)
+
+
+def test_classes_that_are_not_drawn_are_not_learnt(data: Path) -> None:
+    material = load_pictures(data)
+    assert material.known(("lung", "nodule")) == ("lung", "nodule")
+    with pytest.warns(UserWarning, match="left lung, right lung"):
+        assert material.known(SIDES) == ("background", "nodule")
+    bare = load_pictures(without(data, "lungs"))
+    assert RESNET_UNET_PATCH_CNN.segmenter is not None
+    with pytest.warns(UserWarning, match="does not show lung: the network learns nodule alone"):
+        settled = outlining.settled(RESNET_UNET_PATCH_CNN.segmenter, bare, np.arange(12))
+    assert settled.classes == ("nodule",)
+
+
+def test_masks_may_lie_beside_the_slices(data: Path) -> None:
+    for person in PEOPLE:
+        (data / "masks" / person / "0.png").rename(data / "images" / person / "0_mask.png")
+        (data / "masks" / person).rmdir()
+    (data / "masks").rmdir()
+    material = load_pictures(data)
+    assert material.strata == ["nodule", "no nodule"] * len(PEOPLE)
+    assert material.seen(LUNG_AND_NODULE, np.array([1]))[1][0, 0].any()
+
+
+def test_a_folder_that_does_not_say_enough_is_refused(data: Path, tmp_path: Path) -> None:
+    (data / "boxes.csv").write_text("filename,xmin,ymin,xmax,ymax\n")
+    with pytest.raises(BadOption, match=r"twice.*masks, boxes\.csv"):
+        find_pictures(data)
+    (data / "boxes.csv").unlink()
+    Image.fromarray(masks()[1][:50]).save(data / "lungs" / "anna" / "0.png")
+    with pytest.raises(BadValues, match="lungs"):
+        load_pictures(data).seen(LUNG_AND_NODULE, np.array([0]))
+    (data / "images" / "anna" / "0.png").rename(data / "images" / "0.png")
+    with pytest.raises(BadOption, match="a folder of its own below"):
+        find_pictures(data)
+    with pytest.raises(NotFound, match="pass for healthy"):
+        find_pictures(without(data, "masks"))
+
+
+# ---- patches
+
+
+def test_patches_show_nodules_and_what_is_like_them(data: Path) -> None:
+    material = filtering.load(data, RESNET_UNET_PATCH_CNN)
+    patches = material.patches
+    assert patches.unit.shape[1:] == (64, 64) and patches.unit.dtype == np.uint8
+    assert patches.label.sum() == len(PEOPLE)
+    assert set(material.strata) == {"nodule", "look-alike"}
+    assert 2 * len(PEOPLE) <= (~patches.label).sum() <= 2 * len(PEOPLE) * LOOK_ALIKES
+    assert set(material.patients) == set(PEOPLE)
+    side = 2 * np.sqrt(144 / np.pi) * WIDE_MM / SIDE
+    assert patches.diameter_mm[patches.label] == pytest.approx([side] * len(PEOPLE))
+    assert patches.nodule[patches.label].tolist() == list(range(len(PEOPLE)))
+    # the nodule of 12 pixels lies in the middle; the vessel of 4 fills less of it
+    inner = patches.unit[:, 28:36, 28:36]
+    assert inner[patches.label].min() > 150
+    assert (inner[~patches.label] < 60).any(axis=(1, 2)).all()
+    seen = material.seen(np.array([0]))
+    assert seen[0, 0] * 255 == pytest.approx(patches.unit[0].astype(float), rel=1e-3, abs=0.1)
+    assert np.array_equal(patches.unit, load_patches(data).unit), "the same again"
+
+
+def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "p").mkdir(parents=True)
+    Image.fromarray(np.full((40, 50), 90, np.uint8)).save(tmp_path / "images" / "p" / "0.png")
+    found = load_patches(tmp_path)
+    assert found.label.tolist() == [False] and found.unit.shape == (1, 64, 64)
+
+
+# ---- the whole way
+
+
+@pytest.mark.filterwarnings(ALONE)
+def test_a_method_is_trained_judged_and_used_on_pictures(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlining, "EPOCH", 4)
+    without(data, "lungs")
+    left_out = next(f for f in range(5) if 0 < sum(fold_of(p) == f for p in PEOPLE) < 4)
+    small = [f"{name}={value}" for name, value in (("segmenter.size", 64), ("segmenter.batch", 4), ("filter.batch", 8),
+             ("segmenter.epochs", 1), ("filter.epochs", 1), ("segmenter.network", "planned-unet"))]  # fmt: skip
+    changes = [word for setting in small for word in ("--set", setting)]
+    folder = tmp_path / "run"
+    words = ("--data", data, "-o", folder, "--fold", str(left_out), "--threads", "1")
+    done = run("train", "resnet-unet-patch-cnn", *words, *changes)
+    assert done.code == 0, done.err
+    recipe = read_run(folder).recipe
+    assert recipe.segmenter is not None and recipe.segmenter.classes == ("nodule",)
+    for part in ("segmenter", "filter"):
+        taught = json.loads((folder / f"{part}.json").read_text())["trained_on"]["patients"]
+        assert taught and all(fold_of(p) != left_out for p in taught)
+    judged = json.loads(run("evaluate", folder, "--data", data, "--json").out)
+    figures = judged["networks"]["segmenter"]["figures"]
+    assert figures["classes"].keys() == {"nodule"}
+    assert figures["slices"] == 2 * figures["with_nodule"] == 2 * sum(fold_of(p) == left_out for p in PEOPLE)
+    streamed = json.loads(run("stream", data / "images", "--recipe", folder, "--threads", "1", "--json").out)
+    assert streamed["frames"] == 2 * len(PEOPLE)
+
+
+@pytest.mark.filterwarnings(ALONE)
+@pytest.mark.parametrize("recipe", [NNUNET_SAM, SE_AUX_UNET], ids=lambda r: r.name)
+def test_other_segmenters_learn_from_pictures_too(recipe, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    material = outlining.load(data, recipe)
+    rows = np.arange(len(material.patients))
+    learner = replace(recipe.segmenter, size=64, batch=4, epochs=1, augment=())
+    learner = outlining.settled(learner, material, rows)
+    assert learner.classes == ("background", "nodule")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlining, "EPOCH", 4)
+        outlining.train(learner, material, rows, rows[:2], tmp_path / "net.pt")
