@@ -2,7 +2,8 @@
 
 Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier puts out (N, classes) logits, a
 segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of what is there. Another
-network is another function here, and its name in :data:`NETWORKS`.
+network is another function here, and its name in :data:`NETWORKS`. "nnunet" is none of them: real nnU-Net builds and
+trains it, see :mod:`nodulens.train.nnunet`.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ def build(learner: Learner) -> nn.Module:
     """The network of a recipe's part, with random weights.
 
     Raises:
-        BadOption: there is no such network, or it cannot be of this size.
+        BadOption: there is no such network, or it cannot be of this size, or nnU-Net builds it.
         MissingExtra: it is one of MONAI's, which is not installed.
     """
+    if learner.network == "nnunet":
+        raise BadOption("nnU-Net builds and trains its network in an environment of its own: nodulens nnunet train.")
     if learner.network not in NETWORKS:
         raise BadOption(f"There is no network {learner.network!r}; there are {', '.join(NETWORKS)}.")
     return NETWORKS[learner.network](learner)

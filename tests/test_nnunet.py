@@ -1,0 +1,369 @@
+"""nnU-Net from outside: what goes to it, how it is called, and what is made of what it leaves.
+
+nnU-Net is not needed here: a pretender leaves files in its format, with a small random network. The whole path with
+the real one is ``nodulens nnunet setup`` and ``nodulens nnunet train``, which compares itself with nnU-Net's predictor.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from typer.testing import CliRunner
+
+import made_material
+import small_scans
+from nodulens.apps.cli import app
+from nodulens.apps.methods import evaluate, load_method
+from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.errors import BadOption, NodulensError, NotFound
+from nodulens.ops.intensity import to_unit
+from nodulens.pipeline import analyze
+from nodulens.recipe import Learner, Recipe, changed
+from nodulens.recipes import NNUNET_SAM
+from nodulens.runs import read_run
+from nodulens.train import nnunet_inside, outlining
+from nodulens.train.networks import build
+from nodulens.train.nnunet import (
+    DATASET,
+    NUMBER,
+    Amount,
+    Environment,
+    Normalised,
+    hounsfield,
+    read_plans,
+    settled,
+    thinned,
+    train_nnunet,
+    write_dataset,
+    write_split,
+)
+from nodulens.train.outlining import Slab, Slices
+from nodulens.train.run import Division
+
+FOLD = 2
+CLASSES = ("background", "nodule")
+VALUES = {"mean": -310.5, "std": 290.25, "percentile_00_5": -880.0, "percentile_99_5": 210.0, "median": -250.0}
+
+
+def plans(patch: tuple[int, int] = (64, 64), scheme: str = "CTNormalization") -> dict[str, Any]:
+    """What of ``nnUNetPlans.json`` counts here, as nnU-Net 2.8 writes it."""
+    flat = {
+        "spacing": [6.0, 6.0],
+        "patch_size": list(patch),
+        "batch_size": 4,
+        "normalization_schemes": [scheme],
+        "architecture": {"arch_kwargs": {"n_stages": 3, "strides": [[1, 1], [2, 2], [2, 2]]}},
+    }
+    return {"configurations": {"2d": flat}, "foreground_intensity_properties_per_channel": {"0": VALUES}}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "plans.json"
+    path.write_text(json.dumps(plans(**changes)))
+    return path
+
+
+def by_nnunet(hu: NDArray[Any]) -> NDArray[np.float32]:
+    """CTNormalization of nnunetv2, in its own order."""
+    image = hu.astype(np.float32)
+    np.clip(image, VALUES["percentile_00_5"], VALUES["percentile_99_5"], out=image)
+    image -= VALUES["mean"]
+    image /= max(VALUES["std"], 1e-8)
+    return image
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    layers = (nn.Conv2d(1, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.LeakyReLU(inplace=True))
+    return nn.Sequential(*layers, nn.ConvTranspose2d(4, 2, 2, 2)).eval()
+
+
+@dataclass(frozen=True)
+class Pretender(Environment):
+    """Leaves what nnU-Net does; ``off`` is added to what its predictor says, ``stopped`` steps fail once."""
+
+    off: float = 0.0
+    done: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        pass
+
+    def plan(self, work: Path, memory_gb: float | None) -> None:
+        self.done.append("plan")
+        (work / "preprocessed" / DATASET).mkdir(parents=True)
+
+    def step(self, work: Path, name: str, *arguments: object) -> None:
+        self.done.append(name)
+        if name in self.stopped:
+            self.stopped.remove(name)
+            raise NodulensError("stopped")
+        getattr(self, f"_{name}")(work, *arguments)
+
+    def _train(self, work: Path, *arguments: object) -> None:
+        trained = work / "results" / DATASET / "nnUNetTrainer__nnUNetPlans__2d"
+        (trained / "fold_0").mkdir(parents=True, exist_ok=True)
+        written(trained)
+        for name in ("checkpoint_final.pth", "curves.csv", "progress.png"):
+            (trained / "fold_0" / name).write_bytes(b"")
+
+    def _export(self, work: Path, trained: Path, target: Path, side: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nnunet_inside, "_predictor", lambda trained, side: SimpleNamespace(network=small_net()))
+            nnunet_inside.export(trained, target, int(side.partition("=")[2]))
+
+    def _predict(self, work: Path, trained: Path, image: Path, target: Path, side: str) -> None:
+        hu = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))
+        assert hu.shape == (64, 64)
+        with torch.inference_mode():
+            seen = small_net()(torch.from_numpy(by_nnunet(hu))[None, None]).softmax(1)[0]
+        np.save(target, seen.numpy() + self.off)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("material"))
+
+
+def recipe(*settings: str) -> Recipe:
+    short = ("classifier.network=conv3", "classifier.size=44", "classifier.epochs=1", "prompted=none", *settings)
+    asked = changed(NNUNET_SAM, short)
+    assert asked.segmenter is not None
+    return replace(asked, segmenter=settled(asked.segmenter, standard()))
+
+
+def standard() -> Learner:
+    assert NNUNET_SAM.segmenter is not None
+    return NNUNET_SAM.segmenter
+
+
+# ---- The whole path
+
+
+def test_a_run_with_nnunet_is_judged_and_analyses(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlining, "SCENES", 1)
+    env, run = Pretender(tmp_path, stopped=["train"]), tmp_path / "run"
+    with pytest.raises(NodulensError, match="stopped"):
+        train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=FOLD)
+    made = train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=FOLD)
+    assert env.done == ["plan", "train", "train", "export", "predict"], "it goes on where nnU-Net stands"
+    assert made == read_run(run) and made.seconds.keys() == {"segmenter", "classifier"}
+    segmenter = made.recipe.segmenter
+    assert segmenter is not None
+    assert (segmenter.network, segmenter.size, segmenter.pixel_mm, segmenter.batch) == ("nnunet", 64, 6.0, 4)
+    card = json.loads((run / "segmenter.json").read_text())
+    taught = set(card["trained_on"]["patients"])
+    assert taught and all(fold_of(p) != FOLD for p in taught) and not taught & EVALUATION_PATIENTS
+    assert 0 <= card["figures"]["off_nnunets_predictor"]["largest"] < 1e-4
+    assert {p.suffix for p in run.glob("segmenter.*")} == {".onnx", ".json", ".pth", ".csv", ".png"}
+
+    found = evaluate(str(run), data, None, threads=1)
+    assert {fold_of(p) for p in found["networks"]["segmenter"]["rows"]["patient"]} == {FOLD}
+    method = load_method(str(run), threads=1)
+    report = analyze(small_scans.noisy(), recipe=replace(method.recipe, threshold=0.0), models=method.models)
+    assert report.recipe == "nnunet-sam" and "segmenter" in {w.name for w in report.weights}
+
+    with pytest.raises(BadOption, match="other slices"):
+        train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=3)
+
+
+def test_a_network_that_differs_from_nnunets_predictor_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlining, "SCENES", 1)
+    env = Pretender(tmp_path, off=0.002)
+    with pytest.raises(NodulensError, match=r"differs from its own predictor by 0\.002"):
+        train_nnunet(recipe(), data, tmp_path / "run", env, Amount(slices=8), command="", fold=FOLD)
+    assert not (tmp_path / "run" / "segmenter.json").exists()
+
+
+# ---- What goes out
+
+
+def slab(patient: str, n: int = 3) -> Slab:
+    """40 × 60 pixels of 5 mm; slices of the upper half show a nodule of 250 HU in the first of them."""
+    hu = np.full((n, 40, 60), -1000, dtype=np.int16)
+    hu[:, 5:35, 5:55] = -200
+    nodule = np.zeros(hu.shape, dtype=bool)
+    nodule[0, 10:18, 20:28] = True
+    hu[nodule] = 250
+    hu[1, 28:34, 28:34] = 3000  # beyond what our networks see
+    return Slab(patient, hu, np.ones(hu.shape, np.uint8), nodule, (5.0, 5.0), 0.8)
+
+
+def test_slices_become_a_data_set_of_nnunet(tmp_path: Path) -> None:
+    material = Slices((slab("a"), slab("b"), slab("judge")))
+    division = Division(np.array([0, 1, 3]), np.array([4]), np.array([6, 7, 8]))
+    write_dataset(material, CLASSES, division, tmp_path)
+    folder = tmp_path / "raw" / DATASET
+    told = json.loads((folder / "dataset.json").read_text())
+    assert told["labels"] == {"background": 0, "nodule": 1} and told["numTraining"] == 4
+    assert told["channel_names"] == {"0": "CT"} and told["file_ending"] == ".nii.gz"
+    names = ["a_000000", "a_000001", "b_000003", "b_000004"]
+    assert sorted(p.name for p in (folder / "imagesTr").iterdir()) == [f"{n}_0000.nii.gz" for n in names]
+    assert sorted(p.name for p in (folder / "labelsTr").iterdir()) == [f"{n}.nii.gz" for n in names]
+    image = sitk.ReadImage(str(folder / "imagesTr" / "a_000000_0000.nii.gz"))
+    label = sitk.ReadImage(str(folder / "labelsTr" / "a_000000.nii.gz"))
+    assert image.GetDimension() == 2 and image.GetSize() == label.GetSize() == (512, 512)
+    assert image.GetSpacing() == label.GetSpacing() == pytest.approx((0.8, 0.8))
+    hu, drawn = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(label)
+    assert hu.dtype == np.int16 and np.median(hu[drawn == 1]) == 250 and set(np.unique(drawn)) == {0, 1}
+    assert (drawn == 1).sum() * 0.8**2 == pytest.approx(8 * 8 * 5.0**2, rel=0.04), "square millimetres stay"
+    bright = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "imagesTr" / "a_000001_0000.nii.gz")))
+    assert (bright.min(), bright.max()) == (-1000, 400)
+
+    (tmp_path / "preprocessed" / DATASET).mkdir(parents=True)
+    write_split(material, division, tmp_path)
+    split = json.loads((tmp_path / "preprocessed" / DATASET / "splits_final.json").read_text())
+    assert split == [{"train": names[:3], "val": names[3:]}]
+
+
+def test_a_data_set_that_is_there_is_kept_and_another_refused(tmp_path: Path) -> None:
+    material = Slices((slab("a"), slab("b")))
+    division = Division(np.array([0]), np.array([1]), np.array([3]))
+    write_dataset(material, CLASSES, division, tmp_path)
+    image = tmp_path / "raw" / DATASET / "imagesTr" / "a_000000_0000.nii.gz"
+    image.unlink()
+    write_dataset(material, CLASSES, division, tmp_path)
+    assert not image.exists()
+    with pytest.raises(BadOption, match="name another folder"):
+        write_dataset(material, CLASSES, replace(division, train=np.array([2])), tmp_path)
+    with pytest.raises(BadOption, match="exclude"):
+        write_dataset(material, ("lung", "nodule"), division, tmp_path / "other")
+
+
+def test_hounsfield_units_come_back() -> None:
+    hu = np.arange(-1000, 401, dtype=np.int16)
+    assert np.array_equal(hounsfield(to_unit(hu)), hu)
+
+
+def test_a_trial_takes_fewer_slices_in_the_same_shares() -> None:
+    division = Division(np.arange(90), np.arange(90, 100), np.arange(100, 200))
+    few = thinned(division, 20)
+    assert (len(few.train), len(few.watched), len(few.test)) == (18, 2, 100)
+    assert len(thinned(division, None).train) == 90
+
+
+# ---- What comes back
+
+
+def test_a_plan_is_read(tmp_path: Path) -> None:
+    planned = read_plans(written(tmp_path))
+    assert (planned.side, planned.pixel_mm, planned.batch) == (64, 6.0, 4)
+    assert (planned.low, planned.high, planned.mean, planned.std) == (-880.0, 210.0, -310.5, 290.25)
+    assert read_plans(written(tmp_path, patch=(52, 61))).side == 64, "the square is larger, and halves twice"
+    with pytest.raises(BadOption, match="ZScoreNormalization"):
+        read_plans(written(tmp_path, scheme="ZScoreNormalization"))
+
+
+def test_normalisation_travels_with_the_network(tmp_path: Path) -> None:
+    net = Normalised(nn.Identity(), read_plans(written(tmp_path)))
+    hu = np.linspace(-1000, 400, 64, dtype=np.float32).reshape(1, 1, 8, 8)
+    assert np.allclose(net(torch.from_numpy(to_unit(hu))).numpy(), by_nnunet(hu), atol=1e-5)
+
+
+def test_curves_are_a_table(tmp_path: Path) -> None:
+    values = {"train_losses": [0.5, 0.1], "mean_fg_dice": [0.0, 0.3], "lrs": [0.01, 0.005]}
+    nnunet_inside._write_curves(SimpleNamespace(get_value=lambda key, step: values[key]), tmp_path / "c.csv")
+    assert (tmp_path / "c.csv").read_text().split() == ["epoch,loss,watched,learning_rate", "1,0.5,0.0,0.01",
+                                                        "2,0.1,0.3,0.005"]
+
+
+# ---- How it is called
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    out: list[tuple[list[str], dict[str, str]]] = []
+
+    def remember(self: Environment, command: list[object], log: Path, more: dict[str, str] | None = None) -> None:
+        out.append(([str(part) for part in command], dict(more or {})))
+
+    monkeypatch.setattr(Environment, "call", remember)
+    return out
+
+
+def test_one_command_makes_the_environment(tmp_path: Path, calls: list[Any]) -> None:
+    answer = CliRunner().invoke(app, ["nnunet", "setup", "--env", str(tmp_path / "env")])
+    assert answer.exit_code == 0
+    python = str(Environment(tmp_path / "env").program("python"))
+    assert [command[:3] for command, _ in calls] == [
+        [sys.executable, "-m", "venv"],
+        [python, "-m", "pip"],
+        [python, "-m", "pip"],
+    ]
+    assert calls[1][0][3:] == ["install", f"torch=={torch.__version__}", "nnunetv2==2.8.1"]
+    assert calls[2][0][3:] == ["uninstall", "--yes", "torchvision"]
+
+
+def test_nnunet_finds_its_folders_and_none_of_our_modules(tmp_path: Path, calls: list[Any]) -> None:
+    env = Environment(tmp_path / "env", threads=3)
+    env.plan(tmp_path, 1.5)
+    env.step(tmp_path, "train", NUMBER, "--epochs=2")
+    (plan, folders), (step, same) = calls
+    assert plan[1:5] == ["-d", "1", "-c", "2d"] and plan[-2:] == ["-gpu_memory_target", "1.5"]
+    assert {Path(folders[f"nnUNet_{name}"]) for name in ("raw", "preprocessed", "results")} == {
+        tmp_path.resolve() / name for name in ("raw", "preprocessed", "results")
+    }
+    assert same.items() <= folders.items()
+    assert step == [str(env.program("python")), "-P", nnunet_inside.__file__, "train", "1", "--epochs=2"]
+    imported = {
+        name.name.split(".")[0] if isinstance(node, ast.Import) else (node.module or "").split(".")[0]
+        for node in ast.walk(ast.parse(Path(nnunet_inside.__file__).read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert imported - set(sys.stdlib_module_names) == {"torch", "numpy", "nnunetv2"}
+
+
+def test_its_steps_take_what_they_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(nnunet_inside, "train", lambda **options: told.update(options))
+    wishes = ["--epochs=2", "--iterations=8", "--learning-rate=0.01", "--weight-decay=3e-05"]
+    monkeypatch.setattr(sys, "argv", ["inside", "train", "1", *wishes])
+    nnunet_inside.main()
+    assert told == {"dataset": "1", "epochs": 2, "iterations": 8, "learning_rate": 0.01, "weight_decay": 3e-5}
+
+
+def test_a_program_that_fails_says_its_last_words(tmp_path: Path) -> None:
+    env, log = Environment(tmp_path, threads=2), tmp_path / "log.txt"
+    script = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['nnUNet_n_proc_DA'])"
+    env.call([sys.executable, "-c", script], log)
+    assert log.read_text().split() == ["2", "1"]
+    with pytest.raises(NodulensError, match="out of memory") as caught:
+        env.call([sys.executable, "-c", "raise SystemExit('out of memory')"], log)
+    assert str(log) in str(caught.value)
+
+
+def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="nodulens nnunet setup --env"):
+        train_nnunet(recipe(), data, tmp_path / "run", Environment(tmp_path / "none"), command="")
+
+
+# ---- What can be asked
+
+
+def test_nnunet_decides_by_itself() -> None:
+    assert settled(replace(standard(), epochs=3), standard()) == replace(standard(), epochs=3, network="nnunet")
+    with pytest.raises(BadOption, match=r"decides segmenter\.optimizer, segmenter\.size by itself"):
+        settled(replace(standard(), size=64, optimizer="adam"), standard())
+
+
+def test_our_trainer_sends_to_the_other_command() -> None:
+    with pytest.raises(BadOption, match="nodulens nnunet train"):
+        build(replace(standard(), network="nnunet"))
