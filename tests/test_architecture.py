@@ -38,7 +38,7 @@ ALLOWED = {
     "pipeline": TOOLS | {"stages", "recipe", "report", "method", "__init__"},
     "data": BASE | {"io", "ops"},
     "evaluate": TOOLS | {"stages", "report", "data"},
-    "train": TOOLS | {"stages", "recipe", "runs", "data", "evaluate"},
+    "train": TOOLS | {"stages", "recipe", "recipes", "runs", "data", "evaluate"},
     "apps": MAIN | {"clinical", "data", "evaluate", "train"},
     "__init__": set(),
 }

@@ -60,7 +60,7 @@ def few() -> Iterator[None]:
 def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].learners]
     settings = (*SHORT.get(name, ()), *epochs, *more)
-    train(name, data, run, settings=settings, split=None, fold=fold, threads=None)
+    train(name, data, run, settings=settings, split=None, fold=fold)
     return run
 
 

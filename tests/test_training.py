@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 import made_material
 import small_scans
 from conftest import REPOSITORY
+from nodulens.apps.methods import load_method, train
 from nodulens.core.nodule import Box
 from nodulens.data.crops import Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
 from nodulens.pipeline import analyze
-from nodulens.recipe import Recipe, Training
-from nodulens.runtime.engine import load_model, load_models
+from nodulens.recipe import Training
+from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import NAMES, card
 from nodulens.stages.views import ball_view, patch_view
 from nodulens.train import detector, risk, ship
@@ -287,14 +288,16 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
         assert len(known.trained_on["patients"]) >= 20
         assert json.dumps(known.settings, allow_nan=False) and json.dumps(known.figures, allow_nan=False)
     before = {name: card(name, out).sha256 for name in NAMES}
-    again = [*words, "--epochs", "1", "--threads", "1", "--no-folds", "--run", str(tmp_path / "others")]
-    assert CliRunner().invoke(app, again, catch_exceptions=False).exit_code == 0
-    assert {name: card(name, out).sha256 for name in NAMES} == before, "the same weights without the folds"
-    assert all(card(name, out).settings == card(name).settings for name in NAMES)
-    assert not any(card(name, out).figures for name in NAMES), "those that ship are of another training"
-    recipe = Recipe(threshold=0.0, most_findings=5)
-    report = analyze(small_scans.noisy(), recipe=recipe, models=load_models(1, out))
-    assert {w.sha256 for w in report.weights} == {card(name, out).sha256 for name in NAMES}
+    run = tmp_path / "run"
+    again = train("default", data, run, settings=(), split=None, fold=None, epochs=1, threads=1)
+    assert again.seconds.keys() == before.keys()
+    assert {name: card(name, run).sha256 for name in NAMES} == before, "the same weights without the folds"
+    assert all(card(name, run).settings == card(name).settings for name in NAMES)
+    assert not any(card(name, run).figures for name in NAMES), "those that ship are of another training"
+    method = load_method(str(run), threads=1)
+    recipe = replace(method.recipe, threshold=0.0, most_findings=5)
+    report = analyze(small_scans.noisy(), recipe=recipe, models=method.models)
+    assert {w.sha256 for w in report.weights} == set(before.values())
 
 
 def test_training_again_gives_the_same_weights(data: Path, tmp_path: Path, few: None) -> None:

@@ -64,8 +64,6 @@ def main() -> None:
         _fail(str(error), 2)
     except NodulensError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("Stopped; nothing was written.", 1)
     except BrokenPipeError:
         sys.exit(1)  # whoever read the output has gone
     except Exception as error:
@@ -248,14 +246,23 @@ def train(
     everybody: Annotated[
         bool, typer.Option("--everybody", help="Leave no fold out: for networks to use, not to judge.")
     ] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each network, in place of the recipe's.")] = None,
     threads: Threads = None,
 ) -> None:
     """Train the networks of a recipe."""
     from nodulens.apps.methods import train as run
 
     _check_output(output)
+    left_out = None if everybody else fold
     made = run(
-        recipe, folder, output, settings=settings or (), split=split, fold=None if everybody else fold, threads=threads
+        recipe,
+        folder,
+        output,
+        settings=settings or (),
+        split=split,
+        fold=left_out,
+        epochs=epochs,
+        threads=threads,
     )
     for name, seconds in made.seconds.items():
         print(f"{output / name}.onnx and its card, {seconds:.0f} s")

@@ -74,9 +74,16 @@ def train(
     settings: Sequence[str],
     split: Path | None,
     fold: int | None,
-    threads: int | None,
+    epochs: int | None = None,
+    threads: int | None = None,
 ) -> Run:
     """Train every network of a recipe into a folder, or go on where that was stopped.
+
+    Args:
+        name: of a recipe; of the default the networks that ship are trained anew, on everybody.
+        settings: ``name=value``.
+        split, fold: who judges; see :func:`nodulens.train.run.parts_of`.
+        epochs: of each network, in place of the recipe's.
 
     Raises:
         BadOption: no such recipe or setting, or the folder holds another run.
@@ -84,17 +91,19 @@ def train(
     """
     recipe = changed(recipe_named(name), settings)
     try:
-        import torch
-
         from nodulens.data.splits import read_split
-        from nodulens.train.run import train_recipe
+        from nodulens.train.run import train_default, train_recipe, use_threads
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
-    if threads:
-        torch.set_num_threads(threads)
     # as it can be typed again, wherever the program lies
     command = shlex.join(["nodulens", *sys.argv[1:]])
-    return train_recipe(recipe, data, output, command=command, split=read_split(split) if split else None, fold=fold)
+    use_threads(threads)
+    if not recipe.learners:
+        return train_default(data, output, command=command, epochs=epochs)
+    if epochs is not None:
+        recipe = changed(recipe, [f"{part}.epochs={epochs}" for part in recipe.learners])
+    known = read_split(split) if split else None
+    return train_recipe(recipe, data, output, command=command, split=known, fold=fold)
 
 
 def evaluate(name: str, data: Path, split: Path | None, *, threads: int | None = None) -> dict[str, Any]:

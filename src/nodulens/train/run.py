@@ -17,12 +17,12 @@ import torch
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, write_split
 from nodulens.errors import BadOption, MissingWeights
-from nodulens.recipe import Learner, Recipe
+from nodulens.recipe import DEFAULT, Learner, Recipe
 from nodulens.runs import SPLIT, Run, is_run, read_run, write_run
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
-from nodulens.train import filtering, grading, outlining
+from nodulens.train import filtering, grading, outlining, ship
 from nodulens.train.curves import draw_curves
 from nodulens.train.export import export
 from nodulens.train.parts import Outcome, Part, Rows
@@ -86,7 +86,13 @@ def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> 
 
 
 def train_recipe(
-    recipe: Recipe, data: Path, folder: Path, *, command: str, split: Split | None = None, fold: int | None = None
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    *,
+    command: str,
+    split: Split | None = None,
+    fold: int | None = None,
 ) -> Run:
     """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
 
@@ -127,6 +133,31 @@ def train_recipe(
     return run
 
 
+def train_default(data: Path, folder: Path, *, command: str, epochs: int | None = None) -> Run:
+    """Train the default's four networks on everybody who may, into a folder: another set to analyze with.
+
+    Their figures come from five folds, which ``python -m nodulens.train`` computes.
+
+    Args:
+        epochs: of each; None for the number that ships.
+
+    Raises:
+        BadOption: the folder holds a run of another recipe.
+        NotFound: material is not there.
+    """
+    if is_run(folder):
+        _same_run(read_run(folder), DEFAULT, None, folder)
+    makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
+    seconds = {}
+    for name, make in makers.items():
+        start = time.monotonic()
+        make(data, folder, folder / "checkpoints", epochs, folds=False)
+        seconds[name] = round(time.monotonic() - start, 1)
+    run = Run(DEFAULT, command, None, software(), seconds)
+    write_run(run, folder)
+    return run
+
+
 def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str, Outcome]:
     """How each network of a run does on patients that it was not trained on.
 
@@ -154,6 +185,12 @@ def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str,
             "Train with --fold 0 to 4 that holds some."
         )
     return out
+
+
+def use_threads(threads: int | None) -> None:
+    """How many CPU threads train; None leaves it to PyTorch."""
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def software() -> dict[str, str]:
