@@ -33,6 +33,7 @@ from nodulens.pipeline import analyze
 from nodulens.recipe import Learner, Recipe, changed
 from nodulens.recipes import NNUNET_SAM
 from nodulens.runs import read_run
+from nodulens.runtime.engine import compile_model
 from nodulens.train import nnunet_inside, outlining
 from nodulens.train.networks import build
 from nodulens.train.nnunet import (
@@ -44,6 +45,7 @@ from nodulens.train.nnunet import (
     hounsfield,
     read_plans,
     settled,
+    steadied,
     thinned,
     train_nnunet,
     write_dataset,
@@ -186,8 +188,8 @@ def test_a_network_that_differs_from_nnunets_predictor_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outlining, "SCENES", 1)
-    env = Pretender(tmp_path, off=0.002)
-    with pytest.raises(NodulensError, match=r"differs from its own predictor by 0\.002"):
+    env = Pretender(tmp_path, off=0.008)
+    with pytest.raises(NodulensError, match=r"differs from its own predictor by 0\.008"):
         train_nnunet(recipe(), data, tmp_path / "run", env, Amount(slices=8), command="", fold=FOLD)
     assert not (tmp_path / "run" / "segmenter.json").exists()
 
@@ -275,6 +277,21 @@ def test_normalisation_travels_with_the_network(tmp_path: Path) -> None:
     net = Normalised(nn.Identity(), read_plans(written(tmp_path)))
     hu = np.linspace(-1000, 400, 64, dtype=np.float32).reshape(1, 1, 8, 8)
     assert np.allclose(net(torch.from_numpy(to_unit(hu))).numpy(), by_nnunet(hu), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own making
+def test_slices_that_are_mostly_air_keep_their_precision(tmp_path: Path) -> None:
+    """OpenVINO's own instance norm is 200 times as far off here."""
+    free = ({0: torch.export.Dim("batch", min=1, max=4)},)
+    x = torch.full((2, 1, 512, 512), -2.3)
+    x[:, :, 200:260, 200:300] = torch.linspace(-2, 2, 6000).reshape(60, 100)
+    net = nn.Sequential(small_net()[0], nn.InstanceNorm2d(4, affine=True)).eval()
+    whole = steadied(torch.export.export(net, (x,), dynamic_shapes=free).module())
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(whole, (x,), str(path), dynamo=True, external_data=False, verbose=False, dynamic_shapes=free)
+    found = compile_model(path, threads=1)(x.numpy())[0]
+    truth = net.double()(x.double()).detach().numpy()
+    assert np.abs(found - truth).max() < 2e-5 * np.abs(truth).max()
 
 
 def test_curves_are_a_table(tmp_path: Path) -> None:

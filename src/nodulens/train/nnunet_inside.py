@@ -100,10 +100,12 @@ def predict(trained: Path, image: Path, target: Path, side: int) -> None:
 
 
 def _predictor(trained: Path, side: int) -> Any:
-    """Without mirrored views, which our runtime does not take either."""
+    """Without mirrored views, which our runtime does not take either, and without weights, since it has one window."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # type: ignore[import-not-found]
 
-    predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"))
+    predictor = nnUNetPredictor(
+        use_gaussian=False, use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu")
+    )
     predictor.initialize_from_trained_model_folder(str(trained), (0,), "checkpoint_final.pth")
     predictor.configuration_manager.configuration["patch_size"] = [side, side]
     return predictor
