@@ -59,11 +59,14 @@ CLASSES = ("background", "nodule")
 VALUES = {"mean": -310.5, "std": 290.25, "percentile_00_5": -880.0, "percentile_99_5": 210.0, "median": -250.0}
 
 
-def plans(patch: tuple[int, int] = (64, 64), scheme: str = "CTNormalization") -> dict[str, Any]:
+def plans(
+    patch: tuple[int, int] = (64, 64), whole: tuple[int, int] = (64, 64), scheme: str = "CTNormalization"
+) -> dict[str, Any]:
     """What of ``nnUNetPlans.json`` counts here, as nnU-Net 2.8 writes it."""
     flat = {
         "spacing": [6.0, 6.0],
         "patch_size": list(patch),
+        "median_image_size_in_voxels": list(map(float, whole)),
         "batch_size": 4,
         "normalization_schemes": [scheme],
         "architecture": {"arch_kwargs": {"n_stages": 3, "strides": [[1, 1], [2, 2], [2, 2]]}},
@@ -197,7 +200,7 @@ def test_a_network_that_differs_from_nnunets_predictor_is_refused(
 # ---- What goes out
 
 
-def slab(patient: str, n: int = 3) -> Slab:
+def slab(patient: str, whole_mm: float = 0.8, n: int = 3) -> Slab:
     """40 × 60 pixels of 5 mm; slices of the upper half show a nodule of 250 HU in the first of them."""
     hu = np.full((n, 40, 60), -1000, dtype=np.int16)
     hu[:, 5:35, 5:55] = -200
@@ -205,11 +208,11 @@ def slab(patient: str, n: int = 3) -> Slab:
     nodule[0, 10:18, 20:28] = True
     hu[nodule] = 250
     hu[1, 28:34, 28:34] = 3000  # beyond what our networks see
-    return Slab(patient, hu, np.ones(hu.shape, np.uint8), nodule, (5.0, 5.0), 0.8)
+    return Slab(patient, hu, np.ones(hu.shape, np.uint8), nodule, (5.0, 5.0), whole_mm)
 
 
 def test_slices_become_a_data_set_of_nnunet(tmp_path: Path) -> None:
-    material = Slices((slab("a"), slab("b"), slab("judge")))
+    material = Slices((slab("a"), slab("b", 0.7), slab("judge", 0.6)))
     division = Division(np.array([0, 1, 3]), np.array([4]), np.array([6, 7, 8]))
     write_dataset(material, CLASSES, division, tmp_path)
     folder = tmp_path / "raw" / DATASET
@@ -222,10 +225,10 @@ def test_slices_become_a_data_set_of_nnunet(tmp_path: Path) -> None:
     image = sitk.ReadImage(str(folder / "imagesTr" / "a_000000_0000.nii.gz"))
     label = sitk.ReadImage(str(folder / "labelsTr" / "a_000000.nii.gz"))
     assert image.GetDimension() == 2 and image.GetSize() == label.GetSize() == (512, 512)
-    assert image.GetSpacing() == label.GetSpacing() == pytest.approx((0.8, 0.8))
+    assert image.GetSpacing() == label.GetSpacing() == pytest.approx((0.75, 0.75)), "the median of four"
     hu, drawn = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(label)
     assert hu.dtype == np.int16 and np.median(hu[drawn == 1]) == 250 and set(np.unique(drawn)) == {0, 1}
-    assert (drawn == 1).sum() * 0.8**2 == pytest.approx(8 * 8 * 5.0**2, rel=0.04), "square millimetres stay"
+    assert (drawn == 1).sum() * 0.75**2 == pytest.approx(8 * 8 * 5.0**2, rel=0.04), "square millimetres stay"
     bright = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "imagesTr" / "a_000001_0000.nii.gz")))
     assert (bright.min(), bright.max()) == (-1000, 400)
 
@@ -268,7 +271,8 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
     planned = read_plans(written(tmp_path))
     assert (planned.side, planned.pixel_mm, planned.batch) == (64, 6.0, 4)
     assert (planned.low, planned.high, planned.mean, planned.std) == (-880.0, 210.0, -310.5, 290.25)
-    assert read_plans(written(tmp_path, patch=(52, 61))).side == 64, "the square is larger, and halves twice"
+    assert read_plans(written(tmp_path, patch=(52, 61), whole=(50, 60))).side == 64, "it is square, and halves twice"
+    assert read_plans(written(tmp_path, patch=(32, 48))).side == 64, "a whole slice, though patches are smaller"
     with pytest.raises(BadOption, match="ZScoreNormalization"):
         read_plans(written(tmp_path, scheme="ZScoreNormalization"))
 

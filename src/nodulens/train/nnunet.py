@@ -36,7 +36,6 @@ from nodulens.stages.slices import Field
 from nodulens.train import nnunet_inside, outlining
 from nodulens.train.export import export
 from nodulens.train.outlining import WHOLE_PX, Material
-from nodulens.train.parts import Rows
 from nodulens.train.run import Division, division, parts_of, train_recipe
 
 REQUIREMENT = "nnunetv2==2.8.1"
@@ -137,10 +136,12 @@ def _folders(work: Path) -> dict[str, str]:
 
 
 def write_dataset(material: Material, classes: tuple[str, ...], division: Division, work: Path) -> None:
-    """Slices as a 2-D data set of nnU-Net: HU as our networks see them, 512 × 512 pixels of the width each stands for.
+    """Slices as a 2-D data set of nnU-Net: HU as our networks see them, 512 × 512 pixels of their median width.
 
-    Only slices that teach or are watched are written, so that nothing, its fingerprint included, knows who judges. The
-    description is written last: where it is there already, so is the rest.
+    That is the pixel nnU-Net would bring them to, so it leaves them as they are and learns from the very view that our
+    runtime will show: had it resampled and padded them its own way, it would draw other things here. Only slices that
+    teach or are watched are written, so that nothing, its fingerprint included, knows who judges. The description is
+    written last: where it is there already, so is the rest.
 
     Args:
         classes: exclusive ones, the background first.
@@ -149,18 +150,21 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
     Raises:
         BadOption: classes that may overlap, or another data set lies there.
     """
-    field = Field(WHOLE_PX, classes)
+    field, rows = Field(WHOLE_PX, classes), np.concatenate([division.train, division.watched])
     if not field.exclusive:
         raise BadOption(f"Here nnU-Net learns classes that exclude one another, background first; got {classes}.")
+    pixel = float(np.median(material.pixels_mm(field, rows)))
+    field = replace(field, pixel_mm=pixel)
     folder = work / "raw" / DATASET
-    cases = {part: [case(material, row) for row in rows] for part, rows in _rows(division).items()}
     description = {
         "channel_names": {"0": "CT"},
         "labels": {name: number for number, name in enumerate(classes)},
-        "numTraining": sum(map(len, cases.values())),
+        "numTraining": len(rows),
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
-        "cases": cases,
+        "pixel_mm": pixel,
+        "train": [case(material, row) for row in division.train],
+        "watched": [case(material, row) for row in division.watched],
     }
     known = folder / "dataset.json"
     if known.exists():
@@ -169,15 +173,14 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
         return
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    rows = np.concatenate(list(_rows(division).values()))
     for first in range(0, len(rows), CHUNK):
         some = rows[first : first + CHUNK]
         images, truth = material.seen(field, some)
         labels = (truth * np.arange(1, 1 + truth.shape[1], dtype=np.uint8)[:, None, None]).sum(1, dtype=np.uint8)
-        for row, image, label, mm in zip(some, images, labels, material.pixels_mm(field, some), strict=True):
+        for row, image, label in zip(some, images, labels, strict=True):
             name = case(material, row)
-            write_slice(hounsfield(image), mm, folder / "imagesTr" / f"{name}_0000.nii.gz")
-            write_slice(label, mm, folder / "labelsTr" / f"{name}.nii.gz")
+            write_slice(hounsfield(image), pixel, folder / "imagesTr" / f"{name}_0000.nii.gz")
+            write_slice(label, pixel, folder / "labelsTr" / f"{name}.nii.gz")
     with whole_file(known) as part_file:
         part_file.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
@@ -189,10 +192,6 @@ def write_split(material: Material, division: Division, work: Path) -> None:
     with whole_file(path) as part:
         split = [{name: [case(material, row) for row in rows] for name, rows in fold.items()}]
         part.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
-
-
-def _rows(division: Division) -> dict[str, Rows]:
-    return {"train": division.train, "watched": division.watched}
 
 
 def case(material: Material, row: int) -> str:
@@ -223,8 +222,9 @@ class Planned:
     """What our runtime has to know of nnU-Net's 2d plan.
 
     Attributes:
-        pixel_mm: to which slices are resampled.
-        side: of the smallest square that holds a patch and halves as often as the network does.
+        pixel_mm: of the slices.
+        side: of the smallest square that holds a whole slice and halves as often as the network does. A patch is as
+            large, unless nnU-Net had less memory to plan for.
         batch: slices a step.
         low, high: HU at which values are clipped: percentiles 0.5 and 99.5 of the foreground.
         mean, std: HU, of the foreground.
@@ -254,7 +254,7 @@ def read_plans(path: Path) -> Planned:
     values = plans["foreground_intensity_properties_per_channel"]["0"]
     return Planned(
         pixel_mm=float(flat["spacing"][0]),
-        side=-(-max(flat["patch_size"]) // step) * step,
+        side=-(-math.ceil(max(*flat["patch_size"], *flat["median_image_size_in_voxels"])) // step) * step,
         batch=flat["batch_size"],
         low=values["percentile_00_5"],
         high=values["percentile_99_5"],
@@ -456,7 +456,7 @@ def _bring_back(
         "trained_on": {
             "material": recipe.title,
             "never": sorted(EVALUATION_PATIENTS),
-            "patients": sorted({material.patients[row] for rows in _rows(chosen).values() for row in rows}),
+            "patients": sorted({material.patients[row] for row in (*chosen.train, *chosen.watched)}),
         },
         "input": {"shape": f"(N, 1, {planned.side}, {planned.side}) float32, 0…1"},
         "settings": {**asdict(learner), "masked": recipe.masked, "plan": asdict(planned)},
