@@ -182,7 +182,7 @@ def check(
     found = {str(path): read_split(path) for path in files}
     check_together(found)
     people = {patient for one in found.values() for patient in one.groups}
-    print(f"{len(people):,} patients in {len(found)} splits; none of them both trains and tests.")
+    print(f"{len(people):,} patients in {len(found)} split{'s' * (len(found) > 1)}; none of them both trains and tests.")
 
 
 @app.command()
