@@ -182,7 +182,8 @@ def check(
     found = {str(path): read_split(path) for path in files}
     check_together(found)
     people = {patient for one in found.values() for patient in one.groups}
-    print(f"{len(people):,} patients in {len(found)} split{'s' * (len(found) > 1)}; none of them both trains and tests.")
+    many = "1 split" if len(found) == 1 else f"{len(found)} splits"
+    print(f"{len(people):,} patients in {many}; none of them both trains and tests.")
 
 
 @app.command()
