@@ -30,7 +30,8 @@ from nodulens.train.losses import loss_of
 from nodulens.train.networks import NETWORKS, build, cost, stored_values
 from nodulens.train.plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
 from nodulens.train.pretrained import MEAN, STD, find_pretrained, load_pretrained
-from nodulens.train.unets import PlannedUNet, SeAuxUNet, attention_flops, squeeze_excite_flops
+from nodulens.train.run import example_of
+from nodulens.train.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
 
 LEARNERS = {learner.network: learner for recipe in RECIPES.values() for learner in recipe.learners.values()}
 SMALL = {network: replace(learner, size=32) for network, learner in LEARNERS.items()}
@@ -365,3 +366,19 @@ def test_costs_are_counted_without_computing(monkeypatch: pytest.MonkeyPatch) ->
     found = cost(LEARNERS["conv3"])
     by_hand = 122**2 * 9 * 32 + 59**2 * 9 * 32 * 64 + 27**2 * 9 * 64 * 64 + 13 * 13 * 64 * 128 + 128 * 2
     assert found.gflop == pytest.approx(2 * by_hand / 1e9)
+
+
+def test_a_steady_norm_is_torch_s_and_exact_where_most_is_air(tmp_path: Path) -> None:
+    """In training and in use alike; and the file that the engine runs agrees on a slice with much air."""
+    norm = SteadyNorm(5, affine=True)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 5, 24, 40)
+    torch.testing.assert_close(norm.eval()(x), norm.train()(x), atol=1e-5, rtol=1e-4)
+    learner = replace(LEARNERS["planned-unet"], size=256)
+    torch.manual_seed(0)
+    net = build(learner).eval()
+    export(net, example_of(learner), tmp_path, {"name": "net", "input": {}})
+    slices = torch.zeros(2, 1, 256, 256)
+    slices[:, :, 100:130, 90:140] = torch.rand(2, 1, 30, 50)
+    check_parity(net, tmp_path / "net.onnx", slices)

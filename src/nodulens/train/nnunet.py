@@ -37,6 +37,7 @@ from nodulens.train import nnunet_inside, outlining
 from nodulens.train.export import export
 from nodulens.train.outlining import WHOLE_PX, Material
 from nodulens.train.run import Division, division, parts_of, train_recipe
+from nodulens.train.unets import steady_norm
 
 REQUIREMENT = "nnunetv2==2.8.1"
 NAME = "nnunet"
@@ -50,7 +51,6 @@ ITERATIONS = 250
 TOLERANCE = 5e-3
 """Probability by which our network may differ from nnU-Net's predictor, which adds up logits in half precision: of
 one between 16 and 32 it rounds 0.008 away, of a pair of them that is 0.004 of a probability."""
-SQUARE = 16
 CHUNK = 64
 WORDS = 1500
 """Characters of a failed program's last words in the error."""
@@ -292,11 +292,7 @@ class Normalised(nn.Module):
 
 
 def steadied(program: fx.GraphModule) -> fx.GraphModule:
-    """An exported program whose instance norms take means of squares of pixels, then of those; changed in place.
-
-    OpenVINO adds up all pixels of a map one after the other in single precision. Where most of a slice is the same air
-    the errors add up too: logits came out 0.08 off.
-    """
+    """An exported program whose instance norms are :func:`nodulens.train.unets.steady_norm`; changed in place."""
     for node in program.graph.nodes:
         if node.target == torch.ops.aten.instance_norm.default:
             node.target = _instance_norm
@@ -305,16 +301,8 @@ def steadied(program: fx.GraphModule) -> fx.GraphModule:
 
 
 def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Tensor:
-    """As torch's, by the parameters of its operator: others are the running mean and variance, …, ε, …"""
-    centred = x - _mean(x)
-    deviation = (_mean(centred * centred) + others[-2]).sqrt()
-    return centred * (weight[:, None, None] / deviation) + bias[:, None, None]
-
-
-def _mean(x: Tensor) -> Tensor:
-    # two ReduceMean would be made one again
-    squares = nn.functional.avg_pool2d(x, math.gcd(*x.shape[2:], SQUARE))
-    return squares.mean((2, 3), keepdim=True)
+    """By the parameters of torch's operator: others are the running mean and variance, …, ε, …"""
+    return steady_norm(x, weight, bias, others[-2])
 
 
 @torch.inference_mode()

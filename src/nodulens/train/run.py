@@ -209,8 +209,17 @@ def _export(
         "settings": {**asdict(learner), "masked": recipe.masked},
         "figures": {},
     }
-    # two and not one: the exporter takes an axis of one example for fixed
-    export(net, torch.rand(2, 1, learner.size, learner.size), folder, card)
+    export(net, example_of(learner), folder, card)
+
+
+def example_of(learner: Learner) -> torch.Tensor:
+    """What a network is exported and compared with: noise, and noise in a field of air, as slices are.
+
+    Two and not one: the exporter takes an axis of one example for fixed.
+    """
+    example = torch.rand(2, 1, learner.size, learner.size)
+    example[1, :, learner.size // 3 :] = 0
+    return example
 
 
 def _is_done(name: str, learner: Learner, folder: Path) -> bool:

@@ -30,7 +30,7 @@ from nodulens.runtime.engine import Model, load_model
 from nodulens.train import grading, handcrafted, prompting, results, scans
 from nodulens.train.export import export
 from nodulens.train.parts import Material, Outcome
-from nodulens.train.run import PARTS, Division, division, software
+from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.segmenter import Example
 
 SCHEMA = "nodulens-cell/1"
@@ -176,7 +176,7 @@ def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -
     card = {"name": name, "command": "python -m nodulens.train.table", "trained_on": {"patients": []}}
     settings = {**asdict(learner), "masked": False}
     card |= {"input": {"size": learner.size}, "settings": settings, "figures": {}}
-    export(net, torch.rand(2, 1, learner.size, learner.size), folder, card)
+    export(net, example_of(learner), folder, card)
     return load_model(name, folder=folder)
 
 

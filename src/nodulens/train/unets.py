@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nodulens.errors import BadOption
 from nodulens.train.plan import Fingerprint, widths_for
+
+SQUARE = 16
+"""Side in pixels of what means are taken of first, see :func:`steady_norm`."""
 
 
 class SqueezeExcite(nn.Module):
@@ -143,5 +148,31 @@ class PlannedUNet(nn.Module):
 def _plain_block(cin: int, cout: int, stride: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width, step in ((cin, stride), (cout, 1)):
-        layers += [nn.Conv2d(width, cout, 3, step, 1), nn.InstanceNorm2d(cout, affine=True), nn.LeakyReLU(0.01, True)]
+        layers += [nn.Conv2d(width, cout, 3, step, 1), SteadyNorm(cout, affine=True), nn.LeakyReLU(0.01, True)]
     return nn.Sequential(*layers)
+
+
+class SteadyNorm(nn.InstanceNorm2d):
+    """An instance norm that is exact on the engine that runs it, see :func:`steady_norm`; training is as ever."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        return steady_norm(x, self.weight, self.bias, self.eps)
+
+
+def steady_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Instance norm of (N, C, y, x) with means of squares of pixels, then of those.
+
+    OpenVINO's own adds up all pixels of a map one after the other in single precision. Where most of a slice is the
+    same air the errors add up too: logits came out 0.08 off.
+    """
+    centred = x - _mean(x)
+    deviation = (_mean(centred * centred) + eps).sqrt()
+    return centred * (weight[:, None, None] / deviation) + bias[:, None, None]
+
+
+def _mean(x: Tensor) -> Tensor:
+    # two ReduceMean would be made one again
+    squares = functional.avg_pool2d(x, math.gcd(*x.shape[2:], SQUARE))
+    return squares.mean((2, 3), keepdim=True)
