@@ -216,7 +216,7 @@ class Scene:
 
 
 def _box(start: NDArray, stop: NDArray) -> Box:  # type: ignore[type-arg]
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Box.between(start, stop)
 
 
 def _spans(box: Box, z: int) -> bool:

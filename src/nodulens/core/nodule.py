@@ -46,6 +46,11 @@ class Box:
         return cls(_triple(start), _triple(start + size))
 
     @classmethod
+    def between(cls, start: ArrayLike, stop: ArrayLike) -> Box:
+        """The box from one whole index to another, such as rows of an array."""
+        return cls(_triple(np.asarray(start)), _triple(np.asarray(stop)))
+
+    @classmethod
     def of_mask(cls, mask: NDArray[np.bool_]) -> Box:
         """The smallest box around the true voxels of a mask (z, y, x).
 

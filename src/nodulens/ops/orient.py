@@ -49,7 +49,7 @@ class Reorientation:
         for k, axis in enumerate(self.axes):
             ends = (box.start[k], box.stop[k])
             start[axis], stop[axis] = (self.shape[k] - ends[1], self.shape[k] - ends[0]) if self.flips[k] else ends
-        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        return Box.between(start, stop)
 
     @property
     def _steps(self) -> tuple[slice, slice, slice]:

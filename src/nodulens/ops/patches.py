@@ -70,4 +70,4 @@ class Window:
             stop.append(hi)
         wz, wy, wx = weights
         out = np.tensordot(wz, wy @ ((values - np.float32(fill)) @ wx.T), axes=1) + np.float32(fill)
-        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])), np.asarray(out, dtype=np.float32)
+        return Box.between(start, stop), np.asarray(out, dtype=np.float32)

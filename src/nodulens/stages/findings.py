@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Box, Candidate, Point
+from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.stages.pointing import Outline
@@ -95,17 +95,12 @@ def refined(
         start, stop = np.asarray(finding.box.start, float), np.asarray(finding.box.stop, float)
         middle, half = (start + stop) / 2, (stop - start) / 2 * grow
         try:
-            box, mask = outline(volume, Prompt(_point(middle - half), _point(middle + half), ROUGH))
+            box, mask = outline(volume, Prompt.between(middle - half, middle + half, ROUGH))
         except BadPrompt:
             out.append(finding)
             continue
         out.append(replace(finding, box=box, mask=mask))
     return out
-
-
-def _point(values: NDArray[np.float64]) -> Point:
-    z, y, x = (float(v) for v in values)
-    return z, y, x
 
 
 def _is_large(mark: Candidate) -> bool:

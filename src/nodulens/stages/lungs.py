@@ -340,7 +340,7 @@ def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Lab
         return out
     around = Box.of_mask(inside).grown((1, 1, 1))
     first, last = volume.geometry.to_index(low_grid.to_lps(np.array([around.start, around.stop]) - [[0], [1]]))
-    box = Box(_ints(np.floor(first)), _ints(np.ceil(last) + 1)).clipped(volume.geometry.shape)
+    box = Box.between(np.floor(first), np.ceil(last) + 1).clipped(volume.geometry.shape)
     grid = volume.geometry.crop(box)
     weight = np.where(inside, np.where(low < EDGE_HU, 1, 1 + 2 * PULL), 0)
     soft = resample_array(weight, low_grid, grid, order=1, fill=0)
@@ -350,8 +350,3 @@ def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Lab
         side[z][soft[z] + pull <= 0.5] = 0
     out[box.slices] = side
     return out
-
-
-def _ints(values: NDArray[np.float64]) -> tuple[int, int, int]:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

@@ -56,12 +56,12 @@ def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) 
     reach[1:] = np.maximum(reach[1:], 1)
     middle[0], reach[0] = np.floor(middle[0]) + 0.5, reach[0] + 0.5  # whole slices, the centre's own among them
     start, stop = np.maximum(middle - reach, 0), np.minimum(middle + reach, volume.geometry.shape)
-    return Prompt(_point(start), _point(stop), DRAWN)
+    return Prompt.between(start, stop, DRAWN)
 
 
 def prompt_of_outline(box: Box) -> Prompt:
     """The true box: as tight round an outline as voxels allow. An upper bound, and no use, for nobody has it."""
-    return Prompt(_point(np.asarray(box.start)), _point(np.asarray(box.stop)), DRAWN)
+    return Prompt.between(box.start, box.stop, DRAWN)
 
 
 def shaken(prompt: Prompt, rng: np.random.Generator, share: float) -> Prompt:
@@ -73,7 +73,7 @@ def shaken(prompt: Prompt, rng: np.random.Generator, share: float) -> Prompt:
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
     side = stop - start
     start, stop = start + rng.normal(0, share, 3) * side, stop + rng.normal(0, share, 3) * side
-    return Prompt(_point(start), _point(np.maximum(stop, start + LEAST_SIDE * side)), prompt.trust)
+    return Prompt.between(start, np.maximum(stop, start + LEAST_SIDE * side), prompt.trust)
 
 
 def part_of(volume: Volume, prompt: Prompt, part: Part = "slice", lungs: Mask | None = None) -> Box:
@@ -134,7 +134,7 @@ def _voxels(volume: Volume, prompt: Prompt) -> Box:
         low[0] = np.floor((start[0] + stop[0]) / 2)
         high[0] = low[0] + 1
     low = np.clip(low, 0, shape - 1)
-    return Box(_index(low), _index(np.clip(high, low + 1, shape)))
+    return Box.between(low, np.clip(high, low + 1, shape))
 
 
 def _close_crop(volume: Volume, prompt: Prompt, held: Box) -> Box:
@@ -150,14 +150,4 @@ def _close_crop(volume: Volume, prompt: Prompt, held: Box) -> Box:
 
 def _around(held: Box, low: NDArray[np.generic], high: NDArray[np.generic]) -> Box:
     """The slices of ``held`` from ``low`` to ``high`` in the plane (y, x)."""
-    return Box((held.start[0], int(low[0]), int(low[1])), (held.stop[0], int(high[0]), int(high[1])))
-
-
-def _point(values: NDArray[np.float64] | NDArray[np.int_]) -> Point:
-    z, y, x = (float(v) for v in values)
-    return z, y, x
-
-
-def _index(values: NDArray[np.float64]) -> tuple[int, int, int]:
-    z, y, x = (int(v) for v in values)
-    return z, y, x
+    return Box.between((held.start[0], *low), (held.stop[0], *high))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nodulens.ops.patches import Window
 
@@ -35,6 +35,13 @@ class Prompt:
     start: tuple[float, float, float]
     stop: tuple[float, float, float]
     trust: float
+
+    @classmethod
+    def between(cls, start: ArrayLike, stop: ArrayLike, trust: float) -> Prompt:
+        """The prompt from one face to another, each (3,)."""
+        faces = np.asarray([start, stop], dtype=np.float64).tolist()
+        (z0, y0, x0), (z1, y1, x1) = faces
+        return cls((z0, y0, x0), (z1, y1, x1), trust)
 
     @property
     def window(self) -> Window:

@@ -89,7 +89,7 @@ def slide(
         stop = np.minimum(np.array([s.stop for s in where]) * cell, shape)
         cells = parts.labels[where] == number
         mask = cells.repeat(cell[0], 0).repeat(cell[1], 1).repeat(cell[2], 2)
-        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        box = Box.between(start, stop)
         a, b, c = box.shape
         out.append(Finding(float(scores[where][cells].max()), box, mask[:a, :b, :c]))
     return sorted(out, key=lambda finding: -finding.score)

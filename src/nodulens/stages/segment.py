@@ -50,7 +50,7 @@ def segment(
         if _settled(sides, found.shape, look):
             break
         sides, start = found.shape, np.add(found.start, box.start)
-        prompt = Prompt(_floats(start), _floats(start + found.shape), ROUGH)
+        prompt = Prompt.between(start, start + found.shape, ROUGH)
         box, logits = _look(volume, prompt, model, None)
     return pointed_at(volume, prompt, box, logits)
 
@@ -78,7 +78,7 @@ def pointed_at(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple
         )
     tight = Box.of_mask(piece)
     start = np.asarray(tight.start) + np.asarray(box.start)
-    return Box(_ints(start), _ints(start + np.asarray(tight.shape))), piece[tight.slices]
+    return Box.between(start, start + tight.shape), piece[tight.slices]
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
@@ -90,7 +90,7 @@ def rough_cube(volume: Volume, centre_lps: Point, side_mm: float) -> Prompt:
     """A cube of ``side_mm`` round a point."""
     middle = volume.geometry.to_index(centre_lps) + 0.5
     half = side_mm / 2 / np.asarray(volume.geometry.spacing_zyx)
-    return Prompt(_floats(middle - half), _floats(middle + half), ROUGH)
+    return Prompt.between(middle - half, middle + half, ROUGH)
 
 
 def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
@@ -123,13 +123,13 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
     if np.any(stop <= 0) or np.any(start >= volume.geometry.shape):
         raise BadPrompt("The box lies outside the scan; boxes are LPS mm, x0,y0,z0,x1,y1,z1, or --space voxel.")
     if stop[0] - start[0] > 1.001:
-        return Prompt(_floats(start), _floats(stop), DRAWN)
+        return Prompt.between(start, stop, DRAWN)
     spacing = np.asarray(volume.geometry.spacing_zyx)
     height = float(np.mean((stop - start)[1:] * spacing[1:])) / spacing[0]
     middle = (start[0] + stop[0]) / 2
     start, stop = start.copy(), stop.copy()
     start[0], stop[0] = middle - height / 2, middle + height / 2
-    return Prompt(_floats(start), _floats(stop), DRAWN)
+    return Prompt.between(start, stop, DRAWN)
 
 
 def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
@@ -164,13 +164,3 @@ def _one_piece(logits: Array, middle: NDArray[np.float64]) -> NDArray[np.bool_] 
     piece = parts == best
     # plane by plane: a cavity open at one slice is a hole all the same
     return np.stack([ndimage.binary_fill_holes(plane) for plane in piece])
-
-
-def _floats(values: NDArray[np.float64]) -> Point:
-    z, y, x = (float(v) for v in values)
-    return z, y, x
-
-
-def _ints(values: NDArray[np.int_]) -> tuple[int, int, int]:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

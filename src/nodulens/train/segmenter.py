@@ -129,7 +129,7 @@ def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt
     size = np.asarray(box.shape) * spacing
     side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
     middle = (np.asarray(box.start) + np.asarray(box.stop)) / 2 * spacing + rng.normal(0, 0.125, 3) * size
-    return Prompt(tuple((middle - side / 2) / spacing), tuple((middle + side / 2) / spacing), ROUGH)
+    return Prompt.between((middle - side / 2) / spacing, (middle + side / 2) / spacing, ROUGH)
 
 
 def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
