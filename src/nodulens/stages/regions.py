@@ -33,7 +33,18 @@ def keep_scores(volume: Volume, findings: list[Finding], model: Model) -> NDArra
         return np.empty(0)
     middles = [np.argwhere(f.mask).mean(axis=0) + f.box.start for f in findings]
     views = np.stack([patch_view(volume, middle, 0.0) for middle in middles])
-    return np.asarray(_scores(model, views[:, None]), dtype=np.float64)
+    return np.asarray(special.expit(patch_logits(model, views[:, None])), dtype=np.float64)
+
+
+def patch_logits(model: Model, patches: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,) logits of patches (N, 1, 64, 64): the mean over the eight turns and flips of a square.
+
+    Args:
+        model: the patch network.
+    """
+    sides = (patches, patches[..., ::-1])
+    views = [np.ascontiguousarray(np.rot90(side, turn, (2, 3))) for side in sides for turn in range(4)]
+    return np.asarray(np.mean([model.run(view)[0][:, 0] for view in views], axis=0), dtype=np.float64)
 
 
 def kept(volume: Volume, findings: list[Finding], model: Model, threshold: float = 0.5) -> list[Finding]:
@@ -57,6 +68,7 @@ def slide(
 ) -> list[Finding]:
     """Look everywhere in the lungs with the network alone; places next to one another that it keeps are a finding.
 
+    Every place is looked at once, and not eight times as in :func:`keep_scores`: there are thousands of them.
     It says where, not how large: a finding is made of cells of ``stride_px`` pixels and :data:`STRIDE_MM`, as wide as
     the network answers, and its score is the highest answer in it.
 
@@ -81,7 +93,7 @@ def slide(
         if len(rows):
             padded = np.pad(to_unit(volume.hu[height]), PATCH_PX // 2, mode="edge")
             views = sliding_window_view(padded, (PATCH_PX, PATCH_PX))[y[rows], x[columns]]
-            scores[number, rows, columns] = _scores(model, views[:, None])
+            scores[number, rows, columns] = special.expit(model.run(views[:, None])[0][:, 0])
     parts = components(scores >= threshold, 26)
     out = []
     for number, where in enumerate(parts.slices, start=1):
@@ -93,8 +105,3 @@ def slide(
         a, b, c = box.shape
         out.append(Finding(float(scores[where][cells].max()), box, mask[:a, :b, :c]))
     return sorted(out, key=lambda finding: -finding.score)
-
-
-def _scores(model: Model, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N,) 0…1 of the only class."""
-    return np.asarray(special.expit(model.run(batch)[0][:, 0]))

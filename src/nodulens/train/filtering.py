@@ -19,6 +19,7 @@ from nodulens.evaluate.classification import average_precision, curve, ranking_d
 from nodulens.evaluate.statistics import percentiles
 from nodulens.recipe import Learner, Recipe
 from nodulens.runtime.engine import Model
+from nodulens.stages.regions import patch_logits
 from nodulens.train.augment import augmented
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
@@ -118,15 +119,15 @@ def train(learner: Learner, material: Candidates, rows: Rows, watched: Rows, che
 
 
 def judge(model: Model, learner: Learner, material: Candidates, rows: Rows) -> Outcome:
-    """Ranking and decisions on patches; a nodule shown several times weighs as one."""
+    """Ranking and decisions on patches, each seen as in use; a nodule shown several times weighs as one."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
-    logits = np.concatenate([model.run(material.seen(part))[0][:, 0] for part in parts])
+    logits = np.concatenate([patch_logits(model, material.seen(part)) for part in parts])
     columns = {
         "row": rows.tolist(),
         "patient": [material.patients[r] for r in rows],
         "truth": patches.label[rows].astype(int).tolist(),
-        "score": special.expit(logits.astype(np.float64)).tolist(),
+        "score": special.expit(logits).tolist(),
         "weight": patches.weight[rows].tolist(),
         "nodule": patches.nodule[rows].tolist(),
         "diameter_mm": patches.diameter_mm[rows].tolist(),

@@ -38,7 +38,7 @@ EPOCHS = {
     "conv3": 12,
     "densenet121": 8,
     "efficientnet-b0": 8,
-    "patch-cnn": 10,
+    "patch-cnn": 24,
     "se-aux-unet": 4,
     "resnet50-unet": 4,
     "planned-unet": 4,
