@@ -243,12 +243,12 @@ def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
 def test_an_epoch_holds_as_many_slices_with_a_nodule_as_without() -> None:
     rng = np.random.default_rng(0)
     shows = np.arange(1000) < 100
-    chosen = outlining._drawn(shows, rng)
-    assert len(chosen) == outlining.EPOCH
+    chosen = outlining._drawn(shows, rng, 240)
+    assert len(chosen) == 240
     assert shows[chosen].mean() == 0.5
-    assert len(np.unique(chosen[~shows[chosen]])) == outlining.EPOCH // 2
-    assert sorted(outlining._drawn(np.ones(7, dtype=bool), rng)) == list(range(7))
-    assert len(outlining._drawn(np.array([True]), rng)) == 1
+    assert len(np.unique(chosen[~shows[chosen]])) == 120
+    assert sorted(outlining._drawn(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
+    assert len(outlining._drawn(np.array([True]), rng, 240)) == 1
 
 
 @pytest.mark.parametrize("kind", ["flip", "turn"])
@@ -334,7 +334,7 @@ def test_slices_are_counted_by_hand() -> None:
     seen[:, 0, :2] = 0.75  # half of the lung
     seen[0, 1, 0, :3] = (0.5, 1.0, 0.75)  # three pixels, two of them right; the other nodule is missed
     seen[2, 1, 2, 2] = 0.625  # invented
-    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], **compared(field, truth, seen)}
+    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], "kind": ["slice"] * 3, **compared(field, truth, seen)}
     assert columns["nodule truth"] == [3, 0, 0]
     assert columns["nodule predicted"] == [3, 0, 1]
     assert columns["nodule common"] == [2, 0, 0]

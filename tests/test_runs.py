@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,17 +167,28 @@ def test_who_taught_may_not_judge(data: Path, tmp_path: Path) -> None:
         evaluate(str(run), data, tmp_path / "moved.json")
 
 
+@dataclass(frozen=True)
+class Owners:
+    """Rows of which nothing but the patients is known."""
+
+    patients: list[str]
+
+    @property
+    def strata(self) -> list[str]:
+        return ["all"] * len(self.patients)
+
+
 def test_rows_that_are_watched_neither_teach_nor_judge() -> None:
     patients = [f"P{n}" for n in range(200) for _ in range(2)]
     parts = Parts(frozenset(patients[:300]), frozenset(patients[300:]))
-    rows = division(patients, parts)
+    rows = division(Owners(patients), parts)
     sides = [{patients[r] for r in part} for part in (rows.train, rows.watched, rows.test)]
     assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
     assert sum(map(len, (rows.train, rows.watched, rows.test))) == len(patients)
-    few = division(["A"] * 30 + ["B"] * 30, Parts(frozenset("A"), frozenset("B")))
+    few = division(Owners(["A"] * 30 + ["B"] * 30), Parts(frozenset("A"), frozenset("B")))
     assert (len(few.train), len(few.watched), len(few.test)) == (27, 3, 30)
     validation = frozenset(patients[100:300])
-    given = division(patients, Parts(frozenset(patients[:100]), frozenset(patients[300:]), validation))
+    given = division(Owners(patients), Parts(frozenset(patients[:100]), frozenset(patients[300:]), validation))
     assert {patients[r] for r in given.watched} == validation
 
 

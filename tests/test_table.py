@@ -46,14 +46,15 @@ def test_the_table_has_every_part_of_every_recipe_by_five_folds() -> None:
     for recipe in RECIPES.values():
         for part in recipe.learners:
             own = [c for c in plan if (c.recipe, c.part, c.settings) == (recipe.name, part, ())]
-            assert [c.fold for c in own if c.split == PATIENTS] == list(range(5))
+            folds = table.BACKGROUND_FOLDS if part == "segmenter" else list(range(5))
+            assert [c.fold for c in own if c.split == PATIENTS] == folds
             assert sum(c.split == RANDOM for c in own) == 1
 
 
 def test_cells_are_computed_once_and_the_page_is_filled(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(table.EPOCHS, "conv3", 1)
+    monkeypatch.setitem(table.BUDGETS, "conv3", {"epochs": 1})
     monkeypatch.setattr(table, "COPIES", 1)
     page = tmp_path / "results.md"
     page.write_text(PAGE)
@@ -87,6 +88,10 @@ def test_splits_are_what_they_say(data: Path) -> None:
     rows = table._rows(Cell("conv3-classifier", "classifier", PATIENTS, 2), material)
     sides = [{material.patients[r] for r in part} for part in (rows.train, rows.watched, rows.test)]
     assert not (sides[0] & sides[2] or sides[1] & sides[2] or (sides[0] | sides[1] | sides[2]) & EVALUATION_PATIENTS)
+    rows = table._rows(Cell("conv3-classifier", "classifier", RANDOM, 0), material)
+    strata = np.array(material.strata)
+    shares = [np.mean(strata[part] == "malignant") for part in (rows.train, rows.watched, rows.test)]
+    assert np.ptp(shares) < 0.1
     copied = grading.multiplied(material, ("flip",), 3)
     rows = table._rows(Cell("conv3-classifier", "classifier", AUGMENTED, 0), copied)
     origins = [set(copied.nodules.origin[part].tolist()) for part in (rows.train, rows.test)]

@@ -27,6 +27,8 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
 BACKGROUND, NODULE = "background", "nodule"
+WHOLE_PX = 512
+"""Side of a whole slice."""
 CHUNK = 8
 """Slices at a time: what a network holds in between is some 60 times as much."""
 LEAST_MM = 3.0

@@ -8,6 +8,7 @@ and the logits go through a sigmoid. ``…`` is nothing for a classifier, rows a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from nodulens.errors import BadOption
 from nodulens.recipe import Learner
+from nodulens.stages.slices import BACKGROUND
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Of logits, truth and class weights (C,) or None."""
@@ -46,6 +48,32 @@ def loss_of(learner: Learner, weights: Tensor | None = None) -> Callable[[Tensor
         return value + learner.auxiliary * auxiliary(second[0].float(), truth)
 
     return loss
+
+
+def loss_of_one(learner: Learner, index: int) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
+    """The loss of a segmenter where all that is known is whether a pixel is of one class: truth 0…1 (N, 1, …).
+
+    Of classes that exclude one another the others are taken together. Entropy becomes that of two classes.
+
+    Args:
+        index: of the class.
+    """
+    names = {"cross-entropy": "bce"}
+    loss = loss_of(replace(learner, loss=names.get(learner.loss, learner.loss)))
+    exclusive = learner.classes[0] == BACKGROUND
+
+    def against_the_rest(logits: Tensor) -> Tensor:
+        others = [k for k in range(logits.shape[1]) if k != index]
+        own = logits[:, [index]]
+        return own - logits[:, others].logsumexp(1, keepdim=True) if exclusive else own
+
+    def alone(output: Tensor | tuple[Tensor, ...], truth: Tensor) -> Tensor:
+        if not isinstance(output, tuple):
+            return loss(against_the_rest(output.float()), truth)
+        logits, presence = output  # of the second head each class stands by itself
+        return loss((against_the_rest(logits.float()), presence[:, [index]]), truth)
+
+    return alone
 
 
 def class_weights(truth: Tensor, classes: int) -> Tensor:

@@ -55,6 +55,28 @@ def build(learner: Learner) -> nn.Module:
     return NETWORKS[learner.network](learner)
 
 
+def check_window(learner: Learner) -> None:
+    """Whether a network can learn from windows; nothing is computed.
+
+    Raises:
+        BadOption: they are larger than its input, or not of a size that it can halve as often as it does.
+    """
+    side = learner.window
+    assert side is not None
+    problem = "they are larger than its input" if side > learner.size else ""
+    if not problem:
+        with torch.device("meta"):
+            try:
+                build(learner).train()(torch.zeros(2, 1, side, side))
+            except (RuntimeError, ValueError) as error:
+                problem = str(error).partition("\n")[0]
+    if problem:
+        raise BadOption(
+            f"{learner.network!r} of {learner.size} pixels cannot learn from windows of {side}: {problem}. Take a "
+            "smaller power of two times its least side, such as half or a quarter of its size."
+        )
+
+
 def cost(learner: Learner) -> Cost:
     """Count without computing anything."""
     with torch.device("meta"):

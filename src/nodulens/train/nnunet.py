@@ -32,10 +32,10 @@ from nodulens.io.atomic import whole_file
 from nodulens.ops.intensity import NETWORK_WINDOW, to_unit
 from nodulens.recipe import Learner, Recipe
 from nodulens.runs import Run, write_run
-from nodulens.stages.slices import Field
+from nodulens.stages.slices import WHOLE_PX, Field
 from nodulens.train import nnunet_inside, outlining
 from nodulens.train.export import export
-from nodulens.train.outlining import WHOLE_PX, Material
+from nodulens.train.outlining import Material
 from nodulens.train.run import Division, division, parts_of, train_recipe
 from nodulens.train.unets import steady_norm
 
@@ -391,7 +391,7 @@ def train_nnunet(
     assert learner is not None
     work = folder / NAME
     material = outlining.load(data, recipe)
-    chosen = thinned(division(material.patients, parts_of(material.patients, split, fold)), amount.slices)
+    chosen = thinned(division(material, parts_of(material.patients, split, fold)), amount.slices)
     if not len(chosen.train) or not len(chosen.watched):
         raise BadOption("Too few slices are left to train on and to watch; leave out another fold, or fewer slices.")
     work.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,14 @@ They learn from the axial slices of nodule-free lungs (:class:`nodulens.data.cro
 outlines and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole
 scans (:mod:`nodulens.train.scans`). Lungs are those of our own lung stage: what is measured of them is agreement. Or
 they learn from the slices of a folder of pictures and are judged there (:mod:`nodulens.train.pictures`).
+
+Whole slices are what a CPU learns slowest from. A learner with a ``window`` learns from squares cut out of them too,
+and from close-ups of real nodules (:mod:`nodulens.train.closeups`), on which it is then judged as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,10 +37,12 @@ from nodulens.ops.components import components
 from nodulens.recipe import Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
-from nodulens.stages.slices import NODULE, Field
+from nodulens.stages.slices import NODULE, WHOLE_PX, Field
 from nodulens.train.augment import augmented
+from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
-from nodulens.train.losses import class_weights, loss_of
+from nodulens.train.losses import class_weights, loss_of, loss_of_one
+from nodulens.train.networks import check_window
 from nodulens.train.parts import Outcome, Rows
 from nodulens.train.pictures import Pictures, is_pictures, load_pictures
 from nodulens.train.plan import Fingerprint, Slice, fingerprint, plan
@@ -49,16 +54,21 @@ Bool = NDArray[np.bool_]
 
 SCENES = 6
 """How often nodules are rendered into each background, every time others at other places."""
+SLICE, CLOSE_UP = "slice", "close-up"
 NODULE_ML, MOST_NODULES = 200.0, 20
 """A nodule to so much lung, and in a scene at most."""
 LEAST_MM = 3.0
 PER_NODULE = 3
 """Slices taken of a nodule: its largest, and others at random."""
-WHOLE_PX, WHOLE_MM = 512, (0.6, 0.9)
+WHOLE_MM = (0.6, 0.9)
 """Backgrounds are cut to the chest. They are shown as far off as whole slices of 512 pixels of this width would be."""
 EPOCH = 240
 """Slices an epoch, half of them with a nodule."""
-WATCHED = 48
+WINDOWS = 480
+"""Windows an epoch, and as many whole slices beside them as hold half of their pixels."""
+SETTLED = 16
+"""Whole slices by which batch norms go in use, where windows teach too."""
+WATCHED = 24
 """Slices watched after every epoch."""
 PLANNED_FROM = 120
 """Slices that a plan looks at."""
@@ -104,9 +114,14 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """All slabs; a row is a slice, counted through them."""
+    """All slabs; a row is a slice, counted through them. Then the close-ups, a row a nodule.
+
+    Attributes:
+        closeups: of real nodules; None: whole slices alone.
+    """
 
     slabs: tuple[Slab, ...]
+    closeups: CloseUps | None = None
 
     @cached_property
     def _place(self) -> NDArray[np.int_]:
@@ -115,18 +130,19 @@ class Slices:
 
     @cached_property
     def patients(self) -> list[str]:
-        """(N,) whose lungs a slice shows."""
-        return [self.slabs[k].patient for k, _ in self._place]
+        """(N,) whose lungs a slice shows, or whose nodule."""
+        return [self.slabs[k].patient for k, _ in self._place] + (self.closeups.patients if self.closeups else [])
 
     @cached_property
     def shows(self) -> Bool:
-        """(N,) whether there is a nodule."""
+        """(slices,) whether there is a nodule."""
         return np.array([self.slabs[k].nodule[z].any() for k, z in self._place], dtype=bool)
 
     @property
     def strata(self) -> list[str]:
-        """(N,) "nodule" or "no nodule"."""
-        return np.where(self.shows, "nodule", "no nodule").tolist()
+        """(N,) "nodule", "no nodule" or "close-up"."""
+        nodules = len(self.closeups.patients) if self.closeups else 0
+        return np.where(self.shows, "nodule", "no nodule").tolist() + [CLOSE_UP] * nodules
 
     def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
         """What a network sees of slices, and the truth of its drawn classes there.
@@ -161,7 +177,8 @@ Material = Slices | Pictures
 
 
 def load(data: Path, recipe: Recipe) -> Material:
-    """Slices of the backgrounds, with rendered nodules and without; or the pictures of a folder that holds those.
+    """Slices of the backgrounds, with rendered nodules and without, and close-ups where the recipe has windows; or the
+    pictures of a folder that holds those.
 
     A background takes outlines of patients of its own fold alone, so that where it is left out they are too.
 
@@ -171,7 +188,8 @@ def load(data: Path, recipe: Recipe) -> Material:
     """
     if is_pictures(data):
         return load_pictures(data)
-    shapes = [s for s in stack_shapes(Stacks(data)).values() if s.diameter_mm >= LEAST_MM]
+    stacks = Stacks(data)
+    shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= LEAST_MM]
     slabs: list[Slab] = []
     for patient in Background.PATIENTS:
         path = data / "background" / f"{patient}.nii.gz"
@@ -179,7 +197,8 @@ def load(data: Path, recipe: Recipe) -> Material:
             raise NotFound(f"{path} is not there: --data must name the folder that holds lidc/ and background/.")
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
         slabs += _slabs(background_volume(data, patient), patient, own)
-    return Slices(tuple(slabs))
+    windows = recipe.segmenter is not None and recipe.segmenter.window is not None
+    return Slices(tuple(slabs), CloseUps.of(stacks) if windows else None)
 
 
 def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape]) -> list[Slab]:
@@ -239,6 +258,7 @@ def settled(learner: Learner, material: Material, rows: Rows) -> Learner:
 
 def _fingerprint(learner: Learner, material: Material, rows: Rows) -> Fingerprint:
     """Of whole slices; looked at on some that show a nodule."""
+    rows, _ = parted(material, rows)
     shown = rows[material.shows[rows]]
     some = shown[:: max(1, len(shown) // PLANNED_FROM)]
     field = replace(field_of(learner), size=WHOLE_PX, pixel_mm=None)
@@ -266,18 +286,22 @@ def train(learner: Learner, material: Material, rows: Rows, watched: Rows, check
     if isinstance(net, PlannedUNet):
         net.normalize_by(_fingerprint(learner, material, rows))
     field = field_of(learner)
-    images, truth = _tensors(field, material, rows)
-    shows = material.shows[rows]
+    whole, nodules = parted(material, rows)
+    images, truth = _tensors(field, material, whole)
+    shows = material.shows[whole]
     weights = class_weights(truth, len(learner.classes)) if learner.balance == "weights" else None
     criterion = loss_of(learner, weights)
+    windows = _windows(learner, images, truth, shows, _close_ups(material, field, nodules))
 
     def batches(rng: np.random.Generator) -> list[Maker]:
-        chosen = _drawn(shows, rng)
-        return [partial(make, part) for part in np.array_split(chosen, -(-len(chosen) // learner.batch))]
+        most = EPOCH if learner.window is None else round(WINDOWS / 2 * (learner.window / learner.size) ** 2)
+        chosen = _drawn(shows, rng, most)
+        slices: list[Maker] = [partial(make, part) for part in _batched(chosen, learner.batch)]
+        makers = slices + windows(rng)
+        return [makers[k] for k in rng.permutation(len(makers))]
 
     def make(chosen: Rows) -> Batch:
-        target = truth[chosen]
-        return images[chosen].float(), target.float() if target.dtype == torch.bool else target.long()
+        return images[chosen].float(), _as_target(truth[chosen])
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         image, target = augmented(batch[0], batch[1], learner.augment, rng)
@@ -285,10 +309,130 @@ def train(learner: Learner, material: Material, rows: Rows, watched: Rows, check
         return image, target
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
-        return criterion(net(batch[0]), batch[1])
+        image, target = batch
+        one_class = target.dim() == 4 and target.shape[1] < len(learner.classes)
+        return (alone if one_class else criterion)(net(image), target)
 
-    task = Task(batches, loss, augment if learner.augment else None, _validation(learner, material, watched))
+    alone = loss_of_one(learner, learner.classes.index(NODULE))
+    def settle(net: nn.Module) -> None:
+        some = _drawn(shows, np.random.default_rng(0), SETTLED)
+        settle_norms(net, (images[part].float() for part in _batched(some, learner.batch)))
+
+    task = Task(
+        batches,
+        loss,
+        augment if learner.augment else None,
+        _validation(learner, material, watched),
+        settle if learner.window is not None else None,
+    )
     return fit(net, task, learner, checkpoint)
+
+
+def parted(material: Material, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows of whole slices, and the numbers of the nodules that the other rows show close up."""
+    whole = rows < len(material.shows)
+    return rows[whole], rows[~whole] - len(material.shows)
+
+
+def settle_norms(net: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Batch norms take the mean statistics of these inputs, and forget others.
+
+    Args:
+        net: in training mode.
+        inputs: (N, 1, y, x) each.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+    place = next(net.parameters()).device
+    for batch in inputs:
+        net(batch.to(place))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def _batched(chosen: NDArray[np.int_], batch: int) -> list[NDArray[np.int_]]:
+    return np.array_split(chosen, -(-len(chosen) // batch))
+
+
+def _as_target(truth: Tensor) -> Tensor:
+    return truth.float() if truth.dtype == torch.bool else truth.long()
+
+
+@dataclass(frozen=True, eq=False)
+class _CloseUps:
+    """Close-ups as a network sees them: (M, c, c), and which of them each nodule has."""
+
+    images: NDArray[np.float16]
+    truth: Bool
+    of_nodule: list[NDArray[np.int_]]
+
+
+def _close_ups(material: Material, field: Field, nodules: NDArray[np.int_]) -> _CloseUps | None:
+    closeups = material.closeups if isinstance(material, Slices) else None
+    if closeups is None or not len(nodules):
+        return None
+    slices = np.flatnonzero(np.isin(closeups.owner, nodules))
+    images, truth = closeups.seen(field, slices, closeups.side(field))
+    owner = closeups.owner[slices]
+    return _CloseUps(images.astype(np.float16), truth, [np.flatnonzero(owner == n) for n in nodules])
+
+
+def _windows(
+    learner: Learner, images: Tensor, truth: Tensor, shows: Bool, closeups: _CloseUps | None
+) -> Callable[[np.random.Generator], list[Maker]]:
+    """An epoch's batches of windows: cut out of slices, half of them at a nodule, and as many sheets of close-ups.
+
+    Args:
+        images, truth: of the slices, see :func:`_tensors`.
+    """
+    side = learner.window
+    if side is None:
+        return lambda rng: []
+    check_window(learner)
+    index = learner.classes.index(NODULE)
+    half = WINDOWS if closeups is None else WINDOWS // 2
+
+    def cut(chosen: Rows, corners: NDArray[np.int_]) -> Batch:
+        places = [(..., slice(y, y + side), slice(x, x + side)) for y, x in corners]
+        cuts = [(images[r][p], truth[r][p]) for r, p in zip(chosen, places, strict=True)]
+        return torch.stack([image for image, _ in cuts]).float(), _as_target(torch.stack([mask for _, mask in cuts]))
+
+    def sheet(chosen: NDArray[np.int_], seed: int) -> Batch:
+        assert closeups is not None
+        found = drawn_sheets(closeups.images, closeups.truth, chosen, side, np.random.default_rng(seed))
+        image, nodule = (torch.from_numpy(part)[:, None].float() for part in found)
+        return image, nodule
+
+    def corner(row: int, rng: np.random.Generator) -> NDArray[np.int_]:
+        most = learner.size - side
+        if not shows[row]:
+            return rng.integers(0, most + 1, 2)
+        places = (truth[row] == index if truth.dim() == 3 else truth[row, index]).nonzero().numpy()
+        if not len(places):  # too small to be seen
+            return rng.integers(0, most + 1, 2)
+        near = rng.integers(-side // 4, side // 4 + 1, 2) - side // 2
+        return np.clip(places[rng.integers(len(places))] + near, 0, most)
+
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        rows = _drawn(shows, rng, half)
+        corners = np.array([corner(int(r), rng) for r in rows])
+        out: list[Maker] = [
+            partial(cut, rows[some], corners[some]) for some in _batched(np.arange(len(rows)), learner.batch)
+        ]
+        if closeups is not None:
+            along = -(-side // closeups.images.shape[-1])
+            nodules = rng.integers(len(closeups.of_nodule), size=(WINDOWS - half, along**2))
+            slices = np.vectorize(lambda n: rng.choice(closeups.of_nodule[n]))(nodules)
+            parts = _batched(np.arange(len(slices)), learner.batch)
+            out += [partial(sheet, slices[some], int(rng.integers(2**31))) for some in parts]
+        return out
+
+    return batches
 
 
 def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -306,15 +450,16 @@ def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tens
     return torch.from_numpy(images)[:, None], torch.from_numpy(truth)
 
 
-def _drawn(shows: Bool, rng: np.random.Generator) -> Rows:
-    """An epoch's slices in random order, half of them with a nodule where there are both."""
+def _drawn(shows: Bool, rng: np.random.Generator, most: int) -> Rows:
+    """Slices in random order, ``most`` of them, half with a nodule where there are both."""
     kinds = [rng.permutation(np.flatnonzero(shows == kind)) for kind in (True, False)]
     present = [kind for kind in kinds if len(kind)]
-    most = min(EPOCH, len(shows)) // len(present)
-    return rng.permutation(np.concatenate([np.resize(kind, max(most, 1)) for kind in present]))
+    each = min(most, len(shows)) // len(present)
+    return rng.permutation(np.concatenate([np.resize(kind, max(each, 1)) for kind in present]))
 
 
 def _validation(learner: Learner, material: Material, watched: Rows) -> Callable[[nn.Module], float] | None:
+    watched, _ = parted(material, watched)
     if not len(watched):
         return None
     field = field_of(learner)
@@ -335,16 +480,30 @@ def _validation(learner: Learner, material: Material, watched: Rows) -> Callable
 
 
 def judge(model: Model, learner: Learner, material: Material, rows: Rows) -> Outcome:
-    """Outlines and nodules' boxes, slice by slice, as the network sees them; see :func:`figures`."""
+    """Outlines and nodules' boxes, slice by slice, as the network sees them; of close-ups the central slices of the
+    nodules, on their own pixels. See :func:`figures`."""
     field = field_of(learner)
     columns: dict[str, list[Any]] = {}
-    for first in range(0, len(rows), JUDGED):
-        some = rows[first : first + JUDGED]
-        images, truth = material.seen(field, some)
-        seen = field.probabilities(model.run(images[:, None])[0])
-        own = {"row": some.tolist(), "patient": [material.patients[r] for r in some], **compared(field, truth, seen)}
-        for name, values in own.items():
+
+    def note(some: Rows, kind: str, counts: dict[str, list[Any]]) -> None:
+        patients = [material.patients[r] for r in some]
+        for name, values in {"row": some.tolist(), "patient": patients, "kind": [kind] * len(some), **counts}.items():
             columns.setdefault(name, []).extend(values)
+
+    slices, nodules = parted(material, rows)
+    for first in range(0, len(slices), JUDGED):
+        some = slices[first : first + JUDGED]
+        images, truth = material.seen(field, some)
+        note(some, SLICE, compared(field, truth, field.probabilities(model.run(images[:, None])[0])))
+    if len(nodules):
+        assert isinstance(material, Slices) and material.closeups is not None
+        closeups = material.closeups
+        drawn = outlined(model, field, closeups, nodules) >= 0.5
+        truth = closeups.nodule[closeups.central[nodules]]
+        nodule_alone = replace(field, classes=(NODULE,))
+        counts = compared(nodule_alone, truth[:, None], drawn[:, None].astype(np.float32))
+        lungs = [f"{n} {what}" for n in field.drawn if n != NODULE for what in ("truth", "predicted", "common")]
+        note(nodules + len(material.shows), CLOSE_UP, counts | {name: [0] * len(nodules) for name in lungs})
     return Outcome(figures(columns, field), columns)
 
 
@@ -392,14 +551,16 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     slices with 1 for both empty and 0 for invented: the two ways in which small things vanish behind large ones.
 
     Args:
-        columns: of :class:`~nodulens.train.parts.Outcome` rows.
+        columns: of :class:`~nodulens.train.parts.Outcome` rows. Close-ups are summed up apart.
     """
+    kinds = columns["kind"]
+    apart = {k: {n: _where(v, kinds, k) for n, v in columns.items()} for k in (SLICE, CLOSE_UP)}
+    columns, near = apart[SLICE], apart[CLOSE_UP]
     patients = columns["patient"]
     means = ("dice", "iou", "sensitivity", "precision", "dice_all")
     classes, areas = {}, {}
     for name in field.drawn:
-        counts = zip(*(columns[f"{name} {what}"] for what in ("truth", "predicted", "common")), strict=True)
-        cases = [Overlap(true, predicted, common, 1.0, NAN, NAN) for true, predicted, common in counts]
+        cases = _cases(columns, name)
         told = summarise(cases, patients)
         areas[name] = np.array([(c.truth_voxels, c.predicted_voxels) for c in cases], dtype=float)
         classes[name] = {
@@ -420,7 +581,20 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     if lungs and shown.sum() > 2:
         lung, nodule = _dice_by_slice(columns, lungs)[shown], _dice_by_slice(columns, [NODULE])[shown]
         out["pearson_of_nodule_and_lung_dice"] = rounded(pearson(lung, nodule).r.value)
+    if near["row"]:
+        told = summarise(_cases(near, NODULE), near["patient"])
+        rates = {key: told_of(getattr(told, key), near["patient"]) for key in ("dice", "iou", "sensitivity")}
+        out["close_ups"] = {"nodules": told.cases, "missed": told.missed, **rates}
     return out
+
+
+def _where(values: Sequence[Any], kinds: Sequence[str], kind: str) -> list[Any]:
+    return [value for value, own in zip(values, kinds, strict=True) if own == kind]
+
+
+def _cases(columns: Mapping[str, Sequence[Any]], name: str) -> list[Overlap]:
+    counts = zip(*(columns[f"{name} {what}"] for what in ("truth", "predicted", "common")), strict=True)
+    return [Overlap(true, predicted, common, 1.0, NAN, NAN) for true, predicted, common in counts]
 
 
 def _pooled_dice(cases: Sequence[Overlap]) -> float:

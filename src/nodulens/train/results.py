@@ -91,11 +91,12 @@ def classifiers(found: Sequence[Found]) -> str:
 
 
 def segmenters(found: Sequence[Found]) -> str:
-    """Whole slices with rendered nodules."""
+    """Whole slices with rendered nodules, and close-ups of real ones."""
     lines = []
     for row, split, cells in _grouped(found, ("segmenter",)):
         figures = pooled(cells)
         nodule, boxes = figures["classes"]["nodule"], figures["boxes"] or {}
+        near = figures.get("close_ups", {})
         lungs = [c["dice"]["value"] for name, c in figures["classes"].items() if name != "nodule"]
         lines.append(
             (
@@ -107,6 +108,7 @@ def segmenters(found: Sequence[Found]) -> str:
                 _told(nodule["iou"]),
                 _told(nodule["sensitivity"]),
                 f"{nodule['invented']} of {nodule['invented'] + nodule['both_empty']}",
+                _told(near["dice"]) if near else "–",
                 ", ".join(_number(v) for v in lungs) or "–",
                 f"{_number(boxes.get('map50'))} / {_number(boxes.get('map50_95'))}",
                 _budget(cells),
@@ -115,7 +117,8 @@ def segmenters(found: Sequence[Found]) -> str:
         )
     return _table(
         ("method", "split", "slices with a nodule", "nodule Dice", "IoU", "sensitivity", "invented on slices without",
-         "agreement with our lungs, Dice", "mAP@0.5 / @0.5:0.95", "trained", "published"),
+         "close-ups of real nodules, Dice", "agreement with our lungs, Dice", "mAP@0.5 / @0.5:0.95", "trained",
+         "published"),
         _ranked(lines),
     )  # fmt: skip
 
@@ -218,7 +221,8 @@ def _budget(cells: Sequence[Found]) -> str:
         return f"{minutes:.1f} min a fold"
     pace = sorted(c["cpu_ms"] for c in cells)[len(cells) // 2]
     epochs = f"{learner['epochs']} epoch{'s' * (learner['epochs'] > 1)}"
-    return f"{epochs} of {learner['size']}², {minutes:.0f} min a fold; {pace:.0f} ms an input"
+    beside = f" and windows of {learner['window']}²" if learner.get("window") else ""
+    return f"{epochs} of {learner['size']}²{beside}, {minutes:.0f} min a fold; {pace:.0f} ms an input"
 
 
 def _interval(figures: Mapping[str, Any], name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,8 @@ from nodulens.runtime.weights import check
 from nodulens.train import filtering, grading, outlining, ship
 from nodulens.train.curves import draw_curves
 from nodulens.train.export import export
-from nodulens.train.parts import Outcome, Part, Rows
+from nodulens.train.outlining import CLOSE_UP
+from nodulens.train.parts import Material, Outcome, Part, Rows
 
 PARTS: Mapping[str, Part] = {
     "segmenter": cast("Part", outlining),
@@ -46,22 +47,28 @@ class Division:
     test: Rows
 
 
-def division(patients: Sequence[str], parts: Parts) -> Division:
+def division(material: Material, parts: Parts) -> Division:
     """The rows of each part of a split.
 
     Where the split has no patients for validation, one patient in ten of those that train is watched: always the same
     ones, whatever else there is. Where that leaves nobody, as of two or three scans, one row in ten is: these say when
-    to stop, and judge nothing.
+    to stop, and judge nothing. Whole slices and close-ups of other patients' nodules are seen to apart.
     """
+    patients = material.patients
     rows = np.arange(len(patients))
+    near = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
     train = np.array([p in parts.train for p in patients], dtype=bool)
     test = np.array([p in parts.test for p in patients], dtype=bool)
     if parts.validation:
         watched = np.array([p in parts.validation for p in patients], dtype=bool)
     else:
-        watched = train & np.array([_hash(p) % WATCHED == 0 for p in patients], dtype=bool)
-        if not watched.any() or watched.sum() > 0.3 * train.sum():
-            watched = train & (_rank(train) % WATCHED == WATCHED - 1)
+        chosen = np.array([_hash(p) % WATCHED == 0 for p in patients], dtype=bool)
+        watched = np.zeros(len(rows), dtype=bool)
+        for kind in (train & ~near, train & near):
+            own = kind & chosen
+            if not own.any() or own.sum() > 0.3 * kind.sum():
+                own = kind & (_rank(kind) % WATCHED == WATCHED - 1)
+            watched |= own
     return Division(rows[train & ~watched], rows[watched], rows[test])
 
 
@@ -118,7 +125,7 @@ def train_recipe(
         part = PARTS[name]
         material = part.load(data, recipe)
         parts = parts_of(material.patients, split, fold)
-        rows = division(material.patients, parts)
+        rows = division(material, parts)
         learner = part.settled(learner, material, rows.train)
         start = time.monotonic()
         if not _is_done(name, learner, folder):
@@ -175,7 +182,7 @@ def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str,
         parts = parts_of(material.patients, split, run.fold if split is None or split.folds else None)
         model = load_model(name, folder=folder)
         taught = frozenset(model.card.trained_on["patients"])
-        rows = division(material.patients, Parts(taught, parts.test)).test
+        rows = division(material, Parts(taught, parts.test)).test
         if not len(rows):
             continue
         out[name] = PARTS[name].judge(model, learner, material, rows)

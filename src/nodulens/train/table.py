@@ -3,9 +3,9 @@
     python -m nodulens.train.table --data ../shared/data            what is missing, then docs/results.md
     python -m nodulens.train.table --data ../shared/data --only conv3-classifier
 
-A cell is one network of one recipe, one split and one fold. It is trained with the epochs below instead of the
-recipe's, so that all of it takes a day on two cores and not a month; the table shows them. A cell that was stopped goes
-on from its checkpoint.
+A cell is one network of one recipe, one split and one fold. It is trained within the budget below instead of the
+recipe's own, so that all of it takes hours on two cores and not a month; the table shows it. A cell that was stopped
+goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import numpy as np
 import torch
 import typer
 
+from nodulens.data.crops import Background
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.splits import Parts
 from nodulens.io.atomic import whole_file
-from nodulens.recipe import DEFAULT, Learner, changed
+from nodulens.recipe import DEFAULT, Learner, Recipe, changed
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import Model, load_model
 from nodulens.train import grading, handcrafted, prompting, results, scans
@@ -34,19 +35,19 @@ from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.segmenter import Example
 
 SCHEMA = "nodulens-cell/1"
-EPOCHS = {
-    "conv3": 12,
-    "densenet121": 8,
-    "efficientnet-b0": 8,
-    "patch-cnn": 24,
-    "se-aux-unet": 4,
-    "resnet50-unet": 4,
-    "planned-unet": 4,
+BUDGETS: Mapping[str, Mapping[str, int]] = {
+    "conv3": {"epochs": 12},
+    "densenet121": {"epochs": 8},
+    "efficientnet-b0": {"epochs": 8},
+    "patch-cnn": {"epochs": 24},
+    "se-aux-unet": {"epochs": 3, "window": 96, "batch": 2},
+    "resnet50-unet": {"epochs": 6, "window": 64, "batch": 8},
+    "planned-unet": {"epochs": 3, "size": 256, "window": 128, "batch": 4},
 }
-"""Of each network in a cell."""
+"""Of each network in a cell, in place of the recipe's own."""
 PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
-"""Splits: by patient; of the rows as they lie, whoever's they are; of rows and their changed copies; and everybody who
-may train against the four whole scans."""
+"""Splits: by patient; of the rows, stratified by class, whoever's they are; of rows and their changed copies; and
+everybody who may train against the four whole scans."""
 HANDCRAFTED = ("svm", "forest")
 """Classifiers on handcrafted features, which take the place of a recipe."""
 COPIES = 3
@@ -80,19 +81,25 @@ class Cell:
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
 VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("conv3-classifier", "classifier"): (("classifier.seed=1",), ("classifier.seed=2",)),
-    ("se-aux-unet", "segmenter"): tuple((f"segmenter.loss={loss}",) for loss in LOSSES),
+    ("se-aux-unet", "segmenter"): (
+        *((f"segmenter.loss={loss}",) for loss in LOSSES),
+        ("segmenter.seed=1",),
+        ("segmenter.seed=2",),
+    ),
 }
 """Rows beside the recipe as it is."""
+BACKGROUND_FOLDS = sorted({fold_of(patient) for patient in Background.PATIENTS})
 VARIANT_FOLD = 1
 """One that holds a background."""
 
 
 def cells() -> Iterator[Cell]:
-    """The whole table: five folds by patient (those that hold any of the material), one of the other splits; then the
-    variants, one fold each."""
+    """The whole table: five folds by patient (of whole slices those that hold a background), one of the other splits;
+    then the variants, one fold each."""
     own = [(recipe.name, part) for recipe in RECIPES.values() for part in recipe.learners]
     for name, part in own:
-        yield from (Cell(name, part, PATIENTS, fold) for fold in range(FOLDS))
+        folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
+        yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
         yield Cell(name, part, RANDOM, 0)
         if part == "classifier":
             yield Cell(name, part, AUGMENTED, 0)
@@ -106,15 +113,13 @@ def cells() -> Iterator[Cell]:
         yield from (Cell(name, part, PATIENTS, VARIANT_FOLD, settings) for settings in variants)
 
 
-def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) -> dict[str, Any] | None:
-    """Train and judge a network in a cell; None where its fold holds none of the material."""
+def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) -> dict[str, Any]:
+    """Train and judge a network in a cell."""
     part = PARTS[cell.part]
     if cell.split == AUGMENTED:
         material = grading.multiplied(material, learner.augment, COPIES)
         learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))  # as many steps as without copies
     rows = _rows(cell, material)
-    if not len(rows.test) and cell.split != SCANS:
-        return None
     learner = part.settled(learner, material, rows.train)
     start = time.monotonic()
     folder = run / cell.name
@@ -164,12 +169,14 @@ def _rows(cell: Cell, material: Material) -> Division:
     if cell.split in (PATIENTS, SCANS):
         able = {p for p, may in zip(patients, may_train(patients, None), strict=True) if may}
         test = frozenset(p for p in able if fold_of(p) == cell.fold and cell.split == PATIENTS)
-        return division(patients, Parts(frozenset(able) - test, test))
+        return division(material, Parts(frozenset(able) - test, test))
     # as if every row were somebody else's: what the split by patient is there to prevent
     able_rows = np.flatnonzero(may_train(patients, None))
-    order = np.random.default_rng(cell.fold).permutation(able_rows)
-    test_rows, watched, train = np.split(order, [len(order) // FOLDS, len(order) // FOLDS + len(order) // 10])
-    return Division(np.sort(train), np.sort(watched), np.sort(test_rows))
+    rng, strata = np.random.default_rng(cell.fold), np.array(material.strata)
+    kinds = [rng.permutation(able_rows[strata[able_rows] == kind]) for kind in np.unique(strata)]
+    dealt = [np.split(rows, [len(rows) // FOLDS, len(rows) // FOLDS + len(rows) // 10]) for rows in kinds]
+    test_rows, watched, train = (np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True))
+    return Division(train, watched, test_rows)
 
 
 def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -> Model:
@@ -226,15 +233,11 @@ def main(
         if source not in loaded:  # one at a time: slices fill gigabytes
             loaded = {source: _loaded(cell, data)}
         if cell.part == "handcrafted":
-            found: dict[str, Any] | None = compute_handcrafted(cell, loaded[source])
+            found = compute_handcrafted(cell, loaded[source])
         elif cell.part == "prompted":
             found = compute_prompted(cell, loaded[source], run)
         else:
-            learner = changed(RECIPES[cell.recipe], cell.settings).learners[cell.part]
-            learner = replace(learner, epochs=EPOCHS[learner.network])
-            found = compute(cell, loaded[source], learner, data, run)
-        if found is None:
-            continue
+            found = compute(cell, loaded[source], _recipe(cell).learners[cell.part], data, run)
         with whole_file(path) as file:
             file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         typer.echo(f"{cell.name}: {found['train_seconds']:.0f} s")
@@ -246,7 +249,7 @@ def _time_anew(cell: Cell, path: Path, run: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if "cpu_ms" not in found or not (run / cell.name / f"{cell.part}.onnx").exists():
         return
-    learner = changed(RECIPES[cell.recipe], cell.settings).learners[cell.part]
+    learner = _recipe(cell).learners[cell.part]
     found["cpu_ms"] = _milliseconds(load_model(cell.part, folder=run / cell.name), learner)
     with whole_file(path) as file:
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
@@ -257,7 +260,14 @@ def _loaded(cell: Cell, data: Path) -> Any:
         return handcrafted.load(data)
     if cell.part == "prompted":
         return prompting.load(data)
-    return PARTS[cell.part].load(data, RECIPES[cell.recipe])
+    return PARTS[cell.part].load(data, _recipe(cell))
+
+
+def _recipe(cell: Cell) -> Recipe:
+    """The recipe of a cell with its settings, within the budget."""
+    recipe = RECIPES[cell.recipe]
+    budget = BUDGETS[recipe.learners[cell.part].network]
+    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in budget.items()), *cell.settings))
 
 
 if __name__ == "__main__":

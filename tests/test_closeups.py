@@ -1,0 +1,246 @@
+"""Close-ups of real nodules and windows of slices: how they are seen, learnt from and judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import made_material
+from nodulens.data.crops import Stacks
+from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.data.splits import Parts
+from nodulens.errors import BadOption
+from nodulens.evaluate.segmentation import compare
+from nodulens.recipe import Learner, changed
+from nodulens.recipes import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.runtime.engine import Array, Model
+from nodulens.runtime.weights import Card
+from nodulens.stages.slices import Field
+from nodulens.train import outlining
+from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
+from nodulens.train.losses import bce, loss_of_one
+from nodulens.train.networks import build, check_window
+from nodulens.train.outlining import CLOSE_UP, Slices, field_of, figures, judge, parted, settle_norms, train
+from nodulens.train.run import division
+
+CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
+assert SE_AUX_UNET.segmenter and NNUNET_SAM.segmenter and RESNET_UNET_PATCH_CNN.segmenter
+SIDES: Learner = replace(SE_AUX_UNET.segmenter, size=64, window=32, epochs=1, batch=4)
+PLANNED: Learner = replace(NNUNET_SAM.segmenter, size=64, window=32, epochs=1, batch=4)
+EACH: Learner = replace(RESNET_UNET_PATCH_CNN.segmenter, size=64, window=32, epochs=1, batch=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("closeups"))
+
+
+@pytest.fixture(scope="module")
+def closeups(data: Path) -> CloseUps:
+    return CloseUps.of(Stacks(data))
+
+
+@pytest.fixture(scope="module")
+def material(data: Path) -> Slices:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlining, "SCENES", 1)
+        found = outlining.load(data, changed(SE_AUX_UNET, ["segmenter.window=32"]))
+    assert isinstance(found, Slices)
+    return found
+
+
+def dense(batch: Array) -> tuple[Array, ...]:
+    """A network of one class that takes what is dense for a nodule."""
+    return (40 * (batch - 0.35),)
+
+
+def test_close_ups_are_slices_that_half_of_the_readers_outline(data: Path, closeups: CloseUps) -> None:
+    stacks = Stacks(data)
+    assert not set(closeups.patients) & EVALUATION_PATIENTS
+    assert len(closeups.patients) == len(stacks.nodules)
+    assert closeups.nodule.any(axis=(1, 2)).all()
+    area = closeups.nodule.sum(axis=(1, 2))
+    for number in range(len(closeups.patients)):
+        own = closeups.owner == number
+        assert own[closeups.central[number]]
+        assert area[closeups.central[number]] == area[own].max()
+
+
+@pytest.mark.parametrize(
+    ("size", "pixel_mm", "step"), [(512, None, 1.0), (256, None, 2.0), (320, None, 1.6), (64, 1.4, 2.0)]
+)
+def test_they_are_seen_as_large_as_in_a_whole_slice(
+    closeups: CloseUps, size: int, pixel_mm: float | None, step: float
+) -> None:
+    field = Field(size, ("background", "nodule"), pixel_mm)
+    side = closeups.side(field)
+    assert side == int(96 / step + 1e-3)
+    some = closeups.central[:12]
+    images, truth = closeups.seen(field, some, side)
+    assert images.shape == truth.shape == (12, side, side)
+    assert 0 <= images.min() <= images.max() <= 1
+    assert truth.sum(axis=(1, 2)) * step**2 == pytest.approx(closeups.nodule[some].sum(axis=(1, 2)), rel=0.15, abs=6)
+    assert np.median(images[truth]) > np.median(images[~truth]) + 0.4
+    back = closeups.back(field, some, truth.astype(np.float32)) >= 0.5
+    dice = [compare(a, b, (1, 1)).dice for a, b in zip(closeups.nodule[some], back, strict=True)]
+    assert min(dice) > 0.8
+
+
+@pytest.mark.parametrize("size", [512, 256])
+def test_a_network_of_whole_slices_outlines_sheets_of_them(closeups: CloseUps, size: int) -> None:
+    sheets = []
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        sheets.append(batch.shape)
+        return dense(batch)
+
+    nodules = np.arange(30)
+    found = outlined(Model(CARD, run), Field(size, ("nodule",)), closeups, nodules) >= 0.5
+    assert sheets == [(1, 1, size, size)] * 2  # 5 × 5 on one
+    dice = [compare(a, b, (1, 1)).dice for a, b in zip(closeups.nodule[closeups.central[nodules]], found, strict=True)]
+    assert min(dice) > 0.75
+    assert outlined(Model(CARD, run), Field(size, ("nodule",)), closeups, nodules[:0]).shape == (0, 96, 96)
+
+
+def test_sheets_to_learn_from_are_full_and_keep_outline_and_image_together() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((7, 20, 20)) < 0.4
+    images = (truth * 0.75 + 0.125).astype(np.float16)
+    chosen = rng.integers(7, size=(3, 4))
+    sheet, nodule = drawn_sheets(images, truth, chosen, 31, np.random.default_rng(1))
+    assert sheet.shape == nodule.shape == (3, 31, 31)
+    assert np.array_equal(sheet > 0.5, nodule)
+    assert sheet.min() == 0.125  # no gap
+    again, _ = drawn_sheets(images, truth, chosen, 31, np.random.default_rng(1))
+    other, _ = drawn_sheets(images, truth, chosen, 31, np.random.default_rng(2))
+    assert np.array_equal(sheet, again) and not np.array_equal(sheet, other)
+
+
+def test_of_a_nodule_alone_the_other_classes_are_taken_together() -> None:
+    logits = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    presence = torch.randn(2, 4)
+    truth = (torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    nodule = logits.softmax(1)[:, 3:]
+    expected = -(truth * nodule.log() + (1 - truth) * (1 - nodule).log()).mean()
+    learner = replace(SIDES, loss="cross-entropy", auxiliary=0)
+    assert float(loss_of_one(learner, 3)(logits, truth)) == pytest.approx(float(expected), abs=1e-5)
+    both = loss_of_one(replace(learner, auxiliary=0.5), 3)((logits, presence), truth)
+    there = torch.nn.functional.binary_cross_entropy_with_logits(presence[:, 3], torch.ones(2))
+    assert float(both) == pytest.approx(float(expected + 0.5 * there), abs=1e-5)
+    each = loss_of_one(EACH, 1)(logits[:, :2], truth)
+    assert float(each) == pytest.approx(float(bce(logits[:, 1:2], truth)), abs=1e-6)
+
+
+def test_rows_are_slices_and_then_nodules(material: Slices) -> None:
+    slices, nodules = parted(material, np.arange(len(material.patients)))
+    assert material.closeups is not None
+    assert (len(slices), len(nodules)) == (len(material.shows), len(material.closeups.patients))
+    assert nodules.tolist() == list(range(len(nodules)))
+    assert material.strata[len(slices) :] == [CLOSE_UP] * len(nodules)
+    assert outlining.load.__doc__ and material.patients[len(slices)] == material.closeups.patients[0]
+
+
+def test_both_are_watched_and_no_patient_teaches_who_judges(material: Slices) -> None:
+    patients = set(material.patients)
+    test = frozenset(p for p in patients if fold_of(p) == 1)
+    rows = division(material, Parts(frozenset(patients - test), test))
+    near = np.array(material.strata) == CLOSE_UP
+    for part in (rows.train, rows.watched):
+        assert near[part].any() and not near[part].all()
+        assert not {material.patients[r] for r in part} & test
+    assert {material.patients[r] for r in rows.test} == test
+    assert not {material.patients[r] for r in rows.train[near[rows.train]]} & {
+        material.patients[r] for r in rows.watched[near[rows.watched]]
+    }
+
+
+@pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
+@pytest.mark.parametrize("learner", [SIDES, PLANNED, EACH], ids=["sides", "nodule alone", "overlapping"])
+def test_slices_windows_and_close_ups_teach_together(
+    material: Slices, tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlining, "WINDOWS", 16)
+    rows = np.arange(len(material.patients))[::3]
+    net = train(learner, material, rows, rows[:6], tmp_path / "run.pt")
+    assert np.isfinite(float(np.loadtxt(tmp_path / "run.csv", delimiter=",", skiprows=1)[1]))
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        with torch.inference_mode():
+            found = net(torch.from_numpy(batch))
+        return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
+
+    found = judge(Model(CARD, run), learner, material, np.append(rows[:5], rows[-12:]))
+    assert found.figures["slices"] == 5
+    assert found.figures["close_ups"]["nodules"] == 12
+    assert {len(column) for column in found.rows.values()} == {17}
+    assert figures(found.rows, field_of(learner)) == found.figures
+    json.dumps(found.figures, allow_nan=False)
+
+
+def test_an_epoch_holds_half_as_many_pixels_of_whole_slices_as_of_windows(
+    material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlining, "WINDOWS", 48)
+    seen: list[tuple[int, ...]] = []
+
+    def remember(net: torch.nn.Module, task: outlining.Task, learner: Learner, checkpoint: Path) -> torch.nn.Module:
+        seen.extend(tuple(make()[1].shape) for make in task.batches(np.random.default_rng(0)))
+        return net
+
+    monkeypatch.setattr(outlining, "fit", remember)
+    train(SIDES, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
+    count = {shape[1:]: sum(s[0] for s in seen if s[1:] == shape[1:]) for shape in seen}
+    assert count == {(64, 64): 6, (32, 32): 24, (1, 32, 32): 24}
+
+
+def test_a_stopped_training_on_windows_goes_on_to_the_same_network(
+    material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlining, "WINDOWS", 16)
+    rows = np.arange(len(material.patients))[::9]
+    learner = replace(SIDES, epochs=2)
+    whole = train(learner, material, rows, rows[:4], tmp_path / "whole.pt")
+    train(replace(learner, minutes=1e-9), material, rows, rows[:4], tmp_path / "parts.pt")
+    state = torch.load(tmp_path / "parts.pt", weights_only=True)
+    asked = torch.load(tmp_path / "whole.pt", weights_only=True)["training"]
+    torch.save(state | {"training": asked}, tmp_path / "parts.pt")
+    resumed = train(learner, material, rows, rows[:4], tmp_path / "parts.pt")
+    assert state["progress"]["epoch"] == 1
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_norms_are_settled_by_whole_slices(tmp_path: Path) -> None:
+    net = build(SIDES).train()
+    norm = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    inputs = [torch.rand(2, 1, 64, 64) + k for k in range(3)]
+    seen: list[torch.Tensor] = []
+    norm.register_forward_hook(lambda module, given, out: seen.append(given[0].mean((0, 2, 3))))
+    settle_norms(net, iter(inputs))
+    assert torch.allclose(norm.running_mean, torch.stack(seen).mean(0), atol=1e-5)
+    assert norm.momentum == 0.1
+    settle_norms(build(PLANNED).train(), iter(inputs))  # has none, and looks at nothing
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        (replace(SIDES, window=128), "larger than its input"),
+        (replace(SIDES, window=40), "windows of 40"),
+        (replace(PLANNED, window=16), "windows of 16"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(learner: Learner, words: str) -> None:
+    with pytest.raises(BadOption, match=words):
+        check_window(learner)
+    check_window(replace(learner, window=32))
