@@ -24,8 +24,8 @@ from nodulens.stages.slices import Field
 from nodulens.train import outlining
 from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.losses import bce, loss_of_one
-from nodulens.train.networks import build, check_window
-from nodulens.train.outlining import CLOSE_UP, Slices, field_of, figures, judge, parted, settle_norms, train
+from nodulens.train.networks import check_window
+from nodulens.train.outlining import CLOSE_UP, Slices, field_of, figures, judge, parted, train
 from nodulens.train.run import division
 
 CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
@@ -187,20 +187,40 @@ def test_slices_windows_and_close_ups_teach_together(
     json.dumps(found.figures, allow_nan=False)
 
 
-def test_an_epoch_holds_half_as_many_pixels_of_whole_slices_as_of_windows(
-    material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outlining, "WINDOWS", 48)
-    seen: list[tuple[int, ...]] = []
+def batches_of(learner: Learner, material: Slices, tmp_path: Path) -> list[tuple[torch.Tensor, ...]]:
+    """An epoch as the training loop gets it."""
+    made: list[tuple[torch.Tensor, ...]] = []
 
-    def remember(net: torch.nn.Module, task: outlining.Task, learner: Learner, checkpoint: Path) -> torch.nn.Module:
-        seen.extend(tuple(make()[1].shape) for make in task.batches(np.random.default_rng(0)))
+    def remember(net: torch.nn.Module, task: outlining.Task, training: Learner, checkpoint: Path) -> torch.nn.Module:
+        made.extend(make() for make in task.batches(np.random.default_rng(0)))
         return net
 
-    monkeypatch.setattr(outlining, "fit", remember)
-    train(SIDES, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
-    count = {shape[1:]: sum(s[0] for s in seen if s[1:] == shape[1:]) for shape in seen}
-    assert count == {(64, 64): 6, (32, 32): 24, (1, 32, 32): 24}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlining, "fit", remember)
+        patch.setattr(outlining, "WINDOWS", 48)
+        train(learner, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
+    return made
+
+
+def test_every_batch_holds_windows_and_sheets(material: Slices, tmp_path: Path) -> None:
+    made = batches_of(SIDES, material, tmp_path)
+    assert len(made) == 12
+    for image, target, nodule in made:
+        assert (image.shape, target.shape, nodule.shape) == ((4, 1, 32, 32), (2, 32, 32), (2, 1, 32, 32))
+        assert (image.dtype, target.dtype, nodule.dtype) == (torch.float32, torch.int64, torch.float32)
+        # nodules are dense wherever they are drawn
+        assert image[2:][nodule > 0].median() > image[2:][nodule == 0].median()
+    nodules = [int((target == 3).any(dim=0).any()) for _, target, _ in made]
+    assert np.mean(nodules) > 0.4
+
+
+def test_without_close_ups_a_batch_is_of_windows_alone(material: Slices, tmp_path: Path) -> None:
+    alone = replace(material, closeups=None)
+    made = batches_of(EACH, alone, tmp_path)
+    assert len(made) == 12
+    assert all(len(image) == len(target) == 4 and not len(nodule) for image, target, nodule in made)
+    whole = batches_of(replace(SIDES, window=None), alone, tmp_path)
+    assert {(tuple(image.shape[1:]), len(nodule)) for image, _, nodule in whole} == {((1, 64, 64), 0)}
 
 
 def test_a_stopped_training_on_windows_goes_on_to_the_same_network(
@@ -218,18 +238,6 @@ def test_a_stopped_training_on_windows_goes_on_to_the_same_network(
     assert state["progress"]["epoch"] == 1
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-
-
-def test_norms_are_settled_by_whole_slices(tmp_path: Path) -> None:
-    net = build(SIDES).train()
-    norm = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
-    inputs = [torch.rand(2, 1, 64, 64) + k for k in range(3)]
-    seen: list[torch.Tensor] = []
-    norm.register_forward_hook(lambda module, given, out: seen.append(given[0].mean((0, 2, 3))))
-    settle_norms(net, iter(inputs))
-    assert torch.allclose(norm.running_mean, torch.stack(seen).mean(0), atol=1e-5)
-    assert norm.momentum == 0.1
-    settle_norms(build(PLANNED).train(), iter(inputs))  # has none, and looks at nothing
 
 
 @pytest.mark.parametrize(

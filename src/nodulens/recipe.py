@@ -59,9 +59,9 @@ class Learner(Training):
         batch: examples a step.
         augment: what may be done to an example at random.
         balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
-        window: of a network of whole slices, side in pixels of the squares that teach it beside them: cut out of them,
-            and close-ups of real nodules where there are any. A machine without a GPU learns sooner so. None: whole
-            slices alone.
+        window: of a network of whole slices, side in pixels of the squares that teach it in their place: cut out of
+            them, and close-ups of real nodules where there are any. A machine without a GPU learns sooner so. None:
+            whole slices.
         auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
         pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
             weights.

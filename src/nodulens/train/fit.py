@@ -40,15 +40,12 @@ class Task:
         augment: a batch changed at random, where the network computes (on the GPU where there is one).
         validate: how good a network in evaluation mode is on material kept out of training: the higher, the better.
             Without it the loss in training is watched.
-        settle: brings the statistics of batch norms to what the network will be shown, where it learns from other
-            inputs too; after every epoch, before it is validated or kept.
     """
 
     batches: Callable[[np.random.Generator], list[Maker]]
     loss: Callable[[nn.Module, Batch], Tensor]
     augment: Callable[[Batch, np.random.Generator], Batch] | None = None
     validate: Callable[[nn.Module], float] | None = None
-    settle: Callable[[nn.Module], None] | None = None
 
 
 @dataclass
@@ -131,12 +128,13 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
                 _follow(average, net.state_dict(), min(training.averaging, at.step / (at.step + 10)))
             at.epoch += 1
             loss = ranks.mean(total) / max(len(makers), 1)
-            told, ready = _looked_at(net, average, task) if ranks.first else (None, average)
-            watched = -loss if task.validate is None else ranks.from_first([told or 0.0])[0]
+            watched = -loss
+            if task.validate is not None:
+                watched = ranks.from_first([_validate(net, average, task.validate) if ranks.first else 0.0])[0]
             better = watched > at.best
             at.best, at.since = (watched, 0) if better else (at.best, at.since + 1)
             if better or training.patience is None:
-                kept = ready
+                kept = _copy(average)
             if training.schedule == "plateau" and at.since and at.since % training.plateau == 0:
                 at.factor /= 2
             at.seconds += time.monotonic() - start
@@ -191,19 +189,15 @@ def _follow(average: dict[str, Tensor], live: dict[str, Tensor], decay: float) -
             average[key].copy_(value)
 
 
-def _looked_at(net: nn.Module, weights: dict[str, Tensor], task: Task) -> tuple[float | None, dict[str, Tensor]]:
-    """The value of the averaged weights, and these with their norms settled; the network goes on with its own."""
-    if task.settle is None and task.validate is None:
-        return None, _copy(weights)
+def _validate(net: nn.Module, weights: dict[str, Tensor], validate: Callable[[nn.Module], float]) -> float:
+    """The value of the averaged weights; the network goes on with its own."""
     own = _copy(net.state_dict())
     net.load_state_dict(weights)
-    with torch.no_grad():
-        if task.settle is not None:
-            task.settle(net.train())
-        value = task.validate(net.eval()) if task.validate is not None else None
-    ready = _copy(net.state_dict())
+    net.eval()
+    with torch.inference_mode():
+        value = validate(net)
     net.load_state_dict(own)
-    return value, ready
+    return value
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

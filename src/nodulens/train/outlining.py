@@ -5,13 +5,13 @@ outlines and ratings rendered into them, and are judged there on a background le
 scans (:mod:`nodulens.train.scans`). Lungs are those of our own lung stage: what is measured of them is agreement. Or
 they learn from the slices of a folder of pictures and are judged there (:mod:`nodulens.train.pictures`).
 
-Whole slices are what a CPU learns slowest from. A learner with a ``window`` learns from squares cut out of them too,
-and from close-ups of real nodules (:mod:`nodulens.train.closeups`), on which it is then judged as well.
+Whole slices are what a CPU learns slowest from. A learner with a ``window`` learns from squares cut out of them
+instead, and from close-ups of real nodules (:mod:`nodulens.train.closeups`), on which it is then judged as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -65,9 +65,7 @@ WHOLE_MM = (0.6, 0.9)
 EPOCH = 240
 """Slices an epoch, half of them with a nodule."""
 WINDOWS = 480
-"""Windows an epoch, and as many whole slices beside them as hold half of their pixels."""
-SETTLED = 16
-"""Whole slices by which batch norms go in use, where windows teach too."""
+"""Windows an epoch, half of them sheets of close-ups where there are any."""
 WATCHED = 24
 """Slices watched after every epoch."""
 PLANNED_FROM = 120
@@ -285,46 +283,28 @@ def train(learner: Learner, material: Material, rows: Rows, watched: Rows, check
     net = started(learner)
     if isinstance(net, PlannedUNet):
         net.normalize_by(_fingerprint(learner, material, rows))
-    field = field_of(learner)
     whole, nodules = parted(material, rows)
-    images, truth = _tensors(field, material, whole)
-    shows = material.shows[whole]
+    images, truth = _tensors(field_of(learner), material, whole)
     weights = class_weights(truth, len(learner.classes)) if learner.balance == "weights" else None
-    criterion = loss_of(learner, weights)
-    windows = _windows(learner, images, truth, shows, _close_ups(material, field, nodules))
-
-    def batches(rng: np.random.Generator) -> list[Maker]:
-        most = EPOCH if learner.window is None else round(WINDOWS / 2 * (learner.window / learner.size) ** 2)
-        chosen = _drawn(shows, rng, most)
-        slices: list[Maker] = [partial(make, part) for part in _batched(chosen, learner.batch)]
-        makers = slices + windows(rng)
-        return [makers[k] for k in rng.permutation(len(makers))]
-
-    def make(chosen: Rows) -> Batch:
-        return images[chosen].float(), _as_target(truth[chosen])
+    criterion, alone = loss_of(learner, weights), loss_of_one(learner, learner.classes.index(NODULE))
+    taught = _Taught(learner, images, truth, material.shows[whole], _close_ups(material, learner, nodules))
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
-        image, target = augmented(batch[0], batch[1], learner.augment, rng)
-        assert target is not None
-        return image, target
+        image, target, nodule = batch
+        near, nodule = _changed(image[len(target) :], nodule, learner, rng)
+        image, target = _changed(image[: len(target)], target, learner, rng)
+        return torch.cat([image, near]), target, nodule
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
-        image, target = batch
-        one_class = target.dim() == 4 and target.shape[1] < len(learner.classes)
-        return (alone if one_class else criterion)(net(image), target)
+        image, target, nodule = batch
+        output = net(image)
+        value = criterion(_rows_of(output, slice(len(target))), target)
+        if not len(nodule):
+            return value
+        near = alone(_rows_of(output, slice(len(target), None)), nodule)
+        return (len(target) * value + len(nodule) * near) / len(image)
 
-    alone = loss_of_one(learner, learner.classes.index(NODULE))
-    def settle(net: nn.Module) -> None:
-        some = _drawn(shows, np.random.default_rng(0), SETTLED)
-        settle_norms(net, (images[part].float() for part in _batched(some, learner.batch)))
-
-    task = Task(
-        batches,
-        loss,
-        augment if learner.augment else None,
-        _validation(learner, material, watched),
-        settle if learner.window is not None else None,
-    )
+    task = Task(taught.batches, loss, augment if learner.augment else None, _validation(learner, material, watched))
     return fit(net, task, learner, checkpoint)
 
 
@@ -334,33 +314,16 @@ def parted(material: Material, rows: Rows) -> tuple[Rows, Rows]:
     return rows[whole], rows[~whole] - len(material.shows)
 
 
-def settle_norms(net: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Batch norms take the mean statistics of these inputs, and forget others.
-
-    Args:
-        net: in training mode.
-        inputs: (N, 1, y, x) each.
-    """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        return
-    usual = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of all batches
-    place = next(net.parameters()).device
-    for batch in inputs:
-        net(batch.to(place))
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
+def _changed(image: Tensor, truth: Tensor, learner: Learner, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    if not len(image):
+        return image, truth
+    changed, along = augmented(image, truth, learner.augment, rng)
+    assert along is not None
+    return changed, along
 
 
-def _batched(chosen: NDArray[np.int_], batch: int) -> list[NDArray[np.int_]]:
-    return np.array_split(chosen, -(-len(chosen) // batch))
-
-
-def _as_target(truth: Tensor) -> Tensor:
-    return truth.float() if truth.dtype == torch.bool else truth.long()
+def _rows_of(output: Tensor | tuple[Tensor, ...], rows: slice) -> Tensor | tuple[Tensor, ...]:
+    return tuple(part[rows] for part in output) if isinstance(output, tuple) else output[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,67 +335,104 @@ class _CloseUps:
     of_nodule: list[NDArray[np.int_]]
 
 
-def _close_ups(material: Material, field: Field, nodules: NDArray[np.int_]) -> _CloseUps | None:
+def _close_ups(material: Material, learner: Learner, nodules: NDArray[np.int_]) -> _CloseUps | None:
     closeups = material.closeups if isinstance(material, Slices) else None
     if closeups is None or not len(nodules):
         return None
+    field = field_of(learner)
     slices = np.flatnonzero(np.isin(closeups.owner, nodules))
     images, truth = closeups.seen(field, slices, closeups.side(field))
     owner = closeups.owner[slices]
     return _CloseUps(images.astype(np.float16), truth, [np.flatnonzero(owner == n) for n in nodules])
 
 
-def _windows(
-    learner: Learner, images: Tensor, truth: Tensor, shows: Bool, closeups: _CloseUps | None
-) -> Callable[[np.random.Generator], list[Maker]]:
-    """An epoch's batches of windows: cut out of slices, half of them at a nodule, and as many sheets of close-ups.
+@dataclass(frozen=True, eq=False)
+class _Taught:
+    """What teaches: whole slices; or windows of them, half at a nodule, and as many sheets of close-ups.
 
-    Args:
+    Every batch holds both, so that batch norms see in training what they will stand for in use.
+
+    Attributes:
         images, truth: of the slices, see :func:`_tensors`.
+        shows: (N,) which of these show a nodule.
+        closeups: None: of slices alone.
+
+    Raises:
+        BadOption: a window that does not fit the network.
     """
-    side = learner.window
-    if side is None:
-        return lambda rng: []
-    check_window(learner)
-    index = learner.classes.index(NODULE)
-    half = WINDOWS if closeups is None else WINDOWS // 2
 
-    def cut(chosen: Rows, corners: NDArray[np.int_]) -> Batch:
-        places = [(..., slice(y, y + side), slice(x, x + side)) for y, x in corners]
-        cuts = [(images[r][p], truth[r][p]) for r, p in zip(chosen, places, strict=True)]
-        return torch.stack([image for image, _ in cuts]).float(), _as_target(torch.stack([mask for _, mask in cuts]))
+    learner: Learner
+    images: Tensor
+    truth: Tensor
+    shows: Bool
+    closeups: _CloseUps | None
 
-    def sheet(chosen: NDArray[np.int_], seed: int) -> Batch:
-        assert closeups is not None
-        found = drawn_sheets(closeups.images, closeups.truth, chosen, side, np.random.default_rng(seed))
-        image, nodule = (torch.from_numpy(part)[:, None].float() for part in found)
-        return image, nodule
+    def __post_init__(self) -> None:
+        if self.learner.window is not None:
+            check_window(self.learner)
 
-    def corner(row: int, rng: np.random.Generator) -> NDArray[np.int_]:
-        most = learner.size - side
-        if not shows[row]:
-            return rng.integers(0, most + 1, 2)
-        places = (truth[row] == index if truth.dim() == 3 else truth[row, index]).nonzero().numpy()
-        if not len(places):  # too small to be seen
+    def batches(self, rng: np.random.Generator) -> list[Maker]:
+        """An epoch."""
+        window = self.learner.window
+        if window is None:
+            return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, EPOCH))]
+        if self.closeups is None:
+            rows = _drawn(self.shows, rng, WINDOWS)
+            return [partial(self._windows, part, *self._seeds(rng)) for part in self._parts(rows)]
+        rows = _drawn(self.shows, rng, WINDOWS // 2)
+        along = -(-window // self.closeups.images.shape[-1])
+        nodules = rng.integers(len(self.closeups.of_nodule), size=(len(rows), along**2))
+        both = zip(self._parts(rows, 2), self._parts(nodules, 2), strict=True)
+        return [partial(self._windows_and_sheets, *parts, *self._seeds(rng)) for parts in both]
+
+    def _parts(self, rows: NDArray[np.int_], kinds: int = 1) -> list[NDArray[np.int_]]:
+        """Batches, where each holds as many of every kind."""
+        return np.array_split(rows, -(-len(rows) * kinds // self.learner.batch))
+
+    def _seeds(self, rng: np.random.Generator) -> tuple[int]:
+        return (int(rng.integers(2**31)),)
+
+    def _slices(self, rows: Rows) -> Batch:
+        return self._batch(self.images[rows], self.truth[rows])
+
+    def _windows(self, rows: Rows, seed: int) -> Batch:
+        return self._batch(*self._cut(rows, np.random.default_rng(seed)))
+
+    def _windows_and_sheets(self, rows: Rows, nodules: NDArray[np.int_], seed: int) -> Batch:
+        assert self.closeups is not None and self.learner.window is not None
+        rng, near = np.random.default_rng(seed), self.closeups
+        cut = self._cut(rows, rng)
+        chosen = np.array([[rng.choice(near.of_nodule[n]) for n in page] for page in nodules])
+        sheets = drawn_sheets(near.images, near.truth, chosen, self.learner.window, rng)
+        return self._batch(*cut, *(torch.from_numpy(part)[:, None] for part in sheets))
+
+    def _batch(self, image: Tensor, truth: Tensor, near: Tensor | None = None, nodule: Tensor | None = None) -> Batch:
+        """Images; the truth of the first of them; and where the nodule is on the others."""
+        target = truth.float() if truth.dtype == torch.bool else truth.long()
+        if near is None or nodule is None:
+            near = nodule = image[:0]
+        return torch.cat([image, near]).float(), target, nodule.float()
+
+    def _cut(self, rows: Rows, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Windows of slices, at a nodule where there is one."""
+        side = self.learner.window
+        assert side is not None
+        corners = [self._corner(row, rng) for row in rows]
+        images, truth = (
+            [whole[row][..., y : y + side, x : x + side] for row, (y, x) in zip(rows, corners, strict=True)]
+            for whole in (self.images, self.truth)
+        )
+        return torch.stack(images), torch.stack(truth)
+
+    def _corner(self, row: int, rng: np.random.Generator) -> NDArray[np.int_]:
+        side, index = self.learner.window or 0, self.learner.classes.index(NODULE)
+        most = self.learner.size - side
+        truth = self.truth[row]
+        nodule = (truth == index if truth.dim() == 2 else truth[index]).nonzero().numpy()
+        if not len(nodule):
             return rng.integers(0, most + 1, 2)
         near = rng.integers(-side // 4, side // 4 + 1, 2) - side // 2
-        return np.clip(places[rng.integers(len(places))] + near, 0, most)
-
-    def batches(rng: np.random.Generator) -> list[Maker]:
-        rows = _drawn(shows, rng, half)
-        corners = np.array([corner(int(r), rng) for r in rows])
-        out: list[Maker] = [
-            partial(cut, rows[some], corners[some]) for some in _batched(np.arange(len(rows)), learner.batch)
-        ]
-        if closeups is not None:
-            along = -(-side // closeups.images.shape[-1])
-            nodules = rng.integers(len(closeups.of_nodule), size=(WINDOWS - half, along**2))
-            slices = np.vectorize(lambda n: rng.choice(closeups.of_nodule[n]))(nodules)
-            parts = _batched(np.arange(len(slices)), learner.batch)
-            out += [partial(sheet, slices[some], int(rng.integers(2**31))) for some in parts]
-        return out
-
-    return batches
+        return np.clip(nodule[rng.integers(len(nodule))] + near, 0, most)
 
 
 def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tensor]:
