@@ -136,7 +136,7 @@ def outlined_balls(uid: str, patient: str) -> LidcScan:
     return LidcScan(uid, "1.2", patient, grid.spacing_zyx[2], 2.5, heights, None, tuple(readings))
 
 
-@pytest.mark.parametrize("kind", ["dicom", "flipped"])
+@pytest.mark.parametrize("kind", ["dicom", "flipped", "oblique"])
 def test_without_masks_our_own_stage_finds_the_lungs(tmp_path: Path, kind: str) -> None:
     volume = small_scans.noisy()
     if kind == "dicom":
@@ -144,18 +144,18 @@ def test_without_masks_our_own_stage_finds_the_lungs(tmp_path: Path, kind: str) 
         scan = outlined_balls(read(path).source.series_uid or "", "P")
     else:
         scan = outlined_balls(made_luna16.uid(0), "P")
-        turned = small_scans.turned(volume, (0, 1, 2), (False, True, True))
+        turned = small_scans.turned(volume, (0, 1, 2), (False, True, True)) if kind == "flipped" else volume
+        cos, sin = (-1, 0) if kind == "flipped" else (np.cos(0.1), np.sin(0.1))
         image = sitk.GetImageFromArray(np.asarray(turned.hu))
         image.SetSpacing(turned.geometry.spacing_zyx[::-1])
         image.SetOrigin(turned.geometry.origin_lps)
-        image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+        image.SetDirection([cos, -sin, 0, sin, cos, 0, 0, 0, 1])
         path = tmp_path / "ct.mhd"
         sitk.WriteImage(image, str(path))
+    if kind == "flipped":
         rows, columns = volume.geometry.shape[1:]  # LIDC counts stored pixels
         ends = np.array([columns - 1, rows - 1], dtype=np.int32)
-        flipped = [
-            replace(r, contours=tuple(replace(c, xy=ends - c.xy) for c in r.contours)) for r in scan.readings
-        ]
+        flipped = [replace(r, contours=tuple(replace(c, xy=ends - c.xy) for c in r.contours)) for r in scan.readings]
         scan = replace(scan, readings=tuple(flipped))
     job = Job(scan.series_uid, path, scan, find_lungs=segment_lungs)
     assert job.fingerprint() != replace(job, find_lungs=None).fingerprint()

@@ -239,7 +239,7 @@ def load(data: Path, recipe: Recipe) -> Material:
         if not path.exists():
             raise NotFound(
                 f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
-                "nodulens data prepare has made."
+                "nodulens data prepare has made of scans that may train."
             )
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
         slabs += _slabs(background_volume(data, patient), patient, own)
