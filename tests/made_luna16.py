@@ -25,6 +25,8 @@ BLOCK_MM = (5 * SPACING[0], 11 * SPACING[1], 13 * SPACING[2])
 MARKER_MM = 14.0
 LUNG, NODULE, BRIGHT = -850, 0, 380
 READERS = 3
+WIDEST = 18
+"""The stored slice on which the lungs are largest."""
 
 
 def uid(number: int) -> str:
@@ -90,6 +92,25 @@ def write_metaimage(folder: Path, name: str, array: np.ndarray, direction: str, 
     path = folder / f"{name}.mhd"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def write_lungs(root: Path, number: int, left_value: int = 3) -> np.ndarray:
+    """The lung mask of scan ``number``: 3 and 4 on the sides where the patient has them, 5 on every second slice.
+
+    Returns:
+        its labels as stored.
+    """
+    folder = root / "seg-lungs-LUNA16"
+    folder.mkdir(exist_ok=True)
+    (scan,) = root.glob(f"subset*/{uid(number)}.mhd")
+    image = sitk.ReadImage(str(scan))
+    x = np.array([image.TransformIndexToPhysicalPoint((k, 0, 0))[0] for k in range(SHAPE[2])])
+    off = np.broadcast_to(x - x.mean(), SHAPE)
+    labels = np.where(off > 8, left_value, np.where(off < -8, 7 - left_value, 0)).astype(np.uint8)
+    labels[[z for z in range(SHAPE[0]) if z != WIDEST], 56:] = 0
+    labels[::2, 5:8, 38:42] = 5
+    write_metaimage(folder, uid(number), labels, DIRECTIONS[number % 3], packed=True)
+    return labels
 
 
 def middle(image: sitk.Image) -> tuple[float, ...]:

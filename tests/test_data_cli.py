@@ -29,9 +29,11 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def luna16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three scans of LUNA16, and a database that knows them."""
+    """Three scans of LUNA16, lung masks of two of them, and a database that knows them."""
     folder = tmp_path / "luna16"
     known = made_luna16.write(folder)
+    for number in (0, 1):
+        made_luna16.write_lungs(folder, number)
     monkeypatch.setattr(lidc, "read_database", lambda path=None: known)
     return folder
 
@@ -194,10 +196,16 @@ def test_scans_are_prepared_once(run: Run, luna16: Path, tmp_path: Path) -> None
     words = ("data", "prepare", luna16, "-o", out, "--workers", "1", "--negatives", "4")
     done = run(*words)
     assert done.code == 0, done.err
-    assert done.out == "3 scans prepared, 0 were there already; the files hold 3 stacks, 3 cubes, 18 patches.\n"
+    held = "3 stacks, 3 cubes, 18 patches, 16 slices"
+    assert done.out == f"3 scans prepared, 0 were there already; the files hold {held}.\n"
+    assert f"{made_luna16.uid(2)}: No lungs in this scan" in done.err  # it has no mask, and is no chest
+    assert done.err.endswith("1 scans without whole slices; all else of them is there.\n")
     again = json.loads(run(*words, "--json").out)
     assert (again["made"], again["skipped"], again["failed"]) == (0, 3, {})
-    assert run("data", "summary", "crops", out).code == 0, "what was prepared is a data folder"
+    assert again["unsliced"].keys() == {made_luna16.uid(2)}
+    summed = json.loads(run("data", "summary", "crops", out, "--json").out)
+    assert [one["name"] for one in summed["data_sets"]] == ["stacks", "cubes", "patches", "whole slices"]
+    assert {n: s["items"] for n, s in summed["data_sets"][3]["strata"].items()} == {"nodule": 6, "no nodule": 10}
 
 
 def test_a_scan_that_fails_is_named_and_the_others_are_prepared(run: Run, luna16: Path, tmp_path: Path) -> None:

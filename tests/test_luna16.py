@@ -79,16 +79,8 @@ def test_the_naive_formula_would_mirror_a_flipped_scan(luna: Luna16) -> None:
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("left_value", [3, 4])
 def test_left_is_where_left_is_whatever_its_number(luna: Luna16, number: int, left_value: int) -> None:
-    folder = luna.root / "seg-lungs-LUNA16"
-    folder.mkdir(exist_ok=True)
-    grid = luna.volume(made_luna16.uid(number)).geometry
-    index = np.argwhere(np.ones(grid.shape, dtype=bool))
-    x = grid.to_lps(index)[:, 0].reshape(grid.shape)
-    labels = np.where(x > x.mean() + 8, left_value, np.where(x < x.mean() - 8, 7 - left_value, 0)).astype(np.uint8)
-    labels[:, 5:8, 38:42] = 5
-    stored = labels[::-1] if number == 2 else labels  # the third is stored upside down
-    direction = made_luna16.DIRECTIONS[number]
-    made_luna16.write_metaimage(folder, made_luna16.uid(number), np.ascontiguousarray(stored), direction, packed=True)
+    stored = made_luna16.write_lungs(luna.root, number, left_value)
+    labels = stored[::-1] if number == 2 else stored  # the third is stored upside down
     lungs = luna.lungs(made_luna16.uid(number))
     assert (lungs.of("left lung") == (labels == left_value)).all()
     assert (lungs.of("right lung") == (labels == 7 - left_value)).all()

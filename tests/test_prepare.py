@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import made_luna16
-from nodulens.data.crops import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
+from nodulens.data.crops import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, WholeSlices, read_arrays
 from nodulens.data.lidc import LidcScan, read_database
 from nodulens.data.lidc_ct import find_scans
 from nodulens.data.luna16 import open_luna16
@@ -39,6 +39,8 @@ posix = pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX 
 
 def jobs_in(root: Path, count: int = 3, **changes: Any) -> tuple[Job, ...]:
     luna = open_luna16(root, made_luna16.write(root, count))
+    for number in range(count):
+        made_luna16.write_lungs(root, number)
     return jobs_of_luna16(luna, luna.candidates(), negatives=4, **changes)
 
 
@@ -58,7 +60,7 @@ def out(jobs: tuple[Job, ...], root: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("out")
     told: list[tuple[int, int]] = []
     done = prepare(jobs, folder, tables=root, workers=2, progress=lambda *step: told.append(step))
-    assert done == Prepared(3, 0, {}, {"stacks": 3, "cubes": 3, "patches": 18})
+    assert done == Prepared(3, 0, {}, {"stacks": 3, "cubes": 3, "patches": 18, "slices": 24})
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     return folder
 
@@ -146,8 +148,11 @@ def test_what_changed_is_made_anew(tmp_path: Path) -> None:
     assert read_arrays(out / STACKS)["readers"].tolist() == [3, 2, 3]
     os.utime(jobs[0].path, ns=(1, 1))
     assert prepare(fewer, out, workers=1).made == 1
-    assert prepare(fewer[:2], out, workers=1) == Prepared(0, 2, {}, {"stacks": 2, "cubes": 2, "patches": 12})
+    assert prepare(fewer[:2], out, workers=1) == Prepared(
+        0, 2, {}, {"stacks": 2, "cubes": 2, "patches": 12, "slices": 16}
+    )
     assert len(list((out / "scans").iterdir())) == 3  # what another call made stays
+    assert [scan.patient for scan in WholeSlices(out).scans] == ["P0", "P1"]
 
 
 def test_a_scan_that_fails_costs_only_itself(tmp_path: Path) -> None:
@@ -165,7 +170,8 @@ def test_a_scan_that_fails_costs_only_itself(tmp_path: Path) -> None:
     assert (done.made, done.rows["stacks"]) == (2, 2)
     assert Stacks(out).patients == ["P0", "P3"]
     raw.write_bytes(data)
-    assert prepare(jobs, out, workers=2) == Prepared(2, 2, {}, {"stacks": 4, "cubes": 4, "patches": 24})
+    rows = {"stacks": 4, "cubes": 4, "patches": 24, "slices": 32}
+    assert prepare(jobs, out, workers=2) == Prepared(2, 2, {}, rows)
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,8 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
     for path in whole:
         read_arrays(path)
     assert not (out / STACKS).exists() and not (out / "prepared.json").exists()
+    with pytest.raises(NotFound, match="preparing was stopped"):
+        WholeSlices(out)
     (scans / ".part-0000-left.npz").write_bytes(b"half")
     done = prepare(jobs, out, workers=2)
     assert done.skipped == len(whole) and done.made == 16 - len(whole) and not done.failed
@@ -225,6 +233,10 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
     for key in ("hu_u8", "reader_bits", "ratings", "slice_z_mm", "series_uid"):
         assert np.array_equal(joined[key], np.concatenate([crops[f"stacks.{key}"] for crops in wanted]))
     assert joined["slice_nodule"].tolist() == np.repeat(np.arange(16), 5).tolist()
+    for scan, crops in zip(WholeSlices(out).scans, wanted, strict=True):
+        hu, lungs, nodule = scan.read(np.arange(len(scan.middle)))
+        assert np.array_equal(hu, crops["slices.hu_u8"].astype(int) * 8 - 1000)
+        assert np.array_equal(lungs, crops["slices.lungs"]) and np.array_equal(nodule, crops["slices.nodule"])
 
 
 def alive(group: int) -> bool:

@@ -41,6 +41,13 @@ def test_values_change_by_name() -> None:
     assert isinstance(recipe.segmenter.learning_rate, float)
 
 
+def test_only_what_outlines_airways_as_nodules_says_so() -> None:
+    airways = changed(SE_AUX_UNET, ["labels=luna16-mask"])
+    assert len(airways.caveats) == 1 and "trachea and airways" in airways.caveats[0]
+    assert from_dict(json.loads(json.dumps(to_dict(airways)))) == airways
+    assert not SE_AUX_UNET.caveats and not changed(recipe_named("conv3-classifier"), ["labels=luna16-mask"]).caveats
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -57,6 +64,8 @@ def test_values_change_by_name() -> None:
         ("segmenter.learning_rate=fast", "it is a number"),
         ("segmenter.augment=flip,flop", "cannot be 'flop'; it is one of flip"),
         ("masked=1", "it is true or false"),
+        ("labels=luna16", "cannot be 'luna16'; it is one of lidc, luna16-mask"),
+        ("slices=some", "cannot be 'some'; it is one of middle, central, all"),
     ],
 )
 def test_a_typo_is_an_error(setting: str, message: str) -> None:

@@ -242,7 +242,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, clock: Clock) ->
         scan=ScanSummary.of(ct),
         case=None,
         patient=None,
-        warnings=ct.source.warnings + quality_warnings(ct, lungs),
+        warnings=method.recipe.caveats + ct.source.warnings + quality_warnings(ct, lungs),
         timing_s={**clock.seconds, "total": sum(clock.seconds.values())},
         lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
         threshold=method.threshold,

@@ -10,6 +10,10 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from nodulens.errors import BadOption
 
 UNIONS = (UnionType, Union)
+LUNA16_MASK = (
+    "labels=luna16-mask: what is called nodule here is value 5 of LUNA16's lung masks, which is trachea and airways. "
+    "Those files hold no nodules, and no figure of this can be compared with one of nodules."
+)
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
 
@@ -89,6 +93,11 @@ class Recipe:
         title: in a line.
         source: the publication it follows; empty for our own.
         segmenter: a network that outlines on whole axial slices; None: the default's detector finds marks.
+        labels: what the segmenter learns to call nodule: "lidc", what LIDC's readers outlined; "luna16-mask", value 5
+            of LUNA16's lung masks, as method B's publication took it: that is airway, see :attr:`caveats`.
+        slices: of whole scans, which ones the segmenter learns from: "middle", the one of each scan with the largest
+            cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
+            through nodules, and others without.
         prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
             ``checkpoint``; None: the outline of ``segmenter`` stands.
         checkpoint: folder or hub name of SAM's weights.
@@ -108,6 +117,8 @@ class Recipe:
     title: str = "Our own: two networks detect, one outlines what it is pointed at, one grades"
     source: str = ""
     segmenter: Learner | None = None
+    labels: Literal["lidc", "luna16-mask"] = "lidc"
+    slices: Literal["middle", "central", "all"] = "all"
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
     shown: Literal["slice", "crop"] = "slice"
@@ -125,6 +136,12 @@ class Recipe:
         """The networks this method trains for itself, by the name of their field."""
         parts = {"segmenter": self.segmenter, "filter": self.filter, "classifier": self.classifier}
         return {name: learner for name, learner in parts.items() if learner is not None}
+
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What whoever trains, judges or uses it must be told, as sentences."""
+        return (LUNA16_MASK,) if self.segmenter is not None and self.labels == "luna16-mask" else ()
 
 
 DEFAULT = Recipe()

@@ -235,7 +235,10 @@ def phantom(
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="See nodulens recipes.")],
     folder: Annotated[
-        Path, typer.Option("--data", help="Folder with lidc/, luna16/ and background/, or with images/ and masks/.")
+        Path,
+        typer.Option(
+            "--data", help="Folder of data prepare, or with lidc/, luna16/ and background/, or with images/ and masks/."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on to the same result.")

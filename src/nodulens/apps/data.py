@@ -103,7 +103,7 @@ def crops(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of lidc/ and luna16/.")],
     as_json: AsJson = False,
 ) -> None:
-    """Crops to train on: stacks, cubes and patches, evaluation patients left out."""
+    """Crops to train on: stacks, cubes, patches and whole slices, evaluation patients left out."""
     _sum_up(_crops(folder), as_json)
 
 
@@ -201,7 +201,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut stacks, cubes and patches out of whole scans: what training reads."""
+    """Cut stacks, cubes, patches and whole slices out of scans: what training reads."""
     from nodulens.data.prepare import prepare as run
 
     jobs, tables, problems = _jobs(source, outlines, tables, (negatives, seed))
@@ -213,8 +213,10 @@ def prepare(
     else:
         held = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
         print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {held}.")
-    for name, reason in failed.items():
+    for name, reason in {**done.unsliced, **failed}.items():
         print(f"{name}: {reason}", file=sys.stderr)
+    if done.unsliced:
+        print(f"nodulens: {len(done.unsliced)} scans without whole slices; all else of them is there.", file=sys.stderr)
     if failed:
         print(f"nodulens: {len(failed)} scans failed; the others are prepared.", file=sys.stderr)
         raise typer.Exit(2)
@@ -269,6 +271,9 @@ def _crops(folder: Path) -> tuple[Dataset, ...]:
         (crops.PATCHES, crops.Patches),
     )
     found = tuple(kind(folder) for file, kind in kinds if (folder / file).is_file())
+    slices = crops.WholeSlices(folder)
+    if slices.scans:
+        found += (slices,)
     if not found:
         raise NotFound(f"{folder} holds none of {', '.join(file for file, _ in kinds)}.")
     return found
@@ -295,6 +300,16 @@ def _jobs(
     source: Path, outlines: str, tables: Path | None, draw: tuple[int, int]
 ) -> tuple[tuple[Job, ...], Path | None, dict[str, str]]:
     """The scans of a folder, the folder of LUNA16's tables where patches are cut, and what cannot be read."""
+    from nodulens.stages.lungs import segment_lungs
+
+    jobs, tables, problems = _found(source, outlines, tables, draw)
+    return tuple(replace(job, find_lungs=segment_lungs) for job in jobs), tables, problems
+
+
+def _found(
+    source: Path, outlines: str, tables: Path | None, draw: tuple[int, int]
+) -> tuple[tuple[Job, ...], Path | None, dict[str, str]]:
+    """As :func:`_jobs`, where nothing finds lungs yet."""
     from nodulens.data.lidc import read_database
     from nodulens.data.lidc_ct import find_scans
     from nodulens.data.luna16 import CANDIDATES, open_luna16

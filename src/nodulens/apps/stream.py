@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -118,6 +119,8 @@ def load_outliner(name: str, settings: Sequence[str] = (), threads: int | None =
     if folder is None:
         raise untrained(recipe, parts)
     models = {part: load_model(part, threads, folder) for part in parts}
+    for caveat in recipe.caveats:
+        warnings.warn(caveat, stacklevel=2)
     threshold = EVEN if recipe.threshold is None else recipe.threshold
     return Outliner(models["segmenter"], models.get("filter"), threshold)
 

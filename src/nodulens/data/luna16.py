@@ -47,6 +47,7 @@ SERIES, CANDIDATES = "seriesuids.csv", ("candidates.csv", "candidates_V2.csv")
 LUNGS = "seg-lungs-LUNA16"
 LUNG_VALUES, AIRWAY_VALUE = (3, 4), 5
 LUNG_NAMES = {1: "left lung", 2: "right lung", 3: "airways"}
+SIDES, AIRWAYS = (1, 2), 3
 READERS = 3
 """LUNA16's nodules are those of three readers or more."""
 ALIKE_MM = 0.01
@@ -169,15 +170,14 @@ class Luna16:
             NotFound: there is no lung mask of this scan.
             BadGeometry: it is not on the grid of the scan.
         """
-        path = self.root / LUNGS / f"{uid}.mhd"
+        path = self.lungs_file(uid)
         if not path.is_file():
             raise NotFound(f"There is no {path}; download and unpack {LUNGS}.")
-        stored = read_mask(path)
-        if uid in self.files:
-            grid = read_header(self.files[uid], "metaimage").geometry
-            if grid.shape != stored.geometry.shape or np.abs(grid.affine - stored.geometry.affine).max() > ALIKE_MM:
-                raise BadGeometry(f"{path} does not lie on the grid of {self.files[uid]}; download both again.")
-        return lungs_by_side(stored)
+        return read_lungs(path, read_header(self.files[uid], "metaimage").geometry if uid in self.files else None)
+
+    def lungs_file(self, uid: str) -> Path:
+        """Where the lung mask of a scan lies, if it is there."""
+        return self.root / LUNGS / f"{uid}.mhd"
 
     def nodules(self, uid: str, geometry: Geometry) -> tuple[tuple[Finding, LidcNodule | None], ...]:
         """The annotations of a scan, each with the readers' outlines and ratings of the same nodule.
@@ -342,6 +342,24 @@ def read_findings(path: str | Path) -> dict[str, tuple[Finding, ...]]:
     return {uid: tuple(findings) for uid, findings in found.items()}
 
 
+def read_lungs(path: Path, grid: Geometry | None = None) -> Mask:
+    """One of LUNA16's lung masks, as :func:`lungs_by_side` tells it.
+
+    Args:
+        path: its MetaImage header.
+        grid: of the scan as read; None: not compared.
+
+    Raises:
+        BadGeometry: it does not lie on that grid.
+        UnreadableFile: it cannot be read.
+    """
+    stored = read_mask(path)
+    own = stored.geometry
+    if grid is not None and (grid.shape != own.shape or np.abs(grid.affine - own.affine).max() > ALIKE_MM):
+        raise BadGeometry(f"{path} does not lie on the grid of its scan; download both again.")
+    return lungs_by_side(stored)
+
+
 def lungs_by_side(stored: Mask) -> Mask:
     """LUNA16's lung labels as "left lung" (1), "right lung" (2) and "airways" (3).
 
@@ -349,7 +367,7 @@ def lungs_by_side(stored: Mask) -> Mask:
     held against the middle of the grid.
     """
     labels = np.zeros(stored.labels.shape, dtype=np.uint8)
-    labels[stored.labels == AIRWAY_VALUE] = 3
+    labels[stored.labels == AIRWAY_VALUE] = AIRWAYS
     there = {value: mask for value in LUNG_VALUES if (mask := stored.labels == value).any()}
     x = {v: float(stored.geometry.to_lps(ndimage.center_of_mass(mask))[0]) for v, mask in there.items()}
     middle = float(stored.geometry.to_lps((np.asarray(stored.labels.shape) - 1) / 2)[0])

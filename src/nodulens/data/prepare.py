@@ -1,14 +1,15 @@
-"""From scans to crops that training reads: once, in parallel, and again from where it stopped.
+"""From scans to crops and slices that training reads: once, in parallel, and again from where it stopped.
 
 Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``. It appears whole or not at all, and its
 fingerprint covers the scan's files, its annotations and the settings: what has one is done, and a change of any makes
-it anew. When all scans are done their crops are joined into the files of :mod:`nodulens.data.crops`::
+it anew. Whole slices stay in that file, where :class:`nodulens.data.crops.WholeSlices` reads them. When all scans are
+done their crops are joined into the files of :mod:`nodulens.data.crops`::
 
     OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
     OUT/lidc/lidc_cubes_51mm.npz               51³ voxels of 1 mm around every nodule
     OUT/luna16/luna16_axial_patches_64.npz     64 × 64 pixels around LUNA16's nodules and candidates
     OUT/luna16/annotations.csv, …              the tables that the patches belong to
-    OUT/prepared.json                          what was made from what
+    OUT/prepared.json                          what was made from what, and which files of scans/ belong to it
 
 so that ``--data OUT`` trains on the user's full data as it does on any other.
 """
@@ -35,31 +36,44 @@ from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
-from nodulens.core.volume import AIR_HU, Volume, crop_array
-from nodulens.data.crops import CUBES, HU_PER_STEP, MOST_READERS, PATCH_HU_PER_STEP, PATCHES, STACKS
+from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
+from nodulens.data.crops import (
+    CUBES,
+    HU_PER_STEP,
+    MANIFEST,
+    MOST_READERS,
+    PATCH_HU_PER_STEP,
+    PATCHES,
+    SCANS,
+    STACKS,
+)
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
-from nodulens.data.lidc_ct import masks_on, middle_on, slices_mm
+from nodulens.data.lidc_ct import box_on, masks_on, middle_on, slices_mm
 from nodulens.data.lidc_xml import read_folder
-from nodulens.data.luna16 import ANNOTATIONS, EXCLUDED, Candidates, Finding, Luna16
+from nodulens.data.luna16 import AIRWAYS, ANNOTATIONS, EXCLUDED, SIDES, Candidates, Finding, Luna16, read_lungs
+from nodulens.data.outlines import consensus
 from nodulens.data.ratings import RATINGS
-from nodulens.errors import NodulensError, NotFound
+from nodulens.errors import NodulensError, NoLungs, NotFound
 from nodulens.io import read
 from nodulens.io.atomic import whole_file
-from nodulens.ops.orient import canonical
+from nodulens.ops.orient import Reorientation, canonical
 from nodulens.ops.resample import resample_array
 
 SCHEMA = "nodulens-prepared/1"
-VERSION = 1
+VERSION = 2
 """Rises when the same input would give other crops."""
 STACK_PX, CUBE_MM, PATCH_PX = 96, 51, 64
 CEILING_HU = 400.0
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
+THROUGH, WITHOUT = 2, 4
+"""Slices through a nodule beside its central one, and slices of a scan that no outline comes near, at most."""
 FILES = {"stacks": STACKS, "cubes": CUBES, "patches": PATCHES}
 CONSTANT = "rating_names"
 """The one array that is not a row a nodule, slice or patch."""
 
 Arrays = dict[str, NDArray[Any]]
+FindLungs = Callable[[Volume], Mask]
 Progress = Callable[[int, int], None]
 
 
@@ -73,6 +87,9 @@ class Job:
         scan: its outlines; None to read LIDC's XML in or beside the folder.
         centres_lps: (P, 3) LPS mm of the patches to cut; none for a scan outside LUNA16.
         diameters_mm: (P,) of the nodule that a patch shows, 0 for a look-alike.
+        lungs: LUNA16's mask of its lungs and airways; None without.
+        find_lungs: a function of a module that labels the left lung 1 and the right 2 on a volume in canonical
+            orientation, where there is no such mask. With neither, no whole slices are cut.
     """
 
     series_uid: str
@@ -80,14 +97,19 @@ class Job:
     scan: LidcScan | None
     centres_lps: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     diameters_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    lungs: Path | None = None
+    find_lungs: FindLungs | None = None
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the scan's files (their names, sizes and times), its outlines and
-        ratings, its patches, and the way crops are made."""
+        """16 hexadecimal digits that change with the scan's files (their names, sizes and times), its lung mask, its
+        outlines and ratings, its patches, and the way crops are made."""
         beside = "*.xml" if self.path.is_dir() and self.scan is None else f"{self.path.stem}.*"
         files = sorted([*(self.path.iterdir() if self.path.is_dir() else ()), *self.path.parent.glob(beside)])
+        if self.lungs is not None:
+            files += sorted(self.lungs.parent.glob(f"{self.lungs.stem}.*"))
         facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-        digest = hashlib.sha256(repr((VERSION, facts, self.series_uid)).encode())
+        finder = f"{self.find_lungs.__module__}.{self.find_lungs.__qualname__}" if self.find_lungs else None
+        digest = hashlib.sha256(repr((VERSION, facts, finder, self.series_uid)).encode())
         for reading in self.scan.readings if self.scan else ():
             digest.update(reading.ratings.tobytes())
             for contour in reading.contours:
@@ -103,13 +125,15 @@ class Prepared:
     Attributes:
         made, skipped: scans prepared now, and those that were done before.
         failed: series UID → why; the crops of all others are joined.
-        rows: "stacks", "cubes" and "patches" → how many nodules, cubes, patches the joined files hold.
+        rows: "stacks", "cubes", "patches" and "slices" → how many nodules, cubes, patches and whole slices there are.
+        unsliced: series UID → why no whole slices could be cut; all else of these scans is there.
     """
 
     made: int
     skipped: int
     failed: Mapping[str, str]
     rows: Mapping[str, int]
+    unsliced: Mapping[str, str] = field(default_factory=dict)
 
 
 def jobs_of_lidc(scans: Sequence[LidcScan], folders: Mapping[str, Path]) -> tuple[Job, ...]:
@@ -123,7 +147,7 @@ def jobs_of_xml(folders: Mapping[str, Path]) -> tuple[Job, ...]:
 
 
 def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
-    """A job for every scan that is there, patches included.
+    """A job for every scan that is there, patches and lung masks included.
 
     Patches show every annotation and every candidate on one, and look-alikes drawn at random from the others.
 
@@ -154,7 +178,9 @@ def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int =
             drawn = np.sort(rng.permutation(away)[:negatives])
             centres += [own[on][sizes > 0], own[drawn]]
             diameters += [sizes[sizes > 0], np.zeros(len(drawn))]
-        jobs.append(Job(uid, path, luna.scan(uid), np.concatenate(centres), np.concatenate(diameters)))
+        mask = luna.lungs_file(uid)
+        lungs = mask if mask.is_file() else None
+        jobs.append(Job(uid, path, luna.scan(uid), np.concatenate(centres), np.concatenate(diameters), lungs))
     return tuple(jobs)
 
 
@@ -190,7 +216,7 @@ def prepare(
     """
     if not jobs:
         raise NotFound("There is no scan to prepare: no folder holds a CT of LIDC-IDRI or LUNA16.")
-    folder = Path(out) / "scans"
+    folder = Path(out) / SCANS
     folder.mkdir(parents=True, exist_ok=True)
     for part in folder.glob(".part-*"):  # what a killed run left
         part.unlink()
@@ -214,7 +240,9 @@ def prepare(
         if table.is_file():
             with whole_file(Path(out, "luna16", table.name)) as part:
                 shutil.copyfile(table, part)
-    return Prepared(len(waiting) - len(failed), len(jobs) - len(waiting), failed, rows)
+    problems = {uid: str(_read_array(path, "slices.problem")[0]) for uid, path in ready.items()}
+    unsliced = {uid: problem for uid, problem in problems.items() if problem}
+    return Prepared(len(waiting) - len(failed), len(jobs) - len(waiting), failed, rows, unsliced)
 
 
 # ---------------------------------------------------------------- processes
@@ -278,7 +306,8 @@ def _work(job: Job, target: Path) -> str:
 
 
 def crops_of(job: Job) -> Arrays:
-    """All crops of a scan: "stacks.hu_u8", "cubes.ratings", "patches.world_xyz_mm" …, as the module's files hold them.
+    """All crops of a scan: "stacks.hu_u8", "cubes.ratings", "patches.world_xyz_mm" …, as the module's files hold them,
+    and its whole slices: "slices.hu_u8" ….
 
     Raises:
         NodulensError: the scan cannot be read, or its outlines lie on none of its slices.
@@ -293,6 +322,7 @@ def crops_of(job: Job) -> Arrays:
         "stacks": {**_about(nodules, scan), **_stacks(nodules, volume)},
         "cubes": {**_about(nodules, scan), **_cubes(nodules, volume)},
         "patches": {**_whose(scan, len(job.centres_lps)), **_patches(job, volume)},
+        "slices": _slices(job, nodules, scan, volume),
     }
     return {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 
@@ -396,6 +426,95 @@ def _patches(job: Job, volume: Volume) -> Arrays:
     }
 
 
+def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Volume) -> Arrays:
+    """Whole axial slices from low to high, rows rising towards posterior and columns towards left.
+
+    All nodules are drawn on each, by the consensus of half of the readers. There are none where nobody is asked for
+    lungs, and none and a "problem" where no lungs are found: stacks and cubes need none.
+    """
+    turned, turn = canonical(volume)
+    problem, lungs = "", None
+    try:
+        lungs = _lungs(job, volume, turn)
+    except NoLungs as error:
+        problem = str(error)
+    held, areas, near = _outlined(nodules, volume.geometry, turn)
+    middle, central, others = np.zeros((3, len(held)), dtype=bool)
+    if lungs is None:
+        lungs = np.zeros(held.shape, dtype=np.uint8)
+    else:
+        cross_section = np.isin(lungs, SIDES).sum(axis=(1, 2))
+        middle, central, others = _chosen(cross_section, areas, near, np.random.default_rng([*job.series_uid.encode()]))
+    rows = np.flatnonzero(middle | central | others)
+    slice_mm, row_mm, column_mm = turned.geometry.spacing_zyx
+    return {
+        **_whose(scan, len(rows)),
+        "hu_u8": _steps(turned.hu[rows]),
+        "lungs": lungs[rows],
+        "nodule": held[rows],
+        "middle": middle[rows],
+        "central": central[rows],
+        "nodule_px": held[rows].sum(axis=(1, 2), dtype=np.int32),
+        "airway_px": (lungs[rows] == AIRWAYS).sum(axis=(1, 2), dtype=np.int32),
+        "airways_known": np.full(len(rows), job.lungs is not None),
+        "slice_z_mm": slices_mm(turned.geometry)[rows].astype(np.float32),
+        "slice_spacing_mm": np.full(len(rows), slice_mm, dtype=np.float32),
+        "pixel_spacing_mm": np.full((len(rows), 2), (row_mm, column_mm), dtype=np.float32),
+        "shape_px": np.full((len(rows), 2), held.shape[1:], dtype=np.int32),
+        "problem": np.array([problem]),
+    }
+
+
+def _lungs(job: Job, volume: Volume, turn: Reorientation) -> NDArray[np.uint8] | None:
+    """(z, y, x) in canonical orientation: the left lung 1, the right 2, airways 3 where LUNA16's mask has them.
+
+    Raises:
+        NoLungs: none are found.
+        BadGeometry: the mask lies on another grid.
+    """
+    if job.lungs is not None:
+        given = turn.forth(read_lungs(job.lungs, volume.geometry).labels)
+        if not np.isin(given, SIDES).any():
+            raise NoLungs(f"{job.lungs} holds no lungs.")
+        return given
+    return job.find_lungs(canonical(volume)[0]).labels.astype(np.uint8) if job.find_lungs else None
+
+
+def _outlined(
+    nodules: Sequence[LidcNodule], grid: Geometry, turn: Reorientation
+) -> tuple[NDArray[np.bool_], NDArray[np.int_], NDArray[np.bool_]]:
+    """In canonical orientation: (z, y, x) the consensus of half of the readers; (nodules, z) how much of it is each;
+    (z,) whether readers outlined anything there, or both above and below."""
+    held = np.zeros(grid.shape, dtype=bool)
+    areas = np.zeros((len(nodules), grid.shape[0]), dtype=int)
+    near = np.zeros(grid.shape[0], dtype=bool)
+    for nodule, area in zip(nodules, areas, strict=True):
+        box = box_on(nodule, grid).clipped(grid.shape)
+        own = consensus(masks_on(nodule, grid, box))
+        held[box.slices] |= own
+        area[box.slices[0]] = own.sum(axis=(1, 2))
+        near[box.slices[0]] = True
+    upwards = slice(None, None, -1 if turn.flips[0] else None)
+    return turn.forth(held), areas[:, upwards], near[upwards]
+
+
+def _chosen(
+    cross_section: NDArray[np.int_], areas: NDArray[np.int_], near: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """(3, z) which slices are the middle one, central to a nodule, or any other that is cut.
+
+    The middle one shows most of the lungs, a central one most of its nodule. Others are up to :data:`THROUGH` of each
+    nodule, and up to :data:`WITHOUT` of the whole scan where nobody outlined anything, at random.
+    """
+    middle, central, others = out = np.zeros((3, len(near)), dtype=bool)
+    middle[cross_section.argmax()] = True
+    for area in areas[areas.any(axis=1)]:
+        central[area.argmax()] = True
+        others[rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[:THROUGH]] = True
+    others[rng.permutation(np.flatnonzero(~near & ~middle))[:WITHOUT]] = True
+    return out
+
+
 def _steps(hu: NDArray[Any], per_step: float = HU_PER_STEP) -> NDArray[np.uint8]:
     """HU as 8 bits: AIR_HU is 0, what lies above :data:`CEILING_HU` is cut."""
     clipped = np.clip(hu.astype(np.float32), AIR_HU, CEILING_HU)
@@ -412,14 +531,15 @@ def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 def _join(ready: Mapping[str, Path], failed: Mapping[str, str], out: Path) -> dict[str, int]:
     """Join the crops of scans, unless that was done with these very files."""
-    manifest = out / "prepared.json"
+    manifest = out / MANIFEST
     prints = {uid: path.suffixes[-2][1:] for uid, path in ready.items()}
     known = _known(manifest)
     rows: dict[str, int] = known.get("rows", {})
-    whole = all((out / FILES[group]).is_file() for group, n in rows.items() if n)
+    whole = all((out / name).is_file() for group, name in FILES.items() if rows.get(group))
     if known.get("scans") != prints or not whole:
         manifest.unlink(missing_ok=True)  # from here on the files on disk belong to no manifest
         rows = {group: _join_group(group, list(ready.values()), out / name) for group, name in FILES.items()}
+        rows["slices"] = sum(len(_read_array(path, "slices.patient_id")) for path in ready.values())
     record = {"schema": SCHEMA, "rows": rows, "failed": dict(sorted(failed.items())), "scans": prints}
     with whole_file(manifest) as part:
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")

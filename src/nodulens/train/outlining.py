@@ -1,9 +1,11 @@
 """The networks that outline lungs and nodules on whole axial slices.
 
-They learn from the axial slices of nodule-free lungs (:class:`nodulens.data.crops.Background`) with nodules of real
-outlines and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole
-scans (:mod:`nodulens.train.scans`). Lungs are those of our own lung stage: what is measured of them is agreement. Or
-they learn from the slices of a folder of pictures and are judged there (:mod:`nodulens.train.pictures`).
+They learn from the whole slices that :mod:`nodulens.data.prepare` cuts out of LIDC-IDRI or LUNA16. Without those, they
+learn from the axial slices of nodule-free lungs (:class:`nodulens.data.crops.Background`) with nodules of real outlines
+and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole scans
+(:mod:`nodulens.train.scans`). Lungs are those of our own lung stage, unless LUNA16's masks were given: what is measured
+of them is agreement. Or they learn from the slices of a folder of pictures and are judged there
+(:mod:`nodulens.train.pictures`).
 
 Whole slices are what a CPU learns slowest from. A learner with a ``window`` learns from squares cut out of them
 instead, and from close-ups of real nodules (:mod:`nodulens.train.closeups`), on which it is then judged as well.
@@ -11,6 +13,7 @@ instead, and from close-ups of real nodules (:mod:`nodulens.train.closeups`), on
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -24,8 +27,9 @@ from torch import Tensor, nn
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Volume
-from nodulens.data.crops import Background, Stacks
+from nodulens.data.crops import STACKS, Background, SlicedScan, Stacks, WholeSlices
 from nodulens.data.folds import fold_of
+from nodulens.data.luna16 import AIRWAYS, LUNGS
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.errors import BadOption, NotFound
@@ -96,6 +100,15 @@ class Slab:
     pixel_mm: tuple[float, float]
     whole_mm: float
 
+    @cached_property
+    def shows(self) -> Bool:
+        """(n,) whether there is a nodule."""
+        return np.asarray(self.nodule.any(axis=(1, 2)))
+
+    def at(self, z: NDArray[np.int_]) -> Slab:
+        """Some of its slices."""
+        return replace(self, hu=self.hu[z], lungs=self.lungs[z], nodule=self.nodule[z])
+
     def masks(self, name: str) -> Bool:
         """(n, y, x) of a class.
 
@@ -111,6 +124,41 @@ class Slab:
 
 
 @dataclass(frozen=True, eq=False)
+class ScanSlab:
+    """Some axial slices of a whole scan, in the form of :class:`Slab`; they are read whenever they are asked for.
+
+    Attributes:
+        chosen: (n,) which of the scan's slices.
+        airways: whether LUNA16's airways stand for nodules.
+    """
+
+    scan: SlicedScan
+    chosen: NDArray[np.int_]
+    airways: bool = False
+
+    @property
+    def patient(self) -> str:
+        """Whose they are."""
+        return self.scan.patient
+
+    @property
+    def whole_mm(self) -> float:
+        """As of :class:`Slab`."""
+        return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
+
+    @cached_property
+    def shows(self) -> Bool:
+        """(n,) whether there is a nodule."""
+        return np.asarray((self.scan.airway_px if self.airways else self.scan.nodule_px)[self.chosen] > 0)
+
+    def at(self, z: NDArray[np.int_]) -> Slab:
+        """Some of its slices, read."""
+        hu, lungs, nodule = self.scan.read(self.chosen[z])
+        shown = lungs == AIRWAYS if self.airways else nodule
+        return Slab(self.patient, hu, lungs, shown, self.scan.spacing_zyx[1:], self.whole_mm)
+
+
+@dataclass(frozen=True, eq=False)
 class Slices:
     """All slabs; a row is a slice, counted through them. Then the close-ups, a row a nodule.
 
@@ -118,13 +166,13 @@ class Slices:
         closeups: of real nodules; None: whole slices alone.
     """
 
-    slabs: tuple[Slab, ...]
+    slabs: tuple[Slab | ScanSlab, ...]
     closeups: CloseUps | None = None
 
     @cached_property
     def _place(self) -> NDArray[np.int_]:
         """(N, 2): slab and slice in it of every row."""
-        return np.array([(k, z) for k, slab in enumerate(self.slabs) for z in range(len(slab.hu))]).reshape(-1, 2)
+        return np.array([(k, z) for k, slab in enumerate(self.slabs) for z in range(len(slab.shows))]).reshape(-1, 2)
 
     @cached_property
     def patients(self) -> list[str]:
@@ -134,7 +182,7 @@ class Slices:
     @cached_property
     def shows(self) -> Bool:
         """(slices,) whether there is a nodule."""
-        return np.array([self.slabs[k].nodule[z].any() for k, z in self._place], dtype=bool)
+        return np.concatenate([np.zeros(0, dtype=bool), *(slab.shows for slab in self.slabs)])
 
     @property
     def strata(self) -> list[str]:
@@ -153,12 +201,12 @@ class Slices:
         owner, height = self._place[rows].T
         for number in np.unique(owner):
             own = owner == number
-            slab, z = self.slabs[number], height[own]
-            geometry = Geometry.axial((len(z), *slab.hu.shape[1:]), (1.0, *slab.pixel_mm))
+            slab = self.slabs[number].at(height[own])
+            geometry = Geometry.axial((len(slab.hu), *slab.hu.shape[1:]), (1.0, *slab.pixel_mm))
             shown = replace(field, pixel_mm=field.pixel_mm or slab.whole_mm * max(1, WHOLE_PX / field.size))
-            images[own] = shown.look(slab.hu[z], geometry)
+            images[own] = shown.look(slab.hu, geometry)
             for k, name in enumerate(field.drawn):
-                truth[own, k] = shown.outlines(slab.masks(name)[z], geometry)
+                truth[own, k] = shown.outlines(slab.masks(name), geometry)
         return images, field.exclusively(truth)
 
     def known(self, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -175,16 +223,29 @@ Material = Slices | Pictures
 
 
 def load(data: Path, recipe: Recipe) -> Material:
-    """Slices of the backgrounds, with rendered nodules and without, and close-ups where the recipe has windows; or the
-    pictures of a folder that holds those.
+    """Slices of whole scans where the folder holds them, else of the backgrounds, with rendered nodules and without; or
+    the pictures of a folder that holds those. Beside slices close-ups, where the recipe has windows.
 
     A background takes outlines of patients of its own fold alone, so that where it is left out they are too.
 
     Raises:
-        NotFound: backgrounds or stacks do not lie in the folder.
+        NotFound: neither whole slices nor backgrounds and stacks lie in the folder, or not all that the recipe's
+            labels and slices need.
+        NotFound, UnreadableFile: see :class:`nodulens.data.crops.WholeSlices`.
         NotFound, BadOption: see :func:`nodulens.train.pictures.find_pictures`.
     """
-    if is_pictures(data):
+    for caveat in recipe.caveats:
+        warnings.warn(caveat, stacklevel=2)
+    pictures = is_pictures(data)
+    if not pictures and (whole := WholeSlices(data).scans):
+        real = recipe.labels == "lidc" and (data / STACKS).exists()
+        return Slices(_whole(data, recipe, whole), CloseUps.of(Stacks(data)) if real and _has_window(recipe) else None)
+    if (recipe.labels, recipe.slices) != ("lidc", "all"):
+        raise NotFound(
+            f"{data} holds no whole slices of scans, which labels={recipe.labels} and slices={recipe.slices} need: cut "
+            f"them with nodulens data prepare; for luna16-mask out of LUNA16, {LUNGS} beside its subsets."
+        )
+    if pictures:
         return load_pictures(data)
     stacks = Stacks(data)
     shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= LEAST_MM]
@@ -192,11 +253,39 @@ def load(data: Path, recipe: Recipe) -> Material:
     for patient in Background.PATIENTS:
         path = data / "background" / f"{patient}.nii.gz"
         if not path.exists():
-            raise NotFound(f"{path} is not there: --data must name the folder that holds lidc/ and background/.")
+            raise NotFound(
+                f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
+                "nodulens data prepare has made of scans that may train."
+            )
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
         slabs += _slabs(background_volume(data, patient), patient, own)
-    windows = recipe.segmenter is not None and recipe.segmenter.window is not None
-    return Slices(tuple(slabs), CloseUps.of(stacks) if windows else None)
+    return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
+
+
+def _has_window(recipe: Recipe) -> bool:
+    return recipe.segmenter is not None and recipe.segmenter.window is not None
+
+
+def _whole(data: Path, recipe: Recipe, scans: Sequence[SlicedScan]) -> tuple[ScanSlab, ...]:
+    """The slices of whole scans that a recipe learns from.
+
+    Raises:
+        NotFound: airways are asked for, and there are scans whose airways nobody drew; or no such slices.
+    """
+    airways = recipe.labels == "luna16-mask"
+    lacking = [scan.series_uid for scan in scans if not scan.airways_known]
+    if airways and lacking:
+        raise NotFound(
+            f"{len(lacking)} of {len(scans)} scans in {data} were prepared without LUNA16's lung masks, which "
+            f"labels=luna16-mask needs ({lacking[0]} …): unpack {LUNGS} beside LUNA16's subsets, and run nodulens data "
+            "prepare on that folder again."
+        )
+    kinds = {"middle": [s.middle for s in scans], "central": [s.central for s in scans]}
+    wanted = kinds.get(recipe.slices, [np.ones(len(s.middle), dtype=bool) for s in scans])
+    slabs = [ScanSlab(s, np.flatnonzero(kind), airways) for s, kind in zip(scans, wanted, strict=True) if kind.any()]
+    if not slabs:
+        raise NotFound(f"None of {len(scans)} scans in {data} has slices={recipe.slices}; take others.")
+    return tuple(slabs)
 
 
 def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape]) -> list[Slab]:

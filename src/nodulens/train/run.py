@@ -247,6 +247,12 @@ def _same_run(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> None:
             f"{folder} holds a run of {run.recipe.name}, fold {run.fold}; name another folder for {recipe.name}, fold "
             f"{fold}."
         )
+    for name in ("labels", "slices"):
+        if getattr(run.recipe, name) != getattr(recipe, name):
+            raise BadOption(
+                f"{folder} holds a run with {name}={getattr(run.recipe, name)}; name another folder for "
+                f"{name}={getattr(recipe, name)}."
+            )
 
 
 def _as_split(groups: Mapping[str, str], fold: int | None) -> Split:
