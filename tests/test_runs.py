@@ -17,6 +17,7 @@ from nodulens.apps.methods import evaluate, load_method, train
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.splits import Parts, read_split
 from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
+from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
 from nodulens.recipes import CONV3_CLASSIFIER, RECIPES
 from nodulens.report import Report
@@ -28,12 +29,18 @@ FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
 SHORT = {
     "sam2-densenet": ("classifier.size=32", "prompted=network"),
-    "se-aux-unet": ("segmenter.size=64", "segmenter.batch=4"),
+    "se-aux-unet": ("segmenter.size=64", "segmenter.batch=4", "segmenter.window=32"),
     "nnunet-sam": ("segmenter.size=64", "segmenter.batch=4", "classifier.size=32", "prompted=network"),
     "resnet-unet-patch-cnn": ("segmenter.size=64", "segmenter.batch=4"),
     "conv3-classifier": ("classifier.size=44",),
 }
 """What makes each recipe small enough for a test; the networks stay the published ones."""
+SHOWN = {
+    "segmenter": {"Learning curves, segmenter", "Input, truth, prediction, overlay"},
+    "filter": {"Learning curves, filter", "ROC", "Precision and recall"},
+    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "What it looked at"},
+}
+"""What the page of a run shows of each part."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +61,7 @@ def few() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outlining, "SCENES", 1)
         patch.setattr(outlining, "EPOCH", 16)
+        patch.setattr(outlining, "WINDOWS", 16)
         yield
 
 
@@ -81,8 +89,11 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
         assert taught and not taught & EVALUATION_PATIENTS and all(fold_of(p) != FOLD for p in taught)
     split = read_split(run / "split.json")
     assert {p for p, group in split.groups.items() if group == str(FOLD)}
-    found = evaluate(str(run), data, None, threads=1)
+    found = evaluate(str(run), data, None, output=tmp_path / "page", threads=1)
     assert found["networks"].keys() == recipe.learners.keys()
+    page = from_json((tmp_path / "page" / "evaluation.json").read_text())
+    assert {drawing.title for drawing in page.drawings} >= {title for part in recipe.learners for title in SHOWN[part]}
+    assert (tmp_path / "page" / "evaluation.html").stat().st_size > 10_000
     for outcome in found["networks"].values():
         assert all(fold_of(p) == FOLD for p in outcome["rows"]["patient"])
     json.dumps(found, allow_nan=False)

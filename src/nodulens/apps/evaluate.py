@@ -51,19 +51,24 @@ def method(
     name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
     folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")],
     split: Annotated[Path | None, typer.Option(help="Who judges, where it is not whom the run left out.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.methods import evaluate as judge
     from nodulens.apps.methods import tables
 
-    found = judge(name, folder, split)
+    found = judge(name, folder, split, output=output)
     if as_json:
         print(json.dumps(found, indent=1))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
         console.print(table)
+    if output is not None:
+        print(output / "evaluation.html")
 
 
 @app.command()

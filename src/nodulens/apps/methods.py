@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from nodulens.errors import MissingExtra, MissingWeights
+from nodulens.errors import BadOption, MissingExtra, MissingWeights
 from nodulens.method import Method, Prompted, untrained
 from nodulens.recipe import Recipe, changed
 from nodulens.recipes import recipe_named
@@ -95,8 +95,7 @@ def train(
         from nodulens.train.run import train_default, train_recipe, use_threads
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
-    # as it can be typed again, wherever the program lies
-    command = shlex.join(["nodulens", *sys.argv[1:]])
+    command = _typed()
     use_threads(threads)
     if not recipe.learners:
         return train_default(data, output, command=command, epochs=epochs)
@@ -106,11 +105,19 @@ def train(
     return train_recipe(recipe, data, output, command=command, split=known, fold=fold)
 
 
-def evaluate(name: str, data: Path, split: Path | None, *, threads: int | None = None) -> dict[str, Any]:
+def evaluate(
+    name: str, data: Path, split: Path | None, *, output: Path | None = None, threads: int | None = None
+) -> dict[str, Any]:
     """How a method does where it was not trained: its own networks on whom the run left out, all of it on whole scans.
+
+    Args:
+        output: folder for a page with curves and pictures of a run.
 
     Returns:
         For JSON: ``networks`` (figures and judged rows of each) and ``scans``.
+
+    Raises:
+        BadOption: a page is asked for of what is no run.
     """
     from nodulens.data.splits import read_split
     from nodulens.evaluate.scans import judge_scans, response_curve, scans_in
@@ -118,20 +125,32 @@ def evaluate(name: str, data: Path, split: Path | None, *, threads: int | None =
 
     recipe, folder = method_named(name)
     method = load_method(name, threads=threads)
-    networks = {}
+    networks, judged = {}, {}
     if folder is not None and recipe.learners:
         from nodulens.train.run import judge_run
 
         judged = judge_run(folder, data, read_split(split) if split else None)
-        networks = {part: asdict(outcome) for part, outcome in judged.items()}
+        networks = {part: asdict(one.outcome) for part, one in judged.items()}
+    elif output is not None:
+        raise BadOption(f"{name!r} is no run with networks of its own: there are no curves and pictures to write.")
 
     def both(ct: Volume) -> tuple[Report, Report]:
         report = analyze(ct, recipe=recipe, models=method.models, prompted=method.prompted)
         return report, report
 
     scans = judge_scans(data, both) if scans_in(data) else []
+    if output is not None and folder is not None:
+        from nodulens.evaluate.page import write_evaluation
+        from nodulens.train.shown import evaluation_of
+
+        write_evaluation(evaluation_of(folder, judged, scans, _typed()), output)
     found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans}
     return {**found, "curve": response_curve(scans)} if scans else found
+
+
+def _typed() -> str:
+    """The command as it can be typed again, wherever the program lies."""
+    return shlex.join(["nodulens", *sys.argv[1:]])
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:

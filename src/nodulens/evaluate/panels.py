@@ -28,7 +28,7 @@ LUNG_WINDOW = (-1350.0, 150.0)
 RED, GREEN, YELLOW = (206, 32, 41), (60, 190, 90), (255, 222, 66)
 """Each clearly lighter than the one before: told apart in grey, and so by every kind of colour vision."""
 BLUE, SKY = (0, 114, 178), (120, 195, 240)
-CLASS_COLOURS: Mapping[str, Colour] = {"nodule": BLUE, "left lung": RED, "right lung": GREEN}
+CLASS_COLOURS: Mapping[str, Colour] = {"nodule": BLUE, "left lung": RED, "right lung": GREEN, "lung": GREEN}
 MISMATCH = YELLOW
 GROUND = 0.7
 """Lightness of a colour over black; over white it is whole. So a colour stays itself, and the picture shows through."""

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from nodulens.evaluate.figures import Basis, Course, Line, learning_figure, to_png
 from nodulens.io.atomic import whole_file
@@ -13,15 +14,12 @@ from nodulens.io.atomic import whole_file
 COURSES = {"loss": "Training loss", "watched": "Watched", "learning_rate": "Learning rate", "memory_mb": "Memory, MB"}
 
 
-def draw_curves(table: Path, title: str) -> Path:
-    """Draw loss, what was watched, learning rate and memory by epoch.
+def curves_figure(table: Path, title: str) -> Figure:
+    """Loss, what was watched, learning rate and memory by epoch.
 
     Args:
         table: the CSV that :func:`nodulens.train.fit.fit` writes beside its checkpoint.
         title: what was trained.
-
-    Returns:
-        The PNG beside the table.
     """
     with table.open(newline="", encoding="utf-8") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -31,7 +29,12 @@ def draw_curves(table: Path, title: str) -> Path:
         for name, words in COURSES.items()
     ]
     best = max(rows, key=lambda row: row["watched"])["epoch"]
-    figure = learning_figure(courses, Basis(len(rows), "epochs", note=title), chosen=best)
+    return learning_figure(courses, Basis(len(rows), "epochs", note=title), chosen=best)
+
+
+def draw_curves(table: Path, title: str) -> Path:
+    """The same as a PNG beside the table, which is returned."""
+    figure = curves_figure(table, title)
     picture = table.with_suffix(".png")
     with whole_file(picture) as part:
         part.write_bytes(to_png(figure))

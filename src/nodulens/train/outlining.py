@@ -642,9 +642,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     Args:
         columns: of :class:`~nodulens.train.parts.Outcome` rows. Close-ups are summed up apart.
     """
-    kinds = columns["kind"]
-    apart = {k: {n: _where(v, kinds, k) for n, v in columns.items()} for k in (SLICE, CLOSE_UP)}
-    columns, near = apart[SLICE], apart[CLOSE_UP]
+    columns, near = of_slices(columns), of_slices(columns, CLOSE_UP)
     patients = columns["patient"]
     means = ("dice", "iou", "sensitivity", "precision", "dice_all")
     classes, areas = {}, {}
@@ -668,7 +666,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     }
     lungs = [name for name in field.drawn if name != NODULE]
     if lungs and shown.sum() > 2:
-        lung, nodule = _dice_by_slice(columns, lungs)[shown], _dice_by_slice(columns, [NODULE])[shown]
+        lung, nodule = dice_by_slice(columns, lungs)[shown], dice_by_slice(columns, [NODULE])[shown]
         out["pearson_of_nodule_and_lung_dice"] = rounded(pearson(lung, nodule).r.value)
     if near["row"]:
         told = summarise(_cases(near, NODULE), near["patient"])
@@ -677,8 +675,10 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     return out
 
 
-def _where(values: Sequence[Any], kinds: Sequence[str], kind: str) -> list[Any]:
-    return [value for value, own in zip(values, kinds, strict=True) if own == kind]
+def of_slices(columns: Mapping[str, Sequence[Any]], kind: str = SLICE) -> dict[str, list[Any]]:
+    """The columns of judged rows, those of one kind."""
+    own = [k for k, name in enumerate(columns["kind"]) if name == kind]
+    return {name: [values[k] for k in own] for name, values in columns.items()}
 
 
 def _cases(columns: Mapping[str, Sequence[Any]], name: str) -> list[Overlap]:
@@ -691,7 +691,7 @@ def _pooled_dice(cases: Sequence[Overlap]) -> float:
     return 2 * sum(c.common_voxels for c in cases) / total if total else NAN
 
 
-def _dice_by_slice(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> NDArray[np.float64]:
+def dice_by_slice(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> NDArray[np.float64]:
     """Of some classes together; 1 where they are nowhere."""
     truth, predicted, common = (
         np.sum([columns[f"{name} {what}"] for name in names], axis=0) for what in ("truth", "predicted", "common")

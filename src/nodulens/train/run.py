@@ -19,7 +19,7 @@ from nodulens.data.splits import EVALUATION, Parts, Split, write_split
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.recipe import DEFAULT, Learner, Recipe
 from nodulens.runs import SPLIT, Run, is_run, read_run, write_run
-from nodulens.runtime.engine import load_model
+from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train import filtering, grading, outlining, ship
@@ -165,7 +165,22 @@ def train_default(data: Path, folder: Path, *, command: str, epochs: int | None 
     return run
 
 
-def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str, Outcome]:
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A network of a run, and how it did.
+
+    Attributes:
+        outcome: on rows of the material that taught nothing.
+        material: all of it, as its part loads it.
+    """
+
+    outcome: Outcome
+    model: Model
+    learner: Learner
+    material: Any
+
+
+def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str, Judged]:
     """How each network of a run does on patients that it was not trained on.
 
     Args:
@@ -185,7 +200,7 @@ def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str,
         rows = division(material, Parts(taught, parts.test)).test
         if not len(rows):
             continue
-        out[name] = PARTS[name].judge(model, learner, material, rows)
+        out[name] = Judged(PARTS[name].judge(model, learner, material, rows), model, learner, material)
     if not out:
         raise BadOption(
             f"{folder} was trained on every patient of its material (fold {run.fold}): there is nobody to judge on. "

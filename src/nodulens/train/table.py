@@ -42,7 +42,7 @@ BUDGETS: Mapping[str, Mapping[str, int]] = {
     "patch-cnn": {"epochs": 24},
     "se-aux-unet": {"epochs": 3, "window": 96, "batch": 2},
     "resnet50-unet": {"epochs": 6, "window": 64, "batch": 8},
-    "planned-unet": {"epochs": 3, "size": 256, "window": 128, "batch": 4},
+    "planned-unet": {"epochs": 6, "size": 256, "window": 128, "batch": 4},
 }
 """Of each network in a cell, in place of the recipe's own."""
 PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
