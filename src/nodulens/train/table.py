@@ -10,6 +10,7 @@ goes on from its checkpoint.
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,10 +122,8 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
         learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))  # as many steps as without copies
     rows = _rows(cell, material)
     learner = part.settled(learner, material, rows.train)
-    start = time.monotonic()
     folder = run / cell.name
     net = part.train(learner, material, rows.train, rows.watched, folder / f"{cell.part}.pt")
-    seconds = time.monotonic() - start
     model = _exported(cell.part, net, learner, folder)
     if cell.split == SCANS:
         outcome = scans.judge_scans(model, learner, data)
@@ -134,7 +133,7 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
         **_head(cell),
         "learner": asdict(learner),
         "rows_trained": len(rows.train),
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(_seconds(folder / f"{cell.part}.csv"), 1),
         "cpu_ms": _milliseconds(model, learner),
         "figures": outcome.figures,
         "rows": _rounded(outcome),
@@ -185,6 +184,12 @@ def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -
     card |= {"input": {"size": learner.size}, "settings": settings, "figures": {}}
     export(net, example_of(learner), folder, card)
     return load_model(name, folder=folder)
+
+
+def _seconds(curves: Path) -> float:
+    """Spent on a training, over all runs where it was stopped between."""
+    with curves.open(newline="", encoding="utf-8") as file:
+        return float(list(csv.DictReader(file))[-1]["seconds"])
 
 
 def _milliseconds(model: Model, learner: Learner) -> float:
