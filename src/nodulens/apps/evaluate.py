@@ -297,6 +297,7 @@ def prompts(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the page, its JSON, and prompts.json with all rows."),
     ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
@@ -307,7 +308,7 @@ def prompts(
 
     if output is not None and output.exists() and not output.is_dir():  # said before hours of work, not after
         raise BadOption(f"{output} is a file; name a folder for the page.")
-    found = compare(folder, checkpoint, kind, most, lambda line: typer.echo(line, err=True))
+    found = compare(folder, checkpoint, kind, most, lambda line: typer.echo(line, err=True), threads)
     text = json.dumps(found, indent=1)
     if output is not None:
         write_evaluation(evaluation(found), output)

@@ -39,17 +39,22 @@ TAUGHT = (
 )
 FEW = "Nodules of so few patients give no interval."
 NAMES = {
-    "box": "box of the outline", "box_shaken": "the same, shaken by a tenth", "diameter": "box of the diameter",
+    "box": "box of the outline", "box_shaken": "shaken by a tenth", "diameter": "box of the diameter",
     "detector": "our detector's mark", "point": "point", "mask": "earlier mask",
-    "ellipsoid": "beside: ellipsoid in the box", "ellipsoid_shaken": "beside: ellipsoid in the shaken box",
-    "ellipsoid_diameter": "beside: ellipsoid in the diameter's box", "earlier_mask": "beside: the earlier mask itself",
-    "ellipse": "beside: ellipse in the box", "ellipse_shaken": "beside: ellipse in the shaken box",
-    "ellipse_diameter": "beside: ellipse in the diameter's box",
+    "ellipsoid": "ellipsoid in the box", "ellipsoid_shaken": "ellipsoid, shaken box",
+    "ellipsoid_diameter": "ellipsoid, diameter's box", "earlier_mask": "earlier mask as it is",
+    "ellipse": "ellipse in the box", "ellipse_shaken": "ellipse, shaken box",
+    "ellipse_diameter": "ellipse, diameter's box",
 }  # fmt: skip
 
 
 def compare(
-    data: Path, checkpoint: str | None, kind: Kind | None, most: int | None, tell: Callable[[str], None]
+    data: Path,
+    checkpoint: str | None,
+    kind: Kind | None,
+    most: int | None,
+    tell: Callable[[str], None],
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """One prompted network on whole scans, in every view; and SAM on the central slices of the stacks.
 
@@ -59,6 +64,7 @@ def compare(
         kind: of the checkpoint.
         most: so many nodules of the stacks at most; None for every fourth of all.
         tell: what is being done, a line at a time.
+        threads: CPU threads; None for as many as there are cores.
 
     Returns:
         For JSON: ``network``, ``scans`` and ``stacks`` (figures and judged rows; None where there are none), ``notes``
@@ -74,12 +80,14 @@ def compare(
         raise BadOption("--checkpoint and --kind go together: --checkpoint FOLDER_OR_HUB_NAME --kind sam2, or sam.")
     try:
         from nodulens.train import prompt_views, prompting
+        from nodulens.train.run import use_threads
         from nodulens.train.sam import load_sam
         from nodulens.train.scans import read_scan
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
     names = prompt_views.outlined_scans(data)
-    models = load_models()
+    use_threads(threads)
+    models = load_models(threads)
     sam = load_sam(checkpoint, kind) if checkpoint is not None and kind is not None else None
 
     def scans() -> Iterator[Scan]:
@@ -145,11 +153,15 @@ def tables(found: dict[str, Any]) -> Iterator[Table]:
     """What :func:`compare` found, in rows."""
     scores = ("Dice", "IoU", "sensitivity")
     scans = found["scans"]["figures"]
-    head = ("prompt", "shown", "slices", "missed", *scores, *(f"{name}, central slice" for name in scores))
-    columns = ("missed", "dice", "iou", "sensitivity", "slice_dice", "slice_iou", "slice_sensitivity")
+    head = ("prompt", "shown", "slices", "missed", *scores, *(f"central {name}" for name in scores), "3 readers Dice")
+    columns = ("missed", "dice", "iou", "sensitivity", "slice_dice", "slice_iou", "slice_sensitivity", "panel_dice")
     rows = [(NAMES[way["prompt"]], way["view"], way["carrying"], *(way[c] for c in columns)) for way in scans["ways"]]
     title = f"{found['network']['name']}: {scans['nodules']} nodules of whole scans"
-    yield Table(title, head, tuple(rows), "Means over nodules; one that nothing is found of counts 0.")
+    note = (
+        "Means over nodules, a missed one 0. Central: on the largest slice. 3 readers: of the "
+        f"{scans['panel_nodules']} nodules that three or more marked. Rows without a view are what stands beside."
+    )
+    yield Table(title, head, tuple(rows), note)
     if not found["stacks"]:
         return
     figures = found["stacks"]["figures"]

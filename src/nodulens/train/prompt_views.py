@@ -38,6 +38,7 @@ from nodulens.stages.prompt import DRAWN, Prompt
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.parts import Outcome
 from nodulens.train.prompting import Bool, Told, disc_diameter_mm, outlined, own, prompts_at, told_of
+from nodulens.train.risk import PANEL
 from nodulens.train.sam import Ask, Sam
 from nodulens.train.scans import Known, Scan
 from nodulens.train.segmenter import first_on, inscribed
@@ -133,9 +134,9 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Means over nodules, way by way and prompt by prompt, in the order in which they come.
 
     Returns:
-        "nodules", "patients", and "ways": of each its view, carrying, prompt, how many nodules nothing was found of
-        ("missed"), and mean Dice, IoU and sensitivity in three dimensions and ("slice_…") on the central slice. So few
-        patients give no interval.
+        "nodules", "patients", "panel_nodules", and "ways": of each its view, carrying, prompt, how many nodules nothing
+        was found of ("missed"), mean Dice, IoU and sensitivity in three dimensions and ("slice_…") on the central
+        slice, and ("panel_dice") Dice of the nodules of three readers or more. So few patients give no interval.
     """
     of: dict[tuple[Any, ...], list[int]] = {}
     for number, way in enumerate(zip(*(rows.get(k, ()) for k in ("view", "carrying", "prompt")), strict=True)):
@@ -143,10 +144,13 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     ways = []
     for (view, carrying, prompt), some in of.items():
         missed = sum(rows["dice"][k] == 0 for k in some)
-        means = {n: round(float(np.mean([rows[n][k] for k in some])), 4) for n in _names()}
+        means: dict[str, float | None] = {n: round(float(np.mean([rows[n][k] for k in some])), 4) for n in _names()}
+        panel = [rows["dice"][k] for k in some if rows["readers"][k] >= PANEL]
+        means["panel_dice"] = round(float(np.mean(panel)), 4) if panel else None
         ways.append({"view": view, "carrying": carrying, "prompt": prompt, "missed": missed, **means})
     counts = {name: len(set(rows.get(key, ()))) for name, key in (("nodules", "row"), ("patients", "patient"))}
-    return {**counts, "ways": ways}
+    panel_rows = {r for r, n in zip(rows.get("row", ()), rows.get("readers", ()), strict=True) if n >= PANEL}
+    return {**counts, "panel_nodules": len(panel_rows), "ways": ways}
 
 
 # ---------------------------------------------------------------- one nodule
