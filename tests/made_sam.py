@@ -1,14 +1,56 @@
-"""SAM and SAM2 with few, random weights, saved in the published format: they test the plumbing and nothing else."""
+"""SAM and SAM2 with few, random weights, saved in the published format, and a network that draws what it is told.
+
+They test the plumbing and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from nodulens.train.sam import Embedding
 
 SIDE = 64
 """Of the square that they see; the published ones see 1024."""
+
+
+class Drawn:
+    """A network that draws the box it is told, a disc round a point, or the mask; and counts what it encodes."""
+
+    remembers = True
+
+    def __init__(self, square: bool, side: int = 256) -> None:
+        self.square, self.side, self.encoded = square, side, 0
+        self.seen: list[Tensor] = []
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        self.encoded += 1
+        self.seen.append(pixels)
+        return (pixels,), None
+
+    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        y, x = torch.meshgrid(torch.arange(self.side), torch.arange(self.side), indexing="ij")
+        if "input_masks" in spot:
+            drawn = spot["input_masks"][0, 0] * 2 - 1
+        elif "input_boxes" in spot:
+            left, top, right, bottom = spot["input_boxes"].flatten().tolist()
+            inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+            drawn = torch.where(inside, 1.0, -1.0)
+        else:
+            right, down = spot["input_points"].flatten().tolist()
+            drawn = torch.where((x - right) ** 2 + (y - down) ** 2 < 100, 1.0, -1.0)
+        worse = torch.full_like(drawn, -1.0)
+        return (torch.stack([worse, drawn]), torch.tensor([0.2, 0.9])) if many else (drawn[None], torch.ones(1))
+
+    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+        drawn, _ = self.decode(embeddings[at].maps, spot, False)
+        return torch.stack(
+            [drawn[0] if abs(k - at) < 2 else -torch.ones_like(drawn[0]) for k in range(len(embeddings))]
+        )
 
 
 def write_sam2(folder: Path) -> Path:

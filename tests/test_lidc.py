@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dicom_files import save, slices
+from lidc_xml_files import HEAD, RATED, nodule, roi, write
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Source, Volume
@@ -344,28 +345,6 @@ def test_without_pylidc_there_is_a_line_to_type(monkeypatch: pytest.MonkeyPatch)
 
 
 # ---------------------------------------------------------------- XML
-
-HEAD = (
-    "<ResponseHeader><SeriesInstanceUid>1.2.3</SeriesInstanceUid>"
-    "<StudyInstanceUID>1.2</StudyInstanceUID></ResponseHeader>"
-)
-RATED = "<characteristics>" + "".join(f"<{n}>{k % 5 + 1}</{n}>" for k, n in enumerate(RATINGS)) + "</characteristics>"
-
-
-def roi(points: list[tuple[int, int]], z: object = -10.0, inclusion: str = "TRUE") -> str:
-    edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
-    return f"<roi><imageZposition>{z} </imageZposition><inclusion>{inclusion}</inclusion>{edges}</roi>"
-
-
-def nodule(*parts: str) -> str:
-    return f"<unblindedReadNodule><noduleID> N1 </noduleID>{''.join(parts)}</unblindedReadNodule>"
-
-
-def write(path: Path, *sessions: str, head: str = HEAD, root: str = "LidcReadMessage") -> Path:
-    body = "".join(f"<readingSession>{s}</readingSession>" for s in sessions)
-    path.write_text(f'<?xml version="1.0"?>\n<{root} xmlns="http://www.nih.gov">{head}{body}</{root}>')
-    return path
-
 
 NON_NODULE = (
     "<nonNodule><nonNoduleID>9</nonNoduleID><imageZposition>-20</imageZposition>"

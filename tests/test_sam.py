@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,50 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import made_sam
+from made_sam import Drawn
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
 from nodulens.stages.pointing import part_of
 from nodulens.stages.prompt import DRAWN, Prompt
-from nodulens.train.sam import PLAIN, Embedding, Embeddings, Frame, Pixels, Sam, Spot, load_sam
+from nodulens.train.sam import PLAIN, Embeddings, Frame, Pixels, Sam, Spot, load_sam
 
 SHAPE = (9, 40, 60)
 PROMPT = Prompt((2.0, 12.0, 30.0), (7.0, 20.0, 42.0), DRAWN)
 HELD = Box((2, 12, 30), (7, 20, 42))
-
-
-class Drawn:
-    """A network that draws the box it is told, a disc round a point, or the mask; and counts what it encodes."""
-
-    def __init__(self, square: bool, side: int = 256) -> None:
-        self.square, self.side, self.encoded = square, side, 0
-        self.seen: list[Tensor] = []
-
-    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        self.encoded += 1
-        self.seen.append(pixels)
-        return (pixels,), None
-
-    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
-        y, x = torch.meshgrid(torch.arange(self.side), torch.arange(self.side), indexing="ij")
-        if "input_masks" in spot:
-            drawn = spot["input_masks"][0, 0] * 2 - 1
-        elif "input_boxes" in spot:
-            left, top, right, bottom = spot["input_boxes"].flatten().tolist()
-            inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-            drawn = torch.where(inside, 1.0, -1.0)
-        else:
-            right, down = spot["input_points"].flatten().tolist()
-            drawn = torch.where((x - right) ** 2 + (y - down) ** 2 < 100, 1.0, -1.0)
-        worse = torch.full_like(drawn, -1.0)
-        return (torch.stack([worse, drawn]), torch.tensor([0.2, 0.9])) if many else (drawn[None], torch.ones(1))
-
-    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
-        drawn, _ = self.decode(embeddings[at].maps, spot, False)
-        return torch.stack(
-            [drawn[0] if abs(k - at) < 2 else -torch.ones_like(drawn[0]) for k in range(len(embeddings))]
-        )
 
 
 @pytest.fixture

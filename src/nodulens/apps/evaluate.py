@@ -8,7 +8,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -285,6 +285,53 @@ def _box_figures(matches: Matches, score: float | None) -> dict[str, float | Non
         "false_negatives": point.false_negatives,
     }
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+@app.command()
+def prompts(
+    folder: Annotated[Path, typer.Option("--data", help="Folder with ct/ and lidc/xml/, and lidc/ stacks for SAM.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="SAM's weights: a folder, or a hub name that is on this machine. Default: our own."),
+    ] = None,
+    kind: Annotated[Literal["sam2", "sam"] | None, typer.Option(help="Of the checkpoint; MedSAM is a sam.")] = None,
+    most: Annotated[
+        int | None, typer.Option(min=0, help="Nodules of the stacks at most; default: every fourth, 0: none.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the page, its JSON, and prompts.json with all rows."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
+    from nodulens.apps.prompting import compare, evaluation, tables
+    from nodulens.errors import BadOption
+    from nodulens.evaluate.page import write_evaluation
+    from nodulens.io.atomic import whole_file
+
+    if output is not None and output.exists() and not output.is_dir():  # said before hours of work, not after
+        raise BadOption(f"{output} is a file; name a folder for the page.")
+    found = compare(folder, checkpoint, kind, most, lambda line: typer.echo(line, err=True), threads)
+    text = json.dumps(found, indent=1)
+    if output is not None:
+        write_evaluation(evaluation(found), output)
+        with whole_file(output / "prompts.json") as part:
+            part.write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        print(text)
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for one in tables(found):
+        shown = Table(*one.columns, title=Text(one.title), caption=Text(one.note))
+        for row in one.rows:
+            shown.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else "" if v is None else str(v)) for v in row))
+        console.print(shown)
+    for note in found["notes"]:
+        console.print(note, highlight=False)
+    if output is not None:
+        print(output / "evaluation.html")
 
 
 @app.command()

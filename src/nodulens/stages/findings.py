@@ -92,15 +92,20 @@ def refined(
     out = []
     for number, finding in enumerate(findings):
         progress(number / len(findings))
-        start, stop = np.asarray(finding.box.start, float), np.asarray(finding.box.stop, float)
-        middle, half = (start + stop) / 2, (stop - start) / 2 * grow
         try:
-            box, mask = outline(volume, Prompt.between(middle - half, middle + half, ROUGH))
+            box, mask = outline(volume, grown(finding.box, grow, ROUGH))
         except BadPrompt:
             out.append(finding)
             continue
         out.append(replace(finding, box=box, mask=mask))
     return out
+
+
+def grown(box: Box, grow: float, trust: float) -> Prompt:
+    """A box as a prompt, each of its sides ``grow`` times as long."""
+    start, stop = np.asarray(box.start, float), np.asarray(box.stop, float)
+    middle, half = (start + stop) / 2, (stop - start) / 2 * grow
+    return Prompt.between(middle - half, middle + half, trust)
 
 
 def _is_large(mark: Candidate) -> bool:

@@ -1,24 +1,29 @@
-"""How well the prompted network outlines the central slice of a nodule, by what it is told.
+"""How well a prompted network outlines the central slice of a nodule, by what it is told: our own, SAM or SAM2.
 
 The publications prompt slice by slice. So the network is told a box on one slice here, as a person draws it, and judged
 on that slice: the box of the readers' outline, the same with every side off by a tenth, and the square that an
-annotated diameter gives; and, in three dimensions, the strongest mark of our detector and a point in the nodule's
-middle. Beside each box stands the ellipse that it inscribes. It learnt from LIDC: none of this is zero-shot.
+annotated diameter gives; and the strongest mark of our candidate stage and a point in the nodule's middle, to our own
+network in three dimensions. Beside each box stands the ellipse that it inscribes. Ours learnt from LIDC: none of its
+figures is zero-shot. Whole scans, where there is more to show than a close crop, are in
+:mod:`nodulens.train.prompt_views`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box
+from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.crops import Cubes, Stacks
 from nodulens.data.folds import is_left_out
@@ -26,13 +31,19 @@ from nodulens.errors import BadPrompt
 from nodulens.evaluate.segmentation import Overlap, compare, summarise
 from nodulens.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
-from nodulens.stages.pointing import prompt_of_annotation, prompt_of_outline, shaken
-from nodulens.stages.prompt import GRID, Prompt
+from nodulens.stages.pointing import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
+from nodulens.stages.prompt import DRAWN, GRID, Prompt
 from nodulens.stages.segment import prompt_of_box, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train import segmenter
 from nodulens.train.export import export
 from nodulens.train.parts import Outcome, Rows
-from nodulens.train.segmenter import Example, ellipsoid, strongest_mark, without_ends
+from nodulens.train.sam import Ask, Sam
+from nodulens.train.segmenter import Example, inscribed, strongest_mark, without_ends
+
+Bool = NDArray[np.bool_]
+Told = Callable[[Ask, Bool | None], Outline]
+"""A prompted network, by what it is told: the prompt's box, a point in the middle of it, or an earlier mask on the
+volume's grid, which is given for "mask" alone."""
 
 SHAKE = 0.1
 """Normal error of every side of a shaken box, over the side."""
@@ -45,6 +56,17 @@ BESIDE = ("ellipse", "ellipse_shaken", "ellipse_diameter")
 def load(data: Path) -> list[Example]:
     """The nodules of stacks and cubes."""
     return segmenter.examples(Stacks(data), Cubes(data))
+
+
+def every_fourth(data: Path, most: int | None = None) -> list[Example]:
+    """The stacks that are judged, of all folds: for networks that none of them taught.
+
+    Args:
+        most: so many at most, the first ones.
+    """
+    stacks = Stacks(data)
+    held = [n for n in stacks.nodules.tolist() if (stacks.share(n) >= 0.5).any()]
+    return [segmenter.from_stack(stacks, n) for n in held[::ONE_IN][:most]]
 
 
 def rows_of(material: Sequence[Example], fold: int) -> Rows:
@@ -62,12 +84,51 @@ def trained(material: list[Example], fold: int, run: Path) -> Model:
     return load_model("segmenter", folder=run / f"fold{fold}")
 
 
+def own(model: Model) -> Told:
+    """Our own network, which looks in three dimensions whatever it is told.
+
+    A box on one slice is as high as it is wide, as where a person draws it; a mark and a point are rough, and looked at
+    until the outline settles.
+    """
+
+    def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
+        if prompt.trust != DRAWN:
+            return segment(volume, prompt, model, DEFAULT.rounds_detected, prior)
+        drawn = prompt_of_box(volume, np.asarray(prompt.start), np.asarray(prompt.stop))
+        return segment(volume, drawn, model, DEFAULT.rounds_drawn, prior)
+
+    return lambda ask, prior: partial(outline, prior=prior)
+
+
+def told_of(sam: Sam) -> Told:
+    """SAM or SAM2 as it is set, asked one way or another."""
+    return lambda ask, prior: partial(replace(sam, ask=ask).segment, prior=prior)
+
+
+def close_up(sam: Sam) -> Told:
+    """SAM or SAM2 on each slice by itself, shown a close crop: stacks hold no more."""
+    return told_of(replace(sam, memory=False, view=partial(part_of, part="crop")))
+
+
 def judge(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> Outcome:
-    """Outlines of the central slices of some nodules; what no prompt leads to counts 0."""
+    """Our own network on the central slices of some nodules; what no prompt leads to counts 0."""
+    return judge_told(own(model), material, rows, seed=seed)
+
+
+def judge_told(told: Told, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0) -> Outcome:
+    """Any prompted network on the central slices of some nodules; what no prompt leads to counts 0.
+
+    Args:
+        told: the network: :func:`own`, or :func:`close_up`.
+        material: of :func:`load` or :func:`every_fourth`.
+        rows: of the material, each a nodule.
+        flat: whether the network looks at slices one by one, so that of a mark and a point it is told that one slice.
+        seed: of the shaken boxes; the same for every network.
+    """
     rng = np.random.default_rng(seed)
     columns: dict[str, list[Any]] = {"row": rows.tolist(), "patient": [material[r].patient for r in rows]}
     for row in rows:
-        for kind, case in _central(model, material[row], rng).items():
+        for kind, case in _central(told, flat, material[row], rng).items():
             counts = {"truth": case.truth_voxels, "predicted": case.predicted_voxels, "common": case.common_voxels}
             for name, value in counts.items():
                 columns.setdefault(f"{kind} {name}", []).append(value)
@@ -88,36 +149,77 @@ def figures(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return out
 
 
-def _central(model: Model, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
+def prompts_at(
+    volume: Volume, box: Box, middle_zyx: tuple[float, ...], diameter_mm: float, rng: np.random.Generator
+) -> dict[str, Prompt]:
+    """What says where a nodule is, without a detector: see :data:`PROMPTED`.
+
+    Args:
+        volume: canonical orientation.
+        box: round the readers' outline.
+        middle_zyx: index of the middle of the outline.
+        diameter_mm: as an annotation states it.
+        rng: of the shaken box.
+    """
+    x, y, z = (float(v) for v in volume.geometry.to_lps(middle_zyx))
+    true = prompt_of_outline(box)
+    return {
+        "box": true,
+        "box_shaken": shaken(true, rng, SHAKE),
+        "diameter": prompt_of_annotation(volume, (x, y, z), diameter_mm),
+        "point": prompt_of_point(volume, (x, y, z)),
+    }
+
+
+def disc_diameter_mm(plane: Bool, pixel_mm: float) -> float:
+    """Of the disc of an outline's area: the diameter that is taken for annotated."""
+    return 2 * float(np.sqrt(plane.sum() / np.pi)) * pixel_mm
+
+
+def on_slice(prompt: Prompt, z: int) -> Prompt:
+    """The prompt drawn on slice ``z`` alone."""
+    return replace(prompt, start=(float(z), *prompt.start[1:]), stop=(z + 1.0, *prompt.stop[1:]))
+
+
+def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
+    """What a network finds at a prompt, on the volume's grid; empty where it finds nothing."""
+    out = np.zeros(volume.geometry.shape, dtype=bool)
+    with suppress(BadPrompt):
+        box, mask = outline(volume, prompt)
+        out[box.slices] = mask
+    return out
+
+
+def repeated(example: Example) -> Volume:
+    """What a network is shown of a nodule: beyond its stack the end slices go on."""
+    return _volume(example, without_ends(example))
+
+
+def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
+    z, y, x = unit.shape
+    return Volume(unit * 1400 - 1000, Geometry.axial((z, y, x), example.spacing_zyx))
+
+
+def _central(told: Told, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
     z = int(example.truth.sum(axis=(1, 2)).argmax())
-    plane = example.truth[z]
-    shape, spacing = example.truth.shape, example.spacing_zyx
-    grid = Geometry.axial((shape[0], shape[1], shape[2]), spacing)
-    patient, repeated = (Volume(unit * 1400 - 1000, grid) for unit in (example.image, without_ends(example)))
-    flat = Box.of_mask(plane[None])
-    true = prompt_of_outline(Box((z, *flat.start[1:]), (z + 1, *flat.stop[1:])))
-    moved = shaken(true, rng, SHAKE)
+    plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
+    patient, shown = _volume(example, example.image), repeated(example)
+    around = Box.of_mask(plane[None])
+    true = Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))
     middle = (z, *ndimage.center_of_mass(plane))
-    x, y, height = (float(v) for v in grid.to_lps(middle))
-    annotated = prompt_of_annotation(patient, (x, y, height), 2 * float(np.sqrt(plane.sum() / np.pi)) * spacing[1])
-    boxes = {"box": true, "box_shaken": moved, "diameter": annotated}
-    asked: dict[str, tuple[Prompt, int]] = {}
-    found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}
-    for kind, box in boxes.items():
-        start, stop = np.array([z, *box.start[1:]], float), np.array([z + 1, *box.stop[1:]], float)
-        asked[kind] = prompt_of_box(repeated, start, stop), DEFAULT.rounds_drawn
-        ellipse = Prompt((0.0, *box.start[1:]), (1.0, *box.stop[1:]), 1.0)
-        found[kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")] = ellipsoid(
-            ellipse, (1, *shape[1:])
-        )[0]
-    mark = strongest_mark(patient, example.truth)
+    asked = prompts_at(patient, true, middle, disc_diameter_mm(plane, pixel_mm[0]), rng)
+    mark: Candidate | None = strongest_mark(patient, example.truth)
     if mark is not None:
-        asked["detector"] = prompt_of_candidate(patient, mark), DEFAULT.rounds_detected
-    asked["point"] = prompt_of_point(patient, (x, y, height)), DEFAULT.rounds_detected
-    for kind, (prompt, rounds) in asked.items():
-        with suppress(BadPrompt):  # nothing found there: the mask stays empty
-            where, mask = segment(repeated, prompt, model, rounds)
-            whole = np.zeros_like(example.truth)
-            whole[where.slices] = mask
-            found[kind] = whole[z]
-    return {kind: compare(plane, mask, spacing[1:]) for kind, mask in found.items()}
+        asked["detector"] = prompt_of_candidate(patient, mark)
+    found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}
+    for kind, prompt in asked.items():
+        drawn = prompt.trust == DRAWN
+        if flat and not drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
+            continue  # the mark does not reach this slice
+        if flat or drawn:
+            prompt = on_slice(prompt, z)
+        found[kind] = outlined(told("point" if kind == "point" else "box", None), shown, prompt)[z]
+        if drawn:
+            beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
+            found[beside] = outlined(inscribed, shown, prompt)[z]
+    return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}

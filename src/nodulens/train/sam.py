@@ -146,6 +146,8 @@ class Net(Protocol):
     side: int
     square: bool
     """Whether pictures are stretched to the square, or keep their shape and leave some of it empty."""
+    remembers: bool
+    """Whether it can :meth:`carry` an outline from slice to slice."""
 
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """(1, 3, side, side) → :attr:`Embedding.maps` and ``places``."""
@@ -295,6 +297,7 @@ class _Sam:
     """SAM, and MedSAM."""
 
     square = False
+    remembers = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -316,7 +319,7 @@ class _Sam2:
     square = True
 
     def __init__(self, model: Any, memory: Any | None) -> None:
-        self.model, self.memory = model, memory
+        self.model, self.memory, self.remembers = model, memory, memory is not None
         self.side = int(model.config.prompt_encoder_config.image_size)
 
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:

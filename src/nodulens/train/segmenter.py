@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +231,20 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
 
 def strongest_mark(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
     """The strongest mark of the candidate stage on a nodule; None where it has none."""
-    return next((c for c in propose(volume, _near(truth)) if _marks(volume, c, truth)), None)
+    size = float(np.cbrt(6 / np.pi * truth.sum() * volume.geometry.voxel_mm3))
+    return first_on(propose(volume, _near(truth)), volume.geometry.to_lps(ndimage.center_of_mass(truth)), size)
+
+
+def first_on(marks: Iterable[Candidate], middle_lps: NDArray[np.float64], diameter_mm: float) -> Candidate | None:
+    """The first of some marks that lies on a nodule: within half its diameter of the middle, 2.5 mm at least.
+
+    Args:
+        marks: the best first.
+        middle_lps: of the nodule, LPS mm (x, y, z).
+        diameter_mm: of the ball of its volume.
+    """
+    reach = max(diameter_mm / 2, 2.5)
+    return next((c for c in marks if float(np.linalg.norm(middle_lps - c.centre_lps)) <= reach), None)
 
 
 def without_ends(example: Example) -> NDArray[np.float32]:
@@ -255,13 +269,6 @@ def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return out
 
 
-def _marks(volume: Volume, mark: Candidate, truth: NDArray[np.bool_]) -> bool:
-    """Whether a mark lies within half the diameter of the middle, or 2.5 mm of a small one's."""
-    middle = volume.geometry.to_lps(ndimage.center_of_mass(truth))
-    size = np.cbrt(6 / np.pi * truth.sum() * volume.geometry.voxel_mm3)
-    return float(np.linalg.norm(middle - mark.centre_lps)) <= max(float(size) / 2, 2.5)
-
-
 def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """What a prompt's box inscribes."""
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
@@ -270,3 +277,18 @@ def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         for n, m, r in zip(shape, (start + stop) / 2, (stop - start) / 2, strict=True)
     ]
     return np.asarray(axes[0][:, None, None] + axes[1][:, None] + axes[2] <= 1)
+
+
+def inscribed(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+    """The ellipsoid that a prompt's box inscribes, as a prompted network would give it: what such a network must beat.
+
+    Raises:
+        BadPrompt: it holds no voxel of the volume.
+    """
+    start, stop, shape = np.asarray(prompt.start), np.asarray(prompt.stop), np.asarray(volume.geometry.shape)
+    low = np.clip(np.floor(start), 0, shape - 1)
+    box = Box.between(low, np.clip(np.ceil(stop), low + 1, shape))
+    mask = ellipsoid(Prompt.between(start - low, stop - low, prompt.trust), box.shape)
+    if not mask.any():
+        raise BadPrompt(f"The ellipsoid in {prompt.start} to {prompt.stop} (z, y, x) holds no voxel of the scan.")
+    return box, mask

@@ -1,0 +1,291 @@
+"""Method C's second step on the stacks: what a first stage outlined on a nodule's central slice, outlined again.
+
+As the method has it: the contours of the first stage's mask give boxes, grown by the recipe's factor; a prompted
+network outlines what each box points at, SAM on a crop round it; and what it draws is pasted back. Then the two masks
+are compared, paired, and the recipe's classifier is judged on crops masked by the readers, by the first stage, and by
+the whole method. Any network fits either slot::
+
+    nodules = grading.nodules_of(stacks, learner.classes).take(rows)       # of one fold
+    first = …                                                              # (N, 96, 96) bool, by who has not seen them
+    again = refine(stacks, nodules, first, own(model)("box", None), recipe.grow)
+    judge(nodules, first, again)                                           # figures() pools the rows of folds
+    grade(classifier, stacks, nodules, crop_of(recipe), {"readers": nodules.outline, "first": first, "refined": again})
+    write_pictures(stacks, nodules, first, again, folder)
+
+``own`` and ``close_up`` (SAM) are of :mod:`nodulens.train.prompting`; :func:`nodulens.train.prompting.trained` gives a
+network of our own that has not seen a fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Box
+from nodulens.core.volume import AIR_HU
+from nodulens.data.crops import HU_PER_STEP, Stacks
+from nodulens.errors import BadValues
+from nodulens.evaluate.boxes import IOUS, label_iou
+from nodulens.evaluate.classification import Confusion, macro_auc, ranking_draws
+from nodulens.evaluate.figures import Basis, save_figure
+from nodulens.evaluate.panels import Case, best_and_worst, cases_figure, difference_figure
+from nodulens.evaluate.segmentation import compare
+from nodulens.evaluate.statistics import Interval, bootstrap_means, patient_draws, percentiles, wilcoxon
+from nodulens.ops.components import components
+from nodulens.runtime.engine import Model
+from nodulens.stages.crops import Crop, classify
+from nodulens.stages.findings import grown
+from nodulens.stages.pointing import Outline
+from nodulens.stages.prompt import DRAWN
+from nodulens.train import grading, risk
+from nodulens.train.grading import Nodules
+from nodulens.train.parts import Outcome, Rows
+from nodulens.train.prompting import Bool, on_slice, outlined, repeated
+from nodulens.train.segmenter import from_stack
+
+STAGES = ("first", "refined")
+SCORES = ("dice", "iou", "sensitivity", "average_recall")
+COMMON = ("row", "patient", "truth", "diameter_mm", "readers", "share", "calibration")
+"""Columns of graded nodules that do not hang on the mask."""
+
+
+def refine(stacks: Stacks, nodules: Nodules, first: Bool, outline: Outline, grow: float) -> Bool:
+    """Every piece of a first stage's masks, outlined again from its box; where nothing is found, the piece stands.
+
+    Args:
+        stacks: the nodules' own.
+        nodules: N of them.
+        first: (N, 96, 96) on their central slices.
+        outline: the prompted network. It is told a box on the central slice, as a person draws it, in the stack, whose
+            end slices go on beyond it; what it draws on other slices does not count.
+        grow: sides of the box over those of the piece.
+
+    Returns:
+        (N, 96, 96).
+
+    Raises:
+        BadValues: masks of another shape.
+    """
+    _check(nodules, first)
+    out = np.zeros_like(first)
+    for k, (number, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
+        if not first[k].any():
+            continue
+        example = from_stack(stacks, number)
+        volume = repeated(example)
+        z = example.real[0] + stacks.rows[number].tolist().index(row)
+        pieces = components(first[k], 8)
+        for part, (rows, columns) in enumerate(pieces.slices, 1):
+            box = Box((z, rows.start, columns.start), (z + 1, rows.stop, columns.stop))
+            found = outlined(outline, volume, on_slice(grown(box, grow, DRAWN), z))[z]
+            out[k] |= found if found.any() else pieces.part(part)
+    return out
+
+
+# ---------------------------------------------------------------- with and without
+
+
+def judge(nodules: Nodules, first: Bool, refined: Bool) -> Outcome:
+    """The two masks against the readers', nodule by nodule; a nodule that nothing is drawn for counts 0.
+
+    Args:
+        nodules: N of them, none without an outline.
+        first, refined: (N, 96, 96).
+    """
+    for masks in (first, refined):
+        _check(nodules, masks)
+    columns: dict[str, list[Any]] = {"row": nodules.origin.tolist(), "patient": list(nodules.patients)}
+    for stage, masks in zip(STAGES, (first, refined), strict=True):
+        told = [_scores(*pair) for pair in zip(nodules.outline, masks, nodules.pixel_mm.tolist(), strict=True)]
+        columns |= {f"{stage} {name}": [one[name] for one in told] for name in SCORES}
+    return Outcome(figures(columns), columns)
+
+
+def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of judged rows, of one fold or several.
+
+    Average recall is COCO's: pieces of a mask are the detections, the readers' outline of the nodule is the one truth
+    of its slice, and recall is averaged over IoU 0.5, 0.55 … 0.95. Wilcoxon's test takes refined less first, by nodule
+    as the publication does, and by patient, whose nodules are not independent.
+
+    Returns:
+        "nodules"; for "first" and "refined" the figures with intervals by patient, and "missed", nodules that are not
+        touched; "gain": refined less first, paired; "wilcoxon": Dice and IoU.
+    """
+    patients = np.asarray(rows["patient"])
+    table = {stage: np.array([rows[f"{stage} {name}"] for name in SCORES], dtype=np.float64).T for stage in STAGES}
+    out: dict[str, Any] = {"nodules": len(patients)}
+    for stage, values in table.items():
+        out[stage] = {**_means(values, patients), "missed": int((values[:, 0] == 0).sum())}
+    out["gain"] = _means(table["refined"] - table["first"], patients)
+    owner = np.unique(patients, return_inverse=True)[1]
+    share = np.bincount(owner)
+    out["wilcoxon"] = {}
+    for k, name in enumerate(SCORES[:2]):
+        refined, first = (table[stage][:, k] for stage in ("refined", "first"))
+        by_patient = [np.bincount(owner, values) / share for values in (refined, first)]
+        out["wilcoxon"][name] = {
+            "by_nodule": _defined(asdict(wilcoxon(refined, first))),
+            "by_patient": _defined(asdict(wilcoxon(*by_patient))),
+        }
+    return out
+
+
+def _scores(truth: Bool, mask: Bool, pixel_mm: float) -> dict[str, float]:
+    case = compare(truth, mask, (pixel_mm, pixel_mm))
+    best = label_iou(components(mask, 8).labels, truth.astype(np.uint32)).max(initial=0.0)
+    recall = float(np.mean(best >= np.asarray(IOUS)))
+    return {"dice": case.dice, "iou": case.iou, "sensitivity": case.sensitivity, "average_recall": recall}
+
+
+# ---------------------------------------------------------------- what a classifier makes of it
+
+
+def grade(model: Model, stacks: Stacks, nodules: Nodules, crop: Crop, masks: Mapping[str, Bool]) -> Outcome:
+    """The recipe's classifier on crops of the same nodules masked in several ways.
+
+    Args:
+        model: exported, of another fold's patients.
+        stacks: the nodules' own.
+        nodules: N of them.
+        crop: see :func:`nodulens.train.grading.crop_of`.
+        masks: name → (N, 96, 96); where one is empty nothing was found, and the crop is blank.
+
+    Returns:
+        A row a nodule; figures by mask, see :func:`grades`.
+    """
+    every = np.arange(len(nodules.truth))
+    table: dict[str, list[Any]] = {}
+    for name, drawn in masks.items():
+        _check(nodules, drawn)
+        seen = grading.crops(stacks, nodules, crop, drawn)
+        judged = grading.outcome(nodules, every, classify(seen.image.astype(np.float32), model)).rows
+        table |= {column: judged.pop(column) for column in COMMON}
+        table |= {f"{name} {column}": values for column, values in judged.items()}
+        table[f"{name} blank"] = [not mask.any() for mask in drawn]
+    table["row"] = nodules.origin.tolist()
+    return Outcome(grades(table), table)
+
+
+def grades(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of graded rows, of one fold or several: by mask, in the order in which they were graded.
+
+    Returns:
+        mask → "blank", how many crops were, and the figures of :func:`nodulens.train.grading.figures`; in its groups of
+        readers with "intervals", by patient, of what has none there: accuracy, F1 of malignant, and the means of F1 and
+        AUC over classes.
+    """
+    masks = [column.removesuffix(" blank") for column in rows if column.endswith(" blank")]
+    out = {}
+    for name in masks:
+        own = {c.removeprefix(f"{name} "): v for c, v in rows.items() if c.startswith(f"{name} ")}
+        blank = own.pop("blank")
+        table = {**{column: rows[column] for column in COMMON}, **own}
+        found = grading.figures(table)
+        many = np.asarray(rows["readers"]) >= risk.PANEL
+        for group, on in (("three_readers_or_more", many), ("all_readers", np.ones(len(many), dtype=bool))):
+            if on.any():
+                found[group]["intervals"] = _intervals(table, np.flatnonzero(on))
+        out[name] = {"blank": int(np.sum(blank)), **found}
+    return out
+
+
+def _intervals(table: Mapping[str, Sequence[Any]], on: Rows) -> dict[str, Any]:
+    names = tuple(name.removeprefix("logit_") for name in table if name.startswith("logit_"))
+    truth = np.array([names.index(name) for name in table["truth"]])[on]
+    logits = np.array([table[f"logit_{name}"] for name in names], dtype=np.float64).T[on]
+    likely = np.exp(logits - logits.max(1, keepdims=True))
+    likely /= likely.sum(1, keepdims=True)
+    patients = np.asarray(table["patient"])[on]
+    owner, draws = patient_draws(patients)
+    own = np.zeros((draws.shape[1], len(names), len(names)))
+    np.add.at(own, (owner, truth, logits.argmax(1)), 1)
+
+    def rates(counts: NDArray[np.float64]) -> tuple[float, float, float]:
+        called = Confusion(names, counts)
+        return called.accuracy, called.of("malignant").f1, called.macro.f1
+
+    drawn = np.array([rates(counts) for counts in np.tensordot(draws.astype(np.float64), own, 1)])
+    whole = rates(own.sum(0))
+    out = {n: percentiles(whole[k], drawn[:, k]) for k, n in enumerate(("accuracy", "f1", "macro_f1"))}
+    present = np.unique(truth).tolist()
+    if len(present) > 1:
+        ranked = np.mean([ranking_draws(truth == k, likely[:, k], patients).auc for k in present], axis=0)
+        out["macro_auc"] = percentiles(macro_auc(truth, likely), ranked)
+    return {name: _ends(one) for name, one in out.items()}
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def write_pictures(
+    stacks: Stacks, nodules: Nodules, first: Bool, refined: Bool, folder: Path, count: int = 3
+) -> tuple[Path, ...]:
+    """The best and the worst cases of the whole method as PNG, and for each of them who covers which pixels.
+
+    Truth alone is red, the first stage alone green, the refined mask alone yellow.
+
+    Args:
+        stacks: the nodules' own.
+        nodules: N of them, with masks (N, 96, 96).
+        folder: made where it is not there.
+        count: of the best, and of the worst.
+
+    Returns:
+        ``cases.png``, ``best-1.png`` …, ``worst-1.png`` …
+
+    Raises:
+        BadValues: no nodule, or masks of another shape.
+        MissingExtra: Matplotlib is not installed.
+    """
+    for masks in (first, refined):
+        _check(nodules, masks)
+    cases: dict[str, tuple[int, Case]] = {}
+    for k, (number, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
+        pixel = float(nodules.pixel_mm[k])
+        score = partial(_scores, nodules.outline[k], pixel_mm=pixel)
+        name = f"{nodules.patient[k]}, nodule {number}"
+        hu = stacks.image[row] * HU_PER_STEP + AIR_HU
+        case = Case(name, hu, nodules.outline[k], refined[k], score(refined[k])["dice"], (pixel, pixel))
+        cases[name] = k, case
+    best, worst = best_and_worst([case for _, case in cases.values()], count)
+    basis = Basis(len(cases), patients=len(set(nodules.patients)), note="central slices; result: the refined mask")
+    folder.mkdir(parents=True, exist_ok=True)
+    out = [save_figure(cases_figure([case for _, case in cases.values()], basis, count=count), folder / "cases.png")]
+    for rank, some in (("best", best), ("worst", worst)):
+        for place, case in enumerate(some, 1):
+            k = cases[case.name][0]
+            before = compare(case.truth, first[k], case.pixel_mm).dice
+            told = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
+                        case.pixel_mm)  # fmt: skip
+            figure = difference_figure(told, ("first stage", "refined"), refined[k])
+            out.append(save_figure(figure, folder / f"{rank}-{place}.png"))
+    return tuple(out)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _check(nodules: Nodules, masks: NDArray[Any]) -> None:
+    if masks.dtype != np.bool_ or masks.shape != nodules.outline.shape:
+        raise BadValues(f"{len(nodules.truth)} nodules need bool masks {nodules.outline.shape}, one a central slice; "
+                        f"got {masks.dtype} {masks.shape}.")  # fmt: skip
+
+
+def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str, Any]:
+    return {name: _ends(one) for name, one in zip(SCORES, bootstrap_means(values, patients), strict=True)}
+
+
+def _ends(figure: Interval) -> dict[str, float | None]:
+    return _defined({end: getattr(figure, end) for end in ("value", "low", "high")})
+
+
+def _defined(values: Mapping[str, float]) -> dict[str, Any]:
+    """For JSON, which has no NaN; p-values keep their size."""
+    return {k: None if np.isnan(v) else v if k == "p_value" else round(v, 4) for k, v in values.items()}

@@ -1,0 +1,294 @@
+"""The same nodules asked for in every way: what is told, what is shown, what is counted, and the command as a whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import made_material
+import made_reports
+import made_sam
+import small_scans
+from conftest import Run
+from lidc_xml_files import HEAD, RATED, nodule, roi, write
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.data.folds import FOLDS
+from nodulens.errors import BadPrompt, NotFound
+from nodulens.evaluate.evaluation import from_json
+from nodulens.runtime.engine import load_models
+from nodulens.stages.lungs import segment_lungs
+from nodulens.stages.pointing import Outline
+from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
+from nodulens.train import prompt_views, prompting
+from nodulens.train.prompt_views import ALONE, CARRIED, PROMPTS, VIEWS, WHOLE, Way, judge_scans, outlined_scans
+from nodulens.train.sam import Sam
+from nodulens.train.scans import Known, Scan, read_scan
+from nodulens.train.segmenter import inscribed
+
+SIDES = (4, 10, 10)
+
+
+def fills(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+    """A network that takes the box it is told for the nodule: every voxel whose middle lies in it."""
+    start, stop = (np.ceil(np.asarray(face) - 0.5) for face in (prompt.start, prompt.stop))
+    box = Box.between(np.maximum(start, 0), np.minimum(stop, volume.geometry.shape))
+    return box, np.ones(box.shape, dtype=bool)
+
+
+def told(ask: str, prior: NDArray[np.bool_] | None) -> Outline:
+    """:func:`fills`; an earlier mask comes back as it is."""
+    assert (prior is not None) is (ask == "mask")
+    if prior is None:
+        return fills
+    return lambda volume, prompt: (Box((0, 0, 0), prior.shape), prior)
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    """A cuboid in the first ball is called a nodule: its answers can be worked by hand."""
+    volume = small_scans.noisy()
+    centre, _ = made_reports.NODULES[0]
+    start = np.round(volume.geometry.to_index(centre) - np.asarray(SIDES) / 2).astype(int)
+    box = Box.between(start, start + SIDES)
+    unseen = Known(Box((0, 0, 0), (1, 1, 1)), None, 0)
+    nodules = (unseen, Known(box, np.ones(SIDES, dtype=bool), 4))
+    return Scan("MADE", volume, segment_lungs(volume), nodules)
+
+
+def by_prompt(rows: dict[str, list[Any]], view: str | None, carrying: str | None) -> dict[str, dict[str, Any]]:
+    records = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+    return {r["prompt"]: r for r in records if (r["view"], r["carrying"]) == (view, carrying)}
+
+
+def test_the_figures_are_those_worked_by_hand(scan: Scan) -> None:
+    """Sides 4 × 10 × 10 of 2.5, 1.5 and 1.5 mm: the disc of 100 pixels is 16.9 mm wide, so the square about its circle
+    is 2 · round(5.64) = 12 wide, on 2 · round(3.4) + 1 = 7 slices."""
+    found = judge_scans(lambda lungs: [Way("crop", ALONE, told)], [scan], load_models(1))
+    assert found.figures["nodules"] == found.figures["patients"] == 1, "a nodule without outline does not count"
+    rows = by_prompt(found.rows, "crop", ALONE)
+    assert list(rows) == list(PROMPTS)
+    assert (rows["box"]["dice"], rows["box"]["slice_dice"], rows["box"]["readers"]) == (1, 1, 4)
+    assert rows["box"]["diameter_mm"] == round((6 / np.pi * 400 * 2.5 * 1.5**2) ** (1 / 3), 1)
+    square = rows["diameter"]
+    assert square["dice"] == round(800 / (400 + 7 * 144), 4) and square["iou"] == round(400 / (7 * 144), 4)
+    assert square["slice_dice"] == round(200 / 244, 4) and square["slice_iou"] == round(100 / 144, 4)
+    assert square["sensitivity"] == square["slice_sensitivity"] == 1
+    assert 0.5 < rows["box_shaken"]["dice"] < 1 and 0 < rows["detector"]["dice"] < 1 and 0 < rows["point"]["dice"] < 1
+
+    beside = by_prompt(found.rows, None, None)
+    assert list(beside) == ["ellipsoid", "ellipsoid_shaken", "ellipsoid_diameter", "earlier_mask"]
+    scores = [k for k in found.rows if k.endswith(("dice", "iou", "sensitivity"))]
+    assert all(rows["mask"][k] == beside["earlier_mask"][k] for k in scores), "the earlier mask came back as it was"
+    # of equal slices the first is the central one: 3/4 off the ellipsoid's middle, where its disc measures 5 · √(7/16)
+    assert beside["ellipsoid"]["slice_sensitivity"] == 0.32
+
+
+def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: Scan) -> None:
+    def refuse(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+        raise BadPrompt("nothing")
+
+    elsewhere = replace(scan.nodules[1], box=Box((1, 2, 2), (5, 12, 12)))
+    twice = replace(scan, nodules=(scan.nodules[1], elsewhere))
+    found = judge_scans(lambda lungs: [Way("crop", ALONE, lambda ask, prior: refuse)], [twice], load_models(1))
+    assert found.figures["nodules"] == 2
+    ways = {w["prompt"]: w for w in found.figures["ways"]}
+    assert all(ways[kind]["missed"] == 2 and ways[kind]["dice"] == 0 for kind in PROMPTS)
+    assert all(ways[kind]["panel_dice"] == ways[kind]["dice"] for kind in ways) and found.figures["panel_nodules"] == 2
+    assert ways["earlier_mask"]["missed"] == 1 and ways["earlier_mask"]["dice"] > 0, "no mark off the lung: no mask"
+
+
+def test_shaken_boxes_are_the_same_for_every_network(scan: Scan) -> None:
+    models = load_models(1)
+    first, second = (
+        judge_scans(lambda lungs, t=t: [Way("crop", ALONE, t)], [scan], models).rows
+        for t in (told, lambda ask, prior: inscribed)
+    )
+    shaken = [by_prompt(rows, None, None)["ellipsoid_shaken"] for rows in (first, second)]
+    assert shaken[0] == shaken[1]
+    assert by_prompt(second, "crop", ALONE)["box_shaken"]["dice"] == shaken[0]["dice"]
+
+
+def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
+    net = made_sam.Drawn(square=True, side=256)
+    found = judge_scans(prompt_views.sam_ways(Sam(net)), [scan], load_models(1))
+    for view in VIEWS:
+        alone, carried = by_prompt(found.rows, view, ALONE), by_prompt(found.rows, view, CARRIED)
+        assert list(alone) == list(carried) == list(PROMPTS)
+        if view != "slice":  # 200 pixels of the slice are more than the 256 of the square resolve to the pixel
+            assert alone["box"]["dice"] == 1, view
+        assert alone["box"]["slice_dice"] > 0.9
+        # the middle one of four slices, and one either side: Drawn's memory reaches no farther
+        assert carried["box"]["sensitivity"] == pytest.approx(0.75 * alone["box"]["sensitivity"], abs=0.03)
+    net.remembers = False
+    plain = judge_scans(prompt_views.sam_ways(Sam(net)), [scan], load_models(1))
+    assert {w["carrying"] for w in plain.figures["ways"]} == {ALONE, None}
+
+
+def test_prompts_of_a_view_share_embeddings(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole slices are the same for every prompt: each that any prompt touches is encoded once, memory or not."""
+    monkeypatch.setattr(prompt_views, "VIEWS", ("slice",))
+    touched: set[int] = set()
+    part_of = prompt_views.part_of
+
+    def noted(volume: Volume, prompt: Prompt, **more: Any) -> Box:
+        where = part_of(volume, prompt, **more)
+        touched.update(range(where.start[0], where.stop[0]))
+        return where
+
+    monkeypatch.setattr(prompt_views, "part_of", noted)
+    net = made_sam.Drawn(square=True, side=64)
+    judge_scans(prompt_views.sam_ways(Sam(net)), [scan], load_models(1))
+    assert net.encoded == len(touched) > SIDES[0]
+
+
+def test_our_own_network_has_one_view(scan: Scan) -> None:
+    models = load_models(1)
+    found = judge_scans(prompt_views.own_ways(models.segmenter), [scan], models)
+    rows = by_prompt(found.rows, "own window", WHOLE)
+    assert rows["box"]["dice"] > 0.7
+    assert rows["detector"]["dice"] == by_prompt(found.rows, None, None)["earlier_mask"]["dice"]
+
+
+# ---------------------------------------------------------------- the stacks
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("data") / "data")
+
+
+def test_every_fourth_is_what_all_folds_judge(stacks: Path) -> None:
+    material = prompting.load(stacks)
+    rows = np.sort(np.concatenate([prompting.rows_of(material, fold) for fold in range(FOLDS)]))
+    found = prompting.every_fourth(stacks)
+    assert len(found) == len(rows) > 3
+    for one, row in zip(found, rows, strict=True):
+        assert one.patient == material[row].patient and np.array_equal(one.truth, material[row].truth)
+    assert len(prompting.every_fourth(stacks, 2)) == 2
+
+
+def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None:
+    """Balls: whoever fills the box has 4 / π as much as the disc; and only where a box can be had is one inscribed."""
+    asked: list[Prompt] = []
+
+    def noting(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+        asked.append(prompt)
+        return fills(volume, prompt)
+
+    material = prompting.every_fourth(stacks, 3)
+    rows = np.arange(3)
+    found = prompting.judge_told(lambda ask, prior: noting, material, rows, flat=True)
+    assert asked and all(p.stop[0] - p.start[0] == 1 for p in asked)
+    assert {p.trust for p in asked} == {DRAWN, ROUGH}
+    for row in rows:
+        truth, common = found.rows["box truth"][row], found.rows["box common"][row]
+        plane = material[row].truth.sum(axis=(1, 2)).max()
+        assert truth == common == plane and found.rows["box predicted"][row] > 1.15 * plane
+    asked.clear()
+    prompting.judge_told(lambda ask, prior: noting, material, rows)
+    assert any(p.stop[0] - p.start[0] > 1 for p in asked), (
+        "one that looks in three dimensions is told marks as they are"
+    )
+
+
+def test_sam_on_the_stacks(stacks: Path) -> None:
+    net = made_sam.Drawn(square=True, side=256)
+    found = prompting.judge_told(
+        prompting.close_up(Sam(net, memory=True)), prompting.every_fourth(stacks, 3), np.arange(3), flat=True
+    )
+    assert found.figures["box"]["sensitivity"]["value"] == 1 and found.figures["box"]["dice"]["value"] > 0.8
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture(scope="module")
+def data(stacks: Path) -> Path:
+    """A data folder with one whole scan beside the stacks: two readers draw squares round the first two balls."""
+    small_scans.dicom(stacks / "ct" / "MADE", SeriesInstanceUID="1.2.3")
+    volume = small_scans.noisy()
+    outlines = []
+    for centre, diameter in made_reports.NODULES[:2]:
+        z, y, x = np.round(volume.geometry.to_index(centre)).astype(int).tolist()
+        reach = round(diameter / 2 / 1.5)
+        square = [(x - reach, y - reach), (x + reach, y - reach), (x + reach, y + reach), (x - reach, y + reach)]
+        heights = [volume.geometry.origin_lps[2] + (z + k) * 2.5 for k in (-1, 0, 1)]
+        outlines.append(nodule(RATED, *(roi(square, height) for height in heights)))
+    (stacks / "lidc" / "xml").mkdir()
+    write(stacks / "lidc" / "xml" / "MADE.xml", "".join(outlines), "".join(outlines), head=HEAD)
+    (stacks / "lidc" / "xml" / "ABSENT.xml").write_text("<nothing/>")
+    return stacks
+
+
+def test_the_command_with_our_own_network(run: Run, data: Path, tmp_path: Path) -> None:
+    done = run("evaluate", "prompts", "--data", data, "-o", tmp_path / "out", "--threads", 1)
+    assert done.code == 0, done.err
+    assert "box of the outline" in done.out and "own window" in done.out and "MADE" in done.err
+    assert "make no difference" in " ".join(done.out.split())
+    found = json.loads((tmp_path / "out" / "prompts.json").read_text())
+    assert found["schema"] == "nodulens-prompts/1" and found["stacks"] is None
+    card = load_models(1).segmenter.card
+    assert found["network"] == {"name": "segmenter", "sha256": card.sha256, "kind": "network"}
+    assert found["scans"]["figures"]["panel_nodules"] == 0, "two readers drew them"
+    assert found["scans"]["figures"]["nodules"] == 2 and "MADE.xml" in found["inputs"]
+    page = from_json((tmp_path / "out" / "evaluation.json").read_text())
+    assert page.provenance.weights[0].sha256 == card.sha256 and len(page.tables) == 1
+    box = next(w for w in found["scans"]["figures"]["ways"] if w["prompt"] == "box")
+    assert box["missed"] == 0 and box["dice"] > 0.6 and box["panel_dice"] is None
+
+
+@pytest.mark.parametrize("kind", ["sam2", "sam"])
+def test_the_command_with_random_sam(run: Run, data: Path, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    weights = (made_sam.write_sam2 if kind == "sam2" else made_sam.write_sam)(tmp_path / "weights")
+    words = ("--checkpoint", weights, "--kind", kind, "--most", 2, "--threads", 1, "--json")
+    done = run("evaluate", "prompts", "--data", data, *words)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["network"]["name"] == str(weights) and len(found["network"]["sha256"]) == 64
+    assert next(w["sha256"] for w in found["weights"]) == found["network"]["sha256"]
+    ways = found["scans"]["figures"]["ways"]
+    carried = {ALONE, CARRIED} if kind == "sam2" else {ALONE}
+    expected = {(view, how, prompt) for view in VIEWS for how in carried for prompt in PROMPTS}
+    assert {(w["view"], w["carrying"], w["prompt"]) for w in ways if w["view"]} == expected
+    assert all(0 <= w[name] <= 1 for w in ways for name in ("dice", "iou", "sensitivity", "slice_dice"))
+    assert found["stacks"]["figures"]["nodules"] == 2 and "lidc_nodule_stacks.npz" in found["inputs"]
+    assert any("estimated" in note for note in found["notes"])
+
+
+def test_what_is_missing_says_what_to_do(run: Run, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    done = run("evaluate", "prompts", "--data", data, "--checkpoint", "nobody/nothing", "--kind", "sam2")
+    assert done.code == 1 and "nobody/nothing" in done.err and "neither a folder" in done.err
+    done = run("evaluate", "prompts", "--data", data, "--checkpoint", "nobody/nothing")
+    assert done.code == 2 and "--kind" in done.err
+    done = run("evaluate", "prompts", "--data", tmp_path)
+    assert done.code == 2 and "lidc/xml" in done.err
+    (tmp_path / "file").write_text("")
+    done = run("evaluate", "prompts", "--data", data, "-o", tmp_path / "file")
+    assert done.code == 2 and "is a file" in done.err
+
+
+# ---------------------------------------------------------------- a real scan
+
+
+def test_a_real_nodule_by_every_prompt(shared: Path) -> None:
+    assert set(outlined_scans(shared)) == {"LIDC-IDRI-0001", "LIDC-IDRI-0003"}
+    models = load_models(1)
+    found = judge_scans(prompt_views.own_ways(models.segmenter), [read_scan(shared, "LIDC-IDRI-0001")], models)
+    ways = {w["prompt"]: w for w in found.figures["ways"]}
+    assert found.figures["nodules"] == 1
+    assert min(ways[kind]["dice"] for kind in PROMPTS) > 0.8
+    assert ways["box"]["dice"] > ways["ellipsoid"]["dice"] > ways["ellipsoid_shaken"]["dice"]
+
+
+def test_a_folder_without_outlines_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="lidc/xml"):
+        outlined_scans(tmp_path)

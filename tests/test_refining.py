@@ -1,0 +1,315 @@
+"""Refinement on central slices: boxes of pieces, what comes back, the paired comparison, and graded crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import made_material
+import made_sam
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.data.crops import Stacks
+from nodulens.errors import BadPrompt, BadValues
+from nodulens.evaluate.boxes import Image, mask_iou, match
+from nodulens.evaluate.segmentation import compare
+from nodulens.ops.components import components
+from nodulens.recipes import NNUNET_SAM
+from nodulens.runtime.engine import Model, load_model
+from nodulens.runtime.weights import Card
+from nodulens.stages.prompt import DRAWN, Prompt
+from nodulens.train import grading, refining
+from nodulens.train.grading import Nodules, crop_of, nodules_of
+from nodulens.train.prompting import close_up, own
+from nodulens.train.sam import Sam, load_sam
+from nodulens.train.segmenter import inscribed
+
+Bool = NDArray[np.bool_]
+FIELD = (96, 96)
+CLASSES = ("indeterminate", "benign", "malignant")
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Stacks:
+    return Stacks(made_material.write(tmp_path_factory.mktemp("data") / "data"))
+
+
+@pytest.fixture(scope="module")
+def nodules(stacks: Stacks) -> Nodules:
+    """Some balls, their central slices discs round pixel (48, 48)."""
+    return nodules_of(stacks, CLASSES).take(np.arange(12))
+
+
+def drawn(*corners: tuple[int, int, int, int]) -> Bool:
+    out = np.zeros(FIELD, dtype=bool)
+    for top, left, bottom, right in corners:
+        out[top:bottom, left:right] = True
+    return out
+
+
+def squares(nodules: Nodules) -> Bool:
+    """The tight boxes of the outlines, filled."""
+    out = np.zeros_like(nodules.outline)
+    for k, mask in enumerate(nodules.outline):
+        box = Box.of_mask(mask[None])
+        out[k][box.slices[1:]] = True
+    return out
+
+
+# ---------------------------------------------------------------- boxes and what comes back
+
+
+def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, nodules: Nodules) -> None:
+    first = np.zeros_like(nodules.outline)
+    first[0] = drawn((40, 40, 50, 60), (70, 10, 74, 20))
+    first[0][50, 60] = True  # touches by a corner: the same piece
+    asked: list[tuple[Volume, Prompt]] = []
+
+    def noting(volume: Volume, prompt: Prompt) -> tuple[Box, Bool]:
+        asked.append((volume, prompt))
+        return inscribed(volume, prompt)
+
+    again = refining.refine(stacks, nodules, first, noting, 1.2)
+    assert len(asked) == 2, "nothing is asked where nothing was drawn"
+    (volume, one), (_, other) = asked
+    assert np.allclose(one.start[1:], (45.5 - 1.1 * 6, 50.5 - 2.1 * 6)) and np.allclose(one.stop[1:], (52.1, 63.1))
+    assert np.allclose(other.start[1:], (69.6, 9)) and np.allclose(other.stop[1:], (74.4, 21))
+    assert one.trust == DRAWN and one.stop[0] - one.start[0] == 1
+    shown = stacks.image[nodules.central[0]] * np.float32(8) - 1000
+    assert np.allclose(volume.hu[int(one.start[0])], shown, atol=0.01), "it is the central slice that is pointed at"
+    parts = [inscribed(volume, prompt) for prompt in (one, other)]
+    expected = np.zeros(FIELD, dtype=bool)
+    for box, mask in parts:
+        expected[box.slices[1:]] |= mask[0]
+    assert np.array_equal(again[0], expected) and not again[1:].any()
+
+
+def test_the_ellipse_in_the_box_of_a_disc_is_the_disc(stacks: Stacks, nodules: Nodules) -> None:
+    again = refining.refine(stacks, nodules, squares(nodules), inscribed, 1.0)
+    told = refining.judge(nodules, squares(nodules), again).figures
+    assert told["refined"]["dice"]["value"] > 0.97 > 0.9 > told["first"]["dice"]["value"]
+    assert told["first"]["sensitivity"]["value"] == 1
+    assert told["gain"]["dice"]["low"] > 0.05 and told["wilcoxon"]["dice"]["by_nodule"]["p_value"] < 0.001
+
+
+def test_where_nothing_is_found_the_piece_stands(stacks: Stacks, nodules: Nodules) -> None:
+    first = squares(nodules)
+    first[0] |= drawn((2, 2, 6, 6))
+
+    def shy(volume: Volume, prompt: Prompt) -> tuple[Box, Bool]:
+        """Knows nothing outside the middle of the field."""
+        if prompt.start[1] < 10:
+            raise BadPrompt("nothing")
+        return inscribed(volume, prompt)
+
+    again = refining.refine(stacks, nodules, first, shy, 1.0)
+    assert np.array_equal(again[0][:10], first[0][:10]), "that piece stands"
+    assert again[0].sum() < first[0].sum(), "the other is drawn anew"
+
+
+def test_our_own_network_mends_what_is_too_small(stacks: Stacks, nodules: Nodules) -> None:
+    some = nodules.take(np.arange(4))
+    first = np.stack([_inner(mask) for mask in some.outline])
+    again = refining.refine(stacks, some, first, own(load_model("segmenter", 1))("box", None), 1.4)
+    told = refining.judge(some, first, again).figures
+    assert told["refined"]["dice"]["value"] > told["first"]["dice"]["value"] + 0.05
+
+
+def _inner(mask: Bool) -> Bool:
+    """Less two pixels all round."""
+    from scipy.ndimage import binary_erosion
+
+    return np.asarray(binary_erosion(mask, iterations=2)) if mask.sum() > 60 else mask
+
+
+def test_sam_sees_a_crop_and_draws_its_box(stacks: Stacks, nodules: Nodules) -> None:
+    some = nodules.take(np.arange(3))
+    again = refining.refine(stacks, some, squares(some), close_up(Sam(made_sam.Drawn(square=True)))("box", None), 1.0)
+    assert refining.judge(some, squares(some), again).figures["refined"]["sensitivity"]["value"] > 0.97
+    for found, square in zip(again, squares(some), strict=True):
+        assert abs(int(found.sum()) - int(square.sum())) < 0.15 * square.sum()
+
+
+def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    sam = load_sam(made_sam.write_sam(tmp_path), "sam")
+    some = nodules.take(np.arange(2))
+    again = refining.refine(stacks, some, squares(some), close_up(sam)("box", None), 1.2)
+    assert again.shape == (2, *FIELD) and again.any(axis=(1, 2)).all()
+
+
+# ---------------------------------------------------------------- with and without, by hand
+
+
+def made(outline: Bool, patients: list[str]) -> Nodules:
+    """Nodules that are nothing but their outlines."""
+    n = len(patients)
+    zeros, ones = np.zeros(n, dtype=int), np.ones(n, dtype=np.float32)
+    readers = np.full(n, 3, np.uint8)
+    return Nodules(
+        CLASSES, zeros, np.array(patients), np.arange(n), zeros, outline, ones, ones, readers, ones, readers
+    )  # fmt: skip
+
+
+TRUTH = drawn((20, 20, 40, 60))
+"""40 columns of 20 pixels: the first c of them have IoU c / 40 and Dice 2c / (40 + c)."""
+
+
+def columns(*counts: int) -> Bool:
+    return np.stack([drawn((20, 20, 40, 20 + c)) for c in counts])
+
+
+def test_the_comparison_is_that_worked_by_hand() -> None:
+    """Of six pairs the one with the smallest difference falls: W = 1, and of the 2⁶ signs 2 give so little or less."""
+    first, refined = columns(21, 19, 25, 10, 31, 30), columns(31, 33, 27, 34, 30, 40)
+    nodules = made(np.stack([TRUTH] * 6), ["A", "B", "C", "D", "E", "F"])
+    told = refining.judge(nodules, first, refined).figures
+    iou = np.array([[21, 19, 25, 10, 31, 30], [31, 33, 27, 34, 30, 40]]) / 40
+    for name, stage in zip(("first", "refined"), iou, strict=True):
+        assert told[name]["iou"]["value"] == round(float(stage.mean()), 4)
+        assert told[name]["dice"]["value"] == round(float((2 * stage / (1 + stage)).mean()), 4)
+        assert told[name]["sensitivity"]["value"] == round(float(stage.mean()), 4)
+        assert told[name]["missed"] == 0
+    # IoU .525 passes one threshold of ten, .475 and .25 none, .625 three, .775 and .75 six, …
+    assert told["first"]["average_recall"]["value"] == round((1 + 0 + 3 + 0 + 6 + 6) / 60, 4)
+    assert told["refined"]["average_recall"]["value"] == round((6 + 7 + 4 + 8 + 6 + 10) / 60, 4)
+    for name in ("dice", "iou"):
+        found = told["wilcoxon"][name]["by_nodule"]
+        assert (found["statistic"], found["p_value"], found["pairs"]) == (1, 4 / 64, 6)
+        assert found["rank_biserial"] == round((20 - 1) / 21, 4)
+        assert told["wilcoxon"][name]["by_patient"] == found
+    assert told["gain"]["iou"]["value"] == round(float((iou[1] - iou[0]).mean()), 4)
+
+
+def test_a_patient_counts_once_in_the_second_test() -> None:
+    nodules = made(np.stack([TRUTH] * 4), ["A", "A", "B", "C"])
+    told = refining.judge(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures["wilcoxon"]["iou"]
+    assert told["by_nodule"]["pairs"] == 4 and told["by_patient"]["pairs"] == 3
+    assert told["by_patient"]["zeros"] == 1, "the gain of one nodule of A is the loss of the other"
+
+
+def test_what_is_missed_counts_nothing_and_pieces_are_detections() -> None:
+    nodules = made(np.stack([TRUTH] * 3), ["A", "B", "C"])
+    nothing, elsewhere = drawn(), drawn((70, 70, 80, 80))
+    torn = drawn((20, 20, 40, 45), (20, 50, 40, 60))  # 25 and 10 columns: IoU .625 and .25
+    told = refining.judge(nodules, np.stack([nothing, elsewhere, torn]), columns(40, 40, 40))
+    assert told.rows["first dice"] == [0, 0, 2 * 35 / 75] and told.figures["first"]["missed"] == 2
+    assert told.rows["first average_recall"] == [0, 0, 0.3]
+    assert told.figures["refined"]["average_recall"]["value"] == 1
+
+
+def test_average_recall_is_that_of_coco(nodules: Nodules) -> None:
+    rng = np.random.default_rng(1)
+    shifted = np.stack([np.roll(m, rng.integers(-2, 3, 2), (0, 1)) for m in nodules.outline])
+    shifted |= rng.random(shifted.shape) < 0.001
+    told = refining.judge(nodules, shifted, shifted).figures["first"]["average_recall"]["value"]
+    images = []
+    for mask, truth in zip(shifted, nodules.outline, strict=True):
+        parts = components(mask, 8)
+        pieces = np.stack([parts.part(k + 1) for k in range(len(parts))])
+        images.append(Image(parts.sizes.astype(float), mask_iou(pieces, truth[None])))
+    assert told == round(float(match(images).recall.mean()), 4)
+
+
+def test_rows_of_folds_pool(nodules: Nodules) -> None:
+    first, refined = squares(nodules), np.roll(nodules.outline, 1, axis=1)
+    whole = refining.judge(nodules, first, refined)
+    parts = [
+        refining.judge(nodules.take(rows), first[rows], refined[rows]).rows
+        for rows in np.split(np.arange(len(first)), [5])
+    ]
+    pooled = {name: parts[0][name] + parts[1][name] for name in parts[0]}
+    assert pooled == whole.rows and refining.figures(pooled) == whole.figures
+    case = compare(nodules.outline[3], first[3], (0.7, 0.7))
+    assert whole.rows["first dice"][3] == case.dice
+
+
+def test_masks_of_another_shape_are_refused(stacks: Stacks, nodules: Nodules) -> None:
+    for wrong in (squares(nodules)[1:], squares(nodules).astype(float)):
+        with pytest.raises(BadValues, match="one a central slice"):
+            refining.refine(stacks, nodules, wrong, inscribed, 1.2)
+        with pytest.raises(BadValues, match="one a central slice"):
+            refining.judge(nodules, squares(nodules), wrong)
+
+
+# ---------------------------------------------------------------- graded
+
+
+def by_area() -> Model:
+    """Calls large crops malignant, small ones benign, blank ones indeterminate."""
+
+    def run(views: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        area = (views > 0.2).sum(axis=(1, 2, 3)).astype(np.float32)
+        return (np.stack([np.where(area > 0, -9, 9), 150 - area, area - 150], axis=1).astype(np.float32),)
+
+    return Model(Card("made", Path("made.onnx"), "0" * 64, "", "", {}, {}, {}, {}), run)
+
+
+def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
+    recipe = NNUNET_SAM
+    nodules = nodules_of(stacks, CLASSES)
+    nothing = squares(nodules)
+    nothing[:7] = False
+    masks = {"readers": nodules.outline, "first": squares(nodules), "refined": nothing}
+    found = refining.grade(by_area(), stacks, nodules, crop_of(recipe), masks)
+    assert list(found.figures) == list(masks)
+    assert [found.figures[name]["blank"] for name in masks] == [0, 0, 7]
+
+    material = grading.crops(stacks, nodules, crop_of(recipe))
+    assert recipe.classifier is not None
+    every = np.arange(len(nodules.truth))
+    alone = grading.judge(by_area(), recipe.classifier, material, every)
+    assert found.rows["readers score"] == alone.rows["score"] and found.rows["truth"] == alone.rows["truth"]
+    for group in ("three_readers_or_more", "all_readers"):
+        told = dict(found.figures["readers"][group])
+        intervals = told.pop("intervals")
+        assert told == alone.figures[group]
+        for name in ("accuracy", "f1", "macro_f1", "macro_auc"):
+            assert intervals[name]["value"] == told[name], name
+            assert intervals[name]["low"] <= told[name] <= intervals[name]["high"]
+    accuracy = {name: found.figures[name]["all_readers"]["accuracy"] for name in masks}
+    assert accuracy["refined"] < accuracy["first"], "what was not found is not graded right"
+
+
+def test_graded_rows_pool(stacks: Stacks) -> None:
+    nodules = nodules_of(stacks, CLASSES)
+    masks = {"readers": nodules.outline, "first": squares(nodules)}
+
+    def grade(rows: NDArray[np.int_]) -> refining.Outcome:
+        own = {name: mask[rows] for name, mask in masks.items()}
+        return refining.grade(by_area(), stacks, nodules.take(rows), crop_of(NNUNET_SAM), own)
+
+    every = np.arange(len(nodules.truth))
+    one, other, whole = grade(every[:20]), grade(every[20:]), grade(every)
+    pooled = {name: one.rows[name] + other.rows[name] for name in one.rows}
+    assert pooled == whole.rows and refining.grades(pooled) == whole.figures
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_best_and_worst_are_drawn(stacks: Stacks, nodules: Nodules, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
+    first = squares(nodules)
+    refined = np.stack([np.roll(mask, k // 2, axis=0) for k, mask in enumerate(nodules.outline)])
+    files = refining.write_pictures(stacks, nodules, first, refined, tmp_path / "out", count=2)
+    assert [f.name for f in files] == ["cases.png", "best-1.png", "best-2.png", "worst-1.png", "worst-2.png"]
+    for file in files:
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+
+# ---------------------------------------------------------------- real nodules
+
+
+def test_real_nodules_are_refined(shared: Path) -> None:
+    stacks = Stacks(shared)
+    nodules = nodules_of(stacks, CLASSES)
+    nodules = nodules.take(np.arange(0, len(nodules.truth), len(nodules.truth) // 12)[:12])
+    first = squares(nodules)
+    again = refining.refine(stacks, nodules, first, own(load_model("segmenter", 1))("box", None), 1.0)
+    told = refining.judge(nodules, first, again).figures
+    assert told["first"]["sensitivity"]["value"] == 1
+    assert told["refined"]["dice"]["value"] > max(0.85, told["first"]["dice"]["value"] + 0.02)
