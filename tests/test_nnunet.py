@@ -35,6 +35,7 @@ from nodulens.recipes import NNUNET_SAM
 from nodulens.runs import read_run
 from nodulens.runtime.engine import compile_model
 from nodulens.train import nnunet_inside, outlining
+from nodulens.train.apart import thinned
 from nodulens.train.networks import build
 from nodulens.train.nnunet import (
     DATASET,
@@ -46,7 +47,6 @@ from nodulens.train.nnunet import (
     read_plans,
     settled,
     steadied,
-    thinned,
     train_nnunet,
     write_dataset,
     write_split,
