@@ -80,7 +80,7 @@ def export(
     check_parity(net, partial, example, tolerance)
     sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
     card["input"]["gflop"] = round(gflop(net, example), 4)
-    text = json.dumps({"licence": LICENCE, **card, "sha256": sha256}, indent=1)
+    text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
     os.replace(partial, target)
     path = folder / f"{card['name']}.json"
     path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")
