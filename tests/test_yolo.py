@@ -131,7 +131,6 @@ def recipe(*settings: str) -> Recipe:
 # ---- The whole path
 
 
-@pytest.mark.filterwarnings("ignore:The tensor attribute")
 def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlining, "SCENES", 1)
     env, folder = Pretender(tmp_path, stopped=["train"]), tmp_path / "run"
@@ -165,7 +164,6 @@ def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monk
         train_yolo(recipe(), data, folder, env, slices=60, command="as typed", fold=3)
 
 
-@pytest.mark.filterwarnings("ignore:The tensor attribute")
 def test_a_network_that_differs_from_yolos_own_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
