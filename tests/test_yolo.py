@@ -205,7 +205,9 @@ def test_a_data_set_that_is_there_is_kept_and_another_refused(tmp_path: Path) ->
     write_dataset(material, learner, division, tmp_path)
     assert not image.exists()
     with pytest.raises(BadOption, match="name another folder"):
-        write_dataset(material, replace(learner, size=96), division, tmp_path)
+        write_dataset(material, replace(learner, epochs=7), division, tmp_path)
+    with pytest.raises(BadOption, match="name another folder"):
+        write_dataset(material, learner, replace(division, train=np.array([2])), tmp_path)
 
 
 def filled(lines: list[str], shape: tuple[int, int]) -> NDArray[np.bool_]:

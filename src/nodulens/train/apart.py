@@ -173,9 +173,11 @@ def is_written(path: Path, description: dict[str, Any]) -> bool:
     Raises:
         BadOption: there is another.
     """
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != description:
-        raise BadOption(f"{path.parent} holds other slices or classes than are asked for; name another folder.")
-    return path.exists()
+    if not path.exists():
+        return False
+    if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(description)):
+        raise BadOption(f"{path.parent} holds other slices or settings than are asked for; name another folder.")
+    return True
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,7 +9,7 @@ pass between the two environments; what runs in the other is :mod:`nodulens.trai
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ MOST = 50
 AT_A_TIME = 10
 """Masks that are drawn at a time: all at once would take a gigabyte for some slices."""
 LEAST = 0.01
-"""Probability below which a pixel is called certain, and likewise above; a network starts near it everywhere."""
+"""Probabilities end here, and as far from 1, so that logits are bounded. A new network says this of everything."""
 TOLERANCE = 1e-3
 """Probability by which our network may differ from ultralytics' own, whose batch norms are fused, if its most certain
 detection were certain."""
@@ -96,18 +96,18 @@ def write_dataset(material: Material, learner: Learner, division: Division, work
         work: the data set goes into ``data/`` of it.
 
     Returns:
-        Its description, JSON by name of YAML. It is written last: where it is there already, so is the rest.
+        Its description, JSON by name of YAML. It is written last: where it is there already, so is the rest. It names
+        the settings too, since what was trained with others cannot go on with these.
 
     Raises:
-        BadOption: another data set lies there.
+        BadOption: another data set lies there, or one for other settings.
     """
     folder, field = work / "data", outlining.field_of(learner)
     parts = {"train": division.train, "val": division.watched}
     description = {
         **{name: f"images/{name}" for name in parts},
         "names": [NODULE],
-        "size": learner.size,
-        "pixel_mm": learner.pixel_mm,
+        "learner": asdict(learner),
         "slices": {name: cases(material, rows) for name, rows in parts.items()},
     }
     known = folder / "data.yaml"
