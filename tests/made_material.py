@@ -12,6 +12,7 @@ import made_reports
 import small_scans
 from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.train.outlining import Slab
 
 NODULES = 60
 SLICES = 4
@@ -36,6 +37,17 @@ def write(folder: Path) -> Path:
         image.SetOrigin(small_scans.noisy().geometry.origin_lps)
         sitk.WriteImage(image, str(folder / "background" / f"{patient}.nii.gz"))
     return folder
+
+
+def slab(patient: str, whole_mm: float = 0.8, n: int = 3) -> Slab:
+    """40 × 60 pixels of 5 mm; the first slice shows a nodule of 250 HU."""
+    hu = np.full((n, 40, 60), -1000, dtype=np.int16)
+    hu[:, 5:35, 5:55] = -200
+    nodule = np.zeros(hu.shape, dtype=bool)
+    nodule[0, 10:18, 20:28] = True
+    hu[nodule] = 250
+    hu[1, 28:34, 28:34] = 3000  # beyond what our networks see
+    return Slab(patient, hu, np.ones(hu.shape, np.uint8), nodule, (5.0, 5.0), whole_mm)
 
 
 def _ball(shape: tuple[int, ...], radius: NDArray[np.float64] | float, spacing: tuple[float, ...]) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 import made_material
 import small_scans
+from made_material import slab
 from nodulens.apps.cli import app
 from nodulens.apps.methods import evaluate, load_method
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
@@ -35,6 +36,7 @@ from nodulens.recipes import NNUNET_SAM
 from nodulens.runs import read_run
 from nodulens.runtime.engine import compile_model
 from nodulens.train import nnunet_inside, outlining
+from nodulens.train.apart import thinned
 from nodulens.train.networks import build
 from nodulens.train.nnunet import (
     DATASET,
@@ -46,12 +48,11 @@ from nodulens.train.nnunet import (
     read_plans,
     settled,
     steadied,
-    thinned,
     train_nnunet,
     write_dataset,
     write_split,
 )
-from nodulens.train.outlining import Slab, Slices
+from nodulens.train.outlining import Slices
 from nodulens.train.run import Division
 
 FOLD = 2
@@ -198,17 +199,6 @@ def test_a_network_that_differs_from_nnunets_predictor_is_refused(
 
 
 # ---- What goes out
-
-
-def slab(patient: str, whole_mm: float = 0.8, n: int = 3) -> Slab:
-    """40 × 60 pixels of 5 mm; slices of the upper half show a nodule of 250 HU in the first of them."""
-    hu = np.full((n, 40, 60), -1000, dtype=np.int16)
-    hu[:, 5:35, 5:55] = -200
-    nodule = np.zeros(hu.shape, dtype=bool)
-    nodule[0, 10:18, 20:28] = True
-    hu[nodule] = 250
-    hu[1, 28:34, 28:34] = 3000  # beyond what our networks see
-    return Slab(patient, hu, np.ones(hu.shape, np.uint8), nodule, (5.0, 5.0), whole_mm)
 
 
 def test_slices_become_a_data_set_of_nnunet(tmp_path: Path) -> None:

@@ -95,6 +95,31 @@ NNUNET_SAM = Recipe(
     masked=True,
 )
 
+YOLO_SEG = Recipe(
+    name="yolo-seg",
+    title="What C is compared with: YOLO11-seg outlines on whole slices, and its outline stands",
+    source="YOLO11-seg, size m",
+    segmenter=Learner(
+        network="yolo11m-seg",
+        size=512,
+        pixel_mm=None,
+        classes=("nodule",),
+        loss="yolo",
+        epochs=100,
+        learning_rate=1e-2,
+        optimizer="sgd",
+        schedule="cosine",
+        warm_up=0.03,
+        patience=100,
+        averaging=0.9999,
+        weight_decay=5e-4,
+        batch=16,
+        augment=("flip", "zoom", "shift", "brightness"),
+    ),
+    prompted=None,
+)
+"""Not one of :data:`RECIPES`: another program builds and trains it, see :mod:`nodulens.train.yolo`."""
+
 RESNET_UNET_PATCH_CNN = Recipe(
     name="resnet-unet-patch-cnn",
     title="D: a U-Net with a ResNet-50 encoder outlines, a CNN keeps or rejects each region",

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from nodulens.apps import data, evaluate, nnunet
+from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(nnunet.app, name="nnunet")
+app.add_typer(yolo.app, name="yolo")
 
 Scan = Annotated[
     Path, typer.Argument(metavar="CT", help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")

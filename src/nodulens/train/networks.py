@@ -2,8 +2,8 @@
 
 Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier puts out (N, classes) logits, a
 segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of what is there. Another
-network is another function here, and its name in :data:`NETWORKS`. "nnunet" is none of them: real nnU-Net builds and
-trains it, see :mod:`nodulens.train.nnunet`.
+network is another function here, and its name in :data:`NETWORKS`. Those of :data:`APART` are none of them: another
+program builds and trains them, see :mod:`nodulens.train.apart`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ def build(learner: Learner) -> nn.Module:
     """The network of a recipe's part, with random weights.
 
     Raises:
-        BadOption: there is no such network, or it cannot be of this size, or nnU-Net builds it.
+        BadOption: there is no such network, or it cannot be of this size, or another program builds it.
         MissingExtra: it is one of MONAI's, which is not installed.
     """
-    if learner.network == "nnunet":
-        raise BadOption("nnU-Net builds and trains its network in an environment of its own: nodulens nnunet train.")
+    if learner.network in APART:
+        raise BadOption(
+            f"{learner.network!r} is built and trained in an environment of its own: {APART[learner.network]}."
+        )
     if learner.network not in NETWORKS:
         raise BadOption(f"There is no network {learner.network!r}; there are {', '.join(NETWORKS)}.")
     return NETWORKS[learner.network](learner)
@@ -149,6 +151,10 @@ NETWORKS: dict[str, Callable[[Learner], nn.Module]] = {
     "patch-cnn": patch_cnn,
     "conv3": conv3,
 }
+
+YOLO11 = ("yolo11n-seg", "yolo11s-seg", "yolo11m-seg")
+APART = {"nnunet": "nodulens nnunet train", **dict.fromkeys(YOLO11, "nodulens yolo train")}
+"""Networks that other programs train, and the command for each."""
 
 
 def _monai() -> ModuleType:

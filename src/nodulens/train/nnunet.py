@@ -9,14 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +19,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.splits import Split
-from nodulens.errors import BadOption, NodulensError, NotFound
-from nodulens.io.atomic import whole_file
+from nodulens.errors import BadOption
 from nodulens.ops.intensity import NETWORK_WINDOW, to_unit
 from nodulens.recipe import Learner, Recipe
-from nodulens.runs import Run, write_run
+from nodulens.runs import Run
 from nodulens.stages.slices import WHOLE_PX, Field
-from nodulens.train import nnunet_inside, outlining
-from nodulens.train.export import export
+from nodulens.train import apart, nnunet_inside, outlining
+from nodulens.train.apart import Apart, Job, case, cases, is_written, off, train_apart, views, write_json
 from nodulens.train.outlining import Material
-from nodulens.train.run import Division, division, parts_of, train_recipe
+from nodulens.train.run import Division
 from nodulens.train.unets import steady_norm
 
-REQUIREMENT = "nnunetv2==2.8.1"
 NAME = "nnunet"
 """Of the network, in a recipe."""
 NUMBER, DATASET = "1", "Dataset001_Slices"
@@ -51,85 +42,39 @@ ITERATIONS = 250
 TOLERANCE = 5e-3
 """Probability by which our network may differ from nnU-Net's predictor, which adds up logits in half precision: of
 one between 16 and 32 it rounds 0.008 away, of a pair of them that is 0.004 of a probability."""
-CHUNK = 64
-WORDS = 1500
-"""Characters of a failed program's last words in the error."""
 
 
 # ---------------------------------------------------------------- its environment
 
 
 @dataclass(frozen=True)
-class Environment:
-    """A virtual environment with nnU-Net.
+class Environment(apart.Environment):
+    """A virtual environment with nnU-Net."""
 
-    Attributes:
-        folder: of the environment.
-        threads: CPU threads and processes that it may use.
-    """
+    TITLE = "nnU-Net"
+    NAME = NAME
+    REQUIREMENT = "nnunetv2==2.8.1"
+    SIGN = "nnUNetv2_plan_and_preprocess"
+    INSIDE = nnunet_inside.__file__
 
-    folder: Path
-    threads: int = 1
+    @property
+    def variables(self) -> dict[str, str]:
+        """Threads of torch, and processes beside the one that trains."""
+        return {**super().variables, "nnUNet_n_proc_DA": str(self.threads - 1)}
 
-    def program(self, name: str) -> Path:
-        """One of its programs."""
-        return self.folder / ("Scripts" if os.name == "nt" else "bin") / name
-
-    def set_up(self) -> None:
-        """Make it: torch as it is here, nnU-Net, and no torchvision (timm brings one that torch for CPUs cannot load).
-
-        Raises:
-            NodulensError: something could not be installed.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "setup.log"
-        pip = [self.program("python"), "-m", "pip"]
-        self.call([sys.executable, "-m", "venv", self.folder], log)
-        self.call([*pip, "install", f"torch=={version('torch')}", REQUIREMENT], log)
-        self.call([*pip, "uninstall", "--yes", "torchvision"], log)
-
-    def check(self) -> None:
-        """See that it is there.
-
-        Raises:
-            NotFound: the message says how to make it.
-        """
-        if not self.program("nnUNetv2_plan_and_preprocess").exists():
-            raise NotFound(f"{self.folder} holds no nnU-Net. Make it: nodulens nnunet setup --env {self.folder}")
+    def places(self, work: Path) -> dict[str, str]:
+        """nnU-Net's three folders."""
+        names = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
+        return {variable: str(work.resolve() / folder) for variable, folder in names.items()}
 
     def plan(self, work: Path, memory_gb: float | None) -> None:
         """Fingerprint, plan and preprocessing of the data set."""
-        command = [self.program("nnUNetv2_plan_and_preprocess"), "-d", NUMBER, "-c", "2d", "--verify_dataset_integrity"]
+        command = [self.program(self.SIGN), "-d", NUMBER, "-c", "2d", "--verify_dataset_integrity"]
         command += ["-np", str(self.threads), "-npfp", str(self.threads), "--no_pbar"]
         memory = [] if memory_gb is None else ["-gpu_memory_target", str(memory_gb)]
         # the planner takes no 0 here, which means to train without workers
-        own = {**_folders(work), "nnUNet_n_proc_DA": str(self.threads)}
+        own = {**self.places(work), "nnUNet_n_proc_DA": str(self.threads)}
         self.call([*command, *memory], work / "log.txt", own)
-
-    def step(self, work: Path, name: str, *arguments: object) -> None:
-        """A step of :mod:`nodulens.train.nnunet_inside`."""
-        # -P: the folder of the script is ours, and its modules must hide none of theirs
-        command = [self.program("python"), "-P", Path(nnunet_inside.__file__), name, *arguments]
-        self.call(command, work / "log.txt", _folders(work))
-
-    def call(self, command: Sequence[object], log: Path, more: Mapping[str, str] | None = None) -> None:
-        """Run a program to its end, what it says added to a log.
-
-        Raises:
-            NodulensError: it failed; with its last words.
-        """
-        words = [str(part) for part in command]
-        own = {"OMP_NUM_THREADS": str(self.threads), "nnUNet_n_proc_DA": str(self.threads - 1), **(more or {})}
-        with log.open("a", encoding="utf-8") as file:
-            done = subprocess.run(words, env={**os.environ, **own}, stdout=file, stderr=file, check=False)
-        if done.returncode:
-            last = log.read_text(encoding="utf-8", errors="replace")[-WORDS:]
-            raise NodulensError(f"{' '.join(words[:4])} … failed ({done.returncode}); all it said is in {log}:\n{last}")
-
-
-def _folders(work: Path) -> dict[str, str]:
-    names = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
-    return {variable: str(work.resolve() / folder) for variable, folder in names.items()}
 
 
 # ---------------------------------------------------------------- what goes out
@@ -163,40 +108,24 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
         "pixel_mm": pixel,
-        "train": [case(material, row) for row in division.train],
-        "watched": [case(material, row) for row in division.watched],
+        "train": cases(material, division.train),
+        "watched": cases(material, division.watched),
     }
-    known = folder / "dataset.json"
-    if known.exists():
-        if json.loads(known.read_text(encoding="utf-8")) != description:
-            raise BadOption(f"{work} holds other slices or classes than are asked for; name another folder.")
+    if is_written(folder / "dataset.json", description):
         return
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(rows), CHUNK):
-        some = rows[first : first + CHUNK]
-        images, truth = material.seen(field, some)
-        labels = (truth * np.arange(1, 1 + truth.shape[1], dtype=np.uint8)[:, None, None]).sum(1, dtype=np.uint8)
-        for row, image, label in zip(some, images, labels, strict=True):
-            name = case(material, row)
-            write_slice(hounsfield(image), pixel, folder / "imagesTr" / f"{name}_0000.nii.gz")
-            write_slice(label, pixel, folder / "labelsTr" / f"{name}.nii.gz")
-    with whole_file(known) as part_file:
-        part_file.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    for name, image, truth in views(material, field, rows):
+        label = (truth * np.arange(1, 1 + len(truth), dtype=np.uint8)[:, None, None]).sum(0, dtype=np.uint8)
+        write_slice(hounsfield(image), pixel, folder / "imagesTr" / f"{name}_0000.nii.gz")
+        write_slice(label, pixel, folder / "labelsTr" / f"{name}.nii.gz")
+    write_json(folder / "dataset.json", description)
 
 
 def write_split(material: Material, division: Division, work: Path) -> None:
     """Our division as nnU-Net's only fold."""
-    fold = {"train": division.train, "val": division.watched}
-    path = work / "preprocessed" / DATASET / "splits_final.json"
-    with whole_file(path) as part:
-        split = [{name: [case(material, row) for row in rows] for name, rows in fold.items()}]
-        part.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
-
-
-def case(material: Material, row: int) -> str:
-    """The name of a slice: patient and row."""
-    return f"{material.patients[row]}_{row:06d}"
+    fold = {"train": cases(material, division.train), "val": cases(material, division.watched)}
+    write_json(work / "preprocessed" / DATASET / "splits_final.json", [fold])
 
 
 def hounsfield(unit: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -263,7 +192,7 @@ def read_plans(path: Path) -> Planned:
     )
 
 
-class Normalised(nn.Module):
+class Normalised(Apart):
     """An exported network behind nnU-Net's normalisation of CT: clipped, then less the mean, by the deviation.
 
     Args:
@@ -274,14 +203,8 @@ class Normalised(nn.Module):
     """
 
     def __init__(self, net: nn.Module, planned: Planned) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net)
         self.planned = planned
-
-    def train(self, mode: bool = True) -> Normalised:
-        """An exported program has no modes, and says so by an error."""
-        self.training = mode
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         low, high = NETWORK_WINDOW
@@ -305,45 +228,12 @@ def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Ten
     return steady_norm(x, weight, bias, others[-2])
 
 
-@torch.inference_mode()
-def difference(net: nn.Module, unit: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """By how much the class probabilities of a slice differ at most.
-
-    Args:
-        net: ours.
-        unit: (side, side).
-        theirs: (classes, side, side), of nnU-Net's predictor.
-
-    Raises:
-        NodulensError: by more than :data:`TOLERANCE`.
-    """
-    ours = net(torch.from_numpy(unit)[None, None]).softmax(1)[0].numpy()
-    off = float(np.abs(ours - theirs).max())
-    if off > TOLERANCE:
-        raise NodulensError(f"The network exported from nnU-Net differs from its own predictor by {off:.2g}.")
-    return off
-
-
 # ---------------------------------------------------------------- a run
 
 
 def settled(learner: Learner, standard: Learner) -> Learner:
-    """The learner as nnU-Net can be told of it.
-
-    Args:
-        standard: the recipe's own.
-
-    Raises:
-        BadOption: a value is changed that nnU-Net decides by itself.
-    """
-    asked = replace(standard, **{name: getattr(learner, name) for name in FREE})
-    own = [name for name, value in asdict(learner).items() if value != getattr(asked, name)]
-    if own:
-        raise BadOption(
-            f"nnU-Net decides {', '.join(f'segmenter.{n}' for n in own)} by itself; what can be set is "
-            f"{', '.join(f'segmenter.{n}' for n in FREE[1:])}."
-        )
-    return replace(asked, network=NAME)
+    """The learner as nnU-Net can be told of it; see :func:`nodulens.train.apart.settled`."""
+    return replace(apart.settled(learner, standard, FREE, Environment.TITLE), network=NAME)
 
 
 @dataclass(frozen=True)
@@ -381,76 +271,50 @@ def train_nnunet(
         data, folder, command, split, fold: see :func:`nodulens.train.run.train_recipe`.
 
     Raises:
-        NotFound: no environment or no material.
-        BadOption: there is no such fold, the folder holds another run, or nobody is left to train on.
-        NodulensError: nnU-Net failed, or what was exported does not do what it does.
+        NotFound, BadOption, NodulensError: see :func:`nodulens.train.apart.train_apart`.
     """
-    environment.check()
-    start = time.monotonic()
-    learner = recipe.segmenter
-    assert learner is not None
-    work = folder / NAME
-    material = outlining.load(data, recipe)
-    chosen = thinned(division(material, parts_of(material.patients, split, fold)), amount.slices)
-    if not len(chosen.train) or not len(chosen.watched):
-        raise BadOption("Too few slices are left to train on and to watch; leave out another fold, or fewer slices.")
-    work.mkdir(parents=True, exist_ok=True)
-    write_dataset(material, learner.classes, chosen, work)
+
+    def make(job: Job) -> Learner:
+        _train(job, environment, amount)
+        return _bring_back(job, environment)
+
+    return train_apart(
+        recipe, data, folder, environment, make, slices=amount.slices, command=command, split=split, fold=fold
+    )
+
+
+def _train(job: Job, environment: Environment, amount: Amount) -> None:
+    learner, work = job.learner, job.work
+    write_dataset(job.material, learner.classes, job.division, work)
     if not (work / "preprocessed" / DATASET / "splits_final.json").exists():
         environment.plan(work, amount.memory_gb)
-        write_split(material, chosen, work)
+        write_split(job.material, job.division, work)
     wishes = {"epochs": learner.epochs, "learning-rate": learner.learning_rate, "weight-decay": learner.weight_decay}
     wishes["iterations"] = amount.iterations
     environment.step(work, "train", NUMBER, *(f"--{name}={value}" for name, value in wishes.items()))
-    learner = _bring_back(recipe, material, chosen, folder, environment, command)
-    seconds = round(time.monotonic() - start, 1)
-    # it finds the segmenter done, and trains the others
-    run = train_recipe(replace(recipe, segmenter=learner), data, folder, command=command, split=split, fold=fold)
-    run = replace(run, seconds={**run.seconds, "segmenter": seconds}, software={**run.software, NAME: REQUIREMENT})
-    write_run(run, folder)
-    return run
 
 
-def thinned(division: Division, slices: int | None) -> Division:
-    """At most so many rows that teach or are watched, in the shares they have."""
-    total = len(division.train) + len(division.watched)
-    step = 1 if slices is None else max(1, -(-total // slices))
-    return replace(division, train=division.train[::step], watched=division.watched[::step])
-
-
-def _bring_back(
-    recipe: Recipe, material: Material, chosen: Division, folder: Path, environment: Environment, command: str
-) -> Learner:
+def _bring_back(job: Job, environment: Environment) -> Learner:
     """Export what nnU-Net trained, held against its own predictor on a slice; checkpoint and curves go along."""
-    assert recipe.segmenter is not None
-    work = folder / NAME
+    work, material = job.work, job.material
     trained = work / "results" / DATASET / f"nnUNetTrainer__{PLAN}__2d"
     planned = read_plans(trained / "plans.json")
-    learner = replace(recipe.segmenter, size=planned.side, pixel_mm=planned.pixel_mm, batch=planned.batch)
+    learner = replace(job.learner, size=planned.side, pixel_mm=planned.pixel_mm, batch=planned.batch)
     side = f"--side={planned.side}"
     environment.step(work, "export", trained, work / "network.pt2", side)
     net = Normalised(steadied(torch.export.load(work / "network.pt2").module()), planned)
 
-    shown = chosen.train[np.argsort(~material.shows[chosen.train], kind="stable")][:2]
+    shown = job.examples()
     hu = hounsfield(material.seen(outlining.field_of(learner), shown)[0])
     write_slice(hu[0], planned.pixel_mm, work / "parity.nii.gz")
     environment.step(work, "predict", trained, work / "parity.nii.gz", work / "parity.npy", side)
     unit = to_unit(hu)
-    off = difference(net, unit[0], np.load(work / "parity.npy"))
-    parity = {"largest": off, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
-    card = {
-        "name": "segmenter",
-        "command": command,
-        "trained_on": {
-            "material": recipe.title,
-            "never": sorted(EVALUATION_PATIENTS),
-            "patients": sorted({material.patients[row] for row in (*chosen.train, *chosen.watched)}),
-        },
-        "input": {"shape": f"(N, 1, {planned.side}, {planned.side}) float32, 0…1"},
-        "settings": {**asdict(learner), "masked": recipe.masked, "plan": asdict(planned)},
-        "figures": {"off_nnunets_predictor": parity},
-    }
-    export(net, torch.from_numpy(np.resize(unit, (2, *unit.shape[1:])))[:, None], folder, card)
-    for theirs, ours in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):
-        shutil.copyfile(trained / "fold_0" / theirs, folder / f"segmenter.{ours}")
+    with torch.inference_mode():
+        ours = net(torch.from_numpy(unit[:1])[:, None]).softmax(1)[0].numpy()
+    largest = off(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
+    parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
+    figures, settings = {"off_nnunets_predictor": parity}, {"plan": asdict(planned)}
+    job.bring_back(net, learner, unit, figures=figures, settings=settings)
+    for name, suffix in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):
+        shutil.copyfile(trained / "fold_0" / name, job.folder / f"segmenter.{suffix}")
     return learner

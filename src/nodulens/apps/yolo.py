@@ -1,0 +1,64 @@
+"""``nodulens yolo``: YOLO's own environment, and the comparison that it is there for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import typer
+
+from nodulens.apps import apart
+
+ABOUT = "YOLO11-seg to compare nnunet-sam with, in its own environment; Ultralytics is under the AGPL-3.0."
+
+app = typer.Typer(no_args_is_help=True, help=ABOUT)
+
+
+@app.callback()
+def yolo() -> None:
+    """YOLO11-seg to compare nnunet-sam with, in its own environment; Ultralytics is under the AGPL-3.0."""
+
+
+@app.command()
+def setup(env: apart.Env) -> None:
+    """Make the environment: torch as it is here, ultralytics (AGPL-3.0), and no torchvision."""
+    apart.trainer("yolo").Environment(env, apart.threads_of(None)).set_up()
+    print(f"{env}, YOLO's environment; ultralytics in it is under the AGPL-3.0")
+
+
+@app.command()
+def train(
+    env: apart.Env,
+    data: apart.Data,
+    output: apart.Output,
+    size: Annotated[
+        Literal["n", "s", "m"] | None, typer.Option(help="Of YOLO11-seg; default: m, the publication's best.")
+    ] = None,
+    settings: apart.Settings = None,
+    split: apart.SplitFile = None,
+    fold: apart.Fold = 1,
+    everybody: apart.Everybody = False,
+    slices: apart.Slices = None,
+    threads: apart.Threads = None,
+) -> None:
+    """Train YOLO11-seg from random weights, or from a file of yours; judge and use the run as any other.
+
+    Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
+    """
+    from nodulens.recipe import changed
+    from nodulens.recipes import YOLO_SEG
+
+    framework = apart.trainer("yolo")
+    sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
+    recipe = changed(YOLO_SEG, [*sized, *(settings or ())])
+    run = framework.train_yolo(
+        replace(recipe, segmenter=framework.settled(recipe.segmenter)),
+        data,
+        output,
+        framework.Environment(env, apart.threads_of(threads)),
+        slices=slices,
+        command=apart.command(),
+        split=apart.split_of(split),
+        fold=None if everybody else fold,
+    )
+    apart.tell(run, output)
