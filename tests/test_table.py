@@ -13,7 +13,7 @@ import made_material
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import load_model
-from nodulens.train import grading, prompting, results, table
+from nodulens.train import grading, outlining, prompting, results, table
 from nodulens.train.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
 
 E5 = "conv3-classifier.classifier"
@@ -97,6 +97,28 @@ def test_splits_are_what_they_say(data: Path) -> None:
     origins = [set(copied.nodules.origin[part].tolist()) for part in (rows.train, rows.test)]
     assert origins[0] & origins[1], "copies of a judged nodule teach: that is what this split is there to show"
     assert not {copied.patients[r] for r in rows.train} & EVALUATION_PATIENTS
+
+
+def test_method_c_is_compared_with_and_without_its_second_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First stage and classifier of one fold; the prompted network is the one that ships, as this tests the path."""
+    monkeypatch.setitem(table.BUDGETS, "planned-unet", {"epochs": 1, "size": 64, "window": 32, "batch": 4})
+    monkeypatch.setitem(table.BUDGETS, "efficientnet-b0", {"epochs": 1})
+    monkeypatch.setattr(outlining, "SCENES", 1)
+    monkeypatch.setattr(outlining, "WINDOWS", 16)
+    monkeypatch.setattr(prompting, "trained", lambda material, fold, run: load_model("segmenter", 1))
+    page = tmp_path / "results.md"
+    page.write_text("<!-- refined -->\n<!-- end of refined -->\n")
+    folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}
+    main(**folders, only="nnunet-sam.refined.patients-1")  # type: ignore[arg-type]
+    cell = json.loads((tmp_path / "cells" / "nnunet-sam.refined.patients-1.json").read_text())
+    assert {fold_of(p) for p in cell["rows"]["patient"]} == {1}
+    assert cell["rows"]["row"] == cell["graded"]["row"]
+    taught = json.loads((tmp_path / "run" / "nnunet-sam.segmenter.patients-1" / "segmenter.json").read_text())
+    assert taught["settings"]["window"] == 32
+    text = page.read_text()
+    assert "Wilcoxon" in text and "the readers' outlines" in text and "first stage alone" in text
 
 
 def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:

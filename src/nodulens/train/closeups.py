@@ -37,6 +37,7 @@ class CloseUps:
         pixel_mm: (S,).
         owner: (S,) number of the nodule that a slice shows, 0…N − 1.
         patients: (N,) whose nodule.
+        origin: (N,) its number in the stacks.
     """
 
     image: NDArray[np.uint8]
@@ -44,25 +45,27 @@ class CloseUps:
     pixel_mm: NDArray[np.float32]
     owner: Int
     patients: list[str]
+    origin: Int
 
     @classmethod
     def of(cls, stacks: Stacks) -> CloseUps:
         """All of them; evaluation patients are not among the stacks."""
-        rows, nodules, patients = [], [], []
+        rows, nodules, drawn_on = [], [], []
         for n in stacks.nodules.tolist():
             held = reader_share(stacks.bits[stacks.rows[n]], int(stacks.ratings.readers[n])) >= CONSENSUS
             drawn = held.any(axis=(1, 2))
             if drawn.any():
                 rows.append(stacks.rows[n][drawn])
                 nodules.append(held[drawn])
-                patients.append((stacks.patients[n], float(stacks.pixel_mm[n])))
+                drawn_on.append(n)
         counts = [len(r) for r in rows]
         return cls(
             image=stacks.image[np.concatenate(rows)],
             nodule=np.concatenate(nodules),
-            pixel_mm=np.repeat([mm for _, mm in patients], counts).astype(np.float32),
+            pixel_mm=np.repeat(stacks.pixel_mm[drawn_on], counts),
             owner=np.repeat(np.arange(len(rows)), counts),
-            patients=[patient for patient, _ in patients],
+            patients=[stacks.patients[n] for n in drawn_on],
+            origin=np.array(drawn_on),
         )
 
     @cached_property

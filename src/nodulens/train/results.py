@@ -9,7 +9,7 @@ from typing import Any
 
 from nodulens.io.atomic import whole_file
 from nodulens.stages.slices import Field
-from nodulens.train import filtering, grading, outlining, prompting
+from nodulens.train import filtering, grading, outlining, prompting, refining
 
 Found = Mapping[str, Any]
 """One cell, as its file holds it."""
@@ -40,10 +40,7 @@ def write(cells: Path, page: Path) -> None:
 
 def pooled(found: Sequence[Found]) -> dict[str, Any]:
     """The figures of several folds together."""
-    rows: dict[str, list[Any]] = {}
-    for cell in found:
-        for name, values in cell["rows"].items():
-            rows.setdefault(name, []).extend(values)
+    rows = _joined(found, "rows")
     part, learner = found[0]["part"], found[0].get("learner", {})
     if part == "segmenter":
         return outlining.figures(rows, Field(learner["size"], tuple(learner["classes"]), learner["pixel_mm"]))
@@ -186,12 +183,51 @@ def prompts(found: Sequence[Found]) -> str:
     return f"{figures['nodules']} nodules, {len(cells)} folds by patient.\n\n" + _table(head, lines)
 
 
+def refined(found: Sequence[Found]) -> str:
+    """Method C with and without its second step, and its classifier on crops masked three ways."""
+    cells = [c for c in found if c["part"] == "refined"]
+    if not cells:
+        return "_Not measured yet._"
+    rows, graded = (_joined(cells, name) for name in ("rows", "graded"))
+    told, grades = refining.figures(rows), refining.grades(graded)
+    words = {"first": "first stage alone", "refined": "and outlined again"}
+    lines = [
+        (text, *(_told(told[stage][name]) for name in refining.SCORES), told[stage]["missed"])
+        for stage, text in words.items()
+    ]
+    p = told["wilcoxon"]["dice"]
+    tests = ", ".join(f"{p[k]['p_value']:.2g} {k.replace('_', ' ')}" for k in p if p[k]["p_value"] is not None)
+    outlines = _table(("", "Dice (95 %)", "IoU", "sensitivity", "average recall", "missed"), lines)
+    masks = {"readers": "the readers' outlines", **words}
+    lines = [
+        (text, grades[name]["blank"], *_graded(grades[name]["three_readers_or_more"])) for name, text in masks.items()
+    ]
+    crops = _table(("crops masked by", "blank", "AUC (95 %)", "accuracy, three classes", "macro F1"), lines)
+    head = f"{told['nodules']} nodules, {len(cells)} fold{'s' * (len(cells) > 1)} by patient."
+    return f"{head}\n\n{outlines}\n\nWilcoxon signed-rank, Dice: p = {tests}.\n\n{crops}"
+
+
+def _graded(figures: Mapping[str, Any]) -> tuple[str, str, str]:
+    ends = figures["intervals"]
+    return _interval(figures, "auc"), _told(ends["accuracy"]), _told(ends["macro_f1"])
+
+
+def _joined(cells: Sequence[Found], name: str) -> dict[str, list[Any]]:
+    """The rows of several folds, column by column."""
+    rows: dict[str, list[Any]] = {}
+    for cell in cells:
+        for column, values in cell[name].items():
+            rows.setdefault(column, []).extend(values)
+    return rows
+
+
 TABLES: Mapping[str, Callable[[Sequence[Found]], str]] = {
     "classifiers": classifiers,
     "segmenters": segmenters,
     "filters": filters,
     "real scans": real_scans,
     "prompts": prompts,
+    "refined": refined,
 }
 
 

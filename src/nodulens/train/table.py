@@ -22,14 +22,15 @@ import numpy as np
 import torch
 import typer
 
-from nodulens.data.crops import Background
+from nodulens.data.crops import Background, Stacks
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.splits import Parts
 from nodulens.io.atomic import whole_file
 from nodulens.recipe import DEFAULT, Learner, Recipe, changed
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import Model, load_model
-from nodulens.train import grading, handcrafted, prompting, results, scans
+from nodulens.train import grading, handcrafted, outlining, prompting, refining, results, scans
+from nodulens.train.closeups import outlined
 from nodulens.train.export import export
 from nodulens.train.parts import Material, Outcome
 from nodulens.train.run import PARTS, Division, division, example_of, software
@@ -107,6 +108,7 @@ def cells() -> Iterator[Cell]:
         if part == "segmenter":
             yield Cell(name, part, SCANS, 0)
     yield from (Cell(DEFAULT.name, "prompted", PATIENTS, fold) for fold in range(FOLDS))
+    yield from (Cell("nnunet-sam", "refined", PATIENTS, fold) for fold in BACKGROUND_FOLDS)
     for kind in HANDCRAFTED:
         yield from (Cell(kind, "handcrafted", PATIENTS, fold) for fold in range(FOLDS))
         yield Cell(kind, "handcrafted", RANDOM, 0)
@@ -123,8 +125,7 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
     rows = _rows(cell, material)
     learner = part.settled(learner, material, rows.train)
     folder = run / cell.name
-    net = part.train(learner, material, rows.train, rows.watched, folder / f"{cell.part}.pt")
-    model = _exported(cell.part, net, learner, folder)
+    model = _trained(cell.part, learner, material, rows, folder)
     if cell.split == SCANS:
         outcome = scans.judge_scans(model, learner, data)
     else:
@@ -159,6 +160,37 @@ def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str
     return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
 
 
+def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
+    """Method C's first stage on close-ups of a fold, outlined again by the default's prompted network from grown boxes;
+    and its classifier on crops masked by the readers, by the first stage, and by the whole method.
+
+    All three networks are of the same fold, and trained where the table has not trained them yet.
+    """
+    recipe = RECIPES[cell.recipe]
+    found: dict[str, tuple[Model, Learner, Any, Division]] = {}
+    for part in ("segmenter", "classifier"):
+        own = replace(cell, part=part)
+        material = _loaded(own, data)
+        rows = _rows(own, material)
+        learner = PARTS[part].settled(_recipe(own).learners[part], material, rows.train)
+        found[part] = _trained(part, learner, material, rows, run / own.name), learner, material, rows
+    first_stage, learner, slices, rows = found["segmenter"]
+    classifier, _, crops, judged = found["classifier"]
+    start = time.monotonic()
+    prompted = prompting.own(prompting.trained(prompting.load(data), cell.fold, run / "segmenter"))("box", None)
+    spent = {"train_seconds": round(time.monotonic() - start, 1)}
+    nodules = crops.nodules.take(judged.test)
+    places = np.searchsorted(slices.closeups.origin, nodules.origin)
+    first = outlined(first_stage, outlining.field_of(learner), slices.closeups, places) >= 0.5
+    stacks = Stacks(data)
+    again = refining.refine(stacks, nodules, first, prompted, recipe.grow)
+    compared = refining.judge(nodules, first, again)
+    masks = {"readers": nodules.outline, "first": first, "refined": again}
+    graded = refining.grade(classifier, stacks, nodules, grading.crop_of(recipe), masks)
+    figures = {"compared": compared.figures, "graded": graded.figures}
+    return {**_head(cell), **spent, "figures": figures, "rows": _rounded(compared), "graded": _rounded(graded)}
+
+
 def _head(cell: Cell) -> dict[str, Any]:
     return {"schema": SCHEMA, **asdict(cell), "software": software()}
 
@@ -176,6 +208,12 @@ def _rows(cell: Cell, material: Material) -> Division:
     dealt = [np.split(rows, [len(rows) // FOLDS, len(rows) // FOLDS + len(rows) // 10]) for rows in kinds]
     test_rows, watched, train = (np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True))
     return Division(train, watched, test_rows)
+
+
+def _trained(name: str, learner: Learner, material: Any, rows: Division, folder: Path) -> Model:
+    """The network of a cell, trained unless its checkpoint is there."""
+    net = PARTS[name].train(learner, material, rows.train, rows.watched, folder / f"{name}.pt")
+    return _exported(name, net, learner, folder)
 
 
 def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -> Model:
@@ -235,12 +273,14 @@ def main(
         if times or only not in cell.name or path.exists():
             continue
         source = f"{cell.recipe}.{cell.part}"
-        if source not in loaded:  # one at a time: slices fill gigabytes
+        if source not in loaded and cell.part != "refined":  # one at a time: slices fill gigabytes
             loaded = {source: _loaded(cell, data)}
         if cell.part == "handcrafted":
             found = compute_handcrafted(cell, loaded[source])
         elif cell.part == "prompted":
             found = compute_prompted(cell, loaded[source], run)
+        elif cell.part == "refined":
+            found = compute_refined(cell, data, run)
         else:
             found = compute(cell, loaded[source], _recipe(cell).learners[cell.part], data, run)
         with whole_file(path) as file:
