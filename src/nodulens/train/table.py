@@ -37,13 +37,13 @@ from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.segmenter import Example
 
 SCHEMA = "nodulens-cell/1"
-BUDGETS: Mapping[str, Mapping[str, int]] = {
+BUDGETS: Mapping[str, Mapping[str, float]] = {
     "conv3": {"epochs": 12},
     "densenet121": {"epochs": 8},
     "efficientnet-b0": {"epochs": 8},
     "patch-cnn": {"epochs": 24},
     "se-aux-unet": {"epochs": 3, "window": 96, "batch": 2},
-    "resnet50-unet": {"epochs": 6, "window": 64, "batch": 8},
+    "resnet50-unet": {"epochs": 12, "window": 64, "batch": 4, "learning_rate": 1e-3},
     "planned-unet": {"epochs": 6, "size": 256, "window": 128, "batch": 4},
 }
 """Of each network in a cell, in place of the recipe's own."""
