@@ -15,10 +15,10 @@ COURSES = {"loss": "Training loss", "watched": "Watched", "learning_rate": "Lear
 
 
 def curves_figure(table: Path, title: str) -> Figure:
-    """Loss, what was watched, learning rate and memory by epoch.
+    """Loss, what was watched, learning rate and memory by epoch, as far as the table has them.
 
     Args:
-        table: the CSV that :func:`nodulens.train.fit.fit` writes beside its checkpoint.
+        table: the CSV that :func:`nodulens.train.fit.fit` writes beside its checkpoint, or what another framework left.
         title: what was trained.
     """
     with table.open(newline="", encoding="utf-8") as file:
@@ -27,6 +27,7 @@ def curves_figure(table: Path, title: str) -> Figure:
     courses = [
         Course(words, (Line("", epochs, np.array([row[name] for row in rows])),), logarithmic=name == "learning_rate")
         for name, words in COURSES.items()
+        if name in rows[0]
     ]
     best = max(rows, key=lambda row: row["watched"])["epoch"]
     return learning_figure(courses, Basis(len(rows), "epochs", note=title), chosen=best)
