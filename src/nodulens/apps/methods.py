@@ -140,10 +140,12 @@ def evaluate(
 
     scans = judge_scans(data, both) if scans_in(data) else []
     if output is not None and folder is not None:
+        from nodulens.evaluate.evaluation import Provenance
         from nodulens.evaluate.page import write_evaluation
         from nodulens.train.shown import evaluation_of
 
-        write_evaluation(evaluation_of(folder, judged, scans, _typed()), output)
+        provenance = Provenance(command=_typed(), weights=method.weights)
+        write_evaluation(evaluation_of(folder, judged, scans, provenance), output)
     found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans}
     return {**found, "curve": response_curve(scans)} if scans else found
 

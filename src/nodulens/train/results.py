@@ -23,6 +23,7 @@ PUBLISHED = {
     "resnet-unet-patch-cnn.filter": "precision 0.75, recall 0.80, mAP@0.5 0.70",
 }
 """What the publications state, on their own material and splits."""
+ALONE = {"filter": ", its CNN alone, slid over the lungs"}
 
 
 def write(cells: Path, page: Path) -> None:
@@ -149,12 +150,18 @@ def filters(found: Sequence[Found]) -> str:
 def real_scans(found: Sequence[Found]) -> str:
     """The nodules of the four real scans one by one, as the whole-slice networks outline them."""
     lines: list[tuple[object, ...]] = []
+    sums: list[tuple[object, ...]] = []
     for cell in (c for c in found if c["split"] == "scans"):
         columns = {name: values for name, values in cell["rows"].items() if name != "row"}
-        method = _named(f"{cell['recipe']}.{cell['part']}")
+        method = _named(f"{cell['recipe']}.{cell['part']}") + ALONE.get(cell["part"], "")
         lines += [(method, *values) for values in zip(*columns.values(), strict=True)]
         names = tuple(columns)
-    return _table(("method", *names), lines) if lines else "_Not measured yet._"
+        total = cell["figures"]
+        sums.append((method, f"{total['hit']} of {total['nodules']}", total["other"], _budget([cell])))
+    if not lines:
+        return "_Not measured yet._"
+    counts = _table(("method", "nodules hit", "findings on none", "trained"), sums)
+    return f"{counts}\n\n{_table(('method', *names), lines)}"
 
 
 def prompts(found: Sequence[Found]) -> str:

@@ -6,6 +6,7 @@ All of it is of rows that taught nothing. The pictures show cases from the best 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from nodulens.evaluate.figures import (
 from nodulens.evaluate.panels import Explained, LabelledSlice, class_figure, explained_figure
 from nodulens.evaluate.present import class_table, precision_recall_line, roc_line
 from nodulens.ops.intensity import NETWORK_WINDOW
-from nodulens.report import WeightRef
 from nodulens.runs import SPLIT, read_run
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train import outlining
@@ -47,7 +47,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def evaluation_of(
-    folder: Path, judged: Mapping[str, Judged], scans: Sequence[Mapping[str, Any]], command: str
+    folder: Path, judged: Mapping[str, Judged], scans: Sequence[Mapping[str, Any]], provenance: Provenance
 ) -> Evaluation:
     """What was found of a run, as a page and its JSON.
 
@@ -55,7 +55,7 @@ def evaluation_of(
         folder: of the run.
         judged: its networks, see :func:`nodulens.train.run.judge_run`.
         scans: records of whole scans, see :func:`nodulens.evaluate.scans.judge_scans`.
-        command: that was typed.
+        provenance: command and weights; the rest is filled in.
     """
     run = read_run(folder)
     draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
@@ -80,10 +80,9 @@ def evaluation_of(
         tables=tuple(tables),
         drawings=tuple(drawings),
         warnings=run.recipe.caveats,
-        provenance=Provenance(
-            command=command,
+        provenance=replace(
+            provenance,
             split=told.parts_of(read_split(folder / SPLIT)),
-            weights=tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in judged.values()),
             software=told.software(),
             data=(told.LIDC_IDRI, told.LUNA16),
         ),

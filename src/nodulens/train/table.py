@@ -105,7 +105,7 @@ def cells() -> Iterator[Cell]:
         yield Cell(name, part, RANDOM, 0)
         if part == "classifier":
             yield Cell(name, part, AUGMENTED, 0)
-        if part == "segmenter":
+        if part in ("segmenter", "filter"):
             yield Cell(name, part, SCANS, 0)
     yield from (Cell(DEFAULT.name, "prompted", PATIENTS, fold) for fold in range(FOLDS))
     yield from (Cell("nnunet-sam", "refined", PATIENTS, fold) for fold in BACKGROUND_FOLDS)
@@ -126,8 +126,10 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
     learner = part.settled(learner, material, rows.train)
     folder = run / cell.name
     model = _trained(cell.part, learner, material, rows, folder)
-    if cell.split == SCANS:
-        outcome = scans.judge_scans(model, learner, data)
+    if cell.split == SCANS and cell.part == "filter":
+        outcome = scans.judge_sliding(model, data)  # alone, the method's second arm
+    elif cell.split == SCANS:
+        outcome = scans.judge_scans(model, learner, data, _filter(cell, data, run))
     else:
         outcome = part.judge(model, learner, material, rows.test)
     return {
@@ -184,6 +186,7 @@ def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
     first = outlined(first_stage, outlining.field_of(learner), slices.closeups, places) >= 0.5
     stacks = Stacks(data)
     again = refining.refine(stacks, nodules, first, prompted, recipe.grow)
+    refining.write_pictures(stacks, nodules, first, again, run / cell.name)
     compared = refining.judge(nodules, first, again)
     masks = {"readers": nodules.outline, "first": first, "refined": again}
     graded = refining.grade(classifier, stacks, nodules, grading.crop_of(recipe), masks)
@@ -208,6 +211,15 @@ def _rows(cell: Cell, material: Material) -> Division:
     dealt = [np.split(rows, [len(rows) // FOLDS, len(rows) // FOLDS + len(rows) // 10]) for rows in kinds]
     test_rows, watched, train = (np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True))
     return Division(train, watched, test_rows)
+
+
+def _filter(cell: Cell, data: Path, run: Path) -> Model | None:
+    """The network that keeps or rejects what a method outlines, trained on the same patients; None without one."""
+    if RECIPES[cell.recipe].filter is None:
+        return None
+    own = replace(cell, part="filter", settings=())
+    material = _loaded(own, data)
+    return _trained("filter", _recipe(own).learners["filter"], material, _rows(own, material), run / own.name)
 
 
 def _trained(name: str, learner: Learner, material: Any, rows: Division, folder: Path) -> Model:
