@@ -382,3 +382,24 @@ def test_a_steady_norm_is_torch_s_and_exact_where_most_is_air(tmp_path: Path) ->
     slices = torch.zeros(2, 1, 256, 256)
     slices[:, :, 100:130, 90:140] = torch.rand(2, 1, 30, 50)
     check_parity(net, tmp_path / "net.onnx", slices)
+
+
+@pytest.mark.parametrize("recipe", ["sam2-densenet", "nnunet-sam", "conv3-classifier"])
+def test_what_is_learnt_in_a_short_training_holds_in_use(recipe: str) -> None:
+    """Statistics of batch norms that lag behind make a network that has learnt say the same of everything."""
+    torch.manual_seed(0)
+    learner = RECIPES[recipe].classifier
+    assert learner is not None
+    truth = torch.arange(12) % 2
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, learner.size)] * 2, indexing="ij")
+    radius = torch.where(truth > 0, 0.5, 0.2) + 0.03 * torch.randn(12)
+    images = (y.hypot(x)[None] < radius[:, None, None]).float()[:, None] * 0.7
+    net = build(learner).train()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(images), truth).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        called = net.eval()(images).argmax(1)
+    assert (called == truth).float().mean() > 0.9

@@ -61,21 +61,21 @@ def check_window(learner: Learner) -> None:
     """Whether a network can learn from windows; nothing is computed.
 
     Raises:
-        BadOption: they are larger than its input, or not of a size that it can halve as often as it does.
+        BadOption: they are larger than its input, or cannot be halved as often as the network does.
     """
     side = learner.window
     assert side is not None
-    problem = "they are larger than its input" if side > learner.size else ""
-    if not problem:
+    fits = side <= learner.size
+    if fits:
         with torch.device("meta"):
             try:
                 build(learner).train()(torch.zeros(2, 1, side, side))
-            except (RuntimeError, ValueError) as error:
-                problem = str(error).partition("\n")[0]
-    if problem:
+            except (RuntimeError, ValueError):  # sizes that do not meet again, or one pixel left to normalise
+                fits = False
+    if not fits:
         raise BadOption(
-            f"{learner.network!r} of {learner.size} pixels cannot learn from windows of {side}: {problem}. Take a "
-            "smaller power of two times its least side, such as half or a quarter of its size."
+            f"{learner.network!r} of {learner.size} pixels cannot learn from windows of {side}: they are larger than "
+            "its input, or cannot be halved as often as it does. Take a half or a quarter of its size."
         )
 
 
@@ -107,6 +107,9 @@ def efficientnet_b0(learner: Learner) -> nn.Module:
         "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(learner.classes)
     )
     net.set_swish(memory_efficient=False)  # the other one cannot be exported
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # by MONAI's 0.01 what statistics start from stays for a thousand steps
     return net
 
 
