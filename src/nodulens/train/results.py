@@ -101,7 +101,7 @@ def segmenters(found: Sequence[Found]) -> str:
                 (row, split, nodule["dice"]["value"] or 0.0),
                 _named(row),
                 _split(split, cells),
-                f"{nodule['cases']}",
+                figures["with_nodule"],
                 _told(nodule["dice"]),
                 _told(nodule["iou"]),
                 _told(nodule["sensitivity"]),
