@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,11 +43,6 @@ def trainer(name: str) -> Any:
 def threads_of(threads: int | None) -> int:
     """As many as are asked for, or as there are."""
     return threads or os.cpu_count() or 1
-
-
-def command() -> str:
-    """The command as it can be typed again, wherever the program lies."""
-    return shlex.join(["nodulens", *sys.argv[1:]])
 
 
 def split_of(path: Path | None) -> Split | None:

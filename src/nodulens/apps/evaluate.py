@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperGroup
+
+from nodulens.apps.typed import typed_command
 
 if TYPE_CHECKING:
     from nodulens.evaluate.boxes import Matches
@@ -213,8 +214,7 @@ def _provenance(seeds: dict[str, int], files: list[Path]) -> Provenance:
     from nodulens.evaluate.evaluation import Provenance, hashed, software
 
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    command = shlex.join(["nodulens", *sys.argv[1:]])
-    return Provenance(command=command, made=made, seeds=seeds, inputs=hashed(*files), software=software())
+    return Provenance(command=typed_command(), made=made, seeds=seeds, inputs=hashed(*files), software=software())
 
 
 def _write_froc(

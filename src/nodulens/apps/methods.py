@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from nodulens.apps.typed import typed_command
 from nodulens.errors import BadOption, MissingExtra, MissingWeights
 from nodulens.method import Method, Prompted, untrained
 from nodulens.recipe import Recipe, changed
@@ -95,7 +94,7 @@ def train(
         from nodulens.train.run import train_default, train_recipe, use_threads
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
-    command = _typed()
+    command = typed_command()
     use_threads(threads)
     if not recipe.learners:
         return train_default(data, output, command=command, epochs=epochs)
@@ -144,15 +143,10 @@ def evaluate(
         from nodulens.evaluate.page import write_evaluation
         from nodulens.train.shown import evaluation_of
 
-        provenance = Provenance(command=_typed(), weights=method.weights)
+        provenance = Provenance(command=typed_command(), weights=method.weights)
         write_evaluation(evaluation_of(folder, judged, scans, provenance), output)
     found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans}
     return {**found, "curve": response_curve(scans)} if scans else found
-
-
-def _typed() -> str:
-    """The command as it can be typed again, wherever the program lies."""
-    return shlex.join(["nodulens", *sys.argv[1:]])
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:

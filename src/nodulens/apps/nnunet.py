@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nodulens.apps import apart
+from nodulens.apps.typed import typed_command
 
 app = typer.Typer(no_args_is_help=True, help="Real nnU-Net as the first stage of nnunet-sam, in its own environment.")
 
@@ -52,7 +53,7 @@ def train(
         output,
         framework.Environment(env, apart.threads_of(threads)),
         framework.Amount(iterations, memory_gb, slices),
-        command=apart.command(),
+        command=typed_command(),
         split=apart.split_of(split),
         fold=None if everybody else fold,
     )

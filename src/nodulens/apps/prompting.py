@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nodulens.apps.typed import typed_command
 from nodulens.data.crops import STACKS
 from nodulens.errors import BadOption, MissingExtra
 from nodulens.evaluate.evaluation import LIDC_IDRI, Evaluation, Provenance, Table, hashed, software
@@ -116,7 +115,7 @@ def compare(
         "scans": asdict(found),
         "stacks": stacks and asdict(stacks),
         "notes": [FEW, EARLIER, *([LOBE] if sam else [ONE_VIEW, TAUGHT])],
-        "command": shlex.join(["nodulens", *sys.argv[1:]]),
+        "command": typed_command(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights": [asdict(w) for w in dict.fromkeys([weights, *beside])],
         "inputs": hashed(*read, *([data / STACKS] if stacks else [])),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from nodulens.apps import apart
+from nodulens.apps.typed import typed_command
 
 ABOUT = "YOLO11-seg to compare nnunet-sam with, in its own environment; Ultralytics is under the AGPL-3.0."
 
@@ -57,7 +58,7 @@ def train(
         output,
         framework.Environment(env, apart.threads_of(threads)),
         slices=slices,
-        command=apart.command(),
+        command=typed_command(),
         split=apart.split_of(split),
         fold=None if everybody else fold,
     )

@@ -17,7 +17,7 @@ included, and counts the other two kinds apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -264,6 +264,15 @@ class Summary:
     def without_distance(self) -> int:
         """Cases in which a surface is lacking; a mean distance says nothing of them."""
         return self.both_empty + self.invented + self.missed
+
+
+def overlaps(columns: Mapping[str, Sequence[int]], name: str) -> list[Overlap]:
+    """Cases of which voxels were counted and nothing else: one for each row of "NAME truth", "… predicted", "… common".
+
+    A voxel counts 1, and distances are not defined.
+    """
+    counts = zip(*(columns[f"{name} {what}"] for what in ("truth", "predicted", "common")), strict=True)
+    return [Overlap(truth, predicted, common, 1.0, NAN, NAN) for truth, predicted, common in counts]
 
 
 def summarise(

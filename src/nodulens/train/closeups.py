@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import AIR_HU
-from nodulens.data.crops import HU_PER_STEP, Stacks, reader_share
+from nodulens.data.crops import HU_PER_STEP, Stacks
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
 
@@ -52,7 +52,7 @@ class CloseUps:
         """All of them; evaluation patients are not among the stacks."""
         rows, nodules, drawn_on = [], [], []
         for n in stacks.nodules.tolist():
-            held = reader_share(stacks.bits[stacks.rows[n]], int(stacks.ratings.readers[n])) >= CONSENSUS
+            held = stacks.share(n) >= CONSENSUS
             drawn = held.any(axis=(1, 2))
             if drawn.any():
                 rows.append(stacks.rows[n][drawn])

@@ -14,6 +14,12 @@ from nodulens.io.atomic import whole_file
 COURSES = {"loss": "Training loss", "watched": "Watched", "learning_rate": "Learning rate", "memory_mb": "Memory, MB"}
 
 
+def read_curves(table: Path) -> list[dict[str, float]]:
+    """A row an epoch, as training writes them."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
 def curves_figure(table: Path, title: str) -> Figure:
     """Loss, what was watched, learning rate and memory by epoch, as far as the table has them.
 
@@ -21,8 +27,7 @@ def curves_figure(table: Path, title: str) -> Figure:
         table: the CSV that :func:`nodulens.train.fit.fit` writes beside its checkpoint, or what another framework left.
         title: what was trained.
     """
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    rows = read_curves(table)
     epochs = np.array([row["epoch"] for row in rows])
     courses = [
         Course(words, (Line("", epochs, np.array([row[name] for row in rows])),), logarithmic=name == "learning_rate")

@@ -35,7 +35,7 @@ from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.errors import BadOption, NotFound
 from nodulens.evaluate.agreement import bland_altman, pearson
 from nodulens.evaluate.boxes import Image, box_iou, match, summary
-from nodulens.evaluate.segmentation import NAN, Overlap, summarise
+from nodulens.evaluate.segmentation import NAN, Overlap, overlaps, summarise
 from nodulens.evaluate.statistics import Interval
 from nodulens.ops.components import components
 from nodulens.recipe import Learner, Recipe
@@ -467,19 +467,16 @@ class _Taught:
             return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, EPOCH))]
         if self.closeups is None:
             rows = _drawn(self.shows, rng, WINDOWS)
-            return [partial(self._windows, part, *self._seeds(rng)) for part in self._parts(rows)]
+            return [partial(self._windows, part, _seed(rng)) for part in self._parts(rows)]
         rows = _drawn(self.shows, rng, WINDOWS // 2)
         along = -(-window // self.closeups.images.shape[-1])
         nodules = rng.integers(len(self.closeups.of_nodule), size=(len(rows), along**2))
         both = zip(self._parts(rows, 2), self._parts(nodules, 2), strict=True)
-        return [partial(self._windows_and_sheets, *parts, *self._seeds(rng)) for parts in both]
+        return [partial(self._windows_and_sheets, *parts, _seed(rng)) for parts in both]
 
     def _parts(self, rows: NDArray[np.int_], kinds: int = 1) -> list[NDArray[np.int_]]:
         """Batches, where each holds as many of every kind."""
         return np.array_split(rows, -(-len(rows) * kinds // self.learner.batch))
-
-    def _seeds(self, rng: np.random.Generator) -> tuple[int]:
-        return (int(rng.integers(2**31)),)
 
     def _slices(self, rows: Rows) -> Batch:
         return self._batch(self.images[rows], self.truth[rows])
@@ -522,6 +519,10 @@ class _Taught:
             return rng.integers(0, most + 1, 2)
         near = rng.integers(-side // 4, side // 4 + 1, 2) - side // 2
         return np.clip(nodule[rng.integers(len(nodule))] + near, 0, most)
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
 
 
 def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -647,7 +648,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     means = ("dice", "iou", "sensitivity", "precision", "dice_all")
     classes, areas = {}, {}
     for name in field.drawn:
-        cases = _cases(columns, name)
+        cases = overlaps(columns, name)
         told = summarise(cases, patients)
         areas[name] = np.array([(c.truth_voxels, c.predicted_voxels) for c in cases], dtype=float)
         classes[name] = {
@@ -669,7 +670,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
         lung, nodule = dice_by_slice(columns, lungs)[shown], dice_by_slice(columns, [NODULE])[shown]
         out["pearson_of_nodule_and_lung_dice"] = rounded(pearson(lung, nodule).r.value)
     if near["row"]:
-        told = summarise(_cases(near, NODULE), near["patient"])
+        told = summarise(overlaps(near, NODULE), near["patient"])
         rates = {key: told_of(getattr(told, key), near["patient"]) for key in ("dice", "iou", "sensitivity")}
         out["close_ups"] = {"nodules": told.cases, "missed": told.missed, **rates}
     return out
@@ -679,11 +680,6 @@ def of_slices(columns: Mapping[str, Sequence[Any]], kind: str = SLICE) -> dict[s
     """The columns of judged rows, those of one kind."""
     own = [k for k, name in enumerate(columns["kind"]) if name == kind]
     return {name: [values[k] for k in own] for name, values in columns.items()}
-
-
-def _cases(columns: Mapping[str, Sequence[Any]], name: str) -> list[Overlap]:
-    counts = zip(*(columns[f"{name} {what}"] for what in ("truth", "predicted", "common")), strict=True)
-    return [Overlap(true, predicted, common, 1.0, NAN, NAN) for true, predicted, common in counts]
 
 
 def _pooled_dice(cases: Sequence[Overlap]) -> float:

@@ -28,7 +28,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.crops import Cubes, Stacks
 from nodulens.data.folds import is_left_out
 from nodulens.errors import BadPrompt
-from nodulens.evaluate.segmentation import Overlap, compare, summarise
+from nodulens.evaluate.segmentation import Overlap, compare, overlaps, summarise
 from nodulens.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.pointing import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
@@ -139,9 +139,7 @@ def figures(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Mean Dice, IoU and sensitivity by kind of prompt, with intervals by patient, of one fold or of several."""
     out: dict[str, Any] = {"nodules": len(columns["row"])}
     for kind in (*PROMPTED, *BESIDE):
-        counts = zip(*(columns[f"{kind} {name}"] for name in ("truth", "predicted", "common")), strict=True)
-        cases = [Overlap(truth, drawn, both, 1.0, np.nan, np.nan) for truth, drawn, both in counts]
-        told = summarise(cases, columns["patient"])
+        told = summarise(overlaps(columns, kind), columns["patient"])
         out[kind] = {
             name: {end: round(float(getattr(getattr(told, name), end)), 4) for end in ("value", "low", "high")}
             for name in ("dice", "iou", "sensitivity")

@@ -10,7 +10,6 @@ goes on from its checkpoint.
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import Model, load_model
 from nodulens.train import grading, handcrafted, outlining, prompting, refining, results, scans
 from nodulens.train.closeups import outlined
+from nodulens.train.curves import read_curves
 from nodulens.train.export import export
 from nodulens.train.parts import Material, Outcome
 from nodulens.train.run import PARTS, Division, division, example_of, software
@@ -136,7 +136,7 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
         **_head(cell),
         "learner": asdict(learner),
         "rows_trained": len(rows.train),
-        "train_seconds": round(_seconds(folder / f"{cell.part}.csv"), 1),
+        "train_seconds": round(read_curves(folder / f"{cell.part}.csv")[-1]["seconds"], 1),
         "cpu_ms": _milliseconds(model, learner),
         "figures": outcome.figures,
         "rows": _rounded(outcome),
@@ -169,15 +169,8 @@ def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
     All three networks are of the same fold, and trained where the table has not trained them yet.
     """
     recipe = RECIPES[cell.recipe]
-    found: dict[str, tuple[Model, Learner, Any, Division]] = {}
-    for part in ("segmenter", "classifier"):
-        own = replace(cell, part=part)
-        material = _loaded(own, data)
-        rows = _rows(own, material)
-        learner = PARTS[part].settled(_recipe(own).learners[part], material, rows.train)
-        found[part] = _trained(part, learner, material, rows, run / own.name), learner, material, rows
-    first_stage, learner, slices, rows = found["segmenter"]
-    classifier, _, crops, judged = found["classifier"]
+    first_stage, learner, slices, _ = _network(replace(cell, part="segmenter"), data, run)
+    classifier, _, crops, judged = _network(replace(cell, part="classifier"), data, run)
     start = time.monotonic()
     prompted = prompting.own(prompting.trained(prompting.load(data), cell.fold, run / "segmenter"))("box", None)
     spent = {"train_seconds": round(time.monotonic() - start, 1)}
@@ -217,9 +210,15 @@ def _filter(cell: Cell, data: Path, run: Path) -> Model | None:
     """The network that keeps or rejects what a method outlines, trained on the same patients; None without one."""
     if RECIPES[cell.recipe].filter is None:
         return None
-    own = replace(cell, part="filter", settings=())
-    material = _loaded(own, data)
-    return _trained("filter", _recipe(own).learners["filter"], material, _rows(own, material), run / own.name)
+    return _network(replace(cell, part="filter", settings=()), data, run)[0]
+
+
+def _network(cell: Cell, data: Path, run: Path) -> tuple[Model, Learner, Any, Division]:
+    """The network of a cell with its material and rows, trained where the table has not trained it yet."""
+    material = _loaded(cell, data)
+    rows = _rows(cell, material)
+    learner = PARTS[cell.part].settled(_recipe(cell).learners[cell.part], material, rows.train)
+    return _trained(cell.part, learner, material, rows, run / cell.name), learner, material, rows
 
 
 def _trained(name: str, learner: Learner, material: Any, rows: Division, folder: Path) -> Model:
@@ -234,12 +233,6 @@ def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -
     card |= {"input": {"size": learner.size}, "settings": settings, "figures": {}}
     export(net, example_of(learner), folder, card)
     return load_model(name, folder=folder)
-
-
-def _seconds(curves: Path) -> float:
-    """Spent on a training, over all runs where it was stopped between."""
-    with curves.open(newline="", encoding="utf-8") as file:
-        return float(list(csv.DictReader(file))[-1]["seconds"])
 
 
 def _milliseconds(model: Model, learner: Learner) -> float:
