@@ -167,6 +167,16 @@ def test_nobody_left_out_is_nobody_to_judge_on(data: Path, tmp_path: Path) -> No
         evaluate(str(run), data, None)
 
 
+def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page"
+    file.write_text("kept")
+    with pytest.raises(BadOption, match="is a file"):
+        evaluate("conv3-classifier", data, None, output=file)
+    with pytest.raises(BadOption, match="no run"):
+        evaluate("default", data, None, output=tmp_path / "other")
+    assert file.read_text() == "kept"
+
+
 def test_who_taught_may_not_judge(data: Path, tmp_path: Path) -> None:
     run = trained("conv3-classifier", data, tmp_path / "run")
     other = read_split(run / "split.json")

@@ -307,12 +307,11 @@ def prompts(
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
     from nodulens.apps.prompting import compare, evaluation, tables
-    from nodulens.errors import BadOption
-    from nodulens.evaluate.page import write_evaluation
+    from nodulens.evaluate.page import check_folder, write_evaluation
     from nodulens.io.atomic import whole_file
 
-    if output is not None and output.exists() and not output.is_dir():  # said before hours of work, not after
-        raise BadOption(f"{output} is a file; name a folder for the page.")
+    if output is not None:
+        check_folder(output)
     found = compare(folder, checkpoint, kind, most, lambda line: typer.echo(line, err=True), threads)
     text = json.dumps(found, indent=1)
     if output is not None:

@@ -116,12 +116,16 @@ def evaluate(
         For JSON: ``networks`` (figures and judged rows of each) and ``scans``.
 
     Raises:
-        BadOption: a page is asked for of what is no run.
+        BadOption: a page is asked for of what is no run, or where a file is.
     """
     from nodulens.data.splits import read_split
     from nodulens.evaluate.scans import judge_scans, response_curve, scans_in
     from nodulens.pipeline import analyze
 
+    if output is not None:
+        from nodulens.evaluate.page import check_folder
+
+        check_folder(output)
     recipe, folder = method_named(name)
     method = load_method(name, threads=threads)
     networks, judged = {}, {}

@@ -55,6 +55,16 @@ def evaluation_page(evaluation: Evaluation) -> str:
     )
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a file where a folder is to be; a command asks this before hours of work, not after.
+
+    Raises:
+        BadOption: the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadOption(f"{folder} is a file; name a folder for the page.")
+
+
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
     """Write ``evaluation.html`` and, last, ``evaluation.json``: where that is, the page is too.
 
@@ -70,8 +80,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
         UnreadableFile: a drawing that is no SVG or PNG.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise BadOption(f"{folder} is a file; name a folder for the page.")
+    check_folder(folder)
     files = {"evaluation.html": evaluation_page(evaluation), "evaluation.json": to_json(evaluation)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
