@@ -123,6 +123,14 @@ def test_the_window_is_the_box_with_its_margin() -> None:
 
 
 @pytest.mark.parametrize("trust", [DRAWN, ROUGH])
+def test_a_box_on_a_slice_is_raised_to_the_mean_of_its_sides(trust: float) -> None:
+    flat = Prompt((1.0, 10.0, 20.0), (9.0, 20.0, 26.0), trust).on_slice(4)
+    assert flat == Prompt((4.0, 10.0, 20.0), (5.0, 20.0, 26.0), trust)
+    raised = flat.raised((2.0, 0.5, 1.0))
+    assert raised == Prompt((4.5 - 5.5 / 4, 10.0, 20.0), (4.5 + 5.5 / 4, 20.0, 26.0), trust, flat=True)
+
+
+@pytest.mark.parametrize("trust", [DRAWN, ROUGH])
 def test_the_box_channel_covers_the_box(trust: float) -> None:
     channel = box_channel(Prompt((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), trust))
     assert channel.shape == GRID
@@ -215,7 +223,7 @@ def test_a_box_on_one_slice_is_as_high_as_it_is_wide(ct: Volume, space: str) -> 
         "voxel": "120,70,25,134,84,25",
     }[space]
     prompt, _ = prompt_from(ct, point=None, box=typed, mask=None, space=space)(ct)  # type: ignore[arg-type]
-    assert prompt.trust == DRAWN
+    assert prompt.trust == DRAWN and prompt.flat
     (z0, y0, x0), (z1, y1, x1) = prompt.start, prompt.stop
     assert (z0 + z1) / 2 == pytest.approx(25.5)
     np.testing.assert_allclose([y0, x0, y1, x1], [70, 120, 85, 135], atol=1e-3)

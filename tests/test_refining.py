@@ -20,7 +20,7 @@ from nodulens.ops.components import components
 from nodulens.recipes import NNUNET_SAM
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import Card
-from nodulens.stages.prompt import DRAWN, Prompt
+from nodulens.stages.prompt import ROUGH, Prompt
 from nodulens.train import grading, refining
 from nodulens.train.grading import Nodules, crop_of, nodules_of
 from nodulens.train.prompting import close_up, own
@@ -77,7 +77,7 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
     (volume, one), (_, other) = asked
     assert np.allclose(one.start[1:], (45.5 - 1.1 * 6, 50.5 - 2.1 * 6)) and np.allclose(one.stop[1:], (52.1, 63.1))
     assert np.allclose(other.start[1:], (69.6, 9)) and np.allclose(other.stop[1:], (74.4, 21))
-    assert one.trust == DRAWN and one.stop[0] - one.start[0] == 1
+    assert one.trust == ROUGH and one.stop[0] - one.start[0] == 1
     shown = stacks.image[nodules.central[0]] * np.float32(8) - 1000
     assert np.allclose(volume.hu[int(one.start[0])], shown, atol=0.01), "it is the central slice that is pointed at"
     parts = [inscribed(volume, prompt) for prompt in (one, other)]

@@ -86,6 +86,20 @@ def test_each_look_is_told_how_far_to_trust_the_box_and_the_first_sees_the_mask(
     assert ((first[0, 2] > 0.5) == (first[0, 0] > 0.5)).mean() > 0.99, "the mask through the same window"
 
 
+@pytest.mark.parametrize("half", [4.0, 6.0, 8.0])
+def test_a_box_on_one_slice_says_how_far_the_outline_reaches(half: float) -> None:
+    """A blob without an edge: 4, 6 and 8 are as good as one another, but for the box."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"), -1)
+    away = np.sqrt(((index - np.array((14, 20, 20))) ** 2).sum(-1))
+    volume = Volume((100 - 65 * away).clip(-1000).astype(np.int16), Geometry.axial(SHAPE, (1.0, 1.0, 1.0)))
+    start, stop = np.full(3, 20.5 - half), np.full(3, 20.5 + half)
+    start[0], stop[0] = 14, 15
+    for prior, reaches in ((None, 2 * half), (away < 3, 12.5)):  # where there is a mask already, the network decides
+        box, _ = segment(volume, prompt_of_box(volume, start, stop), Brightness().model, 1, prior)
+        assert abs(box.shape[1] - reaches) <= 1.5 and abs(box.shape[2] - reaches) <= 1.5
+        assert abs(box.start[1] + box.stop[1] - 41) <= 1
+
+
 def test_only_the_piece_in_the_middle_stays_and_its_holes_are_filled() -> None:
     dense = ball(SHAPE, (14, 20, 20), 6) & ~ball(SHAPE, (14, 20, 20), 2)
     debris = ball(SHAPE, (14, 20, 29), 1.5)

@@ -6,7 +6,7 @@ this file, so that the network meets in use what it was taught.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,9 @@ MARGIN = 1.6
 DRAWN, ROUGH = 1.0, 0.5
 """Value of the box channel: a box that a person drew, and one that only says about where and how large."""
 
+ONE_SLICE = 1.001
+"""Slices that a box on a single one is high at most; corners in millimetres are rounded."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -30,11 +33,13 @@ class Prompt:
     Attributes:
         start, stop: faces of the box, continuous indices (z, y, x): voxel 0 reaches from 0 to 1.
         trust: :data:`DRAWN` or :data:`ROUGH`.
+        flat: whether it was drawn on its middle slice alone, so that its height is a guess.
     """
 
     start: tuple[float, float, float]
     stop: tuple[float, float, float]
     trust: float
+    flat: bool = False
 
     @classmethod
     def between(cls, start: ArrayLike, stop: ArrayLike, trust: float) -> Prompt:
@@ -42,6 +47,17 @@ class Prompt:
         faces = np.asarray([start, stop], dtype=np.float64).tolist()
         (z0, y0, x0), (z1, y1, x1) = faces
         return cls((z0, y0, x0), (z1, y1, x1), trust)
+
+    def on_slice(self, z: int) -> Prompt:
+        """The same box on slice ``z`` alone."""
+        return replace(self, start=(float(z), *self.start[1:]), stop=(z + 1.0, *self.stop[1:]))
+
+    def raised(self, spacing_zyx: ArrayLike) -> Prompt:
+        """Of a box on one slice: one as high as its sides are long on average, in mm."""
+        start, stop, spacing = (np.asarray(v, dtype=np.float64) for v in (self.start, self.stop, spacing_zyx))
+        half = float(np.mean((stop - start)[1:] * spacing[1:]) / spacing[0] / 2)
+        middle = (self.start[0] + self.stop[0]) / 2
+        return replace(self, start=(middle - half, *self.start[1:]), stop=(middle + half, *self.stop[1:]), flat=True)
 
     @property
     def window(self) -> Window:

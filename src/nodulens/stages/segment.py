@@ -12,10 +12,14 @@ from nodulens.errors import BadPrompt
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
+from nodulens.stages.prompt import DRAWN, ONE_SLICE, ROUGH, Prompt
 
 OFF = -10.0
 """Logit where nothing was asked."""
+LEVELS = np.linspace(-3, 3, 25)
+"""Logits at which an outline may be drawn where a box on one slice says how far the nodule reaches."""
+LEVEL_COST = 0.03
+"""Agreement of boxes (IoU) that a logit away from 0 must bring."""
 ROOM = 1.5
 """Side of the first look over the blob's diameter."""
 POINT_REACH_MM = 20.0
@@ -26,6 +30,9 @@ def segment(
     volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None
 ) -> tuple[Box, NDArray[np.bool_]]:
     """Outline what a prompt points at.
+
+    A box drawn on one slice says how far the nodule reaches there, often where nothing in the image does: the outline
+    is drawn at the logit at which it fills that box best. In three dimensions boxes are too loose for that.
 
     Args:
         volume: canonical orientation.
@@ -52,6 +59,8 @@ def segment(
         sides, start = found.shape, np.add(found.start, box.start)
         prompt = Prompt.between(start, start + found.shape, ROUGH)
         box, logits = _look(volume, prompt, model, None)
+    if prompt.flat and prompt.trust == DRAWN and prior is None:
+        logits = logits - _filling_level(prompt, box, logits)
     return pointed_at(volume, prompt, box, logits)
 
 
@@ -70,7 +79,7 @@ def pointed_at(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple
     Raises:
         BadPrompt: nothing was found.
     """
-    piece = _one_piece(logits, np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
+    piece = _one_piece(logits > 0, _middle(prompt, box))
     if piece is None:
         z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]
         raise BadPrompt(
@@ -78,7 +87,9 @@ def pointed_at(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple
         )
     tight = Box.of_mask(piece)
     start = np.asarray(tight.start) + np.asarray(box.start)
-    return Box.between(start, start + tight.shape), piece[tight.slices]
+    # plane by plane: a cavity open at one slice is a hole all the same
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in piece[tight.slices]])
+    return Box.between(start, start + tight.shape), filled
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
@@ -122,14 +133,8 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
         raise BadPrompt("The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 > z0).")
     if np.any(stop <= 0) or np.any(start >= volume.geometry.shape):
         raise BadPrompt("The box lies outside the scan; boxes are LPS mm, x0,y0,z0,x1,y1,z1, or --space voxel.")
-    if stop[0] - start[0] > 1.001:
-        return Prompt.between(start, stop, DRAWN)
-    spacing = np.asarray(volume.geometry.spacing_zyx)
-    height = float(np.mean((stop - start)[1:] * spacing[1:])) / spacing[0]
-    middle = (start[0] + stop[0]) / 2
-    start, stop = start.copy(), stop.copy()
-    start[0], stop[0] = middle - height / 2, middle + height / 2
-    return Prompt.between(start, stop, DRAWN)
+    drawn = Prompt.between(start, stop, DRAWN)
+    return drawn if stop[0] - start[0] > ONE_SLICE else drawn.raised(volume.geometry.spacing_zyx)
 
 
 def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
@@ -151,9 +156,33 @@ def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], loo
     return looks >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
 
 
-def _one_piece(logits: Array, middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:
+    """The logit at which the outline on the slice where a box was drawn reaches as far as that box (IoU)."""
+    start, stop = np.subtract(prompt.start, box.start)[1:], np.subtract(prompt.stop, box.start)[1:]
+    z, *middle = _middle(prompt, box)
+    plane = logits[int(np.clip(np.round(z), 0, len(logits) - 1))]
+    best, chosen = -np.inf, 0.0
+    for level in sorted(LEVELS, key=abs):
+        piece = _one_piece(plane > level, np.asarray(middle))
+        if piece is None:
+            continue
+        ends = [np.flatnonzero(piece.any(axis=other)) for other in (1, 0)]
+        low, high = np.array([e[0] for e in ends]), np.array([e[-1] + 1 for e in ends])
+        both = np.prod(np.clip(np.minimum(stop, high) - np.maximum(start, low), 0, None))
+        agreement = both / (np.prod(stop - start) + np.prod(high - low) - both) - LEVEL_COST * abs(level)
+        if agreement > best:
+            best, chosen = agreement, float(level)
+    return chosen
+
+
+def _middle(prompt: Prompt, box: Box) -> NDArray[np.float64]:
+    """Of a prompt, index (z, y, x) in a box."""
+    return np.asarray(np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
+
+
+def _one_piece(mask: NDArray[np.bool_], middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:
     """The largest component, nearness to the prompt's middle breaking ties in its favour; None where there is none."""
-    parts, count = ndimage.label(logits > 0)
+    parts, count = ndimage.label(mask)
     if not count:
         return None
     sizes = np.bincount(parts.ravel())[1:]
@@ -161,6 +190,4 @@ def _one_piece(logits: Array, middle: NDArray[np.float64]) -> NDArray[np.bool_] 
     best = parts[centre] or int(np.argmax(sizes)) + 1
     if sizes[best - 1] < 0.2 * sizes.max():
         best = int(np.argmax(sizes)) + 1
-    piece = parts == best
-    # plane by plane: a cavity open at one slice is a hole all the same
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in piece])
+    return np.asarray(parts == best)

@@ -32,8 +32,8 @@ from nodulens.evaluate.segmentation import Overlap, compare, overlaps, summarise
 from nodulens.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.pointing import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
-from nodulens.stages.prompt import DRAWN, GRID, Prompt
-from nodulens.stages.segment import prompt_of_box, prompt_of_candidate, prompt_of_point, segment
+from nodulens.stages.prompt import DRAWN, GRID, ONE_SLICE, ROUGH, Prompt
+from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
 from nodulens.train import segmenter
 from nodulens.train.export import export
 from nodulens.train.parts import Outcome, Rows
@@ -87,15 +87,15 @@ def trained(material: list[Example], fold: int, run: Path) -> Model:
 def own(model: Model) -> Told:
     """Our own network, which looks in three dimensions whatever it is told.
 
-    A box on one slice is as high as it is wide, as where a person draws it; a mark and a point are rough, and looked at
-    until the outline settles.
+    A box on one slice is as high as it is wide, as where a person draws it; a mark, a point and a rough box are looked
+    at until the outline settles.
     """
 
     def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
-        if prompt.trust != DRAWN:
-            return segment(volume, prompt, model, DEFAULT.rounds_detected, prior)
-        drawn = prompt_of_box(volume, np.asarray(prompt.start), np.asarray(prompt.stop))
-        return segment(volume, drawn, model, DEFAULT.rounds_drawn, prior)
+        if prompt.stop[0] - prompt.start[0] <= ONE_SLICE:
+            prompt = prompt.raised(volume.geometry.spacing_zyx)
+        rounds = DEFAULT.rounds_detected if prompt.trust == ROUGH else DEFAULT.rounds_drawn
+        return segment(volume, prompt, model, rounds, prior)
 
     return lambda ask, prior: partial(outline, prior=prior)
 
@@ -174,11 +174,6 @@ def disc_diameter_mm(plane: Bool, pixel_mm: float) -> float:
     return 2 * float(np.sqrt(plane.sum() / np.pi)) * pixel_mm
 
 
-def on_slice(prompt: Prompt, z: int) -> Prompt:
-    """The prompt drawn on slice ``z`` alone."""
-    return replace(prompt, start=(float(z), *prompt.start[1:]), stop=(z + 1.0, *prompt.stop[1:]))
-
-
 def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
     """What a network finds at a prompt, on the volume's grid; empty where it finds nothing."""
     out = np.zeros(volume.geometry.shape, dtype=bool)
@@ -215,7 +210,7 @@ def _central(told: Told, flat: bool, example: Example, rng: np.random.Generator)
         if flat and not drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
             continue  # the mark does not reach this slice
         if flat or drawn:
-            prompt = on_slice(prompt, z)
+            prompt = prompt.on_slice(z)
         found[kind] = outlined(told("point" if kind == "point" else "box", None), shown, prompt)[z]
         if drawn:
             beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")

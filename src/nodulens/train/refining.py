@@ -42,11 +42,11 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.crops import Crop, classify
 from nodulens.stages.findings import grown
 from nodulens.stages.pointing import Outline
-from nodulens.stages.prompt import DRAWN
+from nodulens.stages.prompt import ROUGH
 from nodulens.train import grading, risk
 from nodulens.train.grading import Nodules
 from nodulens.train.parts import Outcome, Rows
-from nodulens.train.prompting import Bool, on_slice, outlined, repeated
+from nodulens.train.prompting import Bool, outlined, repeated
 from nodulens.train.segmenter import from_stack
 
 STAGES = ("first", "refined")
@@ -62,7 +62,7 @@ def refine(stacks: Stacks, nodules: Nodules, first: Bool, outline: Outline, grow
         stacks: the nodules' own.
         nodules: N of them.
         first: (N, 96, 96) on their central slices.
-        outline: the prompted network. It is told a box on the central slice, as a person draws it, in the stack, whose
+        outline: the prompted network. It is told a rough box on the central slice, in the stack, whose
             end slices go on beyond it; what it draws on other slices does not count.
         grow: sides of the box over those of the piece.
 
@@ -83,7 +83,7 @@ def refine(stacks: Stacks, nodules: Nodules, first: Bool, outline: Outline, grow
         pieces = components(first[k], 8)
         for part, (rows, columns) in enumerate(pieces.slices, 1):
             box = Box((z, rows.start, columns.start), (z + 1, rows.stop, columns.stop))
-            found = outlined(outline, volume, on_slice(grown(box, grow, DRAWN), z))[z]
+            found = outlined(outline, volume, grown(box, grow, ROUGH).on_slice(z))[z]
             out[k] |= found if found.any() else pieces.part(part)
     return out
 
