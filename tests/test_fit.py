@@ -124,9 +124,19 @@ def test_augmentation_is_applied_where_the_network_computes(tmp_path: Path) -> N
     assert net.bias.item() == pytest.approx(4, abs=0.1)
 
 
-def test_mixed_precision_learns_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has", [True, False])
+def test_mixed_precision_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    """In 16 bits where the processor has them; where it would imitate them, in 32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    seen: set[torch.dtype] = set()
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        seen.add(net(batch[0]).dtype)
+        return square(net, batch)
+
     training = replace(PLAIN, epochs=12, optimizer="sgd", precision="mixed")
-    net = fit(line(), Task(batches, square), training, tmp_path / "run.pt")
+    net = fit(line(), Task(batches, loss), training, tmp_path / "run.pt")
+    assert seen == {torch.bfloat16 if has else torch.float32}
     assert net.weight.dtype == torch.float32
     assert net.weight.item() == pytest.approx(3, abs=0.1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 import made_material
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.recipes import RECIPES
-from nodulens.runtime.engine import load_model
+from nodulens.runtime.engine import BATCH, Model, load_model
 from nodulens.train import grading, outlining, prompting, results, table
+from nodulens.train.networks import build
 from nodulens.train.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
 
 E5 = "conv3-classifier.classifier"
@@ -69,7 +71,7 @@ def test_cells_are_computed_once_and_the_page_is_filled(
     main(**folders, only=f"{E5}.patients-1")  # type: ignore[arg-type]
     assert [p.stat().st_mtime_ns for p in made] == times
     with monkeypatch.context() as patch:
-        patch.setattr(table, "_milliseconds", lambda model, learner: 4321.0)
+        patch.setattr(table, "milliseconds", lambda learner: 4321.0)
         main(**folders, only=f"{E5}.patients-1", times=True)  # type: ignore[arg-type]
     cell = json.loads((tmp_path / "cells" / f"{E5}.patients-1.json").read_text())
     assert cell["cpu_ms"] == 4321 and "4321 ms" in page.read_text()
@@ -81,6 +83,26 @@ def test_cells_are_computed_once_and_the_page_is_filled(
     pooled = results.pooled([cell])["three_readers_or_more"]
     assert f" {pooled['nodules']} " in line and "AUC 0.87" in line
     assert "SVM on handcrafted" in text and "random, after augmentation" in text
+
+
+def test_a_network_is_judged_where_it_is_as_its_file_is(tmp_path: Path) -> None:
+    """On a GPU judging runs the network itself; here on the CPU, with more inputs than go at once."""
+    learner = RECIPES["se-aux-unet"].segmenter
+    assert learner is not None
+    small = replace(learner, size=32)
+    net = build(small).eval()
+    batch = np.random.default_rng(0).random((BATCH + 3, 1, 32, 32), dtype=np.float32)
+    exported = table._exported("net", net, small, tmp_path)
+    for ours, theirs in zip(table._computed(net)(batch), exported.run(batch), strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_what_trained_a_cell_is_said() -> None:
+    cell = {"software": {"torch": "2"}, "train_seconds": 60, "cpu_ms": 2, "learner": {"epochs": 3, "size": 64}}
+    on = {**cell, "software": {"torch": "2", "gpu": "NVIDIA Thing"}}
+    assert results._budget([cell]) == "3 epochs of 64², 1 min a fold; 2 ms an input"
+    assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2 ms an input"
 
 
 def test_splits_are_what_they_say(data: Path) -> None:
@@ -107,7 +129,13 @@ def test_method_c_is_compared_with_and_without_its_second_step(
     monkeypatch.setitem(table.BUDGETS, "efficientnet-b0", {"epochs": 1})
     monkeypatch.setattr(outlining, "SCENES", 1)
     monkeypatch.setattr(outlining, "WINDOWS", 16)
-    monkeypatch.setattr(prompting, "trained", lambda material, fold, run: load_model("segmenter", 1))
+
+    def shipped(material: object, fold: int, run: Path) -> Model:
+        run.mkdir()
+        (run / f"fold{fold}.csv").write_text("epoch,seconds\n1,90\n")
+        return load_model("segmenter", 1)
+
+    monkeypatch.setattr(prompting, "trained", shipped)
     page = tmp_path / "results.md"
     page.write_text("<!-- refined -->\n<!-- end of refined -->\n")
     folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}
@@ -116,7 +144,7 @@ def test_method_c_is_compared_with_and_without_its_second_step(
     assert {fold_of(p) for p in cell["rows"]["patient"]} == {1}
     assert cell["rows"]["row"] == cell["graded"]["row"]
     taught = json.loads((tmp_path / "run" / "nnunet-sam.segmenter.patients-1" / "segmenter.json").read_text())
-    assert taught["settings"]["window"] == 32
+    assert taught["settings"]["window"] == 32 and cell["train_seconds"] == 90
     text = page.read_text()
     assert "Wilcoxon" in text and "the readers' outlines" in text and "first stage alone" in text
 

@@ -33,7 +33,8 @@ class Training:
             runs to its end, and the last weights are kept.
         minutes: training stops after the epoch that passes them.
         averaging: the weights kept are an exponential moving average with this decay; 0: the weights as they are.
-        precision: "mixed" computes in half precision where that is safe (16 bits on a GPU, bfloat16 on a CPU).
+        precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
+            it; on any other CPU all is single.
     """
 
     epochs: int

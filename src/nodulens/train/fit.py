@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from nodulens.errors import BadOption
@@ -84,7 +85,8 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
     fmt = torch.channels_last_3d if any(p.dim() == 5 for p in net.parameters()) else torch.channels_last
     net.to(ranks.device, memory_format=fmt)  # type: ignore[call-overload]
     optimizer = _optimizer(net, training)
-    scaler = torch.amp.GradScaler(enabled=training.precision == "mixed" and ranks.device.type == "cuda")
+    mixed = training.precision == "mixed" and _has_halves(ranks.device)
+    scaler = torch.amp.GradScaler(enabled=mixed and ranks.device.type == "cuda")
     average = _copy(net.state_dict())
     kept = average
     at = _Progress()
@@ -116,7 +118,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
                 if task.augment:
                     batch = task.augment(batch, rng)
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(ranks.device.type, enabled=training.precision == "mixed"):
+                with torch.autocast(ranks.device.type, enabled=mixed):
                     value = task.loss(live, batch)
                 scaler.scale(value).backward()
                 scaler.unscale_(optimizer)
@@ -152,6 +154,12 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
     return net.eval()
 
 
+def _has_halves(device: torch.device) -> bool:
+    """Whether it computes in 16 bits of its own; a CPU that only imitates them takes ten times as long."""
+    own = torch.cpu.get_capabilities()
+    return device.type == "cuda" or any(own.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def _optimizer(net: nn.Module, training: Training) -> torch.optim.Optimizer:
     rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "adam":
@@ -182,11 +190,11 @@ def _over(at: _Progress, training: Training) -> bool:
 
 @torch.no_grad()
 def _follow(average: dict[str, Tensor], live: dict[str, Tensor], decay: float) -> None:
-    for key, value in live.items():
-        if value.dtype.is_floating_point:
-            average[key].lerp_(value, 1 - decay)
-        else:
-            average[key].copy_(value)
+    real = [key for key, value in live.items() if value.is_floating_point()]
+    # all at once: a GPU would wait for hundreds of calls
+    get_ema_multi_avg_fn(decay)([average[key] for key in real], [live[key] for key in real], None)
+    for key in live.keys() - set(real):
+        average[key].copy_(live[key])
 
 
 def _validate(net: nn.Module, weights: dict[str, Tensor], validate: Callable[[nn.Module], float]) -> float:

@@ -187,7 +187,9 @@ def prompts(found: Sequence[Found]) -> str:
         for kind, text in words.items()
     ]
     head = ("prompt", "Dice (95 %)", "IoU", "sensitivity", "inscribed ellipse, Dice")
-    return f"{figures['nodules']} nodules, {len(cells)} folds by patient.\n\n" + _table(head, lines)
+    minutes = sum(c["train_seconds"] for c in cells) / len(cells) / 60
+    told = f"{cells[0]['epochs']} epochs, {minutes:.0f} min a fold{_on(cells)}"
+    return f"{figures['nodules']} nodules, {len(cells)} folds by patient; trained for {told}.\n\n{_table(head, lines)}"
 
 
 def refined(found: Sequence[Found]) -> str:
@@ -265,7 +267,13 @@ def _budget(cells: Sequence[Found]) -> str:
     pace = sorted(c["cpu_ms"] for c in cells)[len(cells) // 2]
     epochs = f"{learner['epochs']} epoch{'s' * (learner['epochs'] > 1)}"
     beside = f" and windows of {learner['window']}²" if learner.get("window") else ""
-    return f"{epochs} of {learner['size']}²{beside}, {minutes:.0f} min a fold; {pace:.0f} ms an input"
+    return f"{epochs} of {learner['size']}²{beside}, {minutes:.0f} min a fold{_on(cells)}; {pace:.0f} ms an input"
+
+
+def _on(cells: Sequence[Found]) -> str:
+    """What trained them, where it was no CPU."""
+    gpus = sorted({c["software"]["gpu"] for c in cells if "gpu" in c["software"]})
+    return f" on {', '.join(gpus)}" if gpus else ""
 
 
 def _interval(figures: Mapping[str, Any], name: str) -> str:

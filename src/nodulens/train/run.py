@@ -216,8 +216,10 @@ def use_threads(threads: int | None) -> None:
 
 
 def software() -> dict[str, str]:
-    """Versions of what computes."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("nodulens", "torch", "numpy")}}
+    """Versions of what computes, and what on."""
+    versions = {name: version(name) for name in ("nodulens", "torch", "numpy")}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"python": platform.python_version(), **versions, **gpu}
 
 
 def _export(
