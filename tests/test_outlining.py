@@ -354,6 +354,9 @@ def test_slices_are_counted_by_hand() -> None:
     assert nodule["areas_px"]["difference"] == 0.5  # 0 and 1 pixels too many; the empty slice says nothing
     assert found["accuracy"] == pytest.approx(23 / 48, abs=1e-4)
     assert (found["slices"], found["with_nodule"]) == (3, 1)
+    sizes = {band: told for band, told in found["dice_by_size"].items() if told["slices"]}
+    assert sizes == {"1–9 px": {"slices": 1, "dice": pytest.approx(2 / 3, abs=1e-4)}}
+    assert list(found["dice_by_size"])[1:] == ["10–19 px", "20–39 px", "40–79 px", "from 80 px"]
     boxes = found["boxes"]
     assert (boxes["truths"], boxes["found"], boxes["precision"], boxes["recall"]) == (2, 1, 0.5, 0.5)
     json.dumps(found, allow_nan=False)

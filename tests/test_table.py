@@ -105,6 +105,22 @@ def test_what_trained_a_cell_is_said() -> None:
     assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2 ms an input"
 
 
+def test_nodules_of_the_real_scans_are_said_one_by_one() -> None:
+    names = ("row", "patient", "diameter_mm", "readers", "hit", "score", "box_iou", "dice", "iou", "sensitivity")
+    hit = (0, "P1", 9.4, 4, True, 0.8434, 0.6667, 0.8267, 0.7045, 0.7126)
+    missed = (1, "P2", 74.5, 0, False, *[None] * 5)
+    cell = {
+        "recipe": "se-aux-unet", "part": "segmenter", "split": "scans", "software": {},
+        "train_seconds": 60, "cpu_ms": 2,
+        "rows": {name: list(values) for name, *values in zip(names, hit, missed, strict=True)},
+        "figures": {"hit": 1, "nodules": 2, "other": 7}, "learner": {"epochs": 1, "size": 320},
+    }  # fmt: skip
+    text = results.real_scans([cell])
+    assert "| `se-aux-unet` | 1 of 2 | 7 | 1 epoch of 320²" in text
+    assert "| `se-aux-unet` | P1 | 9.4 | 4 | yes | 0.8434 | 0.6667 | 0.8267 | 0.7045 | 0.7126 |" in text
+    assert "| `se-aux-unet` | P2 | 74.5 | 0 | no | – | – | – | – | – |" in text
+
+
 def test_splits_are_what_they_say(data: Path) -> None:
     material = grading.load(data, RECIPES["conv3-classifier"])
     rows = table._rows(Cell("conv3-classifier", "classifier", PATIENTS, 2), material)

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ WINDOWS = 480
 """Windows an epoch, half of them sheets of close-ups where there are any."""
 WATCHED = 24
 """Slices watched after every epoch."""
+SIZES_PX = (1, 10, 20, 40, 80)
+"""Nodules on slices by their pixels, from so many on, as a network sees them."""
 PLANNED_FROM = 120
 """Slices that a plan looks at."""
 JUDGED, HELD = 16, 64
@@ -664,6 +667,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
         "accuracy": rounded(sum(columns["right"]) / max(sum(columns["pixels"]), 1)),
         "classes": classes,
         "boxes": _boxes(columns),
+        "dice_by_size": _dice_by_size(columns),
     }
     lungs = [name for name in field.drawn if name != NODULE]
     if lungs and shown.sum() > 2:
@@ -680,6 +684,17 @@ def of_slices(columns: Mapping[str, Sequence[Any]], kind: str = SLICE) -> dict[s
     """The columns of judged rows, those of one kind."""
     own = [k for k, name in enumerate(columns["kind"]) if name == kind]
     return {name: [values[k] for k in own] for name, values in columns.items()}
+
+
+def _dice_by_size(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean Dice of the nodule on the slices that show so many pixels of it, and how many slices those are."""
+    size, dice = np.array(columns[f"{NODULE} truth"]), dice_by_slice(columns, [NODULE])
+    out = {}
+    for low, high in pairwise((*SIZES_PX, np.inf)):
+        own = dice[(size >= low) & (size < high)]
+        band = f"{low:g}–{high - 1:g} px" if np.isfinite(high) else f"from {low:g} px"
+        out[band] = {"slices": len(own), "dice": rounded(own.mean()) if len(own) else None}
+    return out
 
 
 def _pooled_dice(cases: Sequence[Overlap]) -> float:

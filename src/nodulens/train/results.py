@@ -89,12 +89,15 @@ def classifiers(found: Sequence[Found]) -> str:
 
 
 def segmenters(found: Sequence[Found]) -> str:
-    """Whole slices with rendered nodules, and close-ups of real ones."""
-    lines = []
+    """Whole slices with rendered nodules, and close-ups of real ones; then the former by size."""
+    lines, sizes = [], []
     for row, split, cells in _grouped(found, ("segmenter",)):
         figures = pooled(cells)
         nodule, boxes = figures["classes"]["nodule"], figures["boxes"] or {}
         near = figures.get("close_ups", {})
+        if split == "patients" and row.count(".") == 1:
+            bands = figures["dice_by_size"]
+            sizes.append((_named(row), *(f"{_number(b['dice'])} ({b['slices']})" for b in bands.values())))
         lungs = [c["dice"]["value"] for name, c in figures["classes"].items() if name != "nodule"]
         lines.append(
             (
@@ -113,12 +116,16 @@ def segmenters(found: Sequence[Found]) -> str:
                 PUBLISHED.get(row, "") if split == "patients" else "",
             )
         )
-    return _table(
+    whole = _table(
         ("method", "split", "slices with a nodule", "nodule Dice", "IoU", "sensitivity", "invented on slices without",
          "close-ups of real nodules, Dice", "agreement with our lungs, Dice", "mAP@0.5 / @0.5:0.95", "trained",
          "published"),
         _ranked(lines),
     )  # fmt: skip
+    if not sizes:
+        return whole
+    by_size = _table(("method", *bands), sizes)
+    return f"{whole}\n\nNodule Dice by the pixels that a slice shows of it (slices), by patient:\n\n{by_size}"
 
 
 def filters(found: Sequence[Found]) -> str:
@@ -149,19 +156,22 @@ def filters(found: Sequence[Found]) -> str:
 
 def real_scans(found: Sequence[Found]) -> str:
     """The nodules of the four real scans one by one, as the whole-slice networks outline them."""
+    words = {
+        "patient": "scan", "diameter_mm": "mm", "readers": "readers", "hit": "hit", "score": "score",
+        "box_iou": "box IoU (3-D)", "dice": "Dice", "iou": "IoU", "sensitivity": "sensitivity",
+    }  # fmt: skip
     lines: list[tuple[object, ...]] = []
     sums: list[tuple[object, ...]] = []
     for cell in (c for c in found if c["split"] == "scans"):
-        columns = {name: values for name, values in cell["rows"].items() if name != "row"}
+        columns = [cell["rows"][name] for name in words]
         method = _named(f"{cell['recipe']}.{cell['part']}") + ALONE.get(cell["part"], "")
-        lines += [(method, *values) for values in zip(*columns.values(), strict=True)]
-        names = tuple(columns)
+        lines += [(method, *map(_plain, values)) for values in zip(*columns, strict=True)]
         total = cell["figures"]
         sums.append((method, f"{total['hit']} of {total['nodules']}", total["other"], _budget([cell])))
     if not lines:
         return "_Not measured yet._"
     counts = _table(("method", "nodules hit", "findings on none", "trained"), sums)
-    return f"{counts}\n\n{_table(('method', *names), lines)}"
+    return f"{counts}\n\n{_table(('method', *words.values()), lines)}"
 
 
 def prompts(found: Sequence[Found]) -> str:
@@ -296,6 +306,13 @@ def _told(figure: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _plain(value: object) -> str:
+    """Anything in a row, as a table says it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else str(value)
 
 
 def _percent(value: float | None) -> str:

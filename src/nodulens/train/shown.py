@@ -111,6 +111,9 @@ def _segmenter(one: Judged, checkpoint: Path) -> Shown:
     head = ("", "slices", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed", "invented")
     note = "Invented: drawn on a slice that does not show it. Lungs are held against our own lung stage, if no others."
     tables = [Table("By class", head, tuple(rows), note)]
+    sizes = tuple((band, *told.values()) for band, told in figures["dice_by_size"].items() if told["slices"])
+    if sizes:
+        tables.append(Table("Nodule Dice by the pixels that a slice shows of it", ("", "slices", "Dice"), sizes))
     if figures["boxes"]:
         boxes = tuple((name, value) for name, value in figures["boxes"].items())
         tables.append(Table("Boxes of nodules on slices, as COCO scores them", ("", "value"), boxes))
