@@ -250,7 +250,8 @@ def _computed(net: torch.nn.Module) -> Callable[[Array], tuple[Array, ...]]:
 
     @torch.inference_mode()
     def run(batch: Array) -> tuple[Array, ...]:
-        parts = [net(part.to(place)) for part in torch.from_numpy(batch).split(BATCH)]
+        whole = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
+        parts = [net(part.to(place)) for part in whole.split(BATCH)]
         each = zip(*(part if isinstance(part, tuple) else (part,) for part in parts), strict=True)
         return tuple(torch.cat(pieces).float().cpu().numpy() for pieces in each)
 
