@@ -71,7 +71,7 @@ def test_cells_are_computed_once_and_the_page_is_filled(
     main(**folders, only=f"{E5}.patients-1")  # type: ignore[arg-type]
     assert [p.stat().st_mtime_ns for p in made] == times
     with monkeypatch.context() as patch:
-        patch.setattr(table, "milliseconds", lambda learner: 4321.0)
+        patch.setattr(table, "_milliseconds", lambda exported, learner: 4321.0)
         main(**folders, only=f"{E5}.patients-1", times=True)  # type: ignore[arg-type]
     cell = json.loads((tmp_path / "cells" / f"{E5}.patients-1.json").read_text())
     assert cell["cpu_ms"] == 4321 and "4321 ms" in page.read_text()

@@ -53,7 +53,9 @@ class Prompt:
         return replace(self, start=(float(z), *self.start[1:]), stop=(z + 1.0, *self.stop[1:]))
 
     def raised(self, spacing_zyx: ArrayLike) -> Prompt:
-        """Of a box on one slice: one as high as its sides are long on average, in mm."""
+        """Of a box on one slice: one as high as its sides are long on average, in mm. A higher box is as it is."""
+        if self.stop[0] - self.start[0] > ONE_SLICE:
+            return self
         start, stop, spacing = (np.asarray(v, dtype=np.float64) for v in (self.start, self.stop, spacing_zyx))
         half = float(np.mean((stop - start)[1:] * spacing[1:]) / spacing[0] / 2)
         middle = (self.start[0] + self.stop[0]) / 2

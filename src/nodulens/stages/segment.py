@@ -12,7 +12,7 @@ from nodulens.errors import BadPrompt
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.prompt import DRAWN, ONE_SLICE, ROUGH, Prompt
+from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
 
 OFF = -10.0
 """Logit where nothing was asked."""
@@ -133,8 +133,7 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
         raise BadPrompt("The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 > z0).")
     if np.any(stop <= 0) or np.any(start >= volume.geometry.shape):
         raise BadPrompt("The box lies outside the scan; boxes are LPS mm, x0,y0,z0,x1,y1,z1, or --space voxel.")
-    drawn = Prompt.between(start, stop, DRAWN)
-    return drawn if stop[0] - start[0] > ONE_SLICE else drawn.raised(volume.geometry.spacing_zyx)
+    return Prompt.between(start, stop, DRAWN).raised(volume.geometry.spacing_zyx)
 
 
 def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
@@ -166,8 +165,8 @@ def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:
         piece = _one_piece(plane > level, np.asarray(middle))
         if piece is None:
             continue
-        ends = [np.flatnonzero(piece.any(axis=other)) for other in (1, 0)]
-        low, high = np.array([e[0] for e in ends]), np.array([e[-1] + 1 for e in ends])
+        found = Box.of_mask(piece[None])
+        low, high = np.array(found.start[1:]), np.array(found.stop[1:])
         both = np.prod(np.clip(np.minimum(stop, high) - np.maximum(start, low), 0, None))
         agreement = both / (np.prod(stop - start) + np.prod(high - low) - both) - LEVEL_COST * abs(level)
         if agreement > best:

@@ -32,7 +32,7 @@ from nodulens.evaluate.segmentation import Overlap, compare, overlaps, summarise
 from nodulens.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.pointing import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
-from nodulens.stages.prompt import DRAWN, GRID, ONE_SLICE, ROUGH, Prompt
+from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
 from nodulens.train import segmenter
 from nodulens.train.export import export
@@ -92,10 +92,8 @@ def own(model: Model) -> Told:
     """
 
     def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
-        if prompt.stop[0] - prompt.start[0] <= ONE_SLICE:
-            prompt = prompt.raised(volume.geometry.spacing_zyx)
         rounds = DEFAULT.rounds_detected if prompt.trust == ROUGH else DEFAULT.rounds_drawn
-        return segment(volume, prompt, model, rounds, prior)
+        return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, rounds, prior)
 
     return lambda ask, prior: partial(outline, prior=prior)
 

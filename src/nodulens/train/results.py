@@ -95,7 +95,7 @@ def segmenters(found: Sequence[Found]) -> str:
         figures = pooled(cells)
         nodule, boxes = figures["classes"]["nodule"], figures["boxes"] or {}
         near = figures.get("close_ups", {})
-        if split == "patients" and row.count(".") == 1:
+        if split == "patients" and not cells[0]["settings"]:
             bands = figures["dice_by_size"]
             sizes.append((_named(row), *(f"{_number(b['dice'])} ({b['slices']})" for b in bands.values())))
         lungs = [c["dice"]["value"] for name, c in figures["classes"].items() if name != "nodule"]
@@ -197,8 +197,7 @@ def prompts(found: Sequence[Found]) -> str:
         for kind, text in words.items()
     ]
     head = ("prompt", "Dice (95 %)", "IoU", "sensitivity", "inscribed ellipse, Dice")
-    minutes = sum(c["train_seconds"] for c in cells) / len(cells) / 60
-    told = f"{cells[0]['epochs']} epochs, {minutes:.0f} min a fold{_on(cells)}"
+    told = f"{cells[0]['epochs']} epochs, {_minutes(cells):.0f} min a fold{_on(cells)}"
     return f"{figures['nodules']} nodules, {len(cells)} folds by patient; trained for {told}.\n\n{_table(head, lines)}"
 
 
@@ -270,7 +269,7 @@ def _split(split: str, cells: Sequence[Found]) -> str:
 
 
 def _budget(cells: Sequence[Found]) -> str:
-    minutes = sum(c["train_seconds"] for c in cells) / len(cells) / 60
+    minutes = _minutes(cells)
     learner = cells[0].get("learner")
     if not learner:
         return f"{minutes:.1f} min a fold"
@@ -278,6 +277,11 @@ def _budget(cells: Sequence[Found]) -> str:
     epochs = f"{learner['epochs']} epoch{'s' * (learner['epochs'] > 1)}"
     beside = f" and windows of {learner['window']}²" if learner.get("window") else ""
     return f"{epochs} of {learner['size']}²{beside}, {minutes:.0f} min a fold{_on(cells)}; {pace:.0f} ms an input"
+
+
+def _minutes(cells: Sequence[Found]) -> float:
+    """Of training, on average."""
+    return float(sum(c["train_seconds"] for c in cells)) / len(cells) / 60
 
 
 def _on(cells: Sequence[Found]) -> str:

@@ -141,7 +141,7 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
         "learner": asdict(learner),
         "rows_trained": len(rows.train),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
-        "cpu_ms": milliseconds(learner),
+        "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), learner),
         "figures": outcome.figures,
         "rows": _rounded(outcome),
     }
@@ -258,17 +258,15 @@ def _computed(net: torch.nn.Module) -> Callable[[Array], tuple[Array, ...]]:
     return run
 
 
-def milliseconds(learner: Learner) -> float:
-    """Of one input on the CPU as a method runs, the median of ten; what the network has learnt changes nothing."""
-    with TemporaryDirectory() as folder:
-        model = _exported("timed", build(learner), learner, Path(folder))
-        example = np.random.default_rng(0).random((1, 1, learner.size, learner.size), dtype=np.float32)
-        model.run(example)
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            model.run(example)
-            times.append(1000 * (time.perf_counter() - start))
+def _milliseconds(exported: Model, learner: Learner) -> float:
+    """Of one input on the CPU as a method runs, the median of ten."""
+    example = np.random.default_rng(0).random((1, 1, learner.size, learner.size), dtype=np.float32)
+    exported.run(example)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        exported.run(example)
+        times.append(1000 * (time.perf_counter() - start))
     return round(float(np.median(times)), 2)
 
 
@@ -321,13 +319,19 @@ def main(
 
 
 def _time_anew(cell: Cell, path: Path, timed: dict[str, float]) -> None:
-    """Put the cost of an input into a cell again; a network that is in ``timed`` is not timed twice."""
+    """Put the cost of an input into a cell again; a network that is in ``timed`` is not timed twice.
+
+    Of a network that has learnt nothing: what it has learnt changes nothing, and its checkpoint may lie elsewhere.
+    """
     found = json.loads(path.read_text(encoding="utf-8"))
     if "cpu_ms" not in found:
         return
     learner = _recipe(cell).learners[cell.part]
     if learner.network not in timed:
-        timed[learner.network] = milliseconds(learner)
+        with TemporaryDirectory() as folder:
+            timed[learner.network] = _milliseconds(
+                _exported(cell.part, build(learner), learner, Path(folder)), learner
+            )
     found["cpu_ms"] = timed[learner.network]
     with whole_file(path) as file:
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
