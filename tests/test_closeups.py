@@ -187,6 +187,31 @@ def test_slices_windows_and_close_ups_teach_together(
     json.dumps(found.figures, allow_nan=False)
 
 
+def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:
+    learner = replace(EACH, augment=("flip", "noise"))
+    field, n = outlining.field_of(learner), len(material.shows)
+    many = outlining.multiplied(material, learner.augment, 2)
+    assert len(many.shows) == 3 * n and len(many.patients) == 3 * len(material.patients)
+    assert sorted(many.patients) == sorted(material.patients * 3)
+    assert sorted(many.strata) == sorted(material.strata * 3)
+    rows = np.flatnonzero(material.shows)[:4]
+    image, truth = material.seen(field, rows)
+    for k in range(3):
+        seen, drawn = many.seen(field, rows + k * n)
+        np.testing.assert_array_equal(drawn.sum(axis=(2, 3)), truth.sum(axis=(2, 3)))  # mirrored at most
+        assert (seen == image).all() == (k == 0)
+        np.testing.assert_array_equal(many.seen(field, rows[[3, 0]] + k * n)[0], seen[[3, 0]])
+    near, own = many.closeups, material.closeups
+    assert near is not None and own is not None
+    nodules = np.arange(len(own.patients))
+    for k in range(3):
+        copies = nodules + k * len(nodules)
+        np.testing.assert_array_equal(near.origin[copies], own.origin)
+        areas = [c.nodule[c.central[of]].sum(axis=(1, 2)) for c, of in ((near, copies), (own, nodules))]
+        np.testing.assert_array_equal(*areas)
+        assert (near.image[near.central[copies]] == own.image[own.central]).all() == (k == 0)
+
+
 def batches_of(learner: Learner, material: Slices, tmp_path: Path) -> list[tuple[torch.Tensor, ...]]:
     """An epoch as the training loop gets it."""
     made: list[tuple[torch.Tensor, ...]] = []

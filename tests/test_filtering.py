@@ -19,6 +19,7 @@ from nodulens.recipe import Learner
 from nodulens.recipes import RESNET_UNET_PATCH_CNN
 from nodulens.runtime.engine import Array, Model, load_model
 from nodulens.runtime.weights import Card
+from nodulens.train import filtering
 from nodulens.train.export import export
 from nodulens.train.filtering import Candidates, figures, judge, load, settled, train
 
@@ -123,6 +124,21 @@ def test_folds_are_pooled_from_their_rows(material: Candidates) -> None:
     parts = [judge(model, FILTER, material, part) for part in np.array_split(rows, 3)]
     pooled = {name: [value for part in parts for value in part.rows[name]] for name in parts[0].rows}
     assert figures(pooled) == judge(model, FILTER, material, rows).figures
+
+
+def test_copies_follow_their_patches(material: Candidates) -> None:
+    n = len(material.patients)
+    many = filtering.multiplied(material, ("turn", "noise"), 2)
+    assert len(many.patients) == 3 * n and many.patients == material.patients * 3
+    assert many.strata == material.strata * 3
+    rows = np.arange(n)
+    plain, first, second = (many.seen(rows + k * n) for k in range(3))
+    np.testing.assert_array_equal(plain, material.seen(rows))
+    for one, other in ((plain, first), (plain, second), (first, second)):
+        assert (np.abs(one - other).max(axis=(1, 2, 3)) > 0).mean() > 0.9
+    quarter = filtering.multiplied(material, ("turn",), 1)  # a turned patch holds the same values
+    np.testing.assert_array_equal(np.sort(quarter.seen(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
+    np.testing.assert_array_equal(filtering.multiplied(material, ("turn", "noise"), 2).seen(rows + n), first)
 
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:

@@ -198,7 +198,7 @@ def test_the_larger_networks_take_a_step(made: Path, tmp_path: Path, recipe: Rec
 
 def test_copies_made_before_a_random_split_leak(made: Path) -> None:
     material = grading.load(made, SMALL)
-    many = grading.multiplied(material, ("flip", "rotate", "zoom"), copies=2)
+    many = grading.multiplied(material, ("flip", "rotate", "zoom"), 2)
     n = len(material.patients)
     assert len(many.image) == 3 * n and many.image.dtype == np.float16
     np.testing.assert_array_equal(many.image[:n], material.image)

@@ -51,6 +51,9 @@ def test_the_table_has_every_part_of_every_recipe_by_five_folds() -> None:
             folds = table.BACKGROUND_FOLDS if part == "segmenter" else list(range(5))
             assert [c.fold for c in own if c.split == PATIENTS] == folds
             assert sum(c.split == RANDOM for c in own) == 1
+            copied = [c for c in plan if (c.recipe, c.part, c.split) == (recipe.name, part, AUGMENTED)]
+            assert len(copied) == bool(recipe.learners[part].augment)
+            assert all(replace(c, split=RANDOM) in plan for c in copied)  # what each is held against
 
 
 def test_cells_are_computed_once_and_the_page_is_filled(

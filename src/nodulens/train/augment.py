@@ -57,6 +57,25 @@ def augmented(
     return images, labels
 
 
+def copies_of(
+    images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], copies: int, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """A batch changed at random several times over, and always in the same way.
+
+    Args:
+        images, labels, kinds: see :func:`augmented`.
+
+    Returns:
+        (copies · N, …) each: all of the first copy, then all of the next.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = [augmented(images, labels, kinds, rng) for _ in range(copies)]
+    along = [label for _, label in made if label is not None]
+    return torch.cat([image for image, _ in made]), torch.cat(along) if along else None
+
+
 def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: float, shift_px: float) -> Tensor:
     """Random rotation, flip, zoom and shift of square planes.
 

@@ -7,22 +7,27 @@ disagree about nodules as they do, where the outlines of rendered ones are exact
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import AIR_HU
 from nodulens.data.crops import HU_PER_STEP, Stacks
+from nodulens.recipe import Augmentation
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
+from nodulens.train.augment import copies_of
 
 Bool = NDArray[np.bool_]
 Int = NDArray[np.int_]
 
+HELD = 1024
+"""Slices looked at or changed at a time."""
 CONSENSUS = 0.5
 """Share of the readers whose outline holds a pixel of the truth, at least."""
 
@@ -68,6 +73,29 @@ class CloseUps:
             origin=np.array(drawn_on),
         )
 
+    def multiplied(self, kinds: Sequence[Augmentation], copies: int) -> CloseUps:
+        """These, then ``copies`` of all of them, each slice changed at random, see
+        :func:`nodulens.train.augment.augmented`. A copy is a nodule of its own, of the same patient and ``origin``."""
+        image, nodule = [np.empty((copies, *a.shape), dtype=a.dtype) for a in (self.image, self.nodule)]
+        for first in range(0, len(self.image), HELD):
+            some = slice(first, first + HELD)
+            plain = torch.from_numpy(self.image[some, None].astype(np.float32) / 255)
+            truth = torch.from_numpy(self.nodule[some])
+            changed, along = copies_of(plain, truth, kinds, copies, seed=first)
+            assert along is not None
+            shape = (copies, *truth.shape)
+            image[:, some] = (255 * changed).round().to(torch.uint8).reshape(shape).numpy()
+            nodule[:, some] = along.reshape(shape).numpy()
+        times = copies + 1
+        return CloseUps(
+            image=np.concatenate([self.image, *image]),
+            nodule=np.concatenate([self.nodule, *nodule]),
+            pixel_mm=np.tile(self.pixel_mm, times),
+            owner=np.concatenate([self.owner + k * len(self.patients) for k in range(times)]),
+            patients=self.patients * times,
+            origin=np.tile(self.origin, times),
+        )
+
     @cached_property
     def central(self) -> Int:
         """(N,) the slice on which a nodule is largest."""
@@ -111,12 +139,14 @@ class CloseUps:
         return np.asarray(field.pixel_mm / self.pixel_mm.astype(np.float64))
 
     def _views(self, field: Field, slices: Int, side: int) -> Iterator[tuple[Int, Field, Geometry]]:
-        """Slices of one step at a time, with the view of them; their grid is of pixels that are 1 wide."""
+        """Some slices of one step at a time, with the view of them; their grid is of pixels that are 1 wide."""
         steps = self._step(field)[slices]
         for step in np.unique(steps):
-            own = np.flatnonzero(steps == step)
-            grid = Geometry.axial((len(own), *self.image.shape[1:]), (1.0, 1.0, 1.0))
-            yield own, replace(field, size=side, pixel_mm=float(step)), grid
+            all_of_step = np.flatnonzero(steps == step)
+            for first in range(0, len(all_of_step), HELD):
+                own = all_of_step[first : first + HELD]
+                grid = Geometry.axial((len(own), *self.image.shape[1:]), (1.0, 1.0, 1.0))
+                yield own, replace(field, size=side, pixel_mm=float(step)), grid
 
 
 def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,20 +18,22 @@ from nodulens.data.crops import Patches
 from nodulens.errors import BadOption
 from nodulens.evaluate.classification import average_precision, curve, ranking_draws
 from nodulens.evaluate.statistics import percentiles
-from nodulens.recipe import Learner, Recipe
+from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.regions import patch_logits
-from nodulens.train.augment import augmented
+from nodulens.train.augment import augmented, copies_of
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
 from nodulens.train.outlining import rounded, told_of
 from nodulens.train.parts import Outcome, Rows
-from nodulens.train.pictures import PicturePatches, is_pictures, load_patches
+from nodulens.train.pictures import PatchColumns, is_pictures, load_patches
 from nodulens.train.pretrained import started
 
 SHARE = 4
 """Where classes are balanced by sampling, an epoch sees one in so many look-alikes, and as many nodules."""
 THRESHOLD = 0.5
+HELD = 1024
+"""Patches changed at a time."""
 BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 
 
@@ -38,7 +41,7 @@ BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 class Candidates:
     """LUNA16's patches, or those of pictures; a row is a patch."""
 
-    patches: Patches | PicturePatches
+    patches: Patches | PatchColumns
 
     @property
     def patients(self) -> list[str]:
@@ -65,6 +68,28 @@ def load(data: Path, recipe: Recipe) -> Candidates:
     if is_pictures(data):
         return Candidates(load_patches(data))
     return Candidates(Patches(data))
+
+
+def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
+    """See :class:`nodulens.train.parts.Part`; rows that share their ``nodule`` show the same one."""
+    patches = material.patches
+    parts = np.array_split(np.arange(len(patches.label)), -(-len(patches.label) // HELD))
+    steps = np.empty((copies, *patches.unit.shape), dtype=np.uint8)
+    for number, rows in enumerate(parts):
+        changed = copies_of(torch.from_numpy(material.seen(rows)), None, kinds, copies, seed=number)[0]
+        whole = (changed / Patches.UNIT_PER_STEP).round().to(torch.uint8)
+        steps[:, rows] = whole.reshape(copies, len(rows), *patches.unit.shape[1:]).numpy()
+    times = copies + 1
+    return Candidates(
+        PatchColumns(
+            unit=np.concatenate([patches.unit, *steps]),
+            label=np.tile(patches.label, times),
+            diameter_mm=np.tile(patches.diameter_mm, times),
+            patients=patches.patients * times,
+            nodule=np.tile(patches.nodule, times),
+            weight=np.tile(patches.weight, times),
+        )
+    )
 
 
 def settled(learner: Learner, material: Candidates, rows: Rows) -> Learner:

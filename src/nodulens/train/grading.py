@@ -27,7 +27,7 @@ from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.crops import Crop, classify, crop_view, log_odds
 from nodulens.train import risk
-from nodulens.train.augment import augmented
+from nodulens.train.augment import augmented, copies_of
 from nodulens.train.fit import Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
 from nodulens.train.parts import Outcome, Rows
@@ -183,19 +183,12 @@ def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.boo
     return Crops(nodules, image)
 
 
-def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int = 3, seed: int = 0) -> Crops:
-    """The crops with changed copies of each: split at random, copies of a test row teach. By ``origin`` they do not.
-
-    Args:
-        kinds: what changes, see :func:`nodulens.train.augment.augmented`.
-        copies: of each, beside itself.
-    """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> Crops:
+    """See :class:`nodulens.train.parts.Part`; rows that share their ``origin`` show the same nodule."""
     plain = torch.from_numpy(material.image.astype(np.float32))
-    changed = [augmented(plain, None, kinds, rng)[0].numpy().astype(np.float16) for _ in range(copies)]
+    changed = copies_of(plain, None, kinds, copies, seed=0)[0].numpy().astype(np.float16)
     rows = np.tile(np.arange(len(material.image)), copies + 1)
-    return Crops(material.nodules.take(rows), np.concatenate([material.image, *changed]))
+    return Crops(material.nodules.take(rows), np.concatenate([material.image, changed]))
 
 
 # ---------------------------------------------------------------- training

@@ -39,11 +39,11 @@ from nodulens.evaluate.boxes import Image, box_iou, match, summary
 from nodulens.evaluate.segmentation import NAN, Overlap, overlaps, summarise
 from nodulens.evaluate.statistics import Interval
 from nodulens.ops.components import components
-from nodulens.recipe import Learner, Recipe
+from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
-from nodulens.train.augment import augmented
+from nodulens.train.augment import augmented, copies_of
 from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of, loss_of_one
@@ -222,6 +222,29 @@ class Slices:
         return [field.pixel_mm or float(mm) for mm in whole * max(1, WHOLE_PX / field.size)]
 
 
+@dataclass(frozen=True, eq=False)
+class Multiplied(Slices):
+    """Slices as they are, and behind them the same slabs again and again, every slice changed at random.
+
+    Attributes:
+        plain: slices that are as they are.
+        kinds: see :func:`nodulens.train.augment.augmented`.
+    """
+
+    plain: int = 0
+    kinds: tuple[Augmentation, ...] = ()
+
+    def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
+        """As of slices; a copy is always changed in the same way."""
+        images, truth = super().seen(field, rows)
+        for k in np.flatnonzero(rows >= self.plain).tolist():
+            shown, drawn = torch.from_numpy(images[[k], None]), torch.from_numpy(truth[[k]])
+            image, labels = copies_of(shown, drawn, self.kinds, 1, seed=int(rows[k]))
+            assert labels is not None
+            images[k], truth[k] = image[0, 0].numpy(), labels[0].numpy()
+        return images, truth
+
+
 Material = Slices | Pictures
 
 
@@ -263,6 +286,12 @@ def load(data: Path, recipe: Recipe) -> Material:
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
         slabs += _slabs(background_volume(data, patient), patient, own)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
+
+
+def multiplied(material: Slices, kinds: Sequence[Augmentation], copies: int) -> Multiplied:
+    """See :class:`nodulens.train.parts.Part`."""
+    near = None if material.closeups is None else material.closeups.multiplied(kinds, copies)
+    return Multiplied(material.slabs * (copies + 1), near, len(material.shows), tuple(kinds))
 
 
 def _has_window(recipe: Recipe) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nodulens.recipe import Learner, Recipe
+from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 
 Rows = NDArray[np.int_]
@@ -56,6 +56,11 @@ class Part(Protocol):
         Raises:
             NotFound: what is needed does not lie there; the message says what and where from.
         """
+
+    def multiplied(self, material: Any, kinds: Sequence[Augmentation], copies: int) -> Material:
+        """The material as it is, then ``copies`` of it, every row changed at random in ways of
+        :func:`nodulens.train.augment.augmented`: what nobody should do before a split, where copies of a judged row
+        teach."""
 
     def settled(self, learner: Learner, material: Any, rows: Rows) -> Learner:
         """The learner with what its training rows decide, such as the size of its input, filled in."""

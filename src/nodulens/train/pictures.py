@@ -167,19 +167,16 @@ def _geometry(grey: NDArray[np.float32]) -> Geometry:
 
 
 @dataclass(frozen=True, eq=False)
-class PicturePatches:
-    """Patches of a folder's slices, in the form of :class:`nodulens.data.crops.Patches`.
-
-    A positive lies on the middle of what is drawn as one part. Its look-alikes are up to :data:`LOOK_ALIKES` spots of
-    the same slice that are bright in what the classic steps take for lung, or any place where there is none.
+class PatchColumns:
+    """Patches in the form of :class:`nodulens.data.crops.Patches`, wherever they come from.
 
     Attributes:
         unit: (N, 64, 64) grey.
         label: (N,) whether it shows a nodule.
-        diameter_mm: (N,) of a disc as large, the picture taken for a whole slice; 0 for a look-alike.
+        diameter_mm: (N,) of the nodule; 0 for a look-alike.
         patients: (N,).
-        nodule: (N,) number of a part; −1 for a look-alike.
-        weight: (N,) 1: what parts of several slices are one nodule, nobody says.
+        nodule: (N,) number of the nodule; −1 for a look-alike.
+        weight: (N,).
     """
 
     unit: NDArray[np.uint8]
@@ -190,13 +187,19 @@ class PicturePatches:
     weight: NDArray[np.float64]
 
 
-def load_patches(data: Path) -> PicturePatches:
-    """Patches of the slices of a data folder."""
+def load_patches(data: Path) -> PatchColumns:
+    """Patches of the slices of a data folder.
+
+    A positive lies on the middle of what is drawn as one part, as large as a disc of the part's area, the picture taken
+    for a whole slice. Its look-alikes are up to :data:`LOOK_ALIKES` spots of the same slice that are bright in what the
+    classic steps take for lung, or any place where there is none. All weigh 1: what parts of several slices are one
+    nodule, nobody says.
+    """
     folder = find_pictures(data)
     rows = [(patch, size, item.patient_id) for item in folder.items() for patch, size in _patches(folder, item)]
     size = np.array([size for _, size, _ in rows], dtype=np.float32)
     label = size > 0
-    return PicturePatches(
+    return PatchColumns(
         unit=np.array([patch for patch, _, _ in rows], dtype=np.uint8).reshape(-1, PATCH_PX, PATCH_PX),
         label=label,
         diameter_mm=size,

@@ -55,7 +55,8 @@ def _grouped(found: Iterable[Found], parts: Sequence[str]) -> list[tuple[str, st
     groups: dict[tuple[str, str], list[Found]] = {}
     for cell in found:
         if cell["part"] in parts and cell["split"] in SPLITS:
-            row = ".".join((cell["recipe"], cell["part"], *cell["settings"]))
+            settings = ", ".join(cell["settings"])
+            row = f"{cell['recipe']}.{cell['part']}" + f".{settings}" * bool(settings)
             groups.setdefault((row, cell["split"]), []).append(cell)
     return [(row, split, cells) for (row, split), cells in groups.items()]
 

@@ -94,6 +94,9 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ),
 }
 """Rows beside the recipe as it is."""
+COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
+"""What else is set of a network after augmentation, where a CPU would take hours. Such a one is split at random with
+the same settings as well, to be held against it."""
 BACKGROUND_FOLDS = sorted({fold_of(patient) for patient in Background.PATIENTS})
 VARIANT_FOLD = 1
 """One that holds a background."""
@@ -102,13 +105,16 @@ VARIANT_FOLD = 1
 def cells() -> Iterator[Cell]:
     """The whole table: five folds by patient (of whole slices those that hold a background), one of the other splits;
     then the variants, one fold each."""
-    own = [(recipe.name, part) for recipe in RECIPES.values() for part in recipe.learners]
-    for name, part in own:
+    own = [(recipe.name, *learner) for recipe in RECIPES.values() for learner in recipe.learners.items()]
+    for name, part, learner in own:
         folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
         yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
+        settings = COPIED.get(learner.network, ())
         yield Cell(name, part, RANDOM, 0)
-        if part == "classifier":
-            yield Cell(name, part, AUGMENTED, 0)
+        if settings:
+            yield Cell(name, part, RANDOM, 0, settings)
+        if learner.augment:  # else there are no copies to make
+            yield Cell(name, part, AUGMENTED, 0, settings)
         if part in ("segmenter", "filter"):
             yield Cell(name, part, SCANS, 0)
     yield from (Cell(DEFAULT.name, "prompted", PATIENTS, fold) for fold in range(FOLDS))
@@ -124,8 +130,9 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
     """Train and judge a network in a cell."""
     part = PARTS[cell.part]
     if cell.split == AUGMENTED:
-        material = grading.multiplied(material, learner.augment, COPIES)
-        learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))  # as many steps as without copies
+        material = part.multiplied(material, learner.augment, COPIES)
+        if cell.part != "segmenter":  # as many steps as without copies; a segmenter's epoch is as long as ever
+            learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))
     rows = _rows(cell, material)
     learner = part.settled(learner, material, rows.train)
     folder = run / cell.name
