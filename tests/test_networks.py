@@ -243,6 +243,14 @@ def test_its_scaling_travels_with_its_weights() -> None:
         assert torch.equal(again(x), net(x))
 
 
+def test_a_network_that_draws_pixels_starts_with_few() -> None:
+    """Binary cross entropy need not unlearn even odds; each class is its own, and none is on."""
+    torch.manual_seed(0)
+    net = build(LEARNERS["resnet50-unet"]).train()
+    p = net(torch.rand(2, 1, 64, 64)).sigmoid()
+    assert 0.003 < p.mean() < 0.03 and p.max() < 0.2
+
+
 # -- encoders trained elsewhere --
 
 
