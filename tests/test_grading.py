@@ -17,6 +17,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
 from nodulens.evaluate.classification import auc
+from nodulens.evaluate.statistics import bootstrap
 from nodulens.recipe import Learner, Recipe, changed, from_dict, to_dict
 from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
 from nodulens.runtime.engine import Model
@@ -268,6 +269,12 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
     two = truth > 0
     assert figures["auc"] == round(auc(truth[two] == 2, (logits[:, 2] - logits[:, 1])[two]), 4)
     assert 0.5 < figures["macro_auc"] < 1 and 0.5 < figures["macro_f1"] < 1
+    called = logits.argmax(1)
+    drawn = bootstrap(lambda some: float((called[some] == truth[some]).mean()), rows["patient"])
+    told = figures["intervals"]
+    assert told["accuracy"] == {k: round(getattr(drawn, k), 4) for k in ("value", "low", "high")}
+    for name in ("sensitivity", "specificity", "macro_f1", "macro_auc"):
+        assert told[name]["low"] < told[name]["value"] == figures[name] < told[name]["high"], name
 
 
 def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(made: Path) -> None:

@@ -334,7 +334,8 @@ def test_slices_are_counted_by_hand() -> None:
     seen[:, 0, :2] = 0.75  # half of the lung
     seen[0, 1, 0, :3] = (0.5, 1.0, 0.75)  # three pixels, two of them right; the other nodule is missed
     seen[2, 1, 2, 2] = 0.625  # invented
-    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], "kind": ["slice"] * 3, **compared(field, truth, seen)}
+    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], "kind": ["slice"] * 3, "pixel_mm": [2.0] * 3}
+    columns |= compared(field, truth, seen)
     assert columns["nodule truth"] == [3, 0, 0]
     assert columns["nodule predicted"] == [3, 0, 1]
     assert columns["nodule common"] == [2, 0, 0]
@@ -355,8 +356,8 @@ def test_slices_are_counted_by_hand() -> None:
     assert found["accuracy"] == pytest.approx(23 / 48, abs=1e-4)
     assert (found["slices"], found["with_nodule"]) == (3, 1)
     sizes = {band: told for band, told in found["dice_by_size"].items() if told["slices"]}
-    assert sizes == {"1–9 px": {"slices": 1, "dice": pytest.approx(2 / 3, abs=1e-4)}}
-    assert list(found["dice_by_size"])[1:] == ["10–19 px", "20–39 px", "40–79 px", "from 80 px"]
+    assert sizes == {"3–5 mm": {"slices": 1, "dice": pytest.approx(2 / 3, abs=1e-4)}}  # 3 pixels: a disc of 3.9 mm
+    assert list(found["dice_by_size"]) == ["under 3 mm", "3–5 mm", "5–8 mm", "8–12 mm", "from 12 mm"]
     boxes = found["boxes"]
     assert (boxes["truths"], boxes["found"], boxes["precision"], boxes["recall"]) == (2, 1, 0.5, 0.5)
     json.dumps(found, allow_nan=False)
@@ -408,6 +409,10 @@ def test_findings_are_held_against_what_is_known() -> None:
     assert columns["box_iou"] == [0.5, 0.0, 1.0]
     assert columns["readers"] == [4, 1, 0]
     assert image.iou.shape == (4, 3)
+    found = scans._none()
+    scans.judged(scan, findings, found, outlined=False)
+    assert found["dice"] == found["iou"] == found["sensitivity"] == [None] * 3
+    assert found["diameter_mm"] == columns["diameter_mm"] and found["hit"] == columns["hit"]
     nothing, image = scans.judged(scan, [], scans._none())
     assert nothing == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
     assert image.iou.shape == (0, 3)

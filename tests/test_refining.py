@@ -264,12 +264,7 @@ def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
     alone = grading.judge(by_area(), recipe.classifier, material, every)
     assert found.rows["readers score"] == alone.rows["score"] and found.rows["truth"] == alone.rows["truth"]
     for group in ("three_readers_or_more", "all_readers"):
-        told = dict(found.figures["readers"][group])
-        intervals = told.pop("intervals")
-        assert told == alone.figures[group]
-        for name in ("accuracy", "f1", "macro_f1", "macro_auc"):
-            assert intervals[name]["value"] == told[name], name
-            assert intervals[name]["low"] <= told[name] <= intervals[name]["high"]
+        assert found.figures["readers"][group] == alone.figures[group]
     accuracy = {name: found.figures[name]["all_readers"]["accuracy"] for name in masks}
     assert accuracy["refined"] < accuracy["first"], "what was not found is not graded right"
 

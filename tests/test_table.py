@@ -77,7 +77,9 @@ def test_cells_are_computed_once_and_the_page_is_filled(
         patch.setattr(table, "_milliseconds", lambda exported, learner: 4321.0)
         main(**folders, only=f"{E5}.patients-1", times=True)  # type: ignore[arg-type]
     cell = json.loads((tmp_path / "cells" / f"{E5}.patients-1.json").read_text())
-    assert cell["cpu_ms"] == 4321 and "4321 ms" in page.read_text()
+    assert cell["cpu_ms"] == 4321 and "4321 ms" in page.read_text() and cell["epochs_run"] == 1
+    by_hand = json.loads((tmp_path / "cells" / "svm.handcrafted.patients-1.json").read_text())
+    assert by_hand["cpu_ms"] > 0
     assert {fold_of(p) for p in cell["rows"]["patient"]} == {1}
     assert cell["learner"]["epochs"] == 1
     text = page.read_text()
@@ -102,10 +104,15 @@ def test_a_network_is_judged_where_it_is_as_its_file_is(tmp_path: Path) -> None:
 
 
 def test_what_trained_a_cell_is_said() -> None:
-    cell = {"software": {"torch": "2"}, "train_seconds": 60, "cpu_ms": 2, "learner": {"epochs": 3, "size": 64}}
+    learner = {"epochs": 3, "size": 64, "patience": 2}
+    cell = {"software": {"torch": "2"}, "train_seconds": 60, "cpu_ms": 2, "learner": learner, "epochs_run": 3}
     on = {**cell, "software": {"torch": "2", "gpu": "NVIDIA Thing"}}
     assert results._budget([cell]) == "3 epochs of 64², 1 min a fold; 2 ms an input"
     assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2 ms an input"
+    assert results._budget([cell, {**cell, "epochs_run": 2}]).startswith("2–3 of 3 epochs of 64²")
+    assert results._budget([{**cell, "epochs_run": 1}]).startswith("1 of 3 epochs of 64²")
+    uncounted = {k: v for k, v in cell.items() if k != "epochs_run"}
+    assert results._budget([cell, uncounted]).startswith("up to 3 epochs of 64²")
 
 
 def test_nodules_of_the_real_scans_are_said_one_by_one() -> None:
@@ -116,12 +123,47 @@ def test_nodules_of_the_real_scans_are_said_one_by_one() -> None:
         "recipe": "se-aux-unet", "part": "segmenter", "split": "scans", "software": {},
         "train_seconds": 60, "cpu_ms": 2,
         "rows": {name: list(values) for name, *values in zip(names, hit, missed, strict=True)},
-        "figures": {"hit": 1, "nodules": 2, "other": 7}, "learner": {"epochs": 1, "size": 320},
+        "figures": {
+            "hit": 1, "nodules": 2, "other": 7, "findings": 9, "boxes": {"map50": 0.5, "map50_95": None},
+            "scans": {
+                "P1": {"findings": 5, "regions": 11, "lung_agreement": {"lung": 0.912}},
+                "P2": {"findings": 4, "regions": 4, "lung_agreement": {"lung": 0.87}},
+            },
+        },
+        "learner": {"epochs": 1, "size": 320},
     }  # fmt: skip
     text = results.real_scans([cell])
-    assert "| `se-aux-unet` | 1 of 2 | 7 | 1 epoch of 320²" in text
+    assert "| `se-aux-unet` | 1 of 2 | 15, 9 | 7 | 0.500 / – | 0.87–0.91 | 1 epoch of 320²" in text
     assert "| `se-aux-unet` | P1 | 9.4 | 4 | yes | 0.8434 | 0.6667 | 0.8267 | 0.7045 | 0.7126 |" in text
     assert "| `se-aux-unet` | P2 | 74.5 | 0 | no | – | – | – | – | – |" in text
+
+
+def test_the_page_holds_what_the_cells_hold(tmp_path: Path) -> None:
+    """Nobody typed a figure into the tables, and nobody forgot to fill them in."""
+    docs = Path(__file__).parents[1] / "docs"
+    page = tmp_path / "results.md"
+    page.write_bytes((docs / "results.md").read_bytes())
+    results.write(docs / "cells", page)
+    assert page.read_text(encoding="utf-8") == (docs / "results.md").read_text(encoding="utf-8")
+
+
+def test_variants_stand_under_their_method_beside_it_on_their_fold() -> None:
+    def cell(recipe: str, fold: int, *settings: str) -> dict[str, object]:
+        return {"recipe": recipe, "part": "classifier", "split": "patients", "fold": fold, "settings": list(settings)}
+
+    found = [cell("a", 0), cell("a", 1), cell("a", 1, "x=1"), cell("a", 1, "x=2"), cell("b", 0), cell("b", 1)]
+    lines = results._lines(found, ["classifier"])
+    values = {("a", "", False): 0.7, ("a", "", True): 0.6, ("a", "x=1", False): 0.5, ("a", "x=2", False): 0.99}
+    ranked = results._ranked(
+        (line, values.get((line.row[0], line.settings, line.beside), 0.8), (len(line.cells),)) for line in lines
+    )
+    assert ranked == [
+        ("`b`", "by patient, 2 folds", 2),
+        ("`a`", "by patient, 2 folds", 2),
+        ("`a`", "by patient, fold 1", 1),
+        ("`a`, `x=2`", "by patient, fold 1", 1),
+        ("`a`, `x=1`", "by patient, fold 1", 1),
+    ]
 
 
 def test_splits_are_what_they_say(data: Path) -> None:

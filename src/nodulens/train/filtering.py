@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from nodulens.data.crops import Patches
 from nodulens.errors import BadOption
 from nodulens.evaluate.classification import average_precision, curve, ranking_draws
-from nodulens.evaluate.statistics import percentiles
+from nodulens.evaluate.statistics import patient_draws, percentiles, ratio
 from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.regions import patch_logits
 from nodulens.train.augment import augmented, copies_of
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
-from nodulens.train.outlining import rounded, told_of
-from nodulens.train.parts import Outcome, Rows
+from nodulens.train.parts import Outcome, Rows, rounded, told_of
 from nodulens.train.pictures import PatchColumns, is_pictures, load_patches
 from nodulens.train.pretrained import started
 
@@ -176,7 +175,10 @@ def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
     patients = columns["patient"]
     ranked, draws = curve(truth, score, weight), ranking_draws(truth, score, patients, weights=weight)
     called = score >= THRESHOLD
-    hit, wrong = (float(weight[called & kind].sum()) for kind in (nodules, ~nodules))
+    owner, times = patient_draws(patients)
+    cells = np.stack([nodules & called, nodules & ~called, ~nodules & called, ~nodules & ~called]) * weight
+    by_patient = np.array([np.bincount(owner, cell, times.shape[1]) for cell in cells], dtype=np.float64)
+    whole, drawn = _rates(by_patient.sum(axis=1)), _rates(by_patient @ times.T)
     recall = {
         f"{low:g}–{high:g} mm" if np.isfinite(high) else f"from {low:g} mm": rounded(
             float(np.average(called[band], weights=weight[band]))
@@ -188,8 +190,16 @@ def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
         **out,
         "auc": told_of(percentiles(ranked.auc, draws.auc), patients),
         "average_precision": told_of(percentiles(ranked.average_precision, draws.average_precision), patients),
-        "precision": rounded(hit / (hit + wrong)) if hit + wrong else None,
-        "recall": rounded(hit / float(weight[nodules].sum())),
+        **{name: told_of(percentiles(float(whole[name]), drawn[name]), patients) for name in whole},
         "recall_by_size": recall,
-        "specificity": rounded(1 - wrong / float(weight[~nodules].sum())),
+    }
+
+
+def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Of (4, …) nodules called and not, look-alikes called and not."""
+    hit, missed, wrong, right = cells
+    return {
+        "precision": ratio(hit, hit + wrong),
+        "recall": ratio(hit, hit + missed),
+        "specificity": ratio(right, right + wrong),
     }

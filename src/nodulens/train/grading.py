@@ -8,7 +8,7 @@ teach; judged are those of three readers or more, with all of them beside.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from torch.nn import functional
 from nodulens.data.crops import UNIT_PER_STEP, Stacks, reader_share
 from nodulens.data.ratings import Malignancy, three_classes
 from nodulens.errors import BadOption
-from nodulens.evaluate.classification import confusion, macro_auc
+from nodulens.evaluate.classification import Confusion, macro_auc, ranking_draws
+from nodulens.evaluate.statistics import patient_draws, percentiles
 from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.crops import Crop, classify, crop_view, log_odds
@@ -30,7 +31,7 @@ from nodulens.train import risk
 from nodulens.train.augment import augmented, copies_of
 from nodulens.train.fit import Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of
-from nodulens.train.parts import Outcome, Rows
+from nodulens.train.parts import Outcome, Rows, told_of
 from nodulens.train.pretrained import started
 
 TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
@@ -278,7 +279,8 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Of judged rows, of one fold or several.
 
     Decisions are the class of the largest output; sensitivity, specificity and precision are of "malignant". AUC is of
-    malignant against benign, beside diameter alone, with DeLong's interval and one from drawing patients.
+    malignant against benign, beside diameter alone, with DeLong's interval and one from drawing patients. "intervals"
+    are of all else, by patient; of three classes the means of F1 and AUC over classes as well.
     """
     judged = judged_of(rows)
     groups = {
@@ -310,20 +312,37 @@ def judged_of(rows: Mapping[str, Sequence[Any]]) -> risk.Judged:
 
 
 def _decisions(rows: Mapping[str, Sequence[Any]], on: NDArray[np.bool_]) -> dict[str, Any]:
-    """What calling every nodule by its largest output gives; nothing where there is no nodule."""
+    """What calling every nodule by its largest output gives, with intervals by patient; nothing without a nodule."""
     if not on.any():
         return {}
-    classes = [name.removeprefix("logit_") for name in rows if name.startswith("logit_")]
+    classes = tuple(name.removeprefix("logit_") for name in rows if name.startswith("logit_"))
     logits = np.array([rows[f"logit_{name}"] for name in classes], dtype=np.float64).T[on]
-    truth = np.array(rows["truth"])[on]
-    called = np.array(classes)[logits.argmax(1)]
-    found = confusion(truth, called, classes=classes)
-    rates = asdict(found.of("malignant"))
-    shown = ("sensitivity", "specificity", "precision", "f1")
-    out = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy, **{k: rates[k] for k in shown}}
-    if len(classes) > 2:
+    truth = np.array([classes.index(name) for name in rows["truth"]])[on]
+    patients = np.asarray(rows["patient"])[on].tolist()
+    owner, draws = patient_draws(patients)
+    own = np.zeros((draws.shape[1], len(classes), len(classes)))
+    np.add.at(own, (owner, truth, logits.argmax(1)), 1)
+    total = own.sum(0)
+    drawn = [_rates(Confusion(classes, counts)) for counts in np.tensordot(draws.astype(np.float64), own, 1)]
+    out = {k: percentiles(v, [rates[k] for rates in drawn]) for k, v in _rates(Confusion(classes, total)).items()}
+    present = np.unique(truth).tolist()
+    if len(classes) > 2 and len(present) > 1:
         likely = np.exp(logits - logits.max(1, keepdims=True))
-        numbers = [classes.index(name) for name in truth]
-        out |= {"macro_f1": found.macro.f1, "macro_auc": macro_auc(numbers, likely / likely.sum(1, keepdims=True))}
-    rounded = {k: None if np.isnan(v) else round(v, 4) for k, v in out.items()}
-    return {**rounded, "classes": classes, "confusion": found.counts.astype(int).tolist(), "judged": int(on.sum())}
+        likely /= likely.sum(1, keepdims=True)
+        ranked = [ranking_draws(truth == k, likely[:, k], owner).auc for k in present]
+        out["macro_auc"] = percentiles(macro_auc(truth, likely), np.mean(ranked, axis=0))
+    told = {name: told_of(one, patients) for name, one in out.items()}
+    return {
+        **{name: one["value"] for name, one in told.items()},
+        "intervals": told,
+        "classes": list(classes),
+        "confusion": total.astype(int).tolist(),
+        "judged": int(on.sum()),
+    }
+
+
+def _rates(found: Confusion) -> dict[str, float]:
+    malignant = found.of("malignant")
+    out = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy}
+    out |= {name: getattr(malignant, name) for name in ("sensitivity", "specificity", "precision", "f1")}
+    return {**out, "macro_f1": found.macro.f1} if len(found.classes) > 2 else out

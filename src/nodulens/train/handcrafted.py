@@ -6,6 +6,7 @@ How many slices a stack has is no feature: it ends where the readers' outlines e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +72,17 @@ def load(data: Path) -> Features:
     """
     stacks = Stacks(data)
     nodules = nodules_of(stacks, ("benign", "malignant"))
-    rows = []
-    for k, (n, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
-        pixel = float(nodules.pixel_mm[k])
-        plane = stacks.image[row].astype(np.float32) * np.float32(UNIT_PER_STEP)
-        voxel = pixel**2 * float(stacks.slice_mm[n])
-        inside = stacks.image[stacks.rows[n]][stacks.share(n) >= 0.5] * np.float32(UNIT_PER_STEP)
-        rows.append(slice_features(plane, nodules.outline[k], pixel) | depth_features(inside, voxel))
+    rows = [_features(stacks, nodules, k) for k in range(len(nodules.truth))]
     return Features(nodules, tuple(rows[0]), np.array([list(r.values()) for r in rows]))
+
+
+def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
+    """Of one nodule."""
+    n, pixel = int(nodules.origin[k]), float(nodules.pixel_mm[k])
+    plane = stacks.image[nodules.central[k]].astype(np.float32) * np.float32(UNIT_PER_STEP)
+    voxel = pixel**2 * float(stacks.slice_mm[n])
+    inside = stacks.image[stacks.rows[n]][stacks.share(n) >= 0.5] * np.float32(UNIT_PER_STEP)
+    return slice_features(plane, nodules.outline[k], pixel) | depth_features(inside, voxel)
 
 
 def judge(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
@@ -89,9 +93,24 @@ def judge(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0)
     """
     if kind not in get_args(Kind):
         raise BadOption(f"There is no classifier {kind!r}; there are {', '.join(get_args(Kind))}.")
-    scorer = _svm if kind == "svm" else _forest
-    score = scorer(material.values[rows], material.nodules.truth[rows], seed)(material.values[test])
+    score = _taught(kind, material, rows, seed)(material.values[test])
     return outcome(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
+
+
+def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:
+    """What a nodule costs on the CPU, its features and the answer; the median of some, evenly through all."""
+    stacks, nodules = Stacks(data), material.nodules
+    score = _taught(kind, material, np.arange(len(nodules.truth)), 0)
+    times = []
+    for k in np.linspace(0, len(nodules.truth) - 1, count).astype(int).tolist():
+        start = time.perf_counter()
+        score(np.array([list(_features(stacks, nodules, k).values())]))
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times))
+
+
+def _taught(kind: Kind, material: Features, rows: Rows, seed: int) -> Callable[[Float], Float]:
+    return (_svm if kind == "svm" else _forest)(material.values[rows], material.nodules.truth[rows], seed)
 
 
 def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:

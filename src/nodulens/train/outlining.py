@@ -37,7 +37,6 @@ from nodulens.errors import BadOption, NotFound
 from nodulens.evaluate.agreement import bland_altman, pearson
 from nodulens.evaluate.boxes import Image, box_iou, match, summary
 from nodulens.evaluate.segmentation import NAN, Overlap, overlaps, summarise
-from nodulens.evaluate.statistics import Interval
 from nodulens.ops.components import components
 from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
@@ -48,7 +47,7 @@ from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of, loss_of_one
 from nodulens.train.networks import check_window
-from nodulens.train.parts import Outcome, Rows
+from nodulens.train.parts import Outcome, Rows, rounded, told_of
 from nodulens.train.pictures import Pictures, is_pictures, load_pictures
 from nodulens.train.plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.pretrained import started
@@ -73,8 +72,8 @@ WINDOWS = 480
 """Windows an epoch, half of them sheets of close-ups where there are any."""
 WATCHED = 24
 """Slices watched after every epoch."""
-SIZES_PX = (1, 10, 20, 40, 80)
-"""Nodules on slices by their pixels, from so many on, as a network sees them."""
+SIZES_MM = (0, 3, 5, 8, 12)
+"""Nodules on slices by the disc of their area there, from so many millimetres of diameter on."""
 PLANNED_FROM = 120
 """Slices that a plan looks at."""
 JUDGED, HELD = 16, 64
@@ -616,14 +615,16 @@ def judge(model: Model, learner: Learner, material: Material, rows: Rows) -> Out
     for first in range(0, len(slices), JUDGED):
         some = slices[first : first + JUDGED]
         images, truth = material.seen(field, some)
-        note(some, SLICE, compared(field, truth, field.probabilities(model.run(images[:, None])[0])))
+        counts = compared(field, truth, field.probabilities(model.run(images[:, None])[0]))
+        note(some, SLICE, {"pixel_mm": material.pixels_mm(field, some), **counts})
     if len(nodules):
         assert isinstance(material, Slices) and material.closeups is not None
         closeups = material.closeups
         drawn = outlined(model, field, closeups, nodules) >= 0.5
         truth = closeups.nodule[closeups.central[nodules]]
         nodule_alone = replace(field, classes=(NODULE,))
-        counts = compared(nodule_alone, truth[:, None], drawn[:, None].astype(np.float32))
+        counts = {"pixel_mm": closeups.pixel_mm[closeups.central[nodules]].tolist()}
+        counts |= compared(nodule_alone, truth[:, None], drawn[:, None].astype(np.float32))
         lungs = [f"{n} {what}" for n in field.drawn if n != NODULE for what in ("truth", "predicted", "common")]
         note(nodules + len(material.shows), CLOSE_UP, counts | {name: [0] * len(nodules) for name in lungs})
     return Outcome(figures(columns, field), columns)
@@ -716,12 +717,13 @@ def of_slices(columns: Mapping[str, Sequence[Any]], kind: str = SLICE) -> dict[s
 
 
 def _dice_by_size(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean Dice of the nodule on the slices that show so many pixels of it, and how many slices those are."""
-    size, dice = np.array(columns[f"{NODULE} truth"]), dice_by_slice(columns, [NODULE])
+    """Mean Dice of the nodule on the slices that show so much of it, and how many slices those are."""
+    pixels, dice = np.array(columns[f"{NODULE} truth"]), dice_by_slice(columns, [NODULE])
+    wide = 2 * np.sqrt(pixels / np.pi) * np.array(columns["pixel_mm"])
     out = {}
-    for low, high in pairwise((*SIZES_PX, np.inf)):
-        own = dice[(size >= low) & (size < high)]
-        band = f"{low:g}–{high - 1:g} px" if np.isfinite(high) else f"from {low:g} px"
+    for low, high in pairwise((*SIZES_MM, np.inf)):
+        own = dice[(pixels > 0) & (wide >= low) & (wide < high)]
+        band = f"from {low} mm" if high == np.inf else f"{low}–{high} mm" if low else f"under {high} mm"
         out[band] = {"slices": len(own), "dice": rounded(own.mean()) if len(own) else None}
     return out
 
@@ -759,14 +761,3 @@ def _boxes(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
     at, means = matches.at(0.0), summary({NODULE: matches})
     told = {"precision": at.precision, "recall": at.recall, "f1": at.f1, "mean_iou": at.mean_iou, **asdict(means)}
     return {"truths": matches.truths, "found": at.true_positives, **{key: rounded(v) for key, v in told.items()}}
-
-
-def told_of(interval: Interval, patients: Sequence[str]) -> dict[str, float | None]:
-    """A figure and its interval by patient for JSON; one patient alone gives none."""
-    ends = {"low": interval.low, "high": interval.high} if len(set(patients)) > 1 else {"low": NAN, "high": NAN}
-    return {"value": rounded(interval.value), **{key: rounded(end) for key, end in ends.items()}}
-
-
-def rounded(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return round(float(value), 4) if np.isfinite(value) else None

@@ -6,6 +6,7 @@ of a patient stand or fall together in an honest split; which rows are which is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from nodulens.evaluate.statistics import Interval
 from nodulens.recipe import Augmentation, Learner, Recipe
 from nodulens.runtime.engine import Model
 
@@ -45,6 +47,17 @@ class Outcome:
 
     figures: dict[str, Any]
     rows: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def told_of(figure: Interval, patients: Sequence[str]) -> dict[str, float | None]:
+    """A figure and its interval by patient for JSON; one patient alone gives none."""
+    low, high = (figure.low, figure.high) if len(set(patients)) > 1 else (math.nan, math.nan)
+    return {"value": rounded(figure.value), "low": rounded(low), "high": rounded(high)}
+
+
+def rounded(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return round(float(value), 4) if np.isfinite(value) else None
 
 
 class Part(Protocol):

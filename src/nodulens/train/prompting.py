@@ -10,6 +10,7 @@ figures is zero-shot. Whole scans, where there is more to show than a close crop
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -111,6 +112,20 @@ def close_up(sam: Sam) -> Told:
 def judge(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> Outcome:
     """Our own network on the central slices of some nodules; what no prompt leads to counts 0."""
     return judge_told(own(model), material, rows, seed=seed)
+
+
+def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
+    """What a box on one slice costs on the CPU, the median of some nodules, evenly through all that are judged."""
+    stacks = [e for e in material if not e.is_cube]
+    times = []
+    for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
+        shown, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
+        around = Box.of_mask(stacks[k].truth[z : z + 1])
+        prompt = prompt_of_outline(Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))).on_slice(z)
+        start = time.perf_counter()
+        outlined(own(model)("box", None), shown, prompt)
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times))
 
 
 def judge_told(told: Told, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0) -> Outcome:

@@ -32,20 +32,19 @@ from nodulens.core.volume import AIR_HU
 from nodulens.data.crops import HU_PER_STEP, Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.boxes import IOUS, label_iou
-from nodulens.evaluate.classification import Confusion, macro_auc, ranking_draws
 from nodulens.evaluate.figures import Basis, save_figure
 from nodulens.evaluate.panels import Case, best_and_worst, cases_figure, difference_figure
 from nodulens.evaluate.segmentation import compare
-from nodulens.evaluate.statistics import Interval, bootstrap_means, patient_draws, percentiles, wilcoxon
+from nodulens.evaluate.statistics import bootstrap_means, wilcoxon
 from nodulens.ops.components import components
 from nodulens.runtime.engine import Model
 from nodulens.stages.crops import Crop, classify
 from nodulens.stages.findings import grown
 from nodulens.stages.pointing import Outline
 from nodulens.stages.prompt import ROUGH
-from nodulens.train import grading, risk
+from nodulens.train import grading
 from nodulens.train.grading import Nodules
-from nodulens.train.parts import Outcome, Rows
+from nodulens.train.parts import Outcome, told_of
 from nodulens.train.prompting import Bool, outlined, repeated
 from nodulens.train.segmenter import from_stack
 
@@ -177,9 +176,7 @@ def grades(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Of graded rows, of one fold or several: by mask, in the order in which they were graded.
 
     Returns:
-        mask → "blank", how many crops were, and the figures of :func:`nodulens.train.grading.figures`; in its groups of
-        readers with "intervals", by patient, of what has none there: accuracy, F1 of malignant, and the means of F1 and
-        AUC over classes.
+        mask → "blank", how many crops were, and the figures of :func:`nodulens.train.grading.figures`.
     """
     masks = [column.removesuffix(" blank") for column in rows if column.endswith(" blank")]
     out = {}
@@ -187,38 +184,8 @@ def grades(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         own = {c.removeprefix(f"{name} "): v for c, v in rows.items() if c.startswith(f"{name} ")}
         blank = own.pop("blank")
         table = {**{column: rows[column] for column in COMMON}, **own}
-        found = grading.figures(table)
-        many = np.asarray(rows["readers"]) >= risk.PANEL
-        for group, on in (("three_readers_or_more", many), ("all_readers", np.ones(len(many), dtype=bool))):
-            if on.any():
-                found[group]["intervals"] = _intervals(table, np.flatnonzero(on))
-        out[name] = {"blank": int(np.sum(blank)), **found}
+        out[name] = {"blank": int(np.sum(blank)), **grading.figures(table)}
     return out
-
-
-def _intervals(table: Mapping[str, Sequence[Any]], on: Rows) -> dict[str, Any]:
-    names = tuple(name.removeprefix("logit_") for name in table if name.startswith("logit_"))
-    truth = np.array([names.index(name) for name in table["truth"]])[on]
-    logits = np.array([table[f"logit_{name}"] for name in names], dtype=np.float64).T[on]
-    likely = np.exp(logits - logits.max(1, keepdims=True))
-    likely /= likely.sum(1, keepdims=True)
-    patients = np.asarray(table["patient"])[on]
-    owner, draws = patient_draws(patients)
-    own = np.zeros((draws.shape[1], len(names), len(names)))
-    np.add.at(own, (owner, truth, logits.argmax(1)), 1)
-
-    def rates(counts: NDArray[np.float64]) -> tuple[float, float, float]:
-        called = Confusion(names, counts)
-        return called.accuracy, called.of("malignant").f1, called.macro.f1
-
-    drawn = np.array([rates(counts) for counts in np.tensordot(draws.astype(np.float64), own, 1)])
-    whole = rates(own.sum(0))
-    out = {n: percentiles(whole[k], drawn[:, k]) for k, n in enumerate(("accuracy", "f1", "macro_f1"))}
-    present = np.unique(truth).tolist()
-    if len(present) > 1:
-        ranked = np.mean([ranking_draws(truth == k, likely[:, k], patients).auc for k in present], axis=0)
-        out["macro_auc"] = percentiles(macro_auc(truth, likely), ranked)
-    return {name: _ends(one) for name, one in out.items()}
 
 
 # ---------------------------------------------------------------- pictures
@@ -279,11 +246,8 @@ def _check(nodules: Nodules, masks: NDArray[Any]) -> None:
 
 
 def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str, Any]:
-    return {name: _ends(one) for name, one in zip(SCORES, bootstrap_means(values, patients), strict=True)}
-
-
-def _ends(figure: Interval) -> dict[str, float | None]:
-    return _defined({end: getattr(figure, end) for end in ("value", "low", "high")})
+    owners = patients.tolist()
+    return {name: told_of(one, owners) for name, one in zip(SCORES, bootstrap_means(values, patients), strict=True)}
 
 
 def _defined(values: Mapping[str, float]) -> dict[str, Any]:

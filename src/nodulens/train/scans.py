@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from nodulens.stages.findings import Finding
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.regions import kept, slide
 from nodulens.stages.slices import NODULE, Outlined, find_regions, segment_slices
-from nodulens.train.outlining import field_of, rounded
-from nodulens.train.parts import Outcome
+from nodulens.train.outlining import field_of
+from nodulens.train.parts import Outcome, rounded
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 
@@ -155,11 +155,10 @@ def judge_sliding(patch: Model, data: Path, names: Sequence[str] = SCANS, stride
     scans, columns, images = {}, _none(), []
     for name in names:
         scan = read_scan(data, name)
-        blind = replace(scan, nodules=tuple(replace(k, mask=None) for k in scan.nodules))
         start = time.perf_counter()
         findings = slide(scan.volume, scan.lungs, patch, stride_px=stride_px)
         seconds = time.perf_counter() - start
-        told, image = judged(blind, findings, columns)
+        told, image = judged(scan, findings, columns, outlined=False)
         scans[name] = {**told, "ms_per_slice": round(1000 * seconds / scan.volume.geometry.shape[0], 1)}
         images.append(image)
     return Outcome({"scans": scans, **_together(scans, images)}, columns)
@@ -170,7 +169,9 @@ def _none() -> dict[str, list[Any]]:
     return {name: [] for name in names}
 
 
-def judged(scan: Scan, findings: Sequence[Finding], columns: dict[str, list[Any]]) -> tuple[dict[str, Any], Image]:
+def judged(
+    scan: Scan, findings: Sequence[Finding], columns: dict[str, list[Any]], *, outlined: bool = True
+) -> tuple[dict[str, Any], Image]:
     """Hold findings against what is known of a scan.
 
     A nodule is hit where the middle of a finding lies in its box. Its outline is all findings that share a voxel with
@@ -178,6 +179,7 @@ def judged(scan: Scan, findings: Sequence[Finding], columns: dict[str, list[Any]
 
     Args:
         columns: a row is added to them for every nodule.
+        outlined: whether findings are outlines; else Dice, IoU and sensitivity are None.
 
     Returns:
         Nodules, those hit, findings, and those of them that hit none; and the boxes in three dimensions.
@@ -187,12 +189,14 @@ def judged(scan: Scan, findings: Sequence[Finding], columns: dict[str, list[Any]
     overlap = box_iou(_corners([f.box for f in findings]), _corners([k.box for k in scan.nodules]))
     for number, known in enumerate(scan.nodules):
         hits = [f.score for f, m in zip(findings, middles, strict=True) if _inside(m, known.box)]
-        drawn = None if known.mask is None else compare(*_joined(known, findings), geometry.spacing_zyx)
+        mask = known.mask
         size = np.asarray(known.box.shape) * geometry.spacing_zyx
+        whole = None if mask is None else compare(mask, mask, geometry.spacing_zyx)
+        drawn = compare(*_joined(known, findings), geometry.spacing_zyx) if outlined and whole else None
         row = {
             "row": len(columns["row"]),
             "patient": scan.name,
-            "diameter_mm": round(float(size[1:].mean()) if drawn is None else drawn.truth_diameter_mm, 1),
+            "diameter_mm": round(whole.truth_diameter_mm if whole else float(size[1:].mean()), 1),
             "readers": known.readers,
             "hit": bool(hits),
             "score": rounded(max(hits)) if hits else None,

@@ -113,7 +113,7 @@ def _segmenter(one: Judged, checkpoint: Path) -> Shown:
     tables = [Table("By class", head, tuple(rows), note)]
     sizes = tuple((band, *told.values()) for band, told in figures["dice_by_size"].items() if told["slices"])
     if sizes:
-        tables.append(Table("Nodule Dice by the pixels that a slice shows of it", ("", "slices", "Dice"), sizes))
+        tables.append(Table("Nodule Dice by its diameter on the slice", ("", "slices", "Dice"), sizes))
     if figures["boxes"]:
         boxes = tuple((name, value) for name, value in figures["boxes"].items())
         tables.append(Table("Boxes of nodules on slices, as COCO scores them", ("", "value"), boxes))
@@ -184,10 +184,14 @@ def _filter(one: Judged, checkpoint: Path) -> Shown:
     tables = [Table("Patches", ("", "value"), tuple((k, v) for k, v in figures.items() if isinstance(v, (int, float))))]
     if "auc" not in figures:
         return [], tables, []
-    metrics = [
-        _metric("AUC, nodule against look-alike", figures["auc"], figures["patches"], "nodules weigh alike"),
-        _metric("Average precision", figures["average_precision"], figures["patches"], "nodules weigh alike"),
-    ]
+    words = {
+        "auc": "AUC, nodule against look-alike",
+        "average_precision": "Average precision",
+        "precision": "Precision, nodules among what is kept",
+        "recall": "Recall, nodules kept",
+        "specificity": "Specificity, look-alikes rejected",
+    }
+    metrics = [_metric(text, figures[k], figures["patches"], "nodules weigh alike") for k, text in words.items()]
     sizes = tuple(figures["recall_by_size"].items())
     tables.append(Table("Recall by diameter", ("", "recall"), sizes))
     drawn = rows["truth"], rows["score"], rows["patient"]
@@ -222,6 +226,8 @@ def _classifier(one: Judged, checkpoint: Path) -> Shown:
             low, high = held.get("auc_interval_95") or (None, None)
             metrics.append(Metric(f"AUC, {words}", held["auc"], low, high, held["nodules"]))
             lines.append((words, held["nodules"], held["auc"], held["diameter_alone"]))
+        for name in ("accuracy", "sensitivity", "specificity") if held.get("judged") else ():
+            metrics.append(_metric(f"{name.title()}, {words}", held["intervals"][name], held["judged"], "all classes"))
     tables = [
         class_table("By class, any number of readers", found),
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), tuple(lines)),

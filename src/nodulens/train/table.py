@@ -3,10 +3,10 @@
     python -m nodulens.train.table --data ../shared/data            what is missing, then docs/results.md
     python -m nodulens.train.table --data ../shared/data --only conv3-classifier
 
-A cell is one network of one recipe, one split and one fold. It is trained within the budget below instead of the
-recipe's own, which the table shows: on one CPU core whole slices take one to three hours a cell (of resnet50-unet 20
-minutes), patches half an hour, the rest minutes; on a GPU all take minutes. A cell that was stopped goes on from its
-checkpoint.
+A cell is one network of one recipe, one split and one fold. It is trained within :mod:`nodulens.train.budgets` instead
+of as long as the recipe says, which the page shows: on one CPU core whole slices take one to three hours a cell (of
+resnet50-unet 20 minutes), patches half an hour, the rest minutes; on a GPU all take minutes. A cell that was stopped
+goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nodulens.recipe import DEFAULT, Learner, Recipe, changed
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import BATCH, Array, Model, load_model
 from nodulens.train import grading, handcrafted, outlining, prompting, refining, results, scans, segmenter
+from nodulens.train.budgets import BUDGETS
 from nodulens.train.closeups import outlined
 from nodulens.train.curves import read_curves
 from nodulens.train.export import export
@@ -40,18 +41,6 @@ from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.segmenter import Example
 
 SCHEMA = "nodulens-cell/1"
-BUDGETS: Mapping[str, Mapping[str, float | str]] = {
-    "conv3": {"epochs": 12},
-    "densenet121": {"epochs": 8},
-    "efficientnet-b0": {"epochs": 8},
-    "patch-cnn": {},
-    "se-aux-unet": {"epochs": 24, "window": 160, "precision": "mixed"},
-    "resnet50-unet": {
-        "epochs": 8, "window": 128, "batch": 4, "learning_rate": 1e-3, "schedule": "cosine", "patience": 8,
-    },
-    "planned-unet": {"epochs": 40, "size": 256, "window": 256, "precision": "mixed"},
-}
-"""Of each network in a cell, in place of the recipe's own."""
 PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
 """Splits: by patient; of the rows, stratified by class, whoever's they are; of rows and their changed copies; and
 everybody who may train against the four whole scans."""
@@ -92,6 +81,10 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         *((f"segmenter.loss={loss}",) for loss in LOSSES),
         ("segmenter.seed=1",),
         ("segmenter.seed=2",),
+    ),
+    ("resnet-unet-patch-cnn", "segmenter"): (
+        ("segmenter.loss=hybrid",),
+        ("segmenter.epochs=16", "segmenter.patience=16"),
     ),
 }
 """Rows beside the recipe as it is."""
@@ -148,6 +141,7 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
         **_head(cell),
         "learner": asdict(learner),
         "rows_trained": len(rows.train),
+        "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
         "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), learner),
         "figures": outcome.figures,
@@ -155,13 +149,14 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
     }
 
 
-def compute_handcrafted(cell: Cell, material: handcrafted.Features) -> dict[str, Any]:
+def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) -> dict[str, Any]:
     """The same for a classifier on handcrafted features, which looks at nothing to stop."""
     rows = _rows(cell, material.nodules)
     taught = np.sort(np.concatenate([rows.train, rows.watched]))
     start = time.monotonic()
-    outcome = handcrafted.judge("svm" if cell.recipe == "svm" else "forest", material, taught, rows.test)
+    outcome = handcrafted.judge(_kind(cell), material, taught, rows.test)
     spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
+    spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
     return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
 
 
@@ -170,6 +165,7 @@ def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str
     model = prompting.trained(material, cell.fold, run / "segmenter")
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     outcome = prompting.judge(model, material, prompting.rows_of(material, cell.fold))
+    spent["cpu_ms"] = round(prompting.milliseconds(model, material), 2)
     return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
 
 
@@ -306,14 +302,14 @@ def main(
     for cell in cells():
         path = out / f"{cell.name}.json"
         if times and only in cell.name and path.exists():
-            _time_anew(cell, path, timed)
+            _time_anew(cell, path, data, timed)
         if times or only not in cell.name or path.exists():
             continue
         source = f"{cell.recipe}.{cell.part}"
         if source not in loaded and cell.part != "refined":  # one at a time: slices fill gigabytes
             loaded = {source: _loaded(cell, data)}
         if cell.part == "handcrafted":
-            found = compute_handcrafted(cell, loaded[source])
+            found = compute_handcrafted(cell, loaded[source], data)
         elif cell.part == "prompted":
             found = compute_prompted(cell, loaded[source], run)
         elif cell.part == "refined":
@@ -326,23 +322,32 @@ def main(
     results.write(out, page)
 
 
-def _time_anew(cell: Cell, path: Path, timed: dict[str, float]) -> None:
-    """Put the cost of an input into a cell again; a network that is in ``timed`` is not timed twice.
+def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> None:
+    """Put the cost of an input into a cell again; what is in ``timed`` is not timed twice.
 
-    Of a network that has learnt nothing: what it has learnt changes nothing, and its checkpoint may lie elsewhere.
+    Of a network that has learnt nothing, or of the one that ships: what it has learnt changes nothing, and the cell's
+    checkpoint may lie elsewhere.
     """
     found = json.loads(path.read_text(encoding="utf-8"))
-    if "cpu_ms" not in found:
-        return
-    learner = _recipe(cell).learners[cell.part]
-    if learner.network not in timed:
-        with TemporaryDirectory() as folder:
-            timed[learner.network] = _milliseconds(
-                _exported(cell.part, build(learner), learner, Path(folder)), learner
-            )
-    found["cpu_ms"] = timed[learner.network]
+    if cell.part == "refined":
+        return  # what each of its networks costs, their own cells say
+    learner = _recipe(cell).learners[cell.part] if cell.part in PARTS else None
+    name = learner.network if learner else cell.recipe
+    if name not in timed:
+        if learner:
+            with TemporaryDirectory() as folder:
+                timed[name] = _milliseconds(_exported(cell.part, build(learner), learner, Path(folder)), learner)
+        elif cell.part == "prompted":
+            timed[name] = prompting.milliseconds(load_model("segmenter", torch.get_num_threads()), _loaded(cell, data))
+        else:
+            timed[name] = handcrafted.milliseconds(_kind(cell), _loaded(cell, data), data)
+    found["cpu_ms"] = round(timed[name], 2)
     with whole_file(path) as file:
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def _kind(cell: Cell) -> handcrafted.Kind:
+    return "svm" if cell.recipe == "svm" else "forest"
 
 
 def _loaded(cell: Cell, data: Path) -> Any:
