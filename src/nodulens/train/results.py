@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulens.io.atomic import whole_file
+from nodulens.recipe import changed
 from nodulens.recipes import RECIPES
 from nodulens.stages.slices import Field
 from nodulens.train import filtering, grading, outlining, prompting, refining
@@ -296,7 +297,8 @@ def prompts(found: Sequence[Found]) -> str:
 
 def refined(found: Sequence[Found]) -> str:
     """Method C with and without its second step, and its classifier on crops masked three ways."""
-    cells = [c for c in found if c["part"] == "refined"]
+    every = [c for c in found if c["part"] == "refined"]
+    cells = [c for c in every if not c["settings"]]
     if not cells:
         return "_Not measured yet._"
     rows, graded = (_joined(cells, name) for name in ("rows", "graded"))
@@ -319,7 +321,24 @@ def refined(found: Sequence[Found]) -> str:
         lines,
     )  # fmt: skip
     head = f"{told['nodules']} nodules, {len(cells)} fold{'s' * (len(cells) > 1)} by patient."
-    return f"{head}\n\n{outlines}\n\nWilcoxon signed-rank, Dice: p = {tests}.\n\n{crops}"
+    return f"{head}\n\n{outlines}\n\nWilcoxon signed-rank, Dice: p = {tests}.\n\n{crops}{_by_growth(every)}"
+
+
+def _by_growth(cells: Sequence[Found]) -> str:
+    """The second step with boxes grown by more and by less, on the fold that has them."""
+    folds = {cell["fold"] for cell in cells if cell["settings"]}
+    grown: dict[float, Found] = {}
+    for cell in (c for c in cells if c["fold"] in folds):
+        grown[changed(RECIPES[cell["recipe"]], cell["settings"]).grow] = cell
+    lines = []
+    for factor, cell in sorted(grown.items()):
+        told, grades = cell["figures"]["compared"]["refined"], cell["figures"]["graded"]["refined"]
+        figures = (_told(told[name]) for name in ("dice", "iou", "average_recall"))
+        lines.append((f"{factor:g}", *figures, told["missed"], _interval(grades["three_readers_or_more"], "auc")))
+    if not lines:
+        return ""
+    head = ("box grown by", "Dice (95 %)", "IoU", "average recall", "missed", "classifier's AUC (95 %)")
+    return f"\n\nThe box grown by more or less, fold {', '.join(map(str, sorted(folds)))}:\n\n{_table(head, lines)}"
 
 
 def _graded(figures: Mapping[str, Any]) -> tuple[str, ...]:

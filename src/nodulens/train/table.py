@@ -86,6 +86,7 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         ("segmenter.loss=hybrid",),
         ("segmenter.epochs=16", "segmenter.patience=16"),
     ),
+    ("nnunet-sam", "refined"): (("grow=1.0",), ("grow=1.5",), ("grow=2.0",)),
 }
 """Rows beside the recipe as it is."""
 COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
@@ -175,9 +176,9 @@ def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
 
     All three networks are of the same fold, and trained where the table has not trained them yet.
     """
-    recipe = RECIPES[cell.recipe]
-    first_stage, learner, slices, _ = _network(replace(cell, part="segmenter"), data, run)
-    classifier, _, crops, judged = _network(replace(cell, part="classifier"), data, run)
+    recipe = changed(RECIPES[cell.recipe], cell.settings)
+    first_stage, learner, slices, _ = _network(replace(cell, part="segmenter", settings=()), data, run)
+    classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), data, run)
     prompted = prompting.own(prompting.trained(prompting.load(data), cell.fold, run / "segmenter"))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     nodules = crops.nodules.take(judged.test)
