@@ -14,8 +14,9 @@ import torch
 import made_material
 import small_scans
 from nodulens.apps.methods import evaluate, load_method, train
+from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
-from nodulens.data.splits import Parts, read_split
+from nodulens.data.splits import Parts, read_split, stratified, write_split
 from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
@@ -65,10 +66,12 @@ def few() -> Iterator[None]:
         yield
 
 
-def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD) -> Path:
+def trained(
+    name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None
+) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].learners]
     settings = (*SHORT.get(name, ()), *epochs, *more)
-    train(name, data, run, settings=settings, split=None, fold=fold)
+    train(name, data, run, settings=settings, split=split, fold=fold)
     return run
 
 
@@ -120,17 +123,21 @@ def test_a_run_goes_on_and_is_not_mixed_with_another(data: Path, tmp_path: Path)
 def test_resumed_is_uninterrupted(data: Path, tmp_path: Path) -> None:
     """Stopped after its first epoch by the clock, and gone on with."""
     whole = trained("conv3-classifier", data, tmp_path / "whole", "classifier.epochs=2")
-    import nodulens.train.fit as loop
-
-    stop = pytest.MonkeyPatch()
-    with stop.context() as patch:
-        patch.setattr(loop, "_save", _then_stop(loop._save))
-        with pytest.raises(KeyboardInterrupt):
-            trained("conv3-classifier", data, tmp_path / "parts", "classifier.epochs=2")
+    stopped(data, tmp_path / "parts", "classifier.epochs=2")
     assert not (tmp_path / "parts" / "classifier.onnx").exists()
     parts = trained("conv3-classifier", data, tmp_path / "parts", "classifier.epochs=2")
     a, b = (torch.load(run / "classifier.pt", weights_only=True)["kept"] for run in (whole, parts))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def stopped(data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> None:
+    """A training that goes no further than its first checkpoint."""
+    import nodulens.train.fit as loop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_save", _then_stop(loop._save))
+        with pytest.raises(KeyboardInterrupt):
+            trained("conv3-classifier", data, run, *more, fold=fold, split=split)
 
 
 def _then_stop(save):  # type: ignore[no-untyped-def]
@@ -139,6 +146,65 @@ def _then_stop(save):  # type: ignore[no-untyped-def]
         raise KeyboardInterrupt
 
     return stopping
+
+
+@pytest.fixture(scope="module")
+def other_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same stacks, one nodule of which is somebody else's."""
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "lidc").mkdir()
+    raw = dict(np.load(data / STACKS))
+    raw["patient_id"][0] = "LIDC-IDRI-0999"
+    np.savez(folder / STACKS, **raw)
+    return folder
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["fixed folds", "split file"])
+@pytest.mark.parametrize("finished", [False, True], ids=["stopped", "finished"])
+def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
+    data: Path, other_data: Path, tmp_path: Path, finished: bool, by_file: bool
+) -> None:
+    """Another fold, split, material or setting is refused by its name, and the folder stays as it is."""
+    run, own, other = tmp_path / "run", tmp_path / "own.json", tmp_path / "other.json"
+    made = stratified(Stacks(data).items(), 3)
+    write_split(made, own)
+    moved = {p: str((int(g) + 1) % 3) for p, g in made.groups.items() if g.isdigit()}
+    write_split(replace(made, groups={**made.groups, **moved}), other)
+    split = own if by_file else None
+    stopped(data, run, split=split)
+    if finished:
+        trained("conv3-classifier", data, run, split=split)
+    else:
+        with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
+            method_named(str(run))
+    files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+    with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
+        trained("conv3-classifier", data, run, split=split, fold=1)
+    for strange in {own, other, None} - {split}:
+        with pytest.raises(BadOption, match=r"patients, .* stand elsewhere\). Give the split that it was begun with"):
+            trained("conv3-classifier", data, run, split=strange)
+    with pytest.raises(BadOption, match="begun with"):
+        trained("conv3-classifier", other_data, run, split=split)
+    for setting, told in {
+        "masked=true": "with masked=false; name another folder for masked=true",
+        "slices=middle": "with slices=all; name another folder for slices=middle",
+        "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
+        "classifier.epochs=2": "with classifier.epochs=1; name another folder for classifier.epochs=2",
+    }.items():
+        with pytest.raises(BadOption, match=told):
+            trained("conv3-classifier", data, run, setting, split=split)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
+    trained("conv3-classifier", data, run, split=split)
+    assert (run / "classifier.onnx").exists() and not read_run(run).untrained
+
+
+def test_a_checkpoint_that_nobody_answers_for_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped(data, run)
+    (run / "run.json").unlink()
+    with pytest.raises(BadOption, match=r"classifier\.pt is there, but .* does not say who taught it"):
+        trained("conv3-classifier", data, run)
 
 
 def test_a_recipe_without_weights_says_how_to_train_it() -> None:
@@ -180,8 +246,6 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
 def test_who_taught_may_not_judge(data: Path, tmp_path: Path) -> None:
     run = trained("conv3-classifier", data, tmp_path / "run")
     other = read_split(run / "split.json")
-    from nodulens.data.splits import write_split
-
     moved = {p: str((int(g) + 1) % 5) if g.isdigit() else g for p, g in other.groups.items()}
     write_split(replace(other, groups=moved), tmp_path / "moved.json")
     with pytest.raises(PatientOverlap):

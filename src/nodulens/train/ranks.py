@@ -1,4 +1,4 @@
-"""Several processes on one training: ``torchrun --nproc-per-node 2 -m nodulens.train …``.
+"""Several processes on one training: ``torchrun --nproc-per-node 2 -m nodulens.apps.cli train …``.
 
 Every process takes its share of each epoch's batches; gradients are averaged after every step, so that all hold the
 same weights. Only the first writes and validates.
@@ -75,4 +75,4 @@ class Ranks:
     def wait(self) -> None:
         """Until all have come here."""
         if self.world > 1:
-            distributed.barrier()
+            distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
