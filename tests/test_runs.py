@@ -13,16 +13,18 @@ import torch
 
 import made_material
 import small_scans
+from conftest import Run
 from nodulens.apps.methods import evaluate, load_method, train
 from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
-from nodulens.data.splits import Parts, read_split, stratified, write_split
+from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
 from nodulens.recipes import CONV3_CLASSIFIER, RECIPES
 from nodulens.report import Report
 from nodulens.runs import method_named, read_run
+from nodulens.train.grading import load
 from nodulens.train.networks import NETWORKS
 from nodulens.train.run import division
 
@@ -71,7 +73,7 @@ def trained(
 ) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].learners]
     settings = (*SHORT.get(name, ()), *epochs, *more)
-    train(name, data, run, settings=settings, split=split, fold=fold)
+    train(name, data, run, settings=settings, split=read_split(split) if split else None, fold=fold)
     return run
 
 
@@ -250,6 +252,64 @@ def test_who_taught_may_not_judge(data: Path, tmp_path: Path) -> None:
     write_split(replace(other, groups=moved), tmp_path / "moved.json")
     with pytest.raises(PatientOverlap):
         evaluate(str(run), data, tmp_path / "moved.json")
+
+
+@pytest.mark.parametrize(
+    ("how", "fold", "judges"),
+    [
+        (("--shares", "60,20,20"), (), "test"),
+        (("--shares", "75,25"), (), "test"),
+        (("--method", "stratified", "--folds", "3", "--seed", "1"), ("--fold", "2"), "2"),
+        (("--method", "stratified", "--folds", "3", "--seed", "1"), (), "1"),
+    ],
+)
+def test_a_split_file_says_who_judges(
+    data: Path, tmp_path: Path, run: Run, how: tuple[str, ...], fold: tuple[str, ...], judges: str
+) -> None:
+    """From the file to the judged rows by the command line; evaluate needs no second word of who judges."""
+    file, folder = tmp_path / "split.json", tmp_path / "run"
+    short = ("--set", "classifier.size=44", "--epochs", "1", "--threads", "1")
+    assert run("data", "split", "--crops", data, *how, "-o", file).code == 0
+    done = run("train", "conv3-classifier", "--data", data, "-o", folder, "--split", file, *fold, *short)
+    assert done.code == 0, done.err
+    split = read_split(file)
+    assert read_split(folder / "split.json") == split
+    known = set(load(data, CONV3_CLASSIFIER).patients)
+    taught = json.loads((folder / "classifier.json").read_text())["trained_on"]
+    judged = split.patients(judges) & known
+    assert judged and not judged & {*taught["patients"], *taught["watched"]}
+    if validation := split.patients("validation") & known:
+        assert set(taught["watched"]) == validation
+    done = run("evaluate", folder, "--data", data, "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["networks"]["classifier"]["rows"]["patient"]) == judged
+
+
+def test_words_that_contradict_a_split_are_refused(data: Path, tmp_path: Path, run: Run) -> None:
+    shares, folds = tmp_path / "shares.json", tmp_path / "folds.json"
+    write_split(in_shares(Stacks(data).items(), (3, 1)), shares)
+    write_split(stratified(Stacks(data).items(), 3), folds)
+    for recipe, words, told in (
+        ("conv3-classifier", ("--split", shares, "--fold", "1"), "split into shares, which names who judges"),
+        ("conv3-classifier", ("--split", shares, "--everybody"), "--everybody leaves nobody out"),
+        ("conv3-classifier", ("--everybody", "--fold", "1"), "--everybody leaves nobody out"),
+        ("conv3-classifier", ("--split", folds, "--fold", "3"), "The split has 3 folds"),
+        ("conv3-classifier", ("--fold", "5"), "There are 5 folds"),
+        ("default", ("--split", folds), "is trained on everybody"),
+    ):
+        done = run("train", recipe, "--data", data, "-o", tmp_path / "run", *words)
+        assert done.code == 2 and told in done.err
+    assert not (tmp_path / "run" / "classifier.pt").exists()
+
+
+def test_who_says_when_to_stop_may_not_judge(data: Path, tmp_path: Path) -> None:
+    """A patient that was watched chose the weights that are kept."""
+    run = trained("conv3-classifier", data, tmp_path / "run")
+    taught = json.loads((run / "classifier.json").read_text())["trained_on"]
+    alone = sorted(set(taught["watched"]) - set(taught["patients"]))
+    write_split(Split(dict.fromkeys(alone, "test"), 0, "mine"), tmp_path / "watched.json")
+    with pytest.raises(PatientOverlap, match=f"both validation and test: {alone[0]}"):
+        evaluate(str(run), data, tmp_path / "watched.json")
 
 
 @dataclass(frozen=True)
