@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +17,7 @@ import torch
 
 import made_material
 import small_scans
-from conftest import Run
+from conftest import Run, launched
 from nodulens.apps.methods import evaluate, load_method, train
 from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
@@ -24,9 +28,12 @@ from nodulens.pipeline import analyze
 from nodulens.recipes import CONV3_CLASSIFIER, RECIPES
 from nodulens.report import Report
 from nodulens.runs import method_named, read_run
+from nodulens.train.curves import read_curves
+from nodulens.train.export import export
 from nodulens.train.grading import load
 from nodulens.train.networks import NETWORKS
-from nodulens.train.run import division
+from nodulens.train.ranks import Ranks
+from nodulens.train.run import begun, division
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -207,6 +214,52 @@ def test_a_checkpoint_that_nobody_answers_for_is_not_gone_on_with(data: Path, tm
     (run / "run.json").unlink()
     with pytest.raises(BadOption, match=r"classifier\.pt is there, but .* does not say who taught it"):
         trained("conv3-classifier", data, run)
+
+
+def typed(data: Path, run: Path, epochs: int, *more: str) -> list[str]:
+    """The words of a short training."""
+    words = ["train", "conv3-classifier", "--data", str(data), "-o", str(run), "--fold", str(FOLD), "--threads", "1"]
+    return [*words, "--epochs", str(epochs), "--set", "classifier.size=44", *more]
+
+
+def test_killed_and_typed_again_it_ends_as_if_nothing_had_been(data: Path, tmp_path: Path, run: Run) -> None:
+    """By SIGKILL, which nothing can answer, wherever it meets a training that has left its first checkpoint."""
+    folder, epochs = tmp_path / "run", 20
+    words = typed(data, folder, epochs)
+    with subprocess.Popen([sys.executable, "-m", "nodulens.apps.cli", *words]) as process:
+        while not (folder / "classifier.pt").exists():
+            assert process.poll() is None, "it ended before it had left a checkpoint"
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(folder / "classifier.pt", weights_only=True)["progress"]["epoch"] < epochs
+    assert not (folder / "classifier.onnx").exists() and read_run(folder).untrained == ("classifier",)
+    assert run(*words).code == 0
+    assert [row["epoch"] for row in read_curves(folder / "classifier.csv")] == list(range(1, epochs + 1))
+    whole = trained("conv3-classifier", data, tmp_path / "whole", f"classifier.epochs={epochs}")
+    a, b = (torch.load(made / "classifier.pt", weights_only=True)["kept"] for made in (folder, whole))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
+    """As docs/training.md says."""
+    run = tmp_path / "run"
+    done = launched("-m", "nodulens.apps.cli", *typed(data, run, 1, "--set", "classifier.batch=8"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("classifier.onnx and its card") == 1
+    parts = {f"classifier.{suffix}" for suffix in ("pt", "csv", "png", "events", "onnx", "json")}
+    assert {p.name for p in run.iterdir()} == {*parts, "run.json", "split.json"}
+    assert len(list((run / "classifier.events").iterdir())) == 1
+    assert read_run(run).command.startswith("torchrun --nproc-per-node 2 -m nodulens.apps.cli train conv3-classifier")
+    assert all(fold_of(p) == FOLD for p in evaluate(str(run), data, None)["networks"]["classifier"]["rows"]["patient"])
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "joined", lambda: Ranks(1, 2, torch.device("cpu")))
+    monkeypatch.setattr(Ranks, "wait", lambda self: None)
+    begun(CONV3_CLASSIFIER, tmp_path / "run", command="", split=Split({"P": "train", "Q": "test"}, 0, "mine"))
+    export(torch.nn.Linear(2, 2), torch.zeros(2, 2), tmp_path / "run", {"name": "classifier", "input": {}})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_without_weights_says_how_to_train_it() -> None:

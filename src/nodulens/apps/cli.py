@@ -272,8 +272,13 @@ def train(
         epochs=epochs,
         threads=threads,
     )
-    for name, seconds in made.seconds.items():
-        print(f"{output / name}.onnx and its card, {seconds:.0f} s")
+    from nodulens.train.ranks import Ranks  # what trains is installed: it has trained
+
+    ranks = Ranks.joined()
+    if ranks.first:
+        for name, seconds in made.seconds.items():
+            print(f"{output / name}.onnx and its card, {seconds:.0f} s")
+    ranks.leave()
 
 
 @app.command()

@@ -72,6 +72,11 @@ class Ranks:
             distributed.all_reduce(value)
         return float(value) / self.world
 
+    def leave(self) -> None:
+        """Out of the process group, when all is done."""
+        if self.world > 1:
+            distributed.destroy_process_group()
+
     def wait(self) -> None:
         """Until all have come here."""
         if self.world > 1:
