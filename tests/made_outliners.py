@@ -39,7 +39,7 @@ def write(folder: Path, **changes: object) -> Path:
         card = {"name": name, "sha256": hashlib.sha256(model).hexdigest(), "licence": "", "command": "",
                 "trained_on": {"patients": []}, "input": {}, "figures": {}, "settings": asdict(learner)}  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(card))
-    write_run(Run(recipe, "made up", None), folder)
+    write_run(Run(recipe, "made up", None, seconds=dict.fromkeys(recipe.learners, 0.0)), folder)
     return folder
 
 

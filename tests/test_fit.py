@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import socket
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -18,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from conftest import launched
+from nodulens.errors import BadOption
 from nodulens.recipe import Training
 from nodulens.train.fit import Batch, Maker, Task, fit
 from nodulens.train.ranks import Ranks
@@ -183,21 +183,15 @@ def test_every_process_gets_as_many_batches() -> None:
     assert shares == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
 
 
+def test_processes_that_would_get_no_batch_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "mine", lambda self, batches: batches[: len(batches) // 7])
+    with pytest.raises(BadOption, match="An epoch has 6 batches, too few"):
+        fit(line(), Task(batches, square), PLAIN, tmp_path / "run.pt")
+
+
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     """By PyTorch's own launcher, with gloo: both end with the weights that the averaged gradients give."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}", __file__, str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = launched(__file__, tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(first["weight"], second["weight"])

@@ -184,7 +184,7 @@ def test_a_run_with_nnunet_is_judged_and_analyses(
     report = analyze(small_scans.noisy(), recipe=replace(method.recipe, threshold=0.0), models=method.models)
     assert report.recipe == "nnunet-sam" and "segmenter" in {w.name for w in report.weights}
 
-    with pytest.raises(BadOption, match="other slices"):
+    with pytest.raises(BadOption, match="fold 2; name another folder"):
         train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=3)
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +17,23 @@ import torch
 
 import made_material
 import small_scans
+from conftest import Run, launched
 from nodulens.apps.methods import evaluate, load_method, train
+from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
-from nodulens.data.splits import Parts, read_split
+from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
 from nodulens.recipes import CONV3_CLASSIFIER, RECIPES
 from nodulens.report import Report
 from nodulens.runs import method_named, read_run
+from nodulens.train.curves import read_curves
+from nodulens.train.export import export
+from nodulens.train.grading import load
 from nodulens.train.networks import NETWORKS
-from nodulens.train.run import division
+from nodulens.train.ranks import Ranks
+from nodulens.train.run import begun, division
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -65,10 +75,12 @@ def few() -> Iterator[None]:
         yield
 
 
-def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD) -> Path:
+def trained(
+    name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None
+) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].learners]
     settings = (*SHORT.get(name, ()), *epochs, *more)
-    train(name, data, run, settings=settings, split=None, fold=fold)
+    train(name, data, run, settings=settings, split=read_split(split) if split else None, fold=fold)
     return run
 
 
@@ -120,17 +132,21 @@ def test_a_run_goes_on_and_is_not_mixed_with_another(data: Path, tmp_path: Path)
 def test_resumed_is_uninterrupted(data: Path, tmp_path: Path) -> None:
     """Stopped after its first epoch by the clock, and gone on with."""
     whole = trained("conv3-classifier", data, tmp_path / "whole", "classifier.epochs=2")
-    import nodulens.train.fit as loop
-
-    stop = pytest.MonkeyPatch()
-    with stop.context() as patch:
-        patch.setattr(loop, "_save", _then_stop(loop._save))
-        with pytest.raises(KeyboardInterrupt):
-            trained("conv3-classifier", data, tmp_path / "parts", "classifier.epochs=2")
+    stopped(data, tmp_path / "parts", "classifier.epochs=2")
     assert not (tmp_path / "parts" / "classifier.onnx").exists()
     parts = trained("conv3-classifier", data, tmp_path / "parts", "classifier.epochs=2")
     a, b = (torch.load(run / "classifier.pt", weights_only=True)["kept"] for run in (whole, parts))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def stopped(data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> None:
+    """A training that goes no further than its first checkpoint."""
+    import nodulens.train.fit as loop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_save", _then_stop(loop._save))
+        with pytest.raises(KeyboardInterrupt):
+            trained("conv3-classifier", data, run, *more, fold=fold, split=split)
 
 
 def _then_stop(save):  # type: ignore[no-untyped-def]
@@ -139,6 +155,111 @@ def _then_stop(save):  # type: ignore[no-untyped-def]
         raise KeyboardInterrupt
 
     return stopping
+
+
+@pytest.fixture(scope="module")
+def other_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same stacks, one nodule of which is somebody else's."""
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "lidc").mkdir()
+    raw = dict(np.load(data / STACKS))
+    raw["patient_id"][0] = "LIDC-IDRI-0999"
+    np.savez(folder / STACKS, **raw)
+    return folder
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["fixed folds", "split file"])
+@pytest.mark.parametrize("finished", [False, True], ids=["stopped", "finished"])
+def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
+    data: Path, other_data: Path, tmp_path: Path, finished: bool, by_file: bool
+) -> None:
+    """Another fold, split, material or setting is refused by its name, and the folder stays as it is."""
+    run, own, other = tmp_path / "run", tmp_path / "own.json", tmp_path / "other.json"
+    made = stratified(Stacks(data).items(), 3)
+    write_split(made, own)
+    moved = {p: str((int(g) + 1) % 3) for p, g in made.groups.items() if g.isdigit()}
+    write_split(replace(made, groups={**made.groups, **moved}), other)
+    split = own if by_file else None
+    stopped(data, run, split=split)
+    if finished:
+        trained("conv3-classifier", data, run, split=split)
+    else:
+        with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
+            method_named(str(run))
+    files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+    with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
+        trained("conv3-classifier", data, run, split=split, fold=1)
+    for strange in {own, other, None} - {split}:
+        with pytest.raises(BadOption, match=r"patients, .* stand elsewhere\). Give the split that it was begun with"):
+            trained("conv3-classifier", data, run, split=strange)
+    with pytest.raises(BadOption, match="begun with"):
+        trained("conv3-classifier", other_data, run, split=split)
+    for setting, told in {
+        "masked=true": "with masked=false; name another folder for masked=true",
+        "slices=middle": "with slices=all; name another folder for slices=middle",
+        "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
+        "classifier.epochs=2": "with classifier.epochs=1; name another folder for classifier.epochs=2",
+    }.items():
+        with pytest.raises(BadOption, match=told):
+            trained("conv3-classifier", data, run, setting, split=split)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
+    trained("conv3-classifier", data, run, split=split)
+    assert (run / "classifier.onnx").exists() and not read_run(run).untrained
+
+
+def test_a_checkpoint_that_nobody_answers_for_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped(data, run)
+    (run / "run.json").unlink()
+    with pytest.raises(BadOption, match=r"classifier\.pt is there, but .* does not say who taught it"):
+        trained("conv3-classifier", data, run)
+
+
+def typed(data: Path, run: Path, epochs: int, *more: str) -> list[str]:
+    """The words of a short training."""
+    words = ["train", "conv3-classifier", "--data", str(data), "-o", str(run), "--fold", str(FOLD), "--threads", "1"]
+    return [*words, "--epochs", str(epochs), "--set", "classifier.size=44", *more]
+
+
+def test_killed_and_typed_again_it_ends_as_if_nothing_had_been(data: Path, tmp_path: Path, run: Run) -> None:
+    """By SIGKILL, which nothing can answer, wherever it meets a training that has left its first checkpoint."""
+    folder, epochs = tmp_path / "run", 20
+    words = typed(data, folder, epochs)
+    with subprocess.Popen([sys.executable, "-m", "nodulens.apps.cli", *words]) as process:
+        while not (folder / "classifier.pt").exists():
+            assert process.poll() is None, "it ended before it had left a checkpoint"
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(folder / "classifier.pt", weights_only=True)["progress"]["epoch"] < epochs
+    assert not (folder / "classifier.onnx").exists() and read_run(folder).untrained == ("classifier",)
+    assert run(*words).code == 0
+    assert [row["epoch"] for row in read_curves(folder / "classifier.csv")] == list(range(1, epochs + 1))
+    whole = trained("conv3-classifier", data, tmp_path / "whole", f"classifier.epochs={epochs}")
+    a, b = (torch.load(made / "classifier.pt", weights_only=True)["kept"] for made in (folder, whole))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
+    """As docs/training.md says."""
+    run = tmp_path / "run"
+    done = launched("-m", "nodulens.apps.cli", *typed(data, run, 1, "--set", "classifier.batch=8"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("classifier.onnx and its card") == 1
+    parts = {f"classifier.{suffix}" for suffix in ("pt", "csv", "png", "events", "onnx", "json")}
+    assert {p.name for p in run.iterdir()} == {*parts, "run.json", "split.json"}
+    assert len(list((run / "classifier.events").iterdir())) == 1
+    assert read_run(run).command.startswith("torchrun --nproc-per-node 2 -m nodulens.apps.cli train conv3-classifier")
+    assert all(fold_of(p) == FOLD for p in evaluate(str(run), data, None)["networks"]["classifier"]["rows"]["patient"])
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "joined", lambda: Ranks(1, 2, torch.device("cpu")))
+    monkeypatch.setattr(Ranks, "wait", lambda self: None)
+    begun(CONV3_CLASSIFIER, tmp_path / "run", command="", split=Split({"P": "train", "Q": "test"}, 0, "mine"))
+    export(torch.nn.Linear(2, 2), torch.zeros(2, 2), tmp_path / "run", {"name": "classifier", "input": {}})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_without_weights_says_how_to_train_it() -> None:
@@ -180,12 +301,68 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
 def test_who_taught_may_not_judge(data: Path, tmp_path: Path) -> None:
     run = trained("conv3-classifier", data, tmp_path / "run")
     other = read_split(run / "split.json")
-    from nodulens.data.splits import write_split
-
     moved = {p: str((int(g) + 1) % 5) if g.isdigit() else g for p, g in other.groups.items()}
     write_split(replace(other, groups=moved), tmp_path / "moved.json")
     with pytest.raises(PatientOverlap):
         evaluate(str(run), data, tmp_path / "moved.json")
+
+
+@pytest.mark.parametrize(
+    ("how", "fold", "judges"),
+    [
+        (("--shares", "60,20,20"), (), "test"),
+        (("--shares", "75,25"), (), "test"),
+        (("--method", "stratified", "--folds", "3", "--seed", "1"), ("--fold", "2"), "2"),
+        (("--method", "stratified", "--folds", "3", "--seed", "1"), (), "1"),
+    ],
+)
+def test_a_split_file_says_who_judges(
+    data: Path, tmp_path: Path, run: Run, how: tuple[str, ...], fold: tuple[str, ...], judges: str
+) -> None:
+    """From the file to the judged rows by the command line; evaluate needs no second word of who judges."""
+    file, folder = tmp_path / "split.json", tmp_path / "run"
+    short = ("--set", "classifier.size=44", "--epochs", "1", "--threads", "1")
+    assert run("data", "split", "--crops", data, *how, "-o", file).code == 0
+    done = run("train", "conv3-classifier", "--data", data, "-o", folder, "--split", file, *fold, *short)
+    assert done.code == 0, done.err
+    split = read_split(file)
+    assert read_split(folder / "split.json") == split
+    known = set(load(data, CONV3_CLASSIFIER).patients)
+    taught = json.loads((folder / "classifier.json").read_text())["trained_on"]
+    judged = split.patients(judges) & known
+    assert judged and not judged & {*taught["patients"], *taught["watched"]}
+    if validation := split.patients("validation") & known:
+        assert set(taught["watched"]) == validation
+    done = run("evaluate", folder, "--data", data, "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["networks"]["classifier"]["rows"]["patient"]) == judged
+
+
+def test_words_that_contradict_a_split_are_refused(data: Path, tmp_path: Path, run: Run) -> None:
+    shares, folds = tmp_path / "shares.json", tmp_path / "folds.json"
+    write_split(in_shares(Stacks(data).items(), (3, 1)), shares)
+    write_split(stratified(Stacks(data).items(), 3), folds)
+    for recipe, words, told in (
+        ("conv3-classifier", ("--split", shares, "--fold", "1"), "split into shares, which names who judges"),
+        ("conv3-classifier", ("--split", shares, "--everybody"), "--everybody leaves nobody out"),
+        ("conv3-classifier", ("--everybody", "--fold", "1"), "--everybody leaves nobody out"),
+        ("conv3-classifier", ("--split", folds, "--fold", "3"), "The split has 3 folds"),
+        ("conv3-classifier", ("--fold", "5"), "There are 5 folds"),
+        ("default", ("--split", folds), "is trained on everybody"),
+    ):
+        done = run("train", recipe, "--data", data, "-o", tmp_path / "run", *words)
+        assert done.code == 2 and told in done.err
+    assert not (tmp_path / "run" / "classifier.pt").exists()
+
+
+def test_who_says_when_to_stop_may_not_judge(data: Path, tmp_path: Path) -> None:
+    """A patient that was watched chose the weights that are kept."""
+    run = trained("conv3-classifier", data, tmp_path / "run")
+    taught = json.loads((run / "classifier.json").read_text())["trained_on"]
+    alone = sorted(set(taught["watched"]) - set(taught["patients"]))
+    write_split(Split(dict.fromkeys(alone, "test"), 0, "mine"), tmp_path / "watched.json")
+    with pytest.raises(PatientOverlap, match=f"both validation and test: {alone[0]}"):
+        evaluate(str(run), data, tmp_path / "watched.json")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,8 +22,9 @@ import small_scans
 from conftest import REPOSITORY
 from nodulens.apps.methods import load_method, train
 from nodulens.core.nodule import Box
-from nodulens.data.crops import Cubes, Patches, Stacks
+from nodulens.data.crops import STACKS, Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
+from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
 from nodulens.pipeline import analyze
 from nodulens.recipe import Training
@@ -294,6 +296,19 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
     assert {name: card(name, run).sha256 for name in NAMES} == before, "the same weights without the folds"
     assert all(card(name, run).settings == card(name).settings for name in NAMES)
     assert not any(card(name, run).figures for name in NAMES), "those that ship are of another training"
+    for name in NAMES:
+        beside = run / "checkpoints" / name
+        assert {p.name for p in beside.iterdir()} == {f"foldNone.{end}" for end in ("pt", "csv", "png", "events")}
+    split = read_split(run / "split.json")
+    taught = {p for name in NAMES for p in card(name, run).trained_on["patients"]}
+    assert {p for p, group in split.groups.items() if group.isdigit()} == taught
+    assert split.patients("evaluation") and split.patients("evaluation") <= EVALUATION_PATIENTS
+    other = shutil.copytree(data, tmp_path / "other")
+    raw = dict(np.load(other / STACKS))
+    raw["patient_id"][0] = "LIDC-IDRI-0999"
+    np.savez(other / STACKS, **raw)
+    with pytest.raises(BadOption, match="was taught by other rows or patients"):
+        train("default", other, run, settings=(), split=None, fold=None, epochs=1, threads=1)
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, most_findings=5)
     report = analyze(small_scans.noisy(), recipe=recipe, models=method.models)

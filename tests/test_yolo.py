@@ -160,7 +160,7 @@ def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monk
     report = analyze(small_scans.noisy(), recipe=replace(method.recipe, threshold=0.0), models=method.models)
     assert report.recipe == "yolo-seg" and "segmenter" in {w.name for w in report.weights}
 
-    with pytest.raises(BadOption, match="other slices"):
+    with pytest.raises(BadOption, match="fold 2; name another folder"):
         train_yolo(recipe(), data, folder, env, slices=60, command="as typed", fold=3)
 
 

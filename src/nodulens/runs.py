@@ -1,7 +1,9 @@
 """What ``nodulens train`` leaves in a folder: the recipe as it was trained, its networks, and how to repeat it.
 
 A run folder holds ``run.json`` (a :class:`Run`), ``split.json`` (every patient named), and for each network its
-checkpoint (.pt), curves (.csv, .png and for TensorBoard), ONNX file and card.
+checkpoint (.pt), curves (.csv, .png and for TensorBoard), ONNX file and card. Checkpoints and curves of the default's
+four networks lie in ``checkpoints/NAME``. Both records are there before anything is trained: what is stopped goes on
+only with what it was begun with.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Run:
         command: that makes the same again.
         fold: of the split that was left out to judge on; None: nobody was.
         software: name → version.
-        seconds: network → training time.
+        seconds: network → training time; those that are not there are still to be trained.
+        taught: network → digest of the rows of the material that teach it and that are watched.
     """
 
     recipe: Recipe
@@ -38,10 +41,16 @@ class Run:
     fold: int | None
     software: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    taught: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Networks that are still to be trained: the run was stopped."""
+        return tuple(name for name in {**self.recipe.learners, **self.taught} if name not in self.seconds)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run."""
+    """Whether a folder holds a run, come to its end or not."""
     return (folder / FILE).is_file()
 
 
@@ -49,12 +58,18 @@ def method_named(name: str) -> tuple[Recipe, Path | None]:
     """A recipe by its name, or the recipe and folder of a run.
 
     Raises:
-        BadOption: neither; the message lists the recipes.
+        BadOption: neither, and the message lists the recipes; or the run was stopped before its end.
         UnreadableFile: the run cannot be read.
     """
     folder = Path(name)
     if is_run(folder):
-        return read_run(folder).recipe, folder
+        run = read_run(folder)
+        if run.untrained:
+            raise BadOption(
+                f"{folder} holds a run that was stopped before {', '.join(run.untrained)} came to its end; go on with "
+                f"it: {run.command}"
+            )
+        return run.recipe, folder
     if name not in RECIPES and folder.is_dir():
         raise BadOption(f"{folder} holds no {FILE}: it is no folder that nodulens train has made.")
     return recipe_named(name), None

@@ -12,7 +12,6 @@ import typer
 from nodulens.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from nodulens.data.splits import Split
     from nodulens.runs import Run
 
 Env = Annotated[Path, typer.Option(help="Folder of its virtual environment.")]
@@ -22,7 +21,7 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
 ]
 SplitFile = Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")]
-Fold = Annotated[int, typer.Option(min=0, help="The fold that is left out to judge on.")]
+Fold = Annotated[int | None, typer.Option(min=0, help="The fold that is left out to judge on; default: 1.")]
 Everybody = Annotated[bool, typer.Option("--everybody", help="Leave no fold out.")]
 Slices = Annotated[int | None, typer.Option(min=2, help="Slices at most, for a trial.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads and processes; default: all cores.")]
@@ -43,13 +42,6 @@ def trainer(name: str) -> Any:
 def threads_of(threads: int | None) -> int:
     """As many as are asked for, or as there are."""
     return threads or os.cpu_count() or 1
-
-
-def split_of(path: Path | None) -> Split | None:
-    """A split, where one is named."""
-    from nodulens.data.splits import read_split
-
-    return read_split(path) if path else None
 
 
 def tell(run: Run, output: Path) -> None:

@@ -246,7 +246,10 @@ def train(
     ],
     settings: Settings = None,
     split: Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")] = None,
-    fold: Annotated[int, typer.Option(min=0, help="The fold that is left out to judge on.")] = 1,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="The fold that is left out to judge on; default: 1, or the test part of a split."),
+    ] = None,
     everybody: Annotated[
         bool, typer.Option("--everybody", help="Leave no fold out: for networks to use, not to judge.")
     ] = False,
@@ -255,21 +258,27 @@ def train(
 ) -> None:
     """Train the networks of a recipe."""
     from nodulens.apps.methods import train as run
+    from nodulens.apps.methods import who_judges
 
     _check_output(output)
-    left_out = None if everybody else fold
+    known, left_out = who_judges(split, fold, everybody=everybody)
     made = run(
         recipe,
         folder,
         output,
         settings=settings or (),
-        split=split,
+        split=known,
         fold=left_out,
         epochs=epochs,
         threads=threads,
     )
-    for name, seconds in made.seconds.items():
-        print(f"{output / name}.onnx and its card, {seconds:.0f} s")
+    from nodulens.train.ranks import Ranks  # what trains is installed: it has trained
+
+    ranks = Ranks.joined()
+    if ranks.first:
+        for name, seconds in made.seconds.items():
+            print(f"{output / name}.onnx and its card, {seconds:.0f} s")
+    ranks.leave()
 
 
 @app.command()

@@ -23,8 +23,11 @@ from nodulens.stages.pointing import part_of
 
 if TYPE_CHECKING:
     from nodulens.core.volume import Volume
+    from nodulens.data.splits import Split
 
 SCHEMA = "nodulens-method/1"
+FOLD = 1
+"""Left out where nothing else is asked for: it holds a background."""
 
 
 def load_method(name: str, *, threads: int | None = None, settings: Sequence[str] = ()) -> Method:
@@ -65,13 +68,43 @@ def _prompted(recipe: Recipe) -> Prompted | None:
     return Prompted(sam.segment, WeightRef(recipe.checkpoint, sam.sha256))
 
 
+def who_judges(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
+    """The split and the fold that is left out, from what was typed.
+
+    Args:
+        path: of a split's file; None for the fixed folds.
+        fold: None where none was named.
+        everybody: nobody is left out.
+
+    Returns:
+        The fold is None for a split into shares, which says itself who judges, and where everybody trains.
+
+    Raises:
+        BadOption: options that contradict each other, or no such fold.
+        NotFound, UnreadableFile, PatientOverlap: see :func:`nodulens.data.splits.read_split`.
+    """
+    from nodulens.data.splits import read_split
+
+    split = read_split(path) if path else None
+    if everybody and (split or fold is not None):
+        raise BadOption("--everybody leaves nobody out; leave out --split and --fold, or --everybody.")
+    if split and not split.folds and fold is not None:
+        raise BadOption(f"{path} is a split into shares, which names who judges: leave out --fold.")
+    if everybody or (split and not split.folds):
+        return split, None
+    left_out = FOLD if fold is None else fold
+    if split:
+        split.parts(left_out)  # refuses a fold that it has not
+    return split, left_out
+
+
 def train(
     name: str,
     data: Path,
     output: Path,
     *,
     settings: Sequence[str],
-    split: Path | None,
+    split: Split | None,
     fold: int | None,
     epochs: int | None = None,
     threads: int | None = None,
@@ -81,27 +114,27 @@ def train(
     Args:
         name: of a recipe; of the default the networks that ship are trained anew, on everybody.
         settings: ``name=value``.
-        split, fold: who judges; see :func:`nodulens.train.run.parts_of`.
+        split, fold: who judges; see :func:`who_judges`.
         epochs: of each network, in place of the recipe's.
 
     Raises:
-        BadOption: no such recipe or setting, or the folder holds another run.
+        BadOption: no such recipe or setting, a split of the default, or the folder holds another run.
         MissingExtra: training needs packages that are not installed.
     """
     recipe = changed(recipe_named(name), settings)
     try:
-        from nodulens.data.splits import read_split
         from nodulens.train.run import train_default, train_recipe, use_threads
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
     command = typed_command()
     use_threads(threads)
     if not recipe.learners:
+        if split is not None:
+            raise BadOption(f"The recipe {recipe.name!r} is trained on everybody who may: leave out --split.")
         return train_default(data, output, command=command, epochs=epochs)
     if epochs is not None:
         recipe = changed(recipe, [f"{part}.epochs={epochs}" for part in recipe.learners])
-    known = read_split(split) if split else None
-    return train_recipe(recipe, data, output, command=command, split=known, fold=fold)
+    return train_recipe(recipe, data, output, command=command, split=split, fold=fold)
 
 
 def evaluate(

@@ -32,7 +32,7 @@ def train(
     output: apart.Output,
     settings: apart.Settings = None,
     split: apart.SplitFile = None,
-    fold: apart.Fold = 1,
+    fold: apart.Fold = None,
     everybody: apart.Everybody = False,
     iterations: Annotated[int, typer.Option(min=1, help="Steps an epoch; fewer for a trial.")] = 250,
     memory_gb: Annotated[
@@ -42,11 +42,13 @@ def train(
     threads: apart.Threads = None,
 ) -> None:
     """Train nnunet-sam with nnU-Net as its segmenter; judge and use the run as any other."""
+    from nodulens.apps.methods import who_judges
     from nodulens.recipe import changed
     from nodulens.recipes import NNUNET_SAM
 
     framework = apart.trainer("nnunet")
     recipe = changed(NNUNET_SAM, settings or ())
+    known, left_out = who_judges(split, fold, everybody=everybody)
     run = framework.train_nnunet(
         replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
         data,
@@ -54,7 +56,7 @@ def train(
         framework.Environment(env, apart.threads_of(threads)),
         framework.Amount(iterations, memory_gb, slices),
         command=typed_command(),
-        split=apart.split_of(split),
-        fold=None if everybody else fold,
+        split=known,
+        fold=left_out,
     )
     apart.tell(run, output)

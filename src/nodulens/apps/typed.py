@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
+LAUNCHED = ("-m", "nodulens.apps.cli")
+
 
 def typed_command() -> str:
-    """The command as it can be typed again, wherever the program lies."""
-    return shlex.join(["nodulens", *sys.argv[1:]])
+    """The command as it can be typed again, wherever the program lies; of several processes with their number."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # as PyTorch's launcher says
+    program = ["nodulens"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, *LAUNCHED]
+    return shlex.join([*program, *sys.argv[1:]])

@@ -37,7 +37,7 @@ def train(
     ] = None,
     settings: apart.Settings = None,
     split: apart.SplitFile = None,
-    fold: apart.Fold = 1,
+    fold: apart.Fold = None,
     everybody: apart.Everybody = False,
     slices: apart.Slices = None,
     threads: apart.Threads = None,
@@ -46,12 +46,14 @@ def train(
 
     Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
     """
+    from nodulens.apps.methods import who_judges
     from nodulens.recipe import changed
     from nodulens.recipes import YOLO_SEG
 
     framework = apart.trainer("yolo")
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
     recipe = changed(YOLO_SEG, [*sized, *(settings or ())])
+    known, left_out = who_judges(split, fold, everybody=everybody)
     run = framework.train_yolo(
         replace(recipe, segmenter=framework.settled(recipe.segmenter)),
         data,
@@ -59,7 +61,7 @@ def train(
         framework.Environment(env, apart.threads_of(threads)),
         slices=slices,
         command=typed_command(),
-        split=apart.split_of(split),
-        fold=None if everybody else fold,
+        split=known,
+        fold=left_out,
     )
     apart.tell(run, output)

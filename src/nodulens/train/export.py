@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nodulens.errors import NodulensError
 from nodulens.train.nets import MapClassifier
+from nodulens.train.ranks import Ranks
 
 LICENCE = "Apache-2.0; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 TOLERANCE = 1e-3
@@ -52,6 +53,8 @@ def export(
 ) -> Path:
     """Write ``name.onnx`` and ``name.json``; both appear whole, the card last.
 
+    Of several processes (:mod:`nodulens.train.ranks`) the first alone writes; the others wait for it.
+
     Args:
         net: in evaluation mode, on the CPU.
         example: an input; the first axis is free.
@@ -61,8 +64,16 @@ def export(
     Raises:
         NodulensError: the ONNX file does not compute what the network does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks.joined()
     target = folder / f"{card['name']}.onnx"
+    if ranks.first:
+        _export(net, example, target, card, tolerance)
+    ranks.wait()
+    return target
+
+
+def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any], tolerance: float) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     net = net.eval().cpu()
     with warnings.catch_warnings():
@@ -82,10 +93,9 @@ def export(
     card["input"]["gflop"] = round(gflop(net, example), 4)
     text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
     os.replace(partial, target)
-    path = folder / f"{card['name']}.json"
+    path = target.with_suffix(".json")
     path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")
     os.replace(path.with_suffix(".partial"), path)
-    return target
 
 
 def gflop(net: nn.Module, example: Tensor) -> float:

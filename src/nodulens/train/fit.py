@@ -78,7 +78,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
             lie the curves under the same name, as a table (.csv) and for TensorBoard (.events).
 
     Raises:
-        BadOption: the checkpoint was made with other settings.
+        BadOption: the checkpoint was made with other settings, or there are fewer batches than processes.
     """
     torch.manual_seed(training.seed)
     ranks = Ranks.joined()
@@ -93,7 +93,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=ranks.device)
         wanted = asdict(training)
         if state["training"] != wanted:
-            raise BadOption(f"{checkpoint} is of {state['training']}, not {wanted}; name another --run folder.")
+            raise BadOption(f"{checkpoint} is of {state['training']}, not {wanted}; name another folder for the run.")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
@@ -106,7 +106,13 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
             # seeded by epoch, so that a resumed run sees what an uninterrupted one would
             torch.manual_seed((training.seed * 1000 + at.epoch) * ranks.world + ranks.rank)
             rng = np.random.default_rng([training.seed, at.epoch])
-            makers = ranks.mine(task.batches(rng))
+            every = task.batches(rng)
+            makers = ranks.mine(every)
+            if not makers:
+                raise BadOption(
+                    f"An epoch has {len(every)} batches, too few for {ranks.world} processes; take smaller batches, "
+                    "fewer processes or more material."
+                )
             total = torch.zeros((), device=ranks.device)
             net.train()
             for number, make in enumerate(makers):
@@ -128,7 +134,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
                 total += value.detach()
                 _follow(average, net.state_dict(), min(training.averaging, at.step / (at.step + 10)))
             at.epoch += 1
-            loss = ranks.mean(total) / max(len(makers), 1)
+            loss = ranks.mean(total) / len(makers)
             watched = -loss
             if task.validate is not None:
                 watched = ranks.from_first([_validate(net, average, task.validate) if ranks.first else 0.0])[0]

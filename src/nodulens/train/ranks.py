@@ -1,4 +1,4 @@
-"""Several processes on one training: ``torchrun --nproc-per-node 2 -m nodulens.train …``.
+"""Several processes on one training: ``torchrun --nproc-per-node 2 -m nodulens.apps.cli train …``.
 
 Every process takes its share of each epoch's batches; gradients are averaged after every step, so that all hold the
 same weights. Only the first writes and validates.
@@ -72,7 +72,12 @@ class Ranks:
             distributed.all_reduce(value)
         return float(value) / self.world
 
+    def leave(self) -> None:
+        """Out of the process group, when all is done."""
+        if self.world > 1:
+            distributed.destroy_process_group()
+
     def wait(self) -> None:
         """Until all have come here."""
         if self.world > 1:
-            distributed.barrier()
+            distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
-from nodulens.data.splits import EVALUATION, Parts, Split, write_split
+from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.recipe import DEFAULT, Learner, Recipe
 from nodulens.runs import SPLIT, Run, is_run, read_run, write_run
@@ -27,6 +28,7 @@ from nodulens.train.curves import draw_curves
 from nodulens.train.export import export
 from nodulens.train.outlining import CLOSE_UP
 from nodulens.train.parts import Material, Outcome, Part, Rows
+from nodulens.train.ranks import Ranks
 
 PARTS: Mapping[str, Part] = {
     "segmenter": cast("Part", outlining),
@@ -34,6 +36,10 @@ PARTS: Mapping[str, Part] = {
     "classifier": cast("Part", grading),
 }
 """By the field of a recipe, in the order they work."""
+SEEN = ("labels", "slices", "masked")
+"""What else of a recipe decides what its networks are shown."""
+FIXED = "fixed"
+"""The method of a split by the project's own folds."""
 WATCHED = 10
 """One patient in so many of those that train says when a network is best, and never teaches."""
 
@@ -103,6 +109,8 @@ def train_recipe(
 ) -> Run:
     """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
 
+    Of several processes (:mod:`nodulens.train.ranks`) the first alone writes.
+
     Args:
         recipe: with one network of its own at least.
         data: folder of the material.
@@ -111,32 +119,33 @@ def train_recipe(
         split, fold: see :func:`parts_of`.
 
     Raises:
-        BadOption: the folder holds a run of another recipe, fold or split.
+        BadOption: the folder holds a run of another recipe, fold, split or material, or nobody is left to train on.
         NotFound: material is not there.
     """
     if not recipe.learners:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
-    if is_run(folder):
-        _same_run(read_run(folder), recipe, fold, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, command, fold, software())
-    groups: dict[str, str] = {}
+    ranks = Ranks.joined()
+    run = begun(recipe, folder, command=command, split=split, fold=fold)
     for name, learner in recipe.learners.items():
         part = PARTS[name]
         material = part.load(data, recipe)
-        parts = parts_of(material.patients, split, fold)
-        rows = division(material, parts)
+        rows = division(material, parts_of(material.patients, split, fold))
+        if not len(rows.train):
+            raise BadOption(f"Nobody in {data} is left to train {name} on; take a split that was made for this data.")
         learner = part.settled(learner, material, rows.train)
+        run = _noted(run, name, learner, digest(material, rows.train, rows.watched), folder)
+        if split is None:
+            _add_to_split(material.patients, fold, folder)
         start = time.monotonic()
         if not _is_done(name, learner, folder):
             net = part.train(learner, material, rows.train, rows.watched, folder / f"{name}.pt")
-            _export(name, net, learner, recipe, sorted({material.patients[r] for r in rows.train}), command, folder)
-            draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
-        seconds = {**run.seconds, name: round(time.monotonic() - start, 1)}
-        run = replace(run, recipe=replace(run.recipe, **{name: learner}), seconds=seconds)  # type: ignore[arg-type]
-        groups |= {p: _group(p, parts, fold) for p in material.patients}
-    write_split(split or _as_split(groups, fold), folder / SPLIT)
-    write_run(run, folder)
+            if ranks.first:
+                draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
+            _export(name, net, learner, run, _owners(material, rows), folder)  # its card is there last
+            run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
+        elif name not in run.seconds:  # stopped just after it was exported, or trained by a framework apart
+            run = replace(run, seconds={**run.seconds, name: 0.0})
+        _write(run, folder)
     return run
 
 
@@ -149,20 +158,60 @@ def train_default(data: Path, folder: Path, *, command: str, epochs: int | None 
         epochs: of each; None for the number that ships.
 
     Raises:
-        BadOption: the folder holds a run of another recipe.
+        BadOption: the folder holds a run of another recipe or material.
         NotFound: material is not there.
     """
-    if is_run(folder):
-        _same_run(read_run(folder), DEFAULT, None, folder)
+    ranks = Ranks.joined()
+    run = begun(DEFAULT, folder, command=command)
     makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
-    seconds = {}
+    patients = ship.patients(data)
+    told = _digest([patients])
+    for name in makers:
+        run = _noted(run, name, None, told, folder)
+    _add_to_split(patients, None, folder)
     for name, make in makers.items():
         start = time.monotonic()
         make(data, folder, folder / "checkpoints", epochs, folds=False)
-        seconds[name] = round(time.monotonic() - start, 1)
-    run = Run(DEFAULT, command, None, software(), seconds)
-    write_run(run, folder)
+        if ranks.first:
+            draw_curves(folder / "checkpoints" / name / "foldNone.csv", f"{DEFAULT.name}, {name}")
+        run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
+        _write(run, folder)
     return run
+
+
+def begun(
+    recipe: Recipe, folder: Path, *, command: str, split: Split | None = None, fold: int | None = None
+) -> Run:
+    """The run of a folder as far as it is; the record of a new one is written before anything is trained.
+
+    Args:
+        recipe, folder, command, split, fold: see :func:`train_recipe`.
+
+    Raises:
+        BadOption: the folder holds another run; the message says what differs.
+    """
+    ranks = Ranks.joined()
+    run = Run(recipe, command, fold, software())
+    if is_run(folder):
+        known = read_run(folder)
+        _same_run(known, run, folder)
+        _same_split(split, folder)
+        kept = {name: learner for name, learner in known.recipe.learners.items() if name in known.taught}
+        recipe = replace(recipe, **kept)  # type: ignore[arg-type]
+        run = replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
+    ranks.wait()  # until all have read what the first writes over
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        if split is not None:
+            write_split(split, folder / SPLIT)
+    _write(run, folder)
+    return run
+
+
+def digest(material: Material, *groups: Rows) -> str:
+    """What tells rows of a material from others: their numbers, patients and strata, group by group."""
+    patients, strata = material.patients, material.strata
+    return _digest([[(int(r), patients[r], strata[r]) for r in rows] for rows in groups])
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,29 +233,40 @@ def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str,
     """How each network of a run does on patients that it was not trained on.
 
     Args:
-        split: who judges, where it is not whom the run left out; patients that trained it are refused.
+        split: who judges, where it is not whom the run left out; patients that trained it, or were watched to say when
+            it is best, are refused.
 
     Raises:
-        PatientOverlap: the split would judge on patients that trained.
+        PatientOverlap: the split would judge on patients that trained or were watched.
         BadOption: nobody was left out.
     """
     run = read_run(folder)
+    if split is None:
+        own = read_split(folder / SPLIT)
+        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
+        if own.folds and run.fold is None:
+            raise _nobody(folder, run)
     out = {}
     for name, learner in run.recipe.learners.items():
         material = PARTS[name].load(data, run.recipe)
         parts = parts_of(material.patients, split, run.fold if split is None or split.folds else None)
         model = load_model(name, folder=folder)
         taught = frozenset(model.card.trained_on["patients"])
-        rows = division(material, Parts(taught, parts.test)).test
+        watched = frozenset(model.card.trained_on.get("watched", ())) - taught
+        rows = division(material, Parts(taught, parts.test, watched)).test
         if not len(rows):
             continue
         out[name] = Judged(PARTS[name].judge(model, learner, material, rows), model, learner, material)
     if not out:
-        raise BadOption(
-            f"{folder} was trained on every patient of its material (fold {run.fold}): there is nobody to judge on. "
-            "Train with --fold 0 to 4 that holds some."
-        )
+        raise _nobody(folder, run)
     return out
+
+
+def _nobody(folder: Path, run: Run) -> BadOption:
+    return BadOption(
+        f"{folder} left out nobody of this material (fold {run.fold}): there is nobody to judge on. Train with a "
+        "--fold that holds some, or name a --split of patients that it was not trained on."
+    )
 
 
 def use_threads(threads: int | None) -> None:
@@ -223,14 +283,14 @@ def software() -> dict[str, str]:
 
 
 def _export(
-    name: str, net: torch.nn.Module, learner: Learner, recipe: Recipe, taught: list[str], command: str, folder: Path
+    name: str, net: torch.nn.Module, learner: Learner, run: Run, owners: dict[str, list[str]], folder: Path
 ) -> None:
     card = {
         "name": name,
-        "command": command,
-        "trained_on": {"material": recipe.title, "never": sorted(EVALUATION_PATIENTS), "patients": taught},
+        "command": run.command,
+        "trained_on": {"material": run.recipe.title, "never": sorted(EVALUATION_PATIENTS), **owners},
         "input": {"shape": f"(N, 1, {learner.size}, {learner.size}) float32, 0…1"},
-        "settings": {**asdict(learner), "masked": recipe.masked},
+        "settings": {**asdict(learner), "masked": run.recipe.masked},
         "figures": {},
     }
     export(net, example_of(learner), folder, card)
@@ -257,28 +317,113 @@ def _is_done(name: str, learner: Learner, folder: Path) -> bool:
     return {key: known.settings.get(key) for key in wanted} == wanted
 
 
-def _same_run(run: Run, recipe: Recipe, fold: int | None, folder: Path) -> None:
+def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
+    """Whose rows teach, and whose say when it is best, for the card."""
+    patients = material.patients
+    parts = {"patients": rows.train, "watched": rows.watched}
+    return {name: sorted({patients[r] for r in part}) for name, part in parts.items()}
+
+
+def _same_run(known: Run, run: Run, folder: Path) -> None:
     """Refuse to mix two runs: one folder, one recipe, one fold."""
-    if (run.recipe.name, run.fold) != (recipe.name, fold):
+    if (known.recipe.name, known.fold) != (run.recipe.name, run.fold):
         raise BadOption(
-            f"{folder} holds a run of {run.recipe.name}, fold {run.fold}; name another folder for {recipe.name}, fold "
-            f"{fold}."
+            f"{folder} holds a run of {known.recipe.name}, fold {known.fold}; name another folder for "
+            f"{run.recipe.name}, fold {run.fold}."
         )
-    for name in ("labels", "slices"):
-        if getattr(run.recipe, name) != getattr(recipe, name):
+    _same_settings({name: getattr(known.recipe, name) for name in SEEN}, vars(run.recipe), "", folder)
+
+
+def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: str, folder: Path) -> None:
+    for name, value in known.items():
+        if value != asked[name]:
             raise BadOption(
-                f"{folder} holds a run with {name}={getattr(run.recipe, name)}; name another folder for "
-                f"{name}={getattr(recipe, name)}."
+                f"{folder} holds a run with {before}{name}={_typed(value)}; name another folder for "
+                f"{before}{name}={_typed(asked[name])}."
             )
+
+
+def _typed(value: Any) -> str:
+    """As ``--set`` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def _same_split(split: Split | None, folder: Path) -> None:
+    """Refuse a split that is not the one a run was begun with."""
+    if not (folder / SPLIT).exists():  # stopped before its material was read: nothing was trained
+        return
+    known = read_split(folder / SPLIT)
+    asked = split or _as_split({p: _group(p) for p in known.groups}, None)
+    moved = sorted(p for p in known.groups.keys() | asked.groups.keys() if known.groups.get(p) != asked.groups.get(p))
+    if moved or known.folds != asked.folds:
+        raise BadOption(
+            f"{folder} holds a run by the split {folder / SPLIT}, and {'--split' if split else 'the fixed folds'} "
+            f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, stand elsewhere). Give the split that "
+            "it was begun with, or name another folder."
+        )
+
+
+def _noted(run: Run, name: str, learner: Learner | None, taught: str, folder: Path) -> Run:
+    """The run with what a network is about to be taught, on the disk before it is.
+
+    Args:
+        learner: None for a network of the default.
+
+    Raises:
+        BadOption: the folder holds one that was taught otherwise, or does not say by whom.
+    """
+    if name not in run.taught:
+        checkpoint = folder / f"{name}.pt" if learner else folder / "checkpoints" / name / "foldNone.pt"
+        if checkpoint.exists():
+            raise BadOption(
+                f"{checkpoint} is there, but {folder} does not say who taught it, so it cannot be gone on with. Name "
+                "another folder."
+            )
+        recipe = run.recipe if learner is None else replace(run.recipe, **{name: learner})  # type: ignore[arg-type]
+        run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
+        _write(run, folder)
+        return run
+    if learner is not None:
+        _same_settings(vars(run.recipe.learners[name]), vars(learner), f"{name}.", folder)
+    if run.taught[name] != taught:
+        raise BadOption(
+            f"{folder} holds a run whose {name} was taught by other rows or patients than --data holds now. Give the "
+            "data that it was begun with, or name another folder."
+        )
+    return run
+
+
+def _write(run: Run, folder: Path) -> None:
+    """Write a run, for all processes."""
+    ranks = Ranks.joined()
+    if ranks.first:
+        write_run(run, folder)
+    ranks.wait()
+
+
+def _add_to_split(patients: Iterable[str], fold: int | None, folder: Path) -> None:
+    """Name patients of the material in the run's file of the fixed folds, for all processes."""
+    ranks = Ranks.joined()
+    if ranks.first:
+        path = folder / SPLIT
+        known = read_split(path).groups if path.exists() else {}
+        write_split(_as_split({**known, **{p: _group(p) for p in patients}}, fold), path)
+    ranks.wait()
 
 
 def _as_split(groups: Mapping[str, str], fold: int | None) -> Split:
     note = "by nodulens.data.folds.fold_of" + ("; nobody is left out" if fold is None else f"; fold {fold} judges")
-    return Split(dict(groups), FOLDS, "fixed", notes=(note,))
+    return Split(groups, FOLDS, FIXED, notes=(note,))
 
 
-def _group(patient: str, parts: Parts, fold: int | None) -> str:
+def _group(patient: str) -> str:
     return EVALUATION if patient in EVALUATION_PATIENTS else str(fold_of(patient))
+
+
+def _digest(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _hash(patient: str) -> int:

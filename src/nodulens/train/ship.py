@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodulens.data.crops import Cubes, Patches, Stacks
+from nodulens.data.crops import Background, Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
 from nodulens.evaluate.classification import curve, ranking_draws
 from nodulens.recipe import Training
@@ -27,6 +27,11 @@ from nodulens.train.export import Logits, LogitsAndActivation, export
 
 ONE_STACK_IN = 4
 """Of the stacks every fourth is judged: six prompts a nodule take a while, and the mean is sure to a percent."""
+
+
+def patients(data: Path) -> list[str]:
+    """The patient of every row of the material, file by file, those for evaluation only among them."""
+    return [*Patches(data).patients, *Stacks(data).patients, *Cubes(data).patients, *Background.PATIENTS]
 
 
 def patch(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:

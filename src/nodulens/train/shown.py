@@ -58,6 +58,7 @@ def evaluation_of(
         provenance: command and weights; the rest is filled in.
     """
     run = read_run(folder)
+    judges = "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
     draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
     metrics: list[Metric] = []
     tables: list[Table] = []
@@ -74,7 +75,7 @@ def evaluation_of(
         tables.append(_scans(scans))
     return Evaluation(
         title=f"{run.recipe.name}: {run.recipe.title}",
-        summary=(f"Judged on fold {run.fold}, on patients that taught none of its networks.",),
+        summary=(f"Judged on {judges}, patients that taught none of its networks.",),
         metrics=tuple(metrics),
         interval="95 %, by drawing patients",
         tables=tuple(tables),
