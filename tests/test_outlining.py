@@ -18,7 +18,7 @@ from nodulens.core.volume import Mask, Volume
 from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.luna16 import ANNOTATIONS, read_findings
-from nodulens.errors import BadOption, NotFound
+from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.io import read
 from nodulens.ops.orient import canonical
 from nodulens.recipe import Learner
@@ -306,6 +306,52 @@ def test_outlines_go_where_their_images_go(kind: str) -> None:
         assert torch.allclose(moved.flatten(1).sort().values, image.flatten(1).sort().values, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift"])
+def test_outlines_of_blocks_go_where_their_images_go(kind: str) -> None:
+    """Slices turn in their own plane alone, and lie as far apart as they did."""
+    image = torch.zeros(8, 1, 24, 48, 48)
+    image[:, :, 8:14, 14:24, 20:38] = 1
+    labels = (image[:, 0] > 0).long() * 3
+    masks = torch.cat([image, 1 - image], 1)
+    moved, along = augmented(image, labels, (kind,), np.random.default_rng(0))  # type: ignore[arg-type]
+    again, several = augmented(image, masks, (kind,), np.random.default_rng(0))  # type: ignore[arg-type]
+    assert along is not None
+    assert several is not None
+    assert (along.shape, along.dtype, several.shape) == (labels.shape, torch.int64, masks.shape)
+    assert set(along.unique().tolist()) <= {0, 3}
+    assert torch.equal(moved, again)
+    assert not torch.equal(along, labels)
+    assert ((moved[:, 0] > 0.5) == (along == 3)).float().mean() > 0.99
+    assert torch.equal(several[:, 0] > 0.5, along == 3)
+    if kind in ("flip", "turn", "shift"):
+        assert torch.allclose(moved.flatten(1).sort().values, image.flatten(1).sort().values, atol=1e-4)
+    heights = {tuple(torch.nonzero(one.amax((1, 2)) > 0).flatten().tolist()) for one in along}
+    own = tuple(range(8, 14))
+    if kind == "rotate":
+        assert heights == {own}
+    elif kind in ("flip", "turn"):
+        assert heights == {own, tuple(range(10, 16))}
+    elif kind == "shift":
+        assert heights == {tuple(z + by for z in own) for by in (-1, 0, 1)}
+    else:  # by one factor along the axis and in the plane
+        tall, area = moved.sum(2)[:, 0, 19, 29] / 6, moved[:, 0, 11].sum((1, 2)) / 180
+        assert torch.allclose(tall, area.sqrt(), rtol=0.05)
+        assert tall.min() < 0.95
+        assert tall.max() > 1.05
+
+
+def test_a_block_turns_about_the_axis_of_the_body_as_its_slices_do() -> None:
+    """Of a block whose slices are alike, every slice comes out as it would alone."""
+    slices = torch.rand(4, 1, 32, 32)
+    block = slices[:, :, None].expand(-1, -1, 16, -1, -1)
+    kinds = ("rotate", "zoom")
+    alone, _ = augmented(slices, None, kinds, np.random.default_rng(0))  # type: ignore[arg-type]
+    together, _ = augmented(block, None, kinds, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert torch.allclose(together, alone[:, :, None].expand_as(together), atol=1e-5)
+    with pytest.raises(BadValues, match="32 × 16"):
+        augmented(slices[..., :16], None, kinds, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
 def test_values_change_alone_where_only_they_may() -> None:
     image = torch.rand(4, 1, 16, 16) * 0.5 + 0.2
     labels = torch.randint(0, 3, (4, 16, 16))
@@ -315,6 +361,9 @@ def test_values_change_alone_where_only_they_may() -> None:
         assert not torch.equal(changed, image)
         assert changed.min() >= 0
         assert changed.max() <= 1
+        block, _ = augmented(image[:, :, None], None, (kind,), np.random.default_rng(1))  # type: ignore[arg-type]
+        assert block.shape == (4, 1, 1, 16, 16)
+        assert kind == "noise" or torch.equal(block[:, :, 0], changed)
     brighter = augmented(image, None, ("brightness",), np.random.default_rng(1))[0] - image
     assert torch.allclose(brighter, brighter[:, :, :1, :1].expand_as(brighter), atol=1e-6)
     untouched, none = augmented(image, None, (), np.random.default_rng(1))

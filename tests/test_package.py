@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,11 @@ from nodulens.runtime.weights import NAMES
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 INPUTS = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
 WEIGHTS = {f"nodulens/weights/{name}.{suffix}" for name in NAMES for suffix in ("onnx", "json")}
+
+HIDDEN = {"torch.utils.tensorboard": "tensorboard"}
+"""What a module needs beside the package that it lies in."""
+APART = ("nnunet_inside.py", "yolo_inside.py")
+"""They run in environments of their own."""
 
 # An analysis by the installed package, with nothing of the clone in reach.
 STRANGER = """
@@ -110,3 +118,36 @@ def test_versions_are_pinned_to_what_is_allowed(extra: str) -> None:
 def test_no_install_draws_torchvision_or_cuda() -> None:
     text = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
     assert not [word for word in ("torchvision", "nvidia", "cuda", "://", "+cpu") if word in text]
+
+
+def distributions(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Names, as in pyproject.toml, of what some statements import from others."""
+    known = packages_distributions()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [str(node.module)]
+        else:
+            continue
+        for module in modules:
+            top = module.split(".")[0]
+            if top not in (*sys.stdlib_module_names, "nodulens", "_typeshed"):
+                yield from (canonicalize_name(name) for name in known.get(top, [top]))
+            if module in HIDDEN:
+                yield HIDDEN[module]
+
+
+def required(*extras: str) -> set[str]:
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "src" / "nodulens").rglob("*.py")), ids=lambda path: path.stem)
+def test_what_a_module_imports_is_installed_with_it(path: Path) -> None:
+    """When it is loaded: the core, where networks are trained the extra "train" as well. Later: some extra."""
+    tree = ast.parse(path.read_text("utf-8"))
+    loaded = set(distributions(tree.body))
+    assert loaded <= required(*(["train"] if path.parent.name == "train" else []))
+    if path.name not in APART:
+        assert set(distributions(ast.walk(tree))) <= required(*set(PROJECT["optional-dependencies"]) - {"dev"})

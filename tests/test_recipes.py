@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+from conftest import REPOSITORY
 from nodulens.errors import BadOption
-from nodulens.recipe import DEFAULT, Recipe, changed, from_dict, to_dict
+from nodulens.recipe import DEFAULT, Learner, Recipe, changed, from_dict, to_dict
 from nodulens.recipes import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET, recipe_named
+from nodulens.train.losses import LOSSES
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -91,3 +96,28 @@ def test_a_file_with_anything_else_in_it_is_an_error(change: dict[str, object], 
 def test_a_name_that_is_none_lists_those_there_are() -> None:
     with pytest.raises(BadOption, match="no recipe 'unet'; there are default, sam2-densenet, se-aux-unet"):
         recipe_named("unet")
+
+
+def words_of(hint: Any) -> Iterator[str]:
+    """What a type lets be chosen from, however deep it lies."""
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+    else:
+        for inner in get_args(hint):
+            yield from words_of(inner)
+
+
+def test_the_docs_say_what_can_be_set_of_a_training() -> None:
+    page = (REPOSITORY / "docs" / "training.md").read_text("utf-8").split("## What can be set")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    documented = {name: _quoted(values) for names, values in rows for name in _quoted(names)}
+    hints = get_type_hints(Learner)
+    assert {f.name for f in fields(Learner)} <= documented.keys()
+    assert "rotate" in words_of(hints["augment"])
+    for name, hint in hints.items():
+        words = set(LOSSES) if name == "loss" else set(words_of(hint))
+        assert documented[name] in (words, words | {"none"}), name
+
+
+def _quoted(cell: str) -> set[str]:
+    return set(re.findall("`(.+?)`", cell))

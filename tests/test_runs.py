@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import made_material
+import made_outliners
 import small_scans
 from conftest import Run, launched
 from nodulens.apps.methods import evaluate, load_method, train
@@ -296,6 +297,18 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
     with pytest.raises(BadOption, match="no run"):
         evaluate("default", data, None, output=tmp_path / "other")
     assert file.read_text() == "kept"
+
+
+def test_without_torch_the_line_to_type(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_outliners.write(tmp_path / "run")
+    monkeypatch.delitem(sys.modules, "nodulens.train.run")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for words in (("evaluate", made), ("train", "conv3-classifier", "-o", tmp_path / "new")):
+        done = run(*words, "--data", data)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == "nodulens: torch is not installed: pip install 'nodulens[train]'\n"
 
 
 def test_who_taught_may_not_judge(data: Path, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +16,17 @@ import dicom_files
 import made_outliners
 from conftest import Done, Run
 from nodulens.apps import stream as streams
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask
-from nodulens.data.frames import WIDE_MM, open_source
+from nodulens.data.frames import PACE, WIDE_MM, Frame, Source, grey_as_hu, open_source
 from nodulens.errors import BadOption, UnreadableFile
+from nodulens.evaluate.panels import CLASS_COLOURS
 from nodulens.io import read, read_one_by_one
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.orient import canonical
+from nodulens.recipes import SE_AUX_UNET
+from nodulens.stages.findings import Finding
 
 SIDE = 64
 DARK, TISSUE, SOME, MUCH = 20, 128, 180, 240
@@ -73,8 +80,10 @@ def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def yellow(path: Path) -> np.ndarray:
-    return (np.asarray(Image.open(path)) == streams.NODULE_COLOUR).all(axis=2)
+def painted(picture: Path | Image.Image, name: str) -> np.ndarray:
+    """Where the colour of a class is."""
+    image = Image.open(picture) if isinstance(picture, Path) else picture
+    return (np.asarray(image) == CLASS_COLOURS[name]).all(axis=2)
 
 
 # ---- what is seen
@@ -85,19 +94,19 @@ def test_frames_are_outlined_filtered_and_drawn(run: Run, made: Path, pictures: 
     assert found["schema"] == "nodulens-stream/1"
     assert (found["frames"], found["regions"], found["frames_with_regions"]) == (4, 2, 2)
     assert found["left_out"] == [] and not found["stopped"]
-    assert 0 < found["model_s"] < found["total_s"]
+    assert 0 < found["model_s"] < found["work_s"] <= found["total_s"]
     assert found["fps_mean"] == pytest.approx(4 / found["total_s"], rel=0.05)
     assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/2.png", "p1/9.png"]
     scale = streams.SMALL_PX // SIDE
-    kept = yellow(tmp_path / "out" / "p1" / "1.png")
+    kept = painted(tmp_path / "out" / "p1" / "1.png", "nodule")
     assert kept.shape == (SIDE * scale, SIDE * scale)
     rows, columns = np.nonzero(kept)
     # the box round rows 16 to 24, columns 12 to 20, and its score above it
     assert rows.max() == 24 * scale + 1 and columns.min() == 12 * scale - 2 and columns.max() == 20 * scale + 1
     assert kept[20 * scale, 12 * scale - 1 : 12 * scale + 1].any()  # the outline itself
-    assert not yellow(tmp_path / "out" / "p1" / "2.png").any()
-    assert not yellow(tmp_path / "out" / "p1" / "10.png").any()
-    lungs = (np.asarray(Image.open(tmp_path / "out" / "p1" / "10.png")) == streams.LUNG_COLOUR).all(axis=2)
+    assert not painted(tmp_path / "out" / "p1" / "2.png", "nodule").any()
+    assert not painted(tmp_path / "out" / "p1" / "10.png", "nodule").any()
+    lungs = painted(tmp_path / "out" / "p1" / "10.png", "lung")
     assert lungs[30 * scale, 6 * scale - 2 : 6 * scale + 2].any()
 
 
@@ -142,6 +151,67 @@ def test_the_classic_steps_are_pictures_too(run: Run, made: Path, pictures: Path
     strip = np.asarray(Image.open(tmp_path / "out" / "steps" / "p1" / "1.png"))
     assert strip.shape == (SIDE, 5 * SIDE)
     assert np.array_equal(strip[:, :SIDE], slice_of(MUCH))
+
+
+def test_every_class_is_drawn_in_the_colour_that_the_figures_give_it() -> None:
+    """Of method B: left lung red, right lung green, nodule blue; one that no filter kept belongs to its lung."""
+    assert SE_AUX_UNET.segmenter is not None
+    names = dict(enumerate(SE_AUX_UNET.segmenter.classes[1:], start=1))
+    value = {name: number for number, name in names.items()}
+    labels = np.zeros((1, SIDE, SIDE), np.uint8)
+    labels[0, 8:56, 36:58], labels[0, 8:56, 6:28] = value["left lung"], value["right lung"]
+    labels[0, 16:24, 20:28] = labels[0, 40:48, 36:44] = value["nodule"]  # at the walls of the right and the left
+    drawn = Mask(labels, Geometry.axial((1, SIDE, SIDE)), names)
+    kept = Finding(0.9, Box((0, 16, 20), (1, 24, 28)), np.ones((1, 8, 8), bool))
+    picture = streams.overlaid(np.zeros((SIDE, SIDE), np.float32), [kept], drawn)
+    scale = streams.SMALL_PX // SIDE
+    columns = {name: np.flatnonzero(painted(picture, name)[44 * scale]) for name in value}
+    assert np.allclose([columns["right lung"].min(), columns["right lung"].max()], [6 * scale, 28 * scale], atol=2)
+    # the rejected one at its inner wall changes nothing of the left lung's outline
+    assert np.allclose([columns["left lung"].min(), columns["left lung"].max()], [36 * scale, 58 * scale], atol=2)
+    assert len(columns["left lung"]) <= 6 and not len(columns["nodule"])
+    beside = np.flatnonzero(painted(picture, "nodule")[20 * scale])
+    assert np.allclose([beside.min(), beside.max()], [20 * scale, 28 * scale], atol=2)
+    airway = Mask(labels, drawn.geometry, {1: "airway", 3: "nodule"})
+    picture = streams.overlaid(np.zeros((SIDE, SIDE), np.float32), [], airway)
+    assert (np.asarray(picture) == streams.YELLOW).all(axis=2).any()
+
+
+# ---- pace
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time that passes only where a test says so."""
+    passed = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(streams, "time", SimpleNamespace(perf_counter=lambda: passed.s))
+    return passed
+
+
+def test_frames_a_second_count_decoding_waiting_and_what_is_skipped(made: Path, clock: SimpleNamespace) -> None:
+    def read() -> tuple[np.ndarray, tuple[float, float]]:
+        clock.s += 0.25
+        return grey_as_hu(slice_of(MUCH) / np.float32(255)), (0.7, 0.7)
+
+    def frames() -> Iterator[Frame]:
+        for number in range(8):
+            clock.s += 1.0
+            yield Frame(str(number), read)
+
+    paces: list[float] = []
+    outliner = streams.load_outliner(str(made), threads=1)
+    tally = streams.stream(
+        Source(frames(), None), outliner, None, window=(-1000.0, 400.0), every=3,
+        show=lambda tally: paces.append(tally.pace),
+    )  # fmt: skip
+    # frames 0, 3 and 6 are done after 1, 4 and 7 waits; one more is waited for
+    assert tally.shown == [1.25, 4.5, 7.75] and tally.work == [0.25] * 3
+    assert paces == pytest.approx([1 / 1.25, 2 / 4.5, 3 / 7.75])
+    told = streams.summary(tally, outliner, (-1000.0, 400.0))
+    assert (told["frames"], told["work_s"], told["total_s"]) == (3, 0.75, 8.75)
+    assert told["fps_mean"] == pytest.approx(3 / 8.75, abs=0.005)
+    assert told["fps_median"] == pytest.approx(1 / 3.25, abs=0.005)
+    assert "3 frames: 0.3 a second" in streams.sentence(told) and "work 250 ms a frame" in streams.sentence(told)
 
 
 # ---- DICOM
@@ -230,6 +300,51 @@ def test_without_its_package_a_video_says_what_to_install(
     for words in ((source,), ("0",), (pictures, "-o", tmp_path / "out.mp4")):
         refused(run("stream", *words, "--recipe", made), "nodulens[video]", code=1)
     assert told(run("stream", pictures, "--recipe", made, "--json"))["frames"] == 4
+
+
+class Camera:
+    """What OpenCV gives of a camera that is unplugged after some pictures."""
+
+    def __init__(self, *pictures: np.ndarray) -> None:
+        self.pictures, self.number = pictures, -1
+        self.grabbed, self.retrieved, self.released = 0, [], False
+
+    def opened(self, number: int) -> Camera:
+        self.number = number
+        return self
+
+    def isOpened(self) -> bool:
+        return True
+
+    def grab(self) -> bool:
+        self.grabbed += 1
+        return self.grabbed <= len(self.pictures)
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        self.retrieved.append(self.grabbed)
+        return True, np.repeat(self.pictures[self.grabbed - 1][:, :, None], 3, axis=2)
+
+    def get(self, key: int) -> float:
+        return -1.0  # cameras know neither how many frames there will be nor, often, how many a second
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_camera_is_outlined_until_it_ends(
+    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no file is called 0
+    camera = Camera(slice_of(MUCH), slice_of(), slice_of(SOME), slice_of(), slice_of(MUCH))
+    monkeypatch.setattr("cv2.VideoCapture", camera.opened)
+    found = told(run("stream", "0", "--recipe", made, "--every", "2", "-o", "out", "--threads", "1", "--json"))
+    assert (found["frames"], found["frames_with_regions"], found["stopped"]) == (3, 2, False)
+    assert files(tmp_path / "out") == ["00001.png", "00003.png", "00005.png"]
+    assert painted(tmp_path / "out" / "00005.png", "nodule").any()
+    assert (camera.number, camera.retrieved, camera.released) == (0, [1, 3, 5], True)
+    monkeypatch.setattr("cv2.VideoCapture", Camera(slice_of()).opened)
+    source = open_source("0")
+    assert (source.count, source.pace) == (None, PACE)
 
 
 def test_there_is_no_such_camera(run: Run, made: Path) -> None:

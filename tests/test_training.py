@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
 from nodulens.pipeline import analyze
-from nodulens.recipe import Training
+from nodulens.recipe import Augmentation, Training
 from nodulens.runtime.engine import load_model
-from nodulens.runtime.weights import NAMES, card
+from nodulens.runtime.weights import NAMES, Card, card
 from nodulens.stages.views import ball_view, patch_view
 from nodulens.train import detector, risk, ship
 from nodulens.train import malignancy as malignancy_task
@@ -255,6 +256,51 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
         load_model("patch", 1, tmp_path)
 
 
+# ---- More augmentation than what ships needs
+
+
+def tasks(data: Path) -> dict[str, tuple[ModuleType, tuple[object, ...]]]:
+    """Each network's module with its material."""
+    stacks, cubes = Stacks(data), Cubes(data)
+    return {
+        "patch": (patch_task, (patch_task.planes(Patches(data), stacks),)),
+        "volume": (volume_task, ([*volume_task.cube_scenes(cubes), *volume_task.backgrounds(data)], stacks)),
+        "segmenter": (segmenter_task, (segmenter_task.examples(stacks, cubes),)),
+        "malignancy": (malignancy_task, (malignancy_task.planes(stacks),)),
+    }
+
+
+def test_each_training_is_augmented_only_where_it_is_asked(
+    data: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then inputs change, and what is to be learnt of them stays, or goes along."""
+    caught: list[Task] = []
+    for name, (module, material) in tasks(data).items():
+        monkeypatch.setattr(module, "fit", lambda net, task, training, checkpoint: caught.append(task))
+        module.train(*material, None, Path())
+        module.train(*material, None, Path(), replace(module.TRAINING, augment=("rotate", "zoom", "noise")))
+        plain, changed = caught[-2:]
+        assert plain.augment is None and changed.augment is not None
+        batch = changed.batches(np.random.default_rng(0))[0]()
+        again = changed.augment(batch, np.random.default_rng(0))
+        assert [t.shape for t in again] == [t.shape for t in batch]
+        assert not torch.equal(again[0], batch[0])
+        if name != "segmenter":
+            assert all(torch.equal(a, b) for a, b in zip(again[1:], batch[1:], strict=True))
+    assert len(caught) == 8
+
+
+@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift", "contrast"])
+def test_a_prompted_view_changes_with_its_truth_under_the_same_box(data: Path, kind: Augmentation) -> None:
+    x, y = two_prompts(data)
+    x[:, 2], y[:, 0] = (x[:, 0] > 0.6).float(), (x[:, 0] > 0.6).float()
+    seen, truth = segmenter_task.changed((x, y), (kind,), np.random.default_rng(3))
+    assert torch.equal(seen[:, 1], x[:, 1]) and torch.equal(seen[:, 2], truth[:, 0])
+    assert torch.equal(truth, y) == (kind == "contrast") and not torch.equal(seen[:, 0], x[:, 0])
+    if kind in ("flip", "turn", "shift"):
+        assert torch.equal(seen[:, 0] > 0.6, truth[:, 0] > 0.5)
+
+
 # ---- From a folder of data to a file and its card
 
 
@@ -313,6 +359,32 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
     recipe = replace(method.recipe, threshold=0.0, most_findings=5)
     report = analyze(small_scans.noisy(), recipe=recipe, models=method.models)
     assert {w.sha256 for w in report.weights} == set(before.values())
+
+
+def test_more_augmentation_stands_on_the_card(data: Path, tmp_path: Path, few: None) -> None:
+    app = typer.Typer()
+    app.command()(main)
+    words = ["malignancy", "--data", str(data), "--out", str(tmp_path), "--epochs", "1", "--no-folds"]
+
+    def trained(*more: str, run: str) -> Card:
+        CliRunner().invoke(app, [*words, "--run", str(tmp_path / run), *more], catch_exceptions=False)
+        return card("malignancy", tmp_path)
+
+    plain, more = trained(run="plain"), trained("--augment", "rotate,zoom", run="more")
+    assert "augment" not in plain.trained_on["schedule"] and "--augment" not in plain.command
+    assert more.trained_on["schedule"] == plain.trained_on["schedule"] | {"augment": ["rotate", "zoom"]}
+    assert more.command == f"{plain.command} --augment rotate,zoom"
+    assert more.sha256 != plain.sha256
+    with pytest.raises(BadOption, match="another --run folder"):
+        trained("--augment", "flip", run="more")
+    with pytest.raises(BadOption, match="one of flip"):
+        trained("--augment", "spin", run="new")
+    # a checkpoint from before there was a choice is one without
+    checkpoint = tmp_path / "plain" / "malignancy" / "foldNone.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["training"].pop("augment") == ()
+    torch.save(state, checkpoint)
+    assert trained(run="plain").sha256 == plain.sha256
 
 
 def test_training_again_gives_the_same_weights(data: Path, tmp_path: Path, few: None) -> None:

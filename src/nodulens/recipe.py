@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nodulens.errors import BadOption
 
@@ -35,6 +35,7 @@ class Training:
         averaging: the weights kept are an exponential moving average with this decay; 0: the weights as they are.
         precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
             it; on any other CPU all is single.
+        augment: what may be done to an example at random, see :func:`nodulens.train.augment.augmented`.
     """
 
     epochs: int
@@ -49,6 +50,7 @@ class Training:
     averaging: float = 0.99
     precision: Literal["single", "mixed"] = "single"
     seed: int = 0
+    augment: tuple[Augmentation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,6 @@ class Learner(Training):
         classes: what its outputs stand for.
         loss: its name in :mod:`nodulens.train.losses`.
         batch: examples a step.
-        augment: what may be done to an example at random.
         balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
         window: of a network of whole slices, side in pixels of the squares that teach it in their place: cut out of
             them, and close-ups of real nodules where there are any. A machine without a GPU learns sooner so. None:
@@ -78,7 +79,6 @@ class Learner(Training):
     classes: tuple[str, ...]
     loss: str
     batch: int = 32
-    augment: tuple[Augmentation, ...] = ()
     balance: Literal["none", "sampling", "weights"] = "none"
     window: int | None = None
     auxiliary: float = 0.0
@@ -146,10 +146,11 @@ class Recipe:
 
 
 DEFAULT = Recipe()
+Settable = TypeVar("Settable", Recipe, Training)
 
 
-def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """The recipe with values changed by their dotted names: ``segmenter.epochs=5``.
+def changed(recipe: Settable, settings: Iterable[str]) -> Settable:
+    """The recipe, or the training, with values changed by their dotted names: ``segmenter.epochs=5``.
 
     A value is read as its field's type says: a number, a word out of a list, true or false, "none", or several with
     commas between.

@@ -400,7 +400,7 @@ def _pace(count: int | None) -> Iterator[Callable[[Tally], None]]:
             for problem in tally.left_out[said:]:
                 console.print(f"Left out: {problem}", highlight=False, markup=False, soft_wrap=True)
             said = len(tally.left_out)
-            progress.update(task, completed=len(tally.seconds) + said, pace=tally.pace)
+            progress.update(task, completed=len(tally.shown) + said, pace=tally.pace)
 
         yield show
 

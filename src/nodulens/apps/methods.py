@@ -150,6 +150,7 @@ def evaluate(
 
     Raises:
         BadOption: a page is asked for of what is no run, or where a file is.
+        MissingExtra: judging networks on their own needs packages that are not installed.
     """
     from nodulens.data.splits import read_split
     from nodulens.evaluate.scans import judge_scans, response_curve, scans_in
@@ -163,8 +164,10 @@ def evaluate(
     method = load_method(name, threads=threads)
     networks, judged = {}, {}
     if folder is not None and recipe.learners:
-        from nodulens.train.run import judge_run
-
+        try:
+            from nodulens.train.run import judge_run
+        except ImportError as error:
+            raise MissingExtra("train", error.name or "torch") from error
         judged = judge_run(folder, data, read_split(split) if split else None)
         networks = {part: asdict(one.outcome) for part, one in judged.items()}
     elif output is not None:

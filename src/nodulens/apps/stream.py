@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Volume
 from nodulens.data.frames import Hounsfield, Source
 from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
+from nodulens.evaluate.panels import CLASS_COLOURS, YELLOW, Colour
 from nodulens.io.atomic import whole_file
 from nodulens.method import EVEN, untrained
 from nodulens.ops.intensity import to_unit
@@ -31,7 +33,7 @@ from nodulens.runtime.engine import Array, Model, load_model
 from nodulens.stages.classic import classic_steps
 from nodulens.stages.findings import Finding
 from nodulens.stages.regions import kept
-from nodulens.stages.slices import LEAST_MM, Field, find_regions, segment_slices
+from nodulens.stages.slices import LEAST_MM, NODULE, Field, find_regions, segment_slices
 
 SCHEMA = "nodulens-stream/1"
 FILM = ".mp4"
@@ -40,7 +42,6 @@ THICK_MM = LEAST_MM * 2 / 3
 """A disc so thick holds as much as a ball of its diameter: specks are told by their size on the frame alone."""
 SMALL_PX = 512
 """Frames are shown at least about so large, enlarged a whole number of times."""
-LUNG_COLOUR, NODULE_COLOUR = (70, 140, 255), (255, 210, 0)
 
 
 @dataclass
@@ -85,13 +86,18 @@ class Tally:
     """What became of a stream.
 
     Attributes:
-        seconds: of each frame, from reading to writing.
+        shown: seconds from the start of the stream to when each frame was shown, by the clock on the wall.
+        work: seconds of that frame's own, from reading to writing: without the wait for a camera, the decoding of a
+            video, and what was skipped.
+        elapsed: seconds that have passed, up to the end of the stream.
         left_out: what was wrong with frames that could not be read.
         regions, with_regions: regions shown, and frames that show one.
         stopped: whether a person ended it.
     """
 
-    seconds: list[float] = field(default_factory=list)
+    shown: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    elapsed: float = 0.0
     left_out: list[str] = field(default_factory=list)
     regions: int = 0
     with_regions: int = 0
@@ -99,8 +105,8 @@ class Tally:
 
     @property
     def pace(self) -> float:
-        """Frames a second on average; 0 before the first."""
-        return len(self.seconds) / sum(self.seconds) if self.seconds else 0.0
+        """Frames shown a second, by the clock on the wall; 0 before the first."""
+        return len(self.shown) / self.elapsed if self.shown else 0.0
 
 
 def load_outliner(name: str, settings: Sequence[str] = (), threads: int | None = None) -> Outliner:
@@ -150,7 +156,7 @@ def stream(
         UnreadableFile: not one frame can be read.
         BadValues: frames of a film differ in size.
     """
-    tally = Tally()
+    tally, begun = Tally(), time.perf_counter()
     with _sink(output, source.pace / every) as write:
         try:
             for frame in islice(source.frames, 0, None, every):
@@ -159,6 +165,7 @@ def stream(
                     hu, pixel_mm = frame.read()
                 except InputError as error:
                     tally.left_out.append(str(error))
+                    tally.elapsed = time.perf_counter() - begun
                     show(tally)
                     continue
                 found, drawn = outliner.look(hu, pixel_mm)
@@ -169,27 +176,32 @@ def stream(
                     write(f"{STEPS}/{frame.name}", _picture(strip))
                 tally.regions += len(found)
                 tally.with_regions += bool(found)
-                tally.seconds.append(time.perf_counter() - start)
+                now = time.perf_counter()
+                tally.work.append(now - start)
+                tally.elapsed = now - begun
+                tally.shown.append(tally.elapsed)
                 show(tally)
         except KeyboardInterrupt:
-            if not tally.seconds:
+            if not tally.shown:
                 raise
             tally.stopped = True
-        if not tally.seconds:
+        tally.elapsed = time.perf_counter() - begun
+        if not tally.shown:
             raise UnreadableFile(f"Not one frame can be read. {' '.join(tally.left_out[:1])}".strip())
     return tally
 
 
 def summary(tally: Tally, outliner: Outliner, window: tuple[float, float]) -> dict[str, Any]:
-    """For JSON."""
-    frames, total = len(tally.seconds), sum(tally.seconds)
+    """For JSON: of ``total_s`` passed on the wall's clock, ``work_s`` went into the frames shown, ``model_s`` of it
+    into the networks."""
     return {
         "schema": SCHEMA,
-        "frames": frames,
+        "frames": len(tally.shown),
         "fps_mean": round(tally.pace, 2),
-        "fps_median": round(1 / float(np.median(tally.seconds)), 2),
+        "fps_median": round(1 / float(np.median(np.diff(tally.shown, prepend=0.0))), 2),
         "model_s": round(outliner.seconds, 3),
-        "total_s": round(total, 3),
+        "work_s": round(sum(tally.work), 3),
+        "total_s": round(tally.elapsed, 3),
         "regions": tally.regions,
         "frames_with_regions": tally.with_regions,
         "window_hu": list(window),
@@ -203,7 +215,8 @@ def sentence(told: dict[str, Any]) -> str:
     left = f", {len(told['left_out'])} left out" if told["left_out"] else ""
     return (
         f"{'Stopped after ' if told['stopped'] else ''}{told['frames']} frames{left}: {told['fps_mean']:.1f} a second "
-        f"(median {told['fps_median']:.1f}), networks {1000 * told['model_s'] / told['frames']:.0f} ms a frame, "
+        f"(median {told['fps_median']:.1f}), work {1000 * told['work_s'] / told['frames']:.0f} ms a frame, networks "
+        f"{1000 * told['model_s'] / told['frames']:.0f} ms of it, "
         f"{told['total_s']:.1f} s in all; {told['regions']} regions on {told['frames_with_regions']} frames"
     )
 
@@ -254,7 +267,9 @@ def check_output(output: Path | None, source: Path, *, steps: bool) -> None:
 
 
 def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
-    """A frame with the lungs' outline where the network draws lungs, and each region's outline, box and score.
+    """A frame with the outlines of what the network draws, and each region's outline, box and score.
+
+    Classes have the colours of :data:`nodulens.evaluate.panels.CLASS_COLOURS`, others are yellow.
 
     Args:
         grey: (y, x) 0…1.
@@ -264,16 +279,27 @@ def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -
     scale = max(1, SMALL_PX // max(grey.shape))
     picture = _picture(grey, scale).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    if len(drawn.names) > 1:  # it knows lungs too; a nodule within them belongs to them
-        _outline(draw, drawn.labels[0] > 0, (0, 0), scale, LUNG_COLOUR)
+    for name, mask in _around(drawn):
+        _outline(draw, mask, (0, 0), scale, CLASS_COLOURS.get(name, YELLOW))
+    colour = CLASS_COLOURS[NODULE]
     for region in found:
         _, y0, x0 = region.box.start
         _, y1, x1 = region.box.stop
-        _outline(draw, region.mask[0], (y0, x0), scale, NODULE_COLOUR)
+        _outline(draw, region.mask[0], (y0, x0), scale, colour)
         corners = (scale * x0 - 2, scale * y0 - 2, scale * x1 + 1, scale * y1 + 1)
-        draw.rectangle(corners, outline=NODULE_COLOUR)
-        draw.text((corners[0], max(0, corners[1] - 12)), f"{region.score:.2f}", fill=NODULE_COLOUR)
+        draw.rectangle(corners, outline=colour)
+        draw.text((corners[0], max(0, corners[1] - 12)), f"{region.score:.2f}", fill=colour)
     return picture
+
+
+def _around(drawn: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Name and (y, x) of every class but the nodule. A nodule belongs to the one that is nearest: to its lung."""
+    labels, nodule = drawn.labels[0], drawn.of(NODULE)[0]
+    rest = np.where(nodule, 0, labels)
+    if nodule.any() and rest.any():
+        nearest = ndimage.distance_transform_edt(rest == 0, return_distances=False, return_indices=True)
+        rest = np.where(nodule, rest[tuple(nearest)], rest)
+    yield from ((name, rest == value) for value, name in drawn.names.items() if name != NODULE)
 
 
 def _outline(
@@ -281,7 +307,7 @@ def _outline(
     mask: NDArray[np.bool_],
     corner: tuple[int, int],
     scale: int,
-    colour: tuple[int, int, int],
+    colour: Colour,
 ) -> None:
     for curve in contours(mask.astype(np.float32)):
         points = (curve + corner[::-1]) * scale - 0.5

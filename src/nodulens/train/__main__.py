@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
+from nodulens.recipe import Training, changed
 from nodulens.runtime.weights import FOLDER
 from nodulens.train import ship
 
@@ -33,13 +34,17 @@ def main(
         bool, typer.Option(help="Cross-validate too; without it the figures of the card that ships are kept.")
     ] = True,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    augment: Annotated[
+        str, typer.Option(help="What else is done to examples at random, such as rotate,zoom. What ships needs none.")
+    ] = "",
 ) -> None:
     """Cross-validate by patient, then train on everybody, export, and write the card with the figures."""
     if threads:
         torch.set_num_threads(threads)
+    more = changed(Training(1), [f"augment={augment}"]).augment
     makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
     for each in makers if name is Name.all else (name.value,):
-        path = makers[each](data, out, run, epochs, folds)
+        path = makers[each](data, out, run, epochs, folds, more)
         typer.echo(f"{path} and its card")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from nodulens.errors import BadValues
 from nodulens.recipe import Augmentation
 
 LARGEST_TURN = np.deg2rad(15)
@@ -22,36 +23,48 @@ VALUES: tuple[Augmentation, ...] = ("contrast", "brightness", "noise")
 def augmented(
     images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch of square images changed at random, and its outlines with it.
+    """A batch of square images, or of blocks of square slices, changed at random, and its outlines with it.
 
-    - "flip" left to right and up and down; "turn" by quarters, and flip.
-    - "rotate" by up to 15 degrees, "zoom" by up to 1.2, "shift" by up to a sixteenth of the side, in whole pixels.
+    - "flip" along each axis; "turn" by quarters, and flip.
+    - "rotate" by up to 15 degrees, "zoom" by up to 1.2, "shift" by up to a sixteenth of each side, in whole pixels.
     - "contrast", "brightness" and "noise" as in :func:`shake_values`.
+
+    Blocks turn in the axial plane alone, about the body's axis, and zoom by one factor along all axes. So their spacing
+    need not be known, and slices may lie farther apart than pixels, as in the prompted segmenter's windows; in cubes of
+    1 mm what is seen along the axis still comes from thick slices, and must not be turned into the plane. Pixels of a
+    slice count as square: where they are not, because a window follows a box that is longer than wide, a turn shears.
 
     Edges are repeated. Without "rotate" and "zoom" no value is interpolated, so that noise keeps its grain.
 
     Args:
-        images: (N, C, S, S) float, 0…1.
-        labels: (N, S, S) whole numbers or (N, K, S, S) float; None where the images have no outlines. They are warped
-            to the nearest pixel, and stay what they are.
+        images: (N, C, S, S) or (N, C, D, S, S) float, 0…1, on any device.
+        labels: (N, …, S, S) whole numbers or (N, K, …, S, S) float, of as many dimensions; None where the images have
+            no outlines. They are warped to the nearest pixel, and stay what they are.
+
+    Raises:
+        BadValues: slices that are not square.
     """
-    n, side = len(images), images.shape[-1]
+    n, sides = len(images), images.shape[2:]
+    if sides[-1] != sides[-2]:
+        raise BadValues(f"Only square slices can be turned, got {sides[-2]} × {sides[-1]} pixels.")
+    axes, lengths = len(sides), np.array(sides[::-1])  # affines count x, y, z
     both = "flip" in kinds or "turn" in kinds
-    flip = rng.choice([-1.0, 1.0], (n, 2)) if both else np.ones((n, 2))
+    flip = rng.choice([-1.0, 1.0], (n, axes)) if both else np.ones((n, axes))
     angle = rng.integers(4, size=n) * (np.pi / 2) if "turn" in kinds else np.zeros(n)
     angle = angle + (rng.uniform(-LARGEST_TURN, LARGEST_TURN, n) if "rotate" in kinds else 0)
     scale = np.exp(rng.uniform(-1, 1, n) * np.log(LARGEST_ZOOM)) if "zoom" in kinds else np.ones(n)
-    far = int(side * LARGEST_SHIFT) if "shift" in kinds else 0
+    far = (lengths * LARGEST_SHIFT).astype(int) if "shift" in kinds else 0 * lengths
     if not {"flip", "turn", "rotate", "zoom", "shift"}.isdisjoint(kinds):
-        theta = np.zeros((n, 2, 3))
+        theta = np.zeros((n, axes, axes + 1))
         theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle), -np.sin(angle)
         theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle), np.cos(angle)
-        theta[:, :, :2] *= (flip * scale[:, None])[:, None]
-        theta[:, :, 2] = rng.integers(-far, far + 1, (n, 2)) * (2 / side)
-        images = _warped(images, theta, side)
+        theta[:, 2:, 2:axes] = 1
+        theta[:, :, :axes] *= (flip * scale[:, None])[:, None]
+        theta[:, :, axes] = rng.integers(-far, far + 1, (n, axes)) * (2 / lengths)
+        images = _warped(images, theta, sides)
         if labels is not None:
-            planes = labels.reshape(n, -1, side, side).float()
-            labels = _warped(planes, theta, side, "nearest").to(labels.dtype).reshape(labels.shape)
+            planes = labels.reshape(n, -1, *sides).float()
+            labels = _warped(planes, theta, sides, "nearest").to(labels.dtype).reshape(labels.shape)
     if not set(VALUES).isdisjoint(kinds):
         images = shake_values(images, rng, kinds)
     return images, labels
@@ -97,7 +110,7 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
     theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * flip, np.cos(angle)
     theta[:, :, :2] *= scale[:, None, None]
     theta[:, :, 2] = rng.uniform(-1, 1, (n, 2)) * (2 * shift_px / side)
-    return _warped(planes, theta, size)
+    return _warped(planes, theta, (size, size))
 
 
 def turn_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
@@ -135,8 +148,9 @@ def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Aug
     return (images * gain + offset + torch.randn_like(images) * noise).clamp_(0, 1)
 
 
-def _warped(planes: Tensor, theta: NDArray[np.float64], size: int, mode: str = "bilinear") -> Tensor:
-    """Planes (N, C, S, S) seen through affines (N, 2, 3) of -1…1 coordinates, out to in; edges are repeated."""
+def _warped(planes: Tensor, theta: NDArray[np.float64], sides: Sequence[int], mode: str = "bilinear") -> Tensor:
+    """Planes (N, C, S, S) or blocks (N, C, D, S, S) seen through affines (N, 2, 3) or (N, 3, 4) of -1…1 coordinates,
+    out to in; edges are repeated."""
     matrix = torch.from_numpy(theta.astype(np.float32)).to(planes.device)
-    grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], size, size], align_corners=False)
+    grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], *sides], align_corners=False)
     return functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,7 +92,9 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
     if checkpoint.exists():
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=ranks.device)
         wanted = asdict(training)
-        if state["training"] != wanted:
+        # what an older checkpoint does not speak of was as it is by default
+        unsaid = {f.name: f.default for f in fields(training) if f.default is not MISSING}
+        if unsaid | state["training"] != wanted:
             raise BadOption(f"{checkpoint} is of {state['training']}, not {wanted}; name another folder for the run.")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])

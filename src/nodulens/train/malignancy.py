@@ -21,8 +21,8 @@ from nodulens.data.crops import UNIT_PER_STEP, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.recipe import Training
 from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
-from nodulens.train.augment import shake_values, warp_planes
-from nodulens.train.fit import Task, fit, predict
+from nodulens.train.augment import augmented, shake_values, warp_planes
+from nodulens.train.fit import Batch, Task, fit, predict
 from nodulens.train.nets import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
@@ -114,8 +114,14 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
         weight = torch.from_numpy(np.sqrt(material.readers[nodules]).astype(np.float32))
         return x, torch.from_numpy(material.target[nodules]), weight
 
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        image, outline = augmented(batch[0][:, :1], batch[0][:, 1:], training.augment, rng)
+        assert outline is not None
+        return torch.cat([image, outline], 1), *batch[1:]
+
     torch.manual_seed(training.seed)
-    return fit(malignancy_net(len(TARGETS)), Task(batches, rating_loss), training, run / f"fold{left_out}.pt")
+    task = Task(batches, rating_loss, augment if training.augment else None)
+    return fit(malignancy_net(len(TARGETS)), task, training, run / f"fold{left_out}.pt")
 
 
 def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

@@ -15,8 +15,8 @@ from torch.nn import functional
 from nodulens.data.crops import UNIT_PER_STEP, Patches, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.recipe import Training
-from nodulens.train.augment import shake_values, turn_planes
-from nodulens.train.fit import Maker, Task, fit, predict
+from nodulens.train.augment import augmented, shake_values, turn_planes
+from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.nets import PatchNet
 
 BATCH = 96
@@ -90,8 +90,12 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
     def loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.98 + 0.01)
 
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return augmented(batch[0], None, training.augment, rng)[0], batch[1]
+
     torch.manual_seed(training.seed)
-    return fit(PatchNet(), Task(batches, loss), training, run / f"fold{left_out}.pt")
+    task = Task(batches, loss, augment if training.augment else None)
+    return fit(PatchNet(), task, training, run / f"fold{left_out}.pt")
 
 
 def judge(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:

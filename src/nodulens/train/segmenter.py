@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,14 @@ from nodulens.data.crops import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.data.folds import may_train
 from nodulens.errors import BadPrompt
 from nodulens.evaluate.segmentation import compare
-from nodulens.recipe import DEFAULT, Training
+from nodulens.recipe import DEFAULT, Augmentation, Training
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.pointing import prompt_of_outline, shaken
 from nodulens.stages.prompt import GRID, ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, rough_cube, segment
-from nodulens.train.augment import shake_values
-from nodulens.train.fit import Task, fit
+from nodulens.train.augment import augmented, shake_values
+from nodulens.train.fit import Batch, Task, fit
 from nodulens.train.nets import PromptUNet
 
 BATCH = 24
@@ -172,8 +172,27 @@ def train(material: list[Example], left_out: int | None, run: Path, training: Tr
         x[:, :1] = shake_values(x[:, :1], rng)
         return x, torch.from_numpy(np.stack([p[1] for p in pairs]))
 
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return changed(batch, training.augment, rng)
+
     torch.manual_seed(training.seed)
-    return fit(PromptUNet(), Task(batches, overlap_loss), training, run / f"fold{left_out}.pt")
+    task = Task(batches, overlap_loss, augment if training.augment else None)
+    return fit(PromptUNet(), task, training, run / f"fold{left_out}.pt")
+
+
+def changed(batch: Batch, kinds: Collection[Augmentation], rng: np.random.Generator) -> Batch:
+    """Views and truths of :func:`draw` changed at random, see :func:`nodulens.train.augment.augmented`.
+
+    The box stays: in use it is always the same picture. So a zoom or shift is a box drawn too small, too large, or
+    beside the nodule.
+
+    Args:
+        batch: (N, 3, grid) and (N, 2, grid).
+    """
+    x, y = batch
+    image, along = augmented(x[:, :1], torch.cat([x[:, 2:], y], 1), kinds, rng)
+    assert along is not None
+    return torch.cat([image, x[:, 1:2], along[:, :1]], 1), along[:, 1:]
 
 
 def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nodulens.data.crops import Background, Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
 from nodulens.evaluate.classification import curve, ranking_draws
-from nodulens.recipe import Training
+from nodulens.recipe import Augmentation, Training
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as shipped_card
 from nodulens.stages.prompt import GRID
@@ -25,6 +25,8 @@ from nodulens.train import segmenter as segmenter_task
 from nodulens.train import volume as volume_task
 from nodulens.train.export import Logits, LogitsAndActivation, export
 
+Kinds = tuple[Augmentation, ...]
+"""What more is done to examples at random than what ships was trained with; see :mod:`nodulens.train.augment`."""
 ONE_STACK_IN = 4
 """Of the stacks every fourth is judged: six prompts a nodule take a while, and the mean is sure to a percent."""
 
@@ -34,11 +36,11 @@ def patients(data: Path) -> list[str]:
     return [*Patches(data).patients, *Stacks(data).patients, *Cubes(data).patients, *Background.PATIENTS]
 
 
-def patch(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
+def patch(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
     """The axial candidate network."""
     patches = Patches(data)
     material = patch_task.planes(patches, Stacks(data))
-    training = _shortened(patch_task.TRAINING, epochs)
+    training = _asked(patch_task.TRAINING, epochs, augment)
     net = patch_task.train(material, None, run / "patch", training)
     card = _card("patch", training, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
     card["input"] = {
@@ -51,26 +53,26 @@ def patch(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = Tr
     return export(Logits(net), torch.rand(3, 1, 64, 64), out, card)
 
 
-def volume(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
+def volume(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
     """The three-dimensional candidate network, with the settings of the whole detector. Needs the axial one's run."""
     stacks = Stacks(data)
     scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
-    training = _shortened(volume_task.TRAINING, epochs)
+    training = _asked(volume_task.TRAINING, epochs, augment)
     net = volume_task.train(scenes, stacks, None, run / "volume", training)
     patients = [s.patient for s in scenes] + stacks.patients
     card = _card("volume", training, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
     card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
     if folds:
-        card["settings"], card["figures"] = detector.settings(_scored(data, scenes, stacks, run, epochs))
+        card["settings"], card["figures"] = detector.settings(_scored(data, scenes, stacks, run, epochs, augment))
     else:
         card |= _known(card)
     return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
 
 
-def segmenter(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
+def segmenter(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
     """The prompted segmenter."""
     material = segmenter_task.examples(Stacks(data), Cubes(data))
-    training = _shortened(segmenter_task.TRAINING, epochs)
+    training = _asked(segmenter_task.TRAINING, epochs, augment)
     card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
     card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
     example = torch.rand(3, 3, *GRID)
@@ -84,10 +86,10 @@ def segmenter(data: Path, out: Path, run: Path, epochs: int | None, folds: bool 
     return export(net, example, out, card)
 
 
-def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True) -> Path:
+def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
     """The malignancy network, its calibration and its interval."""
     material = malignancy_task.planes(Stacks(data))
-    training = _shortened(malignancy_task.TRAINING, epochs)
+    training = _asked(malignancy_task.TRAINING, epochs, augment)
     net = malignancy_task.train(material, None, run / "malignancy", training)
     card = _card("malignancy", training, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
     card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
@@ -105,12 +107,12 @@ def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool
 
 
 def _scored(
-    data: Path, scenes: list[volume_task.Scene], stacks: Stacks, run: Path, epochs: int | None
+    data: Path, scenes: list[volume_task.Scene], stacks: Stacks, run: Path, epochs: int | None, augment: Kinds
 ) -> list[detector.Scored]:
     """Every scene by the networks that have not seen its patient."""
-    training = _shortened(volume_task.TRAINING, epochs)
+    training = _asked(volume_task.TRAINING, epochs, augment)
     material = patch_task.planes(Patches(data), stacks)
-    patch_training = _shortened(patch_task.TRAINING, epochs)
+    patch_training = _asked(patch_task.TRAINING, epochs, augment)
     scored = []
     # only a fold with a background can say how many marks a scan without nodules keeps
     for fold in sorted({fold_of(s.patient) for s in scenes if s.nodule is None}):
@@ -172,8 +174,8 @@ def judged(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> ris
     )
 
 
-def _shortened(default: Training, epochs: int | None) -> Training:
-    return default if epochs is None else replace(default, epochs=epochs)
+def _asked(default: Training, epochs: int | None, augment: Kinds) -> Training:
+    return replace(default, epochs=default.epochs if epochs is None else epochs, augment=augment or default.augment)
 
 
 def _known(card: dict[str, Any]) -> dict[str, Any]:
@@ -185,12 +187,17 @@ def _known(card: dict[str, Any]) -> dict[str, Any]:
 
 def _card(name: str, training: Training, material: str, patients: Sequence[str]) -> dict[str, Any]:
     taught = sorted(set(patients) - EVALUATION_PATIENTS)
+    schedule = {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
+    option = ""
+    if training.augment:
+        schedule["augment"] = list(training.augment)
+        option = f" --augment {','.join(training.augment)}"
     return {
         "name": name,
-        "command": f"python -m nodulens.train {name} --data ../shared/data",
+        "command": f"python -m nodulens.train {name} --data ../shared/data{option}",
         "trained_on": {
             "material": material,
-            "schedule": {"epochs": training.epochs, "learning_rate": training.learning_rate, "seed": training.seed},
+            "schedule": schedule,
             "never": sorted(EVALUATION_PATIENTS),
             "patients": taught,
         },

@@ -28,8 +28,8 @@ from nodulens.recipe import Training
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
-from nodulens.train.augment import shake_values
-from nodulens.train.fit import Task, fit
+from nodulens.train.augment import augmented, shake_values
+from nodulens.train.fit import Batch, Task, fit
 from nodulens.train.nets import volume_net
 
 BATCH = 48
@@ -221,8 +221,12 @@ def train(
         x = torch.from_numpy(np.stack([turned_ball(v, rng) for v in views]))[:, None]
         return shake_values(x, rng), torch.from_numpy((kind > 0).astype(np.float32))
 
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return augmented(batch[0], None, training.augment, rng)[0], batch[1]
+
     torch.manual_seed(training.seed)
-    return fit(volume_net(), Task(batches, nodule_loss), training, run / f"fold{left_out}.pt")
+    task = Task(batches, nodule_loss, augment if training.augment else None)
+    return fit(volume_net(), task, training, run / f"fold{left_out}.pt")
 
 
 def diameter_mm(stacks: Stacks, nodule: int) -> float:
