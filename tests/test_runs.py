@@ -172,7 +172,7 @@ def other_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("by_file", [False, True], ids=["fixed folds", "split file"])
 @pytest.mark.parametrize("finished", [False, True], ids=["stopped", "finished"])
 def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
-    data: Path, other_data: Path, tmp_path: Path, finished: bool, by_file: bool
+    data: Path, other_data: Path, tmp_path: Path, finished: bool, by_file: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another fold, split, material or setting is refused by its name, and the folder stays as it is."""
     run, own, other = tmp_path / "run", tmp_path / "own.json", tmp_path / "other.json"
@@ -188,6 +188,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
             method_named(str(run))
     files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    monkeypatch.setattr("nodulens.apps.methods.typed_command", lambda: "nodulens train another")
 
     with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
         trained("conv3-classifier", data, run, split=split, fold=1)
@@ -365,7 +366,9 @@ def test_words_that_contradict_a_split_are_refused(data: Path, tmp_path: Path, r
     ):
         done = run("train", recipe, "--data", data, "-o", tmp_path / "run", *words)
         assert done.code == 2 and told in done.err
-    assert not (tmp_path / "run" / "classifier.pt").exists()
+    assert not (tmp_path / "run" / "classifier.pt").exists() and read_run(tmp_path / "run").fold == 5
+    stopped(data, tmp_path / "run", fold=FOLD)
+    assert read_run(tmp_path / "run").fold == FOLD, "where nothing was taught, a mistake can be typed again"
 
 
 def test_who_says_when_to_stop_may_not_judge(data: Path, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ class Run:
         fold: of the split that was left out to judge on; None: nobody was.
         software: name → version.
         seconds: network → training time; those that are not there are still to be trained.
-        taught: network → digest of the rows of the material that teach it and that are watched.
+        taught: network, or framework that trains one apart → digest of the rows of the material that teach it and that
+            are watched.
     """
 
     recipe: Recipe
@@ -46,7 +47,7 @@ class Run:
     @property
     def untrained(self) -> tuple[str, ...]:
         """Networks that are still to be trained: the run was stopped."""
-        return tuple(name for name in {**self.recipe.learners, **self.taught} if name not in self.seconds)
+        return tuple(name for name in self.recipe.learners or self.taught if name not in self.seconds)
 
 
 def is_run(folder: Path) -> bool:

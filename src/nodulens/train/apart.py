@@ -35,7 +35,7 @@ from nodulens.train import outlining
 from nodulens.train.export import LICENCE, TOLERANCE, export
 from nodulens.train.outlining import Material
 from nodulens.train.parts import Rows
-from nodulens.train.run import Division, begun, division, parts_of, train_recipe
+from nodulens.train.run import Division, begun, digest, division, noted, parts_of, train_recipe
 
 CHUNK = 64
 WORDS = 1500
@@ -332,7 +332,8 @@ def train_apart(
     if not len(chosen.train) or not len(chosen.watched):
         raise BadOption("Too few slices are left to train on and to watch; leave out another fold, or fewer slices.")
     work = folder / environment.NAME
-    begun(recipe, folder, command=command, split=split, fold=fold)  # refuses to mix two runs
+    run = begun(recipe, folder, command=command, split=split, fold=fold)
+    noted(run, environment.NAME, None, digest(material, chosen.train, chosen.watched), folder)
     work.mkdir(parents=True, exist_ok=True)
     learner = make(Job(recipe, material, chosen, folder, work, command))
     seconds = round(time.monotonic() - start, 1)

@@ -133,7 +133,7 @@ def train_recipe(
         if not len(rows.train):
             raise BadOption(f"Nobody in {data} is left to train {name} on; take a split that was made for this data.")
         learner = part.settled(learner, material, rows.train)
-        run = _noted(run, name, learner, digest(material, rows.train, rows.watched), folder)
+        run = noted(run, name, learner, digest(material, rows.train, rows.watched), folder)
         if split is None:
             _add_to_split(material.patients, fold, folder)
         start = time.monotonic()
@@ -143,9 +143,10 @@ def train_recipe(
                 draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
             _export(name, net, learner, run, _owners(material, rows), folder)  # its card is there last
             run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
+            _write(run, folder)
         elif name not in run.seconds:  # stopped just after it was exported, or trained by a framework apart
             run = replace(run, seconds={**run.seconds, name: 0.0})
-        _write(run, folder)
+    _write(run, folder)
     return run
 
 
@@ -167,7 +168,7 @@ def train_default(data: Path, folder: Path, *, command: str, epochs: int | None 
     patients = ship.patients(data)
     told = _digest([patients])
     for name in makers:
-        run = _noted(run, name, None, told, folder)
+        run = noted(run, name, None, told, folder)
     _add_to_split(patients, None, folder)
     for name, make in makers.items():
         start = time.monotonic()
@@ -184,6 +185,8 @@ def begun(
 ) -> Run:
     """The run of a folder as far as it is; the record of a new one is written before anything is trained.
 
+    One of which nothing was taught yet, as of a fold that there is not, is begun anew.
+
     Args:
         recipe, folder, command, split, fold: see :func:`train_recipe`.
 
@@ -192,19 +195,53 @@ def begun(
     """
     ranks = Ranks.joined()
     run = Run(recipe, command, fold, software())
-    if is_run(folder):
-        known = read_run(folder)
+    known = read_run(folder) if is_run(folder) else run
+    ranks.wait()  # until all have read what the first may write over
+    there = {**known.seconds, **known.taught}
+    if there:
         _same_run(known, run, folder)
         _same_split(split, folder)
-        kept = {name: learner for name, learner in known.recipe.learners.items() if name in known.taught}
+        kept = {name: learner for name, learner in known.recipe.learners.items() if name in there}
         recipe = replace(recipe, **kept)  # type: ignore[arg-type]
-        run = replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
-    ranks.wait()  # until all have read what the first writes over
+        return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / SPLIT).unlink(missing_ok=True)
         if split is not None:
             write_split(split, folder / SPLIT)
     _write(run, folder)
+    return run
+
+
+def noted(run: Run, name: str, learner: Learner | None, taught: str, folder: Path) -> Run:
+    """The run with what a network is about to be taught, on the disk before it is.
+
+    Args:
+        name: of the network, or of a framework that trains it apart.
+        learner: None where it is no network of the recipe.
+        taught: :func:`digest` of its rows.
+
+    Raises:
+        BadOption: the folder holds one that was taught otherwise, or does not say by whom.
+    """
+    if name not in run.taught:
+        checkpoint = folder / f"{name}.pt" if learner else folder / "checkpoints" / name / "foldNone.pt"
+        if checkpoint.exists():
+            raise BadOption(
+                f"{checkpoint} is there, but {folder} does not say who taught it, so it cannot be gone on with. Name "
+                "another folder."
+            )
+        recipe = run.recipe if learner is None else replace(run.recipe, **{name: learner})  # type: ignore[arg-type]
+        run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
+        _write(run, folder)
+        return run
+    if learner is not None:
+        _same_settings(vars(run.recipe.learners[name]), vars(learner), f"{name}.", folder)
+    if run.taught[name] != taught:
+        raise BadOption(
+            f"{folder} holds a run whose {name} was taught by other rows or patients than --data holds now. Give the "
+            "data that it was begun with, or name another folder."
+        )
     return run
 
 
@@ -363,36 +400,6 @@ def _same_split(split: Split | None, folder: Path) -> None:
             f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, stand elsewhere). Give the split that "
             "it was begun with, or name another folder."
         )
-
-
-def _noted(run: Run, name: str, learner: Learner | None, taught: str, folder: Path) -> Run:
-    """The run with what a network is about to be taught, on the disk before it is.
-
-    Args:
-        learner: None for a network of the default.
-
-    Raises:
-        BadOption: the folder holds one that was taught otherwise, or does not say by whom.
-    """
-    if name not in run.taught:
-        checkpoint = folder / f"{name}.pt" if learner else folder / "checkpoints" / name / "foldNone.pt"
-        if checkpoint.exists():
-            raise BadOption(
-                f"{checkpoint} is there, but {folder} does not say who taught it, so it cannot be gone on with. Name "
-                "another folder."
-            )
-        recipe = run.recipe if learner is None else replace(run.recipe, **{name: learner})  # type: ignore[arg-type]
-        run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
-        _write(run, folder)
-        return run
-    if learner is not None:
-        _same_settings(vars(run.recipe.learners[name]), vars(learner), f"{name}.", folder)
-    if run.taught[name] != taught:
-        raise BadOption(
-            f"{folder} holds a run whose {name} was taught by other rows or patients than --data holds now. Give the "
-            "data that it was begun with, or name another folder."
-        )
-    return run
 
 
 def _write(run: Run, folder: Path) -> None:
