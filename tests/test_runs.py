@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import torch
 
 import made_material
 import made_outliners
+import made_sam
 import small_scans
 from conftest import Run, launched
 from nodulens.apps.methods import evaluate, load_method, train
@@ -270,6 +272,84 @@ def test_a_recipe_without_weights_says_how_to_train_it() -> None:
     with pytest.raises(MissingWeights, match=r"facebook/sam2|nodulens train sam2-densenet"):
         load_method("sam2-densenet")
     assert load_method("default").recipe.name == "default"
+
+
+# ---------------------------------------------------------------- SAM
+
+
+@pytest.fixture(scope="module")
+def densenet(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of method A as it is published: SAM2 outlines, by a name that is not on this machine."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("densenet") / "run"
+    settings = ("classifier.size=32", "classifier.epochs=1", "checkpoint=nobody/sam2")
+    train("sam2-densenet", data, folder, settings=settings, split=None, fold=FOLD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_scan(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same material, and a whole scan to judge on."""
+    folder = tmp_path_factory.mktemp("with_scan")
+    for part in ("lidc", "luna16", "background"):
+        (folder / part).symlink_to(data / part, target_is_directory=True)
+    (folder / "ct").mkdir()
+    small_scans.dicom(folder / "ct" / min(EVALUATION_PATIENTS))
+    return folder
+
+
+def test_without_sam_its_networks_are_judged_and_scans_left_out(
+    densenet: Path, with_scan: Path, tmp_path: Path, run: Run
+) -> None:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    words = ("evaluate", densenet, "--data", with_scan, "--threads", "1")
+    done = run(*words, "-o", tmp_path / "page", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["networks"]["classifier"]["figures"] and found["scans"] == []
+    [note] = found["notes"]
+    for told in ("Whole scans were left out", "hf download nobody/sam2", "--set checkpoint=", "--set prompted=network"):
+        assert told in note
+    page = from_json((tmp_path / "page" / "evaluation.json").read_text())
+    assert page.warnings == (note,)
+    assert [w.name for w in page.provenance.weights] == ["classifier"]
+    assert note in run(*words).out
+
+    done = run(*words, "--set", "prompted=network", "--json")
+    assert done.code == 0, done.err
+    again = json.loads(done.out)
+    assert [s["name"] for s in again["scans"]] == [min(EVALUATION_PATIENTS)] and again["notes"] == []
+    assert again["networks"] == found["networks"]
+
+
+def test_what_training_decided_is_not_set_to_judge(densenet: Path, data: Path) -> None:
+    for setting in ("classifier.size=64", "masked=false"):
+        with pytest.raises(BadOption, match=f"its {setting.partition('=')[0].partition('.')[0]} as it is: train anew"):
+            evaluate(str(densenet), data, None, settings=[setting])
+
+
+def test_where_nothing_else_is_judged_missing_sam_is_a_fault(with_scan: Path, run: Run) -> None:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    for checkpoint, told in (("nobody/sam2", "hf download nobody/sam2"), ("none", "names no weights")):
+        words = ("--set", "prompted=sam2", "--set", f"checkpoint={checkpoint}")
+        done = run("evaluate", "default", "--data", with_scan, *words)
+        assert done.code == 1 and told in done.err and "--set checkpoint=FOLDER" in done.err
+
+
+@pytest.mark.parametrize("kind", ["sam2", "sam"])
+def test_sam_outlines_what_a_run_analyses(densenet: Path, tmp_path: Path, run: Run, kind: str) -> None:
+    """Random weights in the published format: that they take part, not that they are any good."""
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    files = {"sam2": made_sam.write_sam2, "sam": made_sam.write_sam}[kind](tmp_path / kind)
+    words = ("--recipe", densenet, "--set", f"prompted={kind}", "--set", f"checkpoint={files}")
+    scan = small_scans.dicom(tmp_path / "ct")
+    done = run("analyze", scan, "-o", tmp_path / "out", *words, "--threshold", "0.02", "--threads", "1")
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    held = hashlib.sha256((files / "model.safetensors").read_bytes()).hexdigest()
+    assert report["weights"][-1] == {"name": str(files), "sha256": held}
+    assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", str(files)]
+    assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
 
 
 def test_names(tmp_path: Path) -> None:

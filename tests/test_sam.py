@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,10 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
+from nodulens.recipes import NNUNET_SAM, SAM2_DENSENET
 from nodulens.stages.pointing import part_of
 from nodulens.stages.prompt import DRAWN, Prompt
-from nodulens.train.sam import PLAIN, Embeddings, Frame, Pixels, Sam, Spot, load_sam
+from nodulens.train.sam import PLAIN, USUAL, Embeddings, Frame, Pixels, Sam, Spot, load_sam
 
 SHAPE = (9, 40, 60)
 PROMPT = Prompt((2.0, 12.0, 30.0), (7.0, 20.0, 42.0), DRAWN)
@@ -275,10 +278,40 @@ def test_pictures_are_prepared_as_by_the_published_processor(weights: Path) -> N
 
 
 @pytest.mark.usefixtures("silent")
-@pytest.mark.parametrize("name", ["nobody/nothing", "/no/such/folder", "a/b/c"])
-def test_a_name_that_is_not_here_says_what_to_do(weights: Path, name: str) -> None:
-    with pytest.raises(MissingWeights, match=rf"{name}.*neither a folder.*download=True"):
+@pytest.mark.parametrize(
+    ("name", "fetched"),
+    [
+        ("nobody/nothing", "nobody/nothing"),
+        ("/no/such/folder", "facebook/sam2.1-hiera-tiny"),  # no name that the hub could have
+        ("a/b/c", "facebook/sam2.1-hiera-tiny"),
+    ],
+)
+def test_a_name_that_is_not_here_says_what_to_type(weights: Path, name: str, fetched: str) -> None:
+    with pytest.raises(MissingWeights, match=rf"of sam2: '{name}' is neither a folder.* hf download {fetched}, "):
         load_sam(name, "sam2")
+
+
+def test_the_line_to_type_is_that_of_what_the_recipes_load() -> None:
+    """``hf`` comes with transformers, and with the extra train."""
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    recipes = {recipe.prompted: recipe.checkpoint for recipe in (SAM2_DENSENET, NNUNET_SAM)}
+    assert recipes == USUAL
+    assert "hf" in {script.name for script in distribution("huggingface_hub").entry_points}
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_name_that_was_fetched_is_found_again(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the cache of the hub's client, as ``hf download`` leaves it."""
+    from huggingface_hub import constants
+
+    name, cached = USUAL["sam2"], tmp_path / ("models--" + USUAL["sam2"].replace("/", "--"))
+    shutil.copytree(weights / "sam2", cached / "snapshots" / "0a1b")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0a1b")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert load_sam(name, "sam2").sha256 == load_sam(weights / "sam2", "sam2").sha256
 
 
 @pytest.mark.usefixtures("silent")

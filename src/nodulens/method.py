@@ -52,8 +52,9 @@ class Method:
             raise untrained(recipe, missing)
         if recipe.prompted not in (None, "network") and self.prompted is None:
             raise MissingWeights(
-                f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and no weights of it were given "
-                f"({recipe.checkpoint})."
+                f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and no such network was given. Fetch its "
+                f"weights, hf download {recipe.checkpoint or 'NAME'}, and pass prompted=; the command line loads them "
+                "itself. Or take our own network: prompted='network' in the recipe, --set prompted=network there."
             )
 
     @property

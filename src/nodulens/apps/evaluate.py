@@ -55,19 +55,26 @@ def method(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change how whole scans are analyzed: prompted=network. Repeatable."),
+    ] = None,
     as_json: AsJson = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
 ) -> None:
     """Judge a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.methods import evaluate as judge
     from nodulens.apps.methods import tables
 
-    found = judge(name, folder, split, output=output)
+    found = judge(name, folder, split, output=output, threads=threads, settings=settings or ())
     if as_json:
         print(json.dumps(found, indent=1))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
         console.print(table)
+    for note in found["notes"]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     if output is not None:
         print(output / "evaluation.html")
 

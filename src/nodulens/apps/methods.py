@@ -18,7 +18,7 @@ from nodulens.recipe import Recipe, changed
 from nodulens.recipes import recipe_named
 from nodulens.report import Report, WeightRef
 from nodulens.runs import Run, method_named
-from nodulens.runtime.engine import load_model, load_models
+from nodulens.runtime.engine import Models, load_model, load_models
 from nodulens.stages.pointing import part_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nodulens.data.splits import Split
 
 SCHEMA = "nodulens-method/1"
+TRAINED = ("segmenter", "filter", "classifier")
 FOLD = 1
 """Left out where nothing else is asked for: it holds a background."""
 
@@ -45,25 +46,34 @@ def load_method(name: str, *, threads: int | None = None, settings: Sequence[str
     """
     recipe, folder = method_named(name)
     recipe = changed(recipe, settings)
+    return Method(recipe, _networks(recipe, folder, threads), _prompted(recipe))
+
+
+def _networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Models:
+    """All that is no SAM: those that ship, and the recipe's own from the folder of its run."""
     if folder is not None and not recipe.learners:  # the default, trained anew
-        return Method(recipe, load_models(threads, folder))
+        return load_models(threads, folder)
     if folder is None and recipe.learners:
         raise untrained(recipe, recipe.learners)
     own = {part: load_model(part, threads, folder) for part in recipe.learners} if folder else {}
-    return Method(recipe, replace(load_models(threads), own=own), _prompted(recipe))
+    return replace(load_models(threads), own=own)
 
 
 def _prompted(recipe: Recipe) -> Prompted | None:
     """SAM or SAM2 from files on this machine, where the recipe asks for one."""
     if recipe.prompted is None or recipe.prompted == "network":
         return None
+    ways = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
     if recipe.checkpoint is None:
-        raise MissingWeights(f"{recipe.prompted} needs its weights: --set checkpoint=FOLDER, or a hub name.")
+        raise MissingWeights(f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and names no weights. {ways}")
     try:
         from nodulens.train.sam import load_sam
     except ImportError as error:
         raise MissingExtra("sam", error.name or "torch") from error
-    sam = load_sam(recipe.checkpoint, recipe.prompted)
+    try:
+        sam = load_sam(recipe.checkpoint, recipe.prompted)
+    except MissingWeights as error:
+        raise MissingWeights(f"{error} {ways}") from error
     sam = replace(sam, view=partial(part_of, part=recipe.shown))
     return Prompted(sam.segment, WeightRef(recipe.checkpoint, sam.sha256))
 
@@ -138,19 +148,32 @@ def train(
 
 
 def evaluate(
-    name: str, data: Path, split: Path | None, *, output: Path | None = None, threads: int | None = None
+    name: str,
+    data: Path,
+    split: Path | None,
+    *,
+    output: Path | None = None,
+    threads: int | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """How a method does where it was not trained: its own networks on whom the run left out, all of it on whole scans.
 
+    The networks of a run need no SAM to be judged: where its weights or packages are missing, whole scans are left out,
+    and a note says so.
+
     Args:
         output: folder for a page with curves and pictures of a run.
+        threads: CPU threads.
+        settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.recipe.changed`.
 
     Returns:
-        For JSON: ``networks`` (figures and judged rows of each) and ``scans``.
+        For JSON: ``networks`` (figures and judged rows of each), ``scans``, and ``notes``, sentences on what was left
+        out.
 
     Raises:
-        BadOption: a page is asked for of what is no run, or where a file is.
+        BadOption: a page is asked for of what is no run, or where a file is; or a setting that training decided.
         MissingExtra: judging networks on their own needs packages that are not installed.
+        MissingWeights: networks that are not there, or SAM where there is nothing else to judge.
     """
     from nodulens.data.splits import read_split
     from nodulens.evaluate.scans import judge_scans, response_curve, scans_in
@@ -160,33 +183,60 @@ def evaluate(
         from nodulens.evaluate.page import check_folder
 
         check_folder(output)
-    recipe, folder = method_named(name)
-    method = load_method(name, threads=threads)
+    known, folder = method_named(name)
+    recipe = changed(known, settings)
+    if folder is not None:
+        _as_trained(known, recipe, folder)
+    models = _networks(recipe, folder, threads)
     networks, judged = {}, {}
     if folder is not None and recipe.learners:
         try:
-            from nodulens.train.run import judge_run
+            from nodulens.train.run import judge_run, use_threads
         except ImportError as error:
             raise MissingExtra("train", error.name or "torch") from error
-        judged = judge_run(folder, data, read_split(split) if split else None)
+        use_threads(threads)
+        judged = judge_run(folder, data, read_split(split) if split else None, threads=threads)
         networks = {part: asdict(one.outcome) for part, one in judged.items()}
     elif output is not None:
         raise BadOption(f"{name!r} is no run with networks of its own: there are no curves and pictures to write.")
 
-    def both(ct: Volume) -> tuple[Report, Report]:
-        report = analyze(ct, recipe=recipe, models=method.models, prompted=method.prompted)
-        return report, report
+    weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in judged.values())
+    scans: list[dict[str, Any]] = []
+    notes = list(recipe.caveats)
+    if scans_in(data):
+        try:
+            prompted = _prompted(recipe)
+        except (MissingWeights, MissingExtra) as error:
+            if not judged:
+                raise
+            notes.append(f"Whole scans were left out, for what outlines there is missing. {error}")
+        else:
+            weights = Method(recipe, models, prompted).weights
 
-    scans = judge_scans(data, both) if scans_in(data) else []
+            def both(ct: Volume) -> tuple[Report, Report]:
+                report = analyze(ct, recipe=recipe, models=models, prompted=prompted)
+                return report, report
+
+            scans = judge_scans(data, both)
     if output is not None and folder is not None:
         from nodulens.evaluate.evaluation import Provenance
         from nodulens.evaluate.page import write_evaluation
         from nodulens.train.shown import evaluation_of
 
-        provenance = Provenance(command=typed_command(), weights=method.weights)
-        write_evaluation(evaluation_of(folder, judged, scans, provenance), output)
-    found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans}
+        provenance = Provenance(command=typed_command(), weights=weights)
+        write_evaluation(evaluation_of(folder, judged, scans, notes, provenance), output)
+    found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans, "notes": notes}
     return {**found, "curve": response_curve(scans)} if scans else found
+
+
+def _as_trained(known: Recipe, recipe: Recipe, folder: Path) -> None:
+    """Refuse settings that the networks of a run were trained with: to judge it otherwise would say nothing of it."""
+    for name in (*TRAINED, "labels", "slices", "masked"):
+        if getattr(known, name) != getattr(recipe, name):
+            raise BadOption(
+                f"{folder} was trained with its {name} as it is: train anew to change it. What --set changes here is "
+                "how whole scans are analyzed: prompted, checkpoint, shown, grow, threshold, most_findings."
+            )
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:

@@ -266,12 +266,15 @@ class Judged:
     material: Any
 
 
-def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str, Judged]:
+def judge_run(
+    folder: Path, data: Path, split: Split | None = None, *, threads: int | None = None
+) -> dict[str, Judged]:
     """How each network of a run does on patients that it was not trained on.
 
     Args:
         split: who judges, where it is not whom the run left out; patients that trained it, or were watched to say when
             it is best, are refused.
+        threads: CPU threads.
 
     Raises:
         PatientOverlap: the split would judge on patients that trained or were watched.
@@ -287,7 +290,7 @@ def judge_run(folder: Path, data: Path, split: Split | None = None) -> dict[str,
     for name, learner in run.recipe.learners.items():
         material = PARTS[name].load(data, run.recipe)
         parts = parts_of(material.patients, split, run.fold if split is None or split.folds else None)
-        model = load_model(name, folder=folder)
+        model = load_model(name, threads, folder)
         taught = frozenset(model.card.trained_on["patients"])
         watched = frozenset(model.card.trained_on.get("watched", ())) - taught
         rows = division(material, Parts(taught, parts.test, watched)).test

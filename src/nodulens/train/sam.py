@@ -44,6 +44,8 @@ BOX_CORNERS = (2, 3)
 FED_PLAIN = ("wanglab/medsam-vit-base",)
 """Trained on 0…1 as it is (MedSAM's own inference script), whatever the processor beside the weights says."""
 FILES = ("*.json", "*.safetensors")
+USUAL: dict[Kind, str] = {"sam2": "facebook/sam2.1-hiera-tiny", "sam": "facebook/sam-vit-base"}
+"""The smallest published weights of each kind."""
 
 
 @dataclass(frozen=True)
@@ -410,7 +412,7 @@ def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> S
         raise MissingExtra("sam", "transformers") from None
     if kind not in ("sam2", "sam"):
         raise BadOption(f"Prompted networks are 'sam2' and 'sam', not {kind!r}.")
-    folder = _folder(str(checkpoint), download)
+    folder = _folder(str(checkpoint), kind, download)
     config = _json(folder / "config.json")
     held = config.get("model_type")
     if held not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
@@ -459,7 +461,7 @@ def _read(kind: Any, folder: Path, config: Any | None) -> Any:
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _folder(name: str, download: bool) -> Path:
+def _folder(name: str, kind: Kind, download: bool) -> Path:
     """Where the files are: the folder itself, or where the hub's client keeps that name."""
     if Path(name).is_dir():
         return Path(name)
@@ -473,14 +475,12 @@ def _folder(name: str, download: bool) -> Path:
             files = [*FILES, "pytorch_model.bin"]
             folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=files))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        hint = (
-            f"fetching it failed ({_line(error)})"
-            if download
-            else "to fetch that name from the hub, allow it with download=True"
-        )
+        known = USUAL[kind] if isinstance(error, HFValidationError) else name
+        failed = f" Fetching it failed: {_line(error)}." if download else ""
         raise MissingWeights(
-            f"No weights of SAM: {name!r} is neither a folder here (with config.json and model.safetensors) nor a hub "
-            f"name kept in {HF_HUB_CACHE}; {hint}."
+            f"No weights of {kind}: {name!r} is neither a folder here (with config.json and model.safetensors) nor a "
+            f"hub name kept in {HF_HUB_CACHE}.{failed} Fetch them once: hf download {known}, which keeps them there "
+            "under that name."
         ) from error
     return folder
 

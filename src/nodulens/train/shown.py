@@ -47,7 +47,11 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def evaluation_of(
-    folder: Path, judged: Mapping[str, Judged], scans: Sequence[Mapping[str, Any]], provenance: Provenance
+    folder: Path,
+    judged: Mapping[str, Judged],
+    scans: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    provenance: Provenance,
 ) -> Evaluation:
     """What was found of a run, as a page and its JSON.
 
@@ -55,6 +59,7 @@ def evaluation_of(
         folder: of the run.
         judged: its networks, see :func:`nodulens.train.run.judge_run`.
         scans: records of whole scans, see :func:`nodulens.evaluate.scans.judge_scans`.
+        notes: what makes the figures less sure, or was left out; sentences.
         provenance: command and weights; the rest is filled in.
     """
     run = read_run(folder)
@@ -80,7 +85,7 @@ def evaluation_of(
         interval="95 %, by drawing patients",
         tables=tuple(tables),
         drawings=tuple(drawings),
-        warnings=run.recipe.caveats,
+        warnings=tuple(notes),
         provenance=replace(
             provenance,
             split=told.parts_of(read_split(folder / SPLIT)),
