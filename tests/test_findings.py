@@ -1,4 +1,4 @@
-"""Marks to findings: what is kept, merged and outlined by which mark."""
+"""Marks to findings: what is kept, merged and outlined by which mark; and findings outlined anew."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
-from nodulens.stages.findings import outline_all
-from nodulens.stages.prompt import Prompt
+from nodulens.stages.findings import Finding, outline_all, refined
+from nodulens.stages.prompt import ROUGH, Prompt
 
 SHAPE = (40, 60, 60)
 EMPTY = (5.0, 5.0, 5.0)
@@ -69,3 +69,43 @@ def test_a_mark_without_outline_is_no_finding_and_most_counts_marks() -> None:
     assert found(nothing, mark(40, 6, 0.9)) == [(0.9, 9)]
     assert found(mark(40, 6, 0.9), mark(10, 6, 0.8), most=1) == [(0.9, 9)]
     assert found() == []
+
+
+# ---------------------------------------------------------------- outlined anew
+
+
+def finding(score: float, start: tuple[int, int, int], stop: tuple[int, int, int]) -> Finding:
+    """A corner of its box is not outlined."""
+    box = Box(start, stop)
+    mask = np.ones(box.shape, dtype=bool)
+    mask[0, 0, 0] = False
+    return Finding(score, box, mask)
+
+
+def test_a_grown_box_prompts_and_its_outline_replaces_the_finding() -> None:
+    """Each side half as long again round the same middle, and told as a rough box: nobody drew it."""
+    volume = Volume(np.zeros(SHAPE, np.float32), Geometry.axial(SHAPE, (1.0, 1.0, 1.0)))
+    asked: list[Prompt] = []
+    told: list[float] = []
+
+    def noting(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+        asked.append(prompt)
+        return outline(volume, prompt)
+
+    found = [finding(0.9, (10, 20, 30), (14, 28, 32)), finding(0.6, (20, 40, 40), (24, 44, 44))]
+    again = refined(volume, found, 1.5, noting, told.append)
+    assert asked[0] == Prompt((9.0, 18.0, 29.5), (15.0, 30.0, 32.5), ROUGH)
+    assert asked[1] == Prompt((19.0, 39.0, 39.0), (25.0, 45.0, 45.0), ROUGH)
+    assert [f.score for f in again] == [0.9, 0.6] and told == [0, 0.5]
+    assert again[0].box == Box((9, 18, 29), (15, 30, 32)) and again[1].box == Box((19, 39, 39), (25, 45, 45))
+    assert all(f.mask.shape == f.box.shape and f.mask.all() for f in again)
+
+
+def test_where_nothing_is_found_anew_the_finding_stands() -> None:
+    volume = Volume(np.zeros(SHAPE, np.float32), Geometry.axial(SHAPE, (1.0, 1.0, 1.0)))
+    blank = finding(0.9, (4, 4, 4), (7, 7, 7))  # its middle is EMPTY
+    other = finding(0.6, (20, 40, 40), (24, 44, 44))
+    kept, changed = refined(volume, [blank, other], 1.0, outline, lambda done: None)
+    assert kept is blank
+    assert changed.box == other.box and changed.mask.all() and not other.mask.all()
+    assert refined(volume, [], 1.2, outline, lambda done: None) == []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,15 @@ from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified
 from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
-from nodulens.recipes import CONV3_CLASSIFIER, RECIPES
+from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
 from nodulens.report import Report
-from nodulens.runs import method_named, read_run
+from nodulens.runs import Run as StoredRun
+from nodulens.runs import method_named, read_run, write_run
 from nodulens.train.curves import read_curves
 from nodulens.train.export import export
 from nodulens.train.grading import load
-from nodulens.train.networks import NETWORKS
+from nodulens.train.networks import NETWORKS, build
+from nodulens.train.outlining import field_of
 from nodulens.train.ranks import Ranks
 from nodulens.train.run import begun, division
 
@@ -350,6 +352,53 @@ def test_sam_outlines_what_a_run_analyses(densenet: Path, tmp_path: Path, run: R
     assert report["weights"][-1] == {"name": str(files), "sha256": held}
     assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", str(files)]
     assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
+
+
+# ---------------------------------------------------------------- method C's two slots
+
+
+def taught_brightness(folder: Path, network: str) -> Path:
+    """A run of method C whose first stage has learnt nothing but that what is bright in one scan is a nodule."""
+    assert NNUNET_SAM.segmenter is not None
+    learner = replace(NNUNET_SAM.segmenter, network=network, size=64)
+    recipe = replace(NNUNET_SAM, segmenter=learner, classifier=None, prompted="network")
+    ct = small_scans.noisy()
+    seen = torch.from_numpy(field_of(learner).look(ct.hu, ct.geometry)[:, None])
+    truth = (seen[:, 0] > made_outliners.BRIGHT).long()
+    torch.manual_seed(0)
+    net = build(learner).train()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for step in range(20):
+        rows = torch.arange(step % 11, len(seen), 11)
+        loss = torch.nn.functional.cross_entropy(net(seen[rows]), truth[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of what comes now: so few steps leave the running ones behind
+    with torch.no_grad():
+        net(seen[::4])
+    card = {"name": "segmenter", "trained_on": {"patients": []}, "input": {}, "settings": asdict(learner)}
+    export(net.eval(), seen[20:22], folder, {**card, "command": "", "figures": {}})
+    write_run(StoredRun(recipe, "made up", None, seconds={"segmenter": 0.0}), folder)
+    return folder
+
+
+@pytest.mark.parametrize("network", ["planned-unet", "se-aux-unet"])
+def test_the_second_step_outlines_anew_what_either_first_stage_finds(network: str, tmp_path: Path) -> None:
+    run = str(taught_brightness(tmp_path / "run", network))
+    first, again = load_method(run, threads=1, settings=["prompted=none"]), load_method(run, threads=1)
+    ct = small_scans.noisy()
+    before, after = (analyze(ct, recipe=m.recipe, models=m.models, prompted=m.prompted) for m in (first, again))
+    for report in (before, after):
+        assert small_scans.nearest(report, 0)[1] < 4, "the largest ball is found"
+    assert [n.score for n in after.nodules] == [n.score for n in before.nodules]
+    pairs = zip(before.nodules, after.nodules, strict=True)
+    assert any(a.box != b.box or not np.array_equal(a.mask, b.mask) for a, b in pairs)
+    own, ours = again.models.own["segmenter"].card.sha256, again.models.segmenter.card.sha256
+    assert own in {w.sha256 for w in before.weights} and ours not in {w.sha256 for w in before.weights}
+    assert {own, ours} <= {w.sha256 for w in after.weights}
 
 
 def test_names(tmp_path: Path) -> None:
