@@ -28,6 +28,7 @@ from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified
 from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
+from nodulens.recipe import changed
 from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
 from nodulens.report import Report
 from nodulens.runs import Run as StoredRun
@@ -38,7 +39,7 @@ from nodulens.train.grading import load
 from nodulens.train.networks import NETWORKS, build
 from nodulens.train.outlining import field_of
 from nodulens.train.ranks import Ranks
-from nodulens.train.run import begun, division
+from nodulens.train.run import begun, division, train_recipe
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -399,6 +400,24 @@ def test_the_second_step_outlines_anew_what_either_first_stage_finds(network: st
     own, ours = again.models.own["segmenter"].card.sha256, again.models.segmenter.card.sha256
     assert own in {w.sha256 for w in before.weights} and ours not in {w.sha256 for w in before.weights}
     assert {own, ours} <= {w.sha256 for w in after.weights}
+
+
+@pytest.mark.parametrize("network", ["densenet121", "conv3"])
+def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Path) -> None:
+    """Three classes, one step; without the first stage, which the classifier has nothing to do with."""
+    settings = (f"classifier.network={network}", "classifier.size=32", "classifier.epochs=1", "classifier.batch=64")
+    recipe = changed(replace(NNUNET_SAM, segmenter=None, prompted="network"), settings)
+    run = tmp_path / "run"
+    train_recipe(recipe, data, run, command="", fold=FOLD)
+    assert json.loads((run / "classifier.json").read_text())["settings"]["network"] == network
+    judged = evaluate(str(run), data, None, threads=1)["networks"]["classifier"]
+    assert judged["figures"]["all_readers"]["classes"] == ["indeterminate", "benign", "malignant"]
+    logits = [judged["rows"][f"logit_{name}"] for name in judged["figures"]["all_readers"]["classes"]]
+    assert np.isfinite(logits).all() and len({len(column) for column in logits}) == 1
+    report = analysed(run)
+    assert report.nodules and all(n.risk is not None and n.risk.model == "classifier" for n in report.nodules)
+    held = hashlib.sha256((run / "classifier.onnx").read_bytes()).hexdigest()
+    assert held in {w.sha256 for w in report.weights}
 
 
 def test_names(tmp_path: Path) -> None:
