@@ -12,7 +12,7 @@ import pytest
 
 from conftest import REPOSITORY
 from nodulens.errors import BadOption
-from nodulens.recipe import DEFAULT, Learner, Recipe, changed, from_dict, to_dict
+from nodulens.recipe import DEFAULT, Learner, Recipe, Training, changed, changed_in_use, from_dict, to_dict
 from nodulens.recipes import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET, recipe_named
 from nodulens.train.losses import LOSSES
 
@@ -71,11 +71,96 @@ def test_only_what_outlines_airways_as_nodules_says_so() -> None:
         ("masked=1", "it is true or false"),
         ("labels=luna16", "cannot be 'luna16'; it is one of lidc, luna16-mask"),
         ("slices=some", "cannot be 'some'; it is one of middle, central, all"),
+        ("classifier=conv3", "'classifier' is a network that this recipe has not"),
+        ("classifier=none", "'classifier' is a network that this recipe has not"),
+        ("rounds_drawn=2", "no 'rounds_drawn'"),
+        ("name=mine", "name says which recipe this is and cannot be set"),
+        ("title=mine", "title says which recipe this is"),
+        ("source=mine", "source says which recipe this is"),
     ],
 )
 def test_a_typo_is_an_error(setting: str, message: str) -> None:
     with pytest.raises(BadOption, match=message):
         changed(SE_AUX_UNET, [setting])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("segmenter.epochs", "0 -1", "a whole number from 1 up"),
+        ("segmenter.batch", "0 -8", "a whole number from 1 up"),
+        ("segmenter.size", "0 -64", "a whole number from 1 up"),
+        ("segmenter.window", "0 -1", "a whole number from 1 up"),
+        ("segmenter.patience", "0 -1", "a whole number from 1 up"),
+        ("segmenter.plateau", "0", "a whole number from 1 up"),
+        ("segmenter.learning_rate", "0 -0.1 nan inf", "a number above 0"),
+        ("segmenter.minutes", "0 -1 nan inf", "a number above 0"),
+        ("segmenter.pixel_mm", "0 -0.7 nan inf", "a number above 0"),
+        ("segmenter.weight_decay", "-0.1 nan inf", "a number from 0 up"),
+        ("segmenter.auxiliary", "-0.3 nan inf", "a number from 0 up"),
+        ("segmenter.warm_up", "-0.1 1.1 nan", "a number from 0 to 1"),
+        ("segmenter.averaging", "-0.1 1 nan", "a number from 0 to below 1"),
+        ("segmenter.seed", "-1 4294967296", "a whole number from 0 to 4294967295"),
+        ("segmenter.classes", ", nodule,nodule", "one name or several, each once"),
+        ("grow", "0 -1 nan inf", "a number above 0"),
+        ("most_findings", "0 -1", "a whole number from 1 up"),
+        ("rounds_detected", "0", "a whole number from 1 up"),
+        ("threshold", "-0.1 1.1 nan", "a score from 0 to 1"),
+    ],
+)
+def test_a_value_out_of_its_range_is_an_error(name: str, values: str, message: str) -> None:
+    for value in values.split():
+        with pytest.raises(BadOption, match=message):
+            changed(SE_AUX_UNET, [f"{name}={value}"])
+
+
+def test_every_number_that_can_be_set_has_a_range() -> None:
+    """What stands at the ends of it is allowed, and "none" where a field may be that."""
+    for record in (Training(1), SE_AUX_UNET.segmenter, SE_AUX_UNET):
+        for name, hint in get_type_hints(type(record)).items():
+            kinds = {hint, *get_args(hint)}
+            if kinds & {int, float}:
+                with pytest.raises(BadOption):
+                    changed(record, [f"{name}=-1"])  # type: ignore[type-var]
+                if type(None) in kinds:
+                    changed(record, [f"{name}=none"])  # type: ignore[type-var]
+    edges = ["warm_up=0", "warm_up=1", "averaging=0", "weight_decay=0", "auxiliary=0", "seed=0", "batch=1", "epochs=1"]
+    changed(SE_AUX_UNET, [f"segmenter.{edge}" for edge in edges])
+    changed(SE_AUX_UNET, ["threshold=0", "threshold=1"])
+
+
+def test_something_outlines() -> None:
+    assert changed(NNUNET_SAM, ["prompted=none"]).prompted is None
+    for name in ("default", "conv3-classifier"):
+        with pytest.raises(BadOption, match="has no segmenter, so prompted is what outlines"):
+            changed(recipe_named(name), ["prompted=none"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "acts", "idle"),
+    [
+        (DEFAULT, ["rounds_detected=2", "prompted=network"], ["grow=1.5", "checkpoint=a", "shown=crop", "masked=true"]),
+        (SE_AUX_UNET, ["prompted=none"], ["grow=1.5", "rounds_detected=2", "shown=crop", "labels=luna16-mask"]),
+        (NNUNET_SAM, ["grow=1.5", "checkpoint=a", "shown=slice"], ["rounds_detected=2", "segmenter.epochs=5"]),
+        (RESNET_UNET_PATCH_CNN, ["most_findings=3"], ["filter.size=32", "slices=middle", "segmenter.window=64"]),
+    ],
+)
+def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idle: list[str]) -> None:
+    assert changed_in_use(recipe, ["threshold=0.3", *acts]) == changed(recipe, ["threshold=0.3", *acts])
+    for setting in idle:
+        with pytest.raises(BadOption, match=rf"{setting.split('=')[0]} would change nothing.*threshold, most_findings"):
+            changed_in_use(recipe, [setting])
+    with pytest.raises(BadOption, match="no 'epoch'"):
+        changed_in_use(SE_AUX_UNET, ["segmenter.epoch=5"])
+
+
+def test_what_acts_hangs_on_what_outlines() -> None:
+    """In whichever order it is set."""
+    settings = ["grow=1.5", "prompted=network", "rounds_detected=3"]
+    for some in (settings, settings[::-1]):
+        assert changed_in_use(SE_AUX_UNET, some).grow == 1.5
+    with pytest.raises(BadOption, match="checkpoint would change nothing"):
+        changed_in_use(SE_AUX_UNET, ["prompted=network", "checkpoint=a"])
 
 
 @pytest.mark.parametrize(

@@ -430,6 +430,61 @@ def test_names(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
+def test_a_run_is_used_as_it_was_trained(tmp_path: Path) -> None:
+    run = str(made_outliners.write(tmp_path / "run", labels="luna16-mask"))
+    method = load_method(run, threads=1, settings=("threshold=0.2", "most_findings=3", "prompted=network", "grow=2"))
+    assert (method.threshold, method.recipe.most_findings, method.recipe.grow) == (0.2, 3, 2.0)
+    assert method.outline is not None and method.recipe.caveats == read_run(Path(run)).recipe.caveats != ()
+    for setting in ("labels=lidc", "slices=middle", "masked=true", "segmenter.size=32", "filter.loss=dice"):
+        with pytest.raises(BadOption, match="would change nothing: resnet-unet-patch-cnn is used as it was trained"):
+            load_method(run, settings=[setting])
+    with pytest.raises(BadOption, match="cannot be set"):
+        load_method(run, settings=["name=mine"])
+
+
+def test_a_run_that_holds_what_recipes_held_once_is_read(tmp_path: Path) -> None:
+    run = made_outliners.write(tmp_path / "run")
+    now, record = read_run(run), json.loads((run / "run.json").read_text())
+    record["recipe"]["rounds_drawn"] = 1
+    (run / "run.json").write_text(json.dumps(record))
+    assert read_run(run) == now
+    record["recipe"]["rounds"] = 1
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UnreadableFile, match="recipe holds rounds;"):
+        read_run(run)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--set", "threshold=0.3"), ("--fold", "1"), ("--split", "split.json"), ("--everybody", "--set", "grow=2")],
+)
+def test_the_default_is_trained_as_it_ships(
+    run: Run, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else is asked for is refused, not dropped."""
+    write_split(Split({f"P{n}": str(n % 2) for n in range(4)}, 2, "stratified"), tmp_path / "split.json")
+    monkeypatch.chdir(tmp_path)
+    done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
+    assert done.code == 2 and "is trained on everybody who may, as it ships" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--everybody",), ("--epochs", "1")])
+def test_what_the_default_is_trained_with_is_passed_on(
+    run: Run, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
+    assert done.code == 2 and "luna16_axial_patches_64.npz is not there" in done.err
+
+
+def test_judging_the_default_says_what_it_needs(run: Run, tmp_path: Path) -> None:
+    done = run("evaluate", "default", "--data", tmp_path)
+    assert done.code == 2 and done.out == ""
+    assert str(tmp_path / "ct") in done.err and all(patient in done.err for patient in EVALUATION_PATIENTS)
+    done = run("evaluate", "default", "--data", tmp_path, "--split", tmp_path / "split.json")
+    assert done.code == 2 and "leave out --split" in done.err
+
+
 def test_nobody_left_out_is_nobody_to_judge_on(data: Path, tmp_path: Path) -> None:
     run = trained("conv3-classifier", data, tmp_path / "run", fold=None)
     taught = json.loads((run / "classifier.json").read_text())["trained_on"]["patients"]

@@ -20,7 +20,14 @@ from nodulens.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import FOLDER, Card
 from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
-from nodulens.stages.segment import POINT_DIAMETER_MM, prompt_of_box, prompt_of_point, rough_cube, segment
+from nodulens.stages.segment import (
+    DRAWN_ROUNDS,
+    POINT_DIAMETER_MM,
+    prompt_of_box,
+    prompt_of_point,
+    rough_cube,
+    segment,
+)
 
 Batch = NDArray[np.float32]
 
@@ -204,7 +211,7 @@ def test_the_shipped_network_agrees_with_readers_however_it_is_told(shared: Path
         prompt, none = prompt_from(ct, point=point, box=box, mask=None, space="lps")(ct)
         assert none is None
         prior = None
-    rounds = DEFAULT.rounds_detected if how == "point" else DEFAULT.rounds_drawn
+    rounds = DEFAULT.rounds_detected if how == "point" else DRAWN_ROUNDS
     found, mask = segment(ct, prompt, shipped, rounds, prior)
     out = np.zeros(truth.shape, dtype=bool)
     out[found.slices] = mask

@@ -118,6 +118,15 @@ def test_without_a_filter_or_with_another_threshold(run: Run, made: Path, unfilt
     assert told(run(*plain, unfiltered, "--every", "2"))["frames"] == 2
 
 
+def test_only_the_threshold_is_set_and_what_was_learnt_is_still_said(run: Run, pictures: Path, tmp_path: Path) -> None:
+    airways = made_outliners.write(tmp_path / "airways", labels="luna16-mask")
+    words = ("stream", pictures, "--recipe", airways, "--threads", "1", "--set")
+    with pytest.warns(UserWarning, match="trachea and airways"):
+        told(run(*words, "threshold=0", "--json"))
+    for setting in ("labels=lidc", "most_findings=1", "segmenter.size=32", "filter.size=32", "prompted=network"):
+        refused(run(*words, setting), setting.split("=")[0], "What can be set here is threshold.")
+
+
 def test_people_are_told_the_pace(run: Run, made: Path, pictures: Path) -> None:
     done = run("stream", pictures, "--recipe", made, "--threads", "1")
     assert done.code == 0 and done.err == ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from nodulens.errors import BadOption, MissingWeights
+from nodulens.errors import MissingWeights
 from nodulens.recipe import Recipe
 from nodulens.report import WeightRef
 from nodulens.runtime.engine import Model, Models
@@ -35,7 +35,6 @@ class Method:
     """A recipe with its networks.
 
     Raises:
-        BadOption: a threshold outside 0…1.
         MissingWeights: a network of its own, or SAM, is not among them.
     """
 
@@ -45,8 +44,6 @@ class Method:
 
     def __post_init__(self) -> None:
         recipe = self.recipe
-        if not 0 <= self.threshold <= 1:
-            raise BadOption(f"A threshold is a score from 0 to 1, got {self.threshold:g}.")
         missing = sorted(recipe.learners.keys() - self.models.own.keys())
         if missing:
             raise untrained(recipe, missing)

@@ -92,7 +92,6 @@ def analyze(
 
     Raises:
         NoLungs: this is no chest CT.
-        BadOption: a threshold outside 0…1.
         MissingWeights, CorruptWeights: the networks are not in order.
     """
     clock = Clock(progress)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -10,11 +11,23 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from nodulens.errors import BadOption
 
 UNIONS = (UnionType, Union)
+NAMING = ("name", "title", "source")
+"""What a recipe is called, which changes nothing of what it does."""
 LUNA16_MASK = (
     "labels=luna16-mask: what is called nodule here is value 5 of LUNA16's lung masks, which is trachea and airways. "
     "Those files hold no nodules, and no figure of this can be compared with one of nodules."
 )
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
+
+Range = tuple[Callable[[Any], bool], str]
+"""Whether a value lies in it, and what to call it."""
+COUNT: Range = (lambda v: v >= 1, "a whole number from 1 up")
+ABOVE_0: Range = (lambda v: 0 < v < math.inf, "a number above 0")
+FROM_0: Range = (lambda v: 0 <= v < math.inf, "a number from 0 up")
+SHARE: Range = (lambda v: 0 <= v <= 1, "a number from 0 to 1")
+DECAY: Range = (lambda v: 0 <= v < 1, "a number from 0 to below 1")
+SEED: Range = (lambda v: 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}")
+NAMES: Range = (lambda v: 0 < len(v) == len(set(v)), "one name or several, each once")
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,9 @@ class Training:
         precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
             it; on any other CPU all is single.
         augment: what may be done to an example at random, see :func:`nodulens.train.augment.augmented`.
+
+    Raises:
+        BadOption: a number out of its range.
     """
 
     epochs: int
@@ -51,6 +67,9 @@ class Training:
     precision: Literal["single", "mixed"] = "single"
     seed: int = 0
     augment: tuple[Augmentation, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self, TRAINING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +90,9 @@ class Learner(Training):
         auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
         pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
             weights.
+
+    Raises:
+        BadOption: a number out of its range, no class, or one twice.
     """
 
     network: str
@@ -83,6 +105,44 @@ class Learner(Training):
     window: int | None = None
     auxiliary: float = 0.0
     pretrained: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, LEARNER)
+
+
+TRAINING: Mapping[str, Range] = {
+    "epochs": COUNT,
+    "learning_rate": ABOVE_0,
+    "weight_decay": FROM_0,
+    "warm_up": SHARE,
+    "plateau": COUNT,
+    "patience": COUNT,
+    "minutes": ABOVE_0,
+    "averaging": DECAY,
+    "seed": SEED,
+}
+LEARNER: Mapping[str, Range] = {
+    "size": COUNT,
+    "pixel_mm": ABOVE_0,
+    "classes": NAMES,
+    "batch": COUNT,
+    "window": COUNT,
+    "auxiliary": FROM_0,
+}
+RECIPE: Mapping[str, Range] = {"grow": ABOVE_0, "most_findings": COUNT, "rounds_detected": COUNT}
+
+
+def _check(record: object, ranges: Mapping[str, Range]) -> None:
+    """Refuse what lies out of its range; None, where a field may be that, lies in it.
+
+    Raises:
+        BadOption: the message says what there is.
+    """
+    for name, (lies_in, wording) in ranges.items():
+        value = getattr(record, name)
+        if value is not None and not lies_in(value):
+            raise BadOption(f"{name} is {wording}; got {', '.join(value) if isinstance(value, tuple) else value}.")
 
 
 @dataclass(frozen=True)
@@ -109,9 +169,11 @@ class Recipe:
         grow: box of a region over its outline's, before it prompts.
         threshold: least score of a finding; None for the one on the detector's card.
         most_findings: findings reported at most, the most certain first.
-        rounds_detected: how often the segmenter looks at a mark of the detector or a point at most, until the outline
+        rounds_detected: how often the default's network looks at a mark, a region or a point at most, until the outline
             settles.
-        rounds_drawn: how often at a box or mask that a person drew.
+
+    Raises:
+        BadOption: a number out of its range, or nothing that outlines.
     """
 
     name: str = "default"
@@ -130,7 +192,13 @@ class Recipe:
     threshold: float | None = None
     most_findings: int = 100
     rounds_detected: int = 12
-    rounds_drawn: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise BadOption(f"A threshold is a score from 0 to 1, got {self.threshold:g}.")
+        _check(self, RECIPE)
+        if self.segmenter is None and self.prompted is None:
+            raise BadOption(f"{self.name} has no segmenter, so prompted is what outlines: network, sam2 or sam.")
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -138,6 +206,12 @@ class Recipe:
         parts = {"segmenter": self.segmenter, "filter": self.filter, "classifier": self.classifier}
         return {name: learner for name, learner in parts.items() if learner is not None}
 
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """What of it still acts when a scan is analysed; the rest went into its networks and their cards."""
+        outlines = {None: (), "network": ("rounds_detected",)}.get(self.prompted, ("checkpoint", "shown"))
+        grown = ("grow",) if self.segmenter and self.prompted else ()
+        return ("threshold", "most_findings", "prompted", *outlines, *grown)
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -156,14 +230,40 @@ def changed(recipe: Settable, settings: Iterable[str]) -> Settable:
     commas between.
 
     Raises:
-        BadOption: no such field, or a value that does not fit; the message lists what there is.
+        BadOption: no such field, or a value that does not fit; the message lists what there is. Or another name, which
+            would pass one recipe off as another.
     """
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise BadOption(f"--set takes name=value, such as segmenter.epochs=5; got {setting!r}.")
-        recipe = _changed(recipe, name.strip().split("."), text.strip(), name.strip())
+        name = name.strip()
+        recipe = _changed(recipe, name.split("."), text.strip(), name)
+        if name in NAMING:
+            raise BadOption(f"{name} says which recipe this is and cannot be set; folders tell runs apart.")
     return recipe
+
+
+def changed_in_use(recipe: Recipe, settings: Iterable[str], able: Iterable[str] | None = None) -> Recipe:
+    """A recipe as it was trained, changed for use: only in what still acts there.
+
+    Args:
+        able: what acts; None for :attr:`Recipe.in_use`.
+
+    Raises:
+        BadOption: see :func:`changed`; or what would be set acts no more, and the message lists what does.
+    """
+    settings = list(settings)
+    asked = changed(recipe, settings)
+    acts = tuple(able or asked.in_use)
+    for setting in settings:
+        name = setting.partition("=")[0].strip()
+        if name not in acts:
+            raise BadOption(
+                f"{name} would change nothing: {asked.name} is used as it was trained. What can be set here is "
+                f"{', '.join(acts)}."
+            )
+    return asked
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
@@ -178,6 +278,8 @@ def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
         return replace(record, **{path[0]: _changed(value, path[1:], text, whole)})
     if is_dataclass(value):
         raise BadOption(f"{whole!r} is a group; name one of {', '.join(f'{whole}.{f.name}' for f in fields(value))}.")
+    if any(is_dataclass(kind) for kind in get_args(known[path[0]])):
+        raise BadOption(f"{whole!r} is a network that this recipe has not, and no word makes one.")
     return replace(record, **{path[0]: _parsed(text, known[path[0]], whole)})
 
 

@@ -87,8 +87,9 @@ def read_run(folder: Path) -> Run:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("schema") != SCHEMA:
             raise UnreadableFile(f"{path} is of another schema than {SCHEMA}.")
+        values["recipe"].pop("rounds_drawn", None)  # older runs hold it; nothing ever read it
         return Run(**{**values, "recipe": from_dict(values["recipe"])})
-    except (OSError, ValueError, KeyError, TypeError, BadOption) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadOption) as error:
         raise UnreadableFile(f"{path} cannot be read as a run: {error}") from error
 
 

@@ -139,6 +139,7 @@ def segment(
     from nodulens.pipeline import analyze_prompt
     from nodulens.recipe import DEFAULT
     from nodulens.runtime.engine import load_models
+    from nodulens.stages.segment import DRAWN_ROUNDS
 
     if sum(option is not None for option in (point, box, mask)) != 1:
         raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
@@ -146,7 +147,7 @@ def segment(
     with _bars() as show:
         scan, read_s = _read(ct, series, gaps, show)
         make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
-        rounds = DEFAULT.rounds_detected if point is not None else DEFAULT.rounds_drawn
+        rounds = DEFAULT.rounds_detected if point is not None else DRAWN_ROUNDS
         report = analyze_prompt(scan, make, rounds=rounds, models=load_models(threads), progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, output, show)
@@ -259,9 +260,11 @@ def train(
     """Train the networks of a recipe."""
     from nodulens.apps.methods import train as run
     from nodulens.apps.methods import who_judges
+    from nodulens.recipes import recipe_named
 
     _check_output(output)
-    known, left_out = who_judges(split, fold, everybody=everybody)
+    whole = split is None and fold is None and not recipe_named(recipe).learners  # the default knows nothing else
+    known, left_out = who_judges(split, fold, everybody=everybody or whole)
     made = run(
         recipe,
         folder,

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nodulens.apps.typed import typed_command
-from nodulens.errors import BadOption, MissingExtra, MissingWeights
+from nodulens.errors import BadOption, MissingExtra, MissingWeights, NotFound
 from nodulens.method import Method, Prompted, untrained
-from nodulens.recipe import Recipe, changed
+from nodulens.recipe import Recipe, changed, changed_in_use
 from nodulens.recipes import recipe_named
 from nodulens.report import Report, WeightRef
 from nodulens.runs import Run, method_named
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from nodulens.data.splits import Split
 
 SCHEMA = "nodulens-method/1"
-TRAINED = ("segmenter", "filter", "classifier")
 FOLD = 1
 """Left out where nothing else is asked for: it holds a background."""
 
@@ -37,15 +36,15 @@ def load_method(name: str, *, threads: int | None = None, settings: Sequence[str
     Args:
         name: of a recipe, or the folder of a run.
         threads: CPU threads.
-        settings: ``name=value``, see :func:`nodulens.recipe.changed`.
+        settings: ``name=value``, see :func:`nodulens.recipe.changed_in_use`.
 
     Raises:
-        BadOption: no such recipe or setting.
+        BadOption: no such recipe or setting, or one that acts in training alone.
         MissingWeights: networks that are not there; the message says how to come by them.
         MissingExtra: SAM needs packages that are not installed.
     """
     recipe, folder = method_named(name)
-    recipe = changed(recipe, settings)
+    recipe = changed_in_use(recipe, settings)
     return Method(recipe, _networks(recipe, folder, threads), _prompted(recipe))
 
 
@@ -128,7 +127,7 @@ def train(
         epochs: of each network, in place of the recipe's.
 
     Raises:
-        BadOption: no such recipe or setting, a split of the default, or the folder holds another run.
+        BadOption: no such recipe or setting, a setting, split or fold of the default, or the folder holds another run.
         MissingExtra: training needs packages that are not installed.
     """
     recipe = changed(recipe_named(name), settings)
@@ -139,8 +138,11 @@ def train(
     command = typed_command()
     use_threads(threads)
     if not recipe.learners:
-        if split is not None:
-            raise BadOption(f"The recipe {recipe.name!r} is trained on everybody who may: leave out --split.")
+        if settings or split is not None or fold is not None:
+            raise BadOption(
+                f"The recipe {recipe.name!r} is trained on everybody who may, as it ships: it takes --epochs, but no "
+                "--set, --split or --fold. Figures by fold come from python -m nodulens.train."
+            )
         return train_default(data, output, command=command, epochs=epochs)
     if epochs is not None:
         recipe = changed(recipe, [f"{part}.epochs={epochs}" for part in recipe.learners])
@@ -164,14 +166,16 @@ def evaluate(
     Args:
         output: folder for a page with curves and pictures of a run.
         threads: CPU threads.
-        settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.recipe.changed`.
+        settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.recipe.changed_in_use`.
 
     Returns:
         For JSON: ``networks`` (figures and judged rows of each), ``scans``, and ``notes``, sentences on what was left
         out.
 
     Raises:
-        BadOption: a page is asked for of what is no run, or where a file is; or a setting that training decided.
+        BadOption: a page or a split is asked for of what is no run, a page where a file is, or a setting that training
+            decided.
+        NotFound: of what is no run, and no scan to judge it on.
         MissingExtra: judging networks on their own needs packages that are not installed.
         MissingWeights: networks that are not there, or SAM where there is nothing else to judge.
     """
@@ -183,10 +187,10 @@ def evaluate(
         from nodulens.evaluate.page import check_folder
 
         check_folder(output)
-    known, folder = method_named(name)
-    recipe = changed(known, settings)
-    if folder is not None:
-        _as_trained(known, recipe, folder)
+    recipe, folder = method_named(name)
+    recipe = changed_in_use(recipe, settings)
+    if not recipe.learners:
+        _check_whole_scans_alone(name, data, split, output)
     models = _networks(recipe, folder, threads)
     networks, judged = {}, {}
     if folder is not None and recipe.learners:
@@ -197,8 +201,6 @@ def evaluate(
         use_threads(threads)
         judged = judge_run(folder, data, read_split(split) if split else None, threads=threads)
         networks = {part: asdict(one.outcome) for part, one in judged.items()}
-    elif output is not None:
-        raise BadOption(f"{name!r} is no run with networks of its own: there are no curves and pictures to write.")
 
     weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in judged.values())
     scans: list[dict[str, Any]] = []
@@ -229,14 +231,23 @@ def evaluate(
     return {**found, "curve": response_curve(scans)} if scans else found
 
 
-def _as_trained(known: Recipe, recipe: Recipe, folder: Path) -> None:
-    """Refuse settings that the networks of a run were trained with: to judge it otherwise would say nothing of it."""
-    for name in (*TRAINED, "labels", "slices", "masked"):
-        if getattr(known, name) != getattr(recipe, name):
-            raise BadOption(
-                f"{folder} was trained with its {name} as it is: train anew to change it. What --set changes here is "
-                "how whole scans are analyzed: prompted, checkpoint, shown, grow, threshold, most_findings."
-            )
+def _check_whole_scans_alone(name: str, data: Path, split: Path | None, output: Path | None) -> None:
+    """What is asked of a method without networks of its own, which is judged on whole scans alone.
+
+    Raises:
+        BadOption: a page, or a split, which says who judges the networks of a run.
+        NotFound: there is no such scan.
+    """
+    from nodulens.data.folds import EVALUATION_PATIENTS
+    from nodulens.evaluate.scans import scans_in
+
+    if output is not None:
+        raise BadOption(f"{name!r} is no run with networks of its own: there are no curves and pictures to write.")
+    if split is not None:
+        raise BadOption(f"{name!r} is no run with networks of its own for others to judge: leave out --split.")
+    if not scans_in(data):
+        wanted = ", ".join(sorted(EVALUATION_PATIENTS))
+        raise NotFound(f"{name!r} is judged on whole scans, and {data / 'ct'} holds none of {wanted}, a folder each.")
 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:

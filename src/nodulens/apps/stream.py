@@ -26,7 +26,7 @@ from nodulens.io.atomic import whole_file
 from nodulens.method import EVEN, untrained
 from nodulens.ops.intensity import to_unit
 from nodulens.pictures import contours
-from nodulens.recipe import changed
+from nodulens.recipe import changed_in_use
 from nodulens.recipes import RECIPES
 from nodulens.runs import method_named
 from nodulens.runtime.engine import Array, Model, load_model
@@ -113,11 +113,12 @@ def load_outliner(name: str, settings: Sequence[str] = (), threads: int | None =
     """What of a run outlines slices.
 
     Raises:
-        BadOption: the recipe outlines no slices; the message lists those that do. Or there is no such recipe.
+        BadOption: the recipe outlines no slices; the message lists those that do. Or there is no such recipe, or
+            something else than the threshold is set.
         MissingWeights: it is not trained yet.
     """
     recipe, folder = method_named(name)
-    recipe = changed(recipe, settings)
+    recipe = changed_in_use(recipe, settings, ("threshold",))
     if recipe.segmenter is None:
         able = ", ".join(r.name for r in RECIPES.values() if r.segmenter)
         raise BadOption(f"The recipe {recipe.name!r} outlines no single slices; {able} do.")

@@ -20,6 +20,8 @@ LEVELS = np.linspace(-3, 3, 25)
 """Logits at which an outline may be drawn where a box on one slice says how far the nodule reaches."""
 LEVEL_COST = 0.03
 """Agreement of boxes (IoU) that a logit away from 0 must bring."""
+DRAWN_ROUNDS = 1
+"""A box or mask that a person drew is looked at once: it says itself how far the nodule reaches."""
 ROOM = 1.5
 """Side of the first look over the blob's diameter."""
 POINT_REACH_MM = 20.0

@@ -34,7 +34,7 @@ from nodulens.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.pointing import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
 from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
-from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, segment
+from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train import segmenter
 from nodulens.train.export import export
 from nodulens.train.parts import Outcome, Rows
@@ -93,7 +93,7 @@ def own(model: Model) -> Told:
     """
 
     def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
-        rounds = DEFAULT.rounds_detected if prompt.trust == ROUGH else DEFAULT.rounds_drawn
+        rounds = DEFAULT.rounds_detected if prompt.trust == ROUGH else DRAWN_ROUNDS
         return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, rounds, prior)
 
     return lambda ask, prior: partial(outline, prior=prior)

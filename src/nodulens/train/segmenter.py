@@ -26,7 +26,7 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.pointing import prompt_of_outline, shaken
 from nodulens.stages.prompt import GRID, ROUGH, Prompt
-from nodulens.stages.segment import prompt_of_candidate, prompt_of_point, rough_cube, segment
+from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, rough_cube, segment
 from nodulens.train.augment import augmented, shake_values
 from nodulens.train.fit import Batch, Task, fit
 from nodulens.train.nets import PromptUNet
@@ -228,8 +228,8 @@ def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str,
     x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
     mark = strongest_mark(patient, example.truth)
     asked = {
-        "box": (true, DEFAULT.rounds_drawn),
-        "box_shaken": (shaken, DEFAULT.rounds_drawn),
+        "box": (true, DRAWN_ROUNDS),
+        "box_shaken": (shaken, DRAWN_ROUNDS),
         "point": (prompt_of_point(patient, (x, y, z)), DEFAULT.rounds_detected),
     }
     if mark is not None:
