@@ -300,13 +300,17 @@ def test_training_starts_from_the_encoder_that_is_named(tmp_path: Path) -> None:
 
 
 def test_a_note_where_an_encoder_could_have_been_named(recwarn: pytest.WarningsRecorder) -> None:
-    with pytest.warns(UserWarning, match=r"densenet121 starts from random weights.*pretrained=PLACE"):
+    with pytest.warns(UserWarning, match=r"densenet121 starts from random weights.*--set classifier\.pretrained=PLACE"):
         first = started(learner_of(SAM2_DENSENET))
     recwarn.clear()
     second = started(learner_of(CONV3_CLASSIFIER))
     assert not recwarn.list
     with pytest.warns(UserWarning):
         again = started(learner_of(SAM2_DENSENET))
+    for part in ("filter", "segmenter"):
+        with pytest.warns(UserWarning, match=rf"--set {part}\.pretrained=PLACE"):
+            one = replace(learner_of(SAM2_DENSENET), classes=("nodule",))
+            started(one, "segmenter" if part == "segmenter" else None)
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
     assert sum(p.numel() for p in second.parameters()) == 1_440_898

@@ -95,7 +95,12 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
         # what an older checkpoint does not speak of was as it is by default
         unsaid = {f.name: f.default for f in fields(training) if f.default is not MISSING}
         if unsaid | state["training"] != wanted:
-            raise BadOption(f"{checkpoint} is of {state['training']}, not {wanted}; name another folder for the run.")
+            known = unsaid | state["training"]
+            other = [f"{k}={known.get(k)}, not {v}" for k, v in wanted.items() if known.get(k) != v]
+            raise BadOption(
+                f"{checkpoint} was trained with {'; '.join(other) or 'settings that there are no more'}: name another "
+                "folder for the run (-o of nodulens train, --run of python -m nodulens.train)."
+            )
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])

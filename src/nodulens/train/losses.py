@@ -31,10 +31,13 @@ def loss_of(learner: Learner, weights: Tensor | None = None) -> Callable[[Tensor
         weights: (C,), see :func:`class_weights`.
 
     Raises:
-        BadOption: there is no such loss; or, when it is computed, there is no second head to learn from.
+        BadOption: there is no such loss, or it is of several classes and there is one; or, when it is computed, there
+            is no second head to learn from.
     """
     if learner.loss not in LOSSES:
         raise BadOption(f"There is no loss {learner.loss!r}; there are {', '.join(LOSSES)}.")
+    if learner.loss == "cross-entropy" and len(learner.classes) == 1:  # its softmax is 1, and its loss 0, for ever
+        raise BadOption(f"cross-entropy tells classes apart, and there is {learner.classes[0]} alone: take bce.")
     chosen = LOSSES[learner.loss]
 
     def loss(output: Tensor | tuple[Tensor, ...], truth: Tensor) -> Tensor:
@@ -48,6 +51,29 @@ def loss_of(learner: Learner, weights: Tensor | None = None) -> Callable[[Tensor
         return value + learner.auxiliary * auxiliary(second[0].float(), truth)
 
     return loss
+
+
+def check_loss(learner: Learner, *, exclusive: bool) -> None:
+    """Whether a loss, and how it is balanced, can teach what a learner's classes are.
+
+    Args:
+        exclusive: whether each place is of one class alone, so that use takes a softmax; else each class is there or
+            not by itself.
+
+    Raises:
+        BadOption: there is no such loss; or cross entropy of classes that are not exclusive; or weights of a loss that
+            counts one class only.
+    """
+    loss_of(learner)
+    if learner.loss == "cross-entropy" and not exclusive:
+        raise BadOption(
+            f"cross-entropy is of classes that exclude one another, and {', '.join(learner.classes)} do not: take bce."
+        )
+    if learner.balance == "weights" and learner.loss in OVERLAPS and len(learner.classes) - exclusive == 1:
+        raise BadOption(
+            f"balance=weights would change nothing: {learner.loss} counts {learner.classes[-1]} alone. Take another "
+            "balance, or a loss with an entropy."
+        )
 
 
 def loss_of_one(learner: Learner, index: int) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
@@ -80,11 +106,11 @@ def class_weights(truth: Tensor, classes: int) -> Tensor:
     """Weights (classes,) that make every class count the same.
 
     Of whole numbers: n / (k · n_c) with k classes present, as scikit-learn's "balanced"; 0 for a class that is not
-    there. Of 0…1: how many there are without a class for one with it, which weighs its presence.
+    there. Of 0…1 or true and false: how many there are without a class for one with it, which weighs its presence.
     """
-    if truth.is_floating_point():
-        there = truth.transpose(0, 1).flatten(1)
-        return (1 - there).sum(1) / there.sum(1).clamp(min=1)
+    if truth.is_floating_point() or truth.dtype == torch.bool:
+        there = truth.sum([0, *range(2, truth.dim())])
+        return (truth.numel() / truth.shape[1] - there) / there.clamp(min=1)
     counts = torch.bincount(truth.flatten(), minlength=classes).float()
     return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
 
@@ -169,6 +195,8 @@ LOSSES: dict[str, Loss] = {
     "hybrid": hybrid,
     "dice+cross-entropy": dice_and_entropy,
 }
+OVERLAPS = ("dice", "iou", "tversky")
+"""They leave out a background, see :func:`_overlap`."""
 
 
 def _entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:

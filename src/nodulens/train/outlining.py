@@ -43,6 +43,7 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
 from nodulens.train.augment import augmented, copies_of
+from nodulens.train.checks import check_learner
 from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.losses import class_weights, loss_of, loss_of_one
@@ -395,12 +396,10 @@ def train(learner: Learner, material: Material, rows: Rows, watched: Rows, check
     The mean Dice of its classes, pixels counted over all watched slices, says when it is best.
 
     Raises:
-        BadOption: mirrored patients would have their lungs on the wrong sides.
+        BadOption: see :func:`nodulens.train.checks.check_learner`.
     """
-    mirrors = {"flip", "turn"} & set(learner.augment)
-    if mirrors and any(name.startswith(("left", "right")) for name in learner.classes):
-        raise BadOption(f"{', '.join(sorted(mirrors))} takes left for right: leave it out, or the sides of the lungs.")
-    net = started(learner)
+    check_learner("segmenter", learner)
+    net = started(learner, "segmenter")
     if isinstance(net, PlannedUNet):
         net.normalize_by(_fingerprint(learner, material, rows))
     whole, nodules = parted(material, rows)

@@ -24,6 +24,7 @@ from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train import filtering, grading, outlining, ship
+from nodulens.train.checks import check_learner
 from nodulens.train.curves import draw_curves
 from nodulens.train.export import export
 from nodulens.train.outlining import CLOSE_UP
@@ -119,11 +120,14 @@ def train_recipe(
         split, fold: see :func:`parts_of`.
 
     Raises:
-        BadOption: the folder holds a run of another recipe, fold, split or material, or nobody is left to train on.
+        BadOption: the folder holds a run of another recipe, fold, split or material, nobody is left to train on, or a
+            network cannot learn by what is set.
         NotFound: material is not there.
     """
     if not recipe.learners:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
+    for name, learner in recipe.learners.items():
+        check_learner(name, learner)
     ranks = Ranks.joined()
     run = begun(recipe, folder, command=command, split=split, fold=fold)
     for name, learner in recipe.learners.items():
