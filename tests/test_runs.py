@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,14 +19,16 @@ import torch
 
 import made_material
 import made_outliners
+import made_reports
 import made_sam
 import small_scans
 from conftest import Run, launched
 from nodulens.apps.methods import evaluate, load_method, train
+from nodulens.core.nodule import Box, Candidate
 from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
-from nodulens.errors import BadOption, MissingWeights, PatientOverlap, UnreadableFile
+from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.evaluate.evaluation import from_json
 from nodulens.pipeline import analyze
 from nodulens.recipe import changed
@@ -33,6 +36,9 @@ from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
 from nodulens.report import Report
 from nodulens.runs import Run as StoredRun
 from nodulens.runs import method_named, read_run, write_run
+from nodulens.stages.lungs import segment_lungs
+from nodulens.stages.pointing import part_of
+from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.curves import read_curves
 from nodulens.train.export import export
 from nodulens.train.grading import load
@@ -40,6 +46,7 @@ from nodulens.train.networks import NETWORKS, build
 from nodulens.train.outlining import field_of
 from nodulens.train.ranks import Ranks
 from nodulens.train.run import begun, division, train_recipe
+from nodulens.train.sam import load_sam
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -339,12 +346,18 @@ def test_where_nothing_else_is_judged_missing_sam_is_a_fault(with_scan: Path, ru
         assert done.code == 1 and told in done.err and "--set checkpoint=FOLDER" in done.err
 
 
-@pytest.mark.parametrize("kind", ["sam2", "sam"])
-def test_sam_outlines_what_a_run_analyses(densenet: Path, tmp_path: Path, run: Run, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe",))],
+)
+def test_sam_outlines_what_a_run_analyses(
+    densenet: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]
+) -> None:
     """Random weights in the published format: that they take part, not that they are any good."""
     pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
     files = {"sam2": made_sam.write_sam2, "sam": made_sam.write_sam}[kind](tmp_path / kind)
     words = ("--recipe", densenet, "--set", f"prompted={kind}", "--set", f"checkpoint={files}")
+    words += tuple(word for setting in asked for word in ("--set", setting))
     scan = small_scans.dicom(tmp_path / "ct")
     done = run("analyze", scan, "-o", tmp_path / "out", *words, "--threshold", "0.02", "--threads", "1")
     assert done.code == 0, done.err
@@ -418,6 +431,40 @@ def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Pa
     assert report.nodules and all(n.risk is not None and n.risk.model == "classifier" for n in report.nodules)
     held = hashlib.sha256((run / "classifier.onnx").read_bytes()).hexdigest()
     assert held in {w.sha256 for w in report.weights}
+
+
+@pytest.mark.parametrize("part", ["slice", "lung", "lobe", "crop"])
+def test_a_recipe_says_what_sam_is_shown(
+    densenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """The lungs that views need are those of the scan."""
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    files = made_sam.write_sam(tmp_path / "sam")
+    seen: list[Box] = []
+
+    def noting(*args: object, **more: object) -> Box:
+        seen.append(part_of(*args, **more))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr("nodulens.apps.methods.part_of", noting)
+    settings = ["prompted=sam", f"checkpoint={files}", f"shown={part}"]
+    prompted = load_method(str(densenet), threads=1, settings=settings).prompted
+    assert prompted is not None
+    ct = small_scans.noisy()
+    lungs = segment_lungs(ct)
+    prompt = prompt_of_candidate(ct, Candidate(*made_reports.NODULES[0], 1.0))
+    with suppress(BadPrompt):  # random weights may well find nothing
+        prompted.within(lungs)(ct, prompt)
+    assert seen == [part_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
+
+
+def test_memory_is_of_sam2_alone(densenet: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    with pytest.raises(BadOption, match="memory would change nothing"):
+        load_method(str(densenet), settings=["prompted=sam", "memory=true"])
+    load_sam(made_sam.write_sam2(tmp_path / "whole"), "sam2").net.model.save_pretrained(tmp_path / "alone")  # type: ignore[attr-defined]
+    with pytest.raises(BadOption, match=r"has no memory .* --set memory=false"):
+        load_method(str(densenet), settings=[f"checkpoint={tmp_path / 'alone'}", "memory=true"])
 
 
 def test_names(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from nodulens.core.volume import Mask
 from nodulens.errors import MissingWeights
 from nodulens.recipe import Recipe
 from nodulens.report import WeightRef
@@ -22,11 +23,11 @@ class Prompted:
     """A prompted network from outside, such as SAM2.
 
     Attributes:
-        outline: what it finds at a prompt.
+        within: from the lungs of a scan, on its grid, to what outlines there at a prompt.
         weights: for the report.
     """
 
-    outline: Outline
+    within: Callable[[Mask], Outline]
     weights: WeightRef
 
 
@@ -61,13 +62,12 @@ class Method:
             return self.recipe.threshold
         return EVEN if self.recipe.segmenter else float(self.models.volume.card.settings["threshold"])
 
-    @property
-    def outline(self) -> Outline | None:
-        """What outlines at a prompt; None where nothing is prompted."""
+    def outline(self, lungs: Mask) -> Outline | None:
+        """What outlines at a prompt in a scan with these lungs, on its grid; None where nothing is prompted."""
         if self.recipe.prompted is None:
             return None
         if self.prompted is not None:
-            return self.prompted.outline
+            return self.prompted.within(lungs)
         return partial(segment, model=self.models.segmenter, rounds=self.recipe.rounds_detected)
 
     @property

@@ -162,7 +162,7 @@ def _marks(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
     with clock.stage("detect"):
         marks = detect(scan.volume, scan.lungs, models.patch, models.volume)
     with clock.stage("segment"):
-        outline = method.outline
+        outline = method.outline(scan.lungs)
         assert outline is not None, "a recipe without a segmenter prompts one"
         done = partial(clock.progress, "segment")
         return outline_all(scan.volume, marks, method.threshold, recipe.most_findings, outline, done)
@@ -179,9 +179,10 @@ def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
             found = kept(scan.volume, found, own["filter"], method.threshold)
         found = [f for f in found if f.score >= method.threshold][: recipe.most_findings]
     with clock.stage("segment"):
-        if method.outline is None:
+        outline = method.outline(scan.lungs)
+        if outline is None:
             return found
-        return refined(scan.volume, found, recipe.grow, method.outline, partial(clock.progress, "segment"))
+        return refined(scan.volume, found, recipe.grow, outline, partial(clock.progress, "segment"))
 
 
 def _describe(scan: _Scan, findings: list[Finding], method: Method, clock: Clock) -> list[Nodule]:

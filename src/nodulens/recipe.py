@@ -162,7 +162,9 @@ class Recipe:
         prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
             ``checkpoint``; None: the outline of ``segmenter`` stands.
         checkpoint: folder or hub name of SAM's weights.
-        shown: what SAM is shown of a scan: the whole slice, or a close crop.
+        shown: what SAM is shown of a scan: the whole slice, the lung, our estimate of the lobe, or a close crop.
+        memory: SAM2 is pointed at the middle slice and its memory carries the outline up and down; else each slice is
+            outlined by itself.
         filter: a network that keeps or rejects each region by the patch round it.
         classifier: a network that grades each nodule; None: the default's.
         masked: whether the classifier sees the nodule alone, all round it blanked.
@@ -184,7 +186,8 @@ class Recipe:
     slices: Literal["middle", "central", "all"] = "all"
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
-    shown: Literal["slice", "crop"] = "slice"
+    shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
+    memory: bool = False
     filter: Learner | None = None
     classifier: Learner | None = None
     masked: bool = False
@@ -209,7 +212,9 @@ class Recipe:
     @property
     def in_use(self) -> tuple[str, ...]:
         """What of it still acts when a scan is analysed; the rest went into its networks and their cards."""
-        outlines = {None: (), "network": ("rounds_detected",)}.get(self.prompted, ("checkpoint", "shown"))
+        sam = ("checkpoint", "shown")
+        ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
+        outlines = ways[self.prompted]
         grown = ("grow",) if self.segmenter and self.prompted else ()
         return ("threshold", "most_findings", "prompted", *outlines, *grown)
 

@@ -19,10 +19,10 @@ from nodulens.recipes import recipe_named
 from nodulens.report import Report, WeightRef
 from nodulens.runs import Run, method_named
 from nodulens.runtime.engine import Models, load_model, load_models
-from nodulens.stages.pointing import part_of
+from nodulens.stages.pointing import Outline, part_of
 
 if TYPE_CHECKING:
-    from nodulens.core.volume import Volume
+    from nodulens.core.volume import Mask, Volume
     from nodulens.data.splits import Split
 
 SCHEMA = "nodulens-method/1"
@@ -73,8 +73,14 @@ def _prompted(recipe: Recipe) -> Prompted | None:
         sam = load_sam(recipe.checkpoint, recipe.prompted)
     except MissingWeights as error:
         raise MissingWeights(f"{error} {ways}") from error
-    sam = replace(sam, view=partial(part_of, part=recipe.shown))
-    return Prompted(sam.segment, WeightRef(recipe.checkpoint, sam.sha256))
+    if recipe.memory and not sam.net.remembers:
+        raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
+
+    def within(lungs: Mask) -> Outline:
+        view = partial(part_of, part=recipe.shown, lungs=lungs)
+        return replace(sam, view=view, memory=recipe.memory).segment
+
+    return Prompted(within, WeightRef(recipe.checkpoint, sam.sha256))
 
 
 def who_judges(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
