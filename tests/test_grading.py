@@ -292,7 +292,7 @@ def test_training_starts_from_the_encoder_that_is_named(tmp_path: Path) -> None:
     path = tmp_path / "densenet121.pth"
     torch.save(made_encoders.published("densenet121"), path)
     learner = replace(learner_of(SAM2_DENSENET), pretrained=str(path))
-    net, plain = started(learner), started(replace(learner, pretrained=None, network="conv3"))
+    net, plain = (started(one, "classifier") for one in (learner, replace(learner, pretrained=None, network="conv3")))
     assert plain.state_dict().keys() != net.state_dict().keys()
     theirs = torch.load(path, weights_only=True)["features.denseblock1.denselayer1.conv1.weight"]
     ours = net.state_dict()["features.denseblock1.denselayer1.layers.conv1.weight"]
@@ -301,16 +301,15 @@ def test_training_starts_from_the_encoder_that_is_named(tmp_path: Path) -> None:
 
 def test_a_note_where_an_encoder_could_have_been_named(recwarn: pytest.WarningsRecorder) -> None:
     with pytest.warns(UserWarning, match=r"densenet121 starts from random weights.*--set classifier\.pretrained=PLACE"):
-        first = started(learner_of(SAM2_DENSENET))
+        first = started(learner_of(SAM2_DENSENET), "classifier")
     recwarn.clear()
-    second = started(learner_of(CONV3_CLASSIFIER))
+    second = started(learner_of(CONV3_CLASSIFIER), "classifier")
     assert not recwarn.list
     with pytest.warns(UserWarning):
-        again = started(learner_of(SAM2_DENSENET))
+        again = started(learner_of(SAM2_DENSENET), "classifier")
     for part in ("filter", "segmenter"):
         with pytest.warns(UserWarning, match=rf"--set {part}\.pretrained=PLACE"):
-            one = replace(learner_of(SAM2_DENSENET), classes=("nodule",))
-            started(one, "segmenter" if part == "segmenter" else None)
+            started(learner_of(SAM2_DENSENET), part)
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
     assert sum(p.numel() for p in second.parameters()) == 1_440_898
@@ -322,4 +321,4 @@ def test_the_encoder_is_part_of_the_recipe() -> None:
     assert from_dict(to_dict(recipe)) == recipe
     assert learner_of(changed(recipe, ["classifier.pretrained=none"])).pretrained is None
     with pytest.raises(BadOption, match="no published encoder"):
-        started(replace(learner_of(CONV3_CLASSIFIER), pretrained=__file__))
+        started(replace(learner_of(CONV3_CLASSIFIER), pretrained=__file__), "classifier")

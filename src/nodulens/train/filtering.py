@@ -108,7 +108,7 @@ def settled(learner: Learner, material: Candidates, rows: Rows) -> Learner:
 
 def train(learner: Learner, material: Candidates, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on patches; average precision, nodules weighing alike, says when it is best."""
-    net = started(learner)
+    net = started(learner, "filter")
     patches = material.patches
     positive, negative = (rows[patches.label[rows] == kind] for kind in (True, False))
     chance = patches.weight[positive] / max(patches.weight[positive].sum(), 1e-9)

@@ -227,7 +227,7 @@ def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoi
         return -float(loss(logits, truth[watched]))
 
     task = Task(batches, compute, augment, validate if len(watched) else None)
-    return fit(started(learner), task, learner, checkpoint)
+    return fit(started(learner, "classifier"), task, learner, checkpoint)
 
 
 def _truth(learner: Learner, truth: NDArray[np.int_]) -> Tensor:

@@ -25,13 +25,13 @@ STD = (0.229, 0.224, 0.225)
 """Of ImageNet's colours, by which the published encoders were trained."""
 
 
-def started(learner: Learner, part: str | None = None) -> nn.Module:
+def started(learner: Learner, part: str) -> nn.Module:
     """The network that training starts from: random by its seed, the encoder from ImageNet where the learner names one.
 
     Warns where there is such an encoder to be had, and none is named.
 
     Args:
-        part: of the recipe, for the warning; None for what grades, or with one class filters.
+        part: of the recipe, for the warning.
 
     Raises:
         BadOption, MissingExtra, NotFound, UnreadableFile: see :func:`~nodulens.train.networks.build`,
@@ -42,7 +42,6 @@ def started(learner: Learner, part: str | None = None) -> nn.Module:
     if learner.pretrained is not None:
         load_pretrained(net, learner.network, find_pretrained(learner.pretrained))
     elif learner.network in PUBLISHED:
-        part = part or ("filter" if len(learner.classes) == 1 else "classifier")
         warnings.warn(
             f"{learner.network} starts from random weights, where its publication starts from ImageNet's: name a file "
             f"or hub name by --set {part}.pretrained=PLACE.",
