@@ -315,6 +315,14 @@ def test_a_name_that_was_fetched_is_found_again(
 
 
 @pytest.mark.usefixtures("silent")
+def test_the_hash_is_of_the_file_that_is_read(weights: Path, tmp_path: Path) -> None:
+    """The hub holds the same weights in other formats beside it."""
+    copy = shutil.copytree(weights / "sam", tmp_path / "sam")
+    (copy / "pytorch_model.bin").write_bytes(b"the same for older programs")
+    assert load_sam(copy, "sam").sha256 == load_sam(weights / "sam", "sam").sha256
+
+
+@pytest.mark.usefixtures("silent")
 def test_files_that_are_something_else_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(CorruptWeights, match="type 'sam2_video', not 'sam'"):
         load_sam(weights / "sam2", "sam")

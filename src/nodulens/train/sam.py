@@ -509,9 +509,9 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _hash(folder: Path) -> str:
-    """Of the weights, the files one after the other where there are several."""
+    """Of the weights that are read, the files one after the other where there are several."""
     found = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
         with file.open("rb") as stream:
             while piece := stream.read(1 << 24):
                 found.update(piece)
