@@ -284,33 +284,11 @@ def test_the_planned_network_takes_its_foregrounds_values(tmp_path: Path) -> Non
 # ---- Augmentation of images with outlines
 
 
-@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift"])
-def test_outlines_go_where_their_images_go(kind: str) -> None:
-    """And what images are turned or moved by whole pixels keeps its values."""
-    rng = np.random.default_rng(0)
-    image = torch.zeros(6, 1, 48, 48)
-    image[:, :, 14:24, 20:38] = 1
-    labels = (image[:, 0] > 0).long() * 3
-    masks = torch.cat([image, 1 - image], 1)
-    moved, along = augmented(image, labels, (kind,), rng)  # type: ignore[arg-type]
-    again, several = augmented(image, masks, (kind,), np.random.default_rng(0))  # type: ignore[arg-type]
-    assert along is not None
-    assert several is not None
-    assert (along.shape, along.dtype, several.shape) == (labels.shape, torch.int64, masks.shape)
-    assert set(along.unique().tolist()) <= {0, 3}
-    assert torch.equal(moved, again)
-    assert not torch.equal(along, labels)
-    assert ((moved[:, 0] > 0.5) == (along == 3)).float().mean() > 0.99
-    assert torch.equal(several[:, 0] > 0.5, along == 3)
-    if kind in ("flip", "turn", "shift"):
-        assert torch.allclose(moved.flatten(1).sort().values, image.flatten(1).sort().values, atol=1e-4)
+def outlines_moved(image: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images changed, and labels of what is bright in them, changed along; they have to go where the images go.
 
-
-@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift"])
-def test_outlines_of_blocks_go_where_their_images_go(kind: str) -> None:
-    """Slices turn in their own plane alone, and lie as far apart as they did."""
-    image = torch.zeros(8, 1, 24, 48, 48)
-    image[:, :, 8:14, 14:24, 20:38] = 1
+    And what is turned or moved by whole pixels keeps its values.
+    """
     labels = (image[:, 0] > 0).long() * 3
     masks = torch.cat([image, 1 - image], 1)
     moved, along = augmented(image, labels, (kind,), np.random.default_rng(0))  # type: ignore[arg-type]
@@ -325,6 +303,22 @@ def test_outlines_of_blocks_go_where_their_images_go(kind: str) -> None:
     assert torch.equal(several[:, 0] > 0.5, along == 3)
     if kind in ("flip", "turn", "shift"):
         assert torch.allclose(moved.flatten(1).sort().values, image.flatten(1).sort().values, atol=1e-4)
+    return moved, along
+
+
+@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift"])
+def test_outlines_go_where_their_images_go(kind: str) -> None:
+    image = torch.zeros(6, 1, 48, 48)
+    image[:, :, 14:24, 20:38] = 1
+    outlines_moved(image, kind)
+
+
+@pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift"])
+def test_outlines_of_blocks_go_where_their_images_go(kind: str) -> None:
+    """Slices turn in their own plane alone, and lie as far apart as they did."""
+    image = torch.zeros(8, 1, 24, 48, 48)
+    image[:, :, 8:14, 14:24, 20:38] = 1
+    moved, along = outlines_moved(image, kind)
     heights = {tuple(torch.nonzero(one.amax((1, 2)) > 0).flatten().tolist()) for one in along}
     own = tuple(range(8, 14))
     if kind == "rotate":

@@ -6,9 +6,9 @@ How many slices a stack has is no feature: it ends where the readers' outlines e
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +21,7 @@ from nodulens.data.crops import UNIT_PER_STEP, Stacks
 from nodulens.errors import BadOption
 from nodulens.stages.crops import Crop, crop_view, crop_window
 from nodulens.train.grading import Nodules, nodules_of, outcome
-from nodulens.train.parts import Outcome, Rows
+from nodulens.train.parts import Outcome, Rows, median_ms
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -101,12 +101,11 @@ def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) ->
     """What a nodule costs on the CPU, its features and the answer; the median of some, evenly through all."""
     stacks, nodules = Stacks(data), material.nodules
     score = _taught(kind, material, np.arange(len(nodules.truth)), 0)
-    times = []
-    for k in np.linspace(0, len(nodules.truth) - 1, count).astype(int).tolist():
-        start = time.perf_counter()
+
+    def grade(k: int) -> None:
         score(np.array([list(_features(stacks, nodules, k).values())]))
-        times.append(1000 * (time.perf_counter() - start))
-    return float(np.median(times))
+
+    return median_ms(partial(grade, k) for k in np.linspace(0, len(nodules.truth) - 1, count).astype(int).tolist())
 
 
 def _taught(kind: Kind, material: Features, rows: Rows, seed: int) -> Callable[[Float], Float]:

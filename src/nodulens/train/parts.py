@@ -7,7 +7,8 @@ of a patient stand or fall together in an honest split; which rows are which is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +54,16 @@ def told_of(figure: Interval, patients: Sequence[str]) -> dict[str, float | None
     """A figure and its interval by patient for JSON; one patient alone gives none."""
     low, high = (figure.low, figure.high) if len(set(patients)) > 1 else (math.nan, math.nan)
     return {"value": rounded(figure.value), "low": rounded(low), "high": rounded(high)}
+
+
+def median_ms(jobs: Iterable[Callable[[], object]]) -> float:
+    """Milliseconds that a job takes, the median of some."""
+    times = []
+    for job in jobs:
+        start = time.perf_counter()
+        job()
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times))
 
 
 def rounded(value: float) -> float | None:

@@ -10,7 +10,6 @@ figures is zero-shot. Whole scans, where there is more to show than a close crop
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +36,7 @@ from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train import segmenter
 from nodulens.train.export import export
-from nodulens.train.parts import Outcome, Rows
+from nodulens.train.parts import Outcome, Rows, median_ms
 from nodulens.train.sam import Ask, Sam
 from nodulens.train.segmenter import Example, inscribed, strongest_mark, without_ends
 
@@ -117,15 +116,13 @@ def judge(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) 
 def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
     """What a box on one slice costs on the CPU, the median of some nodules, evenly through all that are judged."""
     stacks = [e for e in material if not e.is_cube]
-    times = []
+    jobs = []
     for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
         shown, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
         around = Box.of_mask(stacks[k].truth[z : z + 1])
         prompt = prompt_of_outline(Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))).on_slice(z)
-        start = time.perf_counter()
-        outlined(own(model)("box", None), shown, prompt)
-        times.append(1000 * (time.perf_counter() - start))
-    return float(np.median(times))
+        jobs.append(partial(outlined, own(model)("box", None), shown, prompt))
+    return median_ms(jobs)
 
 
 def judge_told(told: Told, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0) -> Outcome:

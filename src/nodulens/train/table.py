@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -36,7 +37,7 @@ from nodulens.train.closeups import outlined
 from nodulens.train.curves import read_curves
 from nodulens.train.export import export
 from nodulens.train.networks import build
-from nodulens.train.parts import Material, Outcome
+from nodulens.train.parts import Material, Outcome, median_ms
 from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.segmenter import Example
 
@@ -267,12 +268,7 @@ def _milliseconds(exported: Model, learner: Learner) -> float:
     """Of one input on the CPU as a method runs, the median of ten."""
     example = np.random.default_rng(0).random((1, 1, learner.size, learner.size), dtype=np.float32)
     exported.run(example)
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        exported.run(example)
-        times.append(1000 * (time.perf_counter() - start))
-    return round(float(np.median(times)), 2)
+    return round(median_ms([partial(exported.run, example)] * 10), 2)
 
 
 def _rounded(outcome: Outcome) -> dict[str, list[Any]]:
