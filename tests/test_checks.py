@@ -15,7 +15,15 @@ from torch import Tensor, nn
 import made_material
 from nodulens.errors import BadOption
 from nodulens.recipe import Learner, changed
-from nodulens.recipes import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SAM2_DENSENET, SE_AUX_UNET, YOLO_SEG
+from nodulens.recipes import (
+    CONV3_CLASSIFIER,
+    NNUNET_SAM,
+    RECIPES,
+    RESNET_UNET_PATCH_CNN,
+    SAM2_DENSENET,
+    SE_AUX_UNET,
+    YOLO_SEG,
+)
 from nodulens.stages.slices import BACKGROUND
 from nodulens.train import filtering, grading, outlining
 from nodulens.train.checks import check_learner
@@ -37,7 +45,7 @@ def refused(part: str, learner: Learner) -> bool:
     one = len(learner.classes) - exclusive == 1
     return (
         (part == "segmenter" and learner.balance == "sampling")
-        or (learner.loss == "cross-entropy" and not exclusive)
+        or (learner.loss == ("bce" if exclusive else "cross-entropy"))
         or (learner.balance == "weights" and learner.loss in OVERLAPS and one)
     )
 
@@ -115,7 +123,7 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
     small = {} if part == "filter" else {"size": SIDE}
     learner = replace(learner, loss=loss, balance=balance, augment=(), batch=16, **small)  # type: ignore[arg-type]
     if refused(part, learner):
-        with pytest.raises(BadOption, match=r"cross-entropy|would change nothing"):
+        with pytest.raises(BadOption, match=r"cross-entropy|take bce|would change nothing"):
             check_learner(part, learner)
         return
     check_learner(part, learner)
@@ -137,6 +145,13 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
         (SAM2_DENSENET, "classifier.batch=1", "classifier.batch is 2 or more"),
         (NNUNET_SAM, "classifier.loss=entropy", "no loss 'entropy'; there are cross-entropy"),
         (SE_AUX_UNET, "segmenter.augment=flip", "takes left for right"),
+        (SE_AUX_UNET, "segmenter.loss=bce", "nodule exclude one another: take cross-entropy"),
+        (SAM2_DENSENET, "classifier.loss=bce", "benign, malignant exclude one another"),
+        (SE_AUX_UNET, "segmenter.network=conv3", "segmenter.network=conv3 grades, and a segmenter is .* outlines"),
+        (SAM2_DENSENET, "classifier.network=resnet50-unet", "resnet50-unet outlines, and a classifier is .* grades"),
+        (RESNET_UNET_PATCH_CNN, "filter.network=se-aux-unet", "outlines, and a filter"),
+        (CONV3_CLASSIFIER, "classifier.size=9", "need 22 × 22 pixels at least"),
+        (SAM2_DENSENET, "classifier.size=2", "'densenet121' cannot see classifier.size=2 pixels"),
     ],
 )
 def test_what_a_network_cannot_learn_by_is_said_before_anything_is_loaded(

@@ -6,7 +6,7 @@ from nodulens.errors import BadOption
 from nodulens.recipe import Learner
 from nodulens.stages.slices import BACKGROUND
 from nodulens.train.losses import check_loss
-from nodulens.train.networks import APART
+from nodulens.train.networks import APART, check_kind
 
 SLICES_ALONE = {"window": "squares are cut out of whole slices", "auxiliary": "a second head says what is on a slice"}
 
@@ -34,6 +34,7 @@ def check_learner(part: str, learner: Learner) -> None:
             raise BadOption(f"{part}.batch is 2 or more: batch norm has nothing to go by in one example.")
         exclusive = part == "classifier"
     check_loss(learner, exclusive=exclusive)
+    check_kind(part, learner)
 
 
 def _check_segmenter(learner: Learner) -> None:

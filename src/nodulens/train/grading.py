@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nodulens.data.crops import UNIT_PER_STEP, Stacks, reader_share
 from nodulens.data.ratings import Malignancy, three_classes
@@ -202,7 +201,7 @@ def settled(learner: Learner, material: Crops, rows: Rows) -> Learner:
 
 def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on ``rows``; the loss of ``watched`` is followed, where there are any."""
-    truth = _truth(learner, material.nodules.truth)
+    truth = torch.from_numpy(material.nodules.truth)
     weights = class_weights(truth[rows], len(learner.classes)) if learner.balance == "weights" else None
     loss = loss_of(learner, weights)
     image = torch.from_numpy(material.image)
@@ -228,12 +227,6 @@ def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoi
 
     task = Task(batches, compute, augment, validate if len(watched) else None)
     return fit(started(learner, "classifier"), task, learner, checkpoint)
-
-
-def _truth(learner: Learner, truth: NDArray[np.int_]) -> Tensor:
-    """Whole numbers; of binary cross entropy 0…1 of each class by itself."""
-    whole = torch.from_numpy(truth)
-    return functional.one_hot(whole, len(learner.classes)).float() if learner.loss == "bce" else whole
 
 
 def _drawn(learner: Learner, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:

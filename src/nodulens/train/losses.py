@@ -61,13 +61,17 @@ def check_loss(learner: Learner, *, exclusive: bool) -> None:
             not by itself.
 
     Raises:
-        BadOption: there is no such loss; or cross entropy of classes that are not exclusive; or weights of a loss that
-            counts one class only.
+        BadOption: there is no such loss; or cross entropy of classes that are not exclusive, or binary of those that
+            are; or weights of a loss that counts one class only.
     """
     loss_of(learner)
     if learner.loss == "cross-entropy" and not exclusive:
         raise BadOption(
             f"cross-entropy is of classes that exclude one another, and {', '.join(learner.classes)} do not: take bce."
+        )
+    if learner.loss == "bce" and exclusive:
+        raise BadOption(
+            f"bce takes each class by itself, and {', '.join(learner.classes)} exclude one another: take cross-entropy."
         )
     if learner.balance == "weights" and learner.loss in OVERLAPS and len(learner.classes) - exclusive == 1:
         raise BadOption(

@@ -82,6 +82,24 @@ def check_window(learner: Learner) -> None:
         )
 
 
+def check_kind(part: str, learner: Learner) -> None:
+    """Whether a network puts out what its part is for, a segmenter's classes at every pixel; nothing is computed.
+
+    Raises:
+        BadOption: it does not, or cannot be of its size.
+    """
+    side, classes = learner.size, len(learner.classes)
+    with torch.device("meta"):
+        try:
+            found = build(learner).eval()(torch.zeros(1, 1, side, side))
+        except (RuntimeError, ValueError) as error:
+            raise BadOption(f"{learner.network!r} cannot see {part}.size={side} pixels: {error}") from error
+    found = found[0] if isinstance(found, tuple) else found
+    if found.shape != ((1, classes, side, side) if part == "segmenter" else (1, classes)):
+        does, needs = ("outlines", "grades") if found.dim() == 4 else ("grades", "outlines")
+        raise BadOption(f"{part}.network={learner.network} {does}, and a {part} is a network that {needs}.")
+
+
 def cost(learner: Learner) -> Cost:
     """Count without computing anything."""
     with torch.device("meta"):
