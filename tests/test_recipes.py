@@ -12,8 +12,18 @@ import pytest
 
 from conftest import REPOSITORY
 from nodulens.errors import BadOption
-from nodulens.recipe import DEFAULT, Learner, Recipe, Training, changed, changed_in_use, from_dict, to_dict
-from nodulens.recipes import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET, recipe_named
+from nodulens.recipe import (
+    DEFAULT,
+    Learner,
+    Recipe,
+    Training,
+    changed,
+    changed_in_use,
+    changed_to_train,
+    from_dict,
+    to_dict,
+)
+from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET, recipe_named
 from nodulens.train.losses import LOSSES
 
 
@@ -136,13 +146,22 @@ def test_something_outlines() -> None:
             changed(recipe_named(name), ["prompted=none"])
 
 
+def test_only_a_filter_is_slid() -> None:
+    assert not changed(RESNET_UNET_PATCH_CNN, ["slide=true"]).marks
+    alone = replace(RESNET_UNET_PATCH_CNN, segmenter=None, slide=True, prompted="network")
+    assert not alone.marks and list(alone.learners) == ["filter"] and "grow" in alone.in_use
+    for recipe in (DEFAULT, SE_AUX_UNET):
+        with pytest.raises(BadOption, match="has no filter to slide over the lungs"):
+            changed(recipe, ["slide=true"])
+
+
 @pytest.mark.parametrize(
     ("recipe", "acts", "idle"),
     [
         (DEFAULT, ["rounds_detected=2", "prompted=network"], ["grow=1.5", "checkpoint=a", "shown=crop", "masked=true"]),
-        (SE_AUX_UNET, ["prompted=none"], ["grow=1.5", "rounds_detected=2", "shown=crop", "labels=luna16-mask"]),
+        (SE_AUX_UNET, ["prompted=none"], ["slide=false", "grow=1.5", "shown=crop", "labels=luna16-mask"]),
         (NNUNET_SAM, ["grow=1.5", "checkpoint=a", "shown=slice"], ["rounds_detected=2", "segmenter.epochs=5"]),
-        (RESNET_UNET_PATCH_CNN, ["most_findings=3"], ["filter.size=32", "slices=middle", "segmenter.window=64"]),
+        (RESNET_UNET_PATCH_CNN, ["most_findings=3", "slide=true"], ["filter.size=32", "slices=middle", "grow=1.5"]),
     ],
 )
 def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idle: list[str]) -> None:
@@ -152,6 +171,24 @@ def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idl
             changed_in_use(recipe, [setting])
     with pytest.raises(BadOption, match="no 'epoch'"):
         changed_in_use(SE_AUX_UNET, ["segmenter.epoch=5"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "idle"),
+    [
+        (CONV3_CLASSIFIER, ["labels=luna16-mask", "slices=middle", "grow=2", "slide=false", "checkpoint=a"]),
+        (SE_AUX_UNET, ["masked=true", "rounds_detected=3", "memory=true"]),
+        (changed(NNUNET_SAM, ["prompted=network"]), ["shown=lung", "checkpoint=a", "slide=false"]),
+    ],
+)
+def test_what_is_set_to_train_acts_then_or_later(recipe: Recipe, idle: list[str]) -> None:
+    part = next(iter(recipe.learners))
+    acts = [f"{part}.epochs=3", "threshold=0.4", "prompted=network"]
+    acts += ["masked=true"] * ("classifier" in recipe.learners) + ["slices=middle"] * (recipe.segmenter is not None)
+    assert changed_to_train(recipe, acts) == changed(recipe, acts)
+    for setting in idle:
+        with pytest.raises(BadOption, match=rf"^{setting.split('=')[0]} would change nothing: .*{part}"):
+            changed_to_train(recipe, [setting])
 
 
 def test_what_acts_hangs_on_what_outlines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from nodulens.errors import BadPrompt, BadValues
 from nodulens.evaluate.boxes import Image, mask_iou, match
 from nodulens.evaluate.segmentation import compare
 from nodulens.ops.components import components
+from nodulens.recipe import changed
 from nodulens.recipes import NNUNET_SAM
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import Card
@@ -283,6 +285,51 @@ def test_graded_rows_pool(stacks: Stacks) -> None:
     assert pooled == whole.rows and refining.grades(pooled) == whole.figures
 
 
+# ---------------------------------------------------------------- of a run
+
+
+def draws_what_is_dense() -> Model:
+    """A first stage for a recipe of two classes: what is brighter than −300 HU is a nodule."""
+
+    def run(seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        nodule = 40 * (seen[:, 0] - 0.5)
+        return (np.stack([-nodule, nodule], axis=1).astype(np.float32),)
+
+    return Model(Card("made", Path("made.onnx"), "0" * 64, "", "", {}, {}, {}, {}), run)
+
+
+def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> None:
+    recipe = changed(NNUNET_SAM, ["segmenter.size=256", "grow=1.0"])
+    networks = {"segmenter": draws_what_is_dense(), "classifier": by_area()}
+    judges = set(stacks.patients[10:30])
+    told: list[float] = []
+    steps = refining.of_run(recipe, networks, stacks, judges, inscribed, told.append)
+    assert steps is not None and steps.graded is not None
+    every = nodules_of(stacks, CLASSES)
+    own = [k for k, p in enumerate(every.patients) if p in judges]
+    assert steps.compared.rows["row"] == steps.graded.rows["row"] == every.origin[own].tolist()
+    assert steps.compared.figures["first"]["dice"]["value"] > 0.7, "it sees every second pixel of a ball"
+    assert steps.compared.figures["first"]["missed"] == 0
+    assert told[0] == 0 and told == sorted(told) and len(told) == len(own) and told[-1] < 1
+    alone = refining.of_run(replace(recipe, classifier=None), networks, stacks, judges, inscribed)
+    assert alone is not None and alone.graded is None and alone.compared == steps.compared
+    blind = refining.of_run(replace(recipe, masked=False), networks, stacks, judges, inscribed)
+    assert blind is not None and blind.graded is None, "a classifier that does not see the outline says nothing of it"
+    assert refining.of_run(recipe, networks, stacks, {"nobody"}, inscribed) is None
+
+
+def test_tables_say_what_figures_do(stacks: Stacks, nodules: Nodules) -> None:
+    same = refining.compared(stacks, nodules, nodules.outline, inscribed, 1.0, (by_area(), crop_of(NNUNET_SAM)))
+    assert same.graded is not None
+    one, other = refining.tables(same.compared.figures, same.graded.figures)
+    assert [row[0] for row in one.rows] == ["first step alone", "outlined again", "gain"]
+    assert one.rows[0][1] == "1.000 (1.000 to 1.000)" and one.rows[0][-1] == 0
+    assert "12 nodules" in one.note and "by patient" in one.note
+    assert [row[0] for row in other.rows] == ["the readers", "first step alone", "outlined again"]
+    perfect = refining.judge(nodules, nodules.outline, nodules.outline)
+    assert "p = 1 by nodule, 1 by patient" in refining.tables(perfect.figures, None)[0].note
+
+
 # ---------------------------------------------------------------- pictures
 
 
@@ -290,7 +337,8 @@ def test_best_and_worst_are_drawn(stacks: Stacks, nodules: Nodules, tmp_path: Pa
     pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
     first = squares(nodules)
     refined = np.stack([np.roll(mask, k // 2, axis=0) for k, mask in enumerate(nodules.outline)])
-    files = refining.write_pictures(stacks, nodules, first, refined, tmp_path / "out", count=2)
+    steps = refining.Steps(stacks, nodules, first, refined, refining.judge(nodules, first, refined), None)
+    files = refining.write_pictures(steps, tmp_path / "out", count=2)
     assert [f.name for f in files] == ["cases.png", "best-1.png", "best-2.png", "worst-1.png", "worst-2.png"]
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 import made_material
 import made_outliners
@@ -36,9 +38,11 @@ from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
 from nodulens.report import Report
 from nodulens.runs import Run as StoredRun
 from nodulens.runs import method_named, read_run, write_run
+from nodulens.runtime.weights import card
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.pointing import part_of
 from nodulens.stages.segment import prompt_of_candidate
+from nodulens.train.__main__ import main as train_networks
 from nodulens.train.curves import read_curves
 from nodulens.train.export import export
 from nodulens.train.grading import load
@@ -366,6 +370,146 @@ def test_sam_outlines_what_a_run_analyses(
     assert report["weights"][-1] == {"name": str(files), "sha256": held}
     assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", str(files)]
     assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
+
+
+# ---------------------------------------------------------------- with and without the second step
+
+
+@pytest.fixture(scope="module")
+def two_steps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of method C whose second step is our own prompted network."""
+    torch.set_num_threads(1)
+    return trained("nnunet-sam", data, tmp_path_factory.mktemp("two_steps") / "run")
+
+
+@pytest.fixture(scope="module")
+def prompted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompted networks of two folds, as their command leaves them."""
+    app, folder = typer.Typer(), tmp_path_factory.mktemp("prompted")
+    app.command()(train_networks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nodulens.train.segmenter.BATCH", 12)
+        for fold in (FOLD, FOLD + 1):
+            words = ["segmenter", "--data", str(data), "--fold", str(fold), "--run", str(folder)]
+            done = CliRunner().invoke(app, [*words, "--epochs", "1", "--threads", "1"], catch_exceptions=False)
+            assert done.stdout == f"{folder / 'segmenter' / f'fold{fold}' / 'segmenter.onnx'} and its card\n"
+    return folder / "segmenter"
+
+
+def test_a_fold_of_the_prompted_network_names_whom_it_has_seen(prompted: Path, data: Path, tmp_path: Path) -> None:
+    known = card("segmenter", prompted / f"fold{FOLD}")
+    taught = set(known.trained_on["patients"])
+    everybody = set(Stacks(data).patients) - EVALUATION_PATIENTS
+    assert taught == {p for p in everybody if fold_of(p) != FOLD}
+    assert known.command.endswith(f"--fold {FOLD}") and known.trained_on["schedule"]["epochs"] == 1
+    app = typer.Typer()
+    app.command()(train_networks)
+    for words in (["patch", "--fold", "1"], ["segmenter", "--fold", "5"], ["segmenter", "--fold", "-1"]):
+        done = CliRunner().invoke(app, [*words, "--data", str(data), "--run", str(tmp_path)])
+        assert done.exit_code == 2 and "--fold" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
+    two_steps: Path, prompted: Path, with_scan: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ("evaluate", two_steps, "--data", with_scan, "--threads", "1")
+    done = run(*words, "--prompted", prompted / f"fold{FOLD}", "-o", tmp_path / "page", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["notes"] == [] and found["scans"]
+    compared, graded = (found["second_step"][key] for key in ("compared", "graded"))
+    stacks = Stacks(with_scan)
+    owners = {p for p in stacks.patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
+    assert set(compared["rows"]["patient"]) == owners
+    assert compared["rows"]["row"] == graded["rows"]["row"] and compared["figures"]["nodules"] == len(owners)
+    assert list(graded["figures"]) == ["readers", "first", "refined"]
+    page = from_json((tmp_path / "page" / "evaluation.json").read_text())
+    assert "With and without the second step" in {t.title for t in page.tables}
+    assert "Outlined again: best and worst" in {d.title for d in page.drawings}
+    assert any(m.name == "Dice, outlined again less first step" for m in page.metrics)
+    held = card("segmenter", prompted / f"fold{FOLD}").sha256
+    assert held in {w.sha256 for w in page.provenance.weights}
+    shown = run(*words, "--prompted", prompted / f"fold{FOLD}")
+    assert shown.code == 0 and "Wilcoxon" in shown.out and "crops masked by" in shown.out
+
+
+def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
+    two_steps: Path, prompted: Path, data: Path, run: Run
+) -> None:
+    """Such as one of another fold."""
+    stacks = Stacks(data)
+    judges = {p for p in stacks.patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
+    other = prompted / f"fold{FOLD + 1}"
+    assert judges <= set(card("segmenter", other).trained_on["patients"])
+    done = run("evaluate", two_steps, "--data", data, "--threads", "1", "--json", "--prompted", other)
+    found = json.loads(done.out)
+    assert "second_step" not in found and found["networks"]
+    [note] = found["notes"]
+    assert f"has seen all {len(judges)} patients who judge" in note
+    assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
+
+
+def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, tmp_path: Path) -> None:
+    """Random weights, and no figure of them: that it is SAM who is asked, about everybody who judges."""
+    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+    settings = ["prompted=sam", f"checkpoint={made_sam.write_sam(tmp_path / 'sam')}"]
+    found = evaluate(str(two_steps), data, None, threads=1, settings=settings)
+    assert found["notes"] == []
+    owners = {p for p in Stacks(data).patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
+    assert set(found["second_step"]["compared"]["rows"]["patient"]) == owners
+    missing = evaluate(str(two_steps), data, None, threads=1, settings=["prompted=sam", "checkpoint=nobody/sam"])
+    [note] = missing["notes"]
+    assert "second_step" not in missing and "the second step were left out" in note and "hf download" in note
+
+
+def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path, prompted: Path, data: Path) -> None:
+    with pytest.raises(BadOption, match="takes no prompt"):
+        evaluate(str(two_steps), data, None, prompted=two_steps)
+    with pytest.raises(BadOption, match="sam2-densenet outlines by sam2: add --set prompted=network"):
+        evaluate(str(densenet), data, None, prompted=prompted / f"fold{FOLD}")
+    with pytest.raises(BadOption, match="outlines by its segmenter"):
+        evaluate(str(two_steps), data, None, prompted=prompted / f"fold{FOLD}", settings=["prompted=none"])
+    with pytest.raises(MissingWeights, match="not there"):
+        evaluate(str(two_steps), data, None, prompted=prompted / "fold4")
+
+
+# ---------------------------------------------------------------- method D's second arm
+
+
+def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps what is bright in the middle, as the balls are."""
+    monkeypatch.setattr(made_outliners, "KEPT", made_outliners.BRIGHT)
+    folder = made_outliners.write(tmp_path / "run")
+    scan = small_scans.dicom(tmp_path / "ct")
+    reports = {}
+    for arm in ("false", "true"):
+        words = ("--recipe", folder, "--set", f"slide={arm}", "--threads", "1")
+        done = run("analyze", scan, "-o", tmp_path / arm, *words)
+        assert done.code == 0, done.err
+        reports[arm] = json.loads((tmp_path / arm / "report.json").read_text())
+    whole, alone = reports["false"], reports["true"]
+    assert [w["name"] for w in whole["weights"]] == ["segmenter", "filter", "malignancy"]
+    assert [w["name"] for w in alone["weights"]] == ["filter", "malignancy"]
+    assert not any("slide=true" in w for w in whole["warnings"])
+    assert any("cells of 8 pixels" in w for w in alone["warnings"]), "sizes are those of cells, and it says so"
+    assert alone["nodules"] and alone["threshold"] == 0.5 and alone["sensitivity"] == []
+    words = ("--recipe", folder, "--set", "slide=true", "--set", "prompted=network", "--threads", "1")
+    assert run("analyze", scan, "-o", tmp_path / "outlined", *words).code == 0
+    outlined = json.loads((tmp_path / "outlined" / "report.json").read_text())
+    assert not any("cells of 8 pixels" in w for w in outlined["warnings"])
+    assert [w["name"] for w in outlined["weights"]] == ["filter", "segmenter", "malignancy"]
+
+
+def test_both_arms_are_judged_on_whole_scans(tmp_path: Path, data: Path, with_scan: Path, run: Run) -> None:
+    folder = trained("resnet-unet-patch-cnn", data, tmp_path / "run", "segmenter.window=32")
+    found = evaluate(str(folder), with_scan, None, output=tmp_path / "page", threads=1)
+    assert [s["name"] for s in found["slid"]] == [s["name"] for s in found["scans"]] == [min(EVALUATION_PATIENTS)]
+    page = from_json((tmp_path / "page" / "evaluation.json").read_text())
+    [table] = [t for t in page.tables if t.title == "Whole scans"]
+    assert [row[0] for row in table.rows] == [min(EVALUATION_PATIENTS), f"{min(EVALUATION_PATIENTS)}, filter alone"]
+    alone = evaluate(str(folder), with_scan, None, threads=1, settings=["slide=true"])
+    assert alone["scans"] == found["slid"] and "slid" not in alone
 
 
 # ---------------------------------------------------------------- method C's two slots

@@ -15,7 +15,7 @@ from nodulens.stages.pointing import Outline
 from nodulens.stages.segment import segment
 
 EVEN = 0.5
-"""Least mean probability of a region, where a recipe outlines on slices and names no threshold."""
+"""Least mean probability of a region, or of a place a filter is slid over, where a recipe names no threshold."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Method:
         """Least score of a finding."""
         if self.recipe.threshold is not None:
             return self.recipe.threshold
-        return EVEN if self.recipe.segmenter else float(self.models.volume.card.settings["threshold"])
+        return float(self.models.volume.card.settings["threshold"]) if self.recipe.marks else EVEN
 
     def outline(self, lungs: Mask) -> Outline | None:
         """What outlines at a prompt in a scan with these lungs, on its grid; None where nothing is prompted."""
@@ -79,7 +79,8 @@ class Method:
     def weights(self) -> tuple[WeightRef, ...]:
         """Of all that takes part, in the order they work."""
         models, own = self.models, self.models.own
-        found = [own[name] for name in ("segmenter", "filter") if name in own] or [models.patch, models.volume]
+        finding = ("filter",) if self.recipe.slide else ("segmenter", "filter")
+        found = [own[name] for name in finding if name in own] or [models.patch, models.volume]
         if self.recipe.prompted is not None and self.prompted is None:
             found.append(models.segmenter)
         refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, self.classifier)]

@@ -29,7 +29,7 @@ from nodulens.stages.malignancy import judge
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.prompt import Prompt
-from nodulens.stages.regions import kept
+from nodulens.stages.regions import kept, slide
 from nodulens.stages.segment import segment
 from nodulens.stages.slices import Field, find_regions, segment_slices
 
@@ -66,7 +66,7 @@ class _Timed(AbstractContextManager[None]):
         self.clock.progress(self.name, 1.0)
 
 
-def _silent(stage: str, done: float) -> None:
+def silent(stage: str, done: float) -> None:
     """No progress is shown."""
 
 
@@ -76,7 +76,7 @@ def analyze(
     recipe: Recipe = DEFAULT,
     models: Models | None = None,
     prompted: Prompted | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
     """Find, outline, measure and grade the nodules of a chest CT.
 
@@ -98,7 +98,7 @@ def analyze(
     with clock.stage("models"):
         method = Method(recipe, models or load_models(), prompted)
     scan = _prepared(ct, clock)
-    find = _regions if recipe.segmenter else _marks
+    find = _marks if recipe.marks else _regions
     return _report(scan, _describe(scan, find(scan, method, clock), method, clock), method, clock)
 
 
@@ -109,7 +109,7 @@ def analyze_prompt(
     rounds: int,
     recipe: Recipe = DEFAULT,
     models: Models | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
     """The same for the one nodule that a person points at.
 
@@ -169,14 +169,18 @@ def _marks(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
 
 
 def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
-    """What a network outlines on whole slices, kept or rejected by another, outlined anew by a third if one is set."""
+    """What a network outlines on whole slices, kept or rejected by another, outlined anew by a third if one is set; or
+    what the one that keeps or rejects finds by itself."""
     own, recipe = method.models.own, method.recipe
     with clock.stage("detect"):
-        model = own["segmenter"]
-        drawn = segment_slices(scan.volume, model, Field.of(model.card.settings), partial(clock.progress, "detect"))
-        found = find_regions(drawn, scan.lungs)
-        if recipe.filter:
-            found = kept(scan.volume, found, own["filter"], method.threshold)
+        done = partial(clock.progress, "detect")
+        if recipe.slide:
+            found = slide(scan.volume, scan.lungs, own["filter"], threshold=method.threshold, progress=done)
+        else:
+            model = own["segmenter"]
+            found = find_regions(segment_slices(scan.volume, model, Field.of(model.card.settings), done), scan.lungs)
+            if recipe.filter:
+                found = kept(scan.volume, found, own["filter"], method.threshold)
         found = [f for f in found if f.score >= method.threshold][: recipe.most_findings]
     with clock.stage("segment"):
         outline = method.outline(scan.lungs)
@@ -232,7 +236,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, clock: Clock) ->
     """Everything back on the grid of the scan as read, with its provenance."""
     ct, lungs = scan.ct, scan.lungs
     volumes = lung_volumes_ml(lungs)
-    measured = [] if method.recipe.segmenter else method.models.volume.card.settings["sensitivity_by_size"]
+    measured = method.models.volume.card.settings["sensitivity_by_size"] if method.recipe.marks else []
     return Report(
         software=f"nodulens {__version__}",
         recipe=method.recipe.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -16,6 +16,10 @@ NAMING = ("name", "title", "source")
 LUNA16_MASK = (
     "labels=luna16-mask: what is called nodule here is value 5 of LUNA16's lung masks, which is trachea and airways. "
     "Those files hold no nodules, and no figure of this can be compared with one of nodules."
+)
+SLID = (
+    "slide=true: the filter alone says where something is, in cells of 8 pixels and about 2.5 mm. Diameters, volumes "
+    "and what follows from them are those of the cells, and not of nodules; with prompted=network each is outlined."
 )
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
@@ -166,6 +170,7 @@ class Recipe:
         memory: SAM2 is pointed at the middle slice and its memory carries the outline up and down; else each slice is
             outlined by itself.
         filter: a network that keeps or rejects each region by the patch round it.
+        slide: the filter finds by itself, slid over the lungs, in place of the segmenter; see :attr:`caveats`.
         classifier: a network that grades each nodule; None: the default's.
         masked: whether the classifier sees the nodule alone, all round it blanked.
         grow: box of a region over its outline's, before it prompts.
@@ -189,6 +194,7 @@ class Recipe:
     shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
     memory: bool = False
     filter: Learner | None = None
+    slide: bool = False
     classifier: Learner | None = None
     masked: bool = False
     grow: float = 1.0
@@ -202,6 +208,8 @@ class Recipe:
         _check(self, RECIPE)
         if self.segmenter is None and self.prompted is None:
             raise BadOption(f"{self.name} has no segmenter, so prompted is what outlines: network, sam2 or sam.")
+        if self.slide and self.filter is None:
+            raise BadOption(f"{self.name} has no filter to slide over the lungs: leave slide at false.")
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -210,18 +218,31 @@ class Recipe:
         return {name: learner for name, learner in parts.items() if learner is not None}
 
     @property
+    def marks(self) -> bool:
+        """Whether the default's detector finds: the method has nothing of its own that does."""
+        return self.segmenter is None and not self.slide
+
+    @property
     def in_use(self) -> tuple[str, ...]:
         """What of it still acts when a scan is analysed; the rest went into its networks and their cards."""
         sam = ("checkpoint", "shown")
         ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
         outlines = ways[self.prompted]
-        grown = ("grow",) if self.segmenter and self.prompted else ()
-        return ("threshold", "most_findings", "prompted", *outlines, *grown)
+        grown = ("grow",) if self.prompted and not self.marks else ()
+        slid = ("slide",) if self.filter else ()
+        return ("threshold", "most_findings", "prompted", *outlines, *grown, *slid)
+
+    @property
+    def shapes_training(self) -> tuple[str, ...]:
+        """What of it, beside its networks, decides what those learn."""
+        return ("labels", "slices") * (self.segmenter is not None) + ("masked",) * (self.classifier is not None)
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """What whoever trains, judges or uses it must be told, as sentences."""
-        return (LUNA16_MASK,) if self.segmenter is not None and self.labels == "luna16-mask" else ()
+        airways = self.segmenter is not None and self.labels == "luna16-mask"
+        cells = self.slide and self.prompted is None
+        return (LUNA16_MASK,) * airways + (SLID,) * cells
 
 
 DEFAULT = Recipe()
@@ -261,14 +282,28 @@ def changed_in_use(recipe: Recipe, settings: Iterable[str], able: Iterable[str] 
     settings = list(settings)
     asked = changed(recipe, settings)
     acts = tuple(able or asked.in_use)
+    _check_acting(settings, acts, f"{asked.name} is used as it was trained. What can be set here is {', '.join(acts)}.")
+    return asked
+
+
+def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """A recipe changed before it is trained: only in what acts, then or in use.
+
+    Raises:
+        BadOption: see :func:`changed`; or what would be set acts neither way, and the message lists what does.
+    """
+    settings = list(settings)
+    asked = changed(recipe, settings)
+    acts = (*asked.in_use, *asked.shapes_training, *asked.learners)
+    _check_acting(settings, acts, f"{asked.name} has no part that it is for. What can be set is {', '.join(acts)}.")
+    return asked
+
+
+def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> None:
     for setting in settings:
         name = setting.partition("=")[0].strip()
-        if name not in acts:
-            raise BadOption(
-                f"{name} would change nothing: {asked.name} is used as it was trained. What can be set here is "
-                f"{', '.join(acts)}."
-            )
-    return asked
+        if not {name, name.partition(".")[0]} & set(acts):
+            raise BadOption(f"{name} would change nothing: {why}")
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from nodulens.apps import data, evaluate, nnunet, yolo
+from nodulens.apps.bars import Bars, bars
 from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def analyze(
     from nodulens.pipeline import analyze as run
 
     _check_output(output)
-    with _bars() as show:
+    with bars() as show:
         method = load_method(recipe, threads=threads, settings=settings or ())
         asked = method.recipe if threshold is None else replace(method.recipe, threshold=threshold)
         scan, read_s = _read(ct, series, gaps, show)
@@ -144,7 +145,7 @@ def segment(
     if sum(option is not None for option in (point, box, mask)) != 1:
         raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
     _check_output(output)
-    with _bars() as show:
+    with bars() as show:
         scan, read_s = _read(ct, series, gaps, show)
         make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
         rounds = DEFAULT.rounds_detected if point is not None else DRAWN_ROUNDS
@@ -350,7 +351,7 @@ def _check_output(output: Path) -> None:
         raise BadOption(f"{there} is a file; --output names a folder.")
 
 
-def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], show: _Show) -> tuple[Volume, float]:
+def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], show: Bars) -> tuple[Volume, float]:
     """The scan, and the seconds that reading took."""
     from nodulens.io import read
 
@@ -360,7 +361,7 @@ def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], s
     return scan, time.perf_counter() - start
 
 
-def _write(report: Report, scan: Volume, output: Path, show: _Show) -> Path:
+def _write(report: Report, scan: Volume, output: Path, show: Bars) -> Path:
     from nodulens.outputs import write_outputs
 
     show("report", 0.0)
@@ -383,14 +384,6 @@ def _tell(folder: Path, as_json: bool) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[_Show]:
-    """Progress bars on a terminal, nothing in a pipe."""
-    columns = (TextColumn("{task.description:12}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        yield _Show(progress)
-
-
-@contextmanager
 def _pace(count: int | None) -> Iterator[Callable[[Tally], None]]:
     """Frames and frames a second on a terminal; what cannot be read is said anywhere."""
     columns = (TextColumn("{task.completed:g} frames, {task.fields[pace]:.1f} a second"), BarColumn())
@@ -406,19 +399,6 @@ def _pace(count: int | None) -> Iterator[Callable[[Tally], None]]:
             progress.update(task, completed=len(tally.shown) + said, pace=tally.pace)
 
         yield show
-
-
-class _Show:
-    """A bar for every stage that reports itself."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.tasks: dict[str, int] = {}
-
-    def __call__(self, stage: str, done: float) -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=1.0)
-        self.progress.update(self.tasks[stage], completed=done)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from nodulens.apps.typed import typed_command
 
 if TYPE_CHECKING:
+    from nodulens.evaluate import evaluation
     from nodulens.evaluate.boxes import Matches
     from nodulens.evaluate.detection import Froc, Interval
     from nodulens.evaluate.evaluation import Provenance
@@ -59,24 +60,43 @@ def method(
         list[str] | None,
         typer.Option("--set", help="Change how whole scans are analyzed: prompted=network. Repeatable."),
     ] = None,
+    prompted: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a prompted network that has not seen who judges: python -m nodulens.train segmenter --fold."
+        ),
+    ] = None,
     as_json: AsJson = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
 ) -> None:
     """Judge a method: its networks on patients that it was not trained on, all of it on whole scans."""
+    from nodulens.apps.bars import bars
     from nodulens.apps.methods import evaluate as judge
     from nodulens.apps.methods import tables
 
-    found = judge(name, folder, split, output=output, threads=threads, settings=settings or ())
+    with bars() as show:
+        found = judge(
+            name, folder, split, output=output, prompted=prompted, threads=threads, settings=settings or (),
+            progress=show,
+        )
     if as_json:
         print(json.dumps(found, indent=1))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(found):
-        console.print(table)
+        console.print(_shown(table))
     for note in found["notes"]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     if output is not None:
         print(output / "evaluation.html")
+
+
+def _shown(table: evaluation.Table) -> Table:
+    """A table of a page on the console."""
+    shown = Table(*(Column(Text(name)) for name in table.columns), title=Text(table.title), caption=Text(table.note))
+    for row in table.rows:
+        shown.add_row(*(Text(f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v)) for v in row))
+    return shown
 
 
 @app.command()
@@ -329,11 +349,8 @@ def prompts(
         print(text)
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
-    for one in tables(found):
-        shown = Table(*one.columns, title=Text(one.title), caption=Text(one.note))
-        for row in one.rows:
-            shown.add_row(*(Text(f"{v:.3f}" if isinstance(v, float) else "" if v is None else str(v)) for v in row))
-        console.print(shown)
+    for table in tables(found):
+        console.print(_shown(table))
     for note in found["notes"]:
         console.print(note, highlight=False)
     if output is not None:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from nodulens.apps.typed import typed_command
 from nodulens.errors import BadOption, MissingExtra, MissingWeights, NotFound
 from nodulens.method import Method, Prompted, untrained
-from nodulens.recipe import Recipe, changed, changed_in_use
+from nodulens.pipeline import Progress, analyze, silent
+from nodulens.recipe import Recipe, changed, changed_in_use, changed_to_train
 from nodulens.recipes import recipe_named
 from nodulens.report import Report, WeightRef
-from nodulens.runs import Run, method_named
-from nodulens.runtime.engine import Models, load_model, load_models
+from nodulens.runs import Run, method_named, read_run
+from nodulens.runtime.engine import Model, Models, load_model, load_models
 from nodulens.stages.pointing import Outline, part_of
 
 if TYPE_CHECKING:
     from nodulens.core.volume import Mask, Volume
     from nodulens.data.splits import Split
+    from nodulens.evaluate.evaluation import Table
+    from nodulens.train.refining import Steps
+    from nodulens.train.sam import Sam
 
 SCHEMA = "nodulens-method/1"
 FOLD = 1
@@ -45,7 +46,7 @@ def load_method(name: str, *, threads: int | None = None, settings: Sequence[str
     """
     recipe, folder = method_named(name)
     recipe = changed_in_use(recipe, settings)
-    return Method(recipe, _networks(recipe, folder, threads), _prompted(recipe))
+    return Method(recipe, _networks(recipe, folder, threads), _prompted(recipe, _sam(recipe)))
 
 
 def _networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Models:
@@ -58,7 +59,21 @@ def _networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Model
     return replace(load_models(threads), own=own)
 
 
-def _prompted(recipe: Recipe) -> Prompted | None:
+def _prompted(recipe: Recipe, sam: Sam | None) -> Prompted | None:
+    """SAM or SAM2 as the recipe shows scans to it."""
+    if sam is None:
+        return None
+    if recipe.memory and not sam.net.remembers:
+        raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
+
+    def within(lungs: Mask) -> Outline:
+        view = partial(part_of, part=recipe.shown, lungs=lungs)
+        return replace(sam, view=view, memory=recipe.memory).segment
+
+    return Prompted(within, WeightRef(str(recipe.checkpoint), sam.sha256))
+
+
+def _sam(recipe: Recipe) -> Sam | None:
     """SAM or SAM2 from files on this machine, where the recipe asks for one."""
     if recipe.prompted is None or recipe.prompted == "network":
         return None
@@ -70,17 +85,9 @@ def _prompted(recipe: Recipe) -> Prompted | None:
     except ImportError as error:
         raise MissingExtra("sam", error.name or "torch") from error
     try:
-        sam = load_sam(recipe.checkpoint, recipe.prompted)
+        return load_sam(recipe.checkpoint, recipe.prompted)
     except MissingWeights as error:
         raise MissingWeights(f"{error} {ways}") from error
-    if recipe.memory and not sam.net.remembers:
-        raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
-
-    def within(lungs: Mask) -> Outline:
-        view = partial(part_of, part=recipe.shown, lungs=lungs)
-        return replace(sam, view=view, memory=recipe.memory).segment
-
-    return Prompted(within, WeightRef(recipe.checkpoint, sam.sha256))
 
 
 def who_judges(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
@@ -136,7 +143,7 @@ def train(
         BadOption: no such recipe or setting, a setting, split or fold of the default, or the folder holds another run.
         MissingExtra: training needs packages that are not installed.
     """
-    recipe = changed(recipe_named(name), settings)
+    recipe = changed_to_train(recipe_named(name), settings)
     try:
         from nodulens.train.run import train_default, train_recipe, use_threads
     except ImportError as error:
@@ -161,33 +168,38 @@ def evaluate(
     split: Path | None,
     *,
     output: Path | None = None,
+    prompted: Path | None = None,
     threads: int | None = None,
     settings: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """How a method does where it was not trained: its own networks on whom the run left out, all of it on whole scans.
 
-    The networks of a run need no SAM to be judged: where its weights or packages are missing, whole scans are left out,
-    and a note says so.
+    A method that outlines its regions again is judged with and without that second step, by a prompted network that has
+    not seen who judges; one whose filter can find by itself, by that as well. The networks of a run need no SAM to be
+    judged: where its weights or packages are missing, what it takes part in is left out, and a note says so.
 
     Args:
         output: folder for a page with curves and pictures of a run.
+        prompted: folder of a prompted network of ours in place of the one that ships, which has seen every patient who
+            may train.
         threads: CPU threads.
         settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.recipe.changed_in_use`.
+        progress: told each stage and how much of it is done.
 
     Returns:
-        For JSON: ``networks`` (figures and judged rows of each), ``scans``, and ``notes``, sentences on what was left
-        out.
+        For JSON: ``networks`` (figures and judged rows of each), ``scans``, ``notes``, sentences on what was left out,
+        and where there are such, ``second_step`` (compared, and graded or None) and ``slid``, scans by the filter.
 
     Raises:
-        BadOption: a page or a split is asked for of what is no run, a page where a file is, or a setting that training
-            decided.
+        BadOption: a page or a split is asked for of what is no run, a page where a file is, a setting that training
+            decided, or a prompted network that this method has no use for.
         NotFound: of what is no run, and no scan to judge it on.
         MissingExtra: judging networks on their own needs packages that are not installed.
         MissingWeights: networks that are not there, or SAM where there is nothing else to judge.
     """
     from nodulens.data.splits import read_split
-    from nodulens.evaluate.scans import judge_scans, response_curve, scans_in
-    from nodulens.pipeline import analyze
+    from nodulens.evaluate.scans import scans_in
 
     if output is not None:
         from nodulens.evaluate.page import check_folder
@@ -198,6 +210,9 @@ def evaluate(
     if not recipe.learners:
         _check_whole_scans_alone(name, data, split, output)
     models = _networks(recipe, folder, threads)
+    if prompted is not None:
+        models = replace(models, segmenter=_own_prompted(prompted, recipe, threads))
+    who = read_split(split) if split else None
     networks, judged = {}, {}
     if folder is not None and recipe.learners:
         try:
@@ -205,36 +220,150 @@ def evaluate(
         except ImportError as error:
             raise MissingExtra("train", error.name or "torch") from error
         use_threads(threads)
-        judged = judge_run(folder, data, read_split(split) if split else None, threads=threads)
+        judged = judge_run(folder, data, who, threads=threads)
         networks = {part: asdict(one.outcome) for part, one in judged.items()}
 
     weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in judged.values())
-    scans: list[dict[str, Any]] = []
-    notes = list(recipe.caveats)
-    if scans_in(data):
+    whole = _Whole(weights, recipe.caveats)
+    again = folder is not None and _outlines_again(recipe, data)
+    if again or scans_in(data):
         try:
-            prompted = _prompted(recipe)
+            sam = _sam(recipe)
         except (MissingWeights, MissingExtra) as error:
             if not judged:
                 raise
-            notes.append(f"Whole scans were left out, for what outlines there is missing. {error}")
+            what = " and the second step" if again else ""
+            note = f"Whole scans{what} were left out, for what outlines there is missing. {error}"
+            whole = replace(whole, notes=(*whole.notes, note))
         else:
-            weights = Method(recipe, models, prompted).weights
-
-            def both(ct: Volume) -> tuple[Report, Report]:
-                report = analyze(ct, recipe=recipe, models=models, prompted=prompted)
-                return report, report
-
-            scans = judge_scans(data, both)
+            method = Method(recipe, models, _prompted(recipe, sam))
+            whole = _judge_whole(method, data, progress)
+            if again and folder is not None:
+                steps, left_out = _second_step(method, folder, data, who, sam, progress)
+                whole = replace(whole, steps=steps, notes=whole.notes + left_out)
     if output is not None and folder is not None:
         from nodulens.evaluate.evaluation import Provenance
         from nodulens.evaluate.page import write_evaluation
         from nodulens.train.shown import evaluation_of
 
-        provenance = Provenance(command=typed_command(), weights=weights)
-        write_evaluation(evaluation_of(folder, judged, scans, notes, provenance), output)
-    found = {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, "scans": scans, "notes": notes}
-    return {**found, "curve": response_curve(scans)} if scans else found
+        provenance = Provenance(command=typed_command(), weights=whole.weights)
+        page = evaluation_of(
+            folder, judged, whole.notes, provenance, scans=whole.scans, slid=whole.slid, steps=whole.steps
+        )
+        write_evaluation(page, output)
+    return {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, **whole.told()}
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """How the networks of a method do together.
+
+    Attributes:
+        weights: of all that took part.
+        notes: what makes it less sure, or was left out.
+        scans, slid: records of whole scans, by the method and by its filter alone.
+        steps: nodules with and without a second step.
+    """
+
+    weights: tuple[WeightRef, ...]
+    notes: tuple[str, ...]
+    scans: list[dict[str, Any]] = field(default_factory=list)
+    slid: list[dict[str, Any]] = field(default_factory=list)
+    steps: Steps | None = None
+
+    def told(self) -> dict[str, Any]:
+        """For JSON; what there is none of is not there, but for scans."""
+        from nodulens.evaluate.scans import response_curve
+
+        out: dict[str, Any] = {"scans": self.scans, "notes": list(self.notes)}
+        if self.scans:
+            out["curve"] = response_curve(self.scans)
+        if self.slid:
+            out["slid"] = self.slid
+        if self.steps is not None:
+            parts = {"compared": self.steps.compared, "graded": self.steps.graded}
+            out["second_step"] = {name: part and asdict(part) for name, part in parts.items()}
+        return out
+
+
+def _judge_whole(method: Method, data: Path, progress: Progress) -> _Whole:
+    """A method on whole scans, and by its filter alone where it has one."""
+    from nodulens.evaluate.scans import judge_scans, scans_in
+
+    whole = _Whole(method.weights, method.recipe.caveats)
+    if not scans_in(data):
+        return whole
+    scans = judge_scans(data, partial(_twice, method, progress))
+    if method.recipe.filter is None or method.recipe.slide:
+        return replace(whole, scans=scans)
+    alone = replace(method, recipe=replace(method.recipe, slide=True))
+    return replace(whole, scans=scans, slid=judge_scans(data, partial(_twice, alone, progress)))
+
+
+def _twice(method: Method, progress: Progress, ct: Volume) -> tuple[Report, Report]:
+    """A report, and the same for the curve."""
+    report = analyze(ct, recipe=method.recipe, models=method.models, prompted=method.prompted, progress=progress)
+    return report, report
+
+
+def _own_prompted(folder: Path, recipe: Recipe, threads: int | None) -> Model:
+    """A prompted network of ours from a folder.
+
+    Raises:
+        BadOption: the recipe prompts none, or what lies there is another network.
+        MissingWeights, CorruptWeights: it is not there, or not what its card says.
+    """
+    if recipe.prompted != "network":
+        raise BadOption(
+            f"--prompted names a network of ours, and {recipe.name} outlines by {recipe.prompted or 'its segmenter'}: "
+            "add --set prompted=network, or leave it out."
+        )
+    model = load_model("segmenter", threads, folder)
+    if "prompts" not in model.card.input:
+        raise BadOption(
+            f"{folder} holds a segmenter of whole slices, which takes no prompt; name a folder that python -m "
+            "nodulens.train segmenter --fold has made."
+        )
+    return model
+
+
+def _outlines_again(recipe: Recipe, data: Path) -> bool:
+    """Whether regions are outlined again by a prompted network, and there are nodules to judge that on."""
+    from nodulens.data.crops import STACKS
+
+    second = recipe.segmenter is not None and recipe.prompted is not None and not recipe.slide
+    return second and recipe.labels == "lidc" and (data / STACKS).exists()
+
+
+def _second_step(
+    method: Method, folder: Path, data: Path, who: Split | None, sam: Sam | None, progress: Progress
+) -> tuple[Steps | None, tuple[str, ...]]:
+    """With and without the second step, on nodules of those who judge the run and whom no network of it has seen; or
+    why that cannot be."""
+    from nodulens.data.crops import STACKS, Stacks
+    from nodulens.train import prompting
+    from nodulens.train.refining import of_run
+    from nodulens.train.run import unseen
+
+    recipe, own = method.recipe, method.models.own
+    ours = method.models.segmenter
+    stacks = Stacks(data)
+    able = unseen(folder, stacks.patients, own.values(), who)
+    judges = able if sam else unseen(folder, stacks.patients, [*own.values(), ours], who)
+    left_out = "The comparison with and without the second step was left out: "
+    if able and not judges:
+        fold = read_run(folder).fold
+        told = "N" if fold is None else str(fold)
+        note = (
+            f"{left_out}the prompted network in {ours.card.path.parent} has seen all {len(able)} patients who judge. "
+            f"Train one that has not: python -m nodulens.train segmenter --data {data} --fold {told} --run FOLDER; and "
+            f"add --prompted FOLDER/segmenter/fold{told}."
+        )
+        return None, (note,)
+    outline = (prompting.close_up(sam) if sam else prompting.own(ours, recipe.rounds_detected))("box", None)
+    steps = of_run(recipe, own, stacks, judges, outline, partial(progress, "second step"))
+    progress("second step", 1.0)
+    return steps, () if steps else (f"{left_out}whoever judges has no nodule of a known class in {STACKS}.",)
 
 
 def _check_whole_scans_alone(name: str, data: Path, split: Path | None, output: Path | None) -> None:
@@ -258,18 +387,17 @@ def _check_whole_scans_alone(name: str, data: Path, split: Path | None, output: 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
     """What :func:`evaluate` found, for people."""
+    from nodulens.evaluate.evaluation import Table
+    from nodulens.evaluate.present import scan_tables
+
     for part, outcome in found["networks"].items():
-        table = Table(f"{found['recipe']}: {part}", "")
-        for name, value in _flat(outcome["figures"]):
-            table.add_row(name, Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
-        yield table
-    if found["scans"]:
-        table = Table("whole scan", "nodules found", "other marks", "other, strict", "3-D Dice")
-        for scan in found["scans"]:
-            dice = ", ".join(f"{o['dice_3d']:.2f}" for o in scan.get("outlines", ()))
-            hits = f"{scan['found']} of {scan['nodules']}"
-            table.add_row(scan["name"], hits, str(scan["other"]), str(scan["other_strict"]), dice)
-        yield table
+        yield Table(f"{found['recipe']}: {part}", ("", "value"), tuple(_flat(outcome["figures"])))
+    if "second_step" in found:
+        from nodulens.train.refining import tables as step_tables
+
+        compared, graded = (found["second_step"][key] for key in ("compared", "graded"))
+        yield from step_tables(compared["figures"], graded and graded["figures"])
+    yield from scan_tables(found["scans"], found.get("slid", ()))
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -277,4 +405,4 @@ def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name} ")
         else:
-            yield f"{before}{name}", value
+            yield f"{before}{name}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else value

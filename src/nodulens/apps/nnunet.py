@@ -43,11 +43,11 @@ def train(
 ) -> None:
     """Train nnunet-sam with nnU-Net as its segmenter; judge and use the run as any other."""
     from nodulens.apps.methods import who_judges
-    from nodulens.recipe import changed
+    from nodulens.recipe import changed_to_train
     from nodulens.recipes import NNUNET_SAM
 
     framework = apart.trainer("nnunet")
-    recipe = changed(NNUNET_SAM, settings or ())
+    recipe = changed_to_train(NNUNET_SAM, settings or ())
     known, left_out = who_judges(split, fold, everybody=everybody)
     run = framework.train_nnunet(
         replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),

@@ -47,12 +47,12 @@ def train(
     Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
     """
     from nodulens.apps.methods import who_judges
-    from nodulens.recipe import changed
+    from nodulens.recipe import changed_to_train
     from nodulens.recipes import YOLO_SEG
 
     framework = apart.trainer("yolo")
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
-    recipe = changed(YOLO_SEG, [*sized, *(settings or ())])
+    recipe = changed_to_train(YOLO_SEG, [*sized, *(settings or ())])
     known, left_out = who_judges(split, fold, everybody=everybody)
     run = framework.train_yolo(
         replace(recipe, segmenter=framework.settled(recipe.segmenter)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -128,6 +128,31 @@ def class_table(title: str, found: Confusion, note: str = "") -> Table:
         for name, r in rates.items()
     ]
     return Table(title, columns, tuple(rows), note)
+
+
+def scan_tables(scans: Sequence[Mapping[str, Any]], slid: Sequence[Mapping[str, Any]] = ()) -> tuple[Table, ...]:
+    """Whole scans one by one, and their nodules one by one; none without a scan.
+
+    Args:
+        scans: records of :func:`nodulens.evaluate.scans.judge_scans`.
+        slid: of the same scans by a method's second arm, its filter alone, slid over the lungs.
+    """
+    if not scans:
+        return ()
+    named = [(s["name"], s) for s in scans] + [(f"{s['name']}, filter alone", s) for s in slid]
+    rows = tuple((name, *(s[key] for key in ("nodules", "found", "other", "other_strict"))) for name, s in named)
+    head = ("", "nodules", "found", "other marks", "other, strict")
+    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
+    nodules: list[tuple[Cell, ...]] = []
+    for k, scan in enumerate(scans):
+        outlines = scan.get("outlines", [{}] * len(scan["known"]))
+        for number, (known, outline) in enumerate(zip(scan["known"], outlines, strict=True)):
+            one = [outline.get(key) for key in ("readers", "dice_3d", "centre_off_mm")]
+            alone = [slid[k]["known"][number]["score"]] if slid else []
+            nodules.append((scan["name"], known["diameter_mm"], known["score"], *one, *alone))
+    columns = ("", "mm", "score", "readers", "3-D Dice", "centre off, mm", *(("score, filter alone",) if slid else ()))
+    missed = "No score: not found."
+    return Table("Whole scans", head, rows, note), Table("Nodules of whole scans", columns, tuple(nodules), missed)
 
 
 def _defined(value: float) -> float | None:

@@ -41,8 +41,8 @@ def judge_scans(data: Path, analyze: Callable[[Volume], tuple[Report, Report]]) 
         analyze: a scan → its report, and one with as many marks as are wanted for a curve (or the same).
 
     Returns:
-        A record a scan: how many nodules are known, found, how many other marks; each nodule's Dice where there are
-        outlines; every mark of the second report with its score.
+        A record a scan: how many nodules are known, found, how many other marks; each nodule's diameter and the score
+        it was found with; its Dice where there are outlines; every mark of the second report with its score.
 
     Raises:
         NotFound: none of the scans is there.
@@ -84,13 +84,18 @@ def _judge(data: Path, name: str, analyze: Callable[[Volume], tuple[Report, Repo
         {"score": n.score, "hit": _inside(n, known), "excluded": _inside(n, excluded) is not None} for n in full.nodules
     ]
     shown = [(_inside(n, known), _inside(n, excluded) is not None) for n in report.nodules]
+    best = [
+        max((n.score for n, (hit, _) in zip(report.nodules, shown, strict=True) if hit == k), default=None)
+        for k in range(len(known))
+    ]
     out: dict[str, Any] = {
         "name": name,
         "threshold": report.threshold,
         "nodules": len(known),
-        "found": len({hit for hit, _ in shown if hit is not None}),
+        "found": sum(score is not None for score in best),
         "other": sum(hit is None and not forgiven for hit, forgiven in shown),
         "other_strict": sum(hit is None for hit, _ in shown),
+        "known": [{"diameter_mm": round(2 * r, 1), "score": score} for (_, r), score in zip(known, best, strict=True)],
         "marks": marks,
     }
     outlines = data / "lidc" / "xml" / f"{name}.xml"

@@ -9,9 +9,10 @@ from typing import Annotated
 import torch
 import typer
 
+from nodulens.data.folds import FOLDS
 from nodulens.recipe import Training, changed
 from nodulens.runtime.weights import FOLDER
-from nodulens.train import ship
+from nodulens.train import prompting, ship
 
 
 class Name(StrEnum):
@@ -37,11 +38,25 @@ def main(
     augment: Annotated[
         str, typer.Option(help="What else is done to examples at random, such as rotate,zoom. What ships needs none.")
     ] = "",
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=FOLDS - 1,
+            help="Of the segmenter: train only the network that leaves this fold out, into RUN/segmenter/foldK, which "
+            "nodulens evaluate takes with --prompted. Nothing that ships is touched.",
+        ),
+    ] = None,
 ) -> None:
     """Cross-validate by patient, then train on everybody, export, and write the card with the figures."""
     if threads:
         torch.set_num_threads(threads)
     more = changed(Training(1), [f"augment={augment}"]).augment
+    if fold is not None:
+        if name is not Name.segmenter:
+            raise typer.BadParameter("the segmenter alone is trained one fold at a time", param_hint="--fold")
+        typer.echo(f"{ship.segmenter_without(fold, prompting.load(data), run, epochs, more).card.path} and its card")
+        return
     makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
     for each in makers if name is Name.all else (name.value,):
         path = makers[each](data, out, run, epochs, folds, more)

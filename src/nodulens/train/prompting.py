@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -30,12 +29,11 @@ from nodulens.data.folds import is_left_out
 from nodulens.errors import BadPrompt
 from nodulens.evaluate.segmentation import Overlap, compare, overlaps, summarise
 from nodulens.recipe import DEFAULT
-from nodulens.runtime.engine import Model, load_model
+from nodulens.runtime.engine import Model
 from nodulens.stages.pointing import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
-from nodulens.stages.prompt import DRAWN, GRID, ROUGH, Prompt
+from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train import segmenter
-from nodulens.train.export import export
 from nodulens.train.parts import Outcome, Rows, median_ms
 from nodulens.train.sam import Ask, Sam
 from nodulens.train.segmenter import Example, inscribed, strongest_mark, without_ends
@@ -76,24 +74,16 @@ def rows_of(material: Sequence[Example], fold: int) -> Rows:
     return np.asarray(rows[rows % ONE_IN == 0])
 
 
-def trained(material: list[Example], fold: int, run: Path) -> Model:
-    """The network of the card's figures that has not seen the fold; trained where its checkpoint is not there."""
-    net = segmenter.train(material, fold, run)
-    card = {"name": "segmenter", "command": "", "trained_on": {}, "input": {}, "settings": {}, "figures": {}}
-    export(net, torch.rand(3, 3, *GRID), run / f"fold{fold}", card)
-    return load_model("segmenter", folder=run / f"fold{fold}")
-
-
-def own(model: Model) -> Told:
+def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> Told:
     """Our own network, which looks in three dimensions whatever it is told.
 
     A box on one slice is as high as it is wide, as where a person draws it; a mark, a point and a rough box are looked
-    at until the outline settles.
+    at until the outline settles, ``rounds`` times at most.
     """
 
     def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
-        rounds = DEFAULT.rounds_detected if prompt.trust == ROUGH else DRAWN_ROUNDS
-        return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, rounds, prior)
+        looks = rounds if prompt.trust == ROUGH else DRAWN_ROUNDS
+        return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, looks, prior)
 
     return lambda ask, prior: partial(outline, prior=prior)
 

@@ -6,23 +6,22 @@ are compared, paired, and the recipe's classifier is judged on crops masked by t
 the whole method. Any network fits either slot::
 
     nodules = grading.nodules_of(stacks, learner.classes).take(rows)       # of one fold
-    first = …                                                              # (N, 96, 96) bool, by who has not seen them
-    again = refine(stacks, nodules, first, own(model)("box", None), recipe.grow)
-    judge(nodules, first, again)                                           # figures() pools the rows of folds
-    grade(classifier, stacks, nodules, crop_of(recipe), {"readers": nodules.outline, "first": first, "refined": again})
-    write_pictures(stacks, nodules, first, again, folder)
+    first = first_masks(model, learner, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
+    steps = compared(stacks, nodules, first, own(prompted)("box", None), recipe.grow, (classifier, crop_of(recipe)))
+    steps.compared.figures, steps.graded.figures                           # figures() and grades() pool rows of folds
+    write_pictures(steps, folder)
 
-``own`` and ``close_up`` (SAM) are of :mod:`nodulens.train.prompting`; :func:`nodulens.train.prompting.trained` gives a
-network of our own that has not seen a fold.
+``own`` and ``close_up`` (SAM) are of :mod:`nodulens.train.prompting`; :func:`nodulens.train.ship.segmenter_without`
+gives a network of our own that has not seen a fold. What has seen a nodule may not outline it here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,21 +31,28 @@ from nodulens.core.volume import AIR_HU
 from nodulens.data.crops import HU_PER_STEP, Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.boxes import IOUS, label_iou
+from nodulens.evaluate.evaluation import Table
 from nodulens.evaluate.figures import Basis, save_figure
 from nodulens.evaluate.panels import Case, best_and_worst, cases_figure, difference_figure
 from nodulens.evaluate.segmentation import compare
 from nodulens.evaluate.statistics import bootstrap_means, wilcoxon
 from nodulens.ops.components import components
+from nodulens.recipe import Learner, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.stages.crops import Crop, classify
 from nodulens.stages.findings import grown
 from nodulens.stages.pointing import Outline
 from nodulens.stages.prompt import ROUGH
-from nodulens.train import grading
+from nodulens.train import closeups, grading
+from nodulens.train.closeups import CloseUps
 from nodulens.train.grading import Nodules
+from nodulens.train.outlining import field_of
 from nodulens.train.parts import Outcome, told_of
 from nodulens.train.prompting import Bool, outlined, repeated
 from nodulens.train.segmenter import from_stack
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STAGES = ("first", "refined")
 SCORES = ("dice", "iou", "sensitivity", "average_recall")
@@ -54,7 +60,66 @@ COMMON = ("row", "patient", "truth", "diameter_mm", "readers", "share", "calibra
 """Columns of graded nodules that do not hang on the mask."""
 
 
-def refine(stacks: Stacks, nodules: Nodules, first: Bool, outline: Outline, grow: float) -> Bool:
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Nodules outlined by the first step and by both, and how the two compare.
+
+    Attributes:
+        first, refined: (N, 96, 96) on the central slices.
+        compared: see :func:`judge`.
+        graded: see :func:`grade`; None without a classifier that sees the outline.
+    """
+
+    stacks: Stacks
+    nodules: Nodules
+    first: Bool
+    refined: Bool
+    compared: Outcome
+    graded: Outcome | None
+
+
+def compared(
+    stacks: Stacks,
+    nodules: Nodules,
+    first: Bool,
+    outline: Outline,
+    grow: float,
+    classifier: tuple[Model, Crop] | None = None,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Steps:
+    """With and without the second step: :func:`refine`, :func:`judge` and :func:`grade` on the same nodules.
+
+    Args:
+        classifier: exported, of other patients, and how it sees a nodule.
+        progress: told the share of the nodules that are outlined again.
+    """
+    refined = refine(stacks, nodules, first, outline, grow, progress)
+    graded = None
+    if classifier is not None:
+        masks = {"readers": nodules.outline, "first": first, "refined": refined}
+        graded = grade(classifier[0], stacks, nodules, classifier[1], masks)
+    return Steps(stacks, nodules, first, refined, judge(nodules, first, refined), graded)
+
+
+def first_masks(model: Model, learner: Learner, near: CloseUps, nodules: Nodules) -> Bool:
+    """(N, 96, 96) what a network of whole slices draws on the central slices of nodules.
+
+    Args:
+        model: exported, of ``learner``.
+        near: of the stacks that the nodules are of.
+    """
+    places = np.searchsorted(near.origin, nodules.origin)
+    return closeups.outlined(model, field_of(learner), near, places) >= 0.5
+
+
+def refine(
+    stacks: Stacks,
+    nodules: Nodules,
+    first: Bool,
+    outline: Outline,
+    grow: float,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Bool:
     """Every piece of a first stage's masks, outlined again from its box; where nothing is found, the piece stands.
 
     Args:
@@ -64,6 +129,7 @@ def refine(stacks: Stacks, nodules: Nodules, first: Bool, outline: Outline, grow
         outline: the prompted network. It is told a rough box on the central slice, in the stack, whose
             end slices go on beyond it; what it draws on other slices does not count.
         grow: sides of the box over those of the piece.
+        progress: told the share of the nodules that are done.
 
     Returns:
         (N, 96, 96).
@@ -74,6 +140,7 @@ def refine(stacks: Stacks, nodules: Nodules, first: Bool, outline: Outline, grow
     _check(nodules, first)
     out = np.zeros_like(first)
     for k, (number, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
+        progress(k / len(first))
         if not first[k].any():
             continue
         example = from_stack(stacks, number)
@@ -188,31 +255,101 @@ def grades(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return out
 
 
+# ---------------------------------------------------------------- of a run
+
+
+def of_run(
+    recipe: Recipe,
+    networks: Mapping[str, Model],
+    stacks: Stacks,
+    judges: Collection[str],
+    outline: Outline,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Steps | None:
+    """With and without the second step of a run: :func:`compared` on the nodules of some patients.
+
+    Args:
+        recipe: with a segmenter; a classifier of its own that is shown the nodule alone is judged on both masks.
+        networks: the run's own, by their part.
+        judges: patients whom neither these nor ``outline`` have seen.
+        outline: see :func:`refine`.
+
+    Returns:
+        None: these patients have no nodule with a class.
+    """
+    assert recipe.segmenter is not None
+    classifier = recipe.classifier if recipe.masked else None
+    nodules = grading.nodules_of(stacks, classifier.classes if classifier else tuple(sorted(grading.THREE)))
+    nodules = nodules.take(np.flatnonzero([patient in judges for patient in nodules.patients]))
+    if not len(nodules.truth):
+        return None
+    first = first_masks(networks["segmenter"], recipe.segmenter, CloseUps.of(stacks), nodules)
+    graded_by = (networks["classifier"], grading.crop_of(recipe)) if classifier else None
+    return compared(stacks, nodules, first, outline, recipe.grow, graded_by, progress)
+
+
+def tables(compared: Mapping[str, Any], graded: Mapping[str, Any] | None) -> list[Table]:
+    """Of :func:`figures` and :func:`grades`, for people."""
+    words = {"first": "first step alone", "refined": "outlined again", "gain": "gain", "readers": "the readers"}
+    rows = []
+    for stage in (*STAGES, "gain"):
+        held = compared[stage]
+        rows.append((words[stage], *(_cell(held[name]) for name in SCORES), held.get("missed")))
+    at = compared["wilcoxon"]["dice"]
+    p = ", ".join(f"{at[f'by_{who}']['p_value']:.2g} by {who}" for who in ("nodule", "patient"))
+    note = f"{compared['nodules']} nodules, central slices. Wilcoxon signed-rank, Dice: p = {p}."
+    head = ("", "Dice (95 %)", "IoU", "sensitivity", "average recall", "missed")
+    out = [Table("With and without the second step", head, tuple(rows), note)]
+    if graded is not None:
+        lines = []
+        for mask, held in graded.items():
+            some = held["three_readers_or_more"]
+            cells = (some.get("auc"), *(some.get(name) for name in ("macro_auc", "accuracy", "macro_f1")))
+            lines.append((words[mask], held["blank"], *cells))
+        head = ("crops masked by", "blank", "AUC, malignant or benign", "AUC, mean of classes", "accuracy", "F1, mean")
+        out.append(Table("The classifier on what was outlined", head, tuple(lines), "Three readers or more."))
+    return out
+
+
+def _cell(figure: Mapping[str, float | None]) -> str:
+    value, low, high = (figure[end] for end in ("value", "low", "high"))
+    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 # ---------------------------------------------------------------- pictures
 
 
-def write_pictures(
-    stacks: Stacks, nodules: Nodules, first: Bool, refined: Bool, folder: Path, count: int = 3
-) -> tuple[Path, ...]:
-    """The best and the worst cases of the whole method as PNG, and for each of them who covers which pixels.
-
-    Truth alone is red, the first stage alone green, the refined mask alone yellow.
+def write_pictures(steps: Steps, folder: Path, count: int = 3) -> tuple[Path, ...]:
+    """:func:`pictures` as PNG.
 
     Args:
-        stacks: the nodules' own.
-        nodules: N of them, with masks (N, 96, 96).
         folder: made where it is not there.
         count: of the best, and of the worst.
 
     Returns:
         ``cases.png``, ``best-1.png`` …, ``worst-1.png`` …
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = pictures(steps, count)
+    return tuple(save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items())
+
+
+def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
+    """The best and the worst cases of the whole method, and for each of them who covers which pixels.
+
+    Truth alone is red, the first stage alone green, the refined mask alone yellow.
+
+    Args:
+        count: of the best, and of the worst.
+
+    Returns:
+        ``cases``, ``best-1`` …, ``worst-1`` …
 
     Raises:
-        BadValues: no nodule, or masks of another shape.
+        BadValues: no nodule.
         MissingExtra: Matplotlib is not installed.
     """
-    for masks in (first, refined):
-        _check(nodules, masks)
+    stacks, nodules, first, refined = steps.stacks, steps.nodules, steps.first, steps.refined
     cases: dict[str, tuple[int, Case]] = {}
     for k, (number, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
         pixel = float(nodules.pixel_mm[k])
@@ -223,17 +360,15 @@ def write_pictures(
         cases[name] = k, case
     best, worst = best_and_worst([case for _, case in cases.values()], count)
     basis = Basis(len(cases), patients=len(set(nodules.patients)), note="central slices; result: the refined mask")
-    folder.mkdir(parents=True, exist_ok=True)
-    out = [save_figure(cases_figure([case for _, case in cases.values()], basis, count=count), folder / "cases.png")]
+    out = {"cases": cases_figure([case for _, case in cases.values()], basis, count=count)}
     for rank, some in (("best", best), ("worst", worst)):
         for place, case in enumerate(some, 1):
             k = cases[case.name][0]
             before = compare(case.truth, first[k], case.pixel_mm).dice
             told = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
                         case.pixel_mm)  # fmt: skip
-            figure = difference_figure(told, ("first stage", "refined"), refined[k])
-            out.append(save_figure(figure, folder / f"{rank}-{place}.png"))
-    return tuple(out)
+            out[f"{rank}-{place}"] = difference_figure(told, ("first stage", "refined"), refined[k])
+    return out
 
 
 # ---------------------------------------------------------------- parts

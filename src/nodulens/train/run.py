@@ -285,25 +285,50 @@ def judge_run(
         BadOption: nobody was left out.
     """
     run = read_run(folder)
-    if split is None:
-        own = read_split(folder / SPLIT)
-        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
-        if own.folds and run.fold is None:
-            raise _nobody(folder, run)
+    judging = _who_judges(folder, run, split)
     out = {}
     for name, learner in run.recipe.learners.items():
         material = PARTS[name].load(data, run.recipe)
-        parts = parts_of(material.patients, split, run.fold if split is None or split.folds else None)
         model = load_model(name, threads, folder)
         taught = frozenset(model.card.trained_on["patients"])
         watched = frozenset(model.card.trained_on.get("watched", ())) - taught
-        rows = division(material, Parts(taught, parts.test, watched)).test
+        rows = division(material, Parts(taught, parts_of(material.patients, *judging).test, watched)).test
         if not len(rows):
             continue
         out[name] = Judged(PARTS[name].judge(model, learner, material, rows), model, learner, material)
     if not out:
         raise _nobody(folder, run)
     return out
+
+
+def unseen(
+    folder: Path, patients: Iterable[str], models: Iterable[Model], split: Split | None = None
+) -> frozenset[str]:
+    """Those of some patients who judge a run, and whom none of some networks has seen.
+
+    Args:
+        models: also such as are not of the run; each has seen whom its card names, to be taught or watched.
+        split: see :func:`judge_run`.
+
+    Raises:
+        BadOption: the run left nobody out.
+    """
+    seen = {p for m in models for who in ("patients", "watched") for p in m.card.trained_on.get(who, ())}
+    return parts_of(patients, *_who_judges(folder, read_run(folder), split)).test - seen
+
+
+def _who_judges(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
+    """The split and fold of :func:`parts_of` that say who judges a run.
+
+    Raises:
+        BadOption: the run left nobody out.
+    """
+    if split is None:
+        own = read_split(folder / SPLIT)
+        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
+        if own.folds and run.fold is None:
+            raise _nobody(folder, run)
+    return split, run.fold if split is None or split.folds else None
 
 
 def _nobody(folder: Path, run: Run) -> BadOption:

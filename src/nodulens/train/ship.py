@@ -73,17 +73,33 @@ def segmenter(data: Path, out: Path, run: Path, epochs: int | None, folds: bool 
     """The prompted segmenter."""
     material = segmenter_task.examples(Stacks(data), Cubes(data))
     training = _asked(segmenter_task.TRAINING, epochs, augment)
-    card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", [e.patient for e in material])
-    card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
-    example = torch.rand(3, 3, *GRID)
-    models = []
-    for fold in range(FOLDS if folds else 0):
-        folder = run / "segmenter" / f"fold{fold}"
-        export(segmenter_task.train(material, fold, run / "segmenter", training), example, folder, card)
-        models.append(load_model("segmenter", torch.get_num_threads(), folder))
+    models = [segmenter_without(fold, material, run, epochs, augment) for fold in range(FOLDS if folds else 0)]
     net = segmenter_task.train(material, None, run / "segmenter", training)
+    card = _segmenter_card(training, material, None)
     card |= {"figures": segmenter_figures(material, models)} if folds else _known(card)
-    return export(net, example, out, card)
+    return export(net, torch.rand(3, 3, *GRID), out, card)
+
+
+def segmenter_without(
+    fold: int, material: list[segmenter_task.Example], run: Path, epochs: int | None = None, augment: Kinds = ()
+) -> Model:
+    """The prompted segmenter that has not seen a fold, in ``run/segmenter/fold0`` …; its card names whom it has seen.
+
+    It is one of the five that :func:`segmenter` takes its figures from, and trained where its checkpoint is not there.
+    """
+    training = _asked(segmenter_task.TRAINING, epochs, augment)
+    folder = run / "segmenter" / f"fold{fold}"
+    net = segmenter_task.train(material, fold, run / "segmenter", training)
+    export(net, torch.rand(3, 3, *GRID), folder, _segmenter_card(training, material, fold))
+    return load_model("segmenter", torch.get_num_threads(), folder)
+
+
+def _segmenter_card(training: Training, material: list[segmenter_task.Example], fold: int | None) -> dict[str, Any]:
+    patients = [e.patient for e in material if fold is None or fold_of(e.patient) != fold]
+    card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", patients)
+    card["command"] += "" if fold is None else f" --fold {fold}"
+    card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
+    return card
 
 
 def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:

@@ -28,14 +28,15 @@ from nodulens.evaluate.figures import (
     scatter_figure,
 )
 from nodulens.evaluate.panels import Explained, LabelledSlice, class_figure, explained_figure
-from nodulens.evaluate.present import class_table, precision_recall_line, roc_line
+from nodulens.evaluate.present import class_table, precision_recall_line, roc_line, scan_tables
 from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.runs import SPLIT, read_run
 from nodulens.stages.slices import NODULE, Field
-from nodulens.train import outlining
+from nodulens.train import outlining, refining
 from nodulens.train.curves import curves_figure
 from nodulens.train.explain import grad_cam, shap_values
 from nodulens.train.networks import build
+from nodulens.train.refining import Steps
 from nodulens.train.run import Judged
 
 SLICES = 5
@@ -49,18 +50,22 @@ Columns = Mapping[str, Sequence[Any]]
 def evaluation_of(
     folder: Path,
     judged: Mapping[str, Judged],
-    scans: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
     provenance: Provenance,
+    *,
+    scans: Sequence[Mapping[str, Any]] = (),
+    slid: Sequence[Mapping[str, Any]] = (),
+    steps: Steps | None = None,
 ) -> Evaluation:
     """What was found of a run, as a page and its JSON.
 
     Args:
         folder: of the run.
         judged: its networks, see :func:`nodulens.train.run.judge_run`.
-        scans: records of whole scans, see :func:`nodulens.evaluate.scans.judge_scans`.
         notes: what makes the figures less sure, or was left out; sentences.
         provenance: command and weights; the rest is filled in.
+        scans, slid: records of whole scans, see :func:`nodulens.evaluate.present.scan_tables`.
+        steps: nodules with and without a second step.
     """
     run = read_run(folder)
     judges = "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
@@ -76,8 +81,12 @@ def evaluation_of(
         curves = folder / f"{name}.csv"
         if curves.exists():
             drawings.append(Drawing.of_lines(f"Learning curves, {name}", curves_figure(curves, name)))
-    if scans:
-        tables.append(_scans(scans))
+    if steps is not None:
+        found = _steps(steps)
+        metrics += found[0]
+        tables += found[1]
+        drawings += found[2]
+    tables += scan_tables(scans, slid)
     return Evaluation(
         title=f"{run.recipe.name}: {run.recipe.title}",
         summary=(f"Judged on {judges}, patients that taught none of its networks.",),
@@ -277,21 +286,20 @@ def _explained(one: Judged, checkpoint: Path, truth: NDArray[np.str_], called: N
     return Drawing.of_pixels("What it looked at", explained_figure(cases, basis))
 
 
+# ---------------------------------------------------------------- the second step
+
+
+def _steps(steps: Steps) -> Shown:
+    figures, graded = steps.compared.figures, steps.graded.figures if steps.graded else None
+    words = {"first": "first step alone", "refined": "outlined again", "gain": "outlined again less first step"}
+    metrics = [_metric(f"Dice, {text}", figures[key]["dice"], figures["nodules"]) for key, text in words.items()]
+    titles = {"cases": "Outlined again: best and worst", "best-1": "Both steps, the best", "worst-1": "The worst"}
+    drawn = refining.pictures(steps)
+    drawings = [Drawing.of_pixels(title, drawn[name]) for name, title in titles.items() if name in drawn]
+    return metrics, refining.tables(figures, graded), drawings
+
+
 # ---------------------------------------------------------------- parts
-
-
-def _scans(scans: Sequence[Mapping[str, Any]]) -> Table:
-    rows = tuple(
-        (
-            scan["name"],
-            scan["nodules"],
-            scan["found"],
-            scan["other"],
-            ", ".join(f"{outline['dice_3d']:.2f}" for outline in scan.get("outlines", ())),
-        )
-        for scan in scans
-    )
-    return Table("Whole scans", ("", "nodules", "found", "other marks", "3-D Dice"), rows)
 
 
 def _metric(name: str, figure: Mapping[str, float | None], n: int, note: str = "") -> Metric:

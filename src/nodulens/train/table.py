@@ -31,9 +31,8 @@ from nodulens.io.atomic import whole_file
 from nodulens.recipe import DEFAULT, Learner, Recipe, changed
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import BATCH, Array, Model, load_model
-from nodulens.train import grading, handcrafted, outlining, prompting, refining, results, scans, segmenter
+from nodulens.train import grading, handcrafted, prompting, refining, results, scans, segmenter, ship
 from nodulens.train.budgets import BUDGETS
-from nodulens.train.closeups import outlined
 from nodulens.train.curves import read_curves
 from nodulens.train.export import export
 from nodulens.train.networks import build
@@ -80,6 +79,7 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("conv3-classifier", "classifier"): (("classifier.seed=1",), ("classifier.seed=2",)),
     ("se-aux-unet", "segmenter"): (
         *((f"segmenter.loss={loss}",) for loss in LOSSES),
+        ("segmenter.auxiliary=0",),
         ("segmenter.seed=1",),
         ("segmenter.seed=2",),
     ),
@@ -164,7 +164,7 @@ def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) 
 
 def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
     """The default's prompted network on central slices, by what it is told."""
-    model = prompting.trained(material, cell.fold, run / "segmenter")
+    model = ship.segmenter_without(cell.fold, material, run)
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     outcome = prompting.judge(model, material, prompting.rows_of(material, cell.fold))
     spent["cpu_ms"] = round(prompting.milliseconds(model, material), 2)
@@ -180,19 +180,17 @@ def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
     recipe = changed(RECIPES[cell.recipe], cell.settings)
     first_stage, learner, slices, _ = _network(replace(cell, part="segmenter", settings=()), data, run)
     classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), data, run)
-    prompted = prompting.own(prompting.trained(prompting.load(data), cell.fold, run / "segmenter"))("box", None)
+    prompted = prompting.own(ship.segmenter_without(cell.fold, prompting.load(data), run))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     nodules = crops.nodules.take(judged.test)
-    places = np.searchsorted(slices.closeups.origin, nodules.origin)
-    first = outlined(first_stage, outlining.field_of(learner), slices.closeups, places) >= 0.5
-    stacks = Stacks(data)
-    again = refining.refine(stacks, nodules, first, prompted, recipe.grow)
-    refining.write_pictures(stacks, nodules, first, again, run / cell.name)
-    compared = refining.judge(nodules, first, again)
-    masks = {"readers": nodules.outline, "first": first, "refined": again}
-    graded = refining.grade(classifier, stacks, nodules, grading.crop_of(recipe), masks)
-    figures = {"compared": compared.figures, "graded": graded.figures}
-    return {**_head(cell), **spent, "figures": figures, "rows": _rounded(compared), "graded": _rounded(graded)}
+    first = refining.first_masks(first_stage, learner, slices.closeups, nodules)
+    graded_by = classifier, grading.crop_of(recipe)
+    steps = refining.compared(Stacks(data), nodules, first, prompted, recipe.grow, graded_by)
+    refining.write_pictures(steps, run / cell.name)
+    assert steps.graded is not None
+    figures = {"compared": steps.compared.figures, "graded": steps.graded.figures}
+    rows = {"rows": _rounded(steps.compared), "graded": _rounded(steps.graded)}
+    return {**_head(cell), **spent, "figures": figures, **rows}
 
 
 def _seconds(curves: Path) -> float:
