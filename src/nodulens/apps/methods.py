@@ -220,7 +220,7 @@ def evaluate(
         except ImportError as error:
             raise MissingExtra("train", error.name or "torch") from error
         use_threads(threads)
-        judged = judge_run(folder, data, who, threads=threads)
+        judged = judge_run(folder, data, who, threads=threads, progress=progress)
         networks = {part: asdict(one.outcome) for part, one in judged.items()}
 
     weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in judged.values())

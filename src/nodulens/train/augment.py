@@ -79,14 +79,14 @@ def copies_of(
         images, labels, kinds: see :func:`augmented`.
 
     Returns:
-        (copies · N, …) each: all of the first copy, then all of the next.
+        (copies, N, …) each.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = [augmented(images, labels, kinds, rng) for _ in range(copies)]
     along = [label for _, label in made if label is not None]
-    return torch.cat([image for image, _ in made]), torch.cat(along) if along else None
+    return torch.stack([image for image, _ in made]), torch.stack(along) if along else None
 
 
 def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: float, shift_px: float) -> Tensor:

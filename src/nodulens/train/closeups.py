@@ -83,9 +83,8 @@ class CloseUps:
             truth = torch.from_numpy(self.nodule[some])
             changed, along = copies_of(plain, truth, kinds, copies, seed=first)
             assert along is not None
-            shape = (copies, *truth.shape)
-            image[:, some] = (255 * changed).round().to(torch.uint8).reshape(shape).numpy()
-            nodule[:, some] = along.reshape(shape).numpy()
+            image[:, some] = (255 * changed[:, :, 0]).round().to(torch.uint8).numpy()
+            nodule[:, some] = along.numpy()
         times = copies + 1
         return CloseUps(
             image=np.concatenate([self.image, *image]),

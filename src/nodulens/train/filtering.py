@@ -76,8 +76,7 @@ def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int)
     steps = np.empty((copies, *patches.unit.shape), dtype=np.uint8)
     for number, rows in enumerate(parts):
         changed = copies_of(torch.from_numpy(material.seen(rows)), None, kinds, copies, seed=number)[0]
-        whole = (changed / Patches.UNIT_PER_STEP).round().to(torch.uint8)
-        steps[:, rows] = whole.reshape(copies, len(rows), *patches.unit.shape[1:]).numpy()
+        steps[:, rows] = (changed[:, :, 0] / Patches.UNIT_PER_STEP).round().to(torch.uint8).numpy()
     times = copies + 1
     return Candidates(
         PatchColumns(

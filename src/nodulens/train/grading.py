@@ -186,7 +186,7 @@ def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.boo
 def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> Crops:
     """See :class:`nodulens.train.parts.Part`; rows that share their ``origin`` show the same nodule."""
     plain = torch.from_numpy(material.image.astype(np.float32))
-    changed = copies_of(plain, None, kinds, copies, seed=0)[0].numpy().astype(np.float16)
+    changed = copies_of(plain, None, kinds, copies, seed=0)[0].flatten(0, 1).numpy().astype(np.float16)
     rows = np.tile(np.arange(len(material.image)), copies + 1)
     return Crops(material.nodules.take(rows), np.concatenate([material.image, changed]))
 

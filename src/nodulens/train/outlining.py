@@ -241,7 +241,7 @@ class Multiplied(Slices):
             shown, drawn = torch.from_numpy(images[[k], None]), torch.from_numpy(truth[[k]])
             image, labels = copies_of(shown, drawn, self.kinds, 1, seed=int(rows[k]))
             assert labels is not None
-            images[k], truth[k] = image[0, 0].numpy(), labels[0].numpy()
+            images[k], truth[k] = image[0, 0, 0].numpy(), labels[0, 0].numpy()
         return images, truth
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -271,7 +271,12 @@ class Judged:
 
 
 def judge_run(
-    folder: Path, data: Path, split: Split | None = None, *, threads: int | None = None
+    folder: Path,
+    data: Path,
+    split: Split | None = None,
+    *,
+    threads: int | None = None,
+    progress: Callable[[str, float], None] = lambda part, done: None,
 ) -> dict[str, Judged]:
     """How each network of a run does on patients that it was not trained on.
 
@@ -279,6 +284,7 @@ def judge_run(
         split: who judges, where it is not whom the run left out; patients that trained it, or were watched to say when
             it is best, are refused.
         threads: CPU threads.
+        progress: told the network that is judged, and that it has been.
 
     Raises:
         PatientOverlap: the split would judge on patients that trained or were watched.
@@ -295,7 +301,9 @@ def judge_run(
         rows = division(material, Parts(taught, parts_of(material.patients, *judging).test, watched)).test
         if not len(rows):
             continue
+        progress(name, 0.0)
         out[name] = Judged(PARTS[name].judge(model, learner, material, rows), model, learner, material)
+        progress(name, 1.0)
     if not out:
         raise _nobody(folder, run)
     return out

@@ -87,6 +87,13 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         ("segmenter.loss=hybrid",),
         ("segmenter.epochs=16", "segmenter.patience=16"),
     ),
+    ("nnunet-sam", "classifier"): (
+        ("classifier.network=densenet121",),
+        ("classifier.network=conv3",),
+        ("classifier.pixel_mm=0.5",),
+        ("classifier.pixel_mm=1.0",),
+        ("classifier.size=128", "classifier.pixel_mm=0.35"),
+    ),
     ("nnunet-sam", "refined"): (("grow=1.0",), ("grow=1.5",), ("grow=2.0",)),
 }
 """Rows beside the recipe as it is."""
@@ -327,7 +334,7 @@ def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> N
     if cell.part == "refined":
         return  # what each of its networks costs, their own cells say
     learner = _recipe(cell).learners[cell.part] if cell.part in PARTS else None
-    name = learner.network if learner else cell.recipe
+    name = f"{learner.network} {learner.size}" if learner else cell.recipe
     if name not in timed:
         if learner:
             with TemporaryDirectory() as folder:
