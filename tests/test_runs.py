@@ -676,12 +676,19 @@ def test_judging_the_default_says_what_it_needs(run: Run, tmp_path: Path) -> Non
     assert done.code == 2 and "leave out --split" in done.err
 
 
-def test_nobody_left_out_is_nobody_to_judge_on(data: Path, tmp_path: Path) -> None:
+def test_nobody_left_out_is_nobody_to_judge_on(data: Path, with_scan: Path, tmp_path: Path) -> None:
     run = trained("conv3-classifier", data, tmp_path / "run", fold=None)
     taught = json.loads((run / "classifier.json").read_text())["trained_on"]["patients"]
     assert {fold_of(p) for p in taught} == set(range(5))
     with pytest.raises(BadOption, match="nobody to judge on"):
         evaluate(str(run), data, None)
+    found = evaluate(str(run), with_scan, None, output=tmp_path / "page", threads=1)
+    assert found["networks"] == {} and [s["name"] for s in found["scans"]] == [min(EVALUATION_PATIENTS)]
+    [note] = found["notes"]
+    assert "on whole scans alone" in note and "there is nobody to judge on" in note
+    page = from_json((tmp_path / "page" / "evaluation.json").read_text())
+    assert page.summary[0].startswith("Judged on whole scans")
+    assert page.warnings == (note,) and [t.title for t in page.tables] == ["Whole scans", "Nodules of whole scans"]
 
 
 def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: Path, tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ class BadOption(InputError):
     """An option value is not allowed, or an output is in the way."""
 
 
+class NobodyJudges(BadOption):
+    """A run left out nobody of a material: its networks cannot be judged on it."""
+
+
 class PatientOverlap(InputError):
     """A patient would both teach a model and judge it.
 

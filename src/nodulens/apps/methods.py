@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulens.apps.typed import typed_command
-from nodulens.errors import BadOption, MissingExtra, MissingWeights, NotFound
+from nodulens.errors import BadOption, MissingExtra, MissingWeights, NobodyJudges, NotFound
 from nodulens.method import Method, Prompted, untrained
 from nodulens.pipeline import Progress, analyze, silent
 from nodulens.recipe import Recipe, changed, changed_in_use, changed_to_train
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nodulens.data.splits import Split
     from nodulens.evaluate.evaluation import Table
     from nodulens.train.refining import Steps
+    from nodulens.train.run import Judged
     from nodulens.train.sam import Sam
 
 SCHEMA = "nodulens-method/1"
@@ -194,6 +195,7 @@ def evaluate(
     Raises:
         BadOption: a page or a split is asked for of what is no run, a page where a file is, a setting that training
             decided, or a prompted network that this method has no use for.
+        NobodyJudges: the run left nobody out, and there is no scan to judge it on.
         NotFound: of what is no run, and no scan to judge it on.
         MissingExtra: judging networks on their own needs packages that are not installed.
         MissingWeights: networks that are not there, or SAM where there is nothing else to judge.
@@ -213,19 +215,24 @@ def evaluate(
     if prompted is not None:
         models = replace(models, segmenter=_own_prompted(prompted, recipe, threads))
     who = read_split(split) if split else None
-    networks, judged = {}, {}
+    judged: dict[str, Judged] = {}
+    notes = list(recipe.caveats)
     if folder is not None and recipe.learners:
         try:
             from nodulens.train.run import judge_run, use_threads
         except ImportError as error:
             raise MissingExtra("train", error.name or "torch") from error
         use_threads(threads)
-        judged = judge_run(folder, data, who, threads=threads, progress=progress)
-        networks = {part: asdict(one.outcome) for part, one in judged.items()}
+        try:
+            judged = judge_run(folder, data, who, threads=threads, progress=progress)
+        except NobodyJudges as error:
+            if not scans_in(data):
+                raise
+            notes.append(f"Its networks were judged together on whole scans alone. {error}")
 
     weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in judged.values())
-    whole = _Whole(weights, recipe.caveats)
-    again = folder is not None and _outlines_again(recipe, data)
+    whole = _Whole(weights)
+    again = bool(judged) and _outlines_again(recipe, data)
     if again or scans_in(data):
         try:
             sam = _sam(recipe)
@@ -233,25 +240,24 @@ def evaluate(
             if not judged:
                 raise
             what = " and the second step" if again else ""
-            note = f"Whole scans{what} were left out, for what outlines there is missing. {error}"
-            whole = replace(whole, notes=(*whole.notes, note))
+            notes.append(f"Whole scans{what} were left out, for what outlines there is missing. {error}")
         else:
             method = Method(recipe, models, _prompted(recipe, sam))
             whole = _judge_whole(method, data, progress)
             if again and folder is not None:
                 steps, left_out = _second_step(method, folder, data, who, sam, progress)
-                whole = replace(whole, steps=steps, notes=whole.notes + left_out)
+                whole = replace(whole, steps=steps)
+                notes += left_out
     if output is not None and folder is not None:
         from nodulens.evaluate.evaluation import Provenance
         from nodulens.evaluate.page import write_evaluation
         from nodulens.train.shown import evaluation_of
 
         provenance = Provenance(command=typed_command(), weights=whole.weights)
-        page = evaluation_of(
-            folder, judged, whole.notes, provenance, scans=whole.scans, slid=whole.slid, steps=whole.steps
-        )
+        page = evaluation_of(folder, judged, notes, provenance, scans=whole.scans, slid=whole.slid, steps=whole.steps)
         write_evaluation(page, output)
-    return {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, **whole.told()}
+    networks = {part: asdict(one.outcome) for part, one in judged.items()}
+    return {"schema": SCHEMA, "recipe": recipe.name, "networks": networks, **whole.told(), "notes": notes}
 
 
 @dataclass(frozen=True)
@@ -260,13 +266,11 @@ class _Whole:
 
     Attributes:
         weights: of all that took part.
-        notes: what makes it less sure, or was left out.
         scans, slid: records of whole scans, by the method and by its filter alone.
         steps: nodules with and without a second step.
     """
 
     weights: tuple[WeightRef, ...]
-    notes: tuple[str, ...]
     scans: list[dict[str, Any]] = field(default_factory=list)
     slid: list[dict[str, Any]] = field(default_factory=list)
     steps: Steps | None = None
@@ -275,7 +279,7 @@ class _Whole:
         """For JSON; what there is none of is not there, but for scans."""
         from nodulens.evaluate.scans import response_curve
 
-        out: dict[str, Any] = {"scans": self.scans, "notes": list(self.notes)}
+        out: dict[str, Any] = {"scans": self.scans}
         if self.scans:
             out["curve"] = response_curve(self.scans)
         if self.slid:
@@ -290,7 +294,7 @@ def _judge_whole(method: Method, data: Path, progress: Progress) -> _Whole:
     """A method on whole scans, and by its filter alone where it has one."""
     from nodulens.evaluate.scans import judge_scans, scans_in
 
-    whole = _Whole(method.weights, method.recipe.caveats)
+    whole = _Whole(method.weights)
     if not scans_in(data):
         return whole
     scans = judge_scans(data, partial(_twice, method, progress))

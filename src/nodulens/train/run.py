@@ -17,7 +17,7 @@ import torch
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
-from nodulens.errors import BadOption, MissingWeights
+from nodulens.errors import BadOption, MissingWeights, NobodyJudges
 from nodulens.recipe import DEFAULT, Learner, Recipe
 from nodulens.runs import SPLIT, Run, is_run, read_run, write_run
 from nodulens.runtime.engine import Model, load_model
@@ -288,7 +288,7 @@ def judge_run(
 
     Raises:
         PatientOverlap: the split would judge on patients that trained or were watched.
-        BadOption: nobody was left out.
+        NobodyJudges: nobody was left out.
     """
     run = read_run(folder)
     judging = _who_judges(folder, run, split)
@@ -319,7 +319,7 @@ def unseen(
         split: see :func:`judge_run`.
 
     Raises:
-        BadOption: the run left nobody out.
+        NobodyJudges: the run left nobody out.
     """
     seen = {p for m in models for who in ("patients", "watched") for p in m.card.trained_on.get(who, ())}
     return parts_of(patients, *_who_judges(folder, read_run(folder), split)).test - seen
@@ -329,7 +329,7 @@ def _who_judges(folder: Path, run: Run, split: Split | None) -> tuple[Split | No
     """The split and fold of :func:`parts_of` that say who judges a run.
 
     Raises:
-        BadOption: the run left nobody out.
+        NobodyJudges: the run left nobody out.
     """
     if split is None:
         own = read_split(folder / SPLIT)
@@ -339,8 +339,8 @@ def _who_judges(folder: Path, run: Run, split: Split | None) -> tuple[Split | No
     return split, run.fold if split is None or split.folds else None
 
 
-def _nobody(folder: Path, run: Run) -> BadOption:
-    return BadOption(
+def _nobody(folder: Path, run: Run) -> NobodyJudges:
+    return NobodyJudges(
         f"{folder} left out nobody of this material (fold {run.fold}): there is nobody to judge on. Train with a "
         "--fold that holds some, or name a --split of patients that it was not trained on."
     )

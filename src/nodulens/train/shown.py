@@ -68,7 +68,7 @@ def evaluation_of(
         steps: nodules with and without a second step.
     """
     run = read_run(folder)
-    judges = "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
+    judges = "whole scans" if not judged else "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
     draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
     metrics: list[Metric] = []
     tables: list[Table] = []
