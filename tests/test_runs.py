@@ -215,12 +215,17 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         trained("conv3-classifier", other_data, run, split=split)
     for setting, told in {
         "masked=true": "with masked=false; name another folder for masked=true",
-        "slices=middle": "with slices=all; name another folder for slices=middle",
-        "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
         "classifier.epochs=2": "with classifier.epochs=1; name another folder for classifier.epochs=2",
     }.items():
         with pytest.raises(BadOption, match=told):
             trained("conv3-classifier", data, run, setting, split=split)
+    recipe, parts = read_run(run).recipe, read_split(split) if split else None
+    for setting, told in {
+        "slices=middle": "with slices=all; name another folder for slices=middle",
+        "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
+    }.items():
+        with pytest.raises(BadOption, match=told):
+            begun(changed(recipe, [setting]), run, command="", split=parts, fold=FOLD)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
     trained("conv3-classifier", data, run, split=split)
     assert (run / "classifier.onnx").exists() and not read_run(run).untrained

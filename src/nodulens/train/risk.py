@@ -78,7 +78,7 @@ def beside_diameter(judged: Judged, chosen: NDArray[np.bool_]) -> dict[str, Any]
     return {
         "auc": round(plain.value, 4),
         "auc_interval_95": ends(ours),
-        "auc_delong_95": [round(plain.low, 4), round(plain.high, 4)] if counts["malignant"] > 1 else None,
+        "auc_delong_95": [round(plain.low, 4), round(plain.high, 4)] if np.isfinite(plain.low) else None,
         "diameter_alone": round(auc(y, b), 4),
         "gain_interval_95": ends(ours - size),
         "gain_p_one_sided": round(float(np.nanmean(ours <= size)), 4),

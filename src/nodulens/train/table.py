@@ -88,11 +88,9 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         ("segmenter.epochs=16", "segmenter.patience=16"),
     ),
     ("nnunet-sam", "classifier"): (
-        ("classifier.network=densenet121",),
         ("classifier.network=conv3",),
         ("classifier.pixel_mm=0.5",),
         ("classifier.pixel_mm=1.0",),
-        ("classifier.size=128", "classifier.pixel_mm=0.35"),
     ),
     ("nnunet-sam", "refined"): (("grow=1.0",), ("grow=1.5",), ("grow=2.0",)),
 }
