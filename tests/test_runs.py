@@ -652,7 +652,7 @@ def test_a_run_that_holds_what_recipes_held_once_is_read(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "words",
-    [("--set", "threshold=0.3"), ("--fold", "1"), ("--split", "split.json"), ("--everybody", "--set", "grow=2")],
+    [("--set", "threshold=0.3"), ("--fold", "1"), ("--split", "split.json"), ("--everybody", "--set", "threshold=0.3")],
 )
 def test_the_default_is_trained_as_it_ships(
     run: Run, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

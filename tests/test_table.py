@@ -14,7 +14,7 @@ import made_material
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.recipes import RECIPES
 from nodulens.runtime.engine import BATCH, Model, load_model
-from nodulens.train import grading, outlining, prompting, results, table
+from nodulens.train import grading, outlining, prompting, results, ship, table
 from nodulens.train.networks import build
 from nodulens.train.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
 
@@ -191,12 +191,12 @@ def test_method_c_is_compared_with_and_without_its_second_step(
     monkeypatch.setattr(outlining, "SCENES", 1)
     monkeypatch.setattr(outlining, "WINDOWS", 16)
 
-    def shipped(material: object, fold: int, run: Path) -> Model:
-        run.mkdir()
-        (run / f"fold{fold}.csv").write_text("epoch,seconds\n1,90\n")
+    def shipped(fold: int, material: object, run: Path) -> Model:
+        (run / "segmenter").mkdir()
+        (run / "segmenter" / f"fold{fold}.csv").write_text("epoch,seconds\n1,90\n")
         return load_model("segmenter", 1)
 
-    monkeypatch.setattr(prompting, "trained", shipped)
+    monkeypatch.setattr(ship, "segmenter_without", shipped)
     page = tmp_path / "results.md"
     page.write_text("<!-- refined -->\n<!-- end of refined -->\n")
     folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}

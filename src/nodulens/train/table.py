@@ -90,7 +90,6 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("nnunet-sam", "classifier"): (
         ("classifier.network=conv3",),
         ("classifier.pixel_mm=0.5",),
-        ("classifier.pixel_mm=1.0",),
     ),
     ("nnunet-sam", "refined"): (("grow=1.0",), ("grow=1.5",), ("grow=2.0",)),
 }
