@@ -304,7 +304,7 @@ def tables(compared: Mapping[str, Any], graded: Mapping[str, Any] | None) -> lis
         lines = []
         for mask, held in graded.items():
             some = held["three_readers_or_more"]
-            cells = (some.get("auc"), *(some.get(name) for name in ("macro_auc", "accuracy", "macro_f1")))
+            cells = (some.get(name) for name in ("auc", "macro_auc", "accuracy", "macro_f1"))
             lines.append((words[mask], held["blank"], *cells))
         head = ("crops masked by", "blank", "AUC, malignant or benign", "AUC, mean of classes", "accuracy", "F1, mean")
         out.append(Table("The classifier on what was outlined", head, tuple(lines), "Three readers or more."))
