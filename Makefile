@@ -11,7 +11,7 @@ OUT = demo/report
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
-CHECKED = src tests scripts benchmarks
+CHECKED = src tests scripts benchmarks experiments
 
 .PHONY: demo test chromium clean
 
@@ -25,6 +25,7 @@ demo: $(VENV)/core
 
 test: $(VENV)/dev chromium
 	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -rs --durations=10
 

@@ -28,7 +28,7 @@ from pathlib import Path
 start = time.perf_counter()
 import nodulens as nl
 from nodulens.runtime.engine import load_models
-from nodulens.outputs import write_outputs
+from nodulens.report.outputs import write_outputs
 marks = {}
 def lap(name, since):
     marks[name] = time.perf_counter() - since

@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nodulens.evaluate.detection import Findings, Marks, bootstrap, froc, read_findings, read_predictions, read_series
+from nodulens.metrics.detection import Findings, Marks, bootstrap, froc, read_findings, read_predictions, read_series
 
 
 def main(

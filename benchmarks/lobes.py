@@ -25,7 +25,7 @@ from nodulens.data.crops import Background
 from nodulens.ops.orient import canonical
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.position import HORIZONTAL_RIGHT, OBLIQUE_BACK, OBLIQUE_FRONT, lung_extent, share_along
-from nodulens.train.volume import background_volume
+from nodulens.train.default.volume import background_volume
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 DEVIATIONS: dict[Side, tuple[float, float]] = {"right": (2.6 / 53.6, 2.4 / 53.6), "left": (2.4 / 46.4, 2.1 / 46.4)}

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from nodulens.data.crops import Stacks
-from nodulens.evaluate.segmentation import Overlap, Summary, reader_pairs, readers_left_out, summarise
+from nodulens.metrics.segmentation import Overlap, Summary, reader_pairs, readers_left_out, summarise
 
 
 def main(data: Annotated[Path, typer.Option(help="The folder that holds lidc/.")]) -> None:

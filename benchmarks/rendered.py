@@ -30,12 +30,12 @@ from nodulens.data.phantom import phantom_ct
 from nodulens.data.render import BEYOND_MM, Rendered, render_many
 from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.errors import BadOption
-from nodulens.evaluate.segmentation import compare
-from nodulens.evaluate.statistics import bootstrap
 from nodulens.io.atomic import whole_file
+from nodulens.metrics.segmentation import compare
+from nodulens.metrics.statistics import bootstrap
 from nodulens.ops.components import distance_mm
 from nodulens.stages.lungs import segment_lungs
-from nodulens.train.volume import background_volume
+from nodulens.train.default.volume import background_volume
 
 Float = NDArray[np.floating]
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -80,9 +80,7 @@ def main(
 ) -> None:
     """Print the tables, write the file."""
     stacks = Stacks(data)
-    shapes = [
-        s for n, s in stack_shapes(stacks).items() if stacks.ratings.readers[n] >= 2 and s.diameter_mm <= MOST_MM
-    ]
+    shapes = [s for n, s in stack_shapes(stacks).items() if stacks.ratings.readers[n] >= 2 and s.diameter_mm <= MOST_MM]
     found, tried = [], 0
     for number, name in enumerate(SCANS):
         volume = phantom_ct()[0] if name == PHANTOM else background_volume(data, name)

@@ -16,7 +16,7 @@ import typer
 
 import nodulens as nl
 from nodulens.evaluate.scans import judge_scans, response_curve
-from nodulens.recipe import DEFAULT
+from nodulens.methods.recipe import DEFAULT
 
 LEAST = 0.02
 """Marks below this score are not outlined: the curve ends there."""

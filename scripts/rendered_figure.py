@@ -2,7 +2,7 @@
 
     python scripts/rendered_figure.py --data ../shared/data
 
-They are pairs as ``nodulens.train.realness`` makes them, which is what the classifiers see: the rendered nodule has the
+They are pairs as ``experiments.realness`` makes them, which is what the classifiers see: the rendered nodule has the
 real one's outline and ratings, and lies in another patient. Drawn at random, not chosen.
 """
 
@@ -16,10 +16,10 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.realness import PX, Pairs, hosts, kind_of, make_pairs
 from nodulens.data.crops import HU_PER_STEP
 from nodulens.data.shapes import Shape
-from nodulens.evaluate.panels import LUNG_WINDOW
-from nodulens.train.realness import PX, Pairs, hosts, kind_of, make_pairs
+from nodulens.presentation.panels import LUNG_WINDOW
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KINDS = (

@@ -1,7 +1,7 @@
 """The picture of a report in the README: what a browser shows of it first.
 
-    nodulens analyze ../shared/data/ct/LIDC-IDRI-0003 -o out
-    python scripts/screenshot.py out/report.html docs/report.png
+nodulens analyze ../shared/data/ct/LIDC-IDRI-0003 -o out
+python scripts/screenshot.py out/report.html docs/report.png
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import made_reports
 import small_scans
 from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS
-from nodulens.train.outlining import Slab
+from nodulens.train.tasks.segmentation import Slab
 
 NODULES = 60
 SLICES = 4

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nodulens.recipe import Recipe
-from nodulens.recipes import RESNET_UNET_PATCH_CNN
-from nodulens.runs import Run, write_run
+from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
+from nodulens.methods.recipe import Recipe
+from nodulens.methods.run_record import Run, write_run
 
 SIZE = 64
 BRIGHT, KEPT = 0.6, 0.8

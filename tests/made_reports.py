@@ -9,7 +9,7 @@ import numpy as np
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Measurements, Nodule, Position, Risk
 from nodulens.core.volume import Mask, Patient, SliceRef, Source, Volume
-from nodulens.report import LungVolumes, Report, ScanSummary, SizeSensitivity, WeightRef
+from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity, WeightRef
 
 SPACING = (2.5, 1.5, 1.5)
 PATIENT = Patient("DOE^JANE", "MRN-20817", "19500229")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nodulens.train.sam import Embedding
+from nodulens.stages.sam import Embedding
 
 SIDE = 64
 """Of the square that they see; the published ones see 1024."""

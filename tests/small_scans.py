@@ -13,9 +13,9 @@ import dicom_files
 import made_reports
 from nodulens.core.nodule import Nodule
 from nodulens.core.volume import SliceRef, Volume
+from nodulens.methods.recipe import Recipe
 from nodulens.pipeline import analyze
-from nodulens.recipe import Recipe
-from nodulens.report import Report
+from nodulens.report.record import Report
 
 LOW = 0.02
 """A threshold at which the balls are findings whatever the weights; nothing else in these smooth lungs is round."""

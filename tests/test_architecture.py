@@ -13,33 +13,30 @@ from conftest import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "nodulens"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Each layer, and the layers of the package that it may use beside itself.
+# Each room, and the rooms of the package that it may use beside itself.
 BASE = {"errors", "core"}
 TOOLS = BASE | {"io", "ops", "runtime"}
-REPORT = BASE | {"io", "ops", "report"}
-METHODS = {"recipe", "recipes", "runs", "method"}
-MAIN = TOOLS | METHODS | {"stages", "report", "page", "pictures", "outputs", "pipeline", "__init__"}
+METHODS = TOOLS | {"stages", "methods"}
+ANALYSIS = METHODS | {"report", "query", "pipeline", "__init__"}
 ALLOWED = {
     "errors": set(),
     "core": {"errors"},
     "ops": BASE,
     "io": BASE,
     "runtime": BASE,
-    "stages": TOOLS,
+    "metrics": BASE | {"io", "report"},
     "clinical": BASE,
-    "recipe": BASE,
-    "recipes": BASE | {"recipe"},
-    "report": BASE | {"io"},
-    "pictures": REPORT,
-    "page": REPORT | {"pictures"},
-    "outputs": REPORT | {"page"},
-    "runs": BASE | {"io", "recipe", "recipes"},
-    "method": TOOLS | {"stages", "recipe", "report"},
-    "pipeline": TOOLS | {"stages", "recipe", "report", "method", "__init__"},
-    "data": BASE | {"io", "ops"},
-    "evaluate": TOOLS | {"stages", "report", "data"},
-    "train": TOOLS | {"stages", "recipe", "recipes", "runs", "data", "evaluate"},
-    "apps": MAIN | {"clinical", "data", "evaluate", "train"},
+    "stages": TOOLS,
+    "report": BASE | {"io", "ops", "__init__"},
+    "query": BASE | {"report"},
+    "methods": TOOLS | {"stages", "report"},
+    "pipeline": TOOLS | {"stages", "methods", "report", "__init__"},
+    "data": BASE | {"io", "ops", "metrics"},
+    "presentation": BASE | {"io", "ops", "metrics", "report", "data"},
+    "stream": METHODS | {"report", "data", "presentation"},
+    "train": METHODS | {"report", "data", "metrics", "presentation"},
+    "evaluate": ANALYSIS | {"data", "metrics", "presentation", "train"},
+    "apps": ANALYSIS | {"clinical", "data", "metrics", "presentation", "stream", "train", "evaluate"},
     "__init__": set(),
 }
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "torchvision", "transformers"}
@@ -87,8 +84,8 @@ def test_the_table_allows_no_circle() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_what_trains_is_imported_where_models_are_trained(path: Path) -> None:
-    if layer(path) in ("train", "evaluate"):
-        return
+    if layer(path) in ("train", "evaluate") or name(path) == "stages/sam.py":
+        return  # SAM runs in PyTorch alone; it is imported where a recipe asks for it
     found = {full.split(".")[0] for full, _ in imported(path)}
     assert not found & TRAINING_ONLY
 
@@ -152,7 +149,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_functions_take_six_parameters_at_most(path: Path) -> None:
-    if layer(path) in ("apps", "train"):
+    if layer(path) in ("apps", "train", "evaluate"):
         return  # commands have as many as they have options, networks as many as they have widths
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nodulens.apps import cli
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.boxes import (
+from nodulens.metrics.boxes import (
     IOUS,
     Image,
     Labelled,

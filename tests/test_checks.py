@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import made_material
+from experiments.table import VARIANTS, Cell, _recipe
 from nodulens.errors import BadOption
-from nodulens.recipe import Learner, changed
-from nodulens.recipes import (
+from nodulens.methods.catalogue import (
     CONV3_CLASSIFIER,
     NNUNET_SAM,
     RECIPES,
@@ -24,15 +24,15 @@ from nodulens.recipes import (
     SE_AUX_UNET,
     YOLO_SEG,
 )
+from nodulens.methods.recipe import Learner, changed
 from nodulens.stages.slices import BACKGROUND
-from nodulens.train import filtering, grading, outlining
-from nodulens.train.checks import check_learner
-from nodulens.train.fit import Task
-from nodulens.train.losses import LOSSES, OVERLAPS
+from nodulens.train.loop.fit import Task
+from nodulens.train.loop.losses import LOSSES, OVERLAPS
 from nodulens.train.run import PARTS, train_recipe
-from nodulens.train.table import VARIANTS, Cell, _recipe
+from nodulens.train.tasks import classification, fp_reduction, segmentation
+from nodulens.train.tasks.checks import check_learner
 
-MODULES: dict[str, ModuleType] = {"segmenter": outlining, "filter": filtering, "classifier": grading}
+MODULES: dict[str, ModuleType] = {"segmenter": segmentation, "filter": fp_reduction, "classifier": classification}
 LEARNERS = [(recipe.name, *learner) for recipe in RECIPES.values() for learner in recipe.learners.items()]
 BALANCES = get_args(get_type_hints(Learner)["balance"])
 SIDE = 32
@@ -97,7 +97,7 @@ def loaded(data: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, part, _ in LEARNERS:
         recipe = changed(RECIPES[name], [small[part]] if part in small else [])
-        out[f"{name} {part}"] = outlining.Slices(slabs) if part == "segmenter" else PARTS[part].load(data, recipe)
+        out[f"{name} {part}"] = segmentation.Slices(slabs) if part == "segmenter" else PARTS[part].load(data, recipe)
     return out
 
 

@@ -31,8 +31,8 @@ from nodulens.apps import cli
 from nodulens.core.volume import Mask
 from nodulens.errors import CorruptWeights
 from nodulens.io import write_mask, write_volume
-from nodulens.outputs import FILES
-from nodulens.report import from_json
+from nodulens.report.outputs import FILES
+from nodulens.report.record import from_json
 
 LOW = ("--threshold", str(small_scans.LOW))
 SECRETS = ("Quirinzyx", "Wolframvax", "19470813", "KRN-77310", "ACCN-55021")
@@ -209,9 +209,7 @@ def two(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path / "two", uids
 
 
-def test_several_series_are_listed_with_one_recommended(
-    run: Run, two: tuple[Path, list[str]], tmp_path: Path
-) -> None:
+def test_several_series_are_listed_with_one_recommended(run: Run, two: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, uids = two
     done = run("analyze", folder, "-o", tmp_path / "out")
     assert done.code == 2 and done.out == ""

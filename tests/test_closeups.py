@@ -15,18 +15,18 @@ from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.splits import Parts
 from nodulens.errors import BadOption
-from nodulens.evaluate.segmentation import compare
-from nodulens.recipe import Learner, changed
-from nodulens.recipes import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.recipe import Learner, changed
+from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Array, Model
 from nodulens.runtime.weights import Card
 from nodulens.stages.slices import Field
-from nodulens.train import outlining
-from nodulens.train.closeups import CloseUps, drawn_sheets, outlined
-from nodulens.train.losses import bce, loss_of_one
-from nodulens.train.networks import check_window
-from nodulens.train.outlining import CLOSE_UP, Slices, field_of, figures, judge, parted, train
+from nodulens.train.loop.losses import bce, loss_of_one
+from nodulens.train.networks.build import check_window
 from nodulens.train.run import division
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
+from nodulens.train.tasks.segmentation import CLOSE_UP, Slices, field_of, figures, judge, parted, train
 
 CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 assert SE_AUX_UNET.segmenter and NNUNET_SAM.segmenter and RESNET_UNET_PATCH_CNN.segmenter
@@ -53,8 +53,8 @@ def closeups(data: Path) -> CloseUps:
 @pytest.fixture(scope="module")
 def material(data: Path) -> Slices:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlining, "SCENES", 1)
-        found = outlining.load(data, changed(SE_AUX_UNET, ["segmenter.window=32"]))
+        patch.setattr(segmentation, "SCENES", 1)
+        found = segmentation.load(data, changed(SE_AUX_UNET, ["segmenter.window=32"]))
     assert isinstance(found, Slices)
     return found
 
@@ -147,7 +147,7 @@ def test_rows_are_slices_and_then_nodules(material: Slices) -> None:
     assert (len(slices), len(nodules)) == (len(material.shows), len(material.closeups.patients))
     assert nodules.tolist() == list(range(len(nodules)))
     assert material.strata[len(slices) :] == [CLOSE_UP] * len(nodules)
-    assert outlining.load.__doc__ and material.patients[len(slices)] == material.closeups.patients[0]
+    assert segmentation.load.__doc__ and material.patients[len(slices)] == material.closeups.patients[0]
 
 
 def test_both_are_watched_and_no_patient_teaches_who_judges(material: Slices) -> None:
@@ -169,7 +169,7 @@ def test_both_are_watched_and_no_patient_teaches_who_judges(material: Slices) ->
 def test_slices_windows_and_close_ups_teach_together(
     material: Slices, tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlining, "WINDOWS", 16)
+    monkeypatch.setattr(segmentation, "WINDOWS", 16)
     rows = np.arange(len(material.patients))[::3]
     net = train(learner, material, rows, rows[:6], tmp_path / "run.pt")
     assert np.isfinite(float(np.loadtxt(tmp_path / "run.csv", delimiter=",", skiprows=1)[1]))
@@ -189,8 +189,8 @@ def test_slices_windows_and_close_ups_teach_together(
 
 def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:
     learner = replace(EACH, augment=("flip", "noise"))
-    field, n = outlining.field_of(learner), len(material.shows)
-    many = outlining.multiplied(material, learner.augment, 2)
+    field, n = segmentation.field_of(learner), len(material.shows)
+    many = segmentation.multiplied(material, learner.augment, 2)
     assert len(many.shows) == 3 * n and len(many.patients) == 3 * len(material.patients)
     assert sorted(many.patients) == sorted(material.patients * 3)
     assert sorted(many.strata) == sorted(material.strata * 3)
@@ -216,13 +216,13 @@ def batches_of(learner: Learner, material: Slices, tmp_path: Path) -> list[tuple
     """An epoch as the training loop gets it."""
     made: list[tuple[torch.Tensor, ...]] = []
 
-    def remember(net: torch.nn.Module, task: outlining.Task, training: Learner, checkpoint: Path) -> torch.nn.Module:
+    def remember(net: torch.nn.Module, task: segmentation.Task, training: Learner, checkpoint: Path) -> torch.nn.Module:
         made.extend(make() for make in task.batches(np.random.default_rng(0)))
         return net
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlining, "fit", remember)
-        patch.setattr(outlining, "WINDOWS", 48)
+        patch.setattr(segmentation, "fit", remember)
+        patch.setattr(segmentation, "WINDOWS", 48)
         train(learner, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
     return made
 
@@ -251,7 +251,7 @@ def test_without_close_ups_a_batch_is_of_windows_alone(material: Slices, tmp_pat
 def test_a_stopped_training_on_windows_goes_on_to_the_same_network(
     material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlining, "WINDOWS", 16)
+    monkeypatch.setattr(segmentation, "WINDOWS", 16)
     rows = np.arange(len(material.patients))[::9]
     learner = replace(SIDES, epochs=2)
     whole = train(learner, material, rows, rows[:4], tmp_path / "whole.pt")

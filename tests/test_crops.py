@@ -14,7 +14,7 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadValues
 from nodulens.runtime.engine import Model
 from nodulens.runtime.weights import FOLDER, Card
-from nodulens.stages.crops import CELLS, FIELD_PX, Crop, classify, crop_view, crop_window, grade, log_odds
+from nodulens.stages.classify_crop import CELLS, FIELD_PX, Crop, classify, crop_view, crop_window, grade, log_odds
 
 Batch = NDArray[np.float32]
 BACK, BRIGHT = 0.1, 0.7

@@ -21,8 +21,10 @@ from conftest import REPOSITORY
 from nodulens.apps import cli
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, BadValues, NodulensError, UnreadableFile
-from nodulens.evaluate.classification import confusion
-from nodulens.evaluate.evaluation import (
+from nodulens.metrics.classification import confusion
+from nodulens.metrics.segmentation import compare, summarise_by
+from nodulens.metrics.statistics import Groups, Interval
+from nodulens.presentation.evaluation import (
     LIDC_IDRI,
     LUNA16,
     LUNG_PET_CT_DX,
@@ -41,14 +43,12 @@ from nodulens.evaluate.evaluation import (
     software,
     to_json,
 )
-from nodulens.evaluate.figures import Basis, Line, Point, confusion_figure, froc_figure, roc_figure
-from nodulens.evaluate.inline import inline_svg
-from nodulens.evaluate.page import evaluation_page, write_evaluation
-from nodulens.evaluate.panels import Case, difference_figure
-from nodulens.evaluate.present import class_table, outline_table
-from nodulens.evaluate.segmentation import compare, summarise_by
-from nodulens.evaluate.statistics import Groups, Interval
-from nodulens.report import WeightRef
+from nodulens.presentation.figures import Basis, Line, Point, confusion_figure, froc_figure, roc_figure
+from nodulens.presentation.inline_svg import inline_svg
+from nodulens.presentation.page import evaluation_page, write_evaluation
+from nodulens.presentation.panels import Case, difference_figure
+from nodulens.presentation.tables import class_table, outline_table
+from nodulens.report.record import WeightRef
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{title}}"
 BASIS = Basis(90, "nodules", 50, 40)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.figures import Basis, to_png
-from nodulens.evaluate.panels import Explained, explained_figure
-from nodulens.recipe import Learner
-from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, SAM2_DENSENET
-from nodulens.train.explain import grad_cam, shap_values
-from nodulens.train.networks import build
+from nodulens.evaluate.explain import grad_cam, shap_values
+from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, SAM2_DENSENET
+from nodulens.methods.recipe import Learner
+from nodulens.presentation.figures import Basis, to_png
+from nodulens.presentation.panels import Explained, explained_figure
+from nodulens.train.networks.build import build
 
 SIDE = 32
 

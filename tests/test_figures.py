@@ -18,10 +18,11 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from nodulens.errors import BadOption, BadValues, MissingExtra, NotFound
-from nodulens.evaluate import detection, panels
-from nodulens.evaluate.agreement import bland_altman
-from nodulens.evaluate.classification import calibration, confusion
-from nodulens.evaluate.figures import (
+from nodulens.metrics import detection
+from nodulens.metrics.agreement import bland_altman
+from nodulens.metrics.classification import calibration, confusion
+from nodulens.presentation import panels
+from nodulens.presentation.figures import (
     COLOURS,
     Basis,
     Course,
@@ -40,7 +41,7 @@ from nodulens.evaluate.figures import (
     to_png,
     to_svg,
 )
-from nodulens.evaluate.panels import (
+from nodulens.presentation.panels import (
     Case,
     LabelledSlice,
     best_and_worst,
@@ -51,7 +52,7 @@ from nodulens.evaluate.panels import (
     difference_picture,
     mismatch_picture,
 )
-from nodulens.evaluate.present import froc_line, precision_recall_line, roc_line
+from nodulens.presentation.tables import froc_line, precision_recall_line, roc_line
 
 BASIS = Basis(60, "nodules", scans=45, patients=40, note="bands: 95 %, 200 bootstraps by patient")
 RANDOM = np.random.default_rng(5)
@@ -143,9 +144,9 @@ def test_a_basis_in_words() -> None:
 def test_no_pyplot_no_backend_no_settings() -> None:
     code = """
 import sys
-import nodulens.evaluate.figures as f
-import nodulens.evaluate.panels
-import nodulens.evaluate.present
+import nodulens.presentation.figures as f
+import nodulens.presentation.panels
+import nodulens.presentation.tables
 assert "matplotlib" not in sys.modules, "importing draws in matplotlib"
 import matplotlib
 before = matplotlib.rcParams.copy()  # reading the backend would choose one, and import pyplot

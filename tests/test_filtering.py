@@ -15,15 +15,15 @@ import made_material
 from nodulens.data.crops import Patches
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import BadOption, NotFound
-from nodulens.evaluate.classification import auc, average_precision
-from nodulens.evaluate.statistics import bootstrap
-from nodulens.recipe import Learner
-from nodulens.recipes import RESNET_UNET_PATCH_CNN
+from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
+from nodulens.methods.recipe import Learner
+from nodulens.metrics.classification import auc, average_precision
+from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Array, Model, load_model
 from nodulens.runtime.weights import Card
-from nodulens.train import filtering
-from nodulens.train.export import export
-from nodulens.train.filtering import Candidates, figures, judge, load, settled, train
+from nodulens.train.loop.export import export
+from nodulens.train.tasks import fp_reduction
+from nodulens.train.tasks.fp_reduction import Candidates, figures, judge, load, settled, train
 
 assert RESNET_UNET_PATCH_CNN.filter is not None
 FILTER: Learner = replace(RESNET_UNET_PATCH_CNN.filter, epochs=2, batch=16)
@@ -138,7 +138,7 @@ def test_folds_are_pooled_from_their_rows(material: Candidates) -> None:
 
 def test_copies_follow_their_patches(material: Candidates) -> None:
     n = len(material.patients)
-    many = filtering.multiplied(material, ("turn", "noise"), 2)
+    many = fp_reduction.multiplied(material, ("turn", "noise"), 2)
     assert len(many.patients) == 3 * n and many.patients == material.patients * 3
     assert many.strata == material.strata * 3
     rows = np.arange(n)
@@ -146,9 +146,9 @@ def test_copies_follow_their_patches(material: Candidates) -> None:
     np.testing.assert_array_equal(plain, material.seen(rows))
     for one, other in ((plain, first), (plain, second), (first, second)):
         assert (np.abs(one - other).max(axis=(1, 2, 3)) > 0).mean() > 0.9
-    quarter = filtering.multiplied(material, ("turn",), 1)  # a turned patch holds the same values
+    quarter = fp_reduction.multiplied(material, ("turn",), 1)  # a turned patch holds the same values
     np.testing.assert_array_equal(np.sort(quarter.seen(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
-    np.testing.assert_array_equal(filtering.multiplied(material, ("turn", "noise"), 2).seen(rows + n), first)
+    np.testing.assert_array_equal(fp_reduction.multiplied(material, ("turn", "noise"), 2).seen(rows + n), first)
 
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:

@@ -11,7 +11,7 @@ from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.stages.findings import Finding, outline_all, refined
-from nodulens.stages.prompt import ROUGH, Prompt
+from nodulens.stages.prompts import ROUGH, Prompt
 
 SHAPE = (40, 60, 60)
 EMPTY = (5.0, 5.0, 5.0)

@@ -18,7 +18,7 @@ import made_reports
 from conftest import REPOSITORY
 from nodulens.apps import cli
 from nodulens.errors import BadOption, BadValues, InputError, NotFound, UnreadableFile
-from nodulens.evaluate.detection import (
+from nodulens.metrics.detection import (
     FP_RATES,
     GRID,
     Findings,
@@ -32,7 +32,7 @@ from nodulens.evaluate.detection import (
     read_predictions,
     read_series,
 )
-from nodulens.report import Report, to_json
+from nodulens.report.record import Report, to_json
 
 Point = tuple[float, float, float]
 
@@ -541,7 +541,7 @@ def test_the_page_says_what_is_so(
     luna16: Path, example: Froc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
-    (code,) = re.findall(r"^```python\n(from nodulens\.evaluate\.detection .*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(r"^```python\n(from nodulens\.metrics\.detection .*?)^```$", page, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(luna16)
     exec(compile(code, "evaluation.md", "exec"), {})
     assert capsys.readouterr().out.startswith("0.75415562515056")

@@ -16,15 +16,16 @@ from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
-from nodulens.evaluate.classification import auc
-from nodulens.evaluate.statistics import bootstrap
-from nodulens.recipe import Learner, Recipe, changed, from_dict, to_dict
-from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
+from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
+from nodulens.methods.recipe import Learner, Recipe, changed, from_dict, to_dict
+from nodulens.metrics.classification import auc
+from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
 from nodulens.runtime.weights import FOLDER, Card
-from nodulens.train import grading, risk
-from nodulens.train.fit import predict
-from nodulens.train.pretrained import started
+from nodulens.train.default import calibration
+from nodulens.train.loop.fit import predict
+from nodulens.train.networks.pretrained import started
+from nodulens.train.tasks import classification
 
 SMALL = changed(CONV3_CLASSIFIER, ["classifier.size=32", "classifier.pixel_mm=1.4", "classifier.epochs=1"])
 NOBODY = np.zeros(0, int)
@@ -38,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(risk, "BOOTSTRAPS", 50)
+    monkeypatch.setattr(calibration, "BOOTSTRAPS", 50)
 
 
 def learner_of(recipe: Recipe) -> Learner:
@@ -65,7 +66,7 @@ def test_classes_of_the_real_nodules(shared: Path) -> None:
     assert len(by_median) == 2074
     assert [int((by_median == k).sum()) for k in (Malignancy.BENIGN, Malignancy.INDETERMINATE, Malignancy.MALIGNANT)] \
         == [925, 748, 401]  # fmt: skip
-    two = grading.nodules_of(stacks, ("benign", "malignant"))
+    two = classification.nodules_of(stacks, ("benign", "malignant"))
     # five lie in evaluation patients, four of them malignant
     assert np.bincount(two.truth).tolist() == [924, 397]
     np.testing.assert_array_equal(two.truth == 1, stacks.ratings.median("malignancy")[two.origin] > 3)
@@ -75,7 +76,7 @@ def test_classes_of_the_real_nodules(shared: Path) -> None:
     middle = panel & (two.diameter_mm >= 6) & (two.diameter_mm < 12)
     assert auc(two.truth[middle], two.diameter_mm[middle]) == pytest.approx(0.80, abs=0.005)
 
-    three = grading.nodules_of(stacks, ("indeterminate", "benign", "malignant"))
+    three = classification.nodules_of(stacks, ("indeterminate", "benign", "malignant"))
     assert np.bincount(three.truth).tolist() == [1143, 656, 270]
     values = stacks.ratings.of("malignancy")[three.origin].astype(int)
     apart = values.max(1) - np.where(values > 0, values, 9).min(1) >= 4
@@ -89,11 +90,11 @@ def test_classes_of_the_real_nodules(shared: Path) -> None:
 def test_what_the_crops_hold_gives_no_label_away(shared: Path) -> None:
     """Whatever is not the nodule: the pixel, on which the repeated edge depends, and how far the stack is off it."""
     stacks = Stacks(shared)
-    nodules = grading.nodules_of(stacks, ("benign", "malignant"))
+    nodules = classification.nodules_of(stacks, ("benign", "malignant"))
     assert abs(auc(nodules.truth, nodules.pixel_mm) - 0.5) < 0.04
     few = nodules.take(np.arange(0, len(nodules.truth), 40))
     assert learner_of(SAM2_DENSENET).pixel_mm is not None
-    crops = grading.crops(stacks, few, grading.crop_of(SAM2_DENSENET))
+    crops = classification.crops(stacks, few, classification.crop_of(SAM2_DENSENET))
     lit = (crops.image > 0).sum((1, 2, 3)) * 0.7**2
     area = np.pi / 4 * few.diameter_mm**2
     # only the nodule, and at most the pixels that its rim is mixed into
@@ -101,32 +102,32 @@ def test_what_the_crops_hold_gives_no_label_away(shared: Path) -> None:
 
 
 def test_evaluation_patients_and_the_undecided_stay_out(made: Path) -> None:
-    material = grading.load(made, SMALL)
+    material = classification.load(made, SMALL)
     assert not set(material.patients) & EVALUATION_PATIENTS
     assert set(material.strata) == {"benign", "malignant"}
     assert material.image.shape == (len(material.patients), 1, 32, 32)
     assert 0 <= material.image.min() < material.image.max() <= 1
-    three = grading.load(made, replace(NNUNET_SAM, classifier=replace(learner_of(NNUNET_SAM), size=16)))
+    three = classification.load(made, replace(NNUNET_SAM, classifier=replace(learner_of(NNUNET_SAM), size=16)))
     assert three.nodules.classes == ("indeterminate", "benign", "malignant")
 
 
 def test_what_cannot_be_loaded(made: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        grading.load(tmp_path, SMALL)
+        classification.load(tmp_path, SMALL)
     with pytest.raises(BadOption, match="no classifier of its own"):
-        grading.load(made, RESNET_UNET_PATCH_CNN)
+        classification.load(made, RESNET_UNET_PATCH_CNN)
     with pytest.raises(BadOption, match="benign or malignant"):
-        grading.load(made, replace(SMALL, classifier=replace(learner_of(SMALL), classes=("cat", "dog"))))
+        classification.load(made, replace(SMALL, classifier=replace(learner_of(SMALL), classes=("cat", "dog"))))
 
 
 def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
     stacks = Stacks(made)
-    nodules = grading.nodules_of(stacks, ("benign", "malignant"))
-    crop = replace(grading.crop_of(SMALL), masked=True)
+    nodules = classification.nodules_of(stacks, ("benign", "malignant"))
+    crop = replace(classification.crop_of(SMALL), masked=True)
     found = nodules.outline.copy()
     found[0] = False
     found[1:] = np.roll(found[1:], 3, axis=2) & found[1:]
-    mine, theirs = grading.crops(stacks, nodules, crop, found), grading.crops(stacks, nodules, crop)
+    mine, theirs = classification.crops(stacks, nodules, crop, found), classification.crops(stacks, nodules, crop)
     assert not mine.image[0].any() and theirs.image[0].any()
     lit = [crops.image[1:].astype(float).sum((1, 2, 3)) for crops in (mine, theirs)]
     assert np.all(lit[0] < lit[1])
@@ -137,14 +138,14 @@ def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
 
 def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
     """Sixteen nodules, over and over, half of them with the wrong label: it must know them."""
-    material = grading.load(made, SMALL)
+    material = classification.load(made, SMALL)
     rows = np.arange(16)
     nodules = replace(material.nodules, truth=np.random.default_rng(0).integers(0, 2, len(material.patients)))
     known = replace(material, nodules=nodules)
     learner = replace(learner_of(SMALL), epochs=40, augment=(), batch=16, learning_rate=3e-3, averaging=0)
-    net = grading.train(learner, known, rows, NOBODY, tmp_path / "c.pt")
+    net = classification.train(learner, known, rows, NOBODY, tmp_path / "c.pt")
     logits = predict(net, [torch.from_numpy(known.image[rows].astype(np.float32))]).numpy()
-    assert grading.outcome(nodules, rows, logits).figures["all_readers"]["accuracy"] == 1
+    assert classification.outcome(nodules, rows, logits).figures["all_readers"]["accuracy"] == 1
 
 
 @pytest.mark.parametrize("settings", [
@@ -157,7 +158,7 @@ def test_what_was_not_judged_on_never_teaches(made: Path, tmp_path: Path, settin
     """The rows left out, made noise with other labels, change nothing; the same seed gives the same network."""
     settings = [s for s in settings if not s.endswith("augment=none")]
     learner = learner_of(changed(SMALL, settings))
-    material = grading.load(made, SMALL)
+    material = classification.load(made, SMALL)
     left = is_left_out(material.patients, 0)
     rows, watched = np.flatnonzero(~left), np.flatnonzero(left)[:4]
     other = replace(
@@ -166,7 +167,7 @@ def test_what_was_not_judged_on_never_teaches(made: Path, tmp_path: Path, settin
         nodules=replace(material.nodules, truth=np.where(left, 1 - material.nodules.truth, material.nodules.truth)),
     )
     nets = [
-        grading.train(learner, known, rows, watched, tmp_path / name / "c.pt")
+        classification.train(learner, known, rows, watched, tmp_path / name / "c.pt")
         for name, known in (("a", material), ("b", other))
     ]
     for one, two in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):
@@ -179,27 +180,27 @@ def test_balance_by_sampling_draws_all_classes_alike() -> None:
     truth = np.repeat([0, 1, 2], [50, 7, 30])
     learner = replace(learner_of(NNUNET_SAM), balance="sampling")
     rows = np.arange(len(truth))
-    drawn = grading._drawn(learner, truth, rows, np.random.default_rng(0))
+    drawn = classification._drawn(learner, truth, rows, np.random.default_rng(0))
     assert np.bincount(truth[drawn]).tolist() == [29, 29, 29]
     assert set(drawn[truth[drawn] == 1]) == set(range(50, 57))
-    plain = grading._drawn(replace(learner, balance="none"), truth, rows, np.random.default_rng(0))
+    plain = classification._drawn(replace(learner, balance="none"), truth, rows, np.random.default_rng(0))
     assert sorted(plain) == rows.tolist()
 
 
 @pytest.mark.parametrize("recipe", [SAM2_DENSENET, NNUNET_SAM])
 def test_the_larger_networks_take_a_step(made: Path, tmp_path: Path, recipe: Recipe) -> None:
     recipe = changed(recipe, ["classifier.size=32", "classifier.epochs=1", "classifier.batch=8"])
-    learner, material = learner_of(recipe), grading.load(made, recipe)
+    learner, material = learner_of(recipe), classification.load(made, recipe)
     with pytest.warns(UserWarning, match="random weights"):
-        net = grading.train(learner, material, np.arange(16), NOBODY, tmp_path / "c.pt")
-    found = grading.judge(model_of(net), learner, material, np.arange(16, len(material.patients)))
+        net = classification.train(learner, material, np.arange(16), NOBODY, tmp_path / "c.pt")
+    found = classification.judge(model_of(net), learner, material, np.arange(16, len(material.patients)))
     assert found.rows["truth"] == list(material.strata[16:])
     assert {f"logit_{name}" for name in learner.classes} <= found.rows.keys()
 
 
 def test_copies_made_before_a_random_split_leak(made: Path) -> None:
-    material = grading.load(made, SMALL)
-    many = grading.multiplied(material, ("flip", "rotate", "zoom"), 2)
+    material = classification.load(made, SMALL)
+    many = classification.multiplied(material, ("flip", "rotate", "zoom"), 2)
     n = len(material.patients)
     assert len(many.image) == 3 * n and many.image.dtype == np.float16
     np.testing.assert_array_equal(many.image[:n], material.image)
@@ -216,10 +217,10 @@ def test_copies_made_before_a_random_split_leak(made: Path) -> None:
 
 def test_figures_of_a_known_classifier(made: Path) -> None:
     """Scores by the diameter: as good as it, and no better; decisions counted by hand."""
-    material = grading.load(made, SMALL)
+    material = classification.load(made, SMALL)
     nodules, rows = material.nodules, np.arange(len(material.patients))
     logits = np.stack([np.zeros(len(rows)), nodules.diameter_mm - 12], 1)
-    found = grading.outcome(nodules, rows, logits)
+    found = classification.outcome(nodules, rows, logits)
     panel = nodules.readers >= 3
     figures = found.figures["three_readers_or_more"]
     alone = round(auc(nodules.truth[panel], nodules.diameter_mm[panel]), 4)
@@ -236,18 +237,18 @@ def test_figures_of_a_known_classifier(made: Path) -> None:
 
 
 def test_folds_pooled_are_the_whole(made: Path) -> None:
-    material = grading.load(made, SMALL)
+    material = classification.load(made, SMALL)
     logits = np.random.default_rng(0).normal(size=(len(material.patients), 2))
     parts = []
     for fold in range(5):
         rows = np.flatnonzero(is_left_out(material.patients, fold))
-        parts.append(grading.outcome(material.nodules, rows, logits[rows]).rows)
+        parts.append(classification.outcome(material.nodules, rows, logits[rows]).rows)
     pooled = {name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]}
     order = np.array(pooled["row"])
     assert sorted(order) == list(range(len(material.patients)))
-    whole = grading.outcome(material.nodules, order, logits[order])
-    assert grading.figures(pooled) == whole.figures
-    made_of = risk.settings(grading.judged_of(pooled))
+    whole = classification.outcome(material.nodules, order, logits[order])
+    assert classification.figures(pooled) == whole.figures
+    made_of = calibration.settings(classification.judged_of(pooled))
     assert made_of.keys() == {"calibration", "interval"} and 0 < made_of["interval"]["coverage_measured"] <= 1
 
 
@@ -263,7 +264,7 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
         "readers": [3] * n, "share": [0.5] * n, "calibration": [1] * n,
         **{f"logit_{name}": logits[:, k].tolist() for k, name in enumerate(names)},
     }  # fmt: skip
-    figures = grading.figures(rows)["three_readers_or_more"]
+    figures = classification.figures(rows)["three_readers_or_more"]
     assert figures["judged"] == n and figures["nodules"] == (truth > 0).sum()
     assert figures["accuracy"] == round(float((logits.argmax(1) == truth).mean()), 4)
     two = truth > 0
@@ -278,9 +279,9 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
 
 
 def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(made: Path) -> None:
-    material = grading.load(made, SMALL)
+    material = classification.load(made, SMALL)
     benign = np.flatnonzero(material.nodules.truth == 0)[:3]
-    figures = grading.outcome(material.nodules, benign, np.zeros((3, 2))).figures
+    figures = classification.outcome(material.nodules, benign, np.zeros((3, 2))).figures
     assert "auc" not in figures["all_readers"] and figures["all_readers"]["malignant"] == 0
     assert figures["all_readers"]["sensitivity"] is None
 

@@ -12,7 +12,8 @@ import made_material
 from nodulens.data.crops import Stacks, read_arrays
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.errors import BadOption
-from nodulens.train import grading, handcrafted, risk
+from nodulens.train.default import calibration
+from nodulens.train.tasks import classification, handcrafted
 
 PIXEL = handcrafted.PIXEL_MM
 
@@ -148,7 +149,7 @@ def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted
 def test_both_learn_repeat_and_keep_patients_apart(
     material: handcrafted.Features, monkeypatch: pytest.MonkeyPatch, kind: handcrafted.Kind
 ) -> None:
-    monkeypatch.setattr(risk, "BOOTSTRAPS", 50)
+    monkeypatch.setattr(calibration, "BOOTSTRAPS", 50)
     monkeypatch.setattr(handcrafted, "TREES", 30)
     assert not set(material.patients) & EVALUATION_PATIENTS
     left = is_left_out(material.patients, 0)
@@ -161,7 +162,7 @@ def test_both_learn_repeat_and_keep_patients_apart(
     other = replace(material, nodules=replace(material.nodules, truth=truth))
     assert handcrafted.judge(kind, other, train, test).rows["score"] == found.rows["score"]
     assert handcrafted.judge(kind, material, train, train).figures["all_readers"]["auc"] > 0.9
-    assert set(found.figures) == set(grading.outcome(material.nodules, test, np.zeros((len(test), 2))).figures)
+    assert set(found.figures) == set(classification.outcome(material.nodules, test, np.zeros((len(test), 2))).figures)
 
 
 def test_another_kind(material: handcrafted.Features) -> None:
@@ -172,7 +173,7 @@ def test_another_kind(material: handcrafted.Features) -> None:
 def test_the_real_nodules_have_figures(shared: Path) -> None:
     """A few; the whole takes a quarter of a minute."""
     stacks = Stacks(shared)
-    nodules = grading.nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
+    nodules = classification.nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
     for k, row in enumerate(nodules.central):
         image = stacks.image[row].astype(np.float32) / 175
         found = handcrafted.slice_features(image, nodules.outline[k], float(nodules.pixel_mm[k]))

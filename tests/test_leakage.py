@@ -12,8 +12,8 @@ import made_material
 pytest.importorskip("sklearn")
 
 from nodulens.data.crops import Stacks
-from nodulens.train import leakage as module
-from nodulens.train.leakage import AT_RANDOM, BY_NODULE, BY_PATIENT, NEIGHBOURS, Figure, leakage
+from nodulens.evaluate import leakage as module
+from nodulens.evaluate.leakage import AT_RANDOM, BY_NODULE, BY_PATIENT, NEIGHBOURS, Figure, leakage
 
 
 def figures(found: list[Figure]) -> dict[str, float]:

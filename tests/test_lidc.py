@@ -26,11 +26,11 @@ from nodulens.data.lidc import (
     read_database,
     slice_index,
 )
+from nodulens.data.lidc_summary import kappa, summarize
 from nodulens.data.lidc_xml import read_folder, read_xml, scan_of
 from nodulens.data.outlines import Contour, consensus, draw
 from nodulens.data.ratings import RATINGS, Malignancy, Ratings, three_classes
 from nodulens.errors import BadGeometry, BadOption, BadValues, MissingExtra, NotFound, UnreadableFile
-from nodulens.evaluate.lidc_summary import kappa, summarize
 
 SQUARE = [(2, 2), (6, 2), (6, 6), (2, 6)]
 

@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 import nodulens as nl
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Box
+from nodulens.data import lidc_summary
 from nodulens.data.lidc import LidcScan, by_patient, cluster, ratings_of, read_database, slice_index
+from nodulens.data.lidc_summary import summarize
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.data.outlines import consensus
-from nodulens.evaluate import lidc_summary
-from nodulens.evaluate.lidc_summary import summarize
 
 CROWDED = {"LIDC-IDRI-0055", "LIDC-IDRI-0252"}
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nodulens.errors import BadOption
-from nodulens.recipes import RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
-from nodulens.train.losses import LOSSES, auxiliary, class_weights, focal, loss_of
+from nodulens.methods.catalogue import RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.train.loop.losses import LOSSES, auxiliary, class_weights, focal, loss_of
 
 SURE = 60.0
 OVERLAPS = ("dice", "iou", "tversky")

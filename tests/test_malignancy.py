@@ -17,7 +17,7 @@ from nodulens.core.nodule import Box, Nodule, Risk
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model, compile_model, load_model
 from nodulens.runtime.weights import FOLDER, Card, card
-from nodulens.stages.malignancy import judge, risk_of
+from nodulens.stages.classify import judge, risk_of
 
 Batch = NDArray[np.float32]
 TABLE = {"upper_edge": [0.2, 0.6], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.75, 1.0]}

@@ -11,8 +11,8 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.agreement import Weights, bland_altman, cohen_kappa, fleiss_kappa, pearson
-from nodulens.evaluate.statistics import Interval
+from nodulens.metrics.agreement import Weights, bland_altman, cohen_kappa, fleiss_kappa, pearson
+from nodulens.metrics.statistics import Interval
 
 
 @pytest.mark.parametrize("weights", [None, "linear", "quadratic"])

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from conftest import REPOSITORY
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.classification import (
+from nodulens.metrics.classification import (
     Confusion,
     auc,
     auc_by_group,
@@ -29,7 +29,7 @@ from nodulens.evaluate.classification import (
     matched_auc,
     ranking_draws,
 )
-from nodulens.evaluate.statistics import Groups, Interval, bootstrap, percentiles
+from nodulens.metrics.statistics import Groups, Interval, bootstrap, percentiles
 
 Case = tuple[NDArray, NDArray, NDArray | None]
 
@@ -109,7 +109,7 @@ def test_macro_auc_is_scikit_learns() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_fast_bootstrap_is_the_slow_one(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nodulens.evaluate.classification.CHUNK", 150 * 7)
+    monkeypatch.setattr("nodulens.metrics.classification.CHUNK", 150 * 7)
     y, s, w = cases()["ties and weights, some zero" if weighted else "ties"]
     weights = np.ones(150) if w is None else w
     patients = np.random.default_rng(1).integers(0, 50, 150)

@@ -16,7 +16,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
 from nodulens.data.crops import Stacks
 from nodulens.errors import BadGeometry, BadOption, BadValues
-from nodulens.evaluate.segmentation import (
+from nodulens.metrics.segmentation import (
     Overlap,
     compare,
     compare_labels,
@@ -27,7 +27,7 @@ from nodulens.evaluate.segmentation import (
     summarise_by,
     surface_distances,
 )
-from nodulens.evaluate.statistics import Groups
+from nodulens.metrics.statistics import Groups
 
 SPACING = (2.5, 0.7, 0.7)
 EMPTY = np.zeros((3, 4, 4), dtype=bool)

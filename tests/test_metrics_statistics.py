@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.statistics import (
+from nodulens.metrics.statistics import (
     Groups,
     Interval,
     benjamini_hochberg,

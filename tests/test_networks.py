@@ -22,16 +22,16 @@ from made_encoders import published
 from nodulens.apps import recipes as listing
 from nodulens.apps.cli import app
 from nodulens.errors import BadOption, BadValues, MissingExtra, NotFound, UnreadableFile
-from nodulens.recipe import to_dict
-from nodulens.recipes import RECIPES, SE_AUX_UNET
-from nodulens.train.classifiers import Conv3
-from nodulens.train.export import check_parity, export
-from nodulens.train.losses import loss_of
-from nodulens.train.networks import NETWORKS, build, cost, stored_values
-from nodulens.train.plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
-from nodulens.train.pretrained import MEAN, STD, find_pretrained, load_pretrained
+from nodulens.methods.catalogue import RECIPES, SE_AUX_UNET
+from nodulens.methods.recipe import to_dict
+from nodulens.train.loop.export import check_parity, export
+from nodulens.train.loop.losses import loss_of
+from nodulens.train.networks.build import NETWORKS, build, cost, stored_values
+from nodulens.train.networks.classifiers import Conv3
+from nodulens.train.networks.plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
+from nodulens.train.networks.pretrained import MEAN, STD, find_pretrained, load_pretrained
+from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
 from nodulens.train.run import example_of
-from nodulens.train.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
 
 LEARNERS = {learner.network: learner for recipe in RECIPES.values() for learner in recipe.learners.values()}
 SMALL = {network: replace(learner, size=32) for network, learner in LEARNERS.items()}
@@ -363,7 +363,7 @@ def test_recipes_are_listed_with_their_costs() -> None:
 
 
 def test_the_list_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "nodulens.train.networks")
+    monkeypatch.delitem(sys.modules, "nodulens.train.networks.build")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"nodulens\[train\]"):
         listing.described()

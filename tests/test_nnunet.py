@@ -29,16 +29,15 @@ from nodulens.apps.cli import app
 from nodulens.apps.methods import evaluate, load_method
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
+from nodulens.methods.catalogue import NNUNET_SAM
+from nodulens.methods.recipe import Learner, Recipe, changed
+from nodulens.methods.run_record import read_run
 from nodulens.ops.intensity import to_unit
 from nodulens.pipeline import analyze
-from nodulens.recipe import Learner, Recipe, changed
-from nodulens.recipes import NNUNET_SAM
-from nodulens.runs import read_run
 from nodulens.runtime.engine import compile_model
-from nodulens.train import nnunet_inside, outlining
-from nodulens.train.apart import thinned
-from nodulens.train.networks import build
-from nodulens.train.nnunet import (
+from nodulens.train.external import nnunet_inside
+from nodulens.train.external.environment import thinned
+from nodulens.train.external.nnunet import (
     DATASET,
     NUMBER,
     Amount,
@@ -52,8 +51,10 @@ from nodulens.train.nnunet import (
     write_dataset,
     write_split,
 )
-from nodulens.train.outlining import Slices
+from nodulens.train.networks.build import build
 from nodulens.train.run import Division
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.segmentation import Slices
 
 FOLD = 2
 CLASSES = ("background", "nodule")
@@ -159,10 +160,8 @@ def standard() -> Learner:
 # ---- The whole path
 
 
-def test_a_run_with_nnunet_is_judged_and_analyses(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outlining, "SCENES", 1)
+def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmentation, "SCENES", 1)
     env, run = Pretender(tmp_path, stopped=["train"]), tmp_path / "run"
     with pytest.raises(NodulensError, match="stopped"):
         train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=FOLD)
@@ -191,7 +190,7 @@ def test_a_run_with_nnunet_is_judged_and_analyses(
 def test_a_network_that_differs_from_nnunets_predictor_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlining, "SCENES", 1)
+    monkeypatch.setattr(segmentation, "SCENES", 1)
     env = Pretender(tmp_path, off=0.008)
     with pytest.raises(NodulensError, match=r"differs from its own predictor by 0\.008"):
         train_nnunet(recipe(), data, tmp_path / "run", env, Amount(slices=8), command="", fold=FOLD)
@@ -291,8 +290,11 @@ def test_slices_that_are_mostly_air_keep_their_precision(tmp_path: Path) -> None
 def test_curves_are_a_table(tmp_path: Path) -> None:
     values = {"train_losses": [0.5, 0.1], "mean_fg_dice": [0.0, 0.3], "lrs": [0.01, 0.005]}
     nnunet_inside._write_curves(SimpleNamespace(get_value=lambda key, step: values[key]), tmp_path / "c.csv")
-    assert (tmp_path / "c.csv").read_text().split() == ["epoch,loss,watched,learning_rate", "1,0.5,0.0,0.01",
-                                                        "2,0.1,0.3,0.005"]
+    assert (tmp_path / "c.csv").read_text().split() == [
+        "epoch,loss,watched,learning_rate",
+        "1,0.5,0.0,0.01",
+        "2,0.1,0.3,0.005",
+    ]
 
 
 # ---- How it is called

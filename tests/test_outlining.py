@@ -19,19 +19,20 @@ from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.luna16 import ANNOTATIONS, read_findings
 from nodulens.errors import BadOption, BadValues, NotFound
+from nodulens.evaluate import slice_networks
 from nodulens.io import read
+from nodulens.methods.catalogue import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.recipe import Learner
 from nodulens.ops.orient import canonical
-from nodulens.recipe import Learner
-from nodulens.recipes import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.runtime.engine import Array, Model, load_model
 from nodulens.runtime.weights import Card
 from nodulens.stages.findings import Finding
 from nodulens.stages.slices import Field
-from nodulens.train import outlining, scans
-from nodulens.train.augment import augmented
-from nodulens.train.export import export
-from nodulens.train.outlining import Slab, Slices, compared, field_of, figures, judge, settled, train
-from nodulens.train.plan import Plan, plan
+from nodulens.train.loop.augment import augmented
+from nodulens.train.loop.export import export
+from nodulens.train.networks.plan import Plan, plan
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.segmentation import Slab, Slices, compared, field_of, figures, judge, settled, train
 
 LEARNERS: dict[str, Learner] = {
     r.name: replace(r.segmenter, size=32, epochs=1, batch=2) for r in RECIPES.values() if r.segmenter is not None
@@ -53,8 +54,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaded(data: Path) -> Slices:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlining, "SCENES", 1)
-        return outlining.load(data, SE_AUX_UNET)
+        patch.setattr(segmentation, "SCENES", 1)
+        return segmentation.load(data, SE_AUX_UNET)
 
 
 def slab(patient: str = "a", n: int = 4, nodules: int = 2) -> Slab:
@@ -96,9 +97,9 @@ def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) 
 
 
 def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlining, "SCENES", 1)
+    monkeypatch.setattr(segmentation, "SCENES", 1)
     monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
-    again = outlining.load(data, SE_AUX_UNET).slabs
+    again = segmentation.load(data, SE_AUX_UNET).slabs
     for one, other in zip(loaded.slabs[: len(again)], again, strict=True):
         assert np.array_equal(one.hu, other.hu)
         assert np.array_equal(one.nodule, other.nodule)
@@ -111,8 +112,8 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
         used[patient] = {s.patient for s in shapes}
         return []
 
-    monkeypatch.setattr(outlining, "_slabs", remember)
-    outlining.load(data, SE_AUX_UNET)
+    monkeypatch.setattr(segmentation, "_slabs", remember)
+    segmentation.load(data, SE_AUX_UNET)
     assert used.keys() == set(Background.PATIENTS)
     for patient, theirs in used.items():
         assert theirs
@@ -123,17 +124,17 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
 def test_slices_through_what_is_not_annotated_are_left_out() -> None:
     (patient, (centre, radius)), *_ = Background.PLEURAL_MASS.items()
     grid = Geometry.axial((100, 4, 4), (2.0, 1.0, 1.0), (0.0, 0.0, centre[2] - 90.0))
-    usable = outlining._usable(grid, patient)
+    usable = segmentation._usable(grid, patient)
     z = grid.to_lps(np.stack([np.arange(100), np.zeros(100), np.zeros(100)], 1))[:, 2]
     assert np.array_equal(usable, np.abs(z - centre[2]) > radius)
     assert 0 < usable.sum() < 100
-    assert outlining._usable(grid, "another").all()
+    assert segmentation._usable(grid, "another").all()
 
 
 def test_a_folder_without_backgrounds_says_what_is_missing(data: Path, tmp_path: Path) -> None:
     (tmp_path / "lidc").symlink_to(data / "lidc")
     with pytest.raises(NotFound, match="background"):
-        outlining.load(tmp_path, SE_AUX_UNET)
+        segmentation.load(tmp_path, SE_AUX_UNET)
 
 
 def test_the_truth_of_exclusive_classes_and_of_those_that_overlap() -> None:
@@ -243,12 +244,12 @@ def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
 def test_an_epoch_holds_as_many_slices_with_a_nodule_as_without() -> None:
     rng = np.random.default_rng(0)
     shows = np.arange(1000) < 100
-    chosen = outlining._drawn(shows, rng, 240)
+    chosen = segmentation._drawn(shows, rng, 240)
     assert len(chosen) == 240
     assert shows[chosen].mean() == 0.5
     assert len(np.unique(chosen[~shows[chosen]])) == 120
-    assert sorted(outlining._drawn(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
-    assert len(outlining._drawn(np.array([True]), rng, 240)) == 1
+    assert sorted(segmentation._drawn(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
+    assert len(segmentation._drawn(np.array([True]), rng, 240)) == 1
 
 
 @pytest.mark.parametrize("kind", ["flip", "turn"])
@@ -261,7 +262,7 @@ def test_sides_are_not_mirrored(tmp_path: Path, kind: str) -> None:
 def test_a_plan_follows_the_slices_and_stays_within_the_recipe() -> None:
     material, rows = some(*(slab(patient, 60, 30) for patient in "abcde"))
     learner = replace(PLANNED, size=512, batch=12)
-    planned = plan(outlining._fingerprint(learner, material, rows), 2)
+    planned = plan(segmentation._fingerprint(learner, material, rows), 2)
     assert isinstance(planned, Plan)
     assert planned.size == 512
     found = settled(learner, material, rows)
@@ -274,7 +275,7 @@ def test_a_plan_follows_the_slices_and_stays_within_the_recipe() -> None:
 def test_the_planned_network_takes_its_foregrounds_values(tmp_path: Path) -> None:
     material, rows = some(slab())
     net = train(PLANNED, material, rows, rows, tmp_path / "run.pt")
-    found = outlining._fingerprint(PLANNED, material, rows)
+    found = segmentation._fingerprint(PLANNED, material, rows)
     assert float(net.mean) == pytest.approx(found.mean)
     assert float(net.low) == pytest.approx(found.low)
     # the nodule is of about 100 HU, and its edge of less
@@ -432,19 +433,19 @@ def test_findings_are_held_against_what_is_known() -> None:
     lungs = Mask(np.zeros((10, 40, 40), dtype=np.uint8), grid, {1: "left lung"})
     full = np.ones((4, 8, 8), dtype=bool)
     known = (
-        scans.Known(Box((2, 4, 4), (6, 12, 12)), full, 4),
-        scans.Known(Box((2, 20, 20), (6, 28, 28)), full, 1),
-        scans.Known(Box((0, 30, 2), (3, 36, 8)), None, 0),
+        slice_networks.Known(Box((2, 4, 4), (6, 12, 12)), full, 4),
+        slice_networks.Known(Box((2, 20, 20), (6, 28, 28)), full, 1),
+        slice_networks.Known(Box((0, 30, 2), (3, 36, 8)), None, 0),
     )
-    scan = scans.Scan("x", volume, lungs, known)
+    scan = slice_networks.Scan("x", volume, lungs, known)
     findings = [
         Finding(0.9, Box((2, 4, 4), (4, 12, 12)), full[:2]),  # the lower half of the first
         Finding(0.8, Box((4, 4, 4), (6, 12, 12)), full[:2]),  # and the upper one
         Finding(0.7, Box((0, 30, 2), (3, 36, 8)), np.ones((3, 6, 6), dtype=bool)),
         Finding(0.6, Box((7, 0, 30), (9, 4, 34)), np.ones((2, 4, 4), dtype=bool)),
     ]
-    columns = scans._none()
-    told, image = scans.judged(scan, findings, columns)
+    columns = slice_networks._none()
+    told, image = slice_networks.judged(scan, findings, columns)
     assert told == {"nodules": 3, "hit": 2, "findings": 4, "other": 1}
     assert columns["dice"] == [1.0, 0.0, None]
     assert columns["hit"] == [True, False, True]
@@ -452,11 +453,11 @@ def test_findings_are_held_against_what_is_known() -> None:
     assert columns["box_iou"] == [0.5, 0.0, 1.0]
     assert columns["readers"] == [4, 1, 0]
     assert image.iou.shape == (4, 3)
-    found = scans._none()
-    scans.judged(scan, findings, found, outlined=False)
+    found = slice_networks._none()
+    slice_networks.judged(scan, findings, found, outlined=False)
     assert found["dice"] == found["iou"] == found["sensitivity"] == [None] * 3
     assert found["diameter_mm"] == columns["diameter_mm"] and found["hit"] == columns["hit"]
-    nothing, image = scans.judged(scan, [], scans._none())
+    nothing, image = slice_networks.judged(scan, [], slice_networks._none())
     assert nothing == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
     assert image.iou.shape == (0, 3)
 
@@ -469,7 +470,7 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
         inside = (batch > 0.05) & (batch < 0.35)
         return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
 
-    found = scans.judge_scans(Model(CARD, run), learner, shared, names=("Lung_Dx-A0001",))
+    found = slice_networks.judge_scans(Model(CARD, run), learner, shared, names=("Lung_Dx-A0001",))
     scan = found.figures["scans"]["Lung_Dx-A0001"]
     assert 0.6 < scan["lung_agreement"]["lung"] < 0.8  # it takes the table for lung, too
     assert found.rows["patient"] == ["Lung_Dx-A0001"]
@@ -482,7 +483,7 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
 def test_the_nodules_of_a_real_scan_are_where_luna16_has_them(shared: Path) -> None:
     ct = read(shared / "ct" / "LIDC-IDRI-0001")
     volume, turn = canonical(ct)
-    (known,) = scans.known_nodules(shared, "LIDC-IDRI-0001", ct, turn)
+    (known,) = slice_networks.known_nodules(shared, "LIDC-IDRI-0001", ct, turn)
     assert known.readers == 4
     (finding,) = read_findings(shared / "luna16" / ANNOTATIONS)[ct.source.series_uid or ""]
     assert np.linalg.norm(volume.geometry.to_lps(known.box.centre_zyx) - finding.centre_lps) < 5

@@ -143,11 +143,17 @@ def required(*extras: str) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "src" / "nodulens").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted((REPOSITORY / "src" / "nodulens").rglob("*.py")),
+    ids=lambda path: str(path.relative_to(REPOSITORY / "src" / "nodulens")),
+)
 def test_what_a_module_imports_is_installed_with_it(path: Path) -> None:
-    """When it is loaded: the core, where networks are trained the extra "train" as well. Later: some extra."""
+    """When it is loaded: the core, where networks are trained or judged the extra "train" as well. Later: some extra."""
     tree = ast.parse(path.read_text("utf-8"))
     loaded = set(distributions(tree.body))
-    assert loaded <= required(*(["train"] if path.parent.name == "train" else []))
+    room = path.relative_to(REPOSITORY / "src" / "nodulens").parts
+    extras = ["sam"] if room == ("stages", "sam.py") else ["train"] if room[0] in ("train", "evaluate") else []
+    assert loaded <= required(*extras)
     if path.name not in APART:
         assert set(distributions(ast.walk(tree))) <= required(*set(PROJECT["optional-dependencies"]) - {"dev"})

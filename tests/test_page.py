@@ -21,9 +21,9 @@ from browser import Browser
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
-from nodulens.page import MEASUREMENTS, render_page
-from nodulens.pictures import GREY_HU, UNITS_PER_MM, Scene, contours
-from nodulens.report import Report, fingerprint
+from nodulens.report.page import MEASUREMENTS, render_page
+from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, Scene, contours
+from nodulens.report.record import Report, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_page_refers_to_nothing_outside_itself(page: str) -> None:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             value = attributes.get(name)
             assert value is None or value.startswith(("data:", "#")), (tag, name, value)
-    assert "url(" not in page and "@import" not in page and "http-equiv=\"Content-Security-Policy\"" in page
+    assert "url(" not in page and "@import" not in page and 'http-equiv="Content-Security-Policy"' in page
     assert set(re.findall(r"https?://[^\"'\s]+", page)) == {"http://www.w3.org/2000/svg"}
 
 
@@ -224,7 +224,7 @@ def test_pictures_are_radiological_however_the_scan_was_stored(axes: tuple[int, 
     """The bright ball and its outline stand in the middle of all planes; left is on the right of the picture."""
     plain = made_reports.scan((36, 60, 90))
     low, high = GREY_HU
-    for flips in list(product((False, True), repeat=3))[::2 if axes[0] else 1]:
+    for flips in list(product((False, True), repeat=3))[:: 2 if axes[0] else 1]:
         ct = _turned(plain, axes, flips)
         one = made_reports.report(ct, 2)
         scene = Scene(ct, one.nodules, one.lung_mask)

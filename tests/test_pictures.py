@@ -15,11 +15,11 @@ from conftest import Run
 from nodulens.data.folds import fold_of
 from nodulens.data.frames import WIDE_MM
 from nodulens.errors import BadOption, BadValues, NotFound
-from nodulens.recipes import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
-from nodulens.runs import read_run
+from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.run_record import read_run
 from nodulens.stages.slices import Field
-from nodulens.train import filtering, outlining
-from nodulens.train.pictures import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
+from nodulens.train.tasks import fp_reduction, segmentation
+from nodulens.train.tasks.pictures import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
 
 SIDE = 96
 NODULE = np.s_[30:42, 20:32]
@@ -77,7 +77,7 @@ def without(data: Path, name: str) -> Path:
 
 
 def test_rows_are_the_slices_of_patients_with_a_nodule_and_without(data: Path) -> None:
-    material = outlining.load(data, RESNET_UNET_PATCH_CNN)
+    material = segmentation.load(data, RESNET_UNET_PATCH_CNN)
     assert isinstance(material, Pictures)
     assert material.patients == [person for person in PEOPLE for _ in (0, 1)]
     assert material.strata == ["nodule", "no nodule"] * len(PEOPLE)
@@ -121,7 +121,7 @@ def test_classes_that_are_not_drawn_are_not_learnt(data: Path) -> None:
     bare = load_pictures(without(data, "lungs"))
     assert RESNET_UNET_PATCH_CNN.segmenter is not None
     with pytest.warns(UserWarning, match="does not show lung: the network learns nodule alone"):
-        settled = outlining.settled(RESNET_UNET_PATCH_CNN.segmenter, bare, np.arange(12))
+        settled = segmentation.settled(RESNET_UNET_PATCH_CNN.segmenter, bare, np.arange(12))
     assert settled.classes == ("nodule",)
 
 
@@ -154,7 +154,7 @@ def test_a_folder_that_does_not_say_enough_is_refused(data: Path, tmp_path: Path
 
 
 def test_patches_show_nodules_and_what_is_like_them(data: Path) -> None:
-    material = filtering.load(data, RESNET_UNET_PATCH_CNN)
+    material = fp_reduction.load(data, RESNET_UNET_PATCH_CNN)
     patches = material.patches
     assert patches.unit.shape[1:] == (64, 64) and patches.unit.dtype == np.uint8
     assert patches.label.sum() == len(PEOPLE)
@@ -188,7 +188,7 @@ def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:
 def test_a_method_is_trained_judged_and_used_on_pictures(
     run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlining, "EPOCH", 4)
+    monkeypatch.setattr(segmentation, "EPOCH", 4)
     without(data, "lungs")
     left_out = next(f for f in range(5) if 0 < sum(fold_of(p) == f for p in PEOPLE) < 4)
     small = [f"{name}={value}" for name, value in (("segmenter.size", 64), ("segmenter.batch", 4), ("filter.batch", 8),
@@ -214,11 +214,11 @@ def test_a_method_is_trained_judged_and_used_on_pictures(
 @pytest.mark.filterwarnings(ALONE)
 @pytest.mark.parametrize("recipe", [NNUNET_SAM, SE_AUX_UNET], ids=lambda r: r.name)
 def test_other_segmenters_learn_from_pictures_too(recipe, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    material = outlining.load(data, recipe)
+    material = segmentation.load(data, recipe)
     rows = np.arange(len(material.patients))
     learner = replace(recipe.segmenter, size=64, batch=4, epochs=1, augment=())
-    learner = outlining.settled(learner, material, rows)
+    learner = segmentation.settled(learner, material, rows)
     assert learner.classes == ("background", "nodule")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlining, "EPOCH", 4)
-        outlining.train(learner, material, rows, rows[:2], tmp_path / "net.pt")
+        patch.setattr(segmentation, "EPOCH", 4)
+        segmentation.train(learner, material, rows, rows[:2], tmp_path / "net.pt")

@@ -18,11 +18,11 @@ from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Mask, Source, Volume
 from nodulens.data.phantom import phantom_ct
 from nodulens.errors import BadOption, BadPrompt, NoLungs
+from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import canonical
-from nodulens.outputs import nodule_mask
 from nodulens.pipeline import analyze, analyze_prompt, quality_warnings
-from nodulens.recipe import Recipe
-from nodulens.report import from_json, to_json
+from nodulens.report.outputs import nodule_mask
+from nodulens.report.record import from_json, to_json
 from nodulens.stages.segment import prompt_of_point
 
 LOW = Recipe(threshold=small_scans.LOW)

@@ -9,9 +9,9 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, BadPrompt
-from nodulens.stages.pointing import part_of, prompt_of_annotation, prompt_of_outline, shaken
 from nodulens.stages.position import locate
-from nodulens.stages.prompt import DRAWN, Prompt
+from nodulens.stages.prompted import part_of, prompt_of_annotation, prompt_of_outline, shaken
+from nodulens.stages.prompts import DRAWN, Prompt
 
 SHAPE, SPACING = (40, 100, 120), (2.5, 0.8, 0.8)
 

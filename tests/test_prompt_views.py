@@ -21,16 +21,16 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data.folds import FOLDS
 from nodulens.errors import BadPrompt, NotFound
-from nodulens.evaluate.evaluation import from_json
+from nodulens.evaluate import central_slices, prompts
+from nodulens.evaluate.prompts import ALONE, CARRIED, PROMPTS, VIEWS, WHOLE, Way, judge_scans, outlined_scans
+from nodulens.evaluate.slice_networks import Known, Scan, read_scan
+from nodulens.presentation.evaluation import from_json
 from nodulens.runtime.engine import load_models
 from nodulens.stages.lungs import segment_lungs
-from nodulens.stages.pointing import Outline
-from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
-from nodulens.train import prompt_views, prompting
-from nodulens.train.prompt_views import ALONE, CARRIED, PROMPTS, VIEWS, WHOLE, Way, judge_scans, outlined_scans
-from nodulens.train.sam import Sam
-from nodulens.train.scans import Known, Scan, read_scan
-from nodulens.train.segmenter import inscribed
+from nodulens.stages.prompted import Outline
+from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
+from nodulens.stages.sam import Sam
+from nodulens.train.default.segmenter import inscribed
 
 SIDES = (4, 10, 10)
 
@@ -117,7 +117,7 @@ def test_shaken_boxes_are_the_same_for_every_network(scan: Scan) -> None:
 
 def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
     net = made_sam.Drawn(square=True, side=256)
-    found = judge_scans(prompt_views.sam_ways(Sam(net)), [scan], load_models(1))
+    found = judge_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     for view in VIEWS:
         alone, carried = by_prompt(found.rows, view, ALONE), by_prompt(found.rows, view, CARRIED)
         assert list(alone) == list(carried) == list(PROMPTS)
@@ -127,30 +127,30 @@ def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
         # the middle one of four slices, and one either side: Drawn's memory reaches no farther
         assert carried["box"]["sensitivity"] == pytest.approx(0.75 * alone["box"]["sensitivity"], abs=0.03)
     net.remembers = False
-    plain = judge_scans(prompt_views.sam_ways(Sam(net)), [scan], load_models(1))
+    plain = judge_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     assert {w["carrying"] for w in plain.figures["ways"]} == {ALONE, None}
 
 
 def test_prompts_of_a_view_share_embeddings(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole slices are the same for every prompt: each that any prompt touches is encoded once, memory or not."""
-    monkeypatch.setattr(prompt_views, "VIEWS", ("slice",))
+    monkeypatch.setattr(prompts, "VIEWS", ("slice",))
     touched: set[int] = set()
-    part_of = prompt_views.part_of
+    part_of = prompts.part_of
 
     def noted(volume: Volume, prompt: Prompt, **more: Any) -> Box:
         where = part_of(volume, prompt, **more)
         touched.update(range(where.start[0], where.stop[0]))
         return where
 
-    monkeypatch.setattr(prompt_views, "part_of", noted)
+    monkeypatch.setattr(prompts, "part_of", noted)
     net = made_sam.Drawn(square=True, side=64)
-    judge_scans(prompt_views.sam_ways(Sam(net)), [scan], load_models(1))
+    judge_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     assert net.encoded == len(touched) > SIDES[0]
 
 
 def test_our_own_network_has_one_view(scan: Scan) -> None:
     models = load_models(1)
-    found = judge_scans(prompt_views.own_ways(models.segmenter), [scan], models)
+    found = judge_scans(prompts.own_ways(models.segmenter), [scan], models)
     rows = by_prompt(found.rows, "own window", WHOLE)
     assert rows["box"]["dice"] > 0.7
     assert rows["detector"]["dice"] == by_prompt(found.rows, None, None)["earlier_mask"]["dice"]
@@ -165,13 +165,13 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_fourth_is_what_all_folds_judge(stacks: Path) -> None:
-    material = prompting.load(stacks)
-    rows = np.sort(np.concatenate([prompting.rows_of(material, fold) for fold in range(FOLDS)]))
-    found = prompting.every_fourth(stacks)
+    material = central_slices.load(stacks)
+    rows = np.sort(np.concatenate([central_slices.rows_of(material, fold) for fold in range(FOLDS)]))
+    found = central_slices.every_fourth(stacks)
     assert len(found) == len(rows) > 3
     for one, row in zip(found, rows, strict=True):
         assert one.patient == material[row].patient and np.array_equal(one.truth, material[row].truth)
-    assert len(prompting.every_fourth(stacks, 2)) == 2
+    assert len(central_slices.every_fourth(stacks, 2)) == 2
 
 
 def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None:
@@ -182,9 +182,9 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
         asked.append(prompt)
         return fills(volume, prompt)
 
-    material = prompting.every_fourth(stacks, 3)
+    material = central_slices.every_fourth(stacks, 3)
     rows = np.arange(3)
-    found = prompting.judge_told(lambda ask, prior: noting, material, rows, flat=True)
+    found = central_slices.judge_told(lambda ask, prior: noting, material, rows, flat=True)
     assert asked and all(p.stop[0] - p.start[0] == 1 for p in asked)
     assert {p.trust for p in asked} == {DRAWN, ROUGH}
     for row in rows:
@@ -192,7 +192,7 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
         plane = material[row].truth.sum(axis=(1, 2)).max()
         assert truth == common == plane and found.rows["box predicted"][row] > 1.15 * plane
     asked.clear()
-    prompting.judge_told(lambda ask, prior: noting, material, rows)
+    central_slices.judge_told(lambda ask, prior: noting, material, rows)
     assert any(p.stop[0] - p.start[0] > 1 for p in asked), (
         "one that looks in three dimensions is told marks as they are"
     )
@@ -200,8 +200,8 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
 
 def test_sam_on_the_stacks(stacks: Path) -> None:
     net = made_sam.Drawn(square=True, side=256)
-    found = prompting.judge_told(
-        prompting.close_up(Sam(net, memory=True)), prompting.every_fourth(stacks, 3), np.arange(3), flat=True
+    found = central_slices.judge_told(
+        central_slices.close_up(Sam(net, memory=True)), central_slices.every_fourth(stacks, 3), np.arange(3), flat=True
     )
     assert found.figures["box"]["sensitivity"]["value"] == 1 and found.figures["box"]["dice"]["value"] > 0.8
 
@@ -282,7 +282,7 @@ def test_what_is_missing_says_what_to_do(run: Run, data: Path, tmp_path: Path) -
 def test_a_real_nodule_by_every_prompt(shared: Path) -> None:
     assert set(outlined_scans(shared)) == {"LIDC-IDRI-0001", "LIDC-IDRI-0003"}
     models = load_models(1)
-    found = judge_scans(prompt_views.own_ways(models.segmenter), [read_scan(shared, "LIDC-IDRI-0001")], models)
+    found = judge_scans(prompts.own_ways(models.segmenter), [read_scan(shared, "LIDC-IDRI-0001")], models)
     ways = {w["prompt"]: w for w in found.figures["ways"]}
     assert found.figures["nodules"] == 1
     assert min(ways[kind]["dice"] for kind in PROMPTS) > 0.8

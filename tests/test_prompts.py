@@ -20,7 +20,7 @@ from nodulens.errors import BadPrompt
 from nodulens.io import write_mask
 from nodulens.ops.orient import canonical
 from nodulens.ops.patches import Window
-from nodulens.stages.prompt import DRAWN, GRID, MARGIN, ROUGH, Prompt, box_channel
+from nodulens.stages.prompts import DRAWN, GRID, MARGIN, ROUGH, Prompt, box_channel
 from nodulens.stages.views import (
     BALL_VOXELS,
     FAR_MM,
@@ -306,9 +306,7 @@ def test_a_ball_has_millimetres(marked: Volume) -> None:
 
 
 def test_large_candidates_are_seen_from_farther_away(marked: Volume) -> None:
-    near, far = (
-        ball_view(marked, np.array([12.0, 33.0, 36.0]), diameter) for diameter in (FAR_MM, 2 * FAR_MM)
-    )
+    near, far = (ball_view(marked, np.array([12.0, 33.0, 36.0]), diameter) for diameter in (FAR_MM, 2 * FAR_MM))
     where = [(v * np.indices(v.shape)[2]).sum() / v.sum() - (BALL_VOXELS - 1) / 2 for v in (near, far)]
     assert where[0] == pytest.approx(4.0, abs=0.1) and where[1] == pytest.approx(2.0, abs=0.1)
 

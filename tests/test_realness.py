@@ -14,10 +14,10 @@ pytest.importorskip("sklearn")
 
 import torch
 
+from experiments.realness import PX, Host, Pairs, judge, kind_of, make_pairs, network_scores, tree_scores
 from nodulens.data.folds import fold_of
 from nodulens.data.shapes import Shape
-from nodulens.evaluate.classification import delong
-from nodulens.train.realness import PX, Host, Pairs, judge, kind_of, make_pairs, network_scores, tree_scores
+from nodulens.metrics.classification import delong
 
 PIXEL_MM = 0.7
 PATIENTS = [p for p in map("P{}".format, range(400)) if fold_of(p) < 2]

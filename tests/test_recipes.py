@@ -12,7 +12,15 @@ import pytest
 
 from conftest import REPOSITORY
 from nodulens.errors import BadOption
-from nodulens.recipe import (
+from nodulens.methods.catalogue import (
+    CONV3_CLASSIFIER,
+    NNUNET_SAM,
+    RECIPES,
+    RESNET_UNET_PATCH_CNN,
+    SE_AUX_UNET,
+    recipe_named,
+)
+from nodulens.methods.recipe import (
     DEFAULT,
     Learner,
     Recipe,
@@ -23,8 +31,7 @@ from nodulens.recipe import (
     from_dict,
     to_dict,
 )
-from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET, recipe_named
-from nodulens.train.losses import LOSSES
+from nodulens.train.loop.losses import LOSSES
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

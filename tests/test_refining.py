@@ -15,19 +15,20 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data.crops import Stacks
 from nodulens.errors import BadPrompt, BadValues
-from nodulens.evaluate.boxes import Image, mask_iou, match
-from nodulens.evaluate.segmentation import compare
+from nodulens.evaluate import refinement
+from nodulens.evaluate.central_slices import close_up, own
+from nodulens.methods.catalogue import NNUNET_SAM
+from nodulens.methods.recipe import changed
+from nodulens.metrics.boxes import Image, mask_iou, match
+from nodulens.metrics.segmentation import compare
 from nodulens.ops.components import components
-from nodulens.recipe import changed
-from nodulens.recipes import NNUNET_SAM
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import Card
-from nodulens.stages.prompt import ROUGH, Prompt
-from nodulens.train import grading, refining
-from nodulens.train.grading import Nodules, crop_of, nodules_of
-from nodulens.train.prompting import close_up, own
-from nodulens.train.sam import Sam, load_sam
-from nodulens.train.segmenter import inscribed
+from nodulens.stages.prompts import ROUGH, Prompt
+from nodulens.stages.sam import Sam, load_sam
+from nodulens.train.default.segmenter import inscribed
+from nodulens.train.tasks import classification
+from nodulens.train.tasks.classification import Nodules, crop_of, nodules_of
 
 Bool = NDArray[np.bool_]
 FIELD = (96, 96)
@@ -74,7 +75,7 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
         asked.append((volume, prompt))
         return inscribed(volume, prompt)
 
-    again = refining.refine(stacks, nodules, first, noting, 1.2)
+    again = refinement.refine(stacks, nodules, first, noting, 1.2)
     assert len(asked) == 2, "nothing is asked where nothing was drawn"
     (volume, one), (_, other) = asked
     assert np.allclose(one.start[1:], (45.5 - 1.1 * 6, 50.5 - 2.1 * 6)) and np.allclose(one.stop[1:], (52.1, 63.1))
@@ -90,8 +91,8 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
 
 
 def test_the_ellipse_in_the_box_of_a_disc_is_the_disc(stacks: Stacks, nodules: Nodules) -> None:
-    again = refining.refine(stacks, nodules, squares(nodules), inscribed, 1.0)
-    told = refining.judge(nodules, squares(nodules), again).figures
+    again = refinement.refine(stacks, nodules, squares(nodules), inscribed, 1.0)
+    told = refinement.judge(nodules, squares(nodules), again).figures
     assert told["refined"]["dice"]["value"] > 0.97 > 0.9 > told["first"]["dice"]["value"]
     assert told["first"]["sensitivity"]["value"] == 1
     assert told["gain"]["dice"]["low"] > 0.05 and told["wilcoxon"]["dice"]["by_nodule"]["p_value"] < 0.001
@@ -107,7 +108,7 @@ def test_where_nothing_is_found_the_piece_stands(stacks: Stacks, nodules: Nodule
             raise BadPrompt("nothing")
         return inscribed(volume, prompt)
 
-    again = refining.refine(stacks, nodules, first, shy, 1.0)
+    again = refinement.refine(stacks, nodules, first, shy, 1.0)
     assert np.array_equal(again[0][:10], first[0][:10]), "that piece stands"
     assert again[0].sum() < first[0].sum(), "the other is drawn anew"
 
@@ -115,8 +116,8 @@ def test_where_nothing_is_found_the_piece_stands(stacks: Stacks, nodules: Nodule
 def test_our_own_network_mends_what_is_too_small(stacks: Stacks, nodules: Nodules) -> None:
     some = nodules.take(np.arange(4))
     first = np.stack([_inner(mask) for mask in some.outline])
-    again = refining.refine(stacks, some, first, own(load_model("segmenter", 1))("box", None), 1.4)
-    told = refining.judge(some, first, again).figures
+    again = refinement.refine(stacks, some, first, own(load_model("segmenter", 1))("box", None), 1.4)
+    told = refinement.judge(some, first, again).figures
     assert told["refined"]["dice"]["value"] > told["first"]["dice"]["value"] + 0.05
 
 
@@ -129,8 +130,8 @@ def _inner(mask: Bool) -> Bool:
 
 def test_sam_sees_a_crop_and_draws_its_box(stacks: Stacks, nodules: Nodules) -> None:
     some = nodules.take(np.arange(3))
-    again = refining.refine(stacks, some, squares(some), close_up(Sam(made_sam.Drawn(square=True)))("box", None), 1.0)
-    assert refining.judge(some, squares(some), again).figures["refined"]["sensitivity"]["value"] > 0.97
+    again = refinement.refine(stacks, some, squares(some), close_up(Sam(made_sam.Drawn(square=True)))("box", None), 1.0)
+    assert refinement.judge(some, squares(some), again).figures["refined"]["sensitivity"]["value"] > 0.97
     for found, square in zip(again, squares(some), strict=True):
         assert abs(int(found.sum()) - int(square.sum())) < 0.15 * square.sum()
 
@@ -139,7 +140,7 @@ def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, t
     pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
     sam = load_sam(made_sam.write_sam(tmp_path), "sam")
     some = nodules.take(np.arange(2))
-    again = refining.refine(stacks, some, squares(some), close_up(sam)("box", None), 1.2)
+    again = refinement.refine(stacks, some, squares(some), close_up(sam)("box", None), 1.2)
     assert again.shape == (2, *FIELD) and again.any(axis=(1, 2)).all()
 
 
@@ -168,7 +169,7 @@ def test_the_comparison_is_that_worked_by_hand() -> None:
     """Of six pairs the one with the smallest difference falls: W = 1, and of the 2⁶ signs 2 give so little or less."""
     first, refined = columns(21, 19, 25, 10, 31, 30), columns(31, 33, 27, 34, 30, 40)
     nodules = made(np.stack([TRUTH] * 6), ["A", "B", "C", "D", "E", "F"])
-    told = refining.judge(nodules, first, refined).figures
+    told = refinement.judge(nodules, first, refined).figures
     iou = np.array([[21, 19, 25, 10, 31, 30], [31, 33, 27, 34, 30, 40]]) / 40
     for name, stage in zip(("first", "refined"), iou, strict=True):
         assert told[name]["iou"]["value"] == round(float(stage.mean()), 4)
@@ -188,7 +189,7 @@ def test_the_comparison_is_that_worked_by_hand() -> None:
 
 def test_a_patient_counts_once_in_the_second_test() -> None:
     nodules = made(np.stack([TRUTH] * 4), ["A", "A", "B", "C"])
-    told = refining.judge(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures["wilcoxon"]["iou"]
+    told = refinement.judge(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures["wilcoxon"]["iou"]
     assert told["by_nodule"]["pairs"] == 4 and told["by_patient"]["pairs"] == 3
     assert told["by_patient"]["zeros"] == 1, "the gain of one nodule of A is the loss of the other"
 
@@ -197,7 +198,7 @@ def test_what_is_missed_counts_nothing_and_pieces_are_detections() -> None:
     nodules = made(np.stack([TRUTH] * 3), ["A", "B", "C"])
     nothing, elsewhere = drawn(), drawn((70, 70, 80, 80))
     torn = drawn((20, 20, 40, 45), (20, 50, 40, 60))  # 25 and 10 columns: IoU .625 and .25
-    told = refining.judge(nodules, np.stack([nothing, elsewhere, torn]), columns(40, 40, 40))
+    told = refinement.judge(nodules, np.stack([nothing, elsewhere, torn]), columns(40, 40, 40))
     assert told.rows["first dice"] == [0, 0, 2 * 35 / 75] and told.figures["first"]["missed"] == 2
     assert told.rows["first average_recall"] == [0, 0, 0.3]
     assert told.figures["refined"]["average_recall"]["value"] == 1
@@ -207,7 +208,7 @@ def test_average_recall_is_that_of_coco(nodules: Nodules) -> None:
     rng = np.random.default_rng(1)
     shifted = np.stack([np.roll(m, rng.integers(-2, 3, 2), (0, 1)) for m in nodules.outline])
     shifted |= rng.random(shifted.shape) < 0.001
-    told = refining.judge(nodules, shifted, shifted).figures["first"]["average_recall"]["value"]
+    told = refinement.judge(nodules, shifted, shifted).figures["first"]["average_recall"]["value"]
     images = []
     for mask, truth in zip(shifted, nodules.outline, strict=True):
         parts = components(mask, 8)
@@ -218,13 +219,13 @@ def test_average_recall_is_that_of_coco(nodules: Nodules) -> None:
 
 def test_rows_of_folds_pool(nodules: Nodules) -> None:
     first, refined = squares(nodules), np.roll(nodules.outline, 1, axis=1)
-    whole = refining.judge(nodules, first, refined)
+    whole = refinement.judge(nodules, first, refined)
     parts = [
-        refining.judge(nodules.take(rows), first[rows], refined[rows]).rows
+        refinement.judge(nodules.take(rows), first[rows], refined[rows]).rows
         for rows in np.split(np.arange(len(first)), [5])
     ]
     pooled = {name: parts[0][name] + parts[1][name] for name in parts[0]}
-    assert pooled == whole.rows and refining.figures(pooled) == whole.figures
+    assert pooled == whole.rows and refinement.figures(pooled) == whole.figures
     case = compare(nodules.outline[3], first[3], (0.7, 0.7))
     assert whole.rows["first dice"][3] == case.dice
 
@@ -232,9 +233,9 @@ def test_rows_of_folds_pool(nodules: Nodules) -> None:
 def test_masks_of_another_shape_are_refused(stacks: Stacks, nodules: Nodules) -> None:
     for wrong in (squares(nodules)[1:], squares(nodules).astype(float)):
         with pytest.raises(BadValues, match="one a central slice"):
-            refining.refine(stacks, nodules, wrong, inscribed, 1.2)
+            refinement.refine(stacks, nodules, wrong, inscribed, 1.2)
         with pytest.raises(BadValues, match="one a central slice"):
-            refining.judge(nodules, squares(nodules), wrong)
+            refinement.judge(nodules, squares(nodules), wrong)
 
 
 # ---------------------------------------------------------------- graded
@@ -256,14 +257,14 @@ def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
     nothing = squares(nodules)
     nothing[:7] = False
     masks = {"readers": nodules.outline, "first": squares(nodules), "refined": nothing}
-    found = refining.grade(by_area(), stacks, nodules, crop_of(recipe), masks)
+    found = refinement.grade(by_area(), stacks, nodules, crop_of(recipe), masks)
     assert list(found.figures) == list(masks)
     assert [found.figures[name]["blank"] for name in masks] == [0, 0, 7]
 
-    material = grading.crops(stacks, nodules, crop_of(recipe))
+    material = classification.crops(stacks, nodules, crop_of(recipe))
     assert recipe.classifier is not None
     every = np.arange(len(nodules.truth))
-    alone = grading.judge(by_area(), recipe.classifier, material, every)
+    alone = classification.judge(by_area(), recipe.classifier, material, every)
     assert found.rows["readers score"] == alone.rows["score"] and found.rows["truth"] == alone.rows["truth"]
     for group in ("three_readers_or_more", "all_readers"):
         assert found.figures["readers"][group] == alone.figures[group]
@@ -275,14 +276,14 @@ def test_graded_rows_pool(stacks: Stacks) -> None:
     nodules = nodules_of(stacks, CLASSES)
     masks = {"readers": nodules.outline, "first": squares(nodules)}
 
-    def grade(rows: NDArray[np.int_]) -> refining.Outcome:
+    def grade(rows: NDArray[np.int_]) -> refinement.Outcome:
         own = {name: mask[rows] for name, mask in masks.items()}
-        return refining.grade(by_area(), stacks, nodules.take(rows), crop_of(NNUNET_SAM), own)
+        return refinement.grade(by_area(), stacks, nodules.take(rows), crop_of(NNUNET_SAM), own)
 
     every = np.arange(len(nodules.truth))
     one, other, whole = grade(every[:20]), grade(every[20:]), grade(every)
     pooled = {name: one.rows[name] + other.rows[name] for name in one.rows}
-    assert pooled == whole.rows and refining.grades(pooled) == whole.figures
+    assert pooled == whole.rows and refinement.grades(pooled) == whole.figures
 
 
 # ---------------------------------------------------------------- of a run
@@ -303,7 +304,7 @@ def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> Non
     networks = {"segmenter": draws_what_is_dense(), "classifier": by_area()}
     judges = set(stacks.patients[10:30])
     told: list[float] = []
-    steps = refining.of_run(recipe, networks, stacks, judges, inscribed, told.append)
+    steps = refinement.of_run(recipe, networks, stacks, judges, inscribed, told.append)
     assert steps is not None and steps.graded is not None
     every = nodules_of(stacks, CLASSES)
     own = [k for k, p in enumerate(every.patients) if p in judges]
@@ -311,23 +312,23 @@ def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> Non
     assert steps.compared.figures["first"]["dice"]["value"] > 0.7, "it sees every second pixel of a ball"
     assert steps.compared.figures["first"]["missed"] == 0
     assert told[0] == 0 and told == sorted(told) and len(told) == len(own) and told[-1] < 1
-    alone = refining.of_run(replace(recipe, classifier=None), networks, stacks, judges, inscribed)
+    alone = refinement.of_run(replace(recipe, classifier=None), networks, stacks, judges, inscribed)
     assert alone is not None and alone.graded is None and alone.compared == steps.compared
-    blind = refining.of_run(replace(recipe, masked=False), networks, stacks, judges, inscribed)
+    blind = refinement.of_run(replace(recipe, masked=False), networks, stacks, judges, inscribed)
     assert blind is not None and blind.graded is None, "a classifier that does not see the outline says nothing of it"
-    assert refining.of_run(recipe, networks, stacks, {"nobody"}, inscribed) is None
+    assert refinement.of_run(recipe, networks, stacks, {"nobody"}, inscribed) is None
 
 
 def test_tables_say_what_figures_do(stacks: Stacks, nodules: Nodules) -> None:
-    same = refining.compared(stacks, nodules, nodules.outline, inscribed, 1.0, (by_area(), crop_of(NNUNET_SAM)))
+    same = refinement.compared(stacks, nodules, nodules.outline, inscribed, 1.0, (by_area(), crop_of(NNUNET_SAM)))
     assert same.graded is not None
-    one, other = refining.tables(same.compared.figures, same.graded.figures)
+    one, other = refinement.tables(same.compared.figures, same.graded.figures)
     assert [row[0] for row in one.rows] == ["first step alone", "outlined again", "gain"]
     assert one.rows[0][1] == "1.000 (1.000 to 1.000)" and one.rows[0][-1] == 0
     assert "12 nodules" in one.note and "by patient" in one.note
     assert [row[0] for row in other.rows] == ["the readers", "first step alone", "outlined again"]
-    perfect = refining.judge(nodules, nodules.outline, nodules.outline)
-    assert "p = 1 by nodule, 1 by patient" in refining.tables(perfect.figures, None)[0].note
+    perfect = refinement.judge(nodules, nodules.outline, nodules.outline)
+    assert "p = 1 by nodule, 1 by patient" in refinement.tables(perfect.figures, None)[0].note
 
 
 # ---------------------------------------------------------------- pictures
@@ -337,8 +338,8 @@ def test_best_and_worst_are_drawn(stacks: Stacks, nodules: Nodules, tmp_path: Pa
     pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
     first = squares(nodules)
     refined = np.stack([np.roll(mask, k // 2, axis=0) for k, mask in enumerate(nodules.outline)])
-    steps = refining.Steps(stacks, nodules, first, refined, refining.judge(nodules, first, refined), None)
-    files = refining.write_pictures(steps, tmp_path / "out", count=2)
+    steps = refinement.Steps(stacks, nodules, first, refined, refinement.judge(nodules, first, refined), None)
+    files = refinement.write_pictures(steps, tmp_path / "out", count=2)
     assert [f.name for f in files] == ["cases.png", "best-1.png", "best-2.png", "worst-1.png", "worst-2.png"]
     for file in files:
         assert file.read_bytes().startswith(b"\x89PNG")
@@ -352,7 +353,7 @@ def test_real_nodules_are_refined(shared: Path) -> None:
     nodules = nodules_of(stacks, CLASSES)
     nodules = nodules.take(np.arange(0, len(nodules.truth), len(nodules.truth) // 12)[:12])
     first = squares(nodules)
-    again = refining.refine(stacks, nodules, first, own(load_model("segmenter", 1))("box", None), 1.0)
-    told = refining.judge(nodules, first, again).figures
+    again = refinement.refine(stacks, nodules, first, own(load_model("segmenter", 1))("box", None), 1.0)
+    told = refinement.judge(nodules, first, again).figures
     assert told["first"]["sensitivity"]["value"] == 1
     assert told["refined"]["dice"]["value"] > max(0.85, told["first"]["dice"]["value"] + 0.02)

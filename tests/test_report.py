@@ -25,9 +25,9 @@ import made_reports
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.errors import BadGeometry, BadOption, NodulensError, UnreadableFile
-from nodulens.outputs import COLUMNS, FILES, to_csv, write_outputs
-from nodulens.page import render_page
-from nodulens.report import SCHEMA, Report, ScanSummary, fingerprint, from_json, to_json
+from nodulens.report.outputs import COLUMNS, FILES, to_csv, write_outputs
+from nodulens.report.page import render_page
+from nodulens.report.record import SCHEMA, Report, ScanSummary, fingerprint, from_json, to_json
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_a_fault_in_the_middle_leaves_the_earlier_run_whole(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nodulens.outputs.write_mask", full)
+    monkeypatch.setattr("nodulens.report.outputs.write_mask", full)
     for folder in (out, tmp_path / "new"):
         with pytest.raises(OSError, match="No space"):
             write_outputs(report, ct, folder)
@@ -308,7 +308,7 @@ def test_killed_at_any_moment_nothing_is_half_made(
     ct = made_reports.scan((44, 40, 100))
     old, new = made_reports.report(ct, 1), made_reports.report(ct, 2)
     pages = {len(one.nodules): render_page(one, ct) for one in (old, new)}  # made once: the test is of writing
-    monkeypatch.setattr("nodulens.outputs.render_page", lambda one, _: pages[len(one.nodules)])
+    monkeypatch.setattr("nodulens.report.outputs.render_page", lambda one, _: pages[len(one.nodules)])
     earlier = write_outputs(old, ct, tmp_path / "earlier")
     known = {1: old, 2: new}
     out = tmp_path / "out"

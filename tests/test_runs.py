@@ -31,26 +31,26 @@ from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
-from nodulens.evaluate.evaluation import from_json
+from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
+from nodulens.methods.recipe import changed
+from nodulens.methods.run_record import Run as StoredRun
+from nodulens.methods.run_record import method_named, read_run, write_run
 from nodulens.pipeline import analyze
-from nodulens.recipe import changed
-from nodulens.recipes import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
-from nodulens.report import Report
-from nodulens.runs import Run as StoredRun
-from nodulens.runs import method_named, read_run, write_run
+from nodulens.presentation.evaluation import from_json
+from nodulens.report.record import Report
 from nodulens.runtime.weights import card
 from nodulens.stages.lungs import segment_lungs
-from nodulens.stages.pointing import part_of
+from nodulens.stages.prompted import part_of
+from nodulens.stages.sam import load_sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.__main__ import main as train_networks
-from nodulens.train.curves import read_curves
-from nodulens.train.export import export
-from nodulens.train.grading import load
-from nodulens.train.networks import NETWORKS, build
-from nodulens.train.outlining import field_of
-from nodulens.train.ranks import Ranks
+from nodulens.train.loop.curves import read_curves
+from nodulens.train.loop.export import export
+from nodulens.train.loop.ranks import Ranks
+from nodulens.train.networks.build import NETWORKS, build
 from nodulens.train.run import begun, division, train_recipe
-from nodulens.train.sam import load_sam
+from nodulens.train.tasks.classification import load
+from nodulens.train.tasks.segmentation import field_of
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -83,18 +83,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def few() -> Iterator[None]:
     """As many slices as show that the path holds."""
-    from nodulens.train import outlining
+    from nodulens.train.tasks import segmentation
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlining, "SCENES", 1)
-        patch.setattr(outlining, "EPOCH", 16)
-        patch.setattr(outlining, "WINDOWS", 16)
+        patch.setattr(segmentation, "SCENES", 1)
+        patch.setattr(segmentation, "EPOCH", 16)
+        patch.setattr(segmentation, "WINDOWS", 16)
         yield
 
 
-def trained(
-    name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None
-) -> Path:
+def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].learners]
     settings = (*SHORT.get(name, ()), *epochs, *more)
     train(name, data, run, settings=settings, split=read_split(split) if split else None, fold=fold)
@@ -158,7 +156,7 @@ def test_resumed_is_uninterrupted(data: Path, tmp_path: Path) -> None:
 
 def stopped(data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> None:
     """A training that goes no further than its first checkpoint."""
-    import nodulens.train.fit as loop
+    import nodulens.train.loop.fit as loop
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_save", _then_stop(loop._save))
@@ -393,7 +391,7 @@ def prompted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     app, folder = typer.Typer(), tmp_path_factory.mktemp("prompted")
     app.command()(train_networks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nodulens.train.segmenter.BATCH", 12)
+        patch.setattr("nodulens.train.default.segmenter.BATCH", 12)
         for fold in (FOLD, FOLD + 1):
             words = ["segmenter", "--data", str(data), "--fold", str(fold), "--run", str(folder)]
             done = CliRunner().invoke(app, [*words, "--epochs", "1", "--threads", "1"], catch_exceptions=False)
@@ -667,9 +665,7 @@ def test_the_default_is_trained_as_it_ships(
 
 
 @pytest.mark.parametrize("words", [(), ("--everybody",), ("--epochs", "1")])
-def test_what_the_default_is_trained_with_is_passed_on(
-    run: Run, words: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_what_the_default_is_trained_with_is_passed_on(run: Run, words: tuple[str, ...], tmp_path: Path) -> None:
     done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
     assert done.code == 2 and "luna16_axial_patches_64.npz is not there" in done.err
 
@@ -707,9 +703,7 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
     assert file.read_text() == "kept"
 
 
-def test_without_torch_the_line_to_type(
-    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_torch_the_line_to_type(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = made_outliners.write(tmp_path / "run")
     monkeypatch.delitem(sys.modules, "nodulens.train.run")
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -813,9 +807,7 @@ def test_rows_that_are_watched_neither_teach_nor_judge() -> None:
     assert {patients[r] for r in given.watched} == validation
 
 
-def test_a_sixth_method_is_a_record_and_a_function(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sixth_method_is_a_record_and_a_function(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wide(learner):  # type: ignore[no-untyped-def]
         layers = (torch.nn.Conv2d(1, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         return torch.nn.Sequential(*layers, torch.nn.Linear(8, len(learner.classes)))

@@ -23,10 +23,10 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
-from nodulens.recipes import NNUNET_SAM, SAM2_DENSENET
-from nodulens.stages.pointing import part_of
-from nodulens.stages.prompt import DRAWN, Prompt
-from nodulens.train.sam import PLAIN, USUAL, Embeddings, Frame, Pixels, Sam, Spot, load_sam
+from nodulens.methods.catalogue import NNUNET_SAM, SAM2_DENSENET
+from nodulens.stages.prompted import part_of
+from nodulens.stages.prompts import DRAWN, Prompt
+from nodulens.stages.sam import PLAIN, USUAL, Embeddings, Frame, Pixels, Sam, Spot, load_sam
 
 SHAPE = (9, 40, 60)
 PROMPT = Prompt((2.0, 12.0, 30.0), (7.0, 20.0, 42.0), DRAWN)
@@ -300,9 +300,7 @@ def test_the_line_to_type_is_that_of_what_the_recipes_load() -> None:
 
 
 @pytest.mark.usefixtures("silent")
-def test_a_name_that_was_fetched_is_found_again(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_was_fetched_is_found_again(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the cache of the hub's client, as ``hf download`` leaves it."""
     from huggingface_hub import constants
 

@@ -13,9 +13,9 @@ from nodulens import io
 from nodulens.core.nodule import Nodule
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import NotFound
-from nodulens.evaluate.present import scan_tables
 from nodulens.evaluate.scans import judge_scans, response_curve
-from nodulens.report import Report
+from nodulens.presentation.tables import scan_tables
+from nodulens.report.record import Report
 
 NAME = min(EVALUATION_PATIENTS)
 HEAD = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"

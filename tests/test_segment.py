@@ -16,10 +16,10 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
-from nodulens.recipe import DEFAULT
+from nodulens.methods.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import FOLDER, Card
-from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
+from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.segment import (
     DRAWN_ROUNDS,
     POINT_DIAMETER_MM,

@@ -16,9 +16,9 @@ from nodulens.errors import BadOption, BadValues
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
 from nodulens.runtime.weights import Card
-from nodulens.stages.classic import BINS, clahe, classic_steps, otsu
+from nodulens.stages.classical import BINS, clahe, classic_steps, otsu
 from nodulens.stages.findings import Finding
-from nodulens.stages.regions import keep_scores, kept, slide
+from nodulens.stages.fp_reduction import keep_scores, kept, slide
 from nodulens.stages.slices import Field, Outlined, find_regions, segment_slices
 from nodulens.stages.views import patch_view
 

@@ -21,11 +21,11 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask
 from nodulens.data.frames import PACE, WIDE_MM, Frame, Source, grey_as_hu, open_source
 from nodulens.errors import BadOption, UnreadableFile
-from nodulens.evaluate.panels import CLASS_COLOURS
 from nodulens.io import read, read_one_by_one
+from nodulens.methods.catalogue import SE_AUX_UNET
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.orient import canonical
-from nodulens.recipes import SE_AUX_UNET
+from nodulens.presentation.panels import CLASS_COLOURS
 from nodulens.stages.findings import Finding
 
 SIDE = 64

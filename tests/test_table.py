@@ -11,12 +11,15 @@ import pytest
 import torch
 
 import made_material
+from experiments import results, table
+from experiments.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
-from nodulens.recipes import RECIPES
+from nodulens.evaluate import central_slices
+from nodulens.methods.catalogue import RECIPES
 from nodulens.runtime.engine import BATCH, Model, load_model
-from nodulens.train import grading, outlining, prompting, results, ship, table
-from nodulens.train.networks import build
-from nodulens.train.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
+from nodulens.train.default import release
+from nodulens.train.networks.build import build
+from nodulens.train.tasks import classification, segmentation
 
 E5 = "conv3-classifier.classifier"
 PAGE = """# Results
@@ -167,7 +170,7 @@ def test_variants_stand_under_their_method_beside_it_on_their_fold() -> None:
 
 
 def test_splits_are_what_they_say(data: Path) -> None:
-    material = grading.load(data, RECIPES["conv3-classifier"])
+    material = classification.load(data, RECIPES["conv3-classifier"])
     rows = table._rows(Cell("conv3-classifier", "classifier", PATIENTS, 2), material)
     sides = [{material.patients[r] for r in part} for part in (rows.train, rows.watched, rows.test)]
     assert not (sides[0] & sides[2] or sides[1] & sides[2] or (sides[0] | sides[1] | sides[2]) & EVALUATION_PATIENTS)
@@ -175,7 +178,7 @@ def test_splits_are_what_they_say(data: Path) -> None:
     strata = np.array(material.strata)
     shares = [np.mean(strata[part] == "malignant") for part in (rows.train, rows.watched, rows.test)]
     assert np.ptp(shares) < 0.1
-    copied = grading.multiplied(material, ("flip",), 3)
+    copied = classification.multiplied(material, ("flip",), 3)
     rows = table._rows(Cell("conv3-classifier", "classifier", AUGMENTED, 0), copied)
     origins = [set(copied.nodules.origin[part].tolist()) for part in (rows.train, rows.test)]
     assert origins[0] & origins[1], "copies of a judged nodule teach: that is what this split is there to show"
@@ -188,15 +191,15 @@ def test_method_c_is_compared_with_and_without_its_second_step(
     """First stage and classifier of one fold; the prompted network is the one that ships, as this tests the path."""
     monkeypatch.setitem(table.BUDGETS, "planned-unet", {"epochs": 1, "size": 64, "window": 32, "batch": 4})
     monkeypatch.setitem(table.BUDGETS, "efficientnet-b0", {"epochs": 1})
-    monkeypatch.setattr(outlining, "SCENES", 1)
-    monkeypatch.setattr(outlining, "WINDOWS", 16)
+    monkeypatch.setattr(segmentation, "SCENES", 1)
+    monkeypatch.setattr(segmentation, "WINDOWS", 16)
 
     def shipped(fold: int, material: object, run: Path) -> Model:
         (run / "segmenter").mkdir()
         (run / "segmenter" / f"fold{fold}.csv").write_text("epoch,seconds\n1,90\n")
         return load_model("segmenter", 1)
 
-    monkeypatch.setattr(ship, "segmenter_without", shipped)
+    monkeypatch.setattr(release, "segmenter_without", shipped)
     page = tmp_path / "results.md"
     page.write_text("<!-- refined -->\n<!-- end of refined -->\n")
     folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}
@@ -212,11 +215,11 @@ def test_method_c_is_compared_with_and_without_its_second_step(
 
 def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:
     """Balls: a box says nearly all, and a box that is off says less."""
-    material = prompting.load(data)
-    rows = prompting.rows_of(material, 1)
+    material = central_slices.load(data)
+    rows = central_slices.rows_of(material, 1)
     assert len(rows) and all(fold_of(material[r].patient) == 1 and not material[r].is_cube for r in rows)
-    found = prompting.judge(load_model("segmenter", 1), material, rows[:3])
-    dice = {kind: found.figures[kind]["dice"]["value"] for kind in (*prompting.PROMPTED, *prompting.BESIDE)}
+    found = central_slices.judge(load_model("segmenter", 1), material, rows[:3])
+    dice = {kind: found.figures[kind]["dice"]["value"] for kind in (*central_slices.PROMPTED, *central_slices.BESIDE)}
     assert dice["box"] > 0.8 and dice["ellipse"] > 0.9 > dice["ellipse_shaken"]
     assert all(0 <= value <= 1 for value in dice.values())
     assert found.figures["nodules"] == len(rows[:3]) == len(found.rows["patient"])

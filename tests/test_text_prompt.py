@@ -16,8 +16,7 @@ from conftest import REPOSITORY
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Nodule, Risk
 from nodulens.errors import BadPrompt, NotFound
-from nodulens.report import to_json
-from nodulens.stages.asking import (
+from nodulens.query import (
     BOUNDS,
     LOBES,
     LOBES_ESTIMATED,
@@ -31,6 +30,7 @@ from nodulens.stages.asking import (
     parse,
     resolve,
 )
+from nodulens.report.record import to_json
 
 INF = float("inf")
 

@@ -27,20 +27,20 @@ from nodulens.data.crops import STACKS, Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
+from nodulens.methods.recipe import Augmentation, Training
 from nodulens.pipeline import analyze
-from nodulens.recipe import Augmentation, Training
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import NAMES, Card, card
 from nodulens.stages.views import ball_view, patch_view
-from nodulens.train import detector, risk, ship
-from nodulens.train import malignancy as malignancy_task
-from nodulens.train import patch as patch_task
-from nodulens.train import segmenter as segmenter_task
-from nodulens.train import volume as volume_task
 from nodulens.train.__main__ import main
-from nodulens.train.export import Logits, LogitsAndActivation, check_parity, export
-from nodulens.train.fit import Maker, Task, fit
-from nodulens.train.nets import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
+from nodulens.train.default import calibration, detector, release
+from nodulens.train.default import malignancy as malignancy_task
+from nodulens.train.default import patch as patch_task
+from nodulens.train.default import segmenter as segmenter_task
+from nodulens.train.default import volume as volume_task
+from nodulens.train.loop.export import Logits, LogitsAndActivation, check_parity, export
+from nodulens.train.loop.fit import Maker, Task, fit
+from nodulens.train.networks.default import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 
@@ -313,8 +313,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "SET_IN", 3)
     monkeypatch.setattr(detector, "MASSES", 2)
     monkeypatch.setattr(detector, "ELSEWHERE", 8)
-    monkeypatch.setattr(risk, "BOOTSTRAPS", 20)
-    monkeypatch.setattr(ship, "ONE_STACK_IN", 8)
+    monkeypatch.setattr(calibration, "BOOTSTRAPS", 20)
+    monkeypatch.setattr(release, "ONE_STACK_IN", 8)
     examples = segmenter_task.examples
     monkeypatch.setattr(segmenter_task, "examples", lambda stacks, cubes: examples(stacks, cubes)[::2])
 

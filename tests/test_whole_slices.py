@@ -31,13 +31,13 @@ from nodulens.data.outlines import Contour
 from nodulens.data.prepare import THROUGH, WITHOUT, Job, crops_of, jobs_of_luna16, prepare
 from nodulens.errors import NotFound
 from nodulens.io import read
+from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.recipe import Recipe, changed
 from nodulens.pipeline import analyze
-from nodulens.recipe import Recipe, changed
-from nodulens.recipes import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.stages.lungs import segment_lungs
-from nodulens.train import outlining
-from nodulens.train.outlining import Slices, judge, settled, train
 from nodulens.train.run import division, parts_of
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.segmentation import Slices, judge, settled, train
 from test_outlining import _model
 
 COUNT = 9
@@ -214,14 +214,14 @@ def test_a_mask_that_does_not_fit_costs_its_own_scan(tmp_path: Path) -> None:
 
 
 def test_slices_of_scans_are_the_material_where_there_are_any(data: Path, tmp_path: Path) -> None:
-    material = outlining.load(data, SE_AUX_UNET)
+    material = segmentation.load(data, SE_AUX_UNET)
     assert isinstance(material, Slices)
     assert set(material.patients) == {f"P{n}" for n in range(COUNT - 1)}, "evaluation patients are left out"
     assert material.shows.sum() == 3 * (COUNT - 1)
     both = made_material.write(tmp_path / "both")
     for name in ("scans", "prepared.json"):
         (both / name).symlink_to(data / name)
-    assert outlining.load(both, SE_AUX_UNET).patients == material.patients
+    assert segmentation.load(both, SE_AUX_UNET).patients == material.patients
 
 
 def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +233,8 @@ def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.
         return whole(scan, rows)
 
     monkeypatch.setattr(SlicedScan, "read", counted)
-    material = outlining.load(data, SE_AUX_UNET)
-    field = outlining.field_of(replace(learner_of(SE_AUX_UNET), size=64))
+    material = segmentation.load(data, SE_AUX_UNET)
+    field = segmentation.field_of(replace(learner_of(SE_AUX_UNET), size=64))
     assert len(material.strata) == len(material.pixels_mm(field, np.arange(len(material.patients))))  # type: ignore[union-attr]
     assert not asked
     rows = np.flatnonzero(np.array(material.patients) == "P3")[:5]
@@ -249,7 +249,7 @@ def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.
 def test_which_slices_is_a_setting(data: Path) -> None:
     counts = {}
     for kind in ("middle", "central", "all"):
-        material = outlining.load(data, changed(SE_AUX_UNET, [f"slices={kind}"]))
+        material = segmentation.load(data, changed(SE_AUX_UNET, [f"slices={kind}"]))
         counts[kind] = len(material.patients), int(material.shows.sum())
     n = COUNT - 1
     assert counts["central"] == (n, n)
@@ -262,10 +262,10 @@ def test_settings_that_need_scans_say_so(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "images").mkdir(parents=True)
     for place in (folder, tmp_path / "pictures"):
         with pytest.raises(NotFound, match=r"slices=middle need: cut them with nodulens data prepare"):
-            outlining.load(place, changed(SE_AUX_UNET, ["slices=middle"]))
+            segmentation.load(place, changed(SE_AUX_UNET, ["slices=middle"]))
     with pytest.raises(NotFound, match="one that nodulens data prepare has made"):
         (folder / "background" / "LIDC-IDRI-0293.nii.gz").unlink()
-        outlining.load(folder, SE_AUX_UNET)
+        segmentation.load(folder, SE_AUX_UNET)
 
 
 def test_what_is_gone_or_broken_is_named(luna: Luna16, tmp_path: Path) -> None:
@@ -273,13 +273,13 @@ def test_what_is_gone_or_broken_is_named(luna: Luna16, tmp_path: Path) -> None:
     path = WholeSlices(tmp_path).scans[0].path
     path.rename(tmp_path / "away")
     with pytest.raises(NotFound, match="is gone"):
-        outlining.load(tmp_path, SE_AUX_UNET)
+        segmentation.load(tmp_path, SE_AUX_UNET)
     (tmp_path / "prepared.json").write_text("{", "utf-8")
     with pytest.raises(Exception, match=r"prepared\.json cannot be read"):
-        outlining.load(tmp_path, SE_AUX_UNET)
+        segmentation.load(tmp_path, SE_AUX_UNET)
     (tmp_path / "prepared.json").unlink()
     with pytest.raises(NotFound, match="preparing was stopped"):
-        outlining.load(tmp_path, SE_AUX_UNET)
+        segmentation.load(tmp_path, SE_AUX_UNET)
 
 
 def learner_of(recipe: Recipe):  # type: ignore[no-untyped-def]
@@ -292,8 +292,8 @@ def learner_of(recipe: Recipe):  # type: ignore[no-untyped-def]
 def test_the_other_networks_plan_train_and_are_judged_on_them(
     recipe: Recipe, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlining, "EPOCH", 8)
-    material = outlining.load(data, recipe)
+    monkeypatch.setattr(segmentation, "EPOCH", 8)
+    material = segmentation.load(data, recipe)
     fold = fold_of("P0")
     rows = division(material, parts_of(material.patients, None, fold))
     learner = settled(learner_of(recipe), material, rows.train)
@@ -310,14 +310,14 @@ def test_the_other_networks_plan_train_and_are_judged_on_them(
 def test_airways_stand_for_nodules_where_that_is_asked_for(data: Path, luna: Luna16) -> None:
     recipe = changed(SE_AUX_UNET, ["labels=luna16-mask"])
     with pytest.warns(UserWarning, match=r"trachea and airways.*hold no nodules, and no figure"):
-        material = outlining.load(data, recipe)
-    field = outlining.field_of(replace(learner_of(recipe), size=80))
+        material = segmentation.load(data, recipe)
+    field = segmentation.field_of(replace(learner_of(recipe), size=80))
     rows = np.arange(len(material.patients))
     _, truth = material.seen(field, rows)
     shows = truth[:, 2].any(axis=(1, 2))
     assert np.array_equal(shows, material.shows) and 0 < shows.sum() < len(rows)
     assert set(truth[:, 2].sum(axis=(1, 2))) == {0, 12}
-    _, lidcs = outlining.load(data, SE_AUX_UNET).seen(field, rows)
+    _, lidcs = segmentation.load(data, SE_AUX_UNET).seen(field, rows)
     assert np.array_equal(truth[:, :2] & ~lidcs[:, [2]], lidcs[:, :2])  # the same lungs, but for nodules on them
     assert not (truth[:, 2] & lidcs[:, 2]).any()
 
@@ -335,8 +335,8 @@ def test_scans_without_masks_are_refused_for_it(luna: Luna16, data: Path, tmp_pa
     for place, words in refusals:
         with pytest.raises(NotFound, match=words), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            outlining.load(place, recipe)
-    assert set(outlining.load(tmp_path / "out", SE_AUX_UNET).patients) == {"P0", "P1", "P9"}
+            segmentation.load(place, recipe)
+    assert set(segmentation.load(tmp_path / "out", SE_AUX_UNET).patients) == {"P0", "P1", "P9"}
 
 
 # ---- From the command line
@@ -345,7 +345,7 @@ def test_scans_without_masks_are_refused_for_it(luna: Luna16, data: Path, tmp_pa
 def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = known_in(tmp_path / "luna16")
     monkeypatch.setattr(lidc, "read_database", lambda path=None: known)
-    monkeypatch.setattr(outlining, "EPOCH", 16)
+    monkeypatch.setattr(segmentation, "EPOCH", 16)
     crops, out = tmp_path / "crops", tmp_path / "run"
     broken = next((tmp_path / "luna16" / "subset2").glob("*.raw"))
     broken.write_bytes(broken.read_bytes()[:1000])
@@ -366,7 +366,7 @@ def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     other = run(*words, "-o", out, "--set", "slices=middle")
     assert other.code == 2 and "holds a run with slices=all; name another folder for slices=middle" in other.err
 
-    monkeypatch.setattr(outlining, "EPOCH", 4)
+    monkeypatch.setattr(segmentation, "EPOCH", 4)
     airway = tmp_path / "airway"
     with pytest.warns(UserWarning, match="trachea and airways"):
         assert run(*words, "-o", airway, "--set", "labels=luna16-mask", "--set", "slices=middle").code == 0

@@ -37,15 +37,25 @@ from made_material import slab
 from nodulens.apps.methods import evaluate, load_method
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
+from nodulens.methods.catalogue import RECIPES, YOLO_SEG
+from nodulens.methods.recipe import Learner, Recipe, changed
+from nodulens.methods.run_record import read_run
 from nodulens.pipeline import analyze
-from nodulens.recipe import Learner, Recipe, changed
-from nodulens.recipes import RECIPES, YOLO_SEG
-from nodulens.runs import read_run
-from nodulens.train import outlining, yolo, yolo_inside
-from nodulens.train.networks import APART, build
-from nodulens.train.outlining import Slices
+from nodulens.train.external import yolo, yolo_inside
+from nodulens.train.external.yolo import (
+    INSET,
+    Environment,
+    Outlines,
+    label_lines,
+    polygon,
+    settled,
+    train_yolo,
+    write_dataset,
+)
+from nodulens.train.networks.build import APART, build
 from nodulens.train.run import Division
-from nodulens.train.yolo import INSET, Environment, Outlines, label_lines, polygon, settled, train_yolo, write_dataset
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.segmentation import Slices
 
 FOLD = 2
 SIZE = 64
@@ -132,7 +142,7 @@ def recipe(*settings: str) -> Recipe:
 
 
 def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlining, "SCENES", 1)
+    monkeypatch.setattr(segmentation, "SCENES", 1)
     env, folder = Pretender(tmp_path, stopped=["train"]), tmp_path / "run"
     with pytest.raises(NodulensError, match="stopped"):
         train_yolo(recipe(), data, folder, env, slices=60, command="as typed", fold=FOLD)
@@ -167,7 +177,7 @@ def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monk
 def test_a_network_that_differs_from_yolos_own_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outlining, "SCENES", 1)
+    monkeypatch.setattr(segmentation, "SCENES", 1)
     env = Pretender(tmp_path, off=0.02)
     with pytest.raises(NodulensError, match=r"exported from YOLO differs from its own predictor by 0\.0"):
         train_yolo(recipe(), data, tmp_path / "run", env, slices=8, command="", fold=FOLD)

@@ -27,11 +27,11 @@ _WHERE = {
     "write_volume": "nodulens.io",
     "analyze": "nodulens.pipeline",
     "analyze_prompt": "nodulens.pipeline",
-    "write_outputs": "nodulens.outputs",
-    "to_json": "nodulens.report",
-    "from_json": "nodulens.report",
-    "Report": "nodulens.report",
-    "Recipe": "nodulens.recipe",
+    "write_outputs": "nodulens.report.outputs",
+    "to_json": "nodulens.report.record",
+    "from_json": "nodulens.report.record",
+    "Report": "nodulens.report.record",
+    "Recipe": "nodulens.methods.recipe",
     "Volume": "nodulens.core.volume",
     "Mask": "nodulens.core.volume",
     "Geometry": "nodulens.core.geometry",
@@ -53,13 +53,13 @@ if TYPE_CHECKING:
     from nodulens.io import read as read
     from nodulens.io import write_mask as write_mask
     from nodulens.io import write_volume as write_volume
-    from nodulens.outputs import write_outputs as write_outputs
+    from nodulens.methods.recipe import Recipe as Recipe
     from nodulens.pipeline import analyze as analyze
     from nodulens.pipeline import analyze_prompt as analyze_prompt
-    from nodulens.recipe import Recipe as Recipe
-    from nodulens.report import Report as Report
-    from nodulens.report import from_json as from_json
-    from nodulens.report import to_json as to_json
+    from nodulens.report.outputs import write_outputs as write_outputs
+    from nodulens.report.record import Report as Report
+    from nodulens.report.record import from_json as from_json
+    from nodulens.report.record import to_json as to_json
 
 
 def __getattr__(name: str) -> Any:

@@ -16,20 +16,20 @@ from nodulens import __version__
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.io import sharp_kernel
-from nodulens.method import Method, Prompted
+from nodulens.methods.method import Method, Prompted
+from nodulens.methods.recipe import DEFAULT, Recipe
 from nodulens.ops.orient import Reorientation, canonical
-from nodulens.recipe import DEFAULT, Recipe
-from nodulens.report import LungVolumes, Report, ScanSummary, SizeSensitivity
+from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
 from nodulens.runtime.engine import Models, load_models
-from nodulens.stages.crops import UNCALIBRATED, grade
+from nodulens.stages.classify import judge
+from nodulens.stages.classify_crop import UNCALIBRATED, grade
 from nodulens.stages.detect import detect
 from nodulens.stages.findings import Finding, outline_all, refined
+from nodulens.stages.fp_reduction import kept, slide
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
-from nodulens.stages.malignancy import judge
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
-from nodulens.stages.prompt import Prompt
-from nodulens.stages.regions import kept, slide
+from nodulens.stages.prompts import Prompt
 from nodulens.stages.segment import segment
 from nodulens.stages.slices import Field, find_regions, segment_slices
 

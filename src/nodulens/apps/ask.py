@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from nodulens.errors import NotFound
-from nodulens.report import from_json
-from nodulens.stages.asking import Answer, resolve
+from nodulens.query import Answer, resolve
+from nodulens.report.record import from_json
 
 SCHEMA = "nodulens-answer/1"
 

@@ -25,7 +25,7 @@ from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
 if TYPE_CHECKING:
     from nodulens.apps.stream import Tally
     from nodulens.core.volume import Volume
-    from nodulens.report import Report
+    from nodulens.report.record import Report
 
 app = typer.Typer(
     add_completion=False,
@@ -137,8 +137,8 @@ def segment(
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box or mask points at."""
     from nodulens.apps.prompts import prompt_from
+    from nodulens.methods.recipe import DEFAULT
     from nodulens.pipeline import analyze_prompt
-    from nodulens.recipe import DEFAULT
     from nodulens.runtime.engine import load_models
     from nodulens.stages.segment import DRAWN_ROUNDS
 
@@ -261,7 +261,7 @@ def train(
     """Train the networks of a recipe."""
     from nodulens.apps.methods import train as run
     from nodulens.apps.methods import who_judges
-    from nodulens.recipes import recipe_named
+    from nodulens.methods.catalogue import recipe_named
 
     _check_output(output)
     whole = split is None and fold is None and not recipe_named(recipe).learners  # the default knows nothing else
@@ -276,7 +276,7 @@ def train(
         epochs=epochs,
         threads=threads,
     )
-    from nodulens.train.ranks import Ranks  # what trains is installed: it has trained
+    from nodulens.train.loop.ranks import Ranks  # what trains is installed: it has trained
 
     ranks = Ranks.joined()
     if ranks.first:
@@ -362,7 +362,7 @@ def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], s
 
 
 def _write(report: Report, scan: Volume, output: Path, show: Bars) -> Path:
-    from nodulens.outputs import write_outputs
+    from nodulens.report.outputs import write_outputs
 
     show("report", 0.0)
     folder = write_outputs(report, scan, output)

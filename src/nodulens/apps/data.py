@@ -57,7 +57,7 @@ def lidc(
     """LIDC-IDRI from its annotation database alone: scans, nodules, ratings, agreement, beside what was published."""
     from nodulens.apps.lidc_tables import tables
     from nodulens.data.lidc import read_database
-    from nodulens.evaluate.lidc_summary import summarize
+    from nodulens.data.lidc_summary import summarize
 
     found = summarize(read_database(database))
     if as_json:
@@ -230,7 +230,7 @@ def leakage(
 ) -> None:
     """What a random split of the same data would have claimed, and what inputs that give the label away would."""
     from nodulens.apps.data_tables import of_leakage
-    from nodulens.train.leakage import leakage as measure
+    from nodulens.evaluate.leakage import leakage as measure
 
     with _bar("leakage") as show:
         found = measure(folder, seed, show)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nodulens.data.dataset import Dataset, Item
     from nodulens.data.luna16 import Luna16Summary
     from nodulens.data.splits import Split
-    from nodulens.train.leakage import Figure, Leakage
+    from nodulens.evaluate.leakage import Figure, Leakage
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

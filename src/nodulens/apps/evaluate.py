@@ -18,10 +18,10 @@ from typer.core import TyperGroup
 from nodulens.apps.typed import typed_command
 
 if TYPE_CHECKING:
-    from nodulens.evaluate import evaluation
-    from nodulens.evaluate.boxes import Matches
-    from nodulens.evaluate.detection import Froc, Interval
-    from nodulens.evaluate.evaluation import Provenance
+    from nodulens.metrics.boxes import Matches
+    from nodulens.metrics.detection import Froc, Interval
+    from nodulens.presentation import evaluation
+    from nodulens.presentation.evaluation import Provenance
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -76,7 +76,13 @@ def method(
 
     with bars() as show:
         found = judge(
-            name, folder, split, output=output, prompted=prompted, threads=threads, settings=settings or (),
+            name,
+            folder,
+            split,
+            output=output,
+            prompted=prompted,
+            threads=threads,
+            settings=settings or (),
             progress=show,
         )
     if as_json:
@@ -120,7 +126,7 @@ def froc(
     as_json: AsJson = False,
 ) -> None:
     """FROC, CPM and sensitivity at 1/8 to 8 false positives a scan, as LUNA16 scores them."""
-    from nodulens.evaluate import detection
+    from nodulens.metrics import detection
 
     uids = detection.read_series(series)
     result = detection.froc(
@@ -142,7 +148,7 @@ def froc(
 
 
 def _froc_document(result: Froc, interval: Interval | None, seed: int) -> dict[str, Any]:
-    from nodulens.evaluate.detection import FP_RATES, MAX_MARKS, by_size
+    from nodulens.metrics.detection import FP_RATES, MAX_MARKS, by_size
 
     document: dict[str, Any] = {
         "schema": "nodulens-froc/1",
@@ -194,7 +200,7 @@ def _froc_document(result: Froc, interval: Interval | None, seed: int) -> dict[s
 
 
 def _show_froc(result: Froc, interval: Interval | None) -> None:
-    from nodulens.evaluate.detection import FP_RATES, MAX_MARKS, by_size
+    from nodulens.metrics.detection import FP_RATES, MAX_MARKS, by_size
 
     table = Table(
         "",
@@ -238,7 +244,7 @@ def _show_froc(result: Froc, interval: Interval | None) -> None:
 
 
 def _provenance(seeds: dict[str, int], files: list[Path]) -> Provenance:
-    from nodulens.evaluate.evaluation import Provenance, hashed, software
+    from nodulens.presentation.evaluation import Provenance, hashed, software
 
     made = datetime.now(UTC).isoformat(timespec="seconds")
     return Provenance(command=typed_command(), made=made, seeds=seeds, inputs=hashed(*files), software=software())
@@ -247,9 +253,9 @@ def _provenance(seeds: dict[str, int], files: list[Path]) -> Provenance:
 def _write_froc(
     folder: Path, result: Froc, interval: Interval | None, series: tuple[str, ...], provenance: Provenance
 ) -> None:
-    from nodulens.evaluate.figures import save_figure
-    from nodulens.evaluate.page import write_evaluation
-    from nodulens.evaluate.present import froc_evaluation, froc_picture
+    from nodulens.presentation.figures import save_figure
+    from nodulens.presentation.page import write_evaluation
+    from nodulens.presentation.tables import froc_evaluation, froc_picture
 
     evaluation = froc_evaluation(result, interval, series, provenance)
     write_evaluation(evaluation, folder)
@@ -270,7 +276,7 @@ def boxes(
     as_json: AsJson = False,
 ) -> None:
     """mAP at IoU 0.5 and 0.5 to 0.95, average recall, precision, recall and F1 of boxes, as COCO scores them."""
-    from nodulens.evaluate.boxes import match_boxes, read_boxes, summary
+    from nodulens.metrics.boxes import match_boxes, read_boxes, summary
 
     real, found = read_boxes(truth, scored=False), read_boxes(predictions, scored=True)
     classes = match_boxes(real, found)
@@ -334,8 +340,8 @@ def prompts(
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
     from nodulens.apps.prompting import compare, evaluation, tables
-    from nodulens.evaluate.page import check_folder, write_evaluation
     from nodulens.io.atomic import whole_file
+    from nodulens.presentation.page import check_folder, write_evaluation
 
     if output is not None:
         check_folder(output)
@@ -364,9 +370,9 @@ def page(
 ) -> None:
     """Make the page of an evaluation again from its JSON: one file, for a browser or a printer."""
     from nodulens.errors import NotFound, UnreadableFile
-    from nodulens.evaluate.evaluation import from_json
-    from nodulens.evaluate.page import evaluation_page
     from nodulens.io.atomic import whole_file
+    from nodulens.presentation.evaluation import from_json
+    from nodulens.presentation.page import evaluation_page
 
     if not evaluation.is_file():
         raise NotFound(f"There is no file {evaluation}; name the evaluation.json that an evaluation wrote.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from nodulens.evaluate.lidc_summary import Kappa, LidcSummary
+    from nodulens.data.lidc_summary import Kappa, LidcSummary
 
 
 def tables(found: LidcSummary) -> Iterator[Table]:

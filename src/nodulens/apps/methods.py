@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from nodulens.apps.typed import typed_command
 from nodulens.errors import BadOption, MissingExtra, MissingWeights, NobodyJudges, NotFound
-from nodulens.method import Method, Prompted, untrained
+from nodulens.methods.catalogue import recipe_named
+from nodulens.methods.method import Method, Prompted, untrained
+from nodulens.methods.recipe import Recipe, changed, changed_in_use, changed_to_train
+from nodulens.methods.run_record import Run, method_named, read_run
 from nodulens.pipeline import Progress, analyze, silent
-from nodulens.recipe import Recipe, changed, changed_in_use, changed_to_train
-from nodulens.recipes import recipe_named
-from nodulens.report import Report, WeightRef
-from nodulens.runs import Run, method_named, read_run
+from nodulens.report.record import Report, WeightRef
 from nodulens.runtime.engine import Model, Models, load_model, load_models
-from nodulens.stages.pointing import Outline, part_of
+from nodulens.stages.prompted import Outline, part_of
 
 if TYPE_CHECKING:
     from nodulens.core.volume import Mask, Volume
     from nodulens.data.splits import Split
-    from nodulens.evaluate.evaluation import Table
-    from nodulens.train.refining import Steps
+    from nodulens.evaluate.refinement import Steps
+    from nodulens.presentation.evaluation import Table
+    from nodulens.stages.sam import Sam
     from nodulens.train.run import Judged
-    from nodulens.train.sam import Sam
 
 SCHEMA = "nodulens-method/1"
 FOLD = 1
@@ -38,7 +38,7 @@ def load_method(name: str, *, threads: int | None = None, settings: Sequence[str
     Args:
         name: of a recipe, or the folder of a run.
         threads: CPU threads.
-        settings: ``name=value``, see :func:`nodulens.recipe.changed_in_use`.
+        settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
 
     Raises:
         BadOption: no such recipe or setting, or one that acts in training alone.
@@ -82,7 +82,7 @@ def _sam(recipe: Recipe) -> Sam | None:
     if recipe.checkpoint is None:
         raise MissingWeights(f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and names no weights. {ways}")
     try:
-        from nodulens.train.sam import load_sam
+        from nodulens.stages.sam import load_sam
     except ImportError as error:
         raise MissingExtra("sam", error.name or "torch") from error
     try:
@@ -185,7 +185,7 @@ def evaluate(
         prompted: folder of a prompted network of ours in place of the one that ships, which has seen every patient who
             may train.
         threads: CPU threads.
-        settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.recipe.changed_in_use`.
+        settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.methods.recipe.changed_in_use`.
         progress: told each stage and how much of it is done.
 
     Returns:
@@ -204,7 +204,7 @@ def evaluate(
     from nodulens.evaluate.scans import scans_in
 
     if output is not None:
-        from nodulens.evaluate.page import check_folder
+        from nodulens.presentation.page import check_folder
 
         check_folder(output)
     recipe, folder = method_named(name)
@@ -249,9 +249,9 @@ def evaluate(
                 whole = replace(whole, steps=steps)
                 notes += left_out
     if output is not None and folder is not None:
-        from nodulens.evaluate.evaluation import Provenance
-        from nodulens.evaluate.page import write_evaluation
-        from nodulens.train.shown import evaluation_of
+        from nodulens.evaluate.run_page import evaluation_of
+        from nodulens.presentation.evaluation import Provenance
+        from nodulens.presentation.page import write_evaluation
 
         provenance = Provenance(command=typed_command(), weights=whole.weights)
         page = evaluation_of(folder, judged, notes, provenance, scans=whole.scans, slid=whole.slid, steps=whole.steps)
@@ -345,8 +345,8 @@ def _second_step(
     """With and without the second step, on nodules of those who judge the run and whom no network of it has seen; or
     why that cannot be."""
     from nodulens.data.crops import STACKS, Stacks
-    from nodulens.train import prompting
-    from nodulens.train.refining import of_run
+    from nodulens.evaluate import central_slices
+    from nodulens.evaluate.refinement import of_run
     from nodulens.train.run import unseen
 
     recipe, own = method.recipe, method.models.own
@@ -364,7 +364,7 @@ def _second_step(
             f"add --prompted FOLDER/segmenter/fold{told}."
         )
         return None, (note,)
-    outline = (prompting.close_up(sam) if sam else prompting.own(ours, recipe.rounds_detected))("box", None)
+    outline = (central_slices.close_up(sam) if sam else central_slices.own(ours, recipe.rounds_detected))("box", None)
     steps = of_run(recipe, own, stacks, judges, outline, partial(progress, "second step"))
     progress("second step", 1.0)
     return steps, () if steps else (f"{left_out}whoever judges has no nodule of a known class in {STACKS}.",)
@@ -391,13 +391,13 @@ def _check_whole_scans_alone(name: str, data: Path, split: Path | None, output: 
 
 def tables(found: dict[str, Any]) -> Iterator[Table]:
     """What :func:`evaluate` found, for people."""
-    from nodulens.evaluate.evaluation import Table
-    from nodulens.evaluate.present import scan_tables
+    from nodulens.presentation.evaluation import Table
+    from nodulens.presentation.tables import scan_tables
 
     for part, outcome in found["networks"].items():
         yield Table(f"{found['recipe']}: {part}", ("", "value"), tuple(_flat(outcome["figures"])))
     if "second_step" in found:
-        from nodulens.train.refining import tables as step_tables
+        from nodulens.evaluate.refinement import tables as step_tables
 
         compared, graded = (found["second_step"][key] for key in ("compared", "graded"))
         yield from step_tables(compared["figures"], graded and graded["figures"])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nodulens.apps import apart
+from nodulens.apps import external
 from nodulens.apps.typed import typed_command
 
 app = typer.Typer(no_args_is_help=True, help="Real nnU-Net as the first stage of nnunet-sam, in its own environment.")
@@ -19,44 +19,44 @@ def nnunet() -> None:
 
 
 @app.command()
-def setup(env: apart.Env) -> None:
+def setup(env: external.Env) -> None:
     """Make the environment: torch as it is here, nnU-Net, and no torchvision."""
-    apart.trainer("nnunet").Environment(env, apart.threads_of(None)).set_up()
+    external.trainer("nnunet").Environment(env, external.threads_of(None)).set_up()
     print(f"{env}, nnU-Net's environment")
 
 
 @app.command()
 def train(
-    env: apart.Env,
-    data: apart.Data,
-    output: apart.Output,
-    settings: apart.Settings = None,
-    split: apart.SplitFile = None,
-    fold: apart.Fold = None,
-    everybody: apart.Everybody = False,
+    env: external.Env,
+    data: external.Data,
+    output: external.Output,
+    settings: external.Settings = None,
+    split: external.SplitFile = None,
+    fold: external.Fold = None,
+    everybody: external.Everybody = False,
     iterations: Annotated[int, typer.Option(min=1, help="Steps an epoch; fewer for a trial.")] = 250,
     memory_gb: Annotated[
         float | None, typer.Option(min=0.1, help="GPU memory that nnU-Net plans for; default: its own target.")
     ] = None,
-    slices: apart.Slices = None,
-    threads: apart.Threads = None,
+    slices: external.Slices = None,
+    threads: external.Threads = None,
 ) -> None:
     """Train nnunet-sam with nnU-Net as its segmenter; judge and use the run as any other."""
     from nodulens.apps.methods import who_judges
-    from nodulens.recipe import changed_to_train
-    from nodulens.recipes import NNUNET_SAM
+    from nodulens.methods.catalogue import NNUNET_SAM
+    from nodulens.methods.recipe import changed_to_train
 
-    framework = apart.trainer("nnunet")
+    framework = external.trainer("nnunet")
     recipe = changed_to_train(NNUNET_SAM, settings or ())
     known, left_out = who_judges(split, fold, everybody=everybody)
     run = framework.train_nnunet(
         replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
         data,
         output,
-        framework.Environment(env, apart.threads_of(threads)),
+        framework.Environment(env, external.threads_of(threads)),
         framework.Amount(iterations, memory_gb, slices),
         command=typed_command(),
         split=known,
         fold=left_out,
     )
-    apart.tell(run, output)
+    external.tell(run, output)

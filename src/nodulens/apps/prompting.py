@@ -13,12 +13,12 @@ import numpy as np
 from nodulens.apps.typed import typed_command
 from nodulens.data.crops import STACKS
 from nodulens.errors import BadOption, MissingExtra
-from nodulens.evaluate.evaluation import LIDC_IDRI, Evaluation, Provenance, Table, hashed, software
-from nodulens.report import WeightRef
+from nodulens.presentation.evaluation import LIDC_IDRI, Evaluation, Provenance, Table, hashed, software
+from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import load_models
 
 if TYPE_CHECKING:
-    from nodulens.train.scans import Scan
+    from nodulens.evaluate.slice_networks import Scan
 
 SCHEMA = "nodulens-prompts/1"
 Kind = Literal["sam2", "sam"]
@@ -34,7 +34,7 @@ ONE_VIEW = (
 )
 TAUGHT = (
     "The stacks taught the network that ships, and are left out; by networks that have not seen the patient they are "
-    "judged with: python -m nodulens.train.table --only prompted."
+    "judged with: python -m experiments.table --only prompted."
 )
 FEW = "Nodules of so few patients give no interval."
 NAMES = {
@@ -78,13 +78,13 @@ def compare(
     if (checkpoint is None) is not (kind is None):
         raise BadOption("--checkpoint and --kind go together: --checkpoint FOLDER_OR_HUB_NAME --kind sam2, or sam.")
     try:
-        from nodulens.train import prompt_views, prompting
+        from nodulens.evaluate import central_slices, prompts
+        from nodulens.evaluate.slice_networks import read_scan
+        from nodulens.stages.sam import load_sam
         from nodulens.train.run import use_threads
-        from nodulens.train.sam import load_sam
-        from nodulens.train.scans import read_scan
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
-    names = prompt_views.outlined_scans(data)
+    names = prompts.outlined_scans(data)
     use_threads(threads)
     models = load_models(threads)
     sam = load_sam(checkpoint, kind) if checkpoint is not None and kind is not None else None
@@ -97,16 +97,18 @@ def compare(
     stacks = None
     if sam is not None:
         weights = WeightRef(str(checkpoint), sam.sha256)
-        ways = prompt_views.sam_ways(sam)
+        ways = prompts.sam_ways(sam)
         if most != 0 and (data / STACKS).exists():
-            material = prompting.every_fourth(data, most)
+            material = central_slices.every_fourth(data, most)
             tell(f"{len(material)} nodules of the stacks …")
-            stacks = prompting.judge_told(prompting.close_up(sam), material, np.arange(len(material)), flat=True)
+            stacks = central_slices.judge_told(
+                central_slices.close_up(sam), material, np.arange(len(material)), flat=True
+            )
     else:
         card = models.segmenter.card
         weights = WeightRef(card.name, card.sha256)
-        ways = prompt_views.own_ways(models.segmenter)
-    found = prompt_views.judge_scans(ways, scans(), models)
+        ways = prompts.own_ways(models.segmenter)
+    found = prompts.judge_scans(ways, scans(), models)
     beside = [WeightRef(m.card.name, m.card.sha256) for m in (models.patch, models.volume, models.segmenter)]
     read = [data / "lidc" / "xml" / f"{name}.xml" for name in names]
     return {

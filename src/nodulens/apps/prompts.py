@@ -16,7 +16,7 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.io import read_mask
 from nodulens.ops.resample import resample_array
-from nodulens.stages.prompt import Prompt
+from nodulens.stages.prompts import Prompt
 from nodulens.stages.segment import prompt_of_box, prompt_of_point
 
 Maker = Callable[[Volume], tuple[Prompt, NDArray[np.bool_] | None]]

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nodulens.errors import MissingExtra
-from nodulens.recipe import Recipe, to_dict
-from nodulens.recipes import RECIPES
+from nodulens.methods.catalogue import RECIPES
+from nodulens.methods.recipe import Recipe, to_dict
 from nodulens.runtime.weights import card
 
 DOES = {"segmenter": "outline", "filter": "filter", "classifier": "grade"}
@@ -33,7 +33,7 @@ class Part:
 
 
 def described() -> list[dict[str, Any]]:
-    """Every recipe as :func:`nodulens.recipe.to_dict` gives it, and its ``parts``.
+    """Every recipe as :func:`nodulens.methods.recipe.to_dict` gives it, and its ``parts``.
 
     Raises:
         MissingExtra: what counts them is not installed.
@@ -44,7 +44,7 @@ def described() -> list[dict[str, Any]]:
 def parts(recipe: Recipe) -> tuple[Part, ...]:
     """The networks of a method, in the order they work."""
     try:
-        from nodulens.train.networks import cost, stored_values
+        from nodulens.train.networks.build import cost, stored_values
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
 

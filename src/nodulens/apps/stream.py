@@ -21,18 +21,18 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Volume
 from nodulens.data.frames import Hounsfield, Source
 from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
-from nodulens.evaluate.panels import CLASS_COLOURS, YELLOW, Colour
 from nodulens.io.atomic import whole_file
-from nodulens.method import EVEN, untrained
+from nodulens.methods.catalogue import RECIPES
+from nodulens.methods.method import EVEN, untrained
+from nodulens.methods.recipe import changed_in_use
+from nodulens.methods.run_record import method_named
 from nodulens.ops.intensity import to_unit
-from nodulens.pictures import contours
-from nodulens.recipe import changed_in_use
-from nodulens.recipes import RECIPES
-from nodulens.runs import method_named
+from nodulens.presentation.panels import CLASS_COLOURS, YELLOW, Colour
+from nodulens.report.pictures import contours
 from nodulens.runtime.engine import Array, Model, load_model
-from nodulens.stages.classic import classic_steps
+from nodulens.stages.classical import classic_steps
 from nodulens.stages.findings import Finding
-from nodulens.stages.regions import kept
+from nodulens.stages.fp_reduction import kept
 from nodulens.stages.slices import LEAST_MM, NODULE, Field, find_regions, segment_slices
 
 SCHEMA = "nodulens-stream/1"
@@ -270,7 +270,7 @@ def check_output(output: Path | None, source: Path, *, steps: bool) -> None:
 def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
     """A frame with the outlines of what the network draws, and each region's outline, box and score.
 
-    Classes have the colours of :data:`nodulens.evaluate.panels.CLASS_COLOURS`, others are yellow.
+    Classes have the colours of :data:`nodulens.presentation.panels.CLASS_COLOURS`, others are yellow.
 
     Args:
         grey: (y, x) 0…1.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nodulens.apps import apart
+from nodulens.apps import external
 from nodulens.apps.typed import typed_command
 
 ABOUT = "YOLO11-seg to compare nnunet-sam with, in its own environment; Ultralytics is under the AGPL-3.0."
@@ -21,36 +21,36 @@ def yolo() -> None:
 
 
 @app.command()
-def setup(env: apart.Env) -> None:
+def setup(env: external.Env) -> None:
     """Make the environment: torch as it is here, ultralytics (AGPL-3.0), and no torchvision."""
-    apart.trainer("yolo").Environment(env, apart.threads_of(None)).set_up()
+    external.trainer("yolo").Environment(env, external.threads_of(None)).set_up()
     print(f"{env}, YOLO's environment; ultralytics in it is under the AGPL-3.0")
 
 
 @app.command()
 def train(
-    env: apart.Env,
-    data: apart.Data,
-    output: apart.Output,
+    env: external.Env,
+    data: external.Data,
+    output: external.Output,
     size: Annotated[
         Literal["n", "s", "m"] | None, typer.Option(help="Of YOLO11-seg; default: m, the publication's best.")
     ] = None,
-    settings: apart.Settings = None,
-    split: apart.SplitFile = None,
-    fold: apart.Fold = None,
-    everybody: apart.Everybody = False,
-    slices: apart.Slices = None,
-    threads: apart.Threads = None,
+    settings: external.Settings = None,
+    split: external.SplitFile = None,
+    fold: external.Fold = None,
+    everybody: external.Everybody = False,
+    slices: external.Slices = None,
+    threads: external.Threads = None,
 ) -> None:
     """Train YOLO11-seg from random weights, or from a file of yours; judge and use the run as any other.
 
     Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
     """
     from nodulens.apps.methods import who_judges
-    from nodulens.recipe import changed_to_train
-    from nodulens.recipes import YOLO_SEG
+    from nodulens.methods.catalogue import YOLO_SEG
+    from nodulens.methods.recipe import changed_to_train
 
-    framework = apart.trainer("yolo")
+    framework = external.trainer("yolo")
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
     recipe = changed_to_train(YOLO_SEG, [*sized, *(settings or ())])
     known, left_out = who_judges(split, fold, everybody=everybody)
@@ -58,10 +58,10 @@ def train(
         replace(recipe, segmenter=framework.settled(recipe.segmenter)),
         data,
         output,
-        framework.Environment(env, apart.threads_of(threads)),
+        framework.Environment(env, external.threads_of(threads)),
         slices=slices,
         command=typed_command(),
         split=known,
         fold=left_out,
     )
-    apart.tell(run, output)
+    external.tell(run, output)

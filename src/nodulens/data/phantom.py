@@ -114,9 +114,7 @@ def phantom_ct(
     rng = np.random.default_rng(seed)
     shape = tuple(round(e / s) for e, s in zip(EXTENT_ZYX_MM, spacing_zyx, strict=True))
     origin = [-s * (n - 1) / 2 for n, s in zip(shape, spacing_zyx, strict=True)][::-1]
-    geometry = Geometry.axial(
-        (shape[0], shape[1], shape[2]), spacing_zyx, (origin[0], origin[1], origin[2])
-    )
+    geometry = Geometry.axial((shape[0], shape[1], shape[2]), spacing_zyx, (origin[0], origin[1], origin[2]))
     canvas = _Canvas.blank(geometry)
 
     chest = _Chest.grow(rng)
@@ -386,8 +384,7 @@ class _Chest:
     def paint(self, canvas: _Canvas) -> None:
         """Organs, lungs and the table, slice by slice from the coarse distances."""
         rows, columns, heights = (
-            _between(coarse, fine)
-            for coarse, fine in ((self.y, canvas.y), (self.x, canvas.x), (self.z, canvas.z))
+            _between(coarse, fine) for coarse, fine in ((self.y, canvas.y), (self.x, canvas.x), (self.z, canvas.z))
         )
         sag = 131 - canvas.x**2 / 900
         off_table = np.abs(canvas.y[:, None] - sag) - 1.2 + 20 * (np.abs(canvas.x) > 175)
@@ -442,8 +439,7 @@ def _polyline(points: Path3 | NDArray[np.float64], radii: tuple[float, float], h
     places = np.asarray(points, dtype=np.float64)
     radius = np.linspace(radii[0], radii[1], len(places))
     return [
-        _Tube(a, b, float(r), float(s), hu)
-        for a, b, r, s in zip(places, places[1:], radius, radius[1:], strict=False)
+        _Tube(a, b, float(r), float(s), hu) for a, b, r, s in zip(places, places[1:], radius, radius[1:], strict=False)
     ]
 
 
@@ -597,9 +593,7 @@ def _place(chest: _Chest, tubes: Sequence[_Tube], rng: np.random.Generator) -> t
         for other in placed:
             room[np.linalg.norm(candidates - np.asarray(other.centre_lps), axis=1) < 40] = -np.inf
         x, y, z = (float(v) for v in np.round(candidates[room.argmax()], 2))
-        placed.append(
-            PhantomNodule((x, y, z), wanted.diameter, wanted.texture, wanted.solid, wanted.juxtapleural)
-        )
+        placed.append(PhantomNodule((x, y, z), wanted.diameter, wanted.texture, wanted.solid, wanted.juxtapleural))
     return tuple(placed)
 
 

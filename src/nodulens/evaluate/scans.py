@@ -23,9 +23,9 @@ from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.data.luna16 import UNSIZED_MM, read_findings
 from nodulens.errors import NotFound
-from nodulens.evaluate.segmentation import compare
 from nodulens.io import read
-from nodulens.report import Report
+from nodulens.metrics.segmentation import compare
+from nodulens.report.record import Report
 
 Ball = tuple[NDArray[np.float64], float]
 """LPS centre and radius in mm."""

@@ -119,8 +119,10 @@ def closed(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
     pad = [int(np.ceil(radius_mm / s)) + 1 for s in spacing_zyx]
     where = _around(mask, 0, spacing_zyx)
     grown = np.pad(mask[where], [(p, p) for p in pad])
-    for end, inner, touches in ((slice(None, pad[0]), pad[0], where[0].start == 0),
-                                (slice(-pad[0], None), -pad[0] - 1, where[0].stop == mask.shape[0])):
+    for end, inner, touches in (
+        (slice(None, pad[0]), pad[0], where[0].start == 0),
+        (slice(-pad[0], None), -pad[0] - 1, where[0].stop == mask.shape[0]),
+    ):
         if touches:
             grown[end] = grown[inner]
     grown = eroded(dilated(grown, radius_mm, spacing_zyx), radius_mm, spacing_zyx)

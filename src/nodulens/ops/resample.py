@@ -8,6 +8,7 @@ aliases; a finer one is plainly trilinear.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,13 @@ Float = NDArray[np.float64]
 
 
 def resample_array(
-    array: NDArray, source: Geometry, target: Geometry, *, order: int = 1, fill: float  # type: ignore[type-arg]
-) -> NDArray:  # type: ignore[type-arg]
+    array: NDArray[Any],
+    source: Geometry,
+    target: Geometry,
+    *,
+    order: int = 1,
+    fill: float,
+) -> NDArray[Any]:
     """The values of ``array`` at the voxel centres of another grid.
 
     Args:

@@ -83,10 +83,14 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
 
 def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
     """An ONNX file as a function of one batch; outputs in the file's order."""
-    compiled = _openvino().Core().compile_model(
-        str(path),
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)},
+    compiled = (
+        _openvino()
+        .Core()
+        .compile_model(
+            str(path),
+            "CPU",
+            {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)},
+        )
     )
 
     def run(batch: Array) -> tuple[Array, ...]:

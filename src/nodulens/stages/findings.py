@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
-from nodulens.stages.pointing import Outline
-from nodulens.stages.prompt import ROUGH, Prompt
+from nodulens.stages.prompted import Outline
+from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.stages.views import FAR_MM
 

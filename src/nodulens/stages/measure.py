@@ -209,9 +209,7 @@ def _crossings(fractions: Fractions) -> NDArray[np.float64]:
     return np.concatenate(points)
 
 
-def _axes(
-    fractions: Fractions, mask: NDArray[np.bool_], spacing: NDArray[np.float64]
-) -> tuple[float, float]:
+def _axes(fractions: Fractions, mask: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[float, float]:
     """Long axis in mm where the mask is largest, and the longest chord at right angles to it."""
     section = _largest_section(fractions, central_slice(mask))
     if section.max() < 0.5:

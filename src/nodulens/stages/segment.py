@@ -12,7 +12,7 @@ from nodulens.errors import BadPrompt
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.prompt import DRAWN, ROUGH, Prompt
+from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 
 OFF = -10.0
 """Logit where nothing was asked."""

@@ -9,10 +9,12 @@ from typing import Annotated
 import torch
 import typer
 
+from nodulens.data.crops import Cubes, Stacks
 from nodulens.data.folds import FOLDS
-from nodulens.recipe import Training, changed
+from nodulens.methods.recipe import Training, changed
 from nodulens.runtime.weights import FOLDER
-from nodulens.train import prompting, ship
+from nodulens.train.default import release
+from nodulens.train.default.segmenter import examples
 
 
 class Name(StrEnum):
@@ -55,9 +57,15 @@ def main(
     if fold is not None:
         if name is not Name.segmenter:
             raise typer.BadParameter("the segmenter alone is trained one fold at a time", param_hint="--fold")
-        typer.echo(f"{ship.segmenter_without(fold, prompting.load(data), run, epochs, more).card.path} and its card")
+        material = examples(Stacks(data), Cubes(data))
+        typer.echo(f"{release.segmenter_without(fold, material, run, epochs, more).card.path} and its card")
         return
-    makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
+    makers = {
+        "patch": release.patch,
+        "volume": release.volume,
+        "segmenter": release.segmenter,
+        "malignancy": release.malignancy,
+    }
     for each in makers if name is Name.all else (name.value,):
         path = makers[each](data, out, run, epochs, folds, more)
         typer.echo(f"{path} and its card")

@@ -18,23 +18,24 @@ import torch
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
 from nodulens.errors import BadOption, MissingWeights, NobodyJudges
-from nodulens.recipe import DEFAULT, Learner, Recipe
-from nodulens.runs import SPLIT, Run, is_run, read_run, write_run
+from nodulens.methods.recipe import DEFAULT, Learner, Recipe
+from nodulens.methods.run_record import SPLIT, Run, is_run, read_run, write_run
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
-from nodulens.train import filtering, grading, outlining, ship
-from nodulens.train.checks import check_learner
-from nodulens.train.curves import draw_curves
-from nodulens.train.export import export
-from nodulens.train.outlining import CLOSE_UP
-from nodulens.train.parts import Material, Outcome, Part, Rows
-from nodulens.train.ranks import Ranks
+from nodulens.train.default import release
+from nodulens.train.loop.curves import draw_curves
+from nodulens.train.loop.export import export
+from nodulens.train.loop.ranks import Ranks
+from nodulens.train.tasks import classification, fp_reduction, segmentation
+from nodulens.train.tasks.checks import check_learner
+from nodulens.train.tasks.segmentation import CLOSE_UP
+from nodulens.train.tasks.task import Material, Outcome, Part, Rows
 
 PARTS: Mapping[str, Part] = {
-    "segmenter": cast("Part", outlining),
-    "filter": cast("Part", filtering),
-    "classifier": cast("Part", grading),
+    "segmenter": cast("Part", segmentation),
+    "filter": cast("Part", fp_reduction),
+    "classifier": cast("Part", classification),
 }
 """By the field of a recipe, in the order they work."""
 SEEN = ("labels", "slices", "masked")
@@ -110,7 +111,7 @@ def train_recipe(
 ) -> Run:
     """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
 
-    Of several processes (:mod:`nodulens.train.ranks`) the first alone writes.
+    Of several processes (:mod:`nodulens.train.loop.ranks`) the first alone writes.
 
     Args:
         recipe: with one network of its own at least.
@@ -168,8 +169,13 @@ def train_default(data: Path, folder: Path, *, command: str, epochs: int | None 
     """
     ranks = Ranks.joined()
     run = begun(DEFAULT, folder, command=command)
-    makers = {"patch": ship.patch, "volume": ship.volume, "segmenter": ship.segmenter, "malignancy": ship.malignancy}
-    patients = ship.patients(data)
+    makers = {
+        "patch": release.patch,
+        "volume": release.volume,
+        "segmenter": release.segmenter,
+        "malignancy": release.malignancy,
+    }
+    patients = release.patients(data)
     told = _digest([patients])
     for name in makers:
         run = noted(run, name, None, told, folder)
@@ -184,9 +190,7 @@ def train_default(data: Path, folder: Path, *, command: str, epochs: int | None 
     return run
 
 
-def begun(
-    recipe: Recipe, folder: Path, *, command: str, split: Split | None = None, fold: int | None = None
-) -> Run:
+def begun(recipe: Recipe, folder: Path, *, command: str, split: Split | None = None, fold: int | None = None) -> Run:
     """The run of a folder as far as it is; the record of a new one is written before anything is trained.
 
     One of which nothing was taught yet, as of a fold that there is not, is begun anew.

@@ -1,0 +1,373 @@
+"""The table of results: every method's networks under three splits, each cell trained once and kept as JSON.
+
+    python -m experiments.table --data ../shared/data            what is missing, then docs/results.md
+    python -m experiments.table --data ../shared/data --only conv3-classifier
+
+A cell is one network of one recipe, one split and one fold. It is trained within :mod:`experiments.budgets` instead
+of as long as the recipe says, which the page shows: on one CPU core whole slices take one to three hours a cell (of
+resnet50-unet 20 minutes), patches half an hour, the rest minutes; on a GPU all take minutes. A cell that was stopped
+goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from experiments import results
+from experiments.budgets import BUDGETS
+from nodulens.data.crops import Background, Stacks
+from nodulens.data.folds import FOLDS, fold_of, may_train
+from nodulens.data.splits import Parts
+from nodulens.evaluate import central_slices, refinement, slice_networks
+from nodulens.io.atomic import whole_file
+from nodulens.methods.catalogue import RECIPES
+from nodulens.methods.recipe import DEFAULT, Learner, Recipe, changed
+from nodulens.runtime.engine import BATCH, Array, Model, load_model
+from nodulens.train.default import release, segmenter
+from nodulens.train.default.segmenter import Example
+from nodulens.train.loop.curves import read_curves
+from nodulens.train.loop.export import export
+from nodulens.train.networks.build import build
+from nodulens.train.run import PARTS, Division, division, example_of, software
+from nodulens.train.tasks import classification, handcrafted
+from nodulens.train.tasks.task import Material, Outcome, median_ms
+
+SCHEMA = "nodulens-cell/1"
+PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
+"""Splits: by patient; of the rows, stratified by class, whoever's they are; of rows and their changed copies; and
+everybody who may train against the four whole scans."""
+HANDCRAFTED = ("svm", "forest")
+"""Classifiers on handcrafted features, which take the place of a recipe."""
+COPIES = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network, one split, one fold.
+
+    Attributes:
+        settings: what differs from the recipe, see :func:`nodulens.methods.recipe.changed`.
+    """
+
+    recipe: str
+    part: str
+    split: str
+    fold: int
+    settings: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """Cells of one row of the table differ in split and fold alone."""
+        return ".".join((self.recipe, self.part, *self.settings))
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.row}.{self.split}-{self.fold}"
+
+
+LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
+VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
+    ("conv3-classifier", "classifier"): (("classifier.seed=1",), ("classifier.seed=2",)),
+    ("se-aux-unet", "segmenter"): (
+        *((f"segmenter.loss={loss}",) for loss in LOSSES),
+        ("segmenter.auxiliary=0",),
+        ("segmenter.seed=1",),
+        ("segmenter.seed=2",),
+    ),
+    ("resnet-unet-patch-cnn", "segmenter"): (
+        ("segmenter.loss=hybrid",),
+        ("segmenter.epochs=16", "segmenter.patience=16"),
+    ),
+    ("nnunet-sam", "classifier"): (
+        ("classifier.network=conv3",),
+        ("classifier.pixel_mm=0.5",),
+    ),
+    ("nnunet-sam", "refined"): (("grow=1.0",), ("grow=1.5",), ("grow=2.0",)),
+}
+"""Rows beside the recipe as it is."""
+COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
+"""What else is set of a network after augmentation, where a CPU would take hours. Such a one is split at random with
+the same settings as well, to be held against it."""
+BACKGROUND_FOLDS = sorted({fold_of(patient) for patient in Background.PATIENTS})
+VARIANT_FOLD = 1
+"""One that holds a background."""
+
+
+def cells() -> Iterator[Cell]:
+    """The whole table: five folds by patient (of whole slices those that hold a background), one of the other splits;
+    then the variants, one fold each."""
+    own = [(recipe.name, *learner) for recipe in RECIPES.values() for learner in recipe.learners.items()]
+    for name, part, learner in own:
+        folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
+        yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
+        settings = COPIED.get(learner.network, ())
+        yield Cell(name, part, RANDOM, 0)
+        if settings:
+            yield Cell(name, part, RANDOM, 0, settings)
+        if learner.augment:  # else there are no copies to make
+            yield Cell(name, part, AUGMENTED, 0, settings)
+        if part in ("segmenter", "filter"):
+            yield Cell(name, part, SCANS, 0)
+    yield from (Cell(DEFAULT.name, "prompted", PATIENTS, fold) for fold in range(FOLDS))
+    yield from (Cell("nnunet-sam", "refined", PATIENTS, fold) for fold in BACKGROUND_FOLDS)
+    for kind in HANDCRAFTED:
+        yield from (Cell(kind, "handcrafted", PATIENTS, fold) for fold in range(FOLDS))
+        yield Cell(kind, "handcrafted", RANDOM, 0)
+    for (name, part), variants in VARIANTS.items():
+        yield from (Cell(name, part, PATIENTS, VARIANT_FOLD, settings) for settings in variants)
+
+
+def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) -> dict[str, Any]:
+    """Train and judge a network in a cell."""
+    part = PARTS[cell.part]
+    if cell.split == AUGMENTED:
+        material = part.multiplied(material, learner.augment, COPIES)
+        if cell.part != "segmenter":  # as many steps as without copies; a segmenter's epoch is as long as ever
+            learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))
+    rows = _rows(cell, material)
+    learner = part.settled(learner, material, rows.train)
+    folder = run / cell.name
+    model = _trained(cell.part, learner, material, rows, folder)
+    if cell.split == SCANS and cell.part == "filter":
+        outcome = slice_networks.judge_sliding(model, data)  # alone, the method's second arm
+    elif cell.split == SCANS:
+        outcome = slice_networks.judge_scans(model, learner, data, _filter(cell, data, run))
+    else:
+        outcome = part.judge(model, learner, material, rows.test)
+    return {
+        **_head(cell),
+        "learner": asdict(learner),
+        "rows_trained": len(rows.train),
+        "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
+        "train_seconds": _seconds(folder / f"{cell.part}.csv"),
+        "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), learner),
+        "figures": outcome.figures,
+        "rows": _rounded(outcome),
+    }
+
+
+def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) -> dict[str, Any]:
+    """The same for a classifier on handcrafted features, which looks at nothing to stop."""
+    rows = _rows(cell, material.nodules)
+    taught = np.sort(np.concatenate([rows.train, rows.watched]))
+    start = time.monotonic()
+    outcome = handcrafted.judge(_kind(cell), material, taught, rows.test)
+    spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
+    spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
+    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
+
+
+def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
+    """The default's prompted network on central slices, by what it is told."""
+    model = release.segmenter_without(cell.fold, material, run)
+    spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
+    outcome = central_slices.judge(model, material, central_slices.rows_of(material, cell.fold))
+    spent["cpu_ms"] = round(central_slices.milliseconds(model, material), 2)
+    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
+
+
+def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
+    """Method C's first stage on close-ups of a fold, outlined again by the default's prompted network from grown boxes;
+    and its classifier on crops masked by the readers, by the first stage, and by the whole method.
+
+    All three networks are of the same fold, and trained where the table has not trained them yet.
+    """
+    recipe = changed(RECIPES[cell.recipe], cell.settings)
+    first_stage, learner, slices, _ = _network(replace(cell, part="segmenter", settings=()), data, run)
+    classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), data, run)
+    prompted = central_slices.own(release.segmenter_without(cell.fold, central_slices.load(data), run))("box", None)
+    spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
+    nodules = crops.nodules.take(judged.test)
+    first = refinement.first_masks(first_stage, learner, slices.closeups, nodules)
+    graded_by = classifier, classification.crop_of(recipe)
+    steps = refinement.compared(Stacks(data), nodules, first, prompted, recipe.grow, graded_by)
+    refinement.write_pictures(steps, run / cell.name)
+    assert steps.graded is not None
+    figures = {"compared": steps.compared.figures, "graded": steps.graded.figures}
+    rows = {"rows": _rounded(steps.compared), "graded": _rounded(steps.graded)}
+    return {**_head(cell), **spent, "figures": figures, **rows}
+
+
+def _seconds(curves: Path) -> float:
+    """What a training took, over all runs of it."""
+    return round(float(read_curves(curves)[-1]["seconds"]), 1)
+
+
+def _head(cell: Cell) -> dict[str, Any]:
+    return {"schema": SCHEMA, **asdict(cell), "software": software()}
+
+
+def _rows(cell: Cell, material: Material) -> Division:
+    patients = material.patients
+    if cell.split in (PATIENTS, SCANS):
+        able = {p for p, may in zip(patients, may_train(patients, None), strict=True) if may}
+        test = frozenset(p for p in able if fold_of(p) == cell.fold and cell.split == PATIENTS)
+        return division(material, Parts(frozenset(able) - test, test))
+    # as if every row were somebody else's: what the split by patient is there to prevent
+    able_rows = np.flatnonzero(may_train(patients, None))
+    rng, strata = np.random.default_rng(cell.fold), np.array(material.strata)
+    kinds = [rng.permutation(able_rows[strata[able_rows] == kind]) for kind in np.unique(strata)]
+    dealt = [np.split(rows, [len(rows) // FOLDS, len(rows) // FOLDS + len(rows) // 10]) for rows in kinds]
+    test_rows, watched, train = (np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True))
+    return Division(train, watched, test_rows)
+
+
+def _filter(cell: Cell, data: Path, run: Path) -> Model | None:
+    """The network that keeps or rejects what a method outlines, trained on the same patients; None without one."""
+    if RECIPES[cell.recipe].filter is None:
+        return None
+    return _network(replace(cell, part="filter", settings=()), data, run)[0]
+
+
+def _network(cell: Cell, data: Path, run: Path) -> tuple[Model, Learner, Any, Division]:
+    """The network of a cell with its material and rows, trained where the table has not trained it yet."""
+    material = _loaded(cell, data)
+    rows = _rows(cell, material)
+    learner = PARTS[cell.part].settled(_recipe(cell).learners[cell.part], material, rows.train)
+    return _trained(cell.part, learner, material, rows, run / cell.name), learner, material, rows
+
+
+def _trained(name: str, learner: Learner, material: Any, rows: Division, folder: Path) -> Model:
+    """The network of a cell, trained unless its checkpoint is there."""
+    net = PARTS[name].train(learner, material, rows.train, rows.watched, folder / f"{name}.pt")
+    return _exported(name, net, learner, folder)
+
+
+def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -> Model:
+    card = {"name": name, "command": "python -m experiments.table", "trained_on": {"patients": []}}
+    settings = {**asdict(learner), "masked": False}
+    card |= {"input": {"size": learner.size}, "settings": settings, "figures": {}}
+    place = next(net.parameters()).device
+    export(net, example_of(learner), folder, card)
+    exported = load_model(name, folder=folder)
+    return exported if place.type == "cpu" else replace(exported, run=_computed(net.to(place)))
+
+
+def _computed(net: torch.nn.Module) -> Callable[[Array], tuple[Array, ...]]:
+    """A network where it is: on a GPU judging takes seconds, where its exported file on the CPU takes minutes."""
+    place = next(net.parameters()).device
+
+    @torch.inference_mode()
+    def run(batch: Array) -> tuple[Array, ...]:
+        whole = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32))
+        parts = [net(part.to(place)) for part in whole.split(BATCH)]
+        each = zip(*(part if isinstance(part, tuple) else (part,) for part in parts), strict=True)
+        return tuple(torch.cat(pieces).float().cpu().numpy() for pieces in each)
+
+    return run
+
+
+def _milliseconds(exported: Model, learner: Learner) -> float:
+    """Of one input on the CPU as a method runs, the median of ten."""
+    example = np.random.default_rng(0).random((1, 1, learner.size, learner.size), dtype=np.float32)
+    exported.run(example)
+    return round(median_ms([partial(exported.run, example)] * 10), 2)
+
+
+def _rounded(outcome: Outcome) -> dict[str, list[Any]]:
+    """Columns as they go into the file: five digits tell more than there is to know."""
+    return json.loads(json.dumps(outcome.rows), parse_float=lambda text: float(f"{float(text):.5g}"))  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/, background/ and ct/.")],
+    out: Annotated[Path, typer.Option(help="Where the cells are kept.")] = Path("docs/cells"),
+    run: Annotated[Path, typer.Option(help="Checkpoints.")] = Path("runs/table"),
+    page: Annotated[Path, typer.Option(help="Page whose tables are filled in.")] = Path("docs/results.md"),
+    only: Annotated[str, typer.Option(help="Only cells whose name holds this.")] = "",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    times: Annotated[
+        bool, typer.Option("--times", help="Compute nothing; measure what an input costs anew, on a quiet machine.")
+    ] = False,
+) -> None:
+    """Compute the cells that are missing, then fill in the page."""
+    if threads:
+        torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    loaded: dict[str, Any] = {}
+    timed: dict[str, float] = {}
+    for cell in cells():
+        path = out / f"{cell.name}.json"
+        if times and only in cell.name and path.exists():
+            _time_anew(cell, path, data, timed)
+        if times or only not in cell.name or path.exists():
+            continue
+        source = f"{cell.recipe}.{cell.part}"
+        if source not in loaded and cell.part != "refined":  # one at a time: slices fill gigabytes
+            loaded = {source: _loaded(cell, data)}
+        if cell.part == "handcrafted":
+            found = compute_handcrafted(cell, loaded[source], data)
+        elif cell.part == "prompted":
+            found = compute_prompted(cell, loaded[source], run)
+        elif cell.part == "refined":
+            found = compute_refined(cell, data, run)
+        else:
+            found = compute(cell, loaded[source], _recipe(cell).learners[cell.part], data, run)
+        with whole_file(path) as file:
+            file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        typer.echo(f"{cell.name}: {found['train_seconds']:.0f} s")
+    results.write(out, page)
+
+
+def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> None:
+    """Put the cost of an input into a cell again; what is in ``timed`` is not timed twice.
+
+    Of a network that has learnt nothing, or of the one that ships: what it has learnt changes nothing, and the cell's
+    checkpoint may lie elsewhere.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if cell.part == "refined":
+        return  # what each of its networks costs, their own cells say
+    learner = _recipe(cell).learners[cell.part] if cell.part in PARTS else None
+    name = f"{learner.network} {learner.size}" if learner else cell.recipe
+    if name not in timed:
+        if learner:
+            with TemporaryDirectory() as folder:
+                timed[name] = _milliseconds(_exported(cell.part, build(learner), learner, Path(folder)), learner)
+        elif cell.part == "prompted":
+            timed[name] = central_slices.milliseconds(
+                load_model("segmenter", torch.get_num_threads()), _loaded(cell, data)
+            )
+        else:
+            timed[name] = handcrafted.milliseconds(_kind(cell), _loaded(cell, data), data)
+    found["cpu_ms"] = round(timed[name], 2)
+    with whole_file(path) as file:
+        file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def _kind(cell: Cell) -> handcrafted.Kind:
+    return "svm" if cell.recipe == "svm" else "forest"
+
+
+def _loaded(cell: Cell, data: Path) -> Any:
+    if cell.part == "handcrafted":
+        return handcrafted.load(data)
+    if cell.part == "prompted":
+        return central_slices.load(data)
+    return PARTS[cell.part].load(data, _recipe(cell))
+
+
+def _recipe(cell: Cell) -> Recipe:
+    """The recipe of a cell with its settings, within the budget."""
+    recipe = RECIPES[cell.recipe]
+    budget = BUDGETS[recipe.learners[cell.part].network]
+    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in budget.items()), *cell.settings))
+
+
+if __name__ == "__main__":
+    typer.run(main)

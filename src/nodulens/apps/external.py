@@ -1,0 +1,50 @@
+"""What the commands of frameworks that work apart from us have in common: their options, and how they are called."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nodulens.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from nodulens.methods.run_record import Run
+
+Env = Annotated[Path, typer.Option(help="Folder of its virtual environment.")]
+Data = Annotated[Path, typer.Option(help="Folder with lidc/ and background/, or with images/ and masks/.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
+]
+SplitFile = Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")]
+Fold = Annotated[int | None, typer.Option(min=0, help="The fold that is left out to judge on; default: 1.")]
+Everybody = Annotated[bool, typer.Option("--everybody", help="Leave no fold out.")]
+Slices = Annotated[int | None, typer.Option(min=2, help="Slices at most, for a trial.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads and processes; default: all cores.")]
+
+
+def trainer(name: str) -> Any:
+    """The module that trains by a framework; what trains has to be installed here too.
+
+    Raises:
+        MissingExtra: training needs packages that are not installed.
+    """
+    try:
+        return import_module(f"nodulens.train.{name}")
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+
+
+def threads_of(threads: int | None) -> int:
+    """As many as are asked for, or as there are."""
+    return threads or os.cpu_count() or 1
+
+
+def tell(run: Run, output: Path) -> None:
+    """What a run has left."""
+    for name, seconds in run.seconds.items():
+        print(f"{output / name}.onnx and its card, {seconds:.0f} s")

@@ -1,0 +1,218 @@
+"""How well a prompted network outlines the central slice of a nodule, by what it is told: our own, SAM or SAM2.
+
+The publications prompt slice by slice. So the network is told a box on one slice here, as a person draws it, and judged
+on that slice: the box of the readers' outline, the same with every side off by a tenth, and the square that an
+annotated diameter gives; and the strongest mark of our candidate stage and a point in the nodule's middle, to our own
+network in three dimensions. Beside each box stands the ellipse that it inscribes. Ours learnt from LIDC: none of its
+figures is zero-shot. Whole scans, where there is more to show than a close crop, are in
+:mod:`nodulens.evaluate.prompts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box, Candidate
+from nodulens.core.volume import Volume
+from nodulens.data.crops import Cubes, Stacks
+from nodulens.data.folds import is_left_out
+from nodulens.errors import BadPrompt
+from nodulens.methods.recipe import DEFAULT
+from nodulens.metrics.segmentation import Overlap, compare, overlaps, summarise
+from nodulens.runtime.engine import Model
+from nodulens.stages.prompted import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
+from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
+from nodulens.stages.sam import Ask, Sam
+from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
+from nodulens.train.default import segmenter
+from nodulens.train.default.segmenter import Example, inscribed, strongest_mark, without_ends
+from nodulens.train.tasks.task import Outcome, Rows, median_ms
+
+Bool = NDArray[np.bool_]
+Told = Callable[[Ask, Bool | None], Outline]
+"""A prompted network, by what it is told: the prompt's box, a point in the middle of it, or an earlier mask on the
+volume's grid, which is given for "mask" alone."""
+
+SHAKE = 0.1
+"""Normal error of every side of a shaken box, over the side."""
+ONE_IN = 4
+"""Of the stacks every fourth is judged, as for the card of the weights."""
+PROMPTED = ("box", "box_shaken", "diameter", "detector", "point")
+BESIDE = ("ellipse", "ellipse_shaken", "ellipse_diameter")
+
+
+def load(data: Path) -> list[Example]:
+    """The nodules of stacks and cubes."""
+    return segmenter.examples(Stacks(data), Cubes(data))
+
+
+def every_fourth(data: Path, most: int | None = None) -> list[Example]:
+    """The stacks that are judged, of all folds: for networks that none of them taught.
+
+    Args:
+        most: so many at most, the first ones.
+    """
+    stacks = Stacks(data)
+    held = [n for n in stacks.nodules.tolist() if (stacks.share(n) >= 0.5).any()]
+    return [segmenter.from_stack(stacks, n) for n in held[::ONE_IN][:most]]
+
+
+def rows_of(material: Sequence[Example], fold: int) -> Rows:
+    """The stacks of a fold that are judged."""
+    left = is_left_out([e.patient for e in material], fold)
+    rows = np.flatnonzero(left & ~np.array([e.is_cube for e in material]))
+    return np.asarray(rows[rows % ONE_IN == 0])
+
+
+def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> Told:
+    """Our own network, which looks in three dimensions whatever it is told.
+
+    A box on one slice is as high as it is wide, as where a person draws it; a mark, a point and a rough box are looked
+    at until the outline settles, ``rounds`` times at most.
+    """
+
+    def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
+        looks = rounds if prompt.trust == ROUGH else DRAWN_ROUNDS
+        return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, looks, prior)
+
+    return lambda ask, prior: partial(outline, prior=prior)
+
+
+def told_of(sam: Sam) -> Told:
+    """SAM or SAM2 as it is set, asked one way or another."""
+    return lambda ask, prior: partial(replace(sam, ask=ask).segment, prior=prior)
+
+
+def close_up(sam: Sam) -> Told:
+    """SAM or SAM2 on each slice by itself, shown a close crop: stacks hold no more."""
+    return told_of(replace(sam, memory=False, view=partial(part_of, part="crop")))
+
+
+def judge(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> Outcome:
+    """Our own network on the central slices of some nodules; what no prompt leads to counts 0."""
+    return judge_told(own(model), material, rows, seed=seed)
+
+
+def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
+    """What a box on one slice costs on the CPU, the median of some nodules, evenly through all that are judged."""
+    stacks = [e for e in material if not e.is_cube]
+    jobs = []
+    for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
+        shown, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
+        around = Box.of_mask(stacks[k].truth[z : z + 1])
+        prompt = prompt_of_outline(Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))).on_slice(z)
+        jobs.append(partial(outlined, own(model)("box", None), shown, prompt))
+    return median_ms(jobs)
+
+
+def judge_told(told: Told, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0) -> Outcome:
+    """Any prompted network on the central slices of some nodules; what no prompt leads to counts 0.
+
+    Args:
+        told: the network: :func:`own`, or :func:`close_up`.
+        material: of :func:`load` or :func:`every_fourth`.
+        rows: of the material, each a nodule.
+        flat: whether the network looks at slices one by one, so that of a mark and a point it is told that one slice.
+        seed: of the shaken boxes; the same for every network.
+    """
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[Any]] = {"row": rows.tolist(), "patient": [material[r].patient for r in rows]}
+    for row in rows:
+        for kind, case in _central(told, flat, material[row], rng).items():
+            counts = {"truth": case.truth_voxels, "predicted": case.predicted_voxels, "common": case.common_voxels}
+            for name, value in counts.items():
+                columns.setdefault(f"{kind} {name}", []).append(value)
+    return Outcome(figures(columns), columns)
+
+
+def figures(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Mean Dice, IoU and sensitivity by kind of prompt, with intervals by patient, of one fold or of several."""
+    out: dict[str, Any] = {"nodules": len(columns["row"])}
+    for kind in (*PROMPTED, *BESIDE):
+        told = summarise(overlaps(columns, kind), columns["patient"])
+        out[kind] = {
+            name: {end: round(float(getattr(getattr(told, name), end)), 4) for end in ("value", "low", "high")}
+            for name in ("dice", "iou", "sensitivity")
+        }
+    return out
+
+
+def prompts_at(
+    volume: Volume, box: Box, middle_zyx: tuple[float, ...], diameter_mm: float, rng: np.random.Generator
+) -> dict[str, Prompt]:
+    """What says where a nodule is, without a detector: see :data:`PROMPTED`.
+
+    Args:
+        volume: canonical orientation.
+        box: round the readers' outline.
+        middle_zyx: index of the middle of the outline.
+        diameter_mm: as an annotation states it.
+        rng: of the shaken box.
+    """
+    x, y, z = (float(v) for v in volume.geometry.to_lps(middle_zyx))
+    true = prompt_of_outline(box)
+    return {
+        "box": true,
+        "box_shaken": shaken(true, rng, SHAKE),
+        "diameter": prompt_of_annotation(volume, (x, y, z), diameter_mm),
+        "point": prompt_of_point(volume, (x, y, z)),
+    }
+
+
+def disc_diameter_mm(plane: Bool, pixel_mm: float) -> float:
+    """Of the disc of an outline's area: the diameter that is taken for annotated."""
+    return 2 * float(np.sqrt(plane.sum() / np.pi)) * pixel_mm
+
+
+def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
+    """What a network finds at a prompt, on the volume's grid; empty where it finds nothing."""
+    out = np.zeros(volume.geometry.shape, dtype=bool)
+    with suppress(BadPrompt):
+        box, mask = outline(volume, prompt)
+        out[box.slices] = mask
+    return out
+
+
+def repeated(example: Example) -> Volume:
+    """What a network is shown of a nodule: beyond its stack the end slices go on."""
+    return _volume(example, without_ends(example))
+
+
+def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
+    z, y, x = unit.shape
+    return Volume(unit * 1400 - 1000, Geometry.axial((z, y, x), example.spacing_zyx))
+
+
+def _central(told: Told, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
+    z = int(example.truth.sum(axis=(1, 2)).argmax())
+    plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
+    patient, shown = _volume(example, example.image), repeated(example)
+    around = Box.of_mask(plane[None])
+    true = Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))
+    middle = (z, *ndimage.center_of_mass(plane))
+    asked = prompts_at(patient, true, middle, disc_diameter_mm(plane, pixel_mm[0]), rng)
+    mark: Candidate | None = strongest_mark(patient, example.truth)
+    if mark is not None:
+        asked["detector"] = prompt_of_candidate(patient, mark)
+    found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}
+    for kind, prompt in asked.items():
+        drawn = prompt.trust == DRAWN
+        if flat and not drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
+            continue  # the mark does not reach this slice
+        if flat or drawn:
+            prompt = prompt.on_slice(z)
+        found[kind] = outlined(told("point" if kind == "point" else "box", None), shown, prompt)[z]
+        if drawn:
+            beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
+            found[beside] = outlined(inscribed, shown, prompt)[z]
+    return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}

@@ -1,0 +1,391 @@
+"""What a method is, as a value: change it with :func:`dataclasses.replace` or :func:`changed`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from nodulens.errors import BadOption
+
+UNIONS = (UnionType, Union)
+NAMING = ("name", "title", "source")
+"""What a recipe is called, which changes nothing of what it does."""
+LUNA16_MASK = (
+    "labels=luna16-mask: what is called nodule here is value 5 of LUNA16's lung masks, which is trachea and airways. "
+    "Those files hold no nodules, and no figure of this can be compared with one of nodules."
+)
+SLID = (
+    "slide=true: the filter alone says where something is, in cells of 8 pixels and about 2.5 mm. Diameters, volumes "
+    "and what follows from them are those of the cells, and not of nodules; with prompted=network each is outlined."
+)
+Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
+
+Range = tuple[Callable[[Any], bool], str]
+"""Whether a value lies in it, and what to call it."""
+COUNT: Range = (lambda v: v >= 1, "a whole number from 1 up")
+ABOVE_0: Range = (lambda v: 0 < v < math.inf, "a number above 0")
+FROM_0: Range = (lambda v: 0 <= v < math.inf, "a number from 0 up")
+SHARE: Range = (lambda v: 0 <= v <= 1, "a number from 0 to 1")
+DECAY: Range = (lambda v: 0 <= v < 1, "a number from 0 to below 1")
+SEED: Range = (lambda v: 0 <= v < 2**32, f"a whole number from 0 to {2**32 - 1}")
+NAMES: Range = (lambda v: 0 < len(v) == len(set(v)), "one name or several, each once")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the material at most.
+        learning_rate: the peak.
+        optimizer: "sgd" has Nesterov momentum of 0.9.
+        schedule: how the rate falls: "cosine" to 0; "polynomial" as (1 − done)^0.9; "step" to a tenth at one half and
+            again at three quarters of the epochs; "plateau" by half whenever ``plateau`` epochs bring nothing better;
+            "constant".
+        warm_up: share of the epochs in which the rate rises to its peak.
+        patience: epochs without anything better after which training stops, and the best weights are kept; None: it
+            runs to its end, and the last weights are kept.
+        minutes: training stops after the epoch that passes them.
+        averaging: the weights kept are an exponential moving average with this decay; 0: the weights as they are.
+        precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
+            it; on any other CPU all is single.
+        augment: what may be done to an example at random, see :func:`nodulens.train.loop.augment.augmented`.
+
+    Raises:
+        BadOption: a number out of its range.
+    """
+
+    epochs: int
+    learning_rate: float = 2e-3
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    weight_decay: float = 1e-2
+    schedule: Literal["cosine", "polynomial", "step", "plateau", "constant"] = "cosine"
+    warm_up: float = 0.05
+    plateau: int = 3
+    patience: int | None = None
+    minutes: float | None = None
+    averaging: float = 0.99
+    precision: Literal["single", "mixed"] = "single"
+    seed: int = 0
+    augment: tuple[Augmentation, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self, TRAINING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner(Training):
+    """One network of a method, what it sees, and how it learns.
+
+    Attributes:
+        network: its name in :mod:`nodulens.train.networks.build`.
+        size: side of its square input in pixels.
+        pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
+        classes: what its outputs stand for.
+        loss: its name in :mod:`nodulens.train.loop.losses`.
+        batch: examples a step.
+        balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
+        window: of a network of whole slices, side in pixels of the squares that teach it in their place: cut out of
+            them, and close-ups of real nodules where there are any. A machine without a GPU learns sooner so. None:
+            whole slices.
+        auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
+        pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
+            weights.
+
+    Raises:
+        BadOption: a number out of its range, no class, or one twice.
+    """
+
+    network: str
+    size: int
+    pixel_mm: float | None
+    classes: tuple[str, ...]
+    loss: str
+    batch: int = 32
+    balance: Literal["none", "sampling", "weights"] = "none"
+    window: int | None = None
+    auxiliary: float = 0.0
+    pretrained: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, LEARNER)
+
+
+TRAINING: Mapping[str, Range] = {
+    "epochs": COUNT,
+    "learning_rate": ABOVE_0,
+    "weight_decay": FROM_0,
+    "warm_up": SHARE,
+    "plateau": COUNT,
+    "patience": COUNT,
+    "minutes": ABOVE_0,
+    "averaging": DECAY,
+    "seed": SEED,
+}
+LEARNER: Mapping[str, Range] = {
+    "size": COUNT,
+    "pixel_mm": ABOVE_0,
+    "classes": NAMES,
+    "batch": COUNT,
+    "window": COUNT,
+    "auxiliary": FROM_0,
+}
+RECIPE: Mapping[str, Range] = {"grow": ABOVE_0, "most_findings": COUNT, "rounds_detected": COUNT}
+
+
+def _check(record: object, ranges: Mapping[str, Range]) -> None:
+    """Refuse what lies out of its range; None, where a field may be that, lies in it.
+
+    Raises:
+        BadOption: the message says what there is.
+    """
+    for name, (lies_in, wording) in ranges.items():
+        value = getattr(record, name)
+        if value is not None and not lies_in(value):
+            raise BadOption(f"{name} is {wording}; got {', '.join(value) if isinstance(value, tuple) else value}.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method: which parts do what, from a CT to findings.
+
+    Attributes:
+        name: as reports and the command line say it.
+        title: in a line.
+        source: the publication it follows; empty for our own.
+        segmenter: a network that outlines on whole axial slices; None: the default's detector finds marks.
+        labels: what the segmenter learns to call nodule: "lidc", what LIDC's readers outlined; "luna16-mask", value 5
+            of LUNA16's lung masks, as method B's publication took it: that is airway, see :attr:`caveats`.
+        slices: of whole scans, which ones the segmenter learns from: "middle", the one of each scan with the largest
+            cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
+            through nodules, and others without.
+        prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
+            ``checkpoint``; None: the outline of ``segmenter`` stands.
+        checkpoint: folder or hub name of SAM's weights.
+        shown: what SAM is shown of a scan: the whole slice, the lung, our estimate of the lobe, or a close crop.
+        memory: SAM2 is pointed at the middle slice and its memory carries the outline up and down; else each slice is
+            outlined by itself.
+        filter: a network that keeps or rejects each region by the patch round it.
+        slide: the filter finds by itself, slid over the lungs, in place of the segmenter; see :attr:`caveats`.
+        classifier: a network that grades each nodule; None: the default's.
+        masked: whether the classifier sees the nodule alone, all round it blanked.
+        grow: box of a region over its outline's, before it prompts.
+        threshold: least score of a finding; None for the one on the detector's card.
+        most_findings: findings reported at most, the most certain first.
+        rounds_detected: how often the default's network looks at a mark, a region or a point at most, until the outline
+            settles.
+
+    Raises:
+        BadOption: a number out of its range, or nothing that outlines.
+    """
+
+    name: str = "default"
+    title: str = "Our own: two networks detect, one outlines what it is pointed at, one grades"
+    source: str = ""
+    segmenter: Learner | None = None
+    labels: Literal["lidc", "luna16-mask"] = "lidc"
+    slices: Literal["middle", "central", "all"] = "all"
+    prompted: Literal["network", "sam2", "sam"] | None = "network"
+    checkpoint: str | None = None
+    shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
+    memory: bool = False
+    filter: Learner | None = None
+    slide: bool = False
+    classifier: Learner | None = None
+    masked: bool = False
+    grow: float = 1.0
+    threshold: float | None = None
+    most_findings: int = 100
+    rounds_detected: int = 12
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise BadOption(f"A threshold is a score from 0 to 1, got {self.threshold:g}.")
+        _check(self, RECIPE)
+        if self.segmenter is None and self.prompted is None:
+            raise BadOption(f"{self.name} has no segmenter, so prompted is what outlines: network, sam2 or sam.")
+        if self.slide and self.filter is None:
+            raise BadOption(f"{self.name} has no filter to slide over the lungs: leave slide at false.")
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The networks this method trains for itself, by the name of their field."""
+        parts = {"segmenter": self.segmenter, "filter": self.filter, "classifier": self.classifier}
+        return {name: learner for name, learner in parts.items() if learner is not None}
+
+    @property
+    def marks(self) -> bool:
+        """Whether the default's detector finds: the method has nothing of its own that does."""
+        return self.segmenter is None and not self.slide
+
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """What of it still acts when a scan is analysed; the rest went into its networks and their cards."""
+        sam = ("checkpoint", "shown")
+        ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
+        outlines = ways[self.prompted]
+        grown = ("grow",) if self.prompted and not self.marks else ()
+        slid = ("slide",) if self.filter else ()
+        return ("threshold", "most_findings", "prompted", *outlines, *grown, *slid)
+
+    @property
+    def shapes_training(self) -> tuple[str, ...]:
+        """What of it, beside its networks, decides what those learn."""
+        return ("labels", "slices") * (self.segmenter is not None) + ("masked",) * (self.classifier is not None)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What whoever trains, judges or uses it must be told, as sentences."""
+        airways = self.segmenter is not None and self.labels == "luna16-mask"
+        cells = self.slide and self.prompted is None
+        return (LUNA16_MASK,) * airways + (SLID,) * cells
+
+
+DEFAULT = Recipe()
+Settable = TypeVar("Settable", Recipe, Training)
+
+
+def changed(recipe: Settable, settings: Iterable[str]) -> Settable:
+    """The recipe, or the training, with values changed by their dotted names: ``segmenter.epochs=5``.
+
+    A value is read as its field's type says: a number, a word out of a list, true or false, "none", or several with
+    commas between.
+
+    Raises:
+        BadOption: no such field, or a value that does not fit; the message lists what there is. Or another name, which
+            would pass one recipe off as another.
+    """
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise BadOption(f"--set takes name=value, such as segmenter.epochs=5; got {setting!r}.")
+        name = name.strip()
+        recipe = _changed(recipe, name.split("."), text.strip(), name)
+        if name in NAMING:
+            raise BadOption(f"{name} says which recipe this is and cannot be set; folders tell runs apart.")
+    return recipe
+
+
+def changed_in_use(recipe: Recipe, settings: Iterable[str], able: Iterable[str] | None = None) -> Recipe:
+    """A recipe as it was trained, changed for use: only in what still acts there.
+
+    Args:
+        able: what acts; None for :attr:`Recipe.in_use`.
+
+    Raises:
+        BadOption: see :func:`changed`; or what would be set acts no more, and the message lists what does.
+    """
+    settings = list(settings)
+    asked = changed(recipe, settings)
+    acts = tuple(able or asked.in_use)
+    _check_acting(settings, acts, f"{asked.name} is used as it was trained. What can be set here is {', '.join(acts)}.")
+    return asked
+
+
+def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """A recipe changed before it is trained: only in what acts, then or in use.
+
+    Raises:
+        BadOption: see :func:`changed`; or what would be set acts neither way, and the message lists what does.
+    """
+    settings = list(settings)
+    asked = changed(recipe, settings)
+    acts = (*asked.in_use, *asked.shapes_training, *asked.learners)
+    _check_acting(settings, acts, f"{asked.name} has no part that it is for. What can be set is {', '.join(acts)}.")
+    return asked
+
+
+def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> None:
+    for setting in settings:
+        name = setting.partition("=")[0].strip()
+        if not {name, name.partition(".")[0]} & set(acts):
+            raise BadOption(f"{name} would change nothing: {why}")
+
+
+def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
+    known = get_type_hints(type(record))
+    if path[0] not in known:
+        raise BadOption(f"There is no {path[0]!r} in {whole!r}; {type(record).__name__} has {', '.join(known)}.")
+    value = getattr(record, path[0])
+    if len(path) > 1:
+        if not is_dataclass(value):
+            what = "is not set in this recipe" if value is None else "is a plain value"
+            raise BadOption(f"{path[0]!r} in {whole!r} {what}, so it holds no {'.'.join(path[1:])}.")
+        return replace(record, **{path[0]: _changed(value, path[1:], text, whole)})
+    if is_dataclass(value):
+        raise BadOption(f"{whole!r} is a group; name one of {', '.join(f'{whole}.{f.name}' for f in fields(value))}.")
+    if any(is_dataclass(kind) for kind in get_args(known[path[0]])):
+        raise BadOption(f"{whole!r} is a network that this recipe has not, and no word makes one.")
+    return replace(record, **{path[0]: _parsed(text, known[path[0]], whole)})
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """For JSON; :func:`from_dict` gives the same recipe back."""
+    return asdict(recipe)
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """A recipe from JSON.
+
+    Raises:
+        BadOption: a key that is not known, one that is missing, or a value of another type.
+    """
+    return cast("Recipe", _built(values, Recipe, "recipe"))
+
+
+def _built(value: Any, wanted: Any, name: str) -> Any:
+    """A JSON value as the type that a field asks for."""
+    if is_dataclass(wanted):
+        known = get_type_hints(wanted)
+        if not isinstance(value, dict) or not value.keys() <= known.keys():
+            strange = sorted(value.keys() - known.keys()) if isinstance(value, dict) else [str(value)]
+            raise BadOption(f"{name} holds {', '.join(strange)}; known are {', '.join(known)}.")
+        missing = {f.name for f in fields(wanted) if f.default is MISSING} - value.keys()
+        if missing:
+            raise BadOption(f"{name} lacks {', '.join(sorted(missing))}.")
+        return cast("Any", wanted)(**{key: _built(v, known[key], f"{name}.{key}") for key, v in value.items()})
+    if get_origin(wanted) is tuple:
+        return tuple(_built(v, get_args(wanted)[0], name) for v in value)
+    inner = [a for a in get_args(wanted) if a is not type(None)] if get_origin(wanted) in UNIONS else []
+    if inner:
+        return None if value is None else _built(value, inner[0], name)
+    fits = value in get_args(wanted) if get_origin(wanted) is Literal else _fits(value, wanted)
+    if not fits:
+        raise BadOption(f"{name} cannot be {value!r}; it is {_wording(wanted)}.")
+    return wanted(value) if wanted is float else value
+
+
+def _fits(value: Any, wanted: type) -> bool:
+    """A whole number is a number too, but true and false are none."""
+    kinds = (int, float) if wanted is float else wanted
+    return isinstance(value, bool) == (wanted is bool) and isinstance(value, kinds)
+
+
+def _parsed(text: str, wanted: Any, name: str) -> Any:
+    """Typed text as the type that a field asks for."""
+    if get_origin(wanted) in UNIONS:
+        if text.lower() == "none":
+            return None
+        return _parsed(text, next(a for a in get_args(wanted) if a is not type(None)), name)
+    if get_origin(wanted) is tuple:
+        return tuple(_parsed(part.strip(), get_args(wanted)[0], name) for part in text.split(",") if part.strip())
+    if get_origin(wanted) is Literal:
+        value: Any = text
+    elif wanted is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    else:
+        try:
+            value = wanted(text)
+        except ValueError:
+            value = text
+    return _built(value, wanted, name)
+
+
+def _wording(wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return "one of " + ", ".join(get_args(wanted))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[wanted]

@@ -1,0 +1,1 @@
+"""Figures, panels, tables and pages of an evaluation."""

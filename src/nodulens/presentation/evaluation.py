@@ -1,0 +1,261 @@
+"""A whole evaluation as one value: figures, tables, drawings, and all that it takes to make them again.
+
+Its JSON (:func:`to_json`) is kept beside the page, so that pages can be made anew from it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodulens.data.splits import Split
+from nodulens.errors import BadValues
+from nodulens.io.records import decode, encode
+from nodulens.metrics.statistics import Interval
+from nodulens.presentation.figures import to_png, to_svg
+from nodulens.report.record import WeightRef
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = "nodulens-evaluation/1"
+Cell = str | int | float | None
+PACKAGES = ("nodulens", "numpy", "scipy", "SimpleITK", "openvino", "onnxruntime-gpu", "torch", "matplotlib")
+PNG_DPI = 160
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of the evaluation.
+
+    Attributes:
+        name: for instance "AUC".
+        value: None where it is undefined; NaN becomes None.
+        low, high: ends of its interval; None where there is none.
+        n: how many cases it stands on, or None.
+        unit: of value and interval; empty for shares and scores, which lie in 0…1.
+        note: more to say, for instance what the cases are.
+
+    Raises:
+        BadValues: an end of the interval without the other, or a value outside it.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    unit: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for end in ("value", "low", "high"):
+            given = getattr(self, end)
+            object.__setattr__(self, end, None if given is None or isnan(given) else float(given))
+        if (self.low is None) is not (self.high is None):
+            raise BadValues(f"The interval of {self.name} needs both ends.")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise BadValues(f"The interval of {self.name} runs from {self.low} to {self.high}: turn it round.")
+
+    @classmethod
+    def of(cls, name: str, figure: Interval, n: int | None = None, unit: str = "", note: str = "") -> Metric:
+        """A figure with its interval, as :mod:`nodulens.metrics.statistics` gives it."""
+        return cls(name, figure.value, figure.low, figure.high, n, unit, note)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words and numbers, for instance a row a class or size; the first column names them.
+
+    Raises:
+        BadValues: a row of another length than there are columns.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise BadValues(f"{self.title}: {len(self.columns)} columns, but a row of {len(row)}: {row[:3]}.")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as it stands on the page.
+
+    Attributes:
+        title, caption: its words; the caption may be empty.
+        svg: an SVG document; empty where it is a picture of pixels.
+        png: a PNG file in base64; empty where it is lines.
+    """
+
+    title: str
+    caption: str = ""
+    svg: str = ""
+    png: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.svg) is bool(self.png):
+            raise BadValues(f"The drawing {self.title!r} needs either SVG or PNG.")
+
+    @classmethod
+    def of_lines(cls, title: str, figure: Figure, caption: str = "") -> Drawing:
+        """A diagram, as SVG."""
+        return cls(title, caption, svg=to_svg(figure))
+
+    @classmethod
+    def of_pixels(cls, title: str, figure: Figure, caption: str = "") -> Drawing:
+        """A figure of :mod:`nodulens.presentation.panels`, as PNG."""
+        return cls(title, caption, png=base64.b64encode(to_png(figure, PNG_DPI)).decode("ascii"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Who stands in one part of a split: names of patients, or of scans where patients are not known."""
+
+    name: str
+    members: tuple[str, ...]
+    unit: str = "patients"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What was evaluated on, with the licence and the citation that it asks for."""
+
+    name: str
+    licence: str
+    citation: str
+    note: str = ""
+
+
+LUNA16 = DataSet(
+    "LUNA16",
+    "CC BY 3.0",
+    "Setio et al., Validation, comparison, and combination of algorithms for automatic detection of pulmonary nodules "
+    "in computed tomography images: the LUNA16 challenge. Medical Image Analysis 42, 1–13, 2017.",
+)
+LIDC_IDRI = DataSet(
+    "LIDC-IDRI",
+    "CC BY 3.0",
+    "Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI): a "
+    "completed reference database of lung nodules on CT scans. Medical Physics 38, 915–931, 2011.",
+)
+LUNG_PET_CT_DX = DataSet(
+    "Lung-PET-CT-Dx",
+    "CC BY 4.0",
+    "Li et al., A large-scale CT and PET/CT dataset for lung cancer diagnosis. The Cancer Imaging Archive, 2020.",
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """All that it takes to make an evaluation again.
+
+    Attributes:
+        command: the line that was typed.
+        made: when, as ISO 8601; empty where it should not be told.
+        split: everyone, part by part.
+        split_method: how the split was made, with its seed.
+        seeds: what was drawn at random → seed.
+        inputs: file that was read → sha256.
+        weights: the model files that took part.
+        software: package → version, as of :func:`software`.
+        data: the data sets.
+    """
+
+    command: str = ""
+    made: str = ""
+    split: tuple[Part, ...] = ()
+    split_method: str = ""
+    seeds: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    weights: tuple[WeightRef, ...] = ()
+    software: dict[str, str] = field(default_factory=dict)
+    data: tuple[DataSet, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that one evaluation found, with its provenance.
+
+    Attributes:
+        title: what was evaluated.
+        summary: sentences: what was found.
+        metrics: the figures.
+        interval: what an interval is, for instance "95 %, 1,000 bootstraps by patient".
+        tables: figures by class, size, texture, …
+        drawings: curves, diagrams and pictures, in the order in which they are shown.
+        warnings: what makes the figures less sure, sentences.
+        provenance: how it came about.
+    """
+
+    title: str
+    summary: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    interval: str = ""
+    tables: tuple[Table, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: Provenance = Provenance()
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """The evaluation as indented JSON of schema ``nodulens-evaluation/1``.
+
+    Raises:
+        NodulensError: a number in a table is NaN or infinite; the message says which.
+    """
+    return encode(evaluation, SCHEMA)
+
+
+def from_json(text: str) -> Evaluation:
+    """The evaluation that :func:`to_json` wrote, equal to the one it was given.
+
+    Raises:
+        UnreadableFile: not JSON, another schema, or a key that is unknown, missing or of the wrong type.
+    """
+    return decode(Evaluation, text, SCHEMA)
+
+
+def hashed(*paths: Path) -> dict[str, str]:
+    """The sha256 of files by their names, for :attr:`Provenance.inputs`."""
+    found = {}
+    for path in paths:
+        with path.open("rb") as stream:
+            found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def software() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def parts_of(split: Split) -> tuple[Part, ...]:
+    """Every patient of a split, group by group."""
+    groups = sorted(set(split.groups.values()))
+    named = {group: f"fold {group}" if group.isdigit() else group for group in groups}
+    return tuple(Part(named[group], tuple(sorted(split.patients(group)))) for group in groups)
+
+
+def shared(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Who stands in more than one part: where there is anyone, the figures do not hold."""
+    times = Counter(member for part in parts for member in set(part.members))
+    return tuple(sorted(member for member, count in times.items() if count > 1))

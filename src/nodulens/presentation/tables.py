@@ -1,0 +1,266 @@
+"""What the metrics found, as lines of a figure, tables of a page, and whole evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nodulens.metrics.classification import Confusion, Curve, curve, ranking_draws
+from nodulens.metrics.detection import FP_RATES, MAX_MARKS, Froc, SizeBand, by_size
+from nodulens.metrics.detection import Interval as FrocInterval
+from nodulens.metrics.segmentation import Summary
+from nodulens.metrics.statistics import Float, Interval, patient_draws, percentiles
+from nodulens.presentation.evaluation import Cell, Drawing, Evaluation, Metric, Part, Provenance, Table
+from nodulens.presentation.figures import Basis, Line, froc_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STEPS = 201
+"""So many false-positive rates the band of a ROC curve is computed at."""
+
+
+# ---- Lines
+
+
+def roc_line(
+    name: str, labels: ArrayLike, scores: ArrayLike, patients: ArrayLike, samples: int = 1000, seed: int = 0
+) -> Line:
+    """The ROC curve with the band that drawing patients again and again gives, point by point of the rate.
+
+    Args:
+        name: of the model.
+        labels: (N,) 1 or 0.
+        scores: (N,) a higher one speaks for 1.
+        patients: (N,) the patient of each case.
+        samples: how often patients are drawn.
+        seed: of the draws.
+
+    Returns:
+        the curve with all its points, its band, and AUC with interval in the summary. A draw without positives or
+        without negatives has no curve and is left out of the band.
+
+    Raises:
+        BadValues: lengths that differ, nothing, NaN, other labels.
+    """
+    owner, draws = patient_draws(patients, samples=samples, seed=seed)
+    rates = np.linspace(0, 1, STEPS)
+    rows = [_sensitivity_at(rates, curve(labels, scores, times[owner])) for times in draws]
+    whole = curve(labels, scores)
+    ends = np.nanpercentile(rows, (2.5, 97.5), axis=0)
+    low, high = (np.interp(1 - whole.specificity, rates, end) for end in ends)
+    figure = percentiles(whole.auc, ranking_draws(labels, scores, patients, samples=samples, seed=seed).auc)
+    return Line(name, 1 - whole.specificity, whole.sensitivity, low, high, _summary("AUC", figure))
+
+
+def precision_recall_line(
+    name: str, labels: ArrayLike, scores: ArrayLike, patients: ArrayLike, samples: int = 1000, seed: int = 0
+) -> Line:
+    """Precision over recall, with average precision and its interval in the summary; arguments as :func:`roc_line`."""
+    points = curve(labels, scores)
+    draws = ranking_draws(labels, scores, patients, samples=samples, seed=seed).average_precision
+    figure = percentiles(points.average_precision, draws)
+    # From the first point on: where nothing is called positive there is no precision.
+    return Line(name, points.sensitivity[1:], points.precision[1:], summary=_summary("average precision", figure))
+
+
+def froc_line(name: str, result: Froc, interval: FrocInterval | None = None) -> Line:
+    """The curve of a detector, with the band of its bootstrap."""
+    if interval is None:
+        return Line(name, result.fp_rate, result.sensitivity, summary=f"CPM {result.cpm:.3f}")
+    at = interval.fp_rate
+    summary = _summary("CPM", Interval(result.cpm, *interval.cpm, interval.confidence))
+    return Line(name, at, result.sensitivity_at(at), interval.low, interval.high, summary)
+
+
+def _sensitivity_at(rates: Float, points: Curve) -> Float:
+    """Sensitivity at false-positive rates, at a step its upper end; ``nan`` with one class alone."""
+    rate, found = 1 - points.specificity, points.sensitivity
+    if np.isnan(rate + found).any():
+        return np.full(len(rates), np.nan)
+    last = np.append(rate[1:] != rate[:-1], True)
+    values: Float = np.interp(rates, rate[last], found[last])
+    return values
+
+
+def _summary(name: str, figure: Interval) -> str:
+    ends = "" if np.isnan(figure.low) else f" ({figure.low:.3f} to {figure.high:.3f})"
+    return f"{name} {figure.value:.3f}{ends}"
+
+
+# ---- Tables
+
+
+def outline_table(title: str, groups: Mapping[str, Summary], note: str = "") -> Table:
+    """Segmentation by size, texture or class: a row a group.
+
+    Args:
+        title: of the table.
+        groups: as :func:`nodulens.metrics.segmentation.summarise_by` gives them, or ``{"all": summary}``.
+        note: below it.
+    """
+    columns = ("", "cases", "missed", "Dice", "interval", "IoU", "HD95, mm", "surface, mm", "volume error, %")
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            one.cases,
+            one.missed,
+            _defined(one.dice.value),
+            _ends(one.dice),
+            *(_defined(f.value) for f in (one.iou, one.hd95_mm, one.surface_mm, one.volume_error_percent)),
+        )
+        for name, one in groups.items()
+    ]
+    return Table(title, columns, tuple(rows), note)
+
+
+def class_table(title: str, found: Confusion, note: str = "") -> Table:
+    """The classification report: a row a class, then their mean."""
+    rates = {str(name): found.of(name) for name in found.classes} | {"mean": found.macro}
+    columns = ("", "cases", "sensitivity", "specificity", "precision", "F1")
+    rows: list[tuple[Cell, ...]] = [
+        (name, _whole(r.support), *(_defined(v) for v in (r.sensitivity, r.specificity, r.precision, r.f1)))
+        for name, r in rates.items()
+    ]
+    return Table(title, columns, tuple(rows), note)
+
+
+def scan_tables(scans: Sequence[Mapping[str, Any]], slid: Sequence[Mapping[str, Any]] = ()) -> tuple[Table, ...]:
+    """Whole scans one by one, and their nodules one by one; none without a scan.
+
+    Args:
+        scans: records of :func:`nodulens.evaluate.scans.judge_scans`.
+        slid: of the same scans by a method's second arm, its filter alone, slid over the lungs.
+    """
+    if not scans:
+        return ()
+    named = [(s["name"], s) for s in scans] + [(f"{s['name']}, filter alone", s) for s in slid]
+    rows = tuple((name, *(s[key] for key in ("nodules", "found", "other", "other_strict"))) for name, s in named)
+    head = ("", "nodules", "found", "other marks", "other, strict")
+    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
+    nodules: list[tuple[Cell, ...]] = []
+    for k, scan in enumerate(scans):
+        outlines = scan.get("outlines", [{}] * len(scan["known"]))
+        for number, (known, outline) in enumerate(zip(scan["known"], outlines, strict=True)):
+            one = [outline.get(key) for key in ("readers", "dice_3d", "centre_off_mm")]
+            alone = [slid[k]["known"][number]["score"]] if slid else []
+            nodules.append((scan["name"], known["diameter_mm"], known["score"], *one, *alone))
+    columns = ("", "mm", "score", "readers", "3-D Dice", "centre off, mm", *(("score, filter alone",) if slid else ()))
+    missed = "No score: not found."
+    return Table("Whole scans", head, rows, note), Table("Nodules of whole scans", columns, tuple(nodules), missed)
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else float(value)
+
+
+def _ends(figure: Interval) -> str | None:
+    return None if np.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
+
+
+# ---- Evaluations
+
+
+def froc_evaluation(
+    result: Froc, interval: FrocInterval | None, series: Iterable[str], provenance: Provenance, name: str = "marks"
+) -> Evaluation:
+    """A detector's FROC as a whole evaluation.
+
+    Args:
+        result: of :func:`nodulens.metrics.detection.froc`.
+        interval: of its bootstrap, or None.
+        series: UIDs of all scans that were searched; they are named as the part that was tested, unless
+            ``provenance`` holds a split.
+        provenance: how it came about.
+        name: of the detector.
+
+    Raises:
+        MissingExtra: Matplotlib is not installed.
+    """
+    tally = result.tally
+    counts: tuple[tuple[Cell, ...], ...] = (
+        ("nodules found", result.true_positives),
+        ("nodules missed", result.false_negatives),
+        ("marks given", tally.marks),
+        (f"dropped, beyond {MAX_MARKS} in a scan", tally.marks - tally.candidates),
+        ("false positives", result.false_positives),
+        ("ignored: on a nodule, beside a better mark", tally.ignored_double),
+        ("ignored: on an excluded finding", tally.ignored_on_excluded),
+    )
+    elsewhere = (
+        f"{tally.nodules_elsewhere:,} annotated nodules lie in series that were not searched; they do not count."
+    )
+    return Evaluation(
+        title=f"Nodule detection: {name}",
+        summary=(
+            f"In {result.scans:,} scans {result.true_positives:,} of {result.nodules:,} nodules were marked, with "
+            f"{result.false_positives / result.scans:.1f} false positives a scan. CPM is {result.cpm:.4f}.",
+        ),
+        metrics=_froc_metrics(result, interval),
+        interval=_means(interval),
+        tables=(_size_table(by_size(result)), Table("What became of the marks", ("", "count"), counts)),
+        drawings=(
+            Drawing.of_lines(
+                "Free response",
+                froc_picture(result, interval, name),
+                "Scored as LUNA16 does. Findings that are excluded count neither way.",
+            ),
+        ),
+        warnings=(elsewhere,) if tally.nodules_elsewhere else (),
+        provenance=replace(provenance, split=provenance.split or (Part("test", tuple(sorted(series)), "scans"),)),
+    )
+
+
+def froc_picture(result: Froc, interval: FrocInterval | None, name: str = "marks") -> Figure:
+    """The curve of one detector as a figure of its own."""
+    means = _means(interval)
+    basis = Basis(result.nodules, "nodules", result.scans, note=means and f"band: {means}")
+    return froc_figure([froc_line(name, result, interval)], basis)
+
+
+def _means(interval: FrocInterval | None) -> str:
+    return "" if interval is None else f"{100 * interval.confidence:g} %, {len(interval.cpms):,} bootstraps by scan"
+
+
+def _froc_metrics(result: Froc, interval: FrocInterval | None) -> tuple[Metric, ...]:
+    nan, n = float("nan"), result.nodules
+    cpm, ends = (nan, nan), [(nan, nan)] * len(FP_RATES)
+    if interval is not None:
+        at = np.searchsorted(interval.fp_rate, FP_RATES)
+        cpm, ends = interval.cpm, list(zip(interval.low[at].tolist(), interval.high[at].tolist(), strict=True))
+    values = result.sensitivity_at(FP_RATES).tolist()
+    return (
+        Metric("CPM", result.cpm, *cpm, n, note="mean sensitivity at the seven rates below"),
+        *(
+            Metric(f"Sensitivity at {_rate(rate)} false positives a scan", value, *pair, n)
+            for rate, value, pair in zip(FP_RATES, values, ends, strict=True)
+        ),
+    )
+
+
+def _size_table(bands: Sequence[SizeBand]) -> Table:
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < inf else f"{band.lo_mm:g} mm or more",
+            band.froc.nodules,
+            band.froc.true_positives,
+            *band.froc.sensitivity_at((1, 4)).tolist(),
+            band.froc.cpm,
+        )
+        for band in bands
+    )
+    columns = ("diameter", "nodules", "marked", "sensitivity at 1", "at 4", "CPM")
+    return Table("By size", columns, rows, "Against the false positives of all sizes.")
+
+
+def _rate(rate: float) -> str:
+    return f"1/{1 / rate:g}" if rate < 1 else f"{rate:g}"

@@ -1,0 +1,163 @@
+"""What the methods' classifiers see of a nodule, and the risk they give it. Training and use share this file.
+
+They see one slice, the axial one where the outline is largest. The nodules they learn from are stacks of 96 × 96 of the
+scan's own pixels, so 96 × 96 pixels round the outline are all that is looked at in use too; a crop that reaches beyond
+repeats the edge. How much of it does so depends on the scan's pixel alone, which tells next to nothing of malignancy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Box, Risk
+from nodulens.core.volume import Volume
+from nodulens.errors import BadValues
+from nodulens.ops.intensity import to_unit
+from nodulens.ops.patches import Window
+from nodulens.runtime.engine import Model
+from nodulens.stages.classify import Heat, risk_of
+from nodulens.stages.position import central_slice
+
+FIELD_PX = 96
+"""Side of what is looked at, in the scan's own pixels."""
+CELLS = 6
+"""The heat map of a nodule is drawn on so many cells along each side of its box."""
+UNCALIBRATED = (
+    "How sure the probability is was not measured for these weights: it is the network's own, and the interval is "
+    "everything from 0 to 1."
+)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How a classifier sees a nodule.
+
+    Attributes:
+        size: side in pixels.
+        pixel_mm: of these; None for the scan's own.
+        masked: whether all round the outline is blanked to the darkest value, with no margin.
+    """
+
+    size: int
+    pixel_mm: float | None
+    masked: bool = False
+
+
+def crop_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Crop) -> Window:
+    """Where a crop lies on its axial slice: the centroid of the outline in its middle.
+
+    Args:
+        mask: (y, x), not empty.
+        pixel_mm: along y and x.
+
+    Raises:
+        BadValues: nothing is outlined.
+    """
+    if not mask.any():
+        raise BadValues("An empty outline has no middle to look at.")
+    middle = np.argwhere(mask).mean(0)
+    step = np.ones(2) if crop.pixel_mm is None else crop.pixel_mm / np.asarray(pixel_mm)
+    first = middle - step * (crop.size - 1) / 2
+    return Window((0.0, first[0], first[1]), (1.0, step[0], step[1]), (1, crop.size, crop.size))
+
+
+def crop_view(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Crop
+) -> NDArray[np.float32]:
+    """(1, size, size) 0…1 of an axial slice.
+
+    Args:
+        image: (y, x) 0…1, see :func:`nodulens.ops.intensity.to_unit`.
+        mask: (y, x) the outline on it, not empty.
+        pixel_mm: along y and x.
+    """
+    window = crop_window(mask, pixel_mm, crop)
+    seen = np.where(mask, image, np.float32(0)) if crop.masked else image
+    middle = np.round(np.argwhere(mask).mean(0)).astype(int)
+    low = np.maximum(middle - FIELD_PX // 2, 0)
+    high = middle + FIELD_PX // 2
+    field = seen[low[0] : high[0], low[1] : high[1]]
+    moved = Window((0.0, window.first[1] - low[0], window.first[2] - low[1]), window.step, window.shape)
+    return moved.look(field[None])
+
+
+def classify(views: NDArray[np.float32], model: Model) -> NDArray[np.float32]:
+    """(N, classes) logits of crops (N, 1, size, size): the mean over four mirror images, for no class has a side."""
+    turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+    return np.asarray(np.mean([model.run(views[:, :, ::v, ::h])[0] for v, h in turns], axis=0), dtype=np.float32)
+
+
+def log_odds(logits: NDArray[np.floating], classes: Sequence[str]) -> NDArray[np.float64]:
+    """(N,) of malignant against benign, from (N, classes) logits; any other class is left out of it."""
+    both = np.asarray(logits, dtype=np.float64)
+    return np.asarray(both[:, classes.index("malignant")] - both[:, classes.index("benign")])
+
+
+def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tuple[Risk, Heat]:
+    """Risk of a nodule by a method's classifier, and what spoke for it.
+
+    Args:
+        volume: canonical orientation.
+        box: around the nodule.
+        mask: of ``box.shape``, not empty.
+        model: (N, 1, size, size) → (N, classes) logits. Its card's settings hold ``size``, ``pixel_mm``, ``masked`` and
+            ``classes``; with ``calibration`` and ``interval`` too, the risk is calibrated as
+            :func:`nodulens.stages.classify.risk_of` says. Without, the probability is the network's own, not
+            calibrated, and the interval is all of 0…1, see :data:`UNCALIBRATED`.
+
+    Returns:
+        The risk, and (z, y, x) 0…1 of ``box.shape``: by how much the log odds fall when a part of the nodule is
+        covered, 1 where they fall most. Only the largest slice was looked at; the others show the same.
+    """
+    settings = model.card.settings
+    crop, classes = Crop(settings["size"], settings["pixel_mm"], settings["masked"]), settings["classes"]
+    z = central_slice(mask)
+    plane = np.zeros(volume.geometry.shape[1:], dtype=bool)
+    plane[box.slices[1:]] = mask[z]
+    pixel_mm = volume.geometry.spacing_zyx[1:]
+    view = crop_view(to_unit(volume.hu[box.start[0] + z]), plane, pixel_mm, crop)
+    window = crop_window(plane, pixel_mm, crop)
+    score = float(log_odds(classify(view[None], model), classes)[0])
+    # one view is enough to say where; four of each would take four times as long
+    covered = log_odds(model.run(np.concatenate([view[None], _covered(view[0], box, window, crop)]))[0], classes)
+    heat = _heat(covered[0] - covered[1:], box, volume.geometry.shape)
+    if "calibration" in settings:
+        return risk_of(score, model), heat
+    p = float(1 / (1 + np.exp(-score)))
+    return Risk(probability=p, interval=(0.0, 1.0), calibrated=False, model=model.card.name), heat
+
+
+def _cells(box: Box) -> Window:
+    """The grid of the heat map on a slice: the nodule's box in equal cells."""
+    start, stop = (np.array([z, *edge[1:]], dtype=np.float64) for z, edge in ((0, box.start), (1, box.stop)))
+    return Window.over(start, stop, (1, CELLS, CELLS))
+
+
+def _covered(view: NDArray[np.float32], box: Box, window: Window, crop: Crop) -> NDArray[np.float32]:
+    """(CELLS², 1, size, size): the crop, each time with another part of the nodule's box covered.
+
+    The cover is two cells wide (Zeiler and Fergus 2014), and as dark as what lies round the nodule.
+    """
+    cells = _cells(box)
+    inside = []
+    for axis in (1, 2):
+        place = window.first[axis] + window.step[axis] * np.arange(crop.size)
+        middle = cells.first[axis] + cells.step[axis] * np.arange(CELLS)
+        reach = max(cells.step[axis], window.step[axis])
+        inside.append(np.abs(place - middle[:, None]) <= reach)
+    where = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+    fill = np.float32(0) if crop.masked else np.median(view)
+    return np.asarray(np.where(where.reshape(-1, 1, *view.shape), fill, view), dtype=np.float32)
+
+
+def _heat(falls: NDArray[np.float64], box: Box, shape: tuple[int, int, int]) -> Heat:
+    """What each cover took away, on the voxels of the box."""
+    values = np.maximum(falls, 0).reshape(1, CELLS, CELLS).astype(np.float32)
+    _, plane = _cells(box).project(values, (1, *shape[1:]), fill=0.0)
+    top = float(plane.max())
+    plane = plane / np.float32(top) if top > 0 else plane
+    return np.ascontiguousarray(np.broadcast_to(plane, box.shape), dtype=np.float32)

@@ -1,0 +1,153 @@
+"""How a nodule is pointed at, and in which part of the scan it is shown.
+
+The boxes that prompted networks are compared with: round the readers' outline, shaken, from an annotation's diameter.
+(The detector's is :func:`nodulens.stages.segment.prompt_of_candidate`.) And what surrounds the nodule when it is shown:
+whole slices, its lung, its lobe, or a close crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Box, Point
+from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadOption, BadPrompt
+from nodulens.stages.position import lobe_at, lung_extent, share_along, side_of
+from nodulens.stages.prompts import DRAWN, Prompt
+
+Part = Literal["slice", "lung", "lobe", "crop"]
+View = Callable[[Volume, Prompt], Box]
+"""What is shown of a volume to outline a prompt in: whole slices of a box inside the volume."""
+Outline = Callable[[Volume, Prompt], tuple[Box, NDArray[np.bool_]]]
+"""From a prompt to a box inside the volume and the mask in it: any network that a recipe names in ``prompted``."""
+
+CROP_SIDES = 3.0
+"""Side of the close crop over the larger side of the prompt's box in the plane."""
+CROP_LEAST_MM = 24.0
+LEAST_SIDE = 0.3
+"""A shaken box keeps this much of each side."""
+
+
+def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) -> Prompt:
+    """The box that a centre and a diameter give where nobody drew an outline.
+
+    Slices z ± round(d / 2 / spacing) round the slice of the centre; in the plane the square about the circle of radius
+    round(d / 2 / spacing) voxels round the centre, one voxel at least.
+
+    Args:
+        volume: canonical orientation.
+        centre_lps: LPS mm (x, y, z).
+        diameter_mm: as annotated.
+
+    Raises:
+        BadPrompt: a diameter that is none, or a centre outside the scan.
+    """
+    if not (np.isfinite(diameter_mm) and diameter_mm > 0):
+        raise BadPrompt(f"An annotated diameter must be above 0 mm, got {diameter_mm:g}.")
+    if not volume.geometry.contains(centre_lps):
+        x, y, z = centre_lps
+        raise BadPrompt(f"The annotation at ({x:.1f}, {y:.1f}, {z:.1f}) mm (LPS) lies outside the scan.")
+    middle = volume.geometry.to_index(centre_lps) + 0.5
+    reach = np.round(diameter_mm / 2 / np.asarray(volume.geometry.spacing_zyx))
+    reach[1:] = np.maximum(reach[1:], 1)
+    middle[0], reach[0] = np.floor(middle[0]) + 0.5, reach[0] + 0.5  # whole slices, the centre's own among them
+    start, stop = np.maximum(middle - reach, 0), np.minimum(middle + reach, volume.geometry.shape)
+    return Prompt.between(start, stop, DRAWN)
+
+
+def prompt_of_outline(box: Box) -> Prompt:
+    """The true box: as tight round an outline as voxels allow. An upper bound, and no use, for nobody has it."""
+    return Prompt.between(box.start, box.stop, DRAWN)
+
+
+def shaken(prompt: Prompt, rng: np.random.Generator, share: float) -> Prompt:
+    """A prompt whose every face is off by a normal error, as a person's is.
+
+    Args:
+        share: standard deviation of the error over the side; 0.1 is what tables call "shaken by 10 %".
+    """
+    start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
+    side = stop - start
+    start, stop = start + rng.normal(0, share, 3) * side, stop + rng.normal(0, share, 3) * side
+    return Prompt.between(start, np.maximum(stop, start + LEAST_SIDE * side), prompt.trust)
+
+
+def part_of(volume: Volume, prompt: Prompt, part: Part = "slice", lungs: Mask | None = None) -> Box:
+    """The part of the scan that a prompted network is shown; ``functools.partial`` of it is a :data:`View`.
+
+    Args:
+        volume: canonical orientation.
+        prompt: in face indices of the volume.
+        part: "slice" shows whole slices; "lung" and "lobe" the box round that lung, or round the estimate of that lobe,
+            on these slices, and the prompt's own box where it reaches beyond; "crop" a square round the prompt.
+        lungs: "left lung" and "right lung" on the grid of ``volume``; needed for "lung" and "lobe".
+
+    Returns:
+        A box inside the volume, on the slices whose middles the prompt holds (the nearest one where it holds none).
+
+    Raises:
+        BadPrompt: the prompt lies outside the scan.
+        BadOption: another part, or no lungs where they are needed.
+    """
+    held = _voxels(volume, prompt)
+    if part == "slice":
+        return _around(held, np.zeros(2), np.asarray(volume.geometry.shape[1:]))
+    if part == "crop":
+        return _close_crop(volume, prompt, held)
+    if part not in ("lung", "lobe"):
+        raise BadOption(f"A nodule is shown in its slice, lung, lobe or crop, not in {part!r}.")
+    if lungs is None:
+        raise BadOption(f"Showing a nodule in its {part} needs the lungs: pass lungs=segment_lungs(volume).")
+    side = side_of(held, lungs)
+    value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
+    rows = slice(held.start[0], held.stop[0])
+    seen = lungs.labels[rows] == value
+    if part == "lobe":
+        height, depth = lung_extent(lungs, side)
+        z, y = held.centre_zyx[:2]
+        own = lobe_at(side, *(float(share_along(e, np.asarray(c))) for e, c in ((height, z), (depth, y))))
+        heights = share_along(height, np.arange(rows.start, rows.stop, dtype=float))
+        depths = share_along(depth, np.arange(seen.shape[1], dtype=float))
+        seen &= np.array([[lobe_at(side, h, d) == own for d in depths] for h in heights])[..., None]
+    if not seen.any():
+        return held
+    found = Box.of_mask(seen)
+    return _around(held, np.minimum(found.start, held.start)[1:], np.maximum(found.stop, held.stop)[1:])
+
+
+def _voxels(volume: Volume, prompt: Prompt) -> Box:
+    """The voxels that a prompt touches in the plane, on the slices whose middles it holds; inside the volume."""
+    shape = np.asarray(volume.geometry.shape)
+    start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
+    if np.any(stop <= start) or np.any(stop <= 0) or np.any(start >= shape):
+        raise BadPrompt(
+            f"The box {prompt.start} to {prompt.stop} (z, y, x) is empty or outside the scan, which has "
+            f"{volume.geometry.shape} voxels."
+        )
+    low, high = np.floor(start), np.ceil(stop)
+    low[0], high[0] = np.ceil(start[0] - 0.5), np.ceil(stop[0] - 0.5)
+    if high[0] <= low[0]:
+        low[0] = np.floor((start[0] + stop[0]) / 2)
+        high[0] = low[0] + 1
+    low = np.clip(low, 0, shape - 1)
+    return Box.between(low, np.clip(high, low + 1, shape))
+
+
+def _close_crop(volume: Volume, prompt: Prompt, held: Box) -> Box:
+    """A square, in millimetres, on the prompt's slices; cut off at the edge of the scan."""
+    start, stop = np.asarray(prompt.start)[1:], np.asarray(prompt.stop)[1:]
+    spacing = np.asarray(volume.geometry.spacing_zyx)[1:]
+    side_mm = max(CROP_SIDES * float(((stop - start) * spacing).max()), CROP_LEAST_MM)
+    middle, half = (start + stop) / 2, side_mm / 2 / spacing
+    low = np.clip(np.floor(middle - half), 0, held.start[1:])
+    high = np.clip(np.ceil(middle + half), held.stop[1:], volume.geometry.shape[1:])
+    return _around(held, low, high)
+
+
+def _around(held: Box, low: NDArray[np.generic], high: NDArray[np.generic]) -> Box:
+    """The slices of ``held`` from ``low`` to ``high`` in the plane (y, x)."""
+    return Box.between((held.start[0], *low), (held.stop[0], *high))

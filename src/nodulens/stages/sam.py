@@ -1,0 +1,522 @@
+"""SAM and SAM2, which outline what they are pointed at without having been taught nodules.
+
+Values, not sessions: ``embedding = sam.encode(image)``, ``logits = sam.decode(embedding, spot)``. Pictures are cut,
+scaled and normalised here as the published image processors do it, which need torchvision.
+
+Sources: Kirillov et al. 2023 (SAM), Ma et al. 2024 (MedSAM), Ravi et al. 2024 (SAM2); the networks are those of
+``transformers``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
+from nodulens.ops.intensity import to_unit
+from nodulens.stages.prompted import View, part_of
+from nodulens.stages.prompts import Prompt
+from nodulens.stages.segment import pointed_at
+
+Array = NDArray[np.float32]
+Kind = Literal["sam2", "sam"]
+Ask = Literal["box", "point", "mask"]
+
+CACHE_BYTES = 512 * 1024**2
+"""Embeddings kept at most: 25 slices of SAM2, 128 of SAM."""
+MASK_SCALE, MASK_SHIFT = 20.0, -10.0
+"""A mask as logits: −10 outside, 10 inside, as SAM2 takes masks that are drawn."""
+BOX_CORNERS = (2, 3)
+"""Labels of a box's first and second corner where it is given as points."""
+FED_PLAIN = ("wanglab/medsam-vit-base",)
+"""Trained on 0…1 as it is (MedSAM's own inference script), whatever the processor beside the weights says."""
+FILES = ("*.json", "*.safetensors")
+USUAL: dict[Kind, str] = {"sam2": "facebook/sam2.1-hiera-tiny", "sam": "facebook/sam-vit-base"}
+"""The smallest published weights of each kind."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What is subtracted from a picture 0…1 and what it is then divided by, for each of three channels."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+PLAIN = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """What is pointed at on one picture. Faces are continuous indices (y, x): pixel 0 reaches from 0 to 1.
+
+    Attributes:
+        box: faces of its corners, ((y, x), (y, x)).
+        point: a place in the nodule.
+        mask: (y, x) bool, an earlier outline.
+    """
+
+    box: tuple[tuple[float, float], tuple[float, float]] | None = None
+    point: tuple[float, float] | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture lies in the square that an encoder sees.
+
+    Attributes:
+        shape: of the picture (y, x).
+        shown: what it is scaled to, in the square's first corner; the rest is 0.
+        side: of the square.
+    """
+
+    shape: tuple[int, int]
+    shown: tuple[int, int]
+    side: int
+
+    def place(self, faces: Sequence[tuple[float, float]]) -> list[list[float]]:
+        """Faces (y, x) of the picture as the encoder counts, [x, y], whole numbers at the middle of a pixel."""
+        down, right = (s / n for s, n in zip(self.shown, self.shape, strict=True))
+        return [[x * right - 0.5, y * down - 0.5] for y, x in faces]
+
+    def fill(self, picture: Tensor) -> Tensor:
+        """(1, C, y, x) → (1, C, side, side)."""
+        scaled = _scaled(picture, self.shown)
+        down, right = (self.side - n for n in self.shown)
+        return functional.pad(scaled, (0, right, 0, down))
+
+    def back(self, logits: Tensor) -> Tensor:
+        """(1, C, h, w) over the square → (1, C, y, x) over the picture."""
+        if self.shown != (self.side, self.side):
+            logits = _scaled(logits, (self.side, self.side))[..., : self.shown[0], : self.shown[1]]
+        return _scaled(logits, self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """What an encoder made of one picture.
+
+    Attributes:
+        maps: of its features, finest first.
+        places: code of the places on the coarsest map, for SAM2's memory; None where there is none.
+    """
+
+    maps: tuple[Tensor, ...]
+    places: Tensor | None
+    frame: Frame
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(m.nbytes for m in self.maps) + (0 if self.places is None else self.places.nbytes)
+
+
+class Embeddings:
+    """Embeddings by what was encoded; beyond ``most_bytes`` the one unused for longest goes."""
+
+    def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.kept: OrderedDict[bytes, Embedding] = OrderedDict()
+
+    def of(self, image: Array, pixels: Pixels, encode: Callable[[], Embedding]) -> Embedding:
+        """The embedding of a picture, encoded unless it is kept."""
+        key = hashlib.sha256(f"{image.shape} {pixels}".encode() + image.tobytes()).digest()
+        found = self.kept.pop(key, None) or encode()
+        self.kept[key] = found
+        while sum(e.size for e in self.kept.values()) > self.most_bytes and len(self.kept) > 1:
+            self.kept.popitem(last=False)
+        return found
+
+
+class Net(Protocol):
+    """A promptable network, whichever it is."""
+
+    side: int
+    square: bool
+    """Whether pictures are stretched to the square, or keep their shape and leave some of it empty."""
+    remembers: bool
+    """Whether it can :meth:`carry` an outline from slice to slice."""
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """(1, 3, side, side) → :attr:`Embedding.maps` and ``places``."""
+
+    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        """Logits (n, h, w) of one outline, or of several where ``many``, and how well each is thought to fit (n,)."""
+
+    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+        """Logits (slices, h, w): slice ``at`` by ``spot``, the others from the memory of those before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sam:
+    """A promptable network, and how it is asked; change that with :func:`dataclasses.replace`.
+
+    Attributes:
+        net: the network.
+        pixels: how it takes its pictures.
+        ask: by the prompt's box, by the middle of it, or by an earlier mask alone.
+        memory: point at the middle slice and let SAM2's memory carry the outline up and down; else point at each slice.
+        view: the part of the scan that is shown; ``functools.partial(part_of, part="crop")`` shows a close crop.
+        cache: of embeddings; records made from one another share it.
+        sha256: of the weights.
+    """
+
+    net: Net
+    pixels: Pixels = Pixels()
+    ask: Ask = "box"
+    memory: bool = False
+    view: View = part_of
+    cache: Embeddings = field(default_factory=Embeddings)
+    sha256: str = ""
+
+    def segment(
+        self, volume: Volume, prompt: Prompt, prior: NDArray[np.bool_] | None = None
+    ) -> tuple[Box, NDArray[np.bool_]]:
+        """Outline what a prompt points at.
+
+        Args:
+            volume: canonical orientation; seen from −1000 to 400 HU.
+            prompt: in face indices of the volume; its slices are outlined.
+            prior: an earlier mask on the volume's grid, for ``ask="mask"``.
+
+        Returns:
+            A box inside the volume and the mask in it, in one piece and without holes.
+
+        Raises:
+            BadPrompt: nothing is found, the prompt lies outside the scan, or the earlier mask is missing or empty.
+            BadOption: memory is asked for, and the network has none.
+        """
+        where = self.view(volume, prompt)
+        spots = self._spots(prompt, where, prior)
+        pictures = [self.encode(plane) for plane in to_unit(volume.hu[where.slices])]
+        if self.memory:
+            at = _most(spots) if self.ask == "mask" else len(spots) // 2
+            logits = self.propagate(pictures, at, spots[at])
+        else:
+            blank = np.full(where.shape[1:], MASK_SHIFT, dtype=np.float32)
+            asked = zip(pictures, spots, strict=True)
+            logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in asked])
+        return pointed_at(volume, prompt, where, logits)
+
+    def encode(self, image: Array) -> Embedding:
+        """What the encoder makes of a picture (y, x) float32 0…1; a picture seen before is not encoded again."""
+        return self.cache.of(image, self.pixels, lambda: self._encoded(image))
+
+    @torch.inference_mode()
+    def decode(self, embedding: Embedding, spot: Spot) -> Array:
+        """Logits (y, x) of what is pointed at, above 0 inside.
+
+        A point may mean a part or the whole, so of three outlines the one that fits best by the network's own estimate
+        is taken; a box or a mask leaves no doubt, and one is asked for.
+        """
+        many = spot.point is not None and spot.box is None
+        logits, fit = self.net.decode(embedding.maps, self._told(embedding.frame, spot), many)
+        best = logits[fit.argmax()][None, None]
+        return embedding.frame.back(best.float())[0, 0].cpu().numpy()
+
+    @torch.inference_mode()
+    def propagate(self, embeddings: Sequence[Embedding], at: int, spot: Spot) -> Array:
+        """Logits (z, y, x): the slice ``at`` as it is pointed at, and the others as memory carries it up and down.
+
+        Raises:
+            BadOption: the network has no memory.
+        """
+        frame = embeddings[at].frame
+        logits = self.net.carry(embeddings, at, self._told(frame, spot))
+        return frame.back(logits[None].float())[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def _encoded(self, image: Array) -> Embedding:
+        side = self.net.side
+        scale = side / max(image.shape)
+        shown = (side, side) if self.net.square else tuple(max(int(n * scale + 0.5), 1) for n in image.shape)
+        frame = Frame((image.shape[0], image.shape[1]), (shown[0], shown[1]), side)
+        mean, std = (torch.tensor(v)[:, None, None] for v in (self.pixels.mean, self.pixels.std))
+        picture = (torch.from_numpy(np.ascontiguousarray(image))[None, None] - mean) / std
+        maps, places = self.net.encode(frame.fill(picture))
+        return Embedding(maps, places, frame)
+
+    def _spots(self, prompt: Prompt, where: Box, prior: NDArray[np.bool_] | None) -> list[Spot]:
+        """What is pointed at on each slice of what is shown."""
+        if self.ask == "mask":
+            if prior is None or not prior[where.slices].any():
+                raise BadPrompt(
+                    "A mask prompt needs an earlier mask of the nodule: pass prior=, or ask by box or point."
+                )
+            return [Spot(mask=plane) for plane in prior[where.slices]]
+        start, stop = np.asarray(prompt.start)[1:] - where.start[1:], np.asarray(prompt.stop)[1:] - where.start[1:]
+        start, stop = np.maximum(start, 0), np.minimum(stop, where.shape[1:])
+        (top, left), (bottom, right) = start.tolist(), stop.tolist()
+        box = Spot(box=((top, left), (bottom, right)))
+        point = Spot(point=((top + bottom) / 2, (left + right) / 2))
+        return [box if self.ask == "box" else point] * where.shape[0]
+
+    def _told(self, frame: Frame, spot: Spot) -> dict[str, Tensor]:
+        """The spot as the networks of ``transformers`` take it."""
+        told = {}
+        if spot.box is not None:
+            told["input_boxes"] = torch.tensor(frame.place(spot.box)).reshape(1, 1, 4)
+        if spot.point is not None:
+            told["input_points"] = torch.tensor(frame.place([spot.point])).reshape(1, 1, 1, 2)
+            told["input_labels"] = torch.ones(1, 1, 1, dtype=torch.int32)
+        if spot.mask is not None:
+            told["input_masks"] = frame.fill(torch.from_numpy(spot.mask.astype(np.float32))[None, None])
+        return told
+
+
+def _scaled(picture: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Linear between pixels, averaged where it gets smaller; outer faces stay where they are."""
+    return functional.interpolate(picture, shape, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _empty(spot: Spot) -> bool:
+    return spot.mask is not None and not spot.mask.any()
+
+
+def _most(spots: Sequence[Spot]) -> int:
+    """The slice where the earlier mask is largest."""
+    return int(np.argmax([spot.mask.sum() for spot in spots if spot.mask is not None]))
+
+
+# ---------------------------------------------------------------- the networks
+
+
+class _Sam:
+    """SAM, and MedSAM."""
+
+    square = False
+    remembers = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.side = int(model.config.vision_config.image_size)
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        return (self.model.get_image_embeddings(pixels.to(self.model.device)),), None
+
+    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        return _decoded(self.model, maps[0], spot, many)
+
+    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+        raise BadOption("SAM has no memory to carry an outline with; take SAM2, or point at each slice.")
+
+
+class _Sam2:
+    """SAM2: one network for pictures, and one with memory that shares its encoder."""
+
+    square = True
+
+    def __init__(self, model: Any, memory: Any | None) -> None:
+        self.model, self.memory, self.remembers = model, memory, memory is not None
+        self.side = int(model.config.prompt_encoder_config.image_size)
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        found = self.model.get_image_features(pixels.to(self.model.device))
+        return tuple(found.fpn_hidden_states), found.fpn_position_encoding[-1]
+
+    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        sizes = self.model.backbone_feature_sizes
+        squares = [m.permute(1, 2, 0).reshape(1, -1, *size) for m, size in zip(maps, sizes, strict=True)]
+        squares[-1] = squares[-1] + self.model.no_memory_embedding.reshape(1, -1, 1, 1)
+        return _decoded(self.model, squares, spot, many)
+
+    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+        if self.memory is None:
+            raise BadOption(
+                "These weights of SAM2 hold no memory; take a published checkpoint such as facebook/sam2.1-hiera-tiny, "
+                "or point at each slice."
+            )
+        session = self._session(embeddings)
+        one = session.obj_id_to_idx(1)
+        if "input_masks" in spot:
+            session.add_mask_inputs(one, at, (spot["input_masks"] >= 0.5).float())
+        else:
+            session.add_point_inputs(one, at, _as_points(spot))
+        session.obj_with_new_inputs = [1]
+        frames = {at: self.memory(session, frame_idx=at)}
+        for down in (False, True):
+            walk = self.memory.propagate_in_video_iterator(session, start_frame_idx=at, reverse=down)
+            frames |= {frame.frame_idx: frame for frame in walk if frame.frame_idx != at}
+        return torch.stack([frames[k].pred_masks[0, 0] for k in range(len(embeddings))])
+
+    def _session(self, embeddings: Sequence[Embedding]) -> Any:
+        """What the network with memory keeps its notes in: the slices are encoded already, and only counted there."""
+        from transformers import Sam2VideoInferenceSession
+
+        count, device = len(embeddings), self.model.device
+        session = Sam2VideoInferenceSession(
+            video=torch.empty(count, 0),
+            inference_device=device,
+            inference_state_device=device,
+            dtype=torch.float32,
+            max_vision_features_cache_size=count,
+        )
+        for number, embedding in enumerate(embeddings):
+            features = {"vision_feats": list(embedding.maps), "vision_pos_embeds": [embedding.places]}
+            session.cache.cache_vision_features(number, features)
+        return session
+
+
+def _decoded(model: Any, embeddings: Any, spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+    told = {name: value.to(model.device) for name, value in spot.items()}
+    if "input_masks" in told:
+        side = embeddings[-1].shape[-1] * 4
+        told["input_masks"] = _scaled(told["input_masks"], (side, side)) * MASK_SCALE + MASK_SHIFT
+    found = model(image_embeddings=embeddings, multimask_output=many, **told)
+    return found.pred_masks[0, 0], found.iou_scores[0, 0]
+
+
+def _as_points(spot: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A box as its two corners, as the network with memory takes it; a point as it is."""
+    if "input_boxes" not in spot:
+        return {"point_coords": spot["input_points"], "point_labels": spot["input_labels"]}
+    labels = torch.tensor(BOX_CORNERS, dtype=torch.int32).reshape(1, 1, 2)
+    return {"point_coords": spot["input_boxes"].reshape(1, 1, 2, 2), "point_labels": labels}
+
+
+# ---------------------------------------------------------------- weights
+
+
+def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> Sam:
+    """SAM2 or SAM from files in the published format; on the GPU where there is one.
+
+    Args:
+        checkpoint: a folder with ``config.json`` and ``model.safetensors``, or a name on the hub, such as
+            "facebook/sam2.1-hiera-tiny", "facebook/sam-vit-base" or "wanglab/medsam-vit-base".
+        kind: "sam2", or "sam" (MedSAM is one).
+        download: fetch a name on the hub that is not on this machine yet. Without it nothing calls out.
+
+    Raises:
+        MissingExtra: ``transformers`` is not installed.
+        MissingWeights: neither a folder nor a name whose files are here; the message says what to do.
+        CorruptWeights: the files hold another network, or not all of it.
+        BadOption: another kind.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("sam", "transformers") from None
+    if kind not in ("sam2", "sam"):
+        raise BadOption(f"Prompted networks are 'sam2' and 'sam', not {kind!r}.")
+    folder = _folder(str(checkpoint), kind, download)
+    config = _json(folder / "config.json")
+    held = config.get("model_type")
+    if held not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
+        raise CorruptWeights(f"{folder} holds a network of type {held!r}, not {kind!r}.")
+    if kind == "sam":
+        net: Net = _Sam(_read(transformers.SamModel, folder, None))
+    else:
+        net = _Sam2(*_read_sam2(transformers, folder, config))
+    return Sam(net, PLAIN if str(checkpoint) in FED_PLAIN else _pixels(folder), sha256=_hash(folder))
+
+
+def _read_sam2(transformers: Any, folder: Path, config: dict[str, Any]) -> tuple[Any, Any | None]:
+    """The network for pictures; and the one with memory, where the files hold it, with the same encoder in it."""
+    # A published file is of the network with memory, and what the one for pictures needs is named alike in it.
+    parts = {
+        name: dict(config.get(name) or {}) for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    }
+    for name in ("prompt_encoder_config", "mask_decoder_config"):
+        parts[name].pop("model_type", None)
+    model = _read(transformers.Sam2Model, folder, transformers.Sam2Config(**parts))
+    if config["model_type"] != "sam2_video":
+        return model, None
+    memory = _read(transformers.Sam2VideoModel, folder, None)
+    memory.vision_encoder = model.vision_encoder
+    return model, memory
+
+
+def _read(kind: Any, folder: Path, config: Any | None) -> Any:
+    """A network with all its weights, or an error: by itself the library makes up what is missing."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    options = {"local_files_only": True, "output_loading_info": True, "dtype": torch.float32}
+    try:
+        model, found = kind.from_pretrained(folder, config=config, **options)
+    except Exception as error:  # the libraries that read the file each have their own
+        raise CorruptWeights(f"{folder} cannot be read as {kind.__name__}: {error}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    missing = sorted(found["missing_keys"])
+    if missing:
+        some = ", ".join(missing[:3])
+        raise CorruptWeights(f"{folder} lacks {len(missing)} weights of {kind.__name__}: {some}, ... Fetch it again.")
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _folder(name: str, kind: Kind, download: bool) -> Path:
+    """Where the files are: the folder itself, or where the hub's client keeps that name."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=list(FILES)))
+        if not any(folder.glob("*.safetensors")):  # older names hold a PyTorch file alone; it is read as tensors only
+            files = [*FILES, "pytorch_model.bin"]
+            folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=files))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        known = USUAL[kind] if isinstance(error, HFValidationError) else name
+        failed = f" Fetching it failed: {_line(error)}." if download else ""
+        raise MissingWeights(
+            f"No weights of {kind}: {name!r} is neither a folder here (with config.json and model.safetensors) nor a "
+            f"hub name kept in {HF_HUB_CACHE}.{failed} Fetch them once: hf download {known}, which keeps them there "
+            "under that name."
+        ) from error
+    return folder
+
+
+def _pixels(folder: Path) -> Pixels:
+    """How pictures are normalised, by the processor's file beside the weights; as for ImageNet without one."""
+    file = folder / "preprocessor_config.json"
+    told = _json(file) if file.is_file() else {}
+    if not told.get("do_normalize", True):
+        return PLAIN
+    usual = Pixels()
+    mean, std = told.get("image_mean") or usual.mean, told.get("image_std") or usual.std
+    return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise MissingWeights(f"{file.parent} holds no {file.name}; give a folder in the published format.") from None
+    except ValueError as error:
+        raise CorruptWeights(f"{file} is no JSON: {_line(error)}.") from error
+    if not isinstance(found, dict):
+        raise CorruptWeights(f"{file} holds no settings.")
+    return found
+
+
+def _hash(folder: Path) -> str:
+    """Of the weights that are read, the files one after the other where there are several."""
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 24):
+                found.update(piece)
+    return found.hexdigest()
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,1 @@
+"""The four networks that ship: their material, training, calibration and release."""

@@ -1,0 +1,196 @@
+"""What a malignancy score is worth beside the diameter, and how it becomes a probability with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from nodulens.data.folds import FOLDS, is_left_out
+from nodulens.metrics.classification import auc, calibration, delong, ranking_draws
+from nodulens.metrics.statistics import percentiles
+
+BOOTSTRAPS = 1000
+INTERVAL = 0.9
+BINS = 12
+PANEL = 3
+"""So many readers make a nodule's label one to judge by."""
+BETWEEN_MM = (6.0, 12.0)
+"""Where the diameter tells least."""
+LEAST = 5
+"""An AUC needs so many of both classes to be worth a line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Nodules, each with the score of a network that has not seen its patient; (N,) all.
+
+    Attributes:
+        score: any number; higher speaks for malignant.
+        truth: 1 malignant, 0 benign, −1 neither.
+        share: of the readers who rated malignancy above 3.
+        diameter_mm: of the disc of the largest axial area.
+        calibration: code of that slice; never an input.
+    """
+
+    patients: Sequence[str]
+    score: NDArray[np.floating]
+    truth: NDArray[np.integer]
+    readers: NDArray[np.integer]
+    share: NDArray[np.floating]
+    diameter_mm: NDArray[np.floating]
+    calibration: NDArray[np.integer]
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """(N,) those that count as benign or malignant."""
+        return np.asarray(self.truth >= 0)
+
+    @property
+    def panel(self) -> NDArray[np.bool_]:
+        """(N,) those with readers enough."""
+        return np.asarray(self.readers >= PANEL)
+
+    @property
+    def between(self) -> NDArray[np.bool_]:
+        """(N,) those of 6 to 12 mm."""
+        low, high = BETWEEN_MM
+        return np.asarray((self.diameter_mm >= low) & (self.diameter_mm < high))
+
+
+def beside_diameter(judged: Judged, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """AUC of chosen nodules beside that of the diameter alone; intervals and gain by drawing patients, paired.
+
+    Of nodules of one class alone there is nothing but their number.
+    """
+    rows = np.flatnonzero(chosen & judged.decided)
+    y, a, b = judged.truth[rows], judged.score[rows], judged.diameter_mm[rows]
+    counts = {"nodules": len(rows), "malignant": int(y.sum())}
+    if not 0 < counts["malignant"] < len(rows):
+        return counts
+    names = [judged.patients[i] for i in rows.tolist()]
+    ours, size = (ranking_draws(y, v, names, samples=BOOTSTRAPS).auc for v in (a, b))
+    plain = delong(y, a)
+    return {
+        "auc": round(plain.value, 4),
+        "auc_interval_95": ends(ours),
+        "auc_delong_95": [round(plain.low, 4), round(plain.high, 4)] if np.isfinite(plain.low) else None,
+        "diameter_alone": round(auc(y, b), 4),
+        "gain_interval_95": ends(ours - size),
+        "gain_p_one_sided": round(float(np.nanmean(ours <= size)), 4),
+        **counts,
+    }
+
+
+def by_calibration_code(judged: Judged) -> dict[str, Any]:
+    """AUC within each code of the slices' values: a network that only read how they were made ranks at random there."""
+    codes = {}
+    decided = judged.decided & judged.panel
+    for code in np.unique(judged.calibration[decided]):
+        rows = np.flatnonzero(decided & (judged.calibration == code))
+        y = judged.truth[rows]
+        if LEAST <= y.sum() <= len(y) - LEAST:
+            codes[str(int(code))] = {"auc": round(auc(y, judged.score[rows]), 4), "nodules": len(rows)}
+    return codes
+
+
+def figures(judged: Judged) -> dict[str, Any]:
+    """AUC overall and from 6 to 12 mm beside diameter alone, by code, and how well the probability is calibrated.
+
+    Needs nodules of all five folds.
+    """
+    rows = np.flatnonzero(judged.decided)
+    return {
+        "three_readers_or_more": beside_diameter(judged, judged.panel),
+        "six_to_twelve_mm": beside_diameter(judged, judged.panel & judged.between),
+        "by_slice_calibration_code": by_calibration_code(judged),
+        "calibration": calibration_figures(judged.truth[rows], _cross_fitted(judged, rows)),
+    }
+
+
+def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> dict[str, Any]:
+    """Whether probabilities mean what they say; what is undefined is None."""
+    found = calibration(truth, p)
+    values = {"brier": found.brier, "ece_10_bins": found.ece, "slope": found.slope, "intercept": found.intercept}
+    digits = {"brier": 4, "ece_10_bins": 4, "slope": 3, "intercept": 3}
+    rounded = {k: None if np.isnan(v) else round(v, digits[k]) for k, v in values.items()}
+    return {**rounded, "nodules": len(truth)}
+
+
+def settings(judged: Judged) -> dict[str, Any]:
+    """For a card: logistic calibration, and the interval: quantiles of the readers' share among nodules of like
+    probability. Needs nodules of all five folds."""
+    rows = np.flatnonzero(judged.decided)
+    slope, constant = _calibrate(judged.score[rows], judged.truth[rows])
+    panel = np.flatnonzero(judged.panel)
+    p = _sigmoid(slope * judged.score[panel] + constant)
+    table = _interval_table(p, judged.share[panel])
+    coverage = _coverage(judged)
+    table["meaning"] = (
+        f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in "
+        f"this interval. Built from quantiles of that share among left-out nodules of like probability (three readers "
+        f"or more); measured on patients left out of building it: {coverage:.1%}."
+    )
+    table["coverage_measured"] = round(coverage, 4)
+    return {"calibration": [slope, constant], "interval": table}
+
+
+def _calibrate(score: NDArray[np.floating], y: NDArray[Any]) -> tuple[float, float]:
+    model = LogisticRegression(C=1e6).fit(score[:, None], y)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict[str, Any]:
+    """Edges of bins of like probability; in each the quantiles of the share, corrected for the number in the bin."""
+    order = np.argsort(p)
+    low, high, edges = [], [], []
+    for rows in np.array_split(order, BINS):
+        n = len(rows)
+        tail = max(0.0, (1 - INTERVAL) / 2 - 0.5 / n)
+        values = np.sort(share[rows])
+        low.append(float(np.quantile(values, tail, method="lower")))
+        high.append(float(np.quantile(values, 1 - tail, method="higher")))
+        edges.append(float(p[rows].max()))
+    return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
+
+
+def _coverage(judged: Judged) -> float:
+    """How often the interval holds the readers' share, each fold by a table built from the other four."""
+    inside: list[NDArray[np.bool_]] = []
+    for fold in range(FOLDS):
+        left = is_left_out(judged.patients, fold)
+        fit_rows = np.flatnonzero(judged.decided & ~left)
+        slope, constant = _calibrate(judged.score[fit_rows], judged.truth[fit_rows])
+        build, test = np.flatnonzero(judged.panel & ~left), np.flatnonzero(judged.panel & left)
+        table = _interval_table(_sigmoid(slope * judged.score[build] + constant), judged.share[build])
+        p = _sigmoid(slope * judged.score[test] + constant)
+        bins = np.minimum(np.searchsorted(table["upper_edge"], p), len(table["low"]) - 1)
+        low = np.minimum(np.array(table["low"])[bins], p)
+        high = np.maximum(np.array(table["high"])[bins], p)
+        inside.append((judged.share[test] >= low) & (judged.share[test] <= high))
+    return float(np.concatenate(inside).mean())
+
+
+def _cross_fitted(judged: Judged, rows: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Probabilities of ``rows``, each fold calibrated on the other four."""
+    p = np.zeros(len(rows))
+    left = np.array([is_left_out([judged.patients[i] for i in rows], f) for f in range(FOLDS)])
+    for fold in range(FOLDS):
+        others = rows[~left[fold]]
+        slope, constant = _calibrate(judged.score[others], judged.truth[others])
+        p[left[fold]] = _sigmoid(slope * judged.score[rows[left[fold]]] + constant)
+    return p
+
+
+def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
+
+
+def ends(draws: NDArray[np.float64]) -> list[float] | None:
+    """Of the 95 % interval; None where no draw has a value."""
+    interval = percentiles(float("nan"), draws)
+    return None if np.isnan(interval.low) else [round(interval.low, 4), round(interval.high, 4)]

@@ -1,0 +1,152 @@
+"""How suspicious a nodule looks, from the readers' ratings.
+
+The network learns the readers' mean malignancy, and beside it what they said of the nodule's surface and texture: those
+help it to see. Every nodule teaches, the undecided ones too; the probability is calibrated afterwards on median > 3
+against < 3, on patients left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.data.crops import UNIT_PER_STEP, Stacks
+from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.methods.recipe import Training
+from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
+from nodulens.train.loop.augment import augmented, shake_values, warp_planes
+from nodulens.train.loop.fit import Batch, Task, fit, predict
+from nodulens.train.networks.default import MapClassifier, malignancy_net
+
+TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
+CALCIFICATION = TARGETS.index("calcification")
+BATCH = 64
+TRAINING = Training(epochs=12, learning_rate=3e-3)
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Every telling slice of every nodule.
+
+    Attributes:
+        image: (M, 2, 64, 64) float16 image and consensus outline.
+        nodule: (M,) row of the nodule in ``patients``.
+        target: (N, 7) readers' means on 0…1, in the order of :data:`TARGETS`.
+        diameter_mm: (N,) diameter of the disc of the largest axial area of the consensus.
+        median: (N,) of malignancy.
+        readers: (N,).
+        share: (N,) of the readers who rated above 3.
+        calibration: (N,) code of the largest slice; never an input.
+    """
+
+    image: NDArray[np.float16]
+    nodule: NDArray[np.int_]
+    patients: list[str]
+    target: NDArray[np.float32]
+    diameter_mm: NDArray[np.float32]
+    median: NDArray[np.float32]
+    readers: NDArray[np.uint8]
+    share: NDArray[np.float32]
+    calibration: NDArray[np.uint8]
+
+
+def planes(stacks: Stacks) -> Planes:
+    """The material, from nodules whose consensus (half of the readers) is not empty."""
+    views, owner, diameter, code = [], [], [], []
+    kept: list[int] = []
+    for n in stacks.nodules:
+        mask = stacks.share(int(n)) >= 0.5
+        if not mask.any():
+            continue
+        rows = stacks.rows[int(n)]
+        pixel = float(stacks.pixel_mm[n])
+        for z in telling_slices(mask):
+            image = stacks.image[rows[z]].astype(np.float32) * UNIT_PER_STEP
+            views.append(plane_view(image, mask[z], plane_window(mask[z], (pixel, pixel))).astype(np.float16))
+            owner.append(len(kept))
+        area = mask.sum(axis=(1, 2))
+        diameter.append(2 * np.sqrt(area.max() / np.pi) * pixel)
+        code.append(stacks.calibration[rows[int(area.argmax())]])
+        kept.append(int(n))
+    r = stacks.ratings
+    scale = np.array([5.0 if name == "calcification" else 4.0 for name in TARGETS], dtype=np.float32)
+    target = (np.stack([r.mean(name) for name in TARGETS], 1)[kept] - 1) / scale
+    return Planes(
+        np.stack(views),
+        np.asarray(owner),
+        [stacks.patients[k] for k in kept],
+        np.clip(target, 0, 1),
+        np.asarray(diameter, dtype=np.float32),
+        r.median("malignancy")[kept],
+        r.readers[kept],
+        r.share_above("malignancy", 3)[kept],
+        np.asarray(code),
+    )
+
+
+def train(material: Planes, left_out: int | None, run: Path, training: Training = TRAINING) -> MapClassifier:
+    """A network that has seen no patient of the fold ``left_out``."""
+    allowed = np.flatnonzero(may_train(material.patients, left_out))
+    by_nodule = [np.flatnonzero(material.nodule == n) for n in range(len(material.patients))]
+    # ratings at the ends are rarer and count most: one more draw for each unit away from the middle
+    draws = np.repeat(allowed, np.where(np.abs(material.target[allowed, 0] - 0.5) > 0.3, 2, 1))
+
+    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
+        order = rng.permutation(draws)
+        return [lambda r=order[i : i + BATCH]: make(r, rng) for i in range(0, len(order) - BATCH + 1, BATCH)]
+
+    def make(nodules: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        rows = [rng.choice(by_nodule[n]) for n in nodules]
+        x = torch.from_numpy(material.image[rows].astype(np.float32))
+        # a little zoom only: size is half of what the readers judged by
+        x = warp_planes(x, rng, x.shape[-1], zoom=1.06, shift_px=2)
+        x[:, :1] = shake_values(x[:, :1], rng)
+        # the outline in use is a network's: its rim moves
+        wobble = ndimage.zoom(rng.normal(0, 0.1, (len(rows), 8, 8)).astype(np.float32), (1, 8, 8), order=1)
+        x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy(), wobble))
+        weight = torch.from_numpy(np.sqrt(material.readers[nodules]).astype(np.float32))
+        return x, torch.from_numpy(material.target[nodules]), weight
+
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        image, outline = augmented(batch[0][:, :1], batch[0][:, 1:], training.augment, rng)
+        assert outline is not None
+        return torch.cat([image, outline], 1), *batch[1:]
+
+    torch.manual_seed(training.seed)
+    task = Task(batches, rating_loss, augment if training.augment else None)
+    return fit(malignancy_net(len(TARGETS)), task, training, run / f"fold{left_out}.pt")
+
+
+def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    """Cross entropy against the readers' means, malignancy first, the rest together as much."""
+    x, target, weight = batch
+    each = functional.binary_cross_entropy_with_logits(net(x)[0], target, reduction="none") * weight[:, None]
+    return (each[:, 0] + each[:, 1:].mean(1)).mean()
+
+
+def judge(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Malignancy logit of nodules: mean over their slices and four flips, outlines softened as in training."""
+    rows = np.flatnonzero(np.isin(material.nodule, nodules))
+    x = torch.from_numpy(material.image[rows].astype(np.float32))
+    x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy()))
+    turns = (x, x.flip(2), x.flip(3), x.flip(2, 3))
+    logits = torch.stack([predict(net, v.split(256))[:, 0] for v in turns]).mean(0).numpy()
+    total = np.bincount(material.nodule[rows], logits, len(material.patients))
+    slices = np.bincount(material.nodule[rows], minlength=len(material.patients))
+    return np.asarray((total / np.maximum(slices, 1))[nodules], dtype=np.float32)
+
+
+def cross_validate(material: Planes, run: Path, training: Training = TRAINING) -> NDArray[np.float32]:
+    """(N,) logit of every nodule by the network that has not seen its patient."""
+    logits = np.full(len(material.patients), np.nan, dtype=np.float32)
+    for fold in range(FOLDS):
+        rows = np.flatnonzero(is_left_out(material.patients, fold))
+        logits[rows] = judge(train(material, fold, run, training), material, rows)
+    return logits

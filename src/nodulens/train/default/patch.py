@@ -1,0 +1,117 @@
+"""Nodule or look-alike on axial patches of LUNA16 candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.data.crops import UNIT_PER_STEP, Patches, Stacks
+from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.methods.recipe import Training
+from nodulens.train.loop.augment import augmented, shake_values, turn_planes
+from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
+from nodulens.train.networks.default import PatchNet
+
+BATCH = 96
+TRAINING = Training(epochs=30, learning_rate=3e-3)
+STEPS = (Patches.UNIT_PER_STEP, UNIT_PER_STEP)
+"""Of the two sources' 8-bit files, on 0…1: noise as wide as the coarser hides which one a plane came from."""
+
+
+@dataclass(frozen=True)
+class Planes:
+    """What teaches: LUNA16's patches, and more nodules from the slices of the stacks.
+
+    Attributes:
+        image: (N, 64, 64) float16 0…1.
+        label: (N,) nodule or not.
+        chance: (N,) how often a nodule's plane is drawn: between one draw a nodule and one draw a plane.
+    """
+
+    image: NDArray[np.float16]
+    label: NDArray[np.bool_]
+    patients: list[str]
+    chance: NDArray[np.float64]
+
+
+def planes(patches: Patches, stacks: Stacks) -> Planes:
+    """The patches, then the larger slices of every stack that three readers marked, as LUNA16 requires."""
+    views, patients, chance = [], [], []
+    for n in stacks.nodules[stacks.ratings.readers[stacks.nodules] >= 3]:
+        mask = stacks.share(int(n)) >= 0.5
+        area = mask.sum(axis=(1, 2))
+        chosen = np.flatnonzero((area > 0) & (area >= 0.5 * area.max()))
+        for z in chosen:
+            views.append(_cut(stacks.image[stacks.rows[int(n)][z]], mask[z]).astype(np.float32) * UNIT_PER_STEP)
+            patients.append(stacks.patients[n])
+            chance.append(len(chosen) ** -0.5)
+    return Planes(
+        np.concatenate([patches.unit.astype(np.float32) * Patches.UNIT_PER_STEP, np.stack(views)]).astype(np.float16),
+        np.concatenate([patches.label, np.ones(len(views), dtype=bool)]),
+        patches.patients + patients,
+        np.concatenate([patches.weight**0.5, chance]),
+    )
+
+
+def _cut(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(64, 64) of a stack's slice, the outline's middle at pixel (32, 32)."""
+    y, x = (int(np.round(v.mean())) for v in np.nonzero(mask))
+    return np.asarray(np.pad(image, 32, mode="edge")[y : y + 64, x : x + 64])
+
+
+def train(material: Planes, left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
+    """A network that has seen no patient of the fold ``left_out``."""
+    allowed = may_train(material.patients, left_out)
+    positive = np.flatnonzero(allowed & material.label)
+    negative = np.flatnonzero(allowed & ~material.label)
+    chance = material.chance[positive] / material.chance[positive].sum()
+    images = torch.from_numpy(material.image)
+
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        # a third of the rows are nodules; look-alikes are drawn without return, about half of them an epoch
+        few = rng.choice(positive, len(negative) // 4, p=chance)
+        many = rng.permutation(negative)[: len(negative) // 2]
+        rows = rng.permutation(np.concatenate([few, many]))
+        return [partial(make, rows[i : i + BATCH], rng) for i in range(0, len(rows) - BATCH + 1, BATCH)]
+
+    def make(rows: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        x = images[torch.from_numpy(rows)].unsqueeze(1).float()
+        x += (torch.rand(x.shape) - 0.5) * max(STEPS)
+        label = torch.from_numpy(material.label[rows].astype(np.float32))
+        return shake_values(turn_planes(x, rng, shift_px=3), rng), label
+
+    def loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.98 + 0.01)
+
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return augmented(batch[0], None, training.augment, rng)[0], batch[1]
+
+    torch.manual_seed(training.seed)
+    task = Task(batches, loss, augment if training.augment else None)
+    return fit(PatchNet(), task, training, run / f"fold{left_out}.pt")
+
+
+def judge(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Logits of patches, mean over the eight turns and flips of a square."""
+    out = []
+    for start in range(0, len(rows), 512):
+        planes = torch.from_numpy(patches.unit[rows[start : start + 512]]).unsqueeze(1).float() * Patches.UNIT_PER_STEP
+        views = [torch.rot90(side, turn, (2, 3)) for side in (planes, planes.flip(2)) for turn in range(4)]
+        out.append(torch.stack([predict(net, [v])[:, 0] for v in views]).mean(0))
+    return torch.cat(out).numpy()
+
+
+def cross_validate(patches: Patches, material: Planes, run: Path, training: Training = TRAINING) -> NDArray[np.float32]:
+    """(N,) logit of every patch by the network that has not seen its patient."""
+    logits = np.full(len(patches.label), np.nan, dtype=np.float32)
+    for fold in range(FOLDS):
+        rows = np.flatnonzero(is_left_out(patches.patients, fold))
+        logits[rows] = judge(train(material, fold, run, training), patches, rows)
+    return logits

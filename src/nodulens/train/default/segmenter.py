@@ -1,0 +1,313 @@
+"""The prompted segmenter, on the readers' outlines of stacks and cubes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box, Candidate
+from nodulens.core.volume import Volume
+from nodulens.data.crops import UNIT_PER_STEP, Cubes, Stacks
+from nodulens.data.folds import may_train
+from nodulens.errors import BadPrompt
+from nodulens.methods.recipe import DEFAULT, Augmentation, Training
+from nodulens.metrics.segmentation import compare
+from nodulens.runtime.engine import Model
+from nodulens.stages.candidates import propose
+from nodulens.stages.prompted import prompt_of_outline, shaken
+from nodulens.stages.prompts import GRID, ROUGH, Prompt
+from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, rough_cube, segment
+from nodulens.train.loop.augment import augmented, shake_values
+from nodulens.train.loop.fit import Batch, Task, fit
+from nodulens.train.networks.default import PromptUNet
+
+BATCH = 24
+TRAINING = Training(epochs=18, learning_rate=3e-3)
+INVENTED = 0.3
+"""Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One nodule with what lies around it.
+
+    Attributes:
+        image: (z, y, x) float32 0…1.
+        truth: the same shape, bool: at least half of the readers.
+        readers: (R, z, y, x) bool, each reader's own mask.
+        weight: (z, y, x) float32 of the loss.
+        spacing_zyx: mm.
+        real: first and one past the last slice that was scanned.
+    """
+
+    patient: str
+    image: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    readers: NDArray[np.bool_]
+    weight: NDArray[np.float32]
+    spacing_zyx: tuple[float, float, float]
+    real: tuple[int, int]
+
+    @property
+    def is_cube(self) -> bool:
+        """Whether there was tissue above and below."""
+        return self.real == (0, len(self.image))
+
+
+def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
+    """Every nodule with a consensus, first those of the stacks, then the cubes."""
+    out = [from_stack(stacks, int(n)) for n in stacks.nodules]
+    out += [from_cube(cubes, n) for n in range(len(cubes.patients))]
+    return [e for e in out if e.truth.any()]
+
+
+def from_stack(stacks: Stacks, nodule: int) -> Example:
+    """A stack with tissue invented above and below: its end slices with the nodule taken out."""
+    rows = stacks.rows[nodule]
+    image = stacks.image[rows].astype(np.float32) * UNIT_PER_STEP
+    bits = stacks.bits[rows]
+    pixel, step = float(stacks.pixel_mm[nodule]), float(stacks.slice_mm[nodule])
+    extra = max(2, round(0.7 * len(rows)))
+    below, above = (_without_nodule(image[end], bits[end] > 0) for end in (0, -1))
+    padded = np.concatenate([np.repeat(below[None], extra, 0), image, np.repeat(above[None], extra, 0)])
+    bits = np.pad(bits, ((extra, extra), (0, 0), (0, 0)))
+    readers = int(stacks.ratings.readers[nodule])
+    masks = np.stack([(bits >> j) & 1 for j in range(readers)]).astype(bool)
+    weight = np.full(padded.shape, INVENTED, dtype=np.float32)
+    weight[extra : extra + len(rows)] = 1
+    return Example(
+        stacks.patients[nodule],
+        padded,
+        masks.mean(0) >= 0.5,
+        masks,
+        weight,
+        (step, pixel, pixel),
+        (extra, extra + len(rows)),
+    )
+
+
+def from_cube(cubes: Cubes, nodule: int) -> Example:
+    """A cube; another nodule in it counts neither way."""
+    readers = int(cubes.ratings.readers[nodule])
+    masks = np.stack([(cubes.bits[nodule] >> j) & 1 for j in range(readers)]).astype(bool)
+    return Example(
+        cubes.patients[nodule],
+        cubes.image[nodule].astype(np.float32) * UNIT_PER_STEP,
+        masks.mean(0) >= 0.5,
+        masks,
+        (~cubes.other[nodule]).astype(np.float32),
+        (1.0, 1.0, 1.0),
+        (0, masks.shape[1]),
+    )
+
+
+def _without_nodule(plane: NDArray[np.float32], nodule: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The plane with the nodule replaced by a smooth continuation of what lies around it."""
+    around = (~ndimage.binary_dilation(nodule, iterations=2)).astype(np.float32)
+    total = ndimage.gaussian_filter(around, 5) + 1e-4
+    smooth = ndimage.gaussian_filter(plane * around, 5) / total
+    return np.where(around > 0, plane, smooth + 0.25 * (plane - ndimage.gaussian_filter(plane, 2)))
+
+
+def drawn_prompt(box: Box, rng: np.random.Generator, shake: float) -> Prompt:
+    """A person's box: every face off by a normal error of ``shake`` sides."""
+    return shaken(prompt_of_outline(box), rng, shake)
+
+
+def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt:
+    """A detector's mark: a cube in mm, its centre off by an eighth of the nodule, its side by a factor up to 1.8."""
+    spacing = np.asarray(example.spacing_zyx)
+    size = np.asarray(box.shape) * spacing
+    side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
+    middle = (np.asarray(box.start) + np.asarray(box.stop)) / 2 * spacing + rng.normal(0, 0.125, 3) * size
+    return Prompt.between((middle - side / 2) / spacing, (middle + side / 2) / spacing, ROUGH)
+
+
+def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One training view: (3, grid) input and (2, grid) truth and weight."""
+    box = Box.of_mask(example.truth)
+    kind = rng.random()
+    if kind < 0.5:
+        prompt = drawn_prompt(box, rng, 0.0 if rng.random() < 0.3 else rng.uniform(0.02, 0.12))
+    else:
+        prompt = rough_prompt(example, box, rng)
+    window = prompt.window
+    prior = None
+    if rng.random() < 0.15:
+        reader = example.readers[rng.integers(len(example.readers))]
+        wobble = ndimage.gaussian_filter(rng.normal(0, 1, GRID), (1.5, 3, 3)).astype(np.float32)
+        prior = (window.look(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
+    x = prompt.channels(window.look(example.image), prior)
+    y = np.stack([window.look(example.truth), window.look(example.weight)])
+    if rng.random() < 0.5:
+        x, y = x.swapaxes(-1, -2), y.swapaxes(-1, -2)
+    for axis in (1, 2, 3):
+        if rng.random() < 0.5:
+            x, y = np.flip(x, axis), np.flip(y, axis)
+    return np.ascontiguousarray(x), np.ascontiguousarray(y)
+
+
+def train(material: list[Example], left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
+    """A network that has seen no patient of the fold ``left_out``. Cubes are drawn three times as often."""
+    allowed = may_train([e.patient for e in material], left_out)
+    rows = np.concatenate([np.repeat(i, 3 if material[i].is_cube else 1) for i in np.flatnonzero(allowed)])
+
+    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
+        order = rng.permutation(rows)
+        return [lambda r=order[i : i + BATCH]: make(r, rng) for i in range(0, len(order) - BATCH + 1, BATCH)]
+
+    def make(chosen: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        pairs = [draw(material[i], rng) for i in chosen]
+        x = torch.from_numpy(np.stack([p[0] for p in pairs]))
+        x[:, :1] = shake_values(x[:, :1], rng)
+        return x, torch.from_numpy(np.stack([p[1] for p in pairs]))
+
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return changed(batch, training.augment, rng)
+
+    torch.manual_seed(training.seed)
+    task = Task(batches, overlap_loss, augment if training.augment else None)
+    return fit(PromptUNet(), task, training, run / f"fold{left_out}.pt")
+
+
+def changed(batch: Batch, kinds: Collection[Augmentation], rng: np.random.Generator) -> Batch:
+    """Views and truths of :func:`draw` changed at random, see :func:`nodulens.train.loop.augment.augmented`.
+
+    The box stays: in use it is always the same picture. So a zoom or shift is a box drawn too small, too large, or
+    beside the nodule.
+
+    Args:
+        batch: (N, 3, grid) and (N, 2, grid).
+    """
+    x, y = batch
+    image, along = augmented(x[:, :1], torch.cat([x[:, 2:], y], 1), kinds, rng)
+    assert along is not None
+    return torch.cat([image, x[:, 1:2], along[:, :1]], 1), along[:, 1:]
+
+
+def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    """Weighted cross entropy plus one minus Dice, per example, so that small nodules count as large ones do."""
+    x, y = batch
+    logits = net(x)[:, 0]
+    truth, weight = y[:, 0], y[:, 1]
+    entropy = (functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).mean()
+    p = torch.sigmoid(logits)
+    both = (p * truth * weight).flatten(1).sum(1)
+    either = ((p + truth) * weight).flatten(1).sum(1)
+    return entropy + (1 - (2 * both + 1) / (either + 1)).mean()
+
+
+def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str, float]:
+    """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
+
+    "box" is the true one, "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is
+    inscribed in the same boxes. "detector" is the strongest mark of the candidate stage on the nodule, "ball_detector"
+    that mark as the ball it is; "point" is one off the middle by 1 mm.
+
+    Marks are looked for where a stack's nodule ends with its slices, as in the patient. The outline is drawn where its
+    end slices are repeated, so that nothing tells the network where to stop, and neither mask nor truth counts there.
+    """
+    first, last = example.real
+    image = without_ends(example)
+    box = Box.of_mask(example.truth)
+    counts = np.zeros(image.shape, dtype=bool)
+    counts[first:last] = example.weight[first:last] > 0
+    true, shaken = drawn_prompt(box, rng, 0.0), drawn_prompt(box, rng, 0.1)
+    grid = Geometry.axial(_shape(image), example.spacing_zyx)
+    patient, repeated = (Volume(unit * 1400 - 1000, grid) for unit in (example.image, image))
+    x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
+    mark = strongest_mark(patient, example.truth)
+    asked = {
+        "box": (true, DRAWN_ROUNDS),
+        "box_shaken": (shaken, DRAWN_ROUNDS),
+        "point": (prompt_of_point(patient, (x, y, z)), DEFAULT.rounds_detected),
+    }
+    if mark is not None:
+        asked["detector"] = (prompt_of_candidate(patient, mark), DEFAULT.rounds_detected)
+    masks = {kind: np.zeros_like(counts) for kind in (*asked, "detector")}
+    for kind, (prompt, rounds) in asked.items():
+        with suppress(BadPrompt):  # nothing found there: the mask stays empty, and its Dice is 0
+            found, mask = segment(repeated, prompt, model, rounds)
+            masks[kind][found.slices] = mask
+    masks["ellipsoid"], masks["ellipsoid_shaken"] = (ellipsoid(p, image.shape) for p in (true, shaken))
+    masks["ball_detector"] = np.zeros_like(counts)
+    if mark is not None:
+        blob = rough_cube(patient, mark.centre_lps, mark.diameter_mm)
+        masks["ball_detector"] = ellipsoid(blob, image.shape)
+    truth = example.truth & counts
+    return {kind: compare(truth, mask & counts, example.spacing_zyx).dice for kind, mask in masks.items()}
+
+
+def strongest_mark(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
+    """The strongest mark of the candidate stage on a nodule; None where it has none."""
+    size = float(np.cbrt(6 / np.pi * truth.sum() * volume.geometry.voxel_mm3))
+    return first_on(propose(volume, _near(truth)), volume.geometry.to_lps(ndimage.center_of_mass(truth)), size)
+
+
+def first_on(marks: Iterable[Candidate], middle_lps: NDArray[np.float64], diameter_mm: float) -> Candidate | None:
+    """The first of some marks that lies on a nodule: within half its diameter of the middle, 2.5 mm at least.
+
+    Args:
+        marks: the best first.
+        middle_lps: of the nodule, LPS mm (x, y, z).
+        diameter_mm: of the ball of its volume.
+    """
+    reach = max(diameter_mm / 2, 2.5)
+    return next((c for c in marks if float(np.linalg.norm(middle_lps - c.centre_lps)) <= reach), None)
+
+
+def without_ends(example: Example) -> NDArray[np.float32]:
+    """The image with the end slices that were scanned repeated beyond: nothing tells where the nodule ends."""
+    first, last = example.real
+    image = example.image.copy()
+    image[:first], image[last:] = image[first], image[last - 1]
+    return image
+
+
+def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
+    z, y, x = image.shape
+    return z, y, x
+
+
+def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The truth's box and as much again around it: where marks are looked for."""
+    box = Box.of_mask(truth)
+    z, y, x = box.shape
+    out = np.zeros_like(truth)
+    out[box.grown((z, y, x)).clipped(truth.shape).slices] = True
+    return out
+
+
+def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What a prompt's box inscribes."""
+    start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
+    axes = [
+        ((np.arange(n) + 0.5 - m) / max(r, 1e-6)) ** 2
+        for n, m, r in zip(shape, (start + stop) / 2, (stop - start) / 2, strict=True)
+    ]
+    return np.asarray(axes[0][:, None, None] + axes[1][:, None] + axes[2] <= 1)
+
+
+def inscribed(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+    """The ellipsoid that a prompt's box inscribes, as a prompted network would give it: what such a network must beat.
+
+    Raises:
+        BadPrompt: it holds no voxel of the volume.
+    """
+    start, stop, shape = np.asarray(prompt.start), np.asarray(prompt.stop), np.asarray(volume.geometry.shape)
+    low = np.clip(np.floor(start), 0, shape - 1)
+    box = Box.between(low, np.clip(np.ceil(stop), low + 1, shape))
+    mask = ellipsoid(Prompt.between(start - low, stop - low, prompt.trust), box.shape)
+    if not mask.any():
+        raise BadPrompt(f"The ellipsoid in {prompt.start} to {prompt.stop} (z, y, x) holds no voxel of the scan.")
+    return box, mask

@@ -1,0 +1,258 @@
+"""Nodule or look-alike in three dimensions.
+
+Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; look-alikes are what
+the candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources,
+so that the source tells nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens import io
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box, Candidate
+from nodulens.core.volume import Volume
+from nodulens.data.crops import UNIT_PER_STEP, Background, Cubes, Stacks
+from nodulens.data.folds import may_train
+from nodulens.methods.recipe import Training
+from nodulens.ops.patches import Window
+from nodulens.stages.candidates import propose
+from nodulens.stages.lungs import search_region, segment_lungs
+from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
+from nodulens.train.loop.augment import augmented, shake_values
+from nodulens.train.loop.fit import Batch, Task, fit
+from nodulens.train.networks.default import volume_net
+
+BATCH = 48
+TRAINING = Training(epochs=8, learning_rate=3e-3)
+PER_EPOCH = 2400
+LARGE = 0.2
+"""Share of the look-alikes that are seen from as far as masses are."""
+VIEW_SHIFT_MM = 2.0
+"""Candidates lie about this far off the middle of what they mark."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A piece of lung with what is known to be in it.
+
+    Attributes:
+        volume: HU.
+        nodule: the consensus, where there is one.
+        candidates: what the candidate stage finds in it.
+        is_nodule: of each candidate; None entries of neither kind are left out beforehand.
+    """
+
+    patient: str
+    volume: Volume
+    nodule: NDArray[np.bool_] | None
+    candidates: tuple[Candidate, ...]
+    is_nodule: tuple[bool, ...]
+    lung: NDArray[np.bool_]
+
+
+def backgrounds(data: Path) -> list[Scene]:
+    """The three nodule-free lungs; every candidate is a look-alike but those near what is not annotated."""
+    out = []
+    for patient in Background.PATIENTS:
+        volume = background_volume(data, patient)
+        lungs = segment_lungs(volume)
+        lung = lungs.labels > 0
+        found = propose(volume, search_region(lungs, margin_mm=0.0))
+        if patient in Background.PLEURAL_MASS:
+            centre, radius = Background.PLEURAL_MASS[patient]
+            found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, centre)) > radius]
+        out.append(Scene(patient, volume, None, tuple(found), (False,) * len(found), lung))
+    return out
+
+
+def background_volume(data: Path, patient: str) -> Volume:
+    """A background in HU: its file holds 8-bit steps, and what was clipped stays clipped."""
+    steps = io.read_mask(data / "background" / f"{patient}.nii.gz")
+    return Volume(steps.labels.astype(np.float32) * 8 - 1000, steps.geometry)
+
+
+def cube_scenes(cubes: Cubes) -> list[Scene]:
+    """The cubes; a candidate near the middle of the consensus marks the nodule, one well away from every outline is a
+    look-alike, the rest are neither."""
+    out = []
+    for n, patient in enumerate(cubes.patients):
+        hu = cubes.image[n].astype(np.float32) * 8 - 1000
+        volume = Volume(hu, Geometry.axial((51, 51, 51)))
+        truth = cubes.share(n) >= 0.5
+        outlined = (cubes.bits[n] > 0) | cubes.other[n]
+        lung = cube_lung(hu) | ndimage.binary_dilation(outlined, iterations=2)
+        middle = np.asarray(ndimage.center_of_mass(truth))
+        size = float(np.cbrt(6 / np.pi * truth.sum()))
+        away = ndimage.distance_transform_edt(~outlined) > 5
+        # 12 mm from the faces, so that hardly any of what is seen lies beyond them
+        inner = np.zeros_like(truth)
+        inner[12:-12, 12:-12, 12:-12] = True
+        candidates, label = [], []
+        for c in propose(volume, lung):
+            index = volume.geometry.to_index(c.centre_lps)
+            z, y, x = np.clip(np.round(index).astype(int), 0, 50)
+            marks = float(np.linalg.norm(index - middle)) < max(2.5, 0.25 * size) and 0.5 < c.diameter_mm / size < 2
+            if marks or (away[z, y, x] and inner[z, y, x]):
+                candidates.append(c)
+                label.append(marks)
+        out.append(Scene(patient, volume, truth, tuple(candidates), tuple(label), lung))
+    return out
+
+
+def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Lung in a cube too small for the lung stage: air, closed by 8 mm."""
+    air = np.pad(ndimage.gaussian_filter(hu, 1) < -500, 9, mode="edge")
+    grown = ndimage.distance_transform_edt(~air) <= 8
+    return np.asarray((ndimage.distance_transform_edt(grown) > 8)[9:-9, 9:-9, 9:-9])
+
+
+def set_into(
+    scene: Scene, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
+) -> tuple[Volume, NDArray[np.float64], float]:
+    """A nodule of a stack at a random place of a background, ``grow`` times as large.
+
+    Where it would lie on something denser, the denser stays: a nodule at the wall grows out of it. LIDC marks nothing
+    over 30 mm, so masses are made by enlarging nodules, and set mostly at the wall, where masses sit.
+
+    Returns:
+        The piece of lung round it, the index of its middle there, and its diameter in mm.
+    """
+    mask = stacks.share(nodule) >= 0.5
+    spacing = np.asarray(scene.volume.geometry.spacing_zyx)
+    own = np.array([stacks.slice_mm[nodule], stacks.pixel_mm[nodule], stacks.pixel_mm[nodule]], dtype=float) * grow
+    diameter = float(np.cbrt(6 / np.pi * mask.sum() * np.prod(own)))
+    reach = max(20.0, diameter * BALL_VOXELS / 2 / FAR_MM) + 2 * VIEW_SHIFT_MM + 4
+    half = np.ceil(reach / spacing).astype(int)
+    place = scene_place(scene, at_wall=grow > 1 and rng.random() < 0.8, rng=rng)
+    piece = scene.volume.crop(Box.around(place, 2 * half + 1), fill=-1000)
+    grid = np.asarray(piece.geometry.shape)
+    step = spacing / own * rng.choice([-1, 1], 3)
+    first = np.asarray(Box.of_mask(mask).centre_zyx) - step * (grid - 1) / 2
+    image, alpha = _turned(stacks, nodule, mask, first, step, grid)
+    blended = alpha * (image * 1400 - 1000) + (1 - alpha) * piece.hu
+    mixed = np.where((alpha > 0) & (piece.hu < -500), blended, np.maximum(piece.hu, blended))
+    return replace(piece, hu=np.where(alpha > 0, mixed, piece.hu).astype(np.float32)), (grid - 1) / 2, diameter
+
+
+def _turned(
+    stacks: Stacks,
+    nodule: int,
+    mask: NDArray[np.bool_],
+    first: NDArray[np.float64],
+    step: NDArray[np.float64],
+    grid: NDArray[np.int_],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The stack (0…1) and its softened mask on the grid of a piece, mirrored where a step is negative."""
+    image = stacks.image[stacks.rows[nodule]].astype(np.float32) * UNIT_PER_STEP
+    wider = ndimage.binary_dilation(mask, structure=np.ones((1, 3, 3)))
+    outline = np.clip(ndimage.gaussian_filter(wider.astype(np.float32), (0, 1, 1)) * 1.6, 0, 1)
+    shape = (int(grid[0]), int(grid[1]), int(grid[2]))
+    flips = tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)
+    start = np.where(step < 0, first + step * (grid - 1), first)
+    window = Window((start[0], start[1], start[2]), (abs(step[0]), abs(step[1]), abs(step[2])), shape)
+    rim = 4  # the mask must end where the stack does, not be repeated beyond it
+    padded = replace(window, first=(start[0] + rim, start[1], start[2]))
+    return window.look(image)[flips], padded.look(np.pad(outline, ((rim, rim), (0, 0), (0, 0))))[flips]
+
+
+def scene_place(scene: Scene, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A random voxel of the lung, or the place where a straight line from it leaves the lung."""
+    shape = np.asarray(scene.lung.shape)
+    while True:
+        index = rng.random(3) * shape
+        if scene.lung[tuple(index.astype(int))]:
+            break
+    if not at_wall:
+        return np.asarray(np.floor(index))
+    ray = rng.normal(0, 1, 3) * (0.3, 1, 1)
+    ray /= np.linalg.norm(ray) * np.asarray(scene.volume.geometry.spacing_zyx)
+    while np.all((index >= 0) & (index < shape)) and scene.lung[tuple(index.astype(int))]:
+        index = index + ray
+    return np.asarray(np.clip(np.floor(index), 0, shape - 1))
+
+
+def train(
+    scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, training: Training = TRAINING
+) -> nn.Module:
+    """A network that has seen no patient of the fold ``left_out``, neither nodule nor lung."""
+    open_scenes = [s for s, ok in zip(scenes, may_train([s.patient for s in scenes], left_out), strict=True) if ok]
+    lungs = [s for s in open_scenes if s.nodule is None]
+    real = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if n]
+    look_alikes = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
+    nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
+    nodules = np.array([n for n in nodules if (stacks.share(n) >= 0.5).sum() > 3 and stacks.ratings.readers[n] >= 2])
+    views_of_look_alikes = [ball_of(s, c, None) for s, c in look_alikes]
+    size = np.array([diameter_mm(stacks, n) for n in nodules])
+
+    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
+        kind = rng.choice(3, PER_EPOCH, p=(0.55, 0.2, 0.25))
+        return [lambda k=kind[i : i + BATCH]: make(k, rng) for i in range(0, PER_EPOCH - BATCH + 1, BATCH)]
+
+    def make(kind: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        views = []
+        for k in kind:
+            if k == 0 and rng.random() < LARGE:
+                # large look-alikes are few, but any place without a mass is one, the wall above all
+                scene = lungs[rng.integers(len(lungs))]
+                place = scene_place(scene, at_wall=rng.random() < 0.7, rng=rng)
+                views.append(ball_view(scene.volume, place, rng.uniform(FAR_MM, 60)))
+            elif k == 0:
+                views.append(views_of_look_alikes[rng.integers(len(views_of_look_alikes))])
+            elif k == 1:
+                scene, candidate = real[rng.integers(len(real))]
+                views.append(ball_of(scene, candidate, rng))
+            else:
+                pick = rng.integers(len(nodules))
+                grow = max(1.0, rng.uniform(20, 65) / size[pick]) if size[pick] > 9 and rng.random() < 0.5 else 1.0
+                lung = lungs[rng.integers(len(lungs))]
+                volume, centre, diameter = set_into(lung, stacks, int(nodules[pick]), grow, rng)
+                shift = rng.normal(0, VIEW_SHIFT_MM / 2, 3) / volume.geometry.spacing_zyx
+                views.append(ball_view(volume, centre + shift, diameter * np.exp(rng.normal(0, 0.2))))
+        x = torch.from_numpy(np.stack([turned_ball(v, rng) for v in views]))[:, None]
+        return shake_values(x, rng), torch.from_numpy((kind > 0).astype(np.float32))
+
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return augmented(batch[0], None, training.augment, rng)[0], batch[1]
+
+    torch.manual_seed(training.seed)
+    task = Task(batches, nodule_loss, augment if training.augment else None)
+    return fit(volume_net(), task, training, run / f"fold{left_out}.pt")
+
+
+def diameter_mm(stacks: Stacks, nodule: int) -> float:
+    """Of the ball of the consensus' volume."""
+    voxel = float(stacks.slice_mm[nodule]) * float(stacks.pixel_mm[nodule]) ** 2
+    return float(np.cbrt(6 / np.pi * (stacks.share(nodule) >= 0.5).sum() * voxel))
+
+
+def nodule_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.96 + 0.02)
+
+
+def ball_of(scene: Scene, candidate: Candidate, rng: np.random.Generator | None) -> NDArray[np.float32]:
+    """What the network sees of a candidate, shaken where a generator is given."""
+    centre = scene.volume.geometry.to_index(candidate.centre_lps)
+    diameter = candidate.diameter_mm
+    if rng is not None:
+        centre = centre + rng.normal(0, VIEW_SHIFT_MM / 2, 3) / scene.volume.geometry.spacing_zyx
+        diameter *= np.exp(rng.normal(0, 0.2))
+    return ball_view(scene.volume, centre, diameter)
+
+
+def turned_ball(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """One of the sixteen turns and flips that keep the body's axis an axis."""
+    view = np.rot90(view, int(rng.integers(4)), (1, 2))
+    for axis in (0, 2):
+        if rng.random() < 0.5:
+            view = np.flip(view, axis)
+    return np.ascontiguousarray(view.reshape((BALL_VOXELS,) * 3))

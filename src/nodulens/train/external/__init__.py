@@ -1,0 +1,1 @@
+"""Frameworks that train in an environment of their own: nnU-Net and YOLO."""

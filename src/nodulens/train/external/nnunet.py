@@ -1,0 +1,321 @@
+"""Real nnU-Net v2 as the first stage of a recipe, in an environment of its own.
+
+Our slices go out as one of its 2-D data sets; its fingerprint, plan, preprocessing and trainer are used as they are;
+what it has trained comes back as an ONNX file and card that our runtime knows, its normalisation the first layer. Only
+files pass between the two environments; what runs in the other is :mod:`nodulens.train.external.nnunet_inside`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from nodulens.data.splits import Split
+from nodulens.errors import BadOption
+from nodulens.methods.recipe import Learner, Recipe
+from nodulens.methods.run_record import Run
+from nodulens.ops.intensity import NETWORK_WINDOW, to_unit
+from nodulens.stages.slices import WHOLE_PX, Field
+from nodulens.train.external import environment, nnunet_inside
+from nodulens.train.external.environment import Apart, Job, case, cases, is_written, off, train_apart, views, write_json
+from nodulens.train.networks.unets import steady_norm
+from nodulens.train.run import Division
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.segmentation import Material
+
+NAME = "nnunet"
+"""Of the network, in a recipe."""
+NUMBER, DATASET = "1", "Dataset001_Slices"
+PLAN = "nnUNetPlans"
+FREE = ("network", "classes", "epochs", "learning_rate", "weight_decay")
+"""What a learner may ask of nnU-Net; all else it decides for itself."""
+ITERATIONS = 250
+"""An epoch of nnU-Net."""
+TOLERANCE = 5e-3
+"""Probability by which our network may differ from nnU-Net's predictor, which adds up logits in half precision: of
+one between 16 and 32 it rounds 0.008 away, of a pair of them that is 0.004 of a probability."""
+
+
+# ---------------------------------------------------------------- its environment
+
+
+@dataclass(frozen=True)
+class Environment(environment.Environment):
+    """A virtual environment with nnU-Net."""
+
+    TITLE = "nnU-Net"
+    NAME = NAME
+    REQUIREMENT = "nnunetv2==2.8.1"
+    SIGN = "nnUNetv2_plan_and_preprocess"
+    INSIDE = nnunet_inside.__file__
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Threads of torch, and processes beside the one that trains."""
+        return {**super().variables, "nnUNet_n_proc_DA": str(self.threads - 1)}
+
+    def places(self, work: Path) -> dict[str, str]:
+        """nnU-Net's three folders."""
+        names = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
+        return {variable: str(work.resolve() / folder) for variable, folder in names.items()}
+
+    def plan(self, work: Path, memory_gb: float | None) -> None:
+        """Fingerprint, plan and preprocessing of the data set."""
+        command = [self.program(self.SIGN), "-d", NUMBER, "-c", "2d", "--verify_dataset_integrity"]
+        command += ["-np", str(self.threads), "-npfp", str(self.threads), "--no_pbar"]
+        memory = [] if memory_gb is None else ["-gpu_memory_target", str(memory_gb)]
+        # the planner takes no 0 here, which means to train without workers
+        own = {**self.places(work), "nnUNet_n_proc_DA": str(self.threads)}
+        self.call([*command, *memory], work / "log.txt", own)
+
+
+# ---------------------------------------------------------------- what goes out
+
+
+def write_dataset(material: Material, classes: tuple[str, ...], division: Division, work: Path) -> None:
+    """Slices as a 2-D data set of nnU-Net: HU as our networks see them, 512 × 512 pixels of their median width.
+
+    That is the pixel nnU-Net would bring them to, so it leaves them as they are and learns from the very view that our
+    runtime will show: had it resampled and padded them its own way, it would draw other things here. Only slices that
+    teach or are watched are written, so that nothing, its fingerprint included, knows who judges. The description is
+    written last: where it is there already, so is the rest.
+
+    Args:
+        classes: exclusive ones, the background first.
+        work: the data set goes into ``raw/`` of it.
+
+    Raises:
+        BadOption: classes that may overlap, or another data set lies there.
+    """
+    field, rows = Field(WHOLE_PX, classes), np.concatenate([division.train, division.watched])
+    if not field.exclusive:
+        raise BadOption(f"Here nnU-Net learns classes that exclude one another, background first; got {classes}.")
+    pixel = float(np.median(material.pixels_mm(field, rows)))
+    field = replace(field, pixel_mm=pixel)
+    folder = work / "raw" / DATASET
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {name: number for number, name in enumerate(classes)},
+        "numTraining": len(rows),
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+        "pixel_mm": pixel,
+        "train": cases(material, division.train),
+        "watched": cases(material, division.watched),
+    }
+    if is_written(folder / "dataset.json", description):
+        return
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name, image, truth in views(material, field, rows):
+        label = (truth * np.arange(1, 1 + len(truth), dtype=np.uint8)[:, None, None]).sum(0, dtype=np.uint8)
+        write_slice(hounsfield(image), pixel, folder / "imagesTr" / f"{name}_0000.nii.gz")
+        write_slice(label, pixel, folder / "labelsTr" / f"{name}.nii.gz")
+    write_json(folder / "dataset.json", description)
+
+
+def write_split(material: Material, division: Division, work: Path) -> None:
+    """Our division as nnU-Net's only fold."""
+    fold = {"train": cases(material, division.train), "val": cases(material, division.watched)}
+    write_json(work / "preprocessed" / DATASET / "splits_final.json", [fold])
+
+
+def hounsfield(unit: NDArray[np.float32]) -> NDArray[np.int16]:
+    """What a network sees, 0…1, in HU again: the inverse of :func:`nodulens.ops.intensity.to_unit`."""
+    low, high = NETWORK_WINDOW
+    return np.rint(unit * (high - low) + low).astype(np.int16)
+
+
+def write_slice(pixels: NDArray[Any], pixel_mm: float, path: Path) -> None:
+    """A 2-D NIfTI file of (y, x)."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(pixels)
+    image.SetSpacing((pixel_mm, pixel_mm))
+    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+
+
+# ---------------------------------------------------------------- what comes back
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What our runtime has to know of nnU-Net's 2d plan.
+
+    Attributes:
+        pixel_mm: of the slices.
+        side: of the smallest square that holds a whole slice and halves as often as the network does. A patch is as
+            large, unless nnU-Net had less memory to plan for.
+        batch: slices a step.
+        low, high: HU at which values are clipped: percentiles 0.5 and 99.5 of the foreground.
+        mean, std: HU, of the foreground.
+    """
+
+    pixel_mm: float
+    side: int
+    batch: int
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
+def read_plans(path: Path) -> Planned:
+    """Read ``nnUNetPlans.json``.
+
+    Raises:
+        BadOption: it does not normalise as for CT, or takes more channels than one.
+    """
+    plans = json.loads(path.read_text(encoding="utf-8"))
+    flat = plans["configurations"]["2d"]
+    if flat["normalization_schemes"] != ["CTNormalization"]:
+        raise BadOption(f"{path} normalises by {flat['normalization_schemes']}; ours is one channel of CT.")
+    strides = np.prod(flat["architecture"]["arch_kwargs"]["strides"], axis=0)
+    step = math.lcm(*(int(s) for s in np.atleast_1d(strides)))
+    values = plans["foreground_intensity_properties_per_channel"]["0"]
+    return Planned(
+        pixel_mm=float(flat["spacing"][0]),
+        side=-(-math.ceil(max(*flat["patch_size"], *flat["median_image_size_in_voxels"])) // step) * step,
+        batch=flat["batch_size"],
+        low=values["percentile_00_5"],
+        high=values["percentile_99_5"],
+        mean=values["mean"],
+        std=values["std"],
+    )
+
+
+class Normalised(Apart):
+    """An exported network behind nnU-Net's normalisation of CT: clipped, then less the mean, by the deviation.
+
+    Args:
+        net: (N, 1, side, side) normalised → (N, classes, side, side) logits, an exported program.
+
+    Shape:
+        input (N, 1, side, side) 0…1 over our window, output as of ``net``.
+    """
+
+    def __init__(self, net: nn.Module, planned: Planned) -> None:
+        super().__init__(net)
+        self.planned = planned
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = NETWORK_WINDOW
+        known = self.planned
+        hu = (x * (high - low) + low).clamp(known.low, known.high)
+        logits: Tensor = self.net((hu - known.mean) / max(known.std, 1e-8))
+        return logits
+
+
+def steadied(program: fx.GraphModule) -> fx.GraphModule:
+    """Turn an exported program's instance norms into :class:`nodulens.train.networks.unets.SteadyNorm`, in place."""
+    for node in program.graph.nodes:
+        if node.target == torch.ops.aten.instance_norm.default:
+            node.target = _instance_norm
+    program.recompile()
+    return program
+
+
+def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Tensor:
+    """By the parameters of torch's operator: others are the running mean and variance, …, ε, …"""
+    return steady_norm(x, weight, bias, others[-2])
+
+
+# ---------------------------------------------------------------- a run
+
+
+def settled(learner: Learner, standard: Learner) -> Learner:
+    """The learner as nnU-Net can be told of it; see :func:`nodulens.train.external.environment.settled`."""
+    return replace(environment.settled(learner, standard, FREE, Environment.TITLE), network=NAME)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much nnU-Net works; its defaults but for a trial.
+
+    Attributes:
+        iterations: steps an epoch.
+        memory_gb: of the GPU that it plans for; None: its own target.
+        slices: at most, evenly taken; None: all.
+    """
+
+    iterations: int = ITERATIONS
+    memory_gb: float | None = None
+    slices: int | None = None
+
+
+def train_nnunet(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    environment: Environment,
+    amount: Amount = Amount(),
+    *,
+    command: str,
+    split: Split | None = None,
+    fold: int | None = None,
+) -> Run:
+    """Train a recipe whose segmenter is nnU-Net, and its other networks as always, into a run folder.
+
+    What is there already is kept; what was stopped goes on. nnU-Net's own folders and log lie in ``nnunet/``.
+
+    Args:
+        recipe: its segmenter :func:`settled`.
+        data, folder, command, split, fold: see :func:`nodulens.train.run.train_recipe`.
+
+    Raises:
+        NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.environment.train_apart`.
+    """
+
+    def make(job: Job) -> Learner:
+        _train(job, environment, amount)
+        return _bring_back(job, environment)
+
+    return train_apart(
+        recipe, data, folder, environment, make, slices=amount.slices, command=command, split=split, fold=fold
+    )
+
+
+def _train(job: Job, environment: Environment, amount: Amount) -> None:
+    learner, work = job.learner, job.work
+    write_dataset(job.material, learner.classes, job.division, work)
+    if not (work / "preprocessed" / DATASET / "splits_final.json").exists():
+        environment.plan(work, amount.memory_gb)
+        write_split(job.material, job.division, work)
+    wishes = {"epochs": learner.epochs, "learning-rate": learner.learning_rate, "weight-decay": learner.weight_decay}
+    wishes["iterations"] = amount.iterations
+    environment.step(work, "train", NUMBER, *(f"--{name}={value}" for name, value in wishes.items()))
+
+
+def _bring_back(job: Job, environment: Environment) -> Learner:
+    """Export what nnU-Net trained, held against its own predictor on a slice; checkpoint and curves go along."""
+    work, material = job.work, job.material
+    trained = work / "results" / DATASET / f"nnUNetTrainer__{PLAN}__2d"
+    planned = read_plans(trained / "plans.json")
+    learner = replace(job.learner, size=planned.side, pixel_mm=planned.pixel_mm, batch=planned.batch)
+    side = f"--side={planned.side}"
+    environment.step(work, "export", trained, work / "network.pt2", side)
+    net = Normalised(steadied(torch.export.load(work / "network.pt2").module()), planned)
+
+    shown = job.examples()
+    hu = hounsfield(material.seen(segmentation.field_of(learner), shown)[0])
+    write_slice(hu[0], planned.pixel_mm, work / "parity.nii.gz")
+    environment.step(work, "predict", trained, work / "parity.nii.gz", work / "parity.npy", side)
+    unit = to_unit(hu)
+    with torch.inference_mode():
+        ours = net(torch.from_numpy(unit[:1])[:, None]).softmax(1)[0].numpy()
+    largest = off(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
+    parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
+    figures, settings = {"off_nnunets_predictor": parity}, {"plan": asdict(planned)}
+    job.bring_back(net, learner, unit, figures=figures, settings=settings)
+    for name, suffix in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):
+        shutil.copyfile(trained / "fold_0" / name, job.folder / f"segmenter.{suffix}")
+    return learner

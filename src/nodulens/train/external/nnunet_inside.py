@@ -1,0 +1,115 @@
+"""What runs in nnU-Net's own environment: ``ENV/bin/python -P nnunet_inside.py train|export|predict …``.
+
+That environment has nnunetv2 and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
+files; nnU-Net's folders are named by its own variables (nnUNet_raw, nnUNet_preprocessed, nnUNet_results). Called by
+:mod:`nodulens.train.external.nnunet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def main() -> None:
+    """Do one step."""
+    parser = argparse.ArgumentParser()
+    steps = parser.add_subparsers(required=True)
+    training = steps.add_parser("train")
+    training.add_argument("dataset")
+    training.add_argument("--epochs", type=int, required=True)
+    training.add_argument("--iterations", type=int, required=True)
+    training.add_argument("--learning-rate", type=float, required=True)
+    training.add_argument("--weight-decay", type=float, required=True)
+    training.set_defaults(step=train)
+    exporting = steps.add_parser("export")
+    exporting.add_argument("trained", type=Path)
+    exporting.add_argument("target", type=Path)
+    exporting.add_argument("--side", type=int, required=True)
+    exporting.set_defaults(step=export)
+    predicting = steps.add_parser("predict")
+    predicting.add_argument("trained", type=Path)
+    predicting.add_argument("image", type=Path)
+    predicting.add_argument("target", type=Path)
+    predicting.add_argument("--side", type=int, required=True)
+    predicting.set_defaults(step=predict)
+    options = vars(parser.parse_args())
+    options.pop("step")(**options)
+
+
+def train(dataset: str, epochs: int, iterations: int, learning_rate: float, weight_decay: float) -> None:
+    """nnU-Net's own trainer on its 2d plan, fold 0; goes on from its last checkpoint.
+
+    Args:
+        iterations: an epoch; nnU-Net takes 250, and a fifth of them to watch.
+    """
+    from nnunetv2.paths import nnUNet_results  # type: ignore[import-not-found]
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint  # type: ignore[import-not-found]
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    started = any(Path(nnUNet_results).rglob("checkpoint_*.pth"))
+    trainer = get_trainer_from_args(dataset, "2d", 0, continue_training=started, device=device)
+    trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
+    trainer.num_val_iterations_per_epoch = max(1, iterations // 5)
+    trainer.initial_lr, trainer.weight_decay = learning_rate, weight_decay
+    maybe_load_checkpoint(trainer, started, False)
+    trainer.run_training()
+    _write_curves(trainer.logger, Path(trainer.output_folder) / "curves.csv")
+
+
+def _write_curves(logger: Any, path: Path) -> None:
+    """As the other networks' tables: loss, what was watched, learning rate."""
+    courses = [logger.get_value(key, None) for key in ("train_losses", "mean_fg_dice", "lrs")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("epoch", "loss", "watched", "learning_rate"))
+        table.writerows((epoch, *values) for epoch, values in enumerate(zip(*courses, strict=True), start=1))
+
+
+def export(trained: Path, target: Path, side: int) -> None:
+    """The trained network, deep supervision off, as a program that torch alone can load.
+
+    Args:
+        side: of its square input; any number of examples.
+    """
+    net = _predictor(trained, side).network.eval().cpu()
+    example = torch.zeros(2, 1, side, side)
+    free = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    torch.export.save(torch.export.export(net, (example,), dynamic_shapes=free), target)
+
+
+def predict(trained: Path, image: Path, target: Path, side: int) -> None:
+    """The class probabilities that nnU-Net's own predictor gives a slice, (classes, y, x) as .npy.
+
+    Args:
+        side: of the one window it looks through.
+    """
+    import numpy as np
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # type: ignore[import-not-found]
+
+    pixels, properties = SimpleITKIO().read_images([str(image)])
+    _, seen = _predictor(trained, side).predict_single_npy_array(pixels, properties, None, None, True)
+    np.save(target, seen[:, 0].astype(np.float32))
+
+
+def _predictor(trained: Path, side: int) -> Any:
+    """Without mirrored views, which our runtime does not take either, and without weights, since it has one window."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # type: ignore[import-not-found]
+
+    predictor = nnUNetPredictor(
+        use_gaussian=False, use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu")
+    )
+    predictor.initialize_from_trained_model_folder(str(trained), (0,), "checkpoint_final.pth")
+    predictor.configuration_manager.configuration["patch_size"] = [side, side]
+    return predictor
+
+
+if __name__ == "__main__":
+    main()

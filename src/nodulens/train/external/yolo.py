@@ -1,0 +1,340 @@
+"""YOLO11-seg as a segmenter to compare with, in an environment of its own.
+
+Our slices go out as a data set of YOLO's format, every connected part of a nodule a polygon; ultralytics' trainer is
+used as it is; what it has trained comes back as an ONNX file and card that our runtime knows, the way from detections
+to a probability of every pixel its last layers. Ultralytics is under the AGPL-3.0 and never imported here: only files
+pass between the two environments; what runs in the other is :mod:`nodulens.train.external.yolo_inside`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.data.splits import Split
+from nodulens.errors import BadOption, NotFound
+from nodulens.methods.catalogue import YOLO_SEG
+from nodulens.methods.recipe import Learner, Recipe
+from nodulens.methods.run_record import Run
+from nodulens.ops.components import components
+from nodulens.stages.slices import NODULE
+from nodulens.train.external import environment, yolo_inside
+from nodulens.train.external.environment import Apart, Job, case, cases, is_written, off, train_apart, views, write_json
+from nodulens.train.networks.build import YOLO11
+from nodulens.train.run import Division
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.segmentation import Material
+
+Bool = NDArray[np.bool_]
+
+FREE = (
+    "network",
+    "size",
+    "pixel_mm",
+    "epochs",
+    "batch",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "warm_up",
+    "patience",
+    "seed",
+    "pretrained",
+)
+"""What a learner may ask of YOLO; all else it decides for itself."""
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+STRIDE = 32
+"""Pixels of the input to one of its coarsest map."""
+INSET = 0.05
+"""Pixels by which a polygon lies within the faces of what it encloses, see :func:`polygon`."""
+MOST = 50
+"""Detections that count on a slice, the most certain first. A nodule is detected some ten times."""
+AT_A_TIME = 10
+"""Masks that are drawn at a time: all at once would take a gigabyte for some slices."""
+LEAST = 0.01
+"""Probabilities end here, and as far from 1, so that logits are bounded. A new network says this of everything."""
+TOLERANCE = 1e-3
+"""Probability by which our network may differ from ultralytics' own, whose batch norms are fused, if its most certain
+detection were certain."""
+LOGIT_TOLERANCE = 0.02
+"""Of the ONNX file: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
+AGPL = "AGPL-3.0, which Ultralytics claims for what its program trains; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
+
+
+@dataclass(frozen=True)
+class Environment(environment.Environment):
+    """A virtual environment with ultralytics."""
+
+    TITLE = "YOLO"
+    NAME = "yolo"
+    REQUIREMENT = "ultralytics==8.4.190"
+    SIGN = "yolo"
+    INSIDE = yolo_inside.__file__
+
+    def places(self, work: Path) -> dict[str, str]:
+        """Its settings lie with its other files, and not in the home folder."""
+        return {"YOLO_CONFIG_DIR": str(work.resolve())}
+
+
+# ---------------------------------------------------------------- what goes out
+
+
+def write_dataset(material: Material, learner: Learner, division: Division, work: Path) -> Path:
+    """Slices as a data set of YOLO's: grey PNG files as our networks see them, and beside each its polygons.
+
+    Only slices that teach or are watched are written. 8 bits hold 5.5 HU a step; in use nothing is rounded.
+
+    Args:
+        work: the data set goes into ``data/`` of it.
+
+    Returns:
+        Its description, JSON by name of YAML. It is written last: where it is there already, so is the rest. It names
+        the settings too, since what was trained with others cannot go on with these.
+
+    Raises:
+        BadOption: another data set lies there, or one for other settings.
+    """
+    folder, field = work / "data", segmentation.field_of(learner)
+    parts = {"train": division.train, "val": division.watched}
+    description = {
+        **{name: f"images/{name}" for name in parts},
+        "names": [NODULE],
+        "learner": asdict(learner),
+        "slices": {name: cases(material, rows) for name, rows in parts.items()},
+    }
+    known = folder / "data.yaml"
+    if is_written(known, description):
+        return known
+    for part, rows in parts.items():
+        for kind in ("images", "labels"):
+            (folder / kind / part).mkdir(parents=True, exist_ok=True)
+        for name, image, truth in views(material, field, rows):
+            grey = np.rint(image * 255).astype(np.uint8)
+            Image.fromarray(grey).save(folder / "images" / part / f"{name}.png")
+            label = folder / "labels" / part / f"{name}.txt"
+            label.write_text("".join(f"{line}\n" for line in label_lines(truth[0])), encoding="utf-8")
+    write_json(known, description)
+    return known
+
+
+def label_lines(mask: Bool) -> list[str]:
+    """A mask (y, x) in YOLO's format: class 0 and a polygon of shares of the picture for every part.
+
+    Holes are filled, since a polygon has none; parts that touch by a corner are two.
+    """
+    sides = mask.shape[::-1]
+    parts = components(np.asarray(ndimage.binary_fill_holes(mask)), 4)
+    lines = []
+    for number, where in enumerate(parts.slices, start=1):
+        corner = (where[1].start, where[0].start)
+        shares = (polygon(parts.labels[where] == number) + corner) / sides
+        lines.append(" ".join(["0", *(f"{share:.6f}" for share in shares.ravel())]))
+    return lines
+
+
+def polygon(part: Bool) -> NDArray[np.float64]:
+    """The outline of a part along the faces of its pixels, :data:`INSET` within them.
+
+    YOLO takes the box of the polygon for the nodule's, which asks for faces; and fills, the border included, what is
+    left when its corners are rounded down to pixels, which asks for corners inside the part: so both are right.
+
+    Args:
+        part: (y, x), one piece by faces, without holes.
+
+    Returns:
+        (n, 2) corners x and y in pixels, the first pixel from 0 to 1; clockwise as it is seen.
+    """
+    inside = np.pad(part, 1)
+    onward: dict[tuple[int, int], tuple[int, int]] = {}
+    # of each side of a pixel: where its neighbour lies (y, x), where the side begins and where it leads (x, y)
+    for (down, right), (x0, y0), step in (
+        ((-1, 0), (0, 0), (1, 0)),
+        ((0, 1), (1, 0), (0, 1)),
+        ((1, 0), (1, 1), (-1, 0)),
+        ((0, -1), (0, 1), (0, -1)),
+    ):
+        beside = inside[1 + down : 1 + down + part.shape[0], 1 + right : 1 + right + part.shape[1]]
+        onward.update({(x + x0, y + y0): step for y, x in np.argwhere(part & ~beside).tolist()})
+    here = first = next(iter(onward))
+    way: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    while not way or here != first:
+        way.append((here, onward[here]))
+        here = (here[0] + onward[here][0], here[1] + onward[here][1])
+    out = []
+    for (_, (bx, by)), ((x, y), (ax, ay)) in zip([way[-1], *way[:-1]], way, strict=True):
+        if (bx, by) != (ax, ay):  # within lies right of the way: of a step (x, y) that is (−y, x)
+            out.append((x - INSET * (by + ay), y + INSET * (bx + ax)))
+    return np.array(out)
+
+
+# ---------------------------------------------------------------- what comes back
+
+
+class Outlines(Apart):
+    """A network of YOLO's that outlines as others do: a probability for every pixel.
+
+    Of a detection, the probability is its score times its mask, as far as its box covers the pixel; of a pixel, that of
+    its most probable detection. So nothing need be suppressed: a nodule detected twice is no more probable.
+
+    Args:
+        net: (N, 3, size, size) 0…1 → what :func:`nodulens.train.external.yolo_inside.export` says, an exported program.
+
+    Shape:
+        input (N, 1, size, size) 0…1 over our window, output (N, 1, size, size) logits.
+    """
+
+    def __init__(self, net: nn.Module, size: int) -> None:
+        super().__init__(net)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.probabilities(*self.net(x.expand(-1, 3, -1, -1))).clamp(LEAST, 1 - LEAST).logit()
+
+    def probabilities(self, found: Tensor, prototypes: Tensor) -> Tensor:
+        """What the network puts out as (N, 1, size, size), 0…1.
+
+        Args:
+            found: (N, 4 + 1 + masks, places): centre x and y, width and height in pixels, score, mask coefficients.
+            prototypes: (N, masks, height, width); a mask is the sigmoid of their weighted sum.
+        """
+        # in air many places say just the same: of those the first count, on every engine
+        order = found[:, 4] - 1e-7 * torch.arange(found.shape[2])
+        best = order.topk(min(MOST, found.shape[2]), dim=1).indices
+        kept = found.transpose(1, 2).gather(1, best[..., None].expand(-1, -1, found.shape[1]))
+        whole = torch.zeros_like(prototypes[:, :1, :1, :1])
+        for some in kept.split(AT_A_TIME, dim=1):
+            box, score, weights = some[..., :4], some[..., 4, None, None], some[..., 5:]
+            masks = (weights @ prototypes.flatten(2)).unflatten(2, prototypes.shape[2:])
+            masks = functional.interpolate(masks, (self.size, self.size), mode="bilinear").sigmoid()
+            across, down = (covered(box[..., k], box[..., 2 + k], self.size) for k in (0, 1))
+            of_each = masks * (score * down[..., None] * across[..., None, :])
+            whole = torch.maximum(whole, of_each.amax(1, keepdim=True))
+        return whole
+
+
+def covered(centre: Tensor, width: Tensor, size: int) -> Tensor:
+    """Share of each of ``size`` pixels that an interval covers; (…,) each → (…, size)."""
+    pixel = torch.arange(size, dtype=centre.dtype)
+    low, high = ((centre + sign * width / 2)[..., None] for sign in (-1, 1))
+    return (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(0, 1)
+
+
+# ---------------------------------------------------------------- a run
+
+
+def settled(learner: Learner) -> Learner:
+    """The learner as YOLO can be told of it; see :func:`nodulens.train.external.environment.settled`.
+
+    Raises:
+        BadOption: also of a network or size that YOLO does not have.
+        NotFound: the weights to start from are no file; nothing is fetched.
+    """
+    assert YOLO_SEG.segmenter is not None
+    asked = environment.settled(learner, YOLO_SEG.segmenter, FREE, Environment.TITLE)
+    if asked.network not in YOLO11:
+        raise BadOption(f"YOLO has no network {asked.network!r} here; there are {', '.join(YOLO11)}.")
+    if asked.size % STRIDE:
+        raise BadOption(f"YOLO halves its input five times: {asked.size} pixels are no multiple of {STRIDE}.")
+    if asked.pretrained is not None and not (Path(asked.pretrained).is_file() and asked.pretrained.endswith(".pt")):
+        raise NotFound(
+            f"There is no .pt file {asked.pretrained}. Nothing is fetched: name one that you have, or leave out "
+            "--set segmenter.pretrained to start from random weights."
+        )
+    return asked
+
+
+def train_yolo(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    environment: Environment,
+    *,
+    slices: int | None = None,
+    command: str,
+    split: Split | None = None,
+    fold: int | None = None,
+) -> Run:
+    """Train a recipe whose segmenter is YOLO's, and its other networks as always, into a run folder.
+
+    What is there already is kept; what was stopped goes on. YOLO's own files and log lie in ``yolo/``.
+
+    Args:
+        recipe: its segmenter :func:`settled`.
+        slices: at most, evenly taken, for a trial; None: all.
+        data, folder, command, split, fold: see :func:`nodulens.train.run.train_recipe`.
+
+    Raises:
+        NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.environment.train_apart`.
+    """
+
+    def make(job: Job) -> Learner:
+        trained = _train(job, environment)
+        _bring_back(job, environment, trained)
+        return job.learner
+
+    return train_apart(recipe, data, folder, environment, make, slices=slices, command=command, split=split, fold=fold)
+
+
+def _train(job: Job, environment: Environment) -> Path:
+    """Where its files lie."""
+    learner, trained = job.learner, job.work / "trained"
+    known = write_dataset(job.material, learner, job.division, job.work)
+    wishes: dict[str, object] = {
+        **{name: getattr(learner, name) for name in ("network", "size", "batch", "epochs", "seed")},
+        "patience": learner.patience or 0,
+        "optimizer": OPTIMIZERS[learner.optimizer],
+        "learning-rate": learner.learning_rate,
+        "weight-decay": learner.weight_decay,
+        "warm-up": learner.warm_up * learner.epochs,
+    }
+    if learner.pretrained is not None:
+        wishes["weights"] = Path(learner.pretrained).resolve()
+    told = [f"--{name}={value}" for name, value in wishes.items()]
+    environment.step(job.work, "train", known.resolve(), trained.resolve(), *told)
+    return trained
+
+
+def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
+    """Export what YOLO trained, held against its own network on a slice; checkpoint and curves go along."""
+    work, learner = job.work, job.learner
+    weights = trained / "weights" / ("last.pt" if learner.patience is None else "best.pt")
+    environment.step(work, "export", weights, work / "network.pt2", f"--size={learner.size}")
+    net = Outlines(torch.export.load(work / "network.pt2").module(), learner.size)
+
+    shown = job.examples()
+    unit = job.material.seen(segmentation.field_of(learner), shown)[0]
+    np.save(work / "parity.npy", unit[0])
+    environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
+    with torch.inference_mode(), np.load(work / "parity.npz") as said:
+        own = net.net(torch.from_numpy(unit[:1])[:, None].expand(-1, 3, -1, -1))
+        theirs = [torch.from_numpy(said[name]) for name in ("found", "prototypes")]
+        surest = theirs[0][:, 4].max()
+        for found in (own[0], theirs[0]):  # so that a network that is sure of nothing is compared too
+            found[:, 4] /= surest
+        both = [net.probabilities(*pair).numpy() for pair in (own, theirs)]
+    parity = {
+        "largest": off(both[0], both[1], TOLERANCE, environment.TITLE),
+        "tolerance": TOLERANCE,
+        "score_taken_for_1": float(surest),
+        "slice": case(job.material, shown[0]),
+    }
+    job.bring_back(
+        net,
+        learner,
+        unit,
+        figures={"off_yolos_network": parity},
+        settings={"detections": MOST},
+        licence=AGPL,
+        tolerance=LOGIT_TOLERANCE,
+    )
+    for name, suffix in ((weights, "pth"), (trained / "curves.csv", "csv"), (trained / "results.png", "png")):
+        shutil.copyfile(name, job.folder / f"segmenter.{suffix}")

@@ -1,0 +1,233 @@
+"""What runs in YOLO's own environment: ``ENV/bin/python -P yolo_inside.py train|export|predict …``.
+
+That environment has ultralytics and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
+files. Ultralytics is used as it is, but for what it says and fetches by itself: it is kept off the network. Called by
+:mod:`nodulens.train.external.yolo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import importlib.util
+import os
+import socket
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+TORCHVISION = "0.28.0"
+"""That goes with our torch."""
+INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb", "vscode_msg")
+
+
+def main() -> None:
+    """Do one step."""
+    parser = argparse.ArgumentParser()
+    steps = parser.add_subparsers(required=True)
+    training = steps.add_parser("train")
+    training.add_argument("data", type=Path)
+    training.add_argument("target", type=Path)
+    training.add_argument("--network", required=True)
+    training.add_argument("--weights", type=Path)
+    training.add_argument("--size", type=int, required=True)
+    training.add_argument("--batch", type=int, required=True)
+    training.add_argument("--epochs", type=int, required=True)
+    training.add_argument("--patience", type=int, required=True)
+    training.add_argument("--optimizer", required=True)
+    training.add_argument("--learning-rate", type=float, required=True)
+    training.add_argument("--weight-decay", type=float, required=True)
+    training.add_argument("--warm-up", type=float, required=True)
+    training.add_argument("--seed", type=int, required=True)
+    training.set_defaults(step=train)
+    exporting = steps.add_parser("export")
+    exporting.add_argument("weights", type=Path)
+    exporting.add_argument("target", type=Path)
+    exporting.add_argument("--size", type=int, required=True)
+    exporting.set_defaults(step=export)
+    predicting = steps.add_parser("predict")
+    predicting.add_argument("weights", type=Path)
+    predicting.add_argument("image", type=Path)
+    predicting.add_argument("target", type=Path)
+    predicting.set_defaults(step=predict)
+    options = vars(parser.parse_args())
+    prepare()
+    options.pop("step")(**options)
+
+
+# ---------------------------------------------------------------- ultralytics, and nothing but it
+
+
+def prepare() -> None:
+    """Import ultralytics so that it neither calls out, nor installs anything, nor needs torchvision."""
+    refuse_network()
+    os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", ULTRALYTICS_SAFE_LOAD="true")
+    os.environ.pop("ULTRALYTICS_API_KEY", None)
+    if importlib.util.find_spec("torchvision") is None:
+        do_without_torchvision()
+    from ultralytics.utils import SETTINGS  # type: ignore[import-not-found]
+
+    SETTINGS.update(dict.fromkeys(INTEGRATIONS, False))
+
+
+def refuse_network() -> None:
+    """Every way out of this machine fails from here on; what it would fetch if it could, such as fonts, it can lack."""
+    connect = socket.socket.connect
+
+    def local(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            raise OSError("nodulens keeps YOLO off the network")
+        connect(self, address)
+
+    def no_names(*address: Any, **options: Any) -> Any:
+        raise OSError("nodulens keeps YOLO off the network")
+
+    socket.socket.connect = local  # type: ignore[method-assign,assignment]
+    socket.getaddrinfo = no_names
+
+
+def do_without_torchvision() -> None:
+    """Let ultralytics import and validate without torchvision, which torch for CPUs cannot load.
+
+    It asks for its version when it is imported, imports it before it validates, and takes from it then nothing but
+    non-maximum suppression, of which it has its own that does exactly the same.
+    """
+    known = importlib.metadata.version
+
+    def version(distribution_name: str) -> str:
+        return TORCHVISION if distribution_name == "torchvision" else known(distribution_name)
+
+    importlib.metadata.version = version
+    from ultralytics.utils.nms import TorchNMS  # type: ignore[import-not-found]
+
+    importlib.metadata.version = known
+    stub = ModuleType("torchvision")
+    stub.__spec__ = ModuleSpec("torchvision", None)
+    stub.ops = SimpleNamespace(nms=TorchNMS.nms)  # type: ignore[attr-defined]
+    sys.modules["torchvision"] = stub
+
+
+# ---------------------------------------------------------------- its steps
+
+
+def train(
+    data: Path,
+    target: Path,
+    network: str,
+    weights: Path | None,
+    size: int,
+    batch: int,
+    epochs: int,
+    patience: int,
+    optimizer: str,
+    learning_rate: float,
+    weight_decay: float,
+    warm_up: float,
+    seed: int,
+) -> None:
+    """Ultralytics' own trainer; goes on from its last checkpoint, and does nothing where it has come to its end.
+
+    Args:
+        data: its description of the data set.
+        target: folder for its files; ``curves.csv`` is the last of them.
+        network: of its own, such as "yolo11n-seg", with random weights.
+        weights: a file of its own to start from.
+        patience: epochs; 0 to go on to the end.
+        warm_up: epochs.
+    """
+    from ultralytics.models.yolo.segment import SegmentationTrainer  # type: ignore[import-not-found]
+    from ultralytics.nn.tasks import load_checkpoint  # type: ignore[import-not-found]
+    from ultralytics.utils.plotting import plot_results  # type: ignore[import-not-found]
+
+    if (target / "curves.csv").exists():
+        return
+    threads = int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads()))
+    torch.set_num_threads(threads)
+    last = target / "weights" / "last.pt"
+    wishes = {
+        "model": str(last) if last.exists() else f"{network}.yaml",
+        "resume": last.exists(),
+        "pretrained": False if weights is None else str(weights),
+        "data": str(data),
+        "save_dir": str(target),
+        "imgsz": size,
+        "batch": batch,
+        "epochs": epochs,
+        "patience": patience,
+        "optimizer": optimizer,
+        "lr0": learning_rate,
+        "weight_decay": weight_decay,
+        "cos_lr": True,
+        "warmup_epochs": warm_up,
+        "seed": seed,
+        "amp": False,  # it would be tried on weights that have to be fetched
+        "plots": False,
+        "workers": threads - 1,
+        "device": "0" if torch.cuda.is_available() else "cpu",
+    }
+    # what it has ended it cannot go on with: then it was stopped while it judged at last
+    if not last.exists() or load_checkpoint(str(last))[1]["epoch"] >= 0:
+        SegmentationTrainer(overrides=wishes).train()
+    plot_results(file=str(target / "results.csv"))
+    write_curves(target / "results.csv", target / "curves.csv")
+
+
+def write_curves(results: Path, target: Path) -> None:
+    """As the other networks' tables: the sum of all losses, mask mAP of what is watched, learning rate."""
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    with target.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("epoch", "loss", "watched", "learning_rate"))
+        for row in rows:
+            loss = sum(value for name, value in row.items() if name.startswith("train/"))
+            table.writerow((int(row["epoch"]), loss, row["metrics/mAP50-95(M)"], row["lr/pg0"]))
+
+
+def export(weights: Path, target: Path, size: int) -> None:
+    """The trained network as a program that torch alone can load.
+
+    It puts out what the head decodes, (N, 4 + 1 + masks, places): centre x and y, width and height in pixels, score,
+    mask coefficients; and (N, masks, size / 4, size / 4) prototypes.
+
+    Args:
+        size: of its square input of three channels; any number of examples.
+    """
+    net = load(weights)
+    head = net.model[-1]
+    head.export, head.format, head.dynamic = True, "onnx", True  # dynamic: its grid is of this size, whatever was
+    example = torch.zeros(2, 3, size, size)
+    net(example)
+    free = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    torch.export.save(torch.export.export(net, (example,), dynamic_shapes=free), target)
+
+
+@torch.inference_mode()
+def predict(weights: Path, image: Path, target: Path) -> None:
+    """What ultralytics' own network says of a slice, batch norms fused as its predictor does; .npz of "found" and
+    "prototypes", as :func:`export` says.
+
+    Args:
+        image: .npy of (size, size), 0…1.
+    """
+    import numpy as np
+
+    pixels = torch.from_numpy(np.load(image))[None, None].expand(1, 3, -1, -1)
+    (found, prototypes), _ = load(weights).fuse(verbose=False)(pixels)
+    np.savez(target, found=found.numpy(), prototypes=prototypes.numpy())
+
+
+def load(weights: Path) -> Any:
+    """A network of ultralytics' file, in single precision, to use."""
+    from ultralytics.nn.tasks import load_checkpoint  # type: ignore[import-not-found]
+
+    return load_checkpoint(str(weights))[0].eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One training loop for every network: batches, losses, augmentation, processes, learning curves, export."""

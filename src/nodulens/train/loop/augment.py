@@ -1,0 +1,156 @@
+"""Random views of a batch, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from nodulens.errors import BadValues
+from nodulens.methods.recipe import Augmentation
+
+LARGEST_TURN = np.deg2rad(15)
+LARGEST_ZOOM = 1.2
+LARGEST_SHIFT = 1 / 16
+"""Of the side."""
+VALUES: tuple[Augmentation, ...] = ("contrast", "brightness", "noise")
+
+
+def augmented(
+    images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """A batch of square images, or of blocks of square slices, changed at random, and its outlines with it.
+
+    - "flip" along each axis; "turn" by quarters, and flip.
+    - "rotate" by up to 15 degrees, "zoom" by up to 1.2, "shift" by up to a sixteenth of each side, in whole pixels.
+    - "contrast", "brightness" and "noise" as in :func:`shake_values`.
+
+    Blocks turn in the axial plane alone, about the body's axis, and zoom by one factor along all axes. So their spacing
+    need not be known, and slices may lie farther apart than pixels, as in the prompted segmenter's windows; in cubes of
+    1 mm what is seen along the axis still comes from thick slices, and must not be turned into the plane. Pixels of a
+    slice count as square: where they are not, because a window follows a box that is longer than wide, a turn shears.
+
+    Edges are repeated. Without "rotate" and "zoom" no value is interpolated, so that noise keeps its grain.
+
+    Args:
+        images: (N, C, S, S) or (N, C, D, S, S) float, 0…1, on any device.
+        labels: (N, …, S, S) whole numbers or (N, K, …, S, S) float, of as many dimensions; None where the images have
+            no outlines. They are warped to the nearest pixel, and stay what they are.
+
+    Raises:
+        BadValues: slices that are not square.
+    """
+    n, sides = len(images), images.shape[2:]
+    if sides[-1] != sides[-2]:
+        raise BadValues(f"Only square slices can be turned, got {sides[-2]} × {sides[-1]} pixels.")
+    axes, lengths = len(sides), np.array(sides[::-1])  # affines count x, y, z
+    both = "flip" in kinds or "turn" in kinds
+    flip = rng.choice([-1.0, 1.0], (n, axes)) if both else np.ones((n, axes))
+    angle = rng.integers(4, size=n) * (np.pi / 2) if "turn" in kinds else np.zeros(n)
+    angle = angle + (rng.uniform(-LARGEST_TURN, LARGEST_TURN, n) if "rotate" in kinds else 0)
+    scale = np.exp(rng.uniform(-1, 1, n) * np.log(LARGEST_ZOOM)) if "zoom" in kinds else np.ones(n)
+    far = (lengths * LARGEST_SHIFT).astype(int) if "shift" in kinds else 0 * lengths
+    if not {"flip", "turn", "rotate", "zoom", "shift"}.isdisjoint(kinds):
+        theta = np.zeros((n, axes, axes + 1))
+        theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle), -np.sin(angle)
+        theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle), np.cos(angle)
+        theta[:, 2:, 2:axes] = 1
+        theta[:, :, :axes] *= (flip * scale[:, None])[:, None]
+        theta[:, :, axes] = rng.integers(-far, far + 1, (n, axes)) * (2 / lengths)
+        images = _warped(images, theta, sides)
+        if labels is not None:
+            planes = labels.reshape(n, -1, *sides).float()
+            labels = _warped(planes, theta, sides, "nearest").to(labels.dtype).reshape(labels.shape)
+    if not set(VALUES).isdisjoint(kinds):
+        images = shake_values(images, rng, kinds)
+    return images, labels
+
+
+def copies_of(
+    images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], copies: int, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """A batch changed at random several times over, and always in the same way.
+
+    Args:
+        images, labels, kinds: see :func:`augmented`.
+
+    Returns:
+        (copies, N, …) each.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = [augmented(images, labels, kinds, rng) for _ in range(copies)]
+    along = [label for _, label in made if label is not None]
+    return torch.stack([image for image, _ in made]), torch.stack(along) if along else None
+
+
+def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: float, shift_px: float) -> Tensor:
+    """Random rotation, flip, zoom and shift of square planes.
+
+    Args:
+        planes: (N, C, S, S) float.
+        size: side of what comes out, taken from the middle.
+        zoom: the largest factor, its inverse the smallest.
+        shift_px: the largest shift along each axis, in pixels.
+
+    Returns:
+        (N, C, size, size).
+    """
+    n, _, side, _ = planes.shape
+    angle = rng.uniform(0, 2 * np.pi, n)
+    scale = np.exp(rng.uniform(-1, 1, n) * np.log(zoom)) * size / side
+    flip = rng.choice([-1.0, 1.0], n)
+    theta = np.zeros((n, 2, 3))
+    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) * flip, -np.sin(angle)
+    theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * flip, np.cos(angle)
+    theta[:, :, :2] *= scale[:, None, None]
+    theta[:, :, 2] = rng.uniform(-1, 1, (n, 2)) * (2 * shift_px / side)
+    return _warped(planes, theta, (size, size))
+
+
+def turn_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
+    """One of the eight turns and flips of a square for every plane, and a shift by whole pixels.
+
+    Nothing is interpolated, so that noise keeps the grain it has in use.
+
+    Args:
+        planes: (N, C, S, S).
+        shift_px: the largest shift; edges are repeated.
+    """
+    side = planes.shape[-1]
+    padded = functional.pad(planes, (shift_px,) * 4, mode="replicate")
+    out = torch.empty_like(planes)
+    for i, (dy, dx) in enumerate(rng.integers(0, 2 * shift_px + 1, (len(planes), 2))):
+        view = torch.rot90(padded[i, :, dy : dy + side, dx : dx + side], int(rng.integers(4)), (1, 2))
+        out[i] = view.flip(2) if rng.random() < 0.5 else view
+    return out
+
+
+def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Augmentation] = VALUES) -> Tensor:
+    """Random contrast, offset and noise on 0…1 images (N, …), kept in range.
+
+    A tenth of a window in contrast, about 30 HU in offset and noise: what kernels and scanners differ by.
+    """
+    n = images.shape[0]
+
+    def each(values: NDArray[np.float64], kind: Augmentation, neutral: float) -> Tensor:
+        values = values if kind in kinds else np.full(n, neutral)
+        return torch.from_numpy(values.astype(np.float32)).to(images.device).view((n,) + (1,) * (images.dim() - 1))
+
+    gain = each(rng.uniform(0.9, 1.1, n), "contrast", 1.0)
+    offset = each(rng.normal(0, 0.02, n), "brightness", 0.0)
+    noise = each(np.abs(rng.normal(0, 0.015, n)), "noise", 0.0)
+    return (images * gain + offset + torch.randn_like(images) * noise).clamp_(0, 1)
+
+
+def _warped(planes: Tensor, theta: NDArray[np.float64], sides: Sequence[int], mode: str = "bilinear") -> Tensor:
+    """Planes (N, C, S, S) or blocks (N, C, D, S, S) seen through affines (N, 2, 3) or (N, 3, 4) of -1…1 coordinates,
+    out to in; edges are repeated."""
+    matrix = torch.from_numpy(theta.astype(np.float32)).to(planes.device)
+    grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], *sides], align_corners=False)
+    return functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)

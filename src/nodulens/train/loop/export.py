@@ -1,0 +1,133 @@
+"""A trained network becomes an ONNX file with a card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nodulens.errors import NodulensError
+from nodulens.train.loop.ranks import Ranks
+from nodulens.train.networks.default import MapClassifier
+
+LICENCE = "Apache-2.0; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
+TOLERANCE = 1e-3
+
+
+class Logits(nn.Module):
+    """A classifier without its map."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)[0]
+        return logits
+
+
+class LogitsAndActivation(nn.Module):
+    """A classifier with the class activation map of its first logit: its last map weighted by the classifier."""
+
+    def __init__(self, net: MapClassifier) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, fmap = self.net(x)
+        weights = self.net.classify.weight[0].view(1, -1, 1, 1)
+        return logits, (fmap * weights).sum(1)
+
+
+def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], tolerance: float = TOLERANCE) -> Path:
+    """Write ``name.onnx`` and ``name.json``; both appear whole, the card last.
+
+    Of several processes (:mod:`nodulens.train.loop.ranks`) the first alone writes; the others wait for it.
+
+    Args:
+        net: in evaluation mode, on the CPU.
+        example: an input; the first axis is free.
+        card: everything a card says but the hash; a licence where it is not ours.
+        tolerance: see :func:`check_parity`.
+
+    Raises:
+        NodulensError: the ONNX file does not compute what the network does.
+    """
+    ranks = Ranks.joined()
+    target = folder / f"{card['name']}.onnx"
+    if ranks.first:
+        _export(net, example, target, card, tolerance)
+    ranks.wait()
+    return target
+
+
+def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any], tolerance: float) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    net = net.eval().cpu()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own making, and nothing a user can act on
+        torch.onnx.export(
+            net,
+            (example,),
+            str(partial),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+        )
+    _strip(partial)
+    check_parity(net, partial, example, tolerance)
+    sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    card["input"]["gflop"] = round(gflop(net, example), 4)
+    text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
+    os.replace(partial, target)
+    path = target.with_suffix(".json")
+    path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")
+    os.replace(path.with_suffix(".partial"), path)
+
+
+def gflop(net: nn.Module, example: Tensor) -> float:
+    """Arithmetic of one example, multiplications and additions."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net(example)
+    return float(counter.get_total_flops()) / len(example) / 1e9
+
+
+def _strip(path: Path) -> None:
+    """Take out what the exporter notes of the machine: the folders and lines of every call that led to a node."""
+    model = onnx.load(path)
+    graph = model.graph
+    named = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *named, *model.functions):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
+
+
+@torch.inference_mode()
+def check_parity(net: nn.Module, path: Path, example: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Compare the file, run by the runtime's engine, with the network.
+
+    Raises:
+        NodulensError: any output differs by more than the tolerance.
+    """
+    from nodulens.runtime.engine import compile_model
+
+    compiled = compile_model(path, threads=1)
+    ours = compiled(example.numpy())
+    theirs = net(example)
+    theirs = theirs if isinstance(theirs, tuple) else (theirs,)
+    for a, b in zip(ours, theirs, strict=True):
+        off = float(np.abs(a - b.numpy()).max())
+        if off > tolerance:
+            raise NodulensError(f"The exported model differs from the trained one by {off:.2g}.")

@@ -1,0 +1,203 @@
+"""The networks of the recipes, by name: each a function of a :class:`~nodulens.methods.recipe.Learner`.
+
+Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier puts out (N, classes) logits, a
+segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of what is there. Another
+network is another function here, and its name in :data:`NETWORKS`. Those of :data:`APART` are none of them: another
+program builds and trains them, see :mod:`nodulens.train.external.environment`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import torch
+from torch import nn
+
+from nodulens.errors import BadOption, MissingExtra
+from nodulens.methods.recipe import Learner
+from nodulens.train.loop.export import gflop
+from nodulens.train.networks.classifiers import Conv3, PatchCnn
+from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet
+
+RARE = 0.01
+"""Probability that a network which has learnt nothing gives a class."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        parameters: all numbers it has learnt, the statistics of its batch norms included, as Keras counts.
+        trainable: those that the optimizer moves.
+        gflop: arithmetic for one input, multiplications and additions.
+    """
+
+    parameters: int
+    trainable: int
+    gflop: float
+
+
+def build(learner: Learner) -> nn.Module:
+    """The network of a recipe's part, with random weights.
+
+    Raises:
+        BadOption: there is no such network, or it cannot be of this size, or another program builds it.
+        MissingExtra: it is one of MONAI's, which is not installed.
+    """
+    if learner.network in APART:
+        raise BadOption(
+            f"{learner.network!r} is built and trained in an environment of its own: {APART[learner.network]}."
+        )
+    if learner.network not in NETWORKS:
+        raise BadOption(f"There is no network {learner.network!r}; there are {', '.join(NETWORKS)}.")
+    return NETWORKS[learner.network](learner)
+
+
+def check_window(learner: Learner) -> None:
+    """Whether a network can learn from windows; nothing is computed.
+
+    Raises:
+        BadOption: they are larger than its input, or cannot be halved as often as the network does.
+    """
+    side = learner.window
+    assert side is not None
+    fits = side <= learner.size
+    if fits:
+        with torch.device("meta"):
+            try:
+                build(learner).train()(torch.zeros(2, 1, side, side))
+            except (RuntimeError, ValueError):  # sizes that do not meet again, or one pixel left to normalise
+                fits = False
+    if not fits:
+        raise BadOption(
+            f"{learner.network!r} of {learner.size} pixels cannot learn from windows of {side}: they are larger than "
+            "its input, or cannot be halved as often as it does. Take a half or a quarter of its size."
+        )
+
+
+def check_kind(part: str, learner: Learner) -> None:
+    """Whether a network puts out what its part is for, a segmenter's classes at every pixel; nothing is computed.
+
+    Raises:
+        BadOption: it does not, or cannot be of its size.
+    """
+    side, classes = learner.size, len(learner.classes)
+    with torch.device("meta"):
+        try:
+            found = build(learner).eval()(torch.zeros(1, 1, side, side))
+        except (RuntimeError, ValueError) as error:
+            raise BadOption(f"{learner.network!r} cannot see {part}.size={side} pixels: {error}") from error
+    found = found[0] if isinstance(found, tuple) else found
+    if found.shape != ((1, classes, side, side) if part == "segmenter" else (1, classes)):
+        does, needs = ("outlines", "grades") if found.dim() == 4 else ("grades", "outlines")
+        raise BadOption(f"{part}.network={learner.network} {does}, and a {part} is a network that {needs}.")
+
+
+def cost(learner: Learner) -> Cost:
+    """Count without computing anything."""
+    with torch.device("meta"):
+        net = build(learner).eval()
+        arithmetic = gflop(net, torch.zeros(1, 1, learner.size, learner.size))
+    trainable = sum(p.numel() for p in net.parameters())
+    statistics = sum(b.numel() for name, b in net.named_buffers() if name.endswith(("running_mean", "running_var")))
+    return Cost(trainable + statistics, trainable, arithmetic)
+
+
+def stored_values(path: Path) -> int:
+    """How many numbers an ONNX file holds: the parameters of a network that ships (batch norms folded in)."""
+    return sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer)
+
+
+def densenet121(learner: Learner) -> nn.Module:
+    """DenseNet-121 (Huang et al., 2017), its last layer of one neuron a class."""
+    nets = _monai()
+    return nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=len(learner.classes))
+
+
+def efficientnet_b0(learner: Learner) -> nn.Module:
+    """EfficientNet-B0 (Tan and Le, 2019)."""
+    nets = _monai()
+    net = nets.EfficientNetBN(
+        "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(learner.classes)
+    )
+    net.set_swish(memory_efficient=False)  # the other one cannot be exported
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # by MONAI's 0.01 what statistics start from stays for a thousand steps
+    return net
+
+
+def resnet50_unet(learner: Learner) -> nn.Module:
+    """A U-Net whose way down is a ResNet-50 (He et al., 2016), see also :func:`_start_rare`."""
+    if learner.size % 32:
+        raise BadOption(f"ResNet-50 halves its input five times: {learner.size} pixels are no multiple of 32.")
+    nets = _monai()
+    net = nets.FlexibleUNet(
+        in_channels=1, out_channels=len(learner.classes), backbone="resnet50", pretrained=False, spatial_dims=2
+    )
+    _start_rare(net.segmentation_head[0])
+    return net
+
+
+def _start_rare(head: nn.Conv2d) -> None:
+    """Let a random network say of every pixel that it is hardly of any class, as most are.
+
+    Starting from even odds, binary cross entropy took 1,300 steps and more to draw its first nodule, and so some 200.
+    Source of the idea: Lin et al., Focal loss for dense object detection, 2017, section 4.1.
+    """
+    with torch.no_grad():
+        head.weight.mul_(0.1)
+        assert head.bias is not None
+        head.bias.fill_(math.log(RARE / (1 - RARE)))
+
+
+def se_aux_unet(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.networks.unets.SeAuxUNet`; the second head is there where its loss counts."""
+    if learner.size % 16:
+        raise BadOption(f"This U-Net halves its input four times: {learner.size} pixels are no multiple of 16.")
+    return SeAuxUNet(len(learner.classes), auxiliary=learner.auxiliary > 0)
+
+
+def planned_unet(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.networks.unets.PlannedUNet` and :func:`nodulens.train.networks.plan.plan`."""
+    return PlannedUNet(learner.size, len(learner.classes))
+
+
+def conv3(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.networks.classifiers.Conv3`."""
+    return Conv3(learner.size, len(learner.classes))
+
+
+def patch_cnn(learner: Learner) -> nn.Module:
+    """See :class:`nodulens.train.networks.classifiers.PatchCnn`."""
+    return PatchCnn(learner.size, len(learner.classes))
+
+
+NETWORKS: dict[str, Callable[[Learner], nn.Module]] = {
+    "densenet121": densenet121,
+    "se-aux-unet": se_aux_unet,
+    "planned-unet": planned_unet,
+    "efficientnet-b0": efficientnet_b0,
+    "resnet50-unet": resnet50_unet,
+    "patch-cnn": patch_cnn,
+    "conv3": conv3,
+}
+
+YOLO11 = ("yolo11n-seg", "yolo11s-seg", "yolo11m-seg")
+APART = {"nnunet": "nodulens nnunet train", **dict.fromkeys(YOLO11, "nodulens yolo train")}
+"""Networks that other programs train, and the command for each."""
+
+
+def _monai() -> ModuleType:
+    """MONAI's networks; importing them takes seconds, so it is done when one is asked for."""
+    try:
+        return import_module("monai.networks.nets")
+    except ImportError as error:
+        raise MissingExtra("train", "monai") from error

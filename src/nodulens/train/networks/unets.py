@@ -1,0 +1,181 @@
+"""The U-Nets of the methods: one with squeeze-and-excitation and a second head, one that plans itself."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nodulens.errors import BadOption
+from nodulens.train.networks.plan import Fingerprint, widths_for
+
+SQUARE = 16
+"""Side in pixels of what means are taken of first, see :func:`steady_norm`."""
+
+
+class SqueezeExcite(nn.Module):
+    """Every channel is weighed by what all of them hold on average (Hu et al., 2018); ratio 8, with bias."""
+
+    def __init__(self, channels: int, ratio: int = 8) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Linear(channels, channels // ratio),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels // ratio, channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weigh(x.mean((2, 3)))[:, :, None, None]
+
+
+def squeeze_excite_flops(height: int, width: int, channels: int, ratio: int = 8) -> int:
+    """HWC + 2(C·N1 + N1·N2): the mean over all pixels, then two dense layers, C to N1 = C / ratio to N2 = C."""
+    squeezed = channels // ratio
+    return height * width * channels + 2 * (channels * squeezed + squeezed * channels)
+
+
+def attention_flops(height: int, width: int, channels: int) -> int:
+    """4HWC² + HWC, by which the publication compares attention over all pixels."""
+    return 4 * height * width * channels**2 + height * width * channels
+
+
+class SeAuxUNet(nn.Module):
+    """A U-Net of separable convolutions with squeeze-and-excitation; a second head says which classes are there.
+
+    With four classes and the second head it has 6,577,217 parameters by Keras's count, as published.
+
+    Args:
+        classes: of the outline.
+        auxiliary: whether it has the second head, at the bottleneck: mean pooling, dense 128, dense ``classes``.
+
+    Shape:
+        input (N, 1, H, W), H and W multiples of 16; output (N, classes, H, W) logits and, with the second head,
+        (N, classes) logits.
+    """
+
+    WIDTHS = (64, 128, 256, 512, 1024)
+
+    def __init__(self, classes: int, *, auxiliary: bool = True) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(_separable_block(cin, cout) for cin, cout in pairwise((1, *self.WIDTHS)))
+        self.pool = nn.MaxPool2d(2)
+        rising = list(pairwise(reversed(self.WIDTHS)))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(cin, cout, 2, 2) for cin, cout in rising)
+        self.up = nn.ModuleList(_separable_block(2 * cout, cout) for _, cout in rising)
+        self.leave = nn.Conv2d(self.WIDTHS[0], classes, 1)
+        self.presence = None
+        if auxiliary:
+            hidden = nn.Linear(self.WIDTHS[-1], 128)
+            self.presence = nn.Sequential(hidden, nn.ReLU(inplace=True), nn.Linear(128, classes))
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        skips = [self.down[0](x)]
+        for block in self.down[1:]:
+            skips.append(block(self.pool(skips[-1])))
+        y = bottom = skips.pop()
+        for grow, block in zip(self.grow, self.up, strict=True):
+            y = block(torch.cat([grow(y), skips.pop()], 1))
+        outline: Tensor = self.leave(y)
+        return outline if self.presence is None else (outline, self.presence(bottom.mean((2, 3))))
+
+
+def _separable_block(cin: int, cout: int) -> nn.Sequential:
+    """Two separable convolutions, each with batch norm and ReLU; then squeeze-and-excitation."""
+    layers: list[nn.Module] = []
+    for width in (cin, cout):
+        depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        layers += [depthwise, nn.Conv2d(width, cout, 1), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, SqueezeExcite(cout))
+
+
+class PlannedUNet(nn.Module):
+    """A plain U-Net as deep as its input asks for: two convolutions a stage, instance norm, leaky ReLU.
+
+    Its input's clipping and z-score are part of it (:meth:`normalize_by`), so that a model file needs no card for them.
+
+    Args:
+        size: side of its input; :func:`nodulens.train.networks.plan.widths_for` gives the stages.
+
+    Shape:
+        input (N, 1, size, size) 0…1, output (N, classes, size, size) logits.
+    """
+
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        widths = widths_for(size)
+        halvings = len(widths) - 1
+        if size % 2**halvings:
+            near = -(-size // 2**halvings) * 2**halvings
+            raise BadOption(
+                f"A U-Net of {size} pixels halves {halvings} times: take {near}, a multiple of {2**halvings}."
+            )
+        for name, value in (("low", 0.0), ("high", 1.0), ("mean", 0.0), ("std", 1.0)):
+            self.register_buffer(name, torch.tensor(value))
+        entries = pairwise((1, *widths))
+        self.down = nn.ModuleList(_plain_block(cin, cout, 2 if i else 1) for i, (cin, cout) in enumerate(entries))
+        rising = list(pairwise(reversed(widths)))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(cin, cout, 2, 2) for cin, cout in rising)
+        self.up = nn.ModuleList(_plain_block(2 * cout, cout, 1) for _, cout in rising)
+        self.leave = nn.Conv2d(widths[0], classes, 1)
+
+    def normalize_by(self, fingerprint: Fingerprint) -> None:
+        """Clip and scale inputs as the foreground of a data set asks for; kept with the weights."""
+        for name in ("low", "high", "mean", "std"):
+            getattr(self, name).fill_(getattr(fingerprint, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (torch.minimum(torch.maximum(x, self.low), self.high) - self.mean) / self.std
+        skips = []
+        for block in self.down:
+            y = block(y)
+            skips.append(y)
+        y = skips.pop()
+        for grow, block in zip(self.grow, self.up, strict=True):
+            y = block(torch.cat([grow(y), skips.pop()], 1))
+        outline: Tensor = self.leave(y)
+        return outline
+
+
+def _plain_block(cin: int, cout: int, stride: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width, step in ((cin, stride), (cout, 1)):
+        layers += [nn.Conv2d(width, cout, 3, step, 1), SteadyNorm(cout, affine=True), nn.LeakyReLU(0.01, True)]
+    return nn.Sequential(*layers)
+
+
+class SteadyNorm(nn.InstanceNorm2d):
+    """An instance norm that is exact on the engine that runs it, see :func:`steady_norm`; training is as ever."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            if x.shape[2:].numel() == 1:
+                raise ValueError("One pixel alone says nothing of how far pixels lie apart.")
+            # the same sums as torch's own instance norm, in two thirds of the time
+            return functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        return steady_norm(x, self.weight, self.bias, self.eps)
+
+
+def steady_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Instance norm of (N, C, y, x) with means of squares of pixels, then of those.
+
+    OpenVINO's own adds up all pixels of a map one after the other in single precision. Where most of a slice is the
+    same air the errors add up too: logits came out 0.08 off.
+    """
+    centred = x - _mean(x)
+    deviation = (_mean(centred * centred) + eps).sqrt()
+    return centred * (weight[:, None, None] / deviation) + bias[:, None, None]
+
+
+def _mean(x: Tensor) -> Tensor:
+    # two ReduceMean would be made one again
+    squares = functional.avg_pool2d(x, math.gcd(*x.shape[2:], SQUARE))
+    return squares.mean((2, 3), keepdim=True)

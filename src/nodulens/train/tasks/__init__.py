@@ -1,0 +1,1 @@
+"""What a network of a recipe learns: segmentation, false-positive reduction, classification."""

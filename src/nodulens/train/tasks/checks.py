@@ -1,0 +1,48 @@
+"""What a network of a recipe cannot learn by, said before anything is loaded: hours may lie before its turn."""
+
+from __future__ import annotations
+
+from nodulens.errors import BadOption
+from nodulens.methods.recipe import Learner
+from nodulens.stages.slices import BACKGROUND
+from nodulens.train.loop.losses import check_loss
+from nodulens.train.networks.build import APART, check_kind
+
+SLICES_ALONE = {"window": "squares are cut out of whole slices", "auxiliary": "a second head says what is on a slice"}
+
+
+def check_learner(part: str, learner: Learner) -> None:
+    """Refuse what would crash, or would change nothing.
+
+    Args:
+        part: "segmenter", "filter" or "classifier".
+        learner: what another program trains (:data:`nodulens.train.networks.build.APART`) is that program's to check.
+
+    Raises:
+        BadOption: the message says what to set instead.
+    """
+    if learner.network in APART:
+        return
+    if part == "segmenter":
+        _check_segmenter(learner)
+        exclusive = learner.classes[0] == BACKGROUND
+    else:
+        for name, why in SLICES_ALONE.items():
+            if getattr(learner, name):
+                raise BadOption(f"{part}.{name} can only be set of a segmenter: {why}. Leave it out.")
+        if learner.batch == 1:
+            raise BadOption(f"{part}.batch is 2 or more: batch norm has nothing to go by in one example.")
+        exclusive = part == "classifier"
+    check_loss(learner, exclusive=exclusive)
+    check_kind(part, learner)
+
+
+def _check_segmenter(learner: Learner) -> None:
+    mirrors = {"flip", "turn"} & set(learner.augment)
+    if mirrors and any(name.startswith(("left", "right")) for name in learner.classes):
+        raise BadOption(f"{', '.join(sorted(mirrors))} takes left for right: leave it out, or the sides of the lungs.")
+    if learner.balance == "sampling":
+        raise BadOption(
+            "segmenter.balance=sampling would change nothing: slices with a nodule are drawn as often as those without "
+            "in any case. Leave it at none, or take weights."
+        )

@@ -1,0 +1,341 @@
+"""The classifiers of the methods: one slice of each nodule, benign or malignant, by what the readers rated.
+
+Two classes: the readers' median below 3 against above it, 3 left out. Three: what most readers say, and indeterminate
+where that is 3, where no rating leads, or where readers lie as far apart as 1 and 5. Nodules of any number of readers
+teach; judged are those of three readers or more, with all of them beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nodulens.data.crops import UNIT_PER_STEP, Stacks, reader_share
+from nodulens.data.ratings import Malignancy, three_classes
+from nodulens.errors import BadOption
+from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.metrics.classification import Confusion, macro_auc, ranking_draws
+from nodulens.metrics.statistics import patient_draws, percentiles
+from nodulens.runtime.engine import Model
+from nodulens.stages.classify_crop import Crop, classify, crop_view, log_odds
+from nodulens.train.default import calibration
+from nodulens.train.loop.augment import augmented, copies_of
+from nodulens.train.loop.fit import Maker, Task, fit, predict
+from nodulens.train.loop.losses import class_weights, loss_of
+from nodulens.train.networks.pretrained import started
+from nodulens.train.tasks.task import Outcome, Rows, told_of
+
+TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
+TOO_FAR = 4
+"""Ratings so far apart are no agreement: a 1 against a 5."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nodules:
+    """Nodules with a class; (N,) all, but ``classes``.
+
+    Attributes:
+        classes: their names.
+        truth: number of the class in them.
+        patient: whose nodule.
+        origin: number of the nodule in the stacks: rows that share it show the same nodule.
+        central: row of its largest slice in the file.
+        outline: (N, 96, 96) what half of the readers hold there.
+        pixel_mm: of that slice.
+        diameter_mm: of the disc of the outline's area.
+        readers: who marked it.
+        share: of the readers who rated malignancy above 3.
+        calibration: code of the slice; never an input.
+    """
+
+    classes: tuple[str, ...]
+    truth: NDArray[np.int_]
+    patient: NDArray[np.str_]
+    origin: NDArray[np.int_]
+    central: NDArray[np.int_]
+    outline: NDArray[np.bool_]
+    pixel_mm: NDArray[np.float32]
+    diameter_mm: NDArray[np.float32]
+    readers: NDArray[np.uint8]
+    share: NDArray[np.float32]
+    calibration: NDArray[np.uint8]
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,)."""
+        return self.patient.tolist()
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) names of the classes."""
+        return [self.classes[k] for k in self.truth]
+
+    def take(self, rows: Rows) -> Nodules:
+        """Some of them, or some several times."""
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "classes"}
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Nodules as a classifier sees them.
+
+    Attributes:
+        image: (N, 1, size, size) float16, 0…1.
+    """
+
+    nodules: Nodules
+    image: NDArray[np.float16]
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,)."""
+        return self.nodules.patients
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) names of the classes."""
+        return self.nodules.strata
+
+
+# ---------------------------------------------------------------- material
+
+
+def load(data: Path, recipe: Recipe) -> Crops:
+    """The central slice of every nodule that has a class.
+
+    Raises:
+        NotFound: the stacks do not lie in the folder.
+        BadOption: the recipe has no classifier of its own, or classes that no reader's rating gives.
+    """
+    learner = recipe.classifier
+    if learner is None:
+        raise BadOption(f"The recipe {recipe.name!r} has no classifier of its own.")
+    stacks = Stacks(data)
+    return crops(stacks, nodules_of(stacks, learner.classes), crop_of(recipe))
+
+
+def crop_of(recipe: Recipe) -> Crop:
+    """How the classifier of a recipe sees a nodule."""
+    assert recipe.classifier is not None
+    return Crop(recipe.classifier.size, recipe.classifier.pixel_mm, recipe.masked)
+
+
+def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
+    """The nodules whose consensus (half of the readers) is not empty, and that are of one of the classes.
+
+    Raises:
+        BadOption: other classes than benign and malignant, with or without indeterminate.
+    """
+    if set(classes) not in (TWO, THREE):
+        raise BadOption(f"Nodules are {' or '.join(sorted(TWO))}, or one of {', '.join(sorted(THREE))}; got {classes}.")
+    if len(classes) == 3:
+        found = three_classes(stacks.ratings.malignancy("majority", too_far=TOO_FAR))
+    else:
+        found = stacks.ratings.malignancy("median")
+    names = [Malignancy(k).name.lower() for k in found]
+    rows = []
+    for n in stacks.nodules.tolist():
+        if names[n] in classes:
+            area = (stacks.share(n) >= 0.5).sum(axis=(1, 2))
+            if area.any():
+                rows.append((n, stacks.rows[n][area.argmax()], area.max()))
+    origin, central, area = np.array(rows, dtype=int).T
+    readers = stacks.ratings.readers[origin]
+    shares = [reader_share(stacks.bits[s], int(r)) for s, r in zip(central, readers, strict=True)]
+    pixel_mm = stacks.pixel_mm[origin]
+    return Nodules(
+        classes=classes,
+        truth=np.array([classes.index(names[n]) for n in origin]),
+        patient=np.array(stacks.patients)[origin],
+        origin=origin,
+        central=central,
+        outline=np.stack(shares) >= 0.5,
+        pixel_mm=pixel_mm,
+        diameter_mm=(2 * np.sqrt(area / np.pi) * pixel_mm).astype(np.float32),
+        readers=readers,
+        share=stacks.ratings.share_above("malignancy", 3)[origin],
+        calibration=stacks.calibration[central],
+    )
+
+
+def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.bool_] | None = None) -> Crops:
+    """What a classifier sees of them.
+
+    Args:
+        outlines: (N, 96, 96) in place of the readers', such as a method's own; where one is empty nothing was found,
+            and the crop is blank.
+    """
+    drawn = nodules.outline if outlines is None else outlines
+    image = np.zeros((len(nodules.truth), 1, crop.size, crop.size), dtype=np.float16)
+    for k, (row, mask, pixel) in enumerate(zip(nodules.central, drawn, nodules.pixel_mm.tolist(), strict=True)):
+        if mask.any():
+            plane = stacks.image[row].astype(np.float32) * np.float32(UNIT_PER_STEP)
+            image[k] = crop_view(plane, mask, (pixel, pixel), crop)
+    return Crops(nodules, image)
+
+
+def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> Crops:
+    """See :class:`nodulens.train.tasks.task.Part`; rows that share their ``origin`` show the same nodule."""
+    plain = torch.from_numpy(material.image.astype(np.float32))
+    changed = copies_of(plain, None, kinds, copies, seed=0)[0].flatten(0, 1).numpy().astype(np.float16)
+    rows = np.tile(np.arange(len(material.image)), copies + 1)
+    return Crops(material.nodules.take(rows), np.concatenate([material.image, changed]))
+
+
+# ---------------------------------------------------------------- training
+
+
+def settled(learner: Learner, material: Crops, rows: Rows) -> Learner:
+    """As it is: nothing hangs on the rows."""
+    return learner
+
+
+def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+    """A network trained on ``rows``; the loss of ``watched`` is followed, where there are any."""
+    truth = torch.from_numpy(material.nodules.truth)
+    weights = class_weights(truth[rows], len(learner.classes)) if learner.balance == "weights" else None
+    loss = loss_of(learner, weights)
+    image = torch.from_numpy(material.image)
+
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        order = _drawn(learner, material.nodules.truth, rows, rng)
+        parts = [order[i : i + learner.batch] for i in range(0, len(order), learner.batch)]
+        # batch norm has nothing to go by in one example
+        return [partial(make, r) for r in parts if len(r) > 1 or len(parts) == 1]
+
+    def make(some: Rows) -> tuple[Tensor, Tensor]:
+        return image[some].float(), truth[some]
+
+    def compute(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        return loss(net(batch[0]), batch[1])
+
+    def augment(batch: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return augmented(batch[0], None, learner.augment, rng)[0], batch[1]
+
+    def validate(net: nn.Module) -> float:
+        logits = predict(net, (image[r].float() for r in np.array_split(watched, -(-len(watched) // 64))))
+        return -float(loss(logits, truth[watched]))
+
+    task = Task(batches, compute, augment, validate if len(watched) else None)
+    return fit(started(learner, "classifier"), task, learner, checkpoint)
+
+
+def _drawn(learner: Learner, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
+    """The rows of an epoch in random order; balanced by sampling, as many of each class as of any other."""
+    if learner.balance != "sampling":
+        return rng.permutation(rows)
+    groups = [rows[truth[rows] == k] for k in np.unique(truth[rows])]
+    each = max(len(rows) // len(groups), 1)
+    return rng.permutation(np.concatenate([np.resize(rng.permutation(g), each) for g in groups]))
+
+
+# ---------------------------------------------------------------- judging
+
+
+def judge(model: Model, learner: Learner, material: Crops, rows: Rows) -> Outcome:
+    """How the exported network does on ``rows``; :func:`figures` of the rows of several folds gives the whole."""
+    logits = classify(material.image[rows].astype(np.float32), model)
+    return outcome(material.nodules, rows, logits)
+
+
+def outcome(nodules: Nodules, rows: Rows, logits: NDArray[np.floating]) -> Outcome:
+    """Figures of any classifier.
+
+    Args:
+        logits: (rows, classes).
+    """
+    chosen = nodules.take(rows)
+    table: dict[str, list[Any]] = {
+        "row": rows.tolist(),
+        "patient": list(chosen.patients),
+        "truth": list(chosen.strata),
+        "score": log_odds(logits, nodules.classes).tolist(),
+        "diameter_mm": chosen.diameter_mm.tolist(),
+        "readers": chosen.readers.tolist(),
+        "share": chosen.share.tolist(),
+        "calibration": chosen.calibration.tolist(),
+        **{f"logit_{name}": logits[:, k].astype(float).tolist() for k, name in enumerate(nodules.classes)},
+    }
+    return Outcome(figures(table), table)
+
+
+def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of judged rows, of one fold or several.
+
+    Decisions are the class of the largest output; sensitivity, specificity and precision are of "malignant". AUC is of
+    malignant against benign, beside diameter alone, with DeLong's interval and one from drawing patients. "intervals"
+    are of all else, by patient; of three classes the means of F1 and AUC over classes as well.
+    """
+    judged = judged_of(rows)
+    groups = {
+        "three_readers_or_more": judged.panel,
+        "six_to_twelve_mm": judged.panel & judged.between,
+        "all_readers": np.ones(len(judged.truth), dtype=bool),
+    }
+    decided = judged.decided
+    p = 1 / (1 + np.exp(-np.asarray(judged.score, dtype=np.float64)))
+    return {
+        **{name: {**_decisions(rows, on), **calibration.beside_diameter(judged, on)} for name, on in groups.items()},
+        "by_slice_calibration_code": calibration.by_calibration_code(judged),
+        "own_probability": calibration.calibration_figures(judged.truth[decided], p[decided]) if decided.any() else {},
+    }
+
+
+def judged_of(rows: Mapping[str, Sequence[Any]]) -> calibration.Judged:
+    """Judged rows as :mod:`nodulens.train.default.calibration` takes them; all folds give a card's settings."""
+    numbers = {"benign": 0, "malignant": 1}
+    return calibration.Judged(
+        patients=list(rows["patient"]),
+        score=np.array(rows["score"], dtype=np.float64),
+        truth=np.array([numbers.get(name, -1) for name in rows["truth"]], dtype=int),
+        readers=np.array(rows["readers"], dtype=int),
+        share=np.array(rows["share"], dtype=np.float64),
+        diameter_mm=np.array(rows["diameter_mm"], dtype=np.float64),
+        calibration=np.array(rows["calibration"], dtype=int),
+    )
+
+
+def _decisions(rows: Mapping[str, Sequence[Any]], on: NDArray[np.bool_]) -> dict[str, Any]:
+    """What calling every nodule by its largest output gives, with intervals by patient; nothing without a nodule."""
+    if not on.any():
+        return {}
+    classes = tuple(name.removeprefix("logit_") for name in rows if name.startswith("logit_"))
+    logits = np.array([rows[f"logit_{name}"] for name in classes], dtype=np.float64).T[on]
+    truth = np.array([classes.index(name) for name in rows["truth"]])[on]
+    patients = np.asarray(rows["patient"])[on].tolist()
+    owner, draws = patient_draws(patients)
+    own = np.zeros((draws.shape[1], len(classes), len(classes)))
+    np.add.at(own, (owner, truth, logits.argmax(1)), 1)
+    total = own.sum(0)
+    drawn = [_rates(Confusion(classes, counts)) for counts in np.tensordot(draws.astype(np.float64), own, 1)]
+    out = {k: percentiles(v, [rates[k] for rates in drawn]) for k, v in _rates(Confusion(classes, total)).items()}
+    present = np.unique(truth).tolist()
+    if len(classes) > 2 and len(present) > 1:
+        likely = np.exp(logits - logits.max(1, keepdims=True))
+        likely /= likely.sum(1, keepdims=True)
+        ranked = [ranking_draws(truth == k, likely[:, k], owner).auc for k in present]
+        out["macro_auc"] = percentiles(macro_auc(truth, likely), np.mean(ranked, axis=0))
+    told = {name: told_of(one, patients) for name, one in out.items()}
+    return {
+        **{name: one["value"] for name, one in told.items()},
+        "intervals": told,
+        "classes": list(classes),
+        "confusion": total.astype(int).tolist(),
+        "judged": int(on.sum()),
+    }
+
+
+def _rates(found: Confusion) -> dict[str, float]:
+    malignant = found.of("malignant")
+    out = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy}
+    out |= {name: getattr(malignant, name) for name in ("sensitivity", "specificity", "precision", "f1")}
+    return {**out, "macro_f1": found.macro.f1} if len(found.classes) > 2 else out

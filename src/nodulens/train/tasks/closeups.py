@@ -1,0 +1,208 @@
+"""Close-ups of real nodules, which teach and judge networks of whole slices beside those.
+
+The nodule stacks hold 96 × 96 of a scan's own pixels: a nodule and what lies round it. A network sees them as large as
+they are in a whole slice, side by side on a sheet. Only the nodule is known of them, not the lungs; and the readers
+disagree about nodules as they do, where the outlines of rendered ones are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.volume import AIR_HU
+from nodulens.data.crops import HU_PER_STEP, Stacks
+from nodulens.methods.recipe import Augmentation
+from nodulens.runtime.engine import Model
+from nodulens.stages.slices import NODULE, WHOLE_PX, Field
+from nodulens.train.loop.augment import copies_of
+
+Bool = NDArray[np.bool_]
+Int = NDArray[np.int_]
+
+HELD = 1024
+"""Slices looked at or changed at a time."""
+CONSENSUS = 0.5
+"""Share of the readers whose outline holds a pixel of the truth, at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class CloseUps:
+    """The slices of the stacks on which half of the readers outline something.
+
+    Attributes:
+        image: (S, 96, 96) uint8, HU = 8 · value − 1000.
+        nodule: (S, 96, 96) what half of the readers hold.
+        pixel_mm: (S,).
+        owner: (S,) number of the nodule that a slice shows, 0…N − 1.
+        patients: (N,) whose nodule.
+        origin: (N,) its number in the stacks.
+    """
+
+    image: NDArray[np.uint8]
+    nodule: Bool
+    pixel_mm: NDArray[np.float32]
+    owner: Int
+    patients: list[str]
+    origin: Int
+
+    @classmethod
+    def of(cls, stacks: Stacks) -> CloseUps:
+        """All of them; evaluation patients are not among the stacks."""
+        rows, nodules, drawn_on = [], [], []
+        for n in stacks.nodules.tolist():
+            held = stacks.share(n) >= CONSENSUS
+            drawn = held.any(axis=(1, 2))
+            if drawn.any():
+                rows.append(stacks.rows[n][drawn])
+                nodules.append(held[drawn])
+                drawn_on.append(n)
+        counts = [len(r) for r in rows]
+        return cls(
+            image=stacks.image[np.concatenate(rows)],
+            nodule=np.concatenate(nodules),
+            pixel_mm=np.repeat(stacks.pixel_mm[drawn_on], counts),
+            owner=np.repeat(np.arange(len(rows)), counts),
+            patients=[stacks.patients[n] for n in drawn_on],
+            origin=np.array(drawn_on),
+        )
+
+    def multiplied(self, kinds: Sequence[Augmentation], copies: int) -> CloseUps:
+        """These, then ``copies`` of all of them, each slice changed at random, see
+        :func:`nodulens.train.loop.augment.augmented`. A copy is a nodule of its own, of the same patient
+        and ``origin``."""
+        image, nodule = [np.empty((copies, *a.shape), dtype=a.dtype) for a in (self.image, self.nodule)]
+        for first in range(0, len(self.image), HELD):
+            some = slice(first, first + HELD)
+            plain = torch.from_numpy(self.image[some, None].astype(np.float32) / 255)
+            truth = torch.from_numpy(self.nodule[some])
+            changed, along = copies_of(plain, truth, kinds, copies, seed=first)
+            assert along is not None
+            image[:, some] = (255 * changed[:, :, 0]).round().to(torch.uint8).numpy()
+            nodule[:, some] = along.numpy()
+        times = copies + 1
+        return CloseUps(
+            image=np.concatenate([self.image, *image]),
+            nodule=np.concatenate([self.nodule, *nodule]),
+            pixel_mm=np.tile(self.pixel_mm, times),
+            owner=np.concatenate([self.owner + k * len(self.patients) for k in range(times)]),
+            patients=self.patients * times,
+            origin=np.tile(self.origin, times),
+        )
+
+    @cached_property
+    def central(self) -> Int:
+        """(N,) the slice on which a nodule is largest."""
+        area = self.nodule.sum(axis=(1, 2))
+        order = np.lexsort((-area, self.owner))
+        return np.asarray(order[np.searchsorted(self.owner[order], np.arange(len(self.patients)))])
+
+    def side(self, field: Field) -> int:
+        """Whole pixels of a network's that every close-up fills along each side."""
+        return max(int(self.image.shape[-1] / max(self._step(field).max(), 1e-9) + 1e-6), 1)
+
+    def seen(self, field: Field, slices: Int, side: int) -> tuple[NDArray[np.float32], Bool]:
+        """What a network of whole slices sees of some, and where their nodule is.
+
+        Args:
+            slices: numbers of slices.
+            side: pixels of what comes out; beyond a close-up there is air.
+
+        Returns:
+            (n, side, side) 0…1, and the nodule's pixels.
+        """
+        images = np.empty((len(slices), side, side), dtype=np.float32)
+        truth = np.empty(images.shape, dtype=bool)
+        for own, shown, grid in self._views(field, slices, side):
+            hu = self.image[slices[own]].astype(np.float32) * np.float32(HU_PER_STEP) + AIR_HU
+            images[own] = shown.look(hu, grid)
+            truth[own] = shown.outlines(self.nodule[slices[own]], grid)
+        return images, truth
+
+    def back(self, field: Field, slices: Int, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values (n, side, side) as a network saw close-ups → (n, 96, 96) on their own pixels."""
+        out = np.empty((len(slices), *self.image.shape[1:]), dtype=np.float32)
+        for own, shown, grid in self._views(field, slices, seen.shape[-1]):
+            out[own] = shown.back(seen[own], grid)
+        return out
+
+    def _step(self, field: Field) -> NDArray[np.float64]:
+        """(S,) a network's pixel over a slice's own, as in a whole slice of 512 pixels."""
+        if field.pixel_mm is None:
+            return np.full(len(self.image), max(1.0, WHOLE_PX / field.size))
+        return np.asarray(field.pixel_mm / self.pixel_mm.astype(np.float64))
+
+    def _views(self, field: Field, slices: Int, side: int) -> Iterator[tuple[Int, Field, Geometry]]:
+        """Some slices of one step at a time, with the view of them; their grid is of pixels that are 1 wide."""
+        steps = self._step(field)[slices]
+        for step in np.unique(steps):
+            all_of_step = np.flatnonzero(steps == step)
+            for first in range(0, len(all_of_step), HELD):
+                own = all_of_step[first : first + HELD]
+                grid = Geometry.axial((len(own), *self.image.shape[1:]), (1.0, 1.0, 1.0))
+                yield own, replace(field, size=side, pixel_mm=float(step)), grid
+
+
+def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
+    """What a network of whole slices says of central slices, as many on a sheet as its input holds.
+
+    Args:
+        model: (N, 1, size, size) → (N, classes, size, size) logits first.
+        field: what it sees.
+        nodules: (n,) numbers of nodules.
+
+    Returns:
+        (n, 96, 96) 0…1, probability of a nodule on the slices' own pixels.
+    """
+    along = max(field.size // closeups.side(field), 1)
+    side = field.size // along
+    index = field.drawn.index(NODULE)
+    out = []
+    for first in range(0, len(nodules), along**2):
+        slices = closeups.central[nodules[first : first + along**2]]
+        sheet = np.zeros((field.size, field.size), dtype=np.float32)
+        places = [_place(number, along, side) for number in range(len(slices))]
+        for place, image in zip(places, closeups.seen(field, slices, side)[0], strict=True):
+            sheet[place] = image
+        said = field.probabilities(model.run(sheet[None, None])[0])[0, index]
+        out.append(closeups.back(field, slices, np.stack([said[place] for place in places])))
+    return np.concatenate(out) if out else np.empty((0, *closeups.image.shape[1:]), dtype=np.float32)
+
+
+def _place(number: int, along: int, side: int) -> tuple[slice, slice]:
+    """Of a close-up on its sheet."""
+    down, right = divmod(number, along)
+    return slice(down * side, (down + 1) * side), slice(right * side, (right + 1) * side)
+
+
+def drawn_sheets(
+    images: NDArray[np.float16], truth: Bool, chosen: Int, side: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float16], Bool]:
+    """Sheets of close-ups to learn from: side by side without a gap, each moved at random and cut to its place.
+
+    Args:
+        images, truth: (M, c, c) close-ups as a network sees them.
+        chosen: (n, k²) numbers of close-ups, k of them along each side.
+        side: of a sheet, in pixels.
+
+    Returns:
+        (n, side, side) each.
+    """
+    along = round(chosen.shape[1] ** 0.5)
+    edges = np.rint(np.linspace(0, side, along + 1)).astype(int)
+    sheet = np.zeros((len(chosen), side, side), dtype=images.dtype)
+    nodule = np.zeros(sheet.shape, dtype=bool)
+    for page, numbers in enumerate(chosen):
+        for place, number in enumerate(numbers):
+            (top, bottom), (left, right) = (edges[p : p + 2] for p in divmod(place, along))
+            y, x = (int(rng.integers(0, images.shape[-1] - size + 1)) for size in (bottom - top, right - left))
+            cut = (number, slice(y, y + bottom - top), slice(x, x + right - left))
+            sheet[page, top:bottom, left:right] = images[cut]
+            nodule[page, top:bottom, left:right] = truth[cut]
+    return sheet, nodule

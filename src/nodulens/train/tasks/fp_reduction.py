@@ -1,0 +1,204 @@
+"""The network that keeps or rejects regions by the patch round them, on LUNA16's candidates or a folder's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import special
+from torch import Tensor, nn
+
+from nodulens.data.crops import Patches
+from nodulens.errors import BadOption
+from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.metrics.classification import average_precision, curve, ranking_draws
+from nodulens.metrics.statistics import patient_draws, percentiles, ratio
+from nodulens.runtime.engine import Model
+from nodulens.stages.fp_reduction import patch_logits
+from nodulens.train.loop.augment import augmented, copies_of
+from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
+from nodulens.train.loop.losses import class_weights, loss_of
+from nodulens.train.networks.pretrained import started
+from nodulens.train.tasks.pictures import PatchColumns, is_pictures, load_patches
+from nodulens.train.tasks.task import Outcome, Rows, rounded, told_of
+
+SHARE = 4
+"""Where classes are balanced by sampling, an epoch sees one in so many look-alikes, and as many nodules."""
+THRESHOLD = 0.5
+HELD = 1024
+"""Patches changed at a time."""
+BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """LUNA16's patches, or those of pictures; a row is a patch."""
+
+    patches: Patches | PatchColumns
+
+    @property
+    def patients(self) -> list[str]:
+        """(N,) whose patch it is."""
+        return self.patches.patients
+
+    @property
+    def strata(self) -> list[str]:
+        """(N,) "nodule" or "look-alike"."""
+        return np.where(self.patches.label, "nodule", "look-alike").tolist()
+
+    def seen(self, rows: Rows) -> NDArray[np.float32]:
+        """(N, 1, 64, 64) 0…1."""
+        return self.patches.unit[rows][:, None].astype(np.float32) * np.float32(Patches.UNIT_PER_STEP)
+
+
+def load(data: Path, recipe: Recipe) -> Candidates:
+    """The patches; negatives inside findings that LUNA16 excludes, and evaluation patients, are left out.
+
+    Raises:
+        NotFound: they do not lie in the folder.
+        NotFound, BadOption: see :func:`nodulens.train.tasks.pictures.find_pictures`.
+    """
+    if is_pictures(data):
+        return Candidates(load_patches(data))
+    return Candidates(Patches(data))
+
+
+def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
+    """See :class:`nodulens.train.tasks.task.Part`; rows that share their ``nodule`` show the same one."""
+    patches = material.patches
+    parts = np.array_split(np.arange(len(patches.label)), -(-len(patches.label) // HELD))
+    steps = np.empty((copies, *patches.unit.shape), dtype=np.uint8)
+    for number, rows in enumerate(parts):
+        changed = copies_of(torch.from_numpy(material.seen(rows)), None, kinds, copies, seed=number)[0]
+        steps[:, rows] = (changed[:, :, 0] / Patches.UNIT_PER_STEP).round().to(torch.uint8).numpy()
+    times = copies + 1
+    return Candidates(
+        PatchColumns(
+            unit=np.concatenate([patches.unit, *steps]),
+            label=np.tile(patches.label, times),
+            diameter_mm=np.tile(patches.diameter_mm, times),
+            patients=patches.patients * times,
+            nodule=np.tile(patches.nodule, times),
+            weight=np.tile(patches.weight, times),
+        )
+    )
+
+
+def settled(learner: Learner, material: Candidates, rows: Rows) -> Learner:
+    """As it is: the rows decide nothing.
+
+    Raises:
+        BadOption: not one class, or another size than the patches'.
+    """
+    side = material.patches.unit.shape[-1]
+    if len(learner.classes) != 1 or learner.size != side or learner.pixel_mm is not None:
+        raise BadOption(
+            f"A filter has one class and sees {side} × {side} of the scan's own pixels; this one has "
+            f"{', '.join(learner.classes)} and sees {learner.size} × {learner.size} of {learner.pixel_mm or 'own'}."
+        )
+    return learner
+
+
+def train(learner: Learner, material: Candidates, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+    """A network trained on patches; average precision, nodules weighing alike, says when it is best."""
+    net = started(learner, "filter")
+    patches = material.patches
+    positive, negative = (rows[patches.label[rows] == kind] for kind in (True, False))
+    chance = patches.weight[positive] / max(patches.weight[positive].sum(), 1e-9)
+    truth = torch.from_numpy(patches.label.astype(np.float32))[:, None]
+    weights = class_weights(truth[rows], 1) if learner.balance == "weights" else None
+    criterion = loss_of(learner, weights)
+
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        chosen = rows
+        if learner.balance == "sampling" and len(positive) and len(negative):
+            few = rng.permutation(negative)[: max(1, len(negative) // SHARE)]
+            chosen = np.concatenate([few, rng.choice(positive, len(few), p=chance)])
+        chosen = rng.permutation(chosen)
+        return [partial(make, part) for part in np.array_split(chosen, -(-len(chosen) // learner.batch))]
+
+    def make(chosen: Rows) -> Batch:
+        return torch.from_numpy(material.seen(chosen)), truth[chosen]
+
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        return augmented(batch[0], None, learner.augment, rng)[0], batch[1]
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        return criterion(net(batch[0]), batch[1])
+
+    def validate(net: nn.Module) -> float:
+        parts = (torch.from_numpy(material.seen(part)) for part in np.array_split(watched, -(-len(watched) // 256)))
+        logits = predict(net, parts)[:, 0].numpy()
+        return average_precision(patches.label[watched], logits, patches.weight[watched])
+
+    task = Task(batches, loss, augment if learner.augment else None, validate if patches.label[watched].any() else None)
+    return fit(net, task, learner, checkpoint)
+
+
+def judge(model: Model, learner: Learner, material: Candidates, rows: Rows) -> Outcome:
+    """Ranking and decisions on patches, each seen as in use; a nodule shown several times weighs as one."""
+    patches = material.patches
+    parts = np.array_split(rows, -(-len(rows) // 256))
+    logits = np.concatenate([patch_logits(model, material.seen(part)) for part in parts])
+    columns = {
+        "row": rows.tolist(),
+        "patient": [material.patients[r] for r in rows],
+        "truth": patches.label[rows].astype(int).tolist(),
+        "score": special.expit(logits).tolist(),
+        "weight": patches.weight[rows].tolist(),
+        "nodule": patches.nodule[rows].tolist(),
+        "diameter_mm": patches.diameter_mm[rows].tolist(),
+    }
+    return Outcome(figures(columns), columns)
+
+
+def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """What judged patches add up to, of one fold or of several; intervals by patient."""
+    truth, score, weight, diameter = (
+        np.array(columns[name], dtype=float) for name in ("truth", "score", "weight", "diameter_mm")
+    )
+    nodules = truth > 0
+    out: dict[str, Any] = {
+        "patches": len(truth),
+        "on_nodules": int(nodules.sum()),
+        "nodules": rounded(float(weight[nodules].sum())),
+    }
+    if not 0 < nodules.sum() < len(truth):
+        return out
+    patients = columns["patient"]
+    ranked, draws = curve(truth, score, weight), ranking_draws(truth, score, patients, weights=weight)
+    called = score >= THRESHOLD
+    owner, times = patient_draws(patients)
+    cells = np.stack([nodules & called, nodules & ~called, ~nodules & called, ~nodules & ~called]) * weight
+    by_patient = np.array([np.bincount(owner, cell, times.shape[1]) for cell in cells], dtype=np.float64)
+    whole, drawn = _rates(by_patient.sum(axis=1)), _rates(by_patient @ times.T)
+    recall = {
+        f"{low:g}–{high:g} mm" if np.isfinite(high) else f"from {low:g} mm": rounded(
+            float(np.average(called[band], weights=weight[band]))
+        )
+        for low, high in BANDS_MM
+        if (band := nodules & (diameter >= low) & (diameter < high)).any()
+    }
+    return {
+        **out,
+        "auc": told_of(percentiles(ranked.auc, draws.auc), patients),
+        "average_precision": told_of(percentiles(ranked.average_precision, draws.average_precision), patients),
+        **{name: told_of(percentiles(float(whole[name]), drawn[name]), patients) for name in whole},
+        "recall_by_size": recall,
+    }
+
+
+def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Of (4, …) nodules called and not, look-alikes called and not."""
+    hit, missed, wrong, right = cells
+    return {
+        "precision": ratio(hit, hit + wrong),
+        "recall": ratio(hit, hit + missed),
+        "specificity": ratio(right, right + wrong),
+    }

@@ -1,0 +1,293 @@
+"""What came before networks: features by hand of each nodule, and a support vector machine or a random forest on them.
+
+Shape, density and texture of the largest slice at a pixel of half a millimetre, and size and density over all slices.
+How many slices a stack has is no feature: it ends where the readers' outlines end, and gives the label away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+from scipy.spatial import ConvexHull
+
+from nodulens.data.crops import UNIT_PER_STEP, Stacks
+from nodulens.errors import BadOption
+from nodulens.stages.classify_crop import Crop, crop_view, crop_window
+from nodulens.train.tasks.classification import Nodules, nodules_of, outcome
+from nodulens.train.tasks.task import Outcome, Rows, median_ms
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Kind = Literal["svm", "forest"]
+
+PIXEL_MM = 0.5
+FIELD = Crop(96, PIXEL_MM)
+RING_MM = 2.0
+"""So far round the outline a nodule is held against what it lies in."""
+ROUGH_MM = 1.5
+"""Radius of the disc that an outline is opened with: what it takes away is spikes."""
+LEVELS = 16
+STEPS_MM = (0.5, 2.0)
+"""Distances between the pixels whose densities are compared."""
+TREES = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Nodules with their features.
+
+    Attributes:
+        nodules: benign and malignant ones.
+        names: of the features.
+        values: (N, features).
+    """
+
+    nodules: Nodules
+    names: tuple[str, ...]
+    values: Float
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,)."""
+        return self.nodules.patients
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) names of the classes."""
+        return self.nodules.strata
+
+
+def load(data: Path) -> Features:
+    """Every nodule whose median malignancy is not 3.
+
+    Raises:
+        NotFound: the stacks do not lie in the folder.
+    """
+    stacks = Stacks(data)
+    nodules = nodules_of(stacks, ("benign", "malignant"))
+    rows = [_features(stacks, nodules, k) for k in range(len(nodules.truth))]
+    return Features(nodules, tuple(rows[0]), np.array([list(r.values()) for r in rows]))
+
+
+def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
+    """Of one nodule."""
+    n, pixel = int(nodules.origin[k]), float(nodules.pixel_mm[k])
+    plane = stacks.image[nodules.central[k]].astype(np.float32) * np.float32(UNIT_PER_STEP)
+    voxel = pixel**2 * float(stacks.slice_mm[n])
+    inside = stacks.image[stacks.rows[n]][stacks.share(n) >= 0.5] * np.float32(UNIT_PER_STEP)
+    return slice_features(plane, nodules.outline[k], pixel) | depth_features(inside, voxel)
+
+
+def judge(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
+    """How a classifier that has learnt from ``rows`` does on ``test``; figures as of the networks.
+
+    Raises:
+        BadOption: another kind.
+    """
+    if kind not in get_args(Kind):
+        raise BadOption(f"There is no classifier {kind!r}; there are {', '.join(get_args(Kind))}.")
+    score = _taught(kind, material, rows, seed)(material.values[test])
+    return outcome(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
+
+
+def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:
+    """What a nodule costs on the CPU, its features and the answer; the median of some, evenly through all."""
+    stacks, nodules = Stacks(data), material.nodules
+    score = _taught(kind, material, np.arange(len(nodules.truth)), 0)
+
+    def grade(k: int) -> None:
+        score(np.array([list(_features(stacks, nodules, k).values())]))
+
+    return median_ms(partial(grade, k) for k in np.linspace(0, len(nodules.truth) - 1, count).astype(int).tolist())
+
+
+def _taught(kind: Kind, material: Features, rows: Rows, seed: int) -> Callable[[Float], Float]:
+    return (_svm if kind == "svm" else _forest)(material.values[rows], material.nodules.truth[rows], seed)
+
+
+def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
+    """Radial basis functions on standardised features; the distance from the border is the score."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    model = make_pipeline(StandardScaler(), SVC(class_weight="balanced", random_state=seed)).fit(values, truth)
+    return model.decision_function
+
+
+def _forest(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
+    """Five hundred trees; the log odds of their mean probability are the score."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    model = RandomForestClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed)
+    model.fit(values, truth)
+
+    def score(asked: Float) -> Float:
+        p = np.clip(model.predict_proba(asked)[:, 1], 0.5 / TREES, 1 - 0.5 / TREES)
+        return np.log(p / (1 - p))
+
+    return score
+
+
+# ---------------------------------------------------------------- features
+
+
+def slice_features(image: NDArray[np.float32], mask: Bool, pixel_mm: float) -> dict[str, float]:
+    """Shape, density and texture on one slice.
+
+    Args:
+        image: (y, x) 0…1.
+        mask: (y, x), not empty.
+        pixel_mm: of both; features are taken at half a millimetre whatever it is.
+    """
+    both = (pixel_mm, pixel_mm)
+    fine = crop_window(mask, both, FIELD).look(mask[None])[0]
+    outline = fine >= min(0.5, float(fine.max()))
+    seen = crop_view(image, mask, both, FIELD)[0].astype(np.float64)
+    return shape_features(outline) | density_features(seen, outline) | texture_features(seen, outline)
+
+
+def shape_features(mask: Bool) -> dict[str, float]:
+    """In millimetres; of a mask (y, x) of half-millimetre pixels."""
+    area = float(mask.sum()) * PIXEL_MM**2
+    around = perimeter(mask) * PIXEL_MM
+    places: Float = np.argwhere(mask).astype(np.float64) * PIXEL_MM
+    # a pixel has an extent of its own
+    spread = np.linalg.eigvalsh(np.cov(places.T, bias=True) + np.eye(2) * PIXEL_MM**2 / 12)
+    short, long = 4 * np.sqrt(spread)
+    rim = np.argwhere(mask & ~ndimage.binary_erosion(mask)) * PIXEL_MM
+    radii = np.linalg.norm(rim - places.mean(0), axis=1)
+    hull, longest = _hull(places)
+    opened = ndimage.binary_opening(np.pad(mask, 4), _disc(ROUGH_MM))
+    return {
+        "area_mm2": area,
+        "diameter_mm": 2 * float(np.sqrt(area / np.pi)),
+        "perimeter_mm": around,
+        "circularity": 4 * np.pi * area / around**2,
+        "long_axis_mm": float(long),
+        "short_axis_mm": float(short),
+        "elongation": float(long / short),
+        "longest_mm": longest,
+        "solidity": area / hull,
+        "radius_variation": float(radii.std() / max(radii.mean(), PIXEL_MM / 2)),
+        "spiky_share": 1 - float(opened.sum() / mask.sum()),
+    }
+
+
+def density_features(image: Float, mask: Bool) -> dict[str, float]:
+    """Of the values 0…1 inside, at the rim, and in a ring round it."""
+    inside = image[mask]
+    ring = ndimage.binary_dilation(mask, _disc(RING_MM)) & ~mask
+    outside = image[ring]
+    rim = ndimage.binary_dilation(mask) ^ ndimage.binary_erosion(mask)
+    steep = ndimage.gaussian_gradient_magnitude(image, 1.0)[rim]
+    return {
+        **_moments("inside", inside),
+        **{f"inside_p{q}": float(np.percentile(inside, q)) for q in (5, 25, 50, 75, 95)},
+        "ring_mean": float(outside.mean()),
+        "ring_std": float(outside.std()),
+        "contrast": float(inside.mean() - outside.mean()),
+        "rim_gradient": float(steep.mean()),
+        "rim_gradient_std": float(steep.std()),
+    }
+
+
+def texture_features(image: Float, mask: Bool) -> dict[str, float]:
+    """Of grey-level co-occurrence inside the mask, four directions together (Haralick et al. 1973).
+
+    Where no two pixels of the mask lie so far apart, all is as in a single grey.
+    """
+    level = np.minimum((image * LEVELS).astype(int), LEVELS - 1)
+    high, low = np.indices((LEVELS, LEVELS))
+    out: dict[str, float] = {}
+    for step_mm in STEPS_MM:
+        step = round(step_mm / PIXEL_MM)
+        p = _together(level, mask, step)
+        mean = float((p * low).sum())
+        variance = float((p * (low - mean) ** 2).sum())
+        covariance = float((p * (low - mean) * (high - mean)).sum())
+        name = f"texture_{step_mm:g}mm"
+        out |= {
+            f"{name}_contrast": float((p * (high - low) ** 2).sum()),
+            f"{name}_correlation": covariance / variance if variance > 0 else 1.0,
+            f"{name}_energy": float((p**2).sum()),
+            f"{name}_homogeneity": float((p / (1 + (high - low) ** 2)).sum()),
+            f"{name}_entropy": float(-(p[p > 0] * np.log2(p[p > 0])).sum()),
+        }
+    return out
+
+
+def depth_features(inside: NDArray[np.floating], voxel_mm3: float) -> dict[str, float]:
+    """Of the values 0…1 of all voxels of a nodule."""
+    volume = len(inside) * voxel_mm3
+    return {
+        "volume_mm3": volume,
+        "diameter_3d_mm": (6 * volume / np.pi) ** (1 / 3),
+        **_moments("voxels", inside.astype(np.float64)),
+        "voxels_p95": float(np.percentile(inside, 95)),
+    }
+
+
+def perimeter(mask: Bool) -> float:
+    """Length of the border of a mask (y, x) in pixels, by how often lines in four directions cross it.
+
+    Crofton's formula: π times the mean width over directions; two crossings of a line are as much width as lines lie
+    apart.
+    """
+    m = np.pad(mask, 1)
+    crossed = [
+        (m[1:] != m[:-1]).sum(),
+        (m[:, 1:] != m[:, :-1]).sum(),
+        (m[1:, 1:] != m[:-1, :-1]).sum() / np.sqrt(2),
+        (m[1:, :-1] != m[:-1, 1:]).sum() / np.sqrt(2),
+    ]
+    return float(np.pi * np.mean(crossed) / 2)
+
+
+def _moments(name: str, values: Float) -> dict[str, float]:
+    """Mean, deviation, skewness and kurtosis; the last two are 0 where all values are alike."""
+    flat = values.std() < 1e-6
+    return {
+        f"{name}_mean": float(values.mean()),
+        f"{name}_std": float(values.std()),
+        f"{name}_skewness": 0.0 if flat else float(stats.skew(values)),
+        f"{name}_kurtosis": 0.0 if flat else float(stats.kurtosis(values)),
+    }
+
+
+def _together(level: NDArray[np.int_], mask: Bool, step: int) -> Float:
+    """(LEVELS, LEVELS) share of pixel pairs that have two grey levels, ``step`` pixels apart."""
+    counts = np.zeros(LEVELS**2)
+    rows, columns = level.shape
+    for dy, dx in ((0, step), (step, 0), (step, step), (step, -step)):
+        one = (slice(0, rows - dy), slice(max(-dx, 0), columns - max(dx, 0)))
+        other = (slice(dy, rows), slice(max(dx, 0), columns - max(-dx, 0)))
+        on = mask[one] & mask[other]
+        counts += np.bincount(level[one][on] * LEVELS + level[other][on], minlength=LEVELS**2)
+    p = counts.reshape(LEVELS, LEVELS)
+    p = p + p.T
+    if not p.any():
+        p[0, 0] = 1
+    return p / p.sum()
+
+
+def _hull(places: Float) -> tuple[float, float]:
+    """Area of the convex hull of pixels at (n, 2) places in mm, and the longest distance across it."""
+    half = PIXEL_MM / 2 * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    corners = (places[:, None] + half).reshape(-1, 2)
+    hull = ConvexHull(corners)
+    rim = corners[hull.vertices]
+    return float(hull.volume), float(np.linalg.norm(rim[:, None] - rim[None], axis=-1).max())
+
+
+def _disc(radius_mm: float) -> Bool:
+    reach = int(radius_mm / PIXEL_MM)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    return y**2 + x**2 <= reach**2

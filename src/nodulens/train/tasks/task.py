@@ -1,0 +1,97 @@
+"""What each network of a recipe is trained and judged through: one module for each field of :class:`Recipe`.
+
+A part's module loads its material, trains on some rows of it and judges on others. A row is one example, and all rows
+of a patient stand or fall together in an honest split; which rows are which is decided by whoever calls.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.metrics.statistics import Interval
+from nodulens.runtime.engine import Model
+
+Rows = NDArray[np.int_]
+
+
+class Material(Protocol):
+    """Examples to learn from or to be judged on."""
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """(N,) patient of every row."""
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """(N,) what a split should spread evenly, such as the class of a row."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a network did on rows that it was not trained on.
+
+    Attributes:
+        figures: name → value or nested figures; JSON can hold them.
+        rows: name of a column → its values, one a judged row; enough to pool folds and draw intervals by patient.
+            "row" and "patient" are always there.
+    """
+
+    figures: dict[str, Any]
+    rows: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def told_of(figure: Interval, patients: Sequence[str]) -> dict[str, float | None]:
+    """A figure and its interval by patient for JSON; one patient alone gives none."""
+    low, high = (figure.low, figure.high) if len(set(patients)) > 1 else (math.nan, math.nan)
+    return {"value": rounded(figure.value), "low": rounded(low), "high": rounded(high)}
+
+
+def median_ms(jobs: Iterable[Callable[[], object]]) -> float:
+    """Milliseconds that a job takes, the median of some."""
+    times = []
+    for job in jobs:
+        start = time.perf_counter()
+        job()
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times))
+
+
+def rounded(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+class Part(Protocol):
+    """A module that trains and judges one field of a recipe."""
+
+    def load(self, data: Path, recipe: Recipe) -> Material:
+        """The examples in a data folder.
+
+        Raises:
+            NotFound: what is needed does not lie there; the message says what and where from.
+        """
+
+    def multiplied(self, material: Any, kinds: Sequence[Augmentation], copies: int) -> Material:
+        """The material as it is, then ``copies`` of it, every row changed at random in ways of
+        :func:`nodulens.train.loop.augment.augmented`: what nobody should do before a split, where
+        copies of a judged row
+        teach."""
+
+    def settled(self, learner: Learner, material: Any, rows: Rows) -> Learner:
+        """The learner with what its training rows decide, such as the size of its input, filled in."""
+
+    def train(self, learner: Learner, material: Any, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+        """A network trained on ``rows``; ``watched`` say when it is best, and never teach. Resumes ``checkpoint``."""
+
+    def judge(self, model: Model, learner: Learner, material: Any, rows: Rows) -> Outcome:
+        """How the exported network does on ``rows``."""
