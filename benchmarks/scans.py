@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import nodulens as nl
-from nodulens.evaluate.scans import judge_scans, response_curve
+from nodulens.evaluate.scans import evaluate_scans, response_curve
 from nodulens.methods.recipe import DEFAULT
 
 LEAST = 0.02
@@ -27,8 +27,8 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON to write.")] = Path("docs/scans.json"),
 ) -> None:
     """Analyze the four scans and write the figures."""
-    everything = replace(DEFAULT, threshold=LEAST, most_findings=200)
-    scans = judge_scans(data, lambda ct: (nl.analyze(ct), nl.analyze(ct, recipe=everything)))
+    everything = replace(DEFAULT, threshold=LEAST, max_findings=200)
+    scans = evaluate_scans(data, lambda ct: (nl.analyze(ct), nl.analyze(ct, recipe=everything)))
     result = {
         "command": "python benchmarks/scans.py --data ../shared/data",
         "threshold": scans[0]["threshold"],

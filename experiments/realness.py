@@ -315,7 +315,7 @@ def kind_of(shape: Shape) -> str:
     return "ground glass" if texture < 2 else "part-solid" if texture < 4.5 else "solid"
 
 
-def judge(pairs: Pairs, epochs: int = EPOCHS, judged: int = FOLDS) -> Realness:
+def evaluate(pairs: Pairs, epochs: int = EPOCHS, judged: int = FOLDS) -> Realness:
     """Train and judge both classifiers, fold by fold; the network for the first few folds alone on demand."""
     images, labels, folds = pairs.cases()
     seen = folds < judged
@@ -347,7 +347,7 @@ def main(
     """Render twins of real nodules, and say how well classifiers tell them apart (JSON)."""
     if threads:
         torch.set_num_threads(threads)
-    found = judge(make_pairs(hosts(data), most, seed), epochs, folds)
+    found = evaluate(make_pairs(hosts(data), most, seed), epochs, folds)
     typer.echo(json.dumps(asdict(found), indent=1))
 
 

@@ -50,9 +50,9 @@ def write(cells: Path, page: Path) -> None:
 def pooled(found: Sequence[Found]) -> dict[str, Any]:
     """The figures of several folds together."""
     rows = _joined(found, "rows")
-    part, learner = found[0]["part"], found[0].get("learner", {})
+    part, config = found[0]["part"], found[0].get("learner", {})
     if part == "segmenter":
-        return segmentation.figures(rows, Field(learner["size"], tuple(learner["classes"]), learner["pixel_mm"]))
+        return segmentation.figures(rows, Field(config["size"], tuple(config["classes"]), config["pixel_mm"]))
     if part == "prompted":
         return central_slices.figures(rows)
     return fp_reduction.figures(rows) if part == "filter" else classification.figures(rows)
@@ -330,7 +330,7 @@ def _by_growth(cells: Sequence[Found]) -> str:
     folds = {cell["fold"] for cell in cells if cell["settings"]}
     grown: dict[float, Found] = {}
     for cell in (c for c in cells if c["fold"] in folds):
-        grown[changed(RECIPES[cell["recipe"]], cell["settings"]).grow] = cell
+        grown[changed(RECIPES[cell["recipe"]], cell["settings"]).box_scale] = cell
     lines = []
     for factor, cell in sorted(grown.items()):
         told, grades = cell["figures"]["compared"]["refined"], cell["figures"]["graded"]["refined"]
@@ -360,10 +360,10 @@ def budgets(found: Sequence[Found]) -> str:
     """What a training in a cell may take, whatever has been computed."""
     lines = []
     for recipe in RECIPES.values():
-        for part, learner in recipe.learners.items():
-            limits = BUDGETS[learner.network]
-            epochs = limits.get("epochs", learner.epochs)
-            lines.append((f"`{recipe.name}`", part, f"`{learner.network}`", epochs, learner.epochs, limits["minutes"]))
+        for part, config in recipe.networks.items():
+            limits = BUDGETS[config.network]
+            epochs = limits.get("epochs", config.epochs)
+            lines.append((f"`{recipe.name}`", part, f"`{config.network}`", epochs, config.epochs, limits["minutes"]))
     return _table(("method", "part", "network", "epochs", "epochs of the recipe", "minutes at most"), lines)
 
 
@@ -386,22 +386,22 @@ def _named(row: str) -> str:
 
 def _budget(cells: Sequence[Found]) -> str:
     minutes = _minutes(cells)
-    learner = cells[0].get("learner")
+    config = cells[0].get("learner")
     pace = sorted(c["cpu_ms"] for c in cells)[len(cells) // 2]
-    if not learner:
+    if not config:
         return f"{minutes:.1f} min a fold; {pace:.0f} ms an input"
-    epochs = _epochs(cells, learner)
-    beside = f" and windows of {learner['window']}²" if learner.get("window") else ""
-    return f"{epochs} of {learner['size']}²{beside}, {minutes:.0f} min a fold{_on(cells)}; {pace:.0f} ms an input"
+    epochs = _epochs(cells, config)
+    beside = f" and windows of {config['window']}²" if config.get("window") else ""
+    return f"{epochs} of {config['size']}²{beside}, {minutes:.0f} min a fold{_on(cells)}; {pace:.0f} ms an input"
 
 
-def _epochs(cells: Sequence[Found], learner: Mapping[str, Any]) -> str:
+def _epochs(cells: Sequence[Found], config: Mapping[str, Any]) -> str:
     """That were run, of how many there might have been; where no one counted, whether it may have been fewer."""
-    whole = f"{learner['epochs']} epoch{'s' * (learner['epochs'] > 1)}"
+    whole = f"{config['epochs']} epoch{'s' * (config['epochs'] > 1)}"
     if not all("epochs_run" in cell for cell in cells):
-        return f"up to {whole}" if learner.get("patience") else whole
+        return f"up to {whole}" if config.get("patience") else whole
     least, most = (some(cell["epochs_run"] for cell in cells) for some in (min, max))
-    if least == learner["epochs"]:
+    if least == config["epochs"]:
         return whole
     return f"{least}–{most} of {whole}" if least < most else f"{most} of {whole}"
 

@@ -32,7 +32,7 @@ from nodulens.data.splits import Parts
 from nodulens.evaluate import central_slices, refinement, slice_networks
 from nodulens.io.atomic import whole_file
 from nodulens.methods.catalogue import RECIPES
-from nodulens.methods.recipe import DEFAULT, Learner, Recipe, changed
+from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe, changed
 from nodulens.runtime.engine import BATCH, Array, Model, load_model
 from nodulens.train.default import release, segmenter
 from nodulens.train.default.segmenter import Example
@@ -94,7 +94,7 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         ("classifier.network=conv3",),
         ("classifier.pixel_mm=0.5",),
     ),
-    ("nnunet-sam", "refined"): (("grow=1.0",), ("grow=1.5",), ("grow=2.0",)),
+    ("nnunet-sam", "refined"): (("box_scale=1.0",), ("box_scale=1.5",), ("box_scale=2.0",)),
 }
 """Rows beside the recipe as it is."""
 COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
@@ -108,15 +108,15 @@ VARIANT_FOLD = 1
 def cells() -> Iterator[Cell]:
     """The whole table: five folds by patient (of whole slices those that hold a background), one of the other splits;
     then the variants, one fold each."""
-    own = [(recipe.name, *learner) for recipe in RECIPES.values() for learner in recipe.learners.items()]
-    for name, part, learner in own:
+    own = [(recipe.name, *config) for recipe in RECIPES.values() for config in recipe.networks.items()]
+    for name, part, config in own:
         folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
         yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
-        settings = COPIED.get(learner.network, ())
+        settings = COPIED.get(config.network, ())
         yield Cell(name, part, RANDOM, 0)
         if settings:
             yield Cell(name, part, RANDOM, 0, settings)
-        if learner.augment:  # else there are no copies to make
+        if config.augment:  # else there are no copies to make
             yield Cell(name, part, AUGMENTED, 0, settings)
         if part in ("segmenter", "filter"):
             yield Cell(name, part, SCANS, 0)
@@ -129,30 +129,30 @@ def cells() -> Iterator[Cell]:
         yield from (Cell(name, part, PATIENTS, VARIANT_FOLD, settings) for settings in variants)
 
 
-def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) -> dict[str, Any]:
+def compute(cell: Cell, material: Any, config: NetworkConfig, data: Path, run: Path) -> dict[str, Any]:
     """Train and judge a network in a cell."""
     part = PARTS[cell.part]
     if cell.split == AUGMENTED:
-        material = part.multiplied(material, learner.augment, COPIES)
+        material = part.multiplied(material, config.augment, COPIES)
         if cell.part != "segmenter":  # as many steps as without copies; a segmenter's epoch is as long as ever
-            learner = replace(learner, epochs=-(-learner.epochs // (COPIES + 1)))
+            config = replace(config, epochs=-(-config.epochs // (COPIES + 1)))
     rows = _rows(cell, material)
-    learner = part.settled(learner, material, rows.train)
+    config = part.settled(config, material, rows.train)
     folder = run / cell.name
-    model = _trained(cell.part, learner, material, rows, folder)
+    model = _trained(cell.part, config, material, rows, folder)
     if cell.split == SCANS and cell.part == "filter":
-        outcome = slice_networks.judge_sliding(model, data)  # alone, the method's second arm
+        outcome = slice_networks.evaluate_sliding_window(model, data)  # alone, the method's second arm
     elif cell.split == SCANS:
-        outcome = slice_networks.judge_scans(model, learner, data, _filter(cell, data, run))
+        outcome = slice_networks.evaluate_scans(model, config, data, _filter(cell, data, run))
     else:
-        outcome = part.judge(model, learner, material, rows.test)
+        outcome = part.evaluate(model, config, material, rows.test)
     return {
         **_head(cell),
-        "learner": asdict(learner),
+        "learner": asdict(config),
         "rows_trained": len(rows.train),
         "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
-        "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), learner),
+        "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), config),
         "figures": outcome.figures,
         "rows": _rounded(outcome),
     }
@@ -161,9 +161,9 @@ def compute(cell: Cell, material: Any, learner: Learner, data: Path, run: Path) 
 def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) -> dict[str, Any]:
     """The same for a classifier on handcrafted features, which looks at nothing to stop."""
     rows = _rows(cell, material.nodules)
-    taught = np.sort(np.concatenate([rows.train, rows.watched]))
+    taught = np.sort(np.concatenate([rows.train, rows.validation]))
     start = time.monotonic()
-    outcome = handcrafted.judge(_kind(cell), material, taught, rows.test)
+    outcome = handcrafted.evaluate(_kind(cell), material, taught, rows.test)
     spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
     spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
     return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
@@ -173,7 +173,7 @@ def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str
     """The default's prompted network on central slices, by what it is told."""
     model = release.segmenter_without(cell.fold, material, run)
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
-    outcome = central_slices.judge(model, material, central_slices.rows_of(material, cell.fold))
+    outcome = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
     spent["cpu_ms"] = round(central_slices.milliseconds(model, material), 2)
     return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
 
@@ -185,14 +185,14 @@ def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
     All three networks are of the same fold, and trained where the table has not trained them yet.
     """
     recipe = changed(RECIPES[cell.recipe], cell.settings)
-    first_stage, learner, slices, _ = _network(replace(cell, part="segmenter", settings=()), data, run)
+    first_stage, config, slices, _ = _network(replace(cell, part="segmenter", settings=()), data, run)
     classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), data, run)
     prompted = central_slices.own(release.segmenter_without(cell.fold, central_slices.load(data), run))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     nodules = crops.nodules.take(judged.test)
-    first = refinement.first_masks(first_stage, learner, slices.closeups, nodules)
+    first = refinement.first_masks(first_stage, config, slices.closeups, nodules)
     graded_by = classifier, classification.crop_of(recipe)
-    steps = refinement.compared(Stacks(data), nodules, first, prompted, recipe.grow, graded_by)
+    steps = refinement.compared(Stacks(data), nodules, first, prompted, recipe.box_scale, graded_by)
     refinement.write_pictures(steps, run / cell.name)
     assert steps.graded is not None
     figures = {"compared": steps.compared.figures, "graded": steps.graded.figures}
@@ -220,8 +220,8 @@ def _rows(cell: Cell, material: Material) -> Division:
     rng, strata = np.random.default_rng(cell.fold), np.array(material.strata)
     kinds = [rng.permutation(able_rows[strata[able_rows] == kind]) for kind in np.unique(strata)]
     dealt = [np.split(rows, [len(rows) // FOLDS, len(rows) // FOLDS + len(rows) // 10]) for rows in kinds]
-    test_rows, watched, train = (np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True))
-    return Division(train, watched, test_rows)
+    test_rows, validation, train = (np.sort(np.concatenate(part)) for part in zip(*dealt, strict=True))
+    return Division(train, validation, test_rows)
 
 
 def _filter(cell: Cell, data: Path, run: Path) -> Model | None:
@@ -231,26 +231,26 @@ def _filter(cell: Cell, data: Path, run: Path) -> Model | None:
     return _network(replace(cell, part="filter", settings=()), data, run)[0]
 
 
-def _network(cell: Cell, data: Path, run: Path) -> tuple[Model, Learner, Any, Division]:
+def _network(cell: Cell, data: Path, run: Path) -> tuple[Model, NetworkConfig, Any, Division]:
     """The network of a cell with its material and rows, trained where the table has not trained it yet."""
     material = _loaded(cell, data)
     rows = _rows(cell, material)
-    learner = PARTS[cell.part].settled(_recipe(cell).learners[cell.part], material, rows.train)
-    return _trained(cell.part, learner, material, rows, run / cell.name), learner, material, rows
+    config = PARTS[cell.part].settled(_recipe(cell).networks[cell.part], material, rows.train)
+    return _trained(cell.part, config, material, rows, run / cell.name), config, material, rows
 
 
-def _trained(name: str, learner: Learner, material: Any, rows: Division, folder: Path) -> Model:
+def _trained(name: str, config: NetworkConfig, material: Any, rows: Division, folder: Path) -> Model:
     """The network of a cell, trained unless its checkpoint is there."""
-    net = PARTS[name].train(learner, material, rows.train, rows.watched, folder / f"{name}.pt")
-    return _exported(name, net, learner, folder)
+    net = PARTS[name].train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
+    return _exported(name, net, config, folder)
 
 
-def _exported(name: str, net: torch.nn.Module, learner: Learner, folder: Path) -> Model:
+def _exported(name: str, net: torch.nn.Module, config: NetworkConfig, folder: Path) -> Model:
     card = {"name": name, "command": "python -m experiments.table", "trained_on": {"patients": []}}
-    settings = {**asdict(learner), "masked": False}
-    card |= {"input": {"size": learner.size}, "settings": settings, "figures": {}}
+    settings = {**asdict(config), "masked": False}
+    card |= {"input": {"size": config.size}, "settings": settings, "figures": {}}
     place = next(net.parameters()).device
-    export(net, example_of(learner), folder, card)
+    export(net, example_of(config), folder, card)
     exported = load_model(name, folder=folder)
     return exported if place.type == "cpu" else replace(exported, run=_computed(net.to(place)))
 
@@ -269,9 +269,9 @@ def _computed(net: torch.nn.Module) -> Callable[[Array], tuple[Array, ...]]:
     return run
 
 
-def _milliseconds(exported: Model, learner: Learner) -> float:
+def _milliseconds(exported: Model, config: NetworkConfig) -> float:
     """Of one input on the CPU as a method runs, the median of ten."""
-    example = np.random.default_rng(0).random((1, 1, learner.size, learner.size), dtype=np.float32)
+    example = np.random.default_rng(0).random((1, 1, config.size, config.size), dtype=np.float32)
     exported.run(example)
     return round(median_ms([partial(exported.run, example)] * 10), 2)
 
@@ -317,7 +317,7 @@ def main(
         elif cell.part == "refined":
             found = compute_refined(cell, data, run)
         else:
-            found = compute(cell, loaded[source], _recipe(cell).learners[cell.part], data, run)
+            found = compute(cell, loaded[source], _recipe(cell).networks[cell.part], data, run)
         with whole_file(path) as file:
             file.write_text(json.dumps(found) + "\n", encoding="utf-8")
         typer.echo(f"{cell.name}: {found['train_seconds']:.0f} s")
@@ -333,12 +333,12 @@ def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> N
     found = json.loads(path.read_text(encoding="utf-8"))
     if cell.part == "refined":
         return  # what each of its networks costs, their own cells say
-    learner = _recipe(cell).learners[cell.part] if cell.part in PARTS else None
-    name = f"{learner.network} {learner.size}" if learner else cell.recipe
+    config = _recipe(cell).networks[cell.part] if cell.part in PARTS else None
+    name = f"{config.network} {config.size}" if config else cell.recipe
     if name not in timed:
-        if learner:
+        if config:
             with TemporaryDirectory() as folder:
-                timed[name] = _milliseconds(_exported(cell.part, build(learner), learner, Path(folder)), learner)
+                timed[name] = _milliseconds(_exported(cell.part, build(config), config, Path(folder)), config)
         elif cell.part == "prompted":
             timed[name] = central_slices.milliseconds(
                 load_model("segmenter", torch.get_num_threads()), _loaded(cell, data)
@@ -365,7 +365,7 @@ def _loaded(cell: Cell, data: Path) -> Any:
 def _recipe(cell: Cell) -> Recipe:
     """The recipe of a cell with its settings, within the budget."""
     recipe = RECIPES[cell.recipe]
-    budget = BUDGETS[recipe.learners[cell.part].network]
+    budget = BUDGETS[recipe.networks[cell.part].network]
     return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in budget.items()), *cell.settings))
 
 

@@ -132,7 +132,7 @@ def _candidate_rows() -> Iterable[Row]:
     if f:
         auc = f"AUC {f['auc']:.3f} {_interval(f['auc_interval_95'])}"
         precision = f"average precision {f['average_precision']:.3f} {_interval(f['average_precision_interval_95'])}"
-        yield "nodule or look-alike, axial patch", f"{auc}, {precision}", "aim: 0.985, 0.92", _on("patch")
+        yield "nodule or non-nodule, axial patch", f"{auc}, {precision}", "aim: 0.985, 0.92", _on("patch")
 
 
 def _candidate_details() -> str:

@@ -114,7 +114,7 @@ def _cubes(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
 
 
 def _patches(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
-    """One nodule a patient, shown twice where its number is even, and six look-alikes; one of those in a finding that
+    """One nodule a patient, shown twice where its number is even, and six non-nodules; one of those in a finding that
     LUNA16 excludes."""
     images, series, centres, diameters, owners = [], [], [], [], []
     tables: dict[str, list[str]] = {"annotations": [], "annotations_excluded": []}
@@ -127,7 +127,7 @@ def _patches(folder: Path, patients: list[str], rng: np.random.Generator) -> Non
             dense = _ball((64, 64), 5.0, (0.7, 0.7)) if nodule else _ball((64, 64), 1.5, (0.7, 0.05))
             images.append(_steps(dense, PATCH_HU_PER_STEP, rng))
             series.append(uid)
-            # the first look-alike lies 4 mm off the excluded finding, which counts as 10 mm wide
+            # the first non-nodule lies 4 mm off the excluded finding, which counts as 10 mm wide
             centres.append((10.0 + k - 6, 20.0, number) if nodule else (-74.0 - 20 * k, 20.0, number))
             diameters.append(8.0 if nodule else 0.0)
             owners.append(patient)

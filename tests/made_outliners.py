@@ -33,13 +33,13 @@ def write(folder: Path, **changes: object) -> Path:
         "filter": (np.zeros((1, 1, 64, 64)), np.array([-KEPT * slope])),
     }
     weights["filter"][0][0, 0, 32, 32] = slope
-    for name, learner in recipe.learners.items():
-        model = _convolution(*weights[name], learner.size, flat=name == "filter")
+    for name, config in recipe.networks.items():
+        model = _convolution(*weights[name], config.size, flat=name == "filter")
         (folder / f"{name}.onnx").write_bytes(model)
         card = {"name": name, "sha256": hashlib.sha256(model).hexdigest(), "licence": "", "command": "",
-                "trained_on": {"patients": []}, "input": {}, "figures": {}, "settings": asdict(learner)}  # fmt: skip
+                "trained_on": {"patients": []}, "input": {}, "figures": {}, "settings": asdict(config)}  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(card))
-    write_run(Run(recipe, "made up", None, seconds=dict.fromkeys(recipe.learners, 0.0)), folder)
+    write_run(Run(recipe, "made up", None, seconds=dict.fromkeys(recipe.networks, 0.0)), folder)
     return folder
 
 

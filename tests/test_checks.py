@@ -24,40 +24,40 @@ from nodulens.methods.catalogue import (
     SE_AUX_UNET,
     YOLO_SEG,
 )
-from nodulens.methods.recipe import Learner, changed
+from nodulens.methods.recipe import NetworkConfig, changed
 from nodulens.stages.slices import BACKGROUND
 from nodulens.train.loop.fit import Task
 from nodulens.train.loop.losses import LOSSES, OVERLAPS
 from nodulens.train.run import PARTS, train_recipe
 from nodulens.train.tasks import classification, fp_reduction, segmentation
-from nodulens.train.tasks.checks import check_learner
+from nodulens.train.tasks.checks import check_config
 
 MODULES: dict[str, ModuleType] = {"segmenter": segmentation, "filter": fp_reduction, "classifier": classification}
-LEARNERS = [(recipe.name, *learner) for recipe in RECIPES.values() for learner in recipe.learners.items()]
-BALANCES = get_args(get_type_hints(Learner)["balance"])
+LEARNERS = [(recipe.name, *config) for recipe in RECIPES.values() for config in recipe.networks.items()]
+BALANCES = get_args(get_type_hints(NetworkConfig)["balance"])
 SIDE = 32
 
 
-def refused(part: str, learner: Learner) -> bool:
+def refused(part: str, config: NetworkConfig) -> bool:
     """What cannot teach, by hand."""
-    background = learner.classes[0] == BACKGROUND
+    background = config.classes[0] == BACKGROUND
     exclusive = part == "classifier" or (part == "segmenter" and background)
-    one = len(learner.classes) - exclusive == 1
+    one = len(config.classes) - exclusive == 1
     return (
-        (part == "segmenter" and learner.balance == "sampling")
-        or (learner.loss == ("bce" if exclusive else "cross-entropy"))
-        or (learner.balance == "weights" and learner.loss in OVERLAPS and one)
+        (part == "segmenter" and config.balance == "sampling")
+        or (config.loss == ("bce" if exclusive else "cross-entropy"))
+        or (config.balance == "weights" and config.loss in OVERLAPS and one)
     )
 
 
 class Tiny(nn.Module):
     """As many outputs as the network has, of what a pixel and its neighbours are; of ``flat`` ones the mean of all."""
 
-    def __init__(self, learner: Learner, *, flat: bool) -> None:
+    def __init__(self, config: NetworkConfig, *, flat: bool) -> None:
         super().__init__()
-        n = len(learner.classes)
+        n = len(config.classes)
         self.see = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, n, 3, padding=1))
-        self.second = nn.Linear(n, n) if learner.auxiliary else None
+        self.second = nn.Linear(n, n) if config.auxiliary else None
         self.flat = flat
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class Tiny(nn.Module):
         return maps if self.second is None else (maps, self.second(maps.mean((2, 3))))
 
 
-def steps(net: nn.Module, task: Task, learner: Learner, checkpoint: Path) -> nn.Module:
+def steps(net: nn.Module, task: Task, config: NetworkConfig, checkpoint: Path) -> nn.Module:
     """In place of a training: a few steps on one batch, each of which must be one that teaches."""
     batch = task.batches(np.random.default_rng(0))[0]()
     values = []
@@ -106,9 +106,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     for part, module in MODULES.items():
 
-        def started(learner: Learner, name: str | None = None, flat: bool = part != "segmenter") -> nn.Module:
+        def started(config: NetworkConfig, name: str | None = None, flat: bool = part != "segmenter") -> nn.Module:
             torch.manual_seed(1)
-            return Tiny(learner, flat=flat)
+            return Tiny(config, flat=flat)
 
         monkeypatch.setattr(module, "started", started)
         monkeypatch.setattr(module, "fit", steps)
@@ -116,20 +116,20 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(("name", "part", "learner"), LEARNERS, ids=[f"{name} {part}" for name, part, _ in LEARNERS])
+@pytest.mark.parametrize(("name", "part", "config"), LEARNERS, ids=[f"{name} {part}" for name, part, _ in LEARNERS])
 def test_a_loss_and_a_balance_teach_or_are_refused(
-    name: str, part: str, learner: Learner, loss: str, balance: Any, loaded: dict[str, Any]
+    name: str, part: str, config: NetworkConfig, loss: str, balance: Any, loaded: dict[str, Any]
 ) -> None:
     small = {} if part == "filter" else {"size": SIDE}
-    learner = replace(learner, loss=loss, balance=balance, augment=(), batch=16, **small)  # type: ignore[arg-type]
-    if refused(part, learner):
+    config = replace(config, loss=loss, balance=balance, augment=(), batch=16, **small)  # type: ignore[arg-type]
+    if refused(part, config):
         with pytest.raises(BadOption, match=r"cross-entropy|take bce|would change nothing"):
-            check_learner(part, learner)
+            check_config(part, config)
         return
-    check_learner(part, learner)
+    check_config(part, config)
     material = loaded[f"{name} {part}"]
     rows = np.arange(len(material.patients))
-    PARTS[part].train(learner, material, rows, rows[:0], Path())
+    PARTS[part].train(config, material, rows, rows[:0], Path())
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_what_a_network_cannot_learn_by_is_said_before_anything_is_loaded(
 
 def test_what_others_train_is_theirs_to_check() -> None:
     assert YOLO_SEG.segmenter is not None and YOLO_SEG.segmenter.loss not in LOSSES
-    check_learner("segmenter", YOLO_SEG.segmenter)
+    check_config("segmenter", YOLO_SEG.segmenter)
 
 
 def test_whatever_the_table_of_results_trains_is_allowed() -> None:
-    for name, part, learner in LEARNERS:
-        check_learner(part, learner)
+    for name, part, config in LEARNERS:
+        check_config(part, config)
         for settings in ((), *VARIANTS.get((name, part), ())):
-            check_learner(part, _recipe(Cell(name, part, "patients", 1, settings)).learners[part])
+            check_config(part, _recipe(Cell(name, part, "patients", 1, settings)).networks[part])

@@ -16,7 +16,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.splits import Parts
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
-from nodulens.methods.recipe import Learner, changed
+from nodulens.methods.recipe import NetworkConfig, changed
 from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Array, Model
 from nodulens.runtime.weights import Card
@@ -26,13 +26,13 @@ from nodulens.train.networks.build import check_window
 from nodulens.train.run import division
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
-from nodulens.train.tasks.segmentation import CLOSE_UP, Slices, field_of, figures, judge, parted, train
+from nodulens.train.tasks.segmentation import CLOSE_UP, Slices, evaluate, field_of, figures, parted, train
 
 CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 assert SE_AUX_UNET.segmenter and NNUNET_SAM.segmenter and RESNET_UNET_PATCH_CNN.segmenter
-SIDES: Learner = replace(SE_AUX_UNET.segmenter, size=64, window=32, epochs=1, batch=4)
-PLANNED: Learner = replace(NNUNET_SAM.segmenter, size=64, window=32, epochs=1, batch=4)
-EACH: Learner = replace(RESNET_UNET_PATCH_CNN.segmenter, size=64, window=32, epochs=1, batch=4)
+SIDES: NetworkConfig = replace(SE_AUX_UNET.segmenter, size=64, window=32, epochs=1, batch=4)
+PLANNED: NetworkConfig = replace(NNUNET_SAM.segmenter, size=64, window=32, epochs=1, batch=4)
+EACH: NetworkConfig = replace(RESNET_UNET_PATCH_CNN.segmenter, size=64, window=32, epochs=1, batch=4)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_they_are_seen_as_large_as_in_a_whole_slice(
     assert 0 <= images.min() <= images.max() <= 1
     assert truth.sum(axis=(1, 2)) * step**2 == pytest.approx(closeups.nodule[some].sum(axis=(1, 2)), rel=0.15, abs=6)
     assert np.median(images[truth]) > np.median(images[~truth]) + 0.4
-    back = closeups.back(field, some, truth.astype(np.float32)) >= 0.5
+    back = closeups.invert(field, some, truth.astype(np.float32)) >= 0.5
     dice = [compare(a, b, (1, 1)).dice for a, b in zip(closeups.nodule[some], back, strict=True)]
     assert min(dice) > 0.8
 
@@ -132,9 +132,9 @@ def test_of_a_nodule_alone_the_other_classes_are_taken_together() -> None:
     truth = (torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.3).float()
     nodule = logits.softmax(1)[:, 3:]
     expected = -(truth * nodule.log() + (1 - truth) * (1 - nodule).log()).mean()
-    learner = replace(SIDES, loss="cross-entropy", auxiliary=0)
-    assert float(loss_of_one(learner, 3)(logits, truth)) == pytest.approx(float(expected), abs=1e-5)
-    both = loss_of_one(replace(learner, auxiliary=0.5), 3)((logits, presence), truth)
+    config = replace(SIDES, loss="cross-entropy", auxiliary=0)
+    assert float(loss_of_one(config, 3)(logits, truth)) == pytest.approx(float(expected), abs=1e-5)
+    both = loss_of_one(replace(config, auxiliary=0.5), 3)((logits, presence), truth)
     there = torch.nn.functional.binary_cross_entropy_with_logits(presence[:, 3], torch.ones(2))
     assert float(both) == pytest.approx(float(expected + 0.5 * there), abs=1e-5)
     each = loss_of_one(EACH, 1)(logits[:, :2], truth)
@@ -155,23 +155,23 @@ def test_both_are_watched_and_no_patient_teaches_who_judges(material: Slices) ->
     test = frozenset(p for p in patients if fold_of(p) == 1)
     rows = division(material, Parts(frozenset(patients - test), test))
     near = np.array(material.strata) == CLOSE_UP
-    for part in (rows.train, rows.watched):
+    for part in (rows.train, rows.validation):
         assert near[part].any() and not near[part].all()
         assert not {material.patients[r] for r in part} & test
     assert {material.patients[r] for r in rows.test} == test
     assert not {material.patients[r] for r in rows.train[near[rows.train]]} & {
-        material.patients[r] for r in rows.watched[near[rows.watched]]
+        material.patients[r] for r in rows.validation[near[rows.validation]]
     }
 
 
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
-@pytest.mark.parametrize("learner", [SIDES, PLANNED, EACH], ids=["sides", "nodule alone", "overlapping"])
+@pytest.mark.parametrize("config", [SIDES, PLANNED, EACH], ids=["sides", "nodule alone", "overlapping"])
 def test_slices_windows_and_close_ups_teach_together(
-    material: Slices, tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch
+    material: Slices, tmp_path: Path, config: NetworkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmentation, "WINDOWS", 16)
     rows = np.arange(len(material.patients))[::3]
-    net = train(learner, material, rows, rows[:6], tmp_path / "run.pt")
+    net = train(config, material, rows, rows[:6], tmp_path / "run.pt")
     assert np.isfinite(float(np.loadtxt(tmp_path / "run.csv", delimiter=",", skiprows=1)[1]))
 
     def run(batch: Array) -> tuple[Array, ...]:
@@ -179,18 +179,18 @@ def test_slices_windows_and_close_ups_teach_together(
             found = net(torch.from_numpy(batch))
         return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
 
-    found = judge(Model(CARD, run), learner, material, np.append(rows[:5], rows[-12:]))
+    found = evaluate(Model(CARD, run), config, material, np.append(rows[:5], rows[-12:]))
     assert found.figures["slices"] == 5
     assert found.figures["close_ups"]["nodules"] == 12
     assert {len(column) for column in found.rows.values()} == {17}
-    assert figures(found.rows, field_of(learner)) == found.figures
+    assert figures(found.rows, field_of(config)) == found.figures
     json.dumps(found.figures, allow_nan=False)
 
 
 def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:
-    learner = replace(EACH, augment=("flip", "noise"))
-    field, n = segmentation.field_of(learner), len(material.shows)
-    many = segmentation.multiplied(material, learner.augment, 2)
+    config = replace(EACH, augment=("flip", "noise"))
+    field, n = segmentation.field_of(config), len(material.shows)
+    many = segmentation.multiplied(material, config.augment, 2)
     assert len(many.shows) == 3 * n and len(many.patients) == 3 * len(material.patients)
     assert sorted(many.patients) == sorted(material.patients * 3)
     assert sorted(many.strata) == sorted(material.strata * 3)
@@ -212,18 +212,20 @@ def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:
         assert (near.image[near.central[copies]] == own.image[own.central]).all() == (k == 0)
 
 
-def batches_of(learner: Learner, material: Slices, tmp_path: Path) -> list[tuple[torch.Tensor, ...]]:
+def batches_of(config: NetworkConfig, material: Slices, tmp_path: Path) -> list[tuple[torch.Tensor, ...]]:
     """An epoch as the training loop gets it."""
     made: list[tuple[torch.Tensor, ...]] = []
 
-    def remember(net: torch.nn.Module, task: segmentation.Task, training: Learner, checkpoint: Path) -> torch.nn.Module:
+    def remember(
+        net: torch.nn.Module, task: segmentation.Task, training: NetworkConfig, checkpoint: Path
+    ) -> torch.nn.Module:
         made.extend(make() for make in task.batches(np.random.default_rng(0)))
         return net
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, "fit", remember)
         patch.setattr(segmentation, "WINDOWS", 48)
-        train(learner, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
+        train(config, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
     return made
 
 
@@ -253,27 +255,27 @@ def test_a_stopped_training_on_windows_goes_on_to_the_same_network(
 ) -> None:
     monkeypatch.setattr(segmentation, "WINDOWS", 16)
     rows = np.arange(len(material.patients))[::9]
-    learner = replace(SIDES, epochs=2)
-    whole = train(learner, material, rows, rows[:4], tmp_path / "whole.pt")
-    train(replace(learner, minutes=1e-9), material, rows, rows[:4], tmp_path / "parts.pt")
+    config = replace(SIDES, epochs=2)
+    whole = train(config, material, rows, rows[:4], tmp_path / "whole.pt")
+    train(replace(config, minutes=1e-9), material, rows, rows[:4], tmp_path / "parts.pt")
     state = torch.load(tmp_path / "parts.pt", weights_only=True)
     asked = torch.load(tmp_path / "whole.pt", weights_only=True)["training"]
     torch.save(state | {"training": asked}, tmp_path / "parts.pt")
-    resumed = train(learner, material, rows, rows[:4], tmp_path / "parts.pt")
+    resumed = train(config, material, rows, rows[:4], tmp_path / "parts.pt")
     assert state["progress"]["epoch"] == 1
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
-    ("learner", "words"),
+    ("config", "words"),
     [
         (replace(SIDES, window=128), "larger than its input"),
         (replace(SIDES, window=40), "windows of 40"),
         (replace(PLANNED, window=16), "windows of 16"),
     ],
 )
-def test_windows_that_do_not_fit_are_refused(learner: Learner, words: str) -> None:
+def test_windows_that_do_not_fit_are_refused(config: NetworkConfig, words: str) -> None:
     with pytest.raises(BadOption, match=words):
-        check_window(learner)
-    check_window(replace(learner, window=32))
+        check_window(config)
+    check_window(replace(config, window=32))

@@ -78,7 +78,7 @@ def test_crops_are_summed_up_without_the_evaluation_patients(run: Run, material:
         assert sum(stratum["items"] for stratum in one["strata"].values()) == one["items"]
     table = run("data", "summary", "crops", material)
     assert table.code == 0
-    assert all(word in table.out for word in ("stacks", "cubes", "patches", "look-alike", str(left)))
+    assert all(word in table.out for word in ("stacks", "cubes", "patches", "non-nodule", str(left)))
 
 
 def test_a_folder_of_slices_is_summed_up(run: Run, slices: tuple[Path, Path]) -> None:

@@ -33,14 +33,14 @@ from nodulens.presentation.evaluation import (
     Drawing,
     Evaluation,
     Metric,
-    Part,
     Provenance,
+    SplitPart,
     Table,
     from_json,
     hashed,
-    parts_of,
     shared,
     software,
+    split_parts,
     to_json,
 )
 from nodulens.presentation.figures import Basis, Line, Point, confusion_figure, froc_figure, roc_figure
@@ -95,9 +95,9 @@ def evaluation() -> Evaluation:
             command="nodulens evaluate malignancy --data 'my scans' --seed 3",
             made="2026-01-02T03:04:05+00:00",
             split=(
-                Part("train", tuple(f"LIDC-IDRI-{i:04d}" for i in range(100, 160))),
-                Part("test", tuple(f"LIDC-IDRI-{i:04d}" for i in range(200, 240))),
-                Part("scans", ("1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192",), "scans"),
+                SplitPart("train", tuple(f"LIDC-IDRI-{i:04d}" for i in range(100, 160))),
+                SplitPart("test", tuple(f"LIDC-IDRI-{i:04d}" for i in range(200, 240))),
+                SplitPart("scans", ("1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192",), "scans"),
             ),
             split_method="Stratified by texture, seed 3.",
             seeds={"split": 3, "bootstrap": 7},
@@ -186,20 +186,20 @@ def test_an_evaluation_of_nothing_is_a_page_too() -> None:
 
 def test_who_stands_in_two_parts_is_named(evaluation: Evaluation) -> None:
     parts = (
-        Part("train", tuple(f"P{i:02d}" for i in range(20))),
-        Part("test", tuple(f"P{i:02d}" for i in range(9, 30))),
+        SplitPart("train", tuple(f"P{i:02d}" for i in range(20))),
+        SplitPart("test", tuple(f"P{i:02d}" for i in range(9, 30))),
     )
     leaky = replace(evaluation, provenance=replace(evaluation.provenance, split=parts))
     text = _Reader(evaluation_page(leaky)).text
     assert "11 stand in more than one part, so the figures claim too much: P09, P10" in text and "and 3 more" in text
     assert "Nobody stands" not in text
-    assert shared((Part("a", ("x", "x")), Part("b", ("y",)))) == ()  # twice in one part is not in two
+    assert shared((SplitPart("a", ("x", "x")), SplitPart("b", ("y",)))) == ()  # twice in one part is not in two
 
 
 def test_parts_name_every_patient_of_a_split() -> None:
     folds = Split({"P2": "0", "P1": "0", "P3": "1", "LIDC-IDRI-0001": "evaluation"}, 2, "stratified", seed=0)
-    assert parts_of(folds) == (
-        Part("fold 0", ("P1", "P2")), Part("fold 1", ("P3",)), Part("evaluation", ("LIDC-IDRI-0001",))
+    assert split_parts(folds) == (
+        SplitPart("fold 0", ("P1", "P2")), SplitPart("fold 1", ("P3",)), SplitPart("evaluation", ("LIDC-IDRI-0001",))
     )  # fmt: skip
 
 
@@ -319,7 +319,7 @@ def test_no_text_becomes_part_of_the_page(evaluation: Evaluation) -> None:
             tables=(Table(text, ("", text), ((text, text),), text),),
             drawings=(replace(evaluation.drawings[0], title=text, caption=text),
                       replace(evaluation.drawings[-1], title=text)),
-            provenance=Provenance(text, text, (Part(text, (text,), text),), text, {text: 1}, {text: text},
+            provenance=Provenance(text, text, (SplitPart(text, (text,), text),), text, {text: 1}, {text: text},
                                   (WeightRef(text, text),), {"nodulens": text, text: text},
                                   (DataSet(text, text, text, text),)),
         )  # fmt: skip
@@ -487,7 +487,7 @@ def test_evaluate_froc_leaves_page_curve_and_json(run: Run, tmp_path: Path, draw
     document = json.loads(out)
     assert code == 0
     assert [m.value for m in made.metrics] == pytest.approx([document["cpm"], *document["sensitivity"]])
-    assert made.provenance.split == (Part("test", ("1.2", "1.3", "1.4"), "scans"),)
+    assert made.provenance.split == (SplitPart("test", ("1.2", "1.3", "1.4"), "scans"),)
     assert made.provenance.seeds == ({"bootstrap": 4} if drawn else {})
     assert set(made.provenance.inputs) == {"annotations.csv", "predictions.csv", "series.csv"}
     assert made.provenance.command.startswith("nodulens evaluate froc --annotations")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nodulens.errors import BadOption, BadValues
 from nodulens.evaluate.explain import grad_cam, shap_values
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, SAM2_DENSENET
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.presentation.figures import Basis, to_png
 from nodulens.presentation.panels import Explained, explained_figure
 from nodulens.train.networks.build import build
@@ -127,11 +127,11 @@ def test_the_map_changes_when_the_weights_are_shuffled(trained: tuple[nn.Module,
     assert alike(one, two) < 0.5
 
 
-@pytest.mark.parametrize("learner", [CONV3_CLASSIFIER.classifier, SAM2_DENSENET.classifier, NNUNET_SAM.classifier],
+@pytest.mark.parametrize("config", [CONV3_CLASSIFIER.classifier, SAM2_DENSENET.classifier, NNUNET_SAM.classifier],
                          ids=["conv3", "densenet121", "efficientnet-b0"])  # fmt: skip
-def test_every_classifier_of_the_recipes_can_be_explained(learner: Learner) -> None:
+def test_every_classifier_of_the_recipes_can_be_explained(config: NetworkConfig) -> None:
     torch.manual_seed(0)
-    net = build(replace(learner, size=64))
+    net = build(replace(config, size=64))
     modes = [m.training for m in net.modules()]
     x = torch.rand(2, 1, 64, 64)
     for maps in (grad_cam(net, x, 1), shap_values(net, x, 1, torch.zeros(1, 1, 64, 64), samples=4)):

@@ -16,17 +16,17 @@ from nodulens.data.crops import Patches
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.classification import auc, average_precision
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Array, Model, load_model
 from nodulens.runtime.weights import Card
 from nodulens.train.loop.export import export
 from nodulens.train.tasks import fp_reduction
-from nodulens.train.tasks.fp_reduction import Candidates, figures, judge, load, settled, train
+from nodulens.train.tasks.fp_reduction import Candidates, evaluate, figures, load, settled, train
 
 assert RESNET_UNET_PATCH_CNN.filter is not None
-FILTER: Learner = replace(RESNET_UNET_PATCH_CNN.filter, epochs=2, batch=16)
+FILTER: NetworkConfig = replace(RESNET_UNET_PATCH_CNN.filter, epochs=2, batch=16)
 CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 
 
@@ -77,7 +77,7 @@ def test_it_learns_and_what_is_exported_is_judged(tmp_path: Path, material: Cand
     net = train(FILTER, material, rows[~test], rows[test][:40], tmp_path / "run.pt")
     export(net, torch.rand(2, 1, 64, 64), tmp_path, {"name": "filter", "settings": {}, "command": "",
            "trained_on": {}, "input": {}, "figures": {}})  # fmt: skip
-    outcome = judge(load_model("filter", 1, tmp_path), FILTER, material, rows[test])
+    outcome = evaluate(load_model("filter", 1, tmp_path), FILTER, material, rows[test])
     assert outcome.figures["auc"]["value"] > 0.95
     assert outcome.rows["row"] == rows[test].tolist()
     assert {len(column) for column in outcome.rows.values()} == {test.sum()}
@@ -87,9 +87,9 @@ def test_it_learns_and_what_is_exported_is_judged(tmp_path: Path, material: Cand
 @pytest.mark.parametrize("balance", ["none", "sampling", "weights"])
 def test_two_patches_are_learnt_by_heart(tmp_path: Path, material: Candidates, balance: str) -> None:
     pair = np.array([int(material.patches.label.argmax()), int(material.patches.label.argmin())])
-    learner = replace(FILTER, balance=balance, learning_rate=3e-3, averaging=0, augment=())  # type: ignore[arg-type]
+    config = replace(FILTER, balance=balance, learning_rate=3e-3, averaging=0, augment=())  # type: ignore[arg-type]
     rows = np.tile(pair, 160 if balance == "sampling" else 60)
-    net = train(replace(learner, epochs=4, batch=8), material, rows, pair[:0], tmp_path / "run.pt")
+    net = train(replace(config, epochs=4, batch=8), material, rows, pair[:0], tmp_path / "run.pt")
     with torch.inference_mode():
         p = net(torch.from_numpy(material.seen(pair))).sigmoid()[:, 0]
     assert p[0] > 0.8
@@ -101,7 +101,7 @@ def test_nodules_weigh_alike_however_often_they_are_shown(material: Candidates) 
     patches = material.patches
     logits = rng.normal(0, 2, len(patches.label)) + patches.label
     rows = np.arange(len(logits))
-    outcome = judge(answering(material, logits), FILTER, material, rows)
+    outcome = evaluate(answering(material, logits), FILTER, material, rows)
     found, scores = outcome.figures, np.array(outcome.rows["score"])
     assert scores == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
     assert found["auc"]["value"] == pytest.approx(auc(patches.label, logits, patches.weight), abs=1e-4)
@@ -131,9 +131,9 @@ def test_folds_are_pooled_from_their_rows(material: Candidates) -> None:
     logits = np.random.default_rng(1).normal(0, 1, len(material.patients)) + 2 * material.patches.label
     model = answering(material, logits)
     rows = np.arange(len(logits))
-    parts = [judge(model, FILTER, material, part) for part in np.array_split(rows, 3)]
+    parts = [evaluate(model, FILTER, material, part) for part in np.array_split(rows, 3)]
     pooled = {name: [value for part in parts for value in part.rows[name]] for name in parts[0].rows}
-    assert figures(pooled) == judge(model, FILTER, material, rows).figures
+    assert figures(pooled) == evaluate(model, FILTER, material, rows).figures
 
 
 def test_copies_follow_their_patches(material: Candidates) -> None:
@@ -153,14 +153,14 @@ def test_copies_follow_their_patches(material: Candidates) -> None:
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:
     rows = np.flatnonzero(~material.patches.label)[:5]
-    found = judge(answering(material, np.zeros(len(material.patients))), FILTER, material, rows).figures
+    found = evaluate(answering(material, np.zeros(len(material.patients))), FILTER, material, rows).figures
     assert found == {"patches": 5, "on_nodules": 0, "nodules": 0.0}
 
 
 def test_a_filter_is_of_the_patches_size_and_has_one_class(material: Candidates) -> None:
     rows = np.arange(4)
     assert settled(FILTER, material, rows) == FILTER
-    for change in ({"size": 32}, {"pixel_mm": 0.7}, {"classes": ("look-alike", "nodule")}):
+    for change in ({"size": 32}, {"pixel_mm": 0.7}, {"classes": ("non-nodule", "nodule")}):
         with pytest.raises(BadOption, match="64 × 64"):
             settled(replace(FILTER, **change), material, rows)  # type: ignore[arg-type]
 

@@ -117,7 +117,7 @@ def test_canonical(seed: int) -> None:
     geometry, image = random_grid(seed)
     voxels = sitk.GetArrayFromImage(image)
     refs = tuple(SliceRef(f"1.2.{z}", z) for z in range(geometry.shape[0]))
-    volume, turn = canonical(Volume(voxels, geometry, Source(slices=refs)))
+    volume, orientation = canonical(Volume(voxels, geometry, Source(slices=refs)))
 
     # Every voxel keeps its point in the patient.
     lps = volume.geometry.to_lps(np.argwhere(np.ones(volume.geometry.shape)))
@@ -134,16 +134,16 @@ def test_canonical(seed: int) -> None:
     ]
     assert np.trace(towards_spl) >= max(np.trace(o) for o in others if np.linalg.det(o) > 0) - 1e-9
 
-    np.testing.assert_array_equal(turn.back(volume.hu), voxels)
-    np.testing.assert_array_equal(turn.forth(voxels), volume.hu)
+    np.testing.assert_array_equal(orientation.invert(volume.hu), voxels)
+    np.testing.assert_array_equal(orientation.apply(voxels), volume.hu)
     box = Box((1, 0, 2), (3, 2, 4))
     there = np.zeros(volume.geometry.shape, dtype=bool)
     there[box.slices] = True
-    assert turn.box_back(box) == Box.of_mask(turn.back(there))
+    assert orientation.invert_box(box) == Box.of_mask(orientation.invert(there))
 
-    if turn.axes[0] == 0:
+    if orientation.axes[0] == 0:
         for z, ref in enumerate(volume.source.slices):
-            as_read = turn.box_back(Box((z, 0, 0), (z + 1, 1, 1))).start[0]
+            as_read = orientation.invert_box(Box((z, 0, 0), (z + 1, 1, 1))).start[0]
             assert refs[as_read] == ref
     else:
         assert volume.source.slices == ()
@@ -151,8 +151,8 @@ def test_canonical(seed: int) -> None:
 
 def test_canonical_of_an_axial_scan_is_itself() -> None:
     geometry = Geometry.axial((3, 4, 5), (2.5, 0.7, 0.7), (-10, -20, -30))
-    volume, turn = canonical(Volume(np.zeros((3, 4, 5), dtype=np.int16), geometry))
-    assert turn.axes == (0, 1, 2) and turn.flips == (False, False, False)
+    volume, orientation = canonical(Volume(np.zeros((3, 4, 5), dtype=np.int16), geometry))
+    assert orientation.axes == (0, 1, 2) and orientation.flips == (False, False, False)
     assert volume.geometry == geometry
 
 

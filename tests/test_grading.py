@@ -17,7 +17,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
-from nodulens.methods.recipe import Learner, Recipe, changed, from_dict, to_dict
+from nodulens.methods.recipe import NetworkConfig, Recipe, changed, from_dict, to_dict
 from nodulens.metrics.classification import auc
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
@@ -42,7 +42,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "BOOTSTRAPS", 50)
 
 
-def learner_of(recipe: Recipe) -> Learner:
+def config_of(recipe: Recipe) -> NetworkConfig:
     assert recipe.classifier is not None
     return recipe.classifier
 
@@ -93,7 +93,7 @@ def test_what_the_crops_hold_gives_no_label_away(shared: Path) -> None:
     nodules = classification.nodules_of(stacks, ("benign", "malignant"))
     assert abs(auc(nodules.truth, nodules.pixel_mm) - 0.5) < 0.04
     few = nodules.take(np.arange(0, len(nodules.truth), 40))
-    assert learner_of(SAM2_DENSENET).pixel_mm is not None
+    assert config_of(SAM2_DENSENET).pixel_mm is not None
     crops = classification.crops(stacks, few, classification.crop_of(SAM2_DENSENET))
     lit = (crops.image > 0).sum((1, 2, 3)) * 0.7**2
     area = np.pi / 4 * few.diameter_mm**2
@@ -107,7 +107,7 @@ def test_evaluation_patients_and_the_undecided_stay_out(made: Path) -> None:
     assert set(material.strata) == {"benign", "malignant"}
     assert material.image.shape == (len(material.patients), 1, 32, 32)
     assert 0 <= material.image.min() < material.image.max() <= 1
-    three = classification.load(made, replace(NNUNET_SAM, classifier=replace(learner_of(NNUNET_SAM), size=16)))
+    three = classification.load(made, replace(NNUNET_SAM, classifier=replace(config_of(NNUNET_SAM), size=16)))
     assert three.nodules.classes == ("indeterminate", "benign", "malignant")
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_loaded(made: Path, tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="no classifier of its own"):
         classification.load(made, RESNET_UNET_PATCH_CNN)
     with pytest.raises(BadOption, match="benign or malignant"):
-        classification.load(made, replace(SMALL, classifier=replace(learner_of(SMALL), classes=("cat", "dog"))))
+        classification.load(made, replace(SMALL, classifier=replace(config_of(SMALL), classes=("cat", "dog"))))
 
 
 def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
@@ -142,8 +142,8 @@ def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
     rows = np.arange(16)
     nodules = replace(material.nodules, truth=np.random.default_rng(0).integers(0, 2, len(material.patients)))
     known = replace(material, nodules=nodules)
-    learner = replace(learner_of(SMALL), epochs=40, augment=(), batch=16, learning_rate=3e-3, averaging=0)
-    net = classification.train(learner, known, rows, NOBODY, tmp_path / "c.pt")
+    config = replace(config_of(SMALL), epochs=40, augment=(), batch=16, learning_rate=3e-3, averaging=0)
+    net = classification.train(config, known, rows, NOBODY, tmp_path / "c.pt")
     logits = predict(net, [torch.from_numpy(known.image[rows].astype(np.float32))]).numpy()
     assert classification.outcome(nodules, rows, logits).figures["all_readers"]["accuracy"] == 1
 
@@ -157,17 +157,17 @@ def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
 def test_what_was_not_judged_on_never_teaches(made: Path, tmp_path: Path, settings: list[str]) -> None:
     """The rows left out, made noise with other labels, change nothing; the same seed gives the same network."""
     settings = [s for s in settings if not s.endswith("augment=none")]
-    learner = learner_of(changed(SMALL, settings))
+    config = config_of(changed(SMALL, settings))
     material = classification.load(made, SMALL)
     left = is_left_out(material.patients, 0)
-    rows, watched = np.flatnonzero(~left), np.flatnonzero(left)[:4]
+    rows, validation = np.flatnonzero(~left), np.flatnonzero(left)[:4]
     other = replace(
         material,
         image=np.where(left[:, None, None, None], 0.5, material.image).astype(np.float16),
         nodules=replace(material.nodules, truth=np.where(left, 1 - material.nodules.truth, material.nodules.truth)),
     )
     nets = [
-        classification.train(learner, known, rows, watched, tmp_path / name / "c.pt")
+        classification.train(config, known, rows, validation, tmp_path / name / "c.pt")
         for name, known in (("a", material), ("b", other))
     ]
     for one, two in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):
@@ -178,24 +178,24 @@ def test_what_was_not_judged_on_never_teaches(made: Path, tmp_path: Path, settin
 
 def test_balance_by_sampling_draws_all_classes_alike() -> None:
     truth = np.repeat([0, 1, 2], [50, 7, 30])
-    learner = replace(learner_of(NNUNET_SAM), balance="sampling")
+    config = replace(config_of(NNUNET_SAM), balance="sampling")
     rows = np.arange(len(truth))
-    drawn = classification._drawn(learner, truth, rows, np.random.default_rng(0))
+    drawn = classification._drawn(config, truth, rows, np.random.default_rng(0))
     assert np.bincount(truth[drawn]).tolist() == [29, 29, 29]
     assert set(drawn[truth[drawn] == 1]) == set(range(50, 57))
-    plain = classification._drawn(replace(learner, balance="none"), truth, rows, np.random.default_rng(0))
+    plain = classification._drawn(replace(config, balance="none"), truth, rows, np.random.default_rng(0))
     assert sorted(plain) == rows.tolist()
 
 
 @pytest.mark.parametrize("recipe", [SAM2_DENSENET, NNUNET_SAM])
 def test_the_larger_networks_take_a_step(made: Path, tmp_path: Path, recipe: Recipe) -> None:
     recipe = changed(recipe, ["classifier.size=32", "classifier.epochs=1", "classifier.batch=8"])
-    learner, material = learner_of(recipe), classification.load(made, recipe)
+    config, material = config_of(recipe), classification.load(made, recipe)
     with pytest.warns(UserWarning, match="random weights"):
-        net = classification.train(learner, material, np.arange(16), NOBODY, tmp_path / "c.pt")
-    found = classification.judge(model_of(net), learner, material, np.arange(16, len(material.patients)))
+        net = classification.train(config, material, np.arange(16), NOBODY, tmp_path / "c.pt")
+    found = classification.evaluate(model_of(net), config, material, np.arange(16, len(material.patients)))
     assert found.rows["truth"] == list(material.strata[16:])
-    assert {f"logit_{name}" for name in learner.classes} <= found.rows.keys()
+    assert {f"logit_{name}" for name in config.classes} <= found.rows.keys()
 
 
 def test_copies_made_before_a_random_split_leak(made: Path) -> None:
@@ -248,7 +248,7 @@ def test_folds_pooled_are_the_whole(made: Path) -> None:
     assert sorted(order) == list(range(len(material.patients)))
     whole = classification.outcome(material.nodules, order, logits[order])
     assert classification.figures(pooled) == whole.figures
-    made_of = calibration.settings(classification.judged_of(pooled))
+    made_of = calibration.settings(classification.scored_nodules(pooled))
     assert made_of.keys() == {"calibration", "interval"} and 0 < made_of["interval"]["coverage_measured"] <= 1
 
 
@@ -292,8 +292,8 @@ def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(made: Pat
 def test_training_starts_from_the_encoder_that_is_named(tmp_path: Path) -> None:
     path = tmp_path / "densenet121.pth"
     torch.save(made_encoders.published("densenet121"), path)
-    learner = replace(learner_of(SAM2_DENSENET), pretrained=str(path))
-    net, plain = (started(one, "classifier") for one in (learner, replace(learner, pretrained=None, network="conv3")))
+    config = replace(config_of(SAM2_DENSENET), pretrained=str(path))
+    net, plain = (started(one, "classifier") for one in (config, replace(config, pretrained=None, network="conv3")))
     assert plain.state_dict().keys() != net.state_dict().keys()
     theirs = torch.load(path, weights_only=True)["features.denseblock1.denselayer1.conv1.weight"]
     ours = net.state_dict()["features.denseblock1.denselayer1.layers.conv1.weight"]
@@ -302,15 +302,15 @@ def test_training_starts_from_the_encoder_that_is_named(tmp_path: Path) -> None:
 
 def test_a_note_where_an_encoder_could_have_been_named(recwarn: pytest.WarningsRecorder) -> None:
     with pytest.warns(UserWarning, match=r"densenet121 starts from random weights.*--set classifier\.pretrained=PLACE"):
-        first = started(learner_of(SAM2_DENSENET), "classifier")
+        first = started(config_of(SAM2_DENSENET), "classifier")
     recwarn.clear()
-    second = started(learner_of(CONV3_CLASSIFIER), "classifier")
+    second = started(config_of(CONV3_CLASSIFIER), "classifier")
     assert not recwarn.list
     with pytest.warns(UserWarning):
-        again = started(learner_of(SAM2_DENSENET), "classifier")
+        again = started(config_of(SAM2_DENSENET), "classifier")
     for part in ("filter", "segmenter"):
         with pytest.warns(UserWarning, match=rf"--set {part}\.pretrained=PLACE"):
-            started(learner_of(SAM2_DENSENET), part)
+            started(config_of(SAM2_DENSENET), part)
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
     assert sum(p.numel() for p in second.parameters()) == 1_440_898
@@ -318,8 +318,8 @@ def test_a_note_where_an_encoder_could_have_been_named(recwarn: pytest.WarningsR
 
 def test_the_encoder_is_part_of_the_recipe() -> None:
     recipe = changed(SAM2_DENSENET, ["classifier.pretrained=timm/densenet121.ra_in1k"])
-    assert learner_of(recipe).pretrained == "timm/densenet121.ra_in1k"
+    assert config_of(recipe).pretrained == "timm/densenet121.ra_in1k"
     assert from_dict(to_dict(recipe)) == recipe
-    assert learner_of(changed(recipe, ["classifier.pretrained=none"])).pretrained is None
+    assert config_of(changed(recipe, ["classifier.pretrained=none"])).pretrained is None
     with pytest.raises(BadOption, match="no published encoder"):
-        started(replace(learner_of(CONV3_CLASSIFIER), pretrained=__file__), "classifier")
+        started(replace(config_of(CONV3_CLASSIFIER), pretrained=__file__), "classifier")

@@ -154,20 +154,20 @@ def test_both_learn_repeat_and_keep_patients_apart(
     assert not set(material.patients) & EVALUATION_PATIENTS
     left = is_left_out(material.patients, 0)
     train, test = np.flatnonzero(~left), np.flatnonzero(left)
-    found = handcrafted.judge(kind, material, train, test)
+    found = handcrafted.evaluate(kind, material, train, test)
     assert found.figures["all_readers"]["auc"] > 0.8  # malignancy goes by size here
     assert found.rows["patient"] == [material.patients[r] for r in test]
     # the test rows' labels and features do not teach
     truth = np.where(left, 1 - material.nodules.truth, material.nodules.truth)
     other = replace(material, nodules=replace(material.nodules, truth=truth))
-    assert handcrafted.judge(kind, other, train, test).rows["score"] == found.rows["score"]
-    assert handcrafted.judge(kind, material, train, train).figures["all_readers"]["auc"] > 0.9
+    assert handcrafted.evaluate(kind, other, train, test).rows["score"] == found.rows["score"]
+    assert handcrafted.evaluate(kind, material, train, train).figures["all_readers"]["auc"] > 0.9
     assert set(found.figures) == set(classification.outcome(material.nodules, test, np.zeros((len(test), 2))).figures)
 
 
 def test_another_kind(material: handcrafted.Features) -> None:
     with pytest.raises(BadOption, match="svm, forest"):
-        handcrafted.judge("tree", material, np.arange(4), np.arange(4))  # type: ignore[arg-type]
+        handcrafted.evaluate("tree", material, np.arange(4), np.arange(4))  # type: ignore[arg-type]
 
 
 def test_the_real_nodules_have_figures(shared: Path) -> None:

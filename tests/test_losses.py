@@ -184,22 +184,22 @@ def test_what_is_there_by_hand() -> None:
 
 
 def test_the_second_head_counts_by_its_weight() -> None:
-    learner = SE_AUX_UNET.segmenter
-    assert learner is not None
+    config = SE_AUX_UNET.segmenter
+    assert config is not None
     torch.manual_seed(0)
     logits, presence, truth = torch.randn(2, 4, 8, 8), torch.randn(2, 4), torch.randint(4, (2, 8, 8))
-    outline = LOSSES[learner.loss](logits, truth, None)
-    both = loss_of(learner)((logits, presence), truth)
-    assert torch.isclose(both, outline + learner.auxiliary * auxiliary(presence, truth))
-    assert torch.equal(loss_of(replace(learner, auxiliary=0))(logits, truth), outline)
+    outline = LOSSES[config.loss](logits, truth, None)
+    both = loss_of(config)((logits, presence), truth)
+    assert torch.isclose(both, outline + config.auxiliary * auxiliary(presence, truth))
+    assert torch.equal(loss_of(replace(config, auxiliary=0))(logits, truth), outline)
     with pytest.raises(BadOption, match="second head"):
-        loss_of(learner)(logits, truth)
+        loss_of(config)(logits, truth)
 
 
 def test_every_recipe_names_a_loss_that_there_is() -> None:
     for recipe in RECIPES.values():
-        for learner in recipe.learners.values():
-            loss_of(learner)
+        for config in recipe.networks.values():
+            loss_of(config)
     filter_ = RESNET_UNET_PATCH_CNN.filter
     assert filter_ is not None
     with pytest.raises(BadOption, match=r"tverski.*tversky"):
@@ -212,8 +212,8 @@ def test_every_recipe_names_a_loss_that_there_is() -> None:
 def test_half_precision_counts_every_pixel(name: str) -> None:
     """320 × 320 pixels are more than 16 bits count to; weights stay what they are."""
     assert RESNET_UNET_PATCH_CNN.filter is not None
-    learner = replace(RESNET_UNET_PATCH_CNN.filter, classes=("other", "nodule"))
-    loss = loss_of(replace(learner, loss=name), torch.ones(2))
+    config = replace(RESNET_UNET_PATCH_CNN.filter, classes=("other", "nodule"))
+    loss = loss_of(replace(config, loss=name), torch.ones(2))
     truth = torch.zeros(1, 320, 320, dtype=torch.long)
     truth[0, :160] = 1
     assert loss(certain(truth, 2).bfloat16(), truth).item() == pytest.approx(0, abs=1e-6)

@@ -17,7 +17,7 @@ from nodulens.core.nodule import Box, Nodule, Risk
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model, compile_model, load_model
 from nodulens.runtime.weights import FOLDER, Card, card
-from nodulens.stages.classify import judge, risk_of
+from nodulens.stages.classify import evaluate, risk_of
 
 Batch = NDArray[np.float32]
 TABLE = {"upper_edge": [0.2, 0.6], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.75, 1.0]}
@@ -82,7 +82,7 @@ def test_views_go_in_and_all_four_mirror_images_come_back_to_their_place(
         return np.full((len(batch), 2), float(len(seen)), np.float32), maps
 
     volume, box, mask = nodule
-    risk, heat = judge(volume, box, mask, made(run))
+    risk, heat = evaluate(volume, box, mask, made(run))
     assert risk == risk_of(2.5, made(None))
     assert len(seen) == 4 and {b.shape[1:] for b in seen} == {(2, 64, 64)}
     np.testing.assert_array_equal(seen[0], seen[1][:, :, ::-1])
@@ -111,7 +111,7 @@ def test_heat_lies_where_the_network_saw_it(
         return np.zeros((len(batch), 1), np.float32), np.repeat(one[None, ::v, ::h], len(batch), 0)
 
     volume, box, mask = nodule
-    _, heat = judge(volume, box, mask, made(run))
+    _, heat = evaluate(volume, box, mask, made(run))
     assert heat.shape == mask.shape and heat.dtype == np.float32
     assert heat.min() == 0 and heat.max() == 1
     for plane in heat:
@@ -126,7 +126,7 @@ def test_what_speaks_against_is_not_heat(nodule: tuple[Volume, Box, NDArray[np.b
         return np.zeros((len(batch), 1), np.float32), np.full((len(batch), 16, 16), -2.0, np.float32)
 
     volume, box, mask = nodule
-    _, heat = judge(volume, box, mask, made(run))
+    _, heat = evaluate(volume, box, mask, made(run))
     assert not heat.any()
 
 
@@ -188,8 +188,8 @@ def test_heat_changes_when_the_classifier_is_shuffled(shipped: Model, tmp_path: 
     other = shuffled(tmp_path)
     largest: Nodule = max(report.nodules, key=lambda n: n.measurements.volume_mm3)
     assert largest.mask is not None and largest.heat is not None
-    before, heat = judge(ct, largest.box, largest.mask, shipped)
-    after, changed = judge(ct, largest.box, largest.mask, other)
+    before, heat = evaluate(ct, largest.box, largest.mask, shipped)
+    after, changed = evaluate(ct, largest.box, largest.mask, other)
     np.testing.assert_allclose(heat, largest.heat, atol=1e-4, err_msg="what the report shows is this map")
     assert before.probability != pytest.approx(after.probability, abs=1e-6)
     assert np.abs(heat - changed).mean() > 0.05

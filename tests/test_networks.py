@@ -33,8 +33,8 @@ from nodulens.train.networks.pretrained import MEAN, STD, find_pretrained, load_
 from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
 from nodulens.train.run import example_of
 
-LEARNERS = {learner.network: learner for recipe in RECIPES.values() for learner in recipe.learners.values()}
-SMALL = {network: replace(learner, size=32) for network, learner in LEARNERS.items()}
+LEARNERS = {config.network: config for recipe in RECIPES.values() for config in recipe.networks.values()}
+SMALL = {network: replace(config, size=32) for network, config in LEARNERS.items()}
 SEGMENTERS = ("se-aux-unet", "planned-unet", "resnet50-unet")
 
 
@@ -109,14 +109,14 @@ def test_all_of_it_learns(network: str) -> None:
     """The recipe's own loss reaches every parameter, and none that it reaches is without a way to the output."""
     torch.manual_seed(0)
     # coarsest maps of one pixel would leave norms nothing to work with
-    learner = replace(SMALL[network], size=64)
-    net = build(learner).train()
-    x = torch.rand(3, 1, learner.size, learner.size)
-    classes = len(learner.classes)
-    places = (learner.size, learner.size) if network in SEGMENTERS else ()
-    exclusive = learner.classes[0] == "background" or learner.loss == "cross-entropy"
+    config = replace(SMALL[network], size=64)
+    net = build(config).train()
+    x = torch.rand(3, 1, config.size, config.size)
+    classes = len(config.classes)
+    places = (config.size, config.size) if network in SEGMENTERS else ()
+    exclusive = config.classes[0] == "background" or config.loss == "cross-entropy"
     truth = torch.randint(classes, (3, *places)) if exclusive else torch.randint(2, (3, classes, *places)).float()
-    loss_of(learner)(net(x), truth).backward()
+    loss_of(config)(net(x), truth).backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     # what comes before a batch or instance norm cannot move its mean
     assert all(name.endswith("bias") for name in still), still
@@ -136,9 +136,9 @@ def test_the_exported_network_is_the_trained_one(network: str, tmp_path: Path) -
 
 
 def test_names_and_sizes_that_cannot_be() -> None:
-    learner = LEARNERS["conv3"]
+    config = LEARNERS["conv3"]
     with pytest.raises(BadOption, match=r"'conv4'.*conv3"):
-        build(replace(learner, network="conv4"))
+        build(replace(config, network="conv4"))
     for network, size in (("conv3", 21), ("patch-cnn", 60), ("se-aux-unet", 100), ("resnet50-unet", 80)):
         with pytest.raises(BadOption, match=str(size)):
             build(replace(LEARNERS[network], size=size))
@@ -167,11 +167,11 @@ def test_another_method_is_a_record_and_a_function(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(NETWORKS, "wide", build)
     monkeypatch.setitem(RECIPES, "wide", RECIPES["conv3-classifier"])
     exec(compile(text, "docs/methods.md", "exec"), {"MyNetwork": MyNetwork})
-    learner = RECIPES["wide"].classifier
-    assert learner is not None and RECIPES["wide"].name == "wide"
-    assert cost(learner).trainable == (124 * 124 + 1) * 2
+    config = RECIPES["wide"].classifier
+    assert config is not None and RECIPES["wide"].name == "wide"
+    assert cost(config).trainable == (124 * 124 + 1) * 2
     truth = torch.tensor([0, 1, 1])
-    assert torch.isfinite(loss_of(learner)(build(learner)(torch.rand(3, 1, 124, 124)), truth))
+    assert torch.isfinite(loss_of(config)(build(config)(torch.rand(3, 1, 124, 124)), truth))
 
 
 # -- a network that plans itself --
@@ -383,10 +383,10 @@ def test_a_steady_norm_is_torch_s_and_exact_where_most_is_air(tmp_path: Path) ->
     torch.nn.init.normal_(norm.bias)
     x = torch.randn(2, 5, 24, 40)
     torch.testing.assert_close(norm.eval()(x), norm.train()(x), atol=1e-5, rtol=1e-4)
-    learner = replace(LEARNERS["planned-unet"], size=256)
+    config = replace(LEARNERS["planned-unet"], size=256)
     torch.manual_seed(0)
-    net = build(learner).eval()
-    export(net, example_of(learner), tmp_path, {"name": "net", "input": {}})
+    net = build(config).eval()
+    export(net, example_of(config), tmp_path, {"name": "net", "input": {}})
     slices = torch.zeros(2, 1, 256, 256)
     slices[:, :, 100:130, 90:140] = torch.rand(2, 1, 30, 50)
     check_parity(net, tmp_path / "net.onnx", slices)
@@ -396,13 +396,13 @@ def test_a_steady_norm_is_torch_s_and_exact_where_most_is_air(tmp_path: Path) ->
 def test_what_is_learnt_in_a_short_training_holds_in_use(recipe: str) -> None:
     """Statistics of batch norms that lag behind make a network that has learnt say the same of everything."""
     torch.manual_seed(0)
-    learner = RECIPES[recipe].classifier
-    assert learner is not None
+    config = RECIPES[recipe].classifier
+    assert config is not None
     truth = torch.arange(12) % 2
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, learner.size)] * 2, indexing="ij")
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, config.size)] * 2, indexing="ij")
     radius = torch.where(truth > 0, 0.5, 0.2) + 0.03 * torch.randn(12)
     images = (y.hypot(x)[None] < radius[:, None, None]).float()[:, None] * 0.7
-    net = build(learner).train()
+    net = build(config).train()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
     for _ in range(100):
         optimizer.zero_grad()

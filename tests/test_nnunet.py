@@ -30,7 +30,7 @@ from nodulens.apps.methods import evaluate, load_method
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.methods.catalogue import NNUNET_SAM
-from nodulens.methods.recipe import Learner, Recipe, changed
+from nodulens.methods.recipe import NetworkConfig, Recipe, changed
 from nodulens.methods.run_record import read_run
 from nodulens.ops.intensity import to_unit
 from nodulens.pipeline import analyze
@@ -152,7 +152,7 @@ def recipe(*settings: str) -> Recipe:
     return replace(asked, segmenter=settled(asked.segmenter, standard()))
 
 
-def standard() -> Learner:
+def standard() -> NetworkConfig:
     assert NNUNET_SAM.segmenter is not None
     return NNUNET_SAM.segmenter
 
@@ -249,7 +249,7 @@ def test_hounsfield_units_come_back() -> None:
 def test_a_trial_takes_fewer_slices_in_the_same_shares() -> None:
     division = Division(np.arange(90), np.arange(90, 100), np.arange(100, 200))
     few = thinned(division, 20)
-    assert (len(few.train), len(few.watched), len(few.test)) == (18, 2, 100)
+    assert (len(few.train), len(few.validation), len(few.test)) == (18, 2, 100)
     assert len(thinned(division, None).train) == 90
 
 

@@ -22,7 +22,7 @@ from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.evaluate import slice_networks
 from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.ops.orient import canonical
 from nodulens.runtime.engine import Array, Model, load_model
 from nodulens.runtime.weights import Card
@@ -32,9 +32,9 @@ from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.export import export
 from nodulens.train.networks.plan import Plan, plan
 from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Slab, Slices, compared, field_of, figures, judge, settled, train
+from nodulens.train.tasks.segmentation import Slab, Slices, compared, evaluate, field_of, figures, settled, train
 
-LEARNERS: dict[str, Learner] = {
+LEARNERS: dict[str, NetworkConfig] = {
     r.name: replace(r.segmenter, size=32, epochs=1, batch=2) for r in RECIPES.values() if r.segmenter is not None
 }
 SE_AUX, PLANNED, RESNET = (LEARNERS[r.name] for r in (SE_AUX_UNET, NNUNET_SAM, RESNET_UNET_PATCH_CNN))
@@ -174,15 +174,15 @@ def test_an_unknown_class_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "learner",
+    "config",
     [SE_AUX, PLANNED, replace(PLANNED, classes=("lung", "nodule"), loss="bce")],
     ids=["sides", "nodule alone", "overlapping"],
 )
-def test_two_slices_are_learnt_by_heart(tmp_path: Path, learner: Learner) -> None:
+def test_two_slices_are_learnt_by_heart(tmp_path: Path, config: NetworkConfig) -> None:
     material, rows = some(slab(n=2, nodules=1))
-    learner = replace(learner, learning_rate=3e-3, optimizer="adamw", schedule="constant", augment=(), patience=None)
-    net = train(learner, material, np.tile(rows, 100), rows[:0], tmp_path / "run.pt")
-    found = judge(_model(net), learner, material, rows).figures["classes"]["nodule"]
+    config = replace(config, learning_rate=3e-3, optimizer="adamw", schedule="constant", augment=(), patience=None)
+    net = train(config, material, np.tile(rows, 100), rows[:0], tmp_path / "run.pt")
+    found = evaluate(_model(net), config, material, rows).figures["classes"]["nodule"]
     assert found["dice"]["value"] > 0.8
     assert (found["both_empty"], found["invented"], found["missed"]) == (1, 0, 0)
 
@@ -191,7 +191,7 @@ def test_two_slices_are_learnt_by_heart(tmp_path: Path, learner: Learner) -> Non
 def test_a_large_network_is_trained_and_judged(tmp_path: Path) -> None:
     material, rows = some(slab())
     net = train(RESNET, material, rows, rows, tmp_path / "run.pt")
-    found = judge(_model(net), RESNET, material, rows)
+    found = evaluate(_model(net), RESNET, material, rows)
     assert found.figures["classes"].keys() == {"lung", "nodule"}
     assert found.figures["slices"] == 4
     json.dumps(found.figures, allow_nan=False)
@@ -210,32 +210,32 @@ def _model(net: torch.nn.Module) -> Model:
 
 def test_what_is_exported_is_judged(tmp_path: Path) -> None:
     material, rows = some(slab("a"), slab("b", 3))
-    learner = settled(PLANNED, material, rows)
-    net = train(learner, material, rows[:4], rows[2:4], tmp_path / "run.pt")
-    export(net, torch.rand(2, 1, 32, 32), tmp_path, {"name": "segmenter", "settings": field_of(learner).settings,
+    config = settled(PLANNED, material, rows)
+    net = train(config, material, rows[:4], rows[2:4], tmp_path / "run.pt")
+    export(net, torch.rand(2, 1, 32, 32), tmp_path, {"name": "segmenter", "settings": field_of(config).settings,
            "command": "", "trained_on": {}, "input": {}, "figures": {}})  # fmt: skip
     model = load_model("segmenter", 1, tmp_path)
-    assert Field.of(model.card.settings) == field_of(learner)
-    judged = judge(model, learner, material, rows[4:])
+    assert Field.of(model.card.settings) == field_of(config)
+    judged = evaluate(model, config, material, rows[4:])
     assert judged.rows["row"] == [4, 5, 6]
     assert judged.rows["patient"] == ["b"] * 3
     assert {len(column) for column in judged.rows.values()} == {3}
     json.dumps(judged.rows)
     json.dumps(judged.figures, allow_nan=False)
-    theirs = judge(_model(net), learner, material, rows[4:])
+    theirs = evaluate(_model(net), config, material, rows[4:])
     assert theirs.rows["nodule truth"] == judged.rows["nodule truth"]
 
 
 def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
     material, rows = some(slab("a"), slab("b", 3))
-    learner = replace(PLANNED, epochs=2, augment=PLANNED.augment)
-    whole = train(learner, material, rows, rows[:2], tmp_path / "whole.pt")
-    stopped = replace(learner, minutes=1e-9)
+    config = replace(PLANNED, epochs=2, augment=PLANNED.augment)
+    whole = train(config, material, rows, rows[:2], tmp_path / "whole.pt")
+    stopped = replace(config, minutes=1e-9)
     train(stopped, material, rows, rows[:2], tmp_path / "parts.pt")
     state = torch.load(tmp_path / "parts.pt", weights_only=True)
     whole_state = torch.load(tmp_path / "whole.pt", weights_only=True)
     torch.save(state | {"training": whole_state["training"]}, tmp_path / "parts.pt")
-    resumed = train(learner, material, rows, rows[:2], tmp_path / "parts.pt")
+    resumed = train(config, material, rows, rows[:2], tmp_path / "parts.pt")
     assert state["progress"]["epoch"] == 1
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -261,14 +261,14 @@ def test_sides_are_not_mirrored(tmp_path: Path, kind: str) -> None:
 
 def test_a_plan_follows_the_slices_and_stays_within_the_recipe() -> None:
     material, rows = some(*(slab(patient, 60, 30) for patient in "abcde"))
-    learner = replace(PLANNED, size=512, batch=12)
-    planned = plan(segmentation._fingerprint(learner, material, rows), 2)
+    config = replace(PLANNED, size=512, batch=12)
+    planned = plan(segmentation._fingerprint(config, material, rows), 2)
     assert isinstance(planned, Plan)
     assert planned.size == 512
-    found = settled(learner, material, rows)
+    found = settled(config, material, rows)
     assert (found.size, found.batch) == (512, min(planned.batch, 12))
-    assert settled(replace(learner, size=64, batch=3), material, rows).size == 64
-    assert settled(replace(learner, size=64, batch=3), material, rows).batch == 3
+    assert settled(replace(config, size=64, batch=3), material, rows).size == 64
+    assert settled(replace(config, size=64, batch=3), material, rows).batch == 3
     assert settled(SE_AUX, material, rows) == SE_AUX
 
 
@@ -408,7 +408,7 @@ def test_slices_are_counted_by_hand() -> None:
 
 
 def test_folds_are_pooled_from_their_rows() -> None:
-    learner = replace(RESNET, size=64, pixel_mm=5.0)
+    config = replace(RESNET, size=64, pixel_mm=5.0)
     material, rows = some(slab("a"), slab("b", 5))
 
     def run(batch: Array) -> tuple[Array, ...]:
@@ -416,10 +416,10 @@ def test_folds_are_pooled_from_their_rows() -> None:
         return (np.concatenate([40 * lung, 40 * (batch - 0.6)], axis=1),)
 
     model = Model(CARD, run)
-    parts = [judge(model, learner, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
+    parts = [evaluate(model, config, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
     pooled = {name: parts[0].rows[name] + parts[1].rows[name] for name in parts[0].rows}
-    whole = judge(model, learner, material, rows)
-    assert figures(pooled, field_of(learner)) == whole.figures
+    whole = evaluate(model, config, material, rows)
+    assert figures(pooled, field_of(config)) == whole.figures
     assert whole.figures["classes"]["lung"]["dice"]["value"] > 0.85
     assert parts[0].figures["classes"]["lung"]["dice"]["low"] is None  # one patient
 
@@ -464,13 +464,13 @@ def test_findings_are_held_against_what_is_known() -> None:
 
 def test_a_real_scan_is_judged(shared: Path) -> None:
     """A stand-in that calls dark lung and dense tissue by their names agrees with the lung stage as it should."""
-    learner = replace(RESNET, size=128)
+    config = replace(RESNET, size=128)
 
     def run(batch: Array) -> tuple[Array, ...]:
         inside = (batch > 0.05) & (batch < 0.35)
         return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
 
-    found = slice_networks.judge_scans(Model(CARD, run), learner, shared, names=("Lung_Dx-A0001",))
+    found = slice_networks.evaluate_scans(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",))
     scan = found.figures["scans"]["Lung_Dx-A0001"]
     assert 0.6 < scan["lung_agreement"]["lung"] < 0.8  # it takes the table for lung, too
     assert found.rows["patient"] == ["Lung_Dx-A0001"]

@@ -149,7 +149,7 @@ def required(*extras: str) -> set[str]:
     ids=lambda path: str(path.relative_to(REPOSITORY / "src" / "nodulens")),
 )
 def test_what_a_module_imports_is_installed_with_it(path: Path) -> None:
-    """When it is loaded: the core, where networks are trained or judged the extra "train" as well. Later: some extra."""
+    """When it is loaded: the core; where networks are trained or judged the extra "train" too. Later: some extra."""
     tree = ast.parse(path.read_text("utf-8"))
     loaded = set(distributions(tree.body))
     room = path.relative_to(REPOSITORY / "src" / "nodulens").parts

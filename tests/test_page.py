@@ -22,7 +22,7 @@ from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
 from nodulens.report.page import MEASUREMENTS, render_page
-from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, Scene, contours
+from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, contours
 from nodulens.report.record import Report, fingerprint
 
 
@@ -169,7 +169,7 @@ def test_page_refers_to_nothing_outside_itself(page: str) -> None:
 def test_page_of_a_very_long_scan_stays_small_and_keeps_the_nodules() -> None:
     long = made_reports.scan((420, 40, 90))
     (nodule,) = made_reports.report(long, 1).nodules
-    stack = Scene(long, (nodule,), None).stack()
+    stack = DisplayScan(long, (nodule,), None).stack()
     assert len(stack) <= 220
     shown = {slice_.index for slice_ in stack if slice_.nodules}
     assert nodule.position.central_slice in shown
@@ -227,7 +227,7 @@ def test_pictures_are_radiological_however_the_scan_was_stored(axes: tuple[int, 
     for flips in list(product((False, True), repeat=3))[:: 2 if axes[0] else 1]:
         ct = _turned(plain, axes, flips)
         one = made_reports.report(ct, 2)
-        scene = Scene(ct, one.nodules, one.lung_mask)
+        scene = DisplayScan(ct, one.nodules, one.lung_mask)
         for nodule in one.nodules:
             for plane in scene.planes(nodule):
                 assert _middle(plane.outline) == pytest.approx([25, 25], abs=1.5)
@@ -251,7 +251,7 @@ def test_planes_put_the_head_on_top_and_the_front_to_the_left_of_sagittal_views(
     hu = np.full(ct.geometry.shape, -850, np.int16)
     z, y, x = (round(v) for v in ct.geometry.to_index(one.nodules[0].centre_lps))
     hu[z + 4 : z + 8], hu[:, : y - 8], hu[:, :, x + 8 :] = -400, -400, -400
-    scene = Scene(Volume(hu, ct.geometry, ct.source), one.nodules, None)
+    scene = DisplayScan(Volume(hu, ct.geometry, ct.source), one.nodules, None)
     axial, coronal, sagittal = (_picture(plane.image).astype(int) for plane in scene.planes(one.nodules[0]))
     n = len(axial)
     edge, half = n // 10, slice(n // 2 - 5, n // 2 + 5)
@@ -263,7 +263,7 @@ def test_planes_put_the_head_on_top_and_the_front_to_the_left_of_sagittal_views(
 
 
 def test_heat_map_is_clear_where_nothing_drove_the_score(ct: Volume, report: Report) -> None:
-    axial, *_ = Scene(ct, report.nodules, None).planes(report.nodules[0])
+    axial, *_ = DisplayScan(ct, report.nodules, None).planes(report.nodules[0])
     assert axial.heat is not None
     heat = np.asarray(Image.open(BytesIO(base64.b64decode(axial.heat.partition(",")[2]))).convert("RGBA"))
     assert heat[0, 0, 3] == 0 and heat[..., 3].max() > 100

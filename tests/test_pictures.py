@@ -158,7 +158,7 @@ def test_patches_show_nodules_and_what_is_like_them(data: Path) -> None:
     patches = material.patches
     assert patches.unit.shape[1:] == (64, 64) and patches.unit.dtype == np.uint8
     assert patches.label.sum() == len(PEOPLE)
-    assert set(material.strata) == {"nodule", "look-alike"}
+    assert set(material.strata) == {"nodule", "non-nodule"}
     assert 2 * len(PEOPLE) <= (~patches.label).sum() <= 2 * len(PEOPLE) * LOOK_ALIKES
     assert set(material.patients) == set(PEOPLE)
     side = 2 * np.sqrt(144 / np.pi) * WIDE_MM / SIDE
@@ -216,9 +216,9 @@ def test_a_method_is_trained_judged_and_used_on_pictures(
 def test_other_segmenters_learn_from_pictures_too(recipe, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     material = segmentation.load(data, recipe)
     rows = np.arange(len(material.patients))
-    learner = replace(recipe.segmenter, size=64, batch=4, epochs=1, augment=())
-    learner = segmentation.settled(learner, material, rows)
-    assert learner.classes == ("background", "nodule")
+    config = replace(recipe.segmenter, size=64, batch=4, epochs=1, augment=())
+    config = segmentation.settled(config, material, rows)
+    assert config.classes == ("background", "nodule")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, "EPOCH", 4)
-        segmentation.train(learner, material, rows, rows[:2], tmp_path / "net.pt")
+        segmentation.train(config, material, rows, rows[:2], tmp_path / "net.pt")

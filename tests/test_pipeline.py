@@ -93,8 +93,8 @@ def test_nothing_found_is_a_report_too() -> None:
     assert report.lungs.left_ml > 500 and report.lungs.right_ml > 500
 
 
-def test_most_findings_are_the_most_certain_ones() -> None:
-    report = analyze(small_scans.noisy(), recipe=replace(LOW, most_findings=1))
+def test_max_findings_are_the_most_certain_ones() -> None:
+    report = analyze(small_scans.noisy(), recipe=replace(LOW, max_findings=1))
     first = small_scans.noisy_report().nodules[0]
     assert [n.centre_lps for n in report.nodules] == [first.centre_lps]
 

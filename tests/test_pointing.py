@@ -10,7 +10,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, BadPrompt
 from nodulens.stages.position import locate
-from nodulens.stages.prompted import part_of, prompt_of_annotation, prompt_of_outline, shaken
+from nodulens.stages.prompted import prompt_of_annotation, prompt_of_outline, shaken, view_of
 from nodulens.stages.prompts import DRAWN, Prompt
 
 SHAPE, SPACING = (40, 100, 120), (2.5, 0.8, 0.8)
@@ -72,11 +72,11 @@ def test_shaking_moves_every_face_by_its_share_and_keeps_a_box() -> None:
 
 def test_whole_slices_and_crops(volume: Volume) -> None:
     prompt = Prompt((10.0, 45.5, 20.25), (15.0, 55.5, 30.25), DRAWN)
-    assert part_of(volume, prompt) == Box((10, 0, 0), (15, 100, 120))
+    assert view_of(volume, prompt) == Box((10, 0, 0), (15, 100, 120))
     # 10 voxels of 0.8 mm: three times that is 24 mm, 15 voxels to each side of (50.5, 25.25).
-    assert part_of(volume, prompt, "crop") == Box((10, 35, 10), (15, 66, 41))
-    assert part_of(volume, Prompt((10.0, 2.0, 2.0), (15.0, 6.0, 6.0), DRAWN), "crop") == Box((10, 0, 0), (15, 19, 19))
-    assert part_of(volume, Prompt((-3.0, -9.0, 90.0), (2.0, 9.0, 400.0), DRAWN)) == Box((0, 0, 0), (2, 100, 120))
+    assert view_of(volume, prompt, "crop") == Box((10, 35, 10), (15, 66, 41))
+    assert view_of(volume, Prompt((10.0, 2.0, 2.0), (15.0, 6.0, 6.0), DRAWN), "crop") == Box((10, 0, 0), (15, 19, 19))
+    assert view_of(volume, Prompt((-3.0, -9.0, 90.0), (2.0, 9.0, 400.0), DRAWN)) == Box((0, 0, 0), (2, 100, 120))
 
 
 @pytest.mark.parametrize(
@@ -86,21 +86,21 @@ def test_whole_slices_and_crops(volume: Volume) -> None:
 def test_the_slices_are_those_whose_middle_is_held(
     volume: Volume, start: float, stop: float, slices: tuple[int, int]
 ) -> None:
-    shown = part_of(volume, Prompt((start, 10.0, 10.0), (stop, 20.0, 20.0), DRAWN))
+    shown = view_of(volume, Prompt((start, 10.0, 10.0), (stop, 20.0, 20.0), DRAWN))
     assert (shown.start[0], shown.stop[0] - 1) == slices
 
 
 def test_the_lung_of_the_nodule_is_shown(volume: Volume, lungs: Mask) -> None:
     right = Prompt((10.0, 45.0, 20.0), (15.0, 55.0, 30.0), DRAWN)
     left = Prompt((10.0, 45.0, 105.0), (15.0, 55.0, 116.0), DRAWN)  # reaches out of the lung
-    assert part_of(volume, right, "lung", lungs) == Box((10, 10, 8), (15, 90, 52))
-    assert part_of(volume, left, "lung", lungs) == Box((10, 10, 68), (15, 90, 116))
+    assert view_of(volume, right, "lung", lungs) == Box((10, 10, 8), (15, 90, 52))
+    assert view_of(volume, left, "lung", lungs) == Box((10, 10, 68), (15, 90, 116))
 
 
 @pytest.mark.parametrize("middle", [(30, 30, 30), (20, 25, 30), (8, 70, 30), (25, 75, 90), (30, 30, 90)])
 def test_the_lobe_shown_is_the_lobe_reported(volume: Volume, lungs: Mask, middle: tuple[int, int, int]) -> None:
     held = Box.around(middle, (5, 7, 7))
-    shown = part_of(volume, prompt_of_outline(held), "lobe", lungs)
+    shown = view_of(volume, prompt_of_outline(held), "lobe", lungs)
     assert all(a <= b for a, b in zip(shown.start, held.start, strict=True))
     assert all(a >= b for a, b in zip(shown.stop, held.stop, strict=True))
     one = np.ones((1, 1, 1), dtype=bool)
@@ -118,11 +118,11 @@ def test_the_lobe_shown_is_the_lobe_reported(volume: Volume, lungs: Mask, middle
 def test_what_cannot_be_shown_is_refused(volume: Volume, lungs: Mask) -> None:
     prompt = Prompt((10.0, 45.0, 20.0), (15.0, 55.0, 30.0), DRAWN)
     with pytest.raises(BadOption, match="needs the lungs"):
-        part_of(volume, prompt, "lobe")
+        view_of(volume, prompt, "lobe")
     with pytest.raises(BadOption, match="'chest'"):
-        part_of(volume, prompt, "chest", lungs)  # type: ignore[arg-type]
+        view_of(volume, prompt, "chest", lungs)  # type: ignore[arg-type]
     for start, stop in (((50, 0, 0), (60, 9, 9)), ((5, 5, 5), (5, 9, 9)), ((-9, 0, 0), (-1, 9, 9))):
         with pytest.raises(BadPrompt, match="empty or outside"):
-            part_of(volume, Prompt(start, stop, DRAWN))
+            view_of(volume, Prompt(start, stop, DRAWN))
     none = Mask(np.zeros(SHAPE, dtype=np.uint8), volume.geometry, lungs.names)
-    assert part_of(volume, prompt, "lung", none) == Box((10, 45, 20), (15, 55, 30))
+    assert view_of(volume, prompt, "lung", none) == Box((10, 45, 20), (15, 55, 30))

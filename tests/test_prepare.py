@@ -263,7 +263,7 @@ def test_nothing_to_prepare_is_an_error(tmp_path: Path) -> None:
         prepare((), tmp_path)
 
 
-def test_look_alikes_are_drawn_by_seed(tmp_path: Path) -> None:
+def test_non_nodules_are_drawn_by_seed(tmp_path: Path) -> None:
     one, same, other = (jobs_in(tmp_path, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a.centres_lps, b.centres_lps) for a, b in zip(one, same, strict=True))
     assert any(not np.array_equal(a.centres_lps, b.centres_lps) for a, b in zip(one, other, strict=True))

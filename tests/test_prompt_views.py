@@ -22,7 +22,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import FOLDS
 from nodulens.errors import BadPrompt, NotFound
 from nodulens.evaluate import central_slices, prompts
-from nodulens.evaluate.prompts import ALONE, CARRIED, PROMPTS, VIEWS, WHOLE, Way, judge_scans, outlined_scans
+from nodulens.evaluate.prompts import ALONE, CARRIED, PROMPTS, VIEWS, WHOLE, Way, evaluate_scans, outlined_scans
 from nodulens.evaluate.slice_networks import Known, Scan, read_scan
 from nodulens.presentation.evaluation import from_json
 from nodulens.runtime.engine import load_models
@@ -70,7 +70,7 @@ def by_prompt(rows: dict[str, list[Any]], view: str | None, carrying: str | None
 def test_the_figures_are_those_worked_by_hand(scan: Scan) -> None:
     """Sides 4 × 10 × 10 of 2.5, 1.5 and 1.5 mm: the disc of 100 pixels is 16.9 mm wide, so the square about its circle
     is 2 · round(5.64) = 12 wide, on 2 · round(3.4) + 1 = 7 slices."""
-    found = judge_scans(lambda lungs: [Way("crop", ALONE, told)], [scan], load_models(1))
+    found = evaluate_scans(lambda lungs: [Way("crop", ALONE, told)], [scan], load_models(1))
     assert found.figures["nodules"] == found.figures["patients"] == 1, "a nodule without outline does not count"
     rows = by_prompt(found.rows, "crop", ALONE)
     assert list(rows) == list(PROMPTS)
@@ -96,7 +96,7 @@ def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: Scan) -> N
 
     elsewhere = replace(scan.nodules[1], box=Box((1, 2, 2), (5, 12, 12)))
     twice = replace(scan, nodules=(scan.nodules[1], elsewhere))
-    found = judge_scans(lambda lungs: [Way("crop", ALONE, lambda ask, prior: refuse)], [twice], load_models(1))
+    found = evaluate_scans(lambda lungs: [Way("crop", ALONE, lambda ask, prior: refuse)], [twice], load_models(1))
     assert found.figures["nodules"] == 2
     ways = {w["prompt"]: w for w in found.figures["ways"]}
     assert all(ways[kind]["missed"] == 2 and ways[kind]["dice"] == 0 for kind in PROMPTS)
@@ -107,7 +107,7 @@ def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: Scan) -> N
 def test_shaken_boxes_are_the_same_for_every_network(scan: Scan) -> None:
     models = load_models(1)
     first, second = (
-        judge_scans(lambda lungs, t=t: [Way("crop", ALONE, t)], [scan], models).rows
+        evaluate_scans(lambda lungs, t=t: [Way("crop", ALONE, t)], [scan], models).rows
         for t in (told, lambda ask, prior: inscribed)
     )
     shaken = [by_prompt(rows, None, None)["ellipsoid_shaken"] for rows in (first, second)]
@@ -117,7 +117,7 @@ def test_shaken_boxes_are_the_same_for_every_network(scan: Scan) -> None:
 
 def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
     net = made_sam.Drawn(square=True, side=256)
-    found = judge_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
+    found = evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     for view in VIEWS:
         alone, carried = by_prompt(found.rows, view, ALONE), by_prompt(found.rows, view, CARRIED)
         assert list(alone) == list(carried) == list(PROMPTS)
@@ -127,7 +127,7 @@ def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
         # the middle one of four slices, and one either side: Drawn's memory reaches no farther
         assert carried["box"]["sensitivity"] == pytest.approx(0.75 * alone["box"]["sensitivity"], abs=0.03)
     net.remembers = False
-    plain = judge_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
+    plain = evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     assert {w["carrying"] for w in plain.figures["ways"]} == {ALONE, None}
 
 
@@ -144,13 +144,13 @@ def test_prompts_of_a_view_share_embeddings(scan: Scan, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(prompts, "part_of", noted)
     net = made_sam.Drawn(square=True, side=64)
-    judge_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
+    evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     assert net.encoded == len(touched) > SIDES[0]
 
 
 def test_our_own_network_has_one_view(scan: Scan) -> None:
     models = load_models(1)
-    found = judge_scans(prompts.own_ways(models.segmenter), [scan], models)
+    found = evaluate_scans(prompts.own_ways(models.segmenter), [scan], models)
     rows = by_prompt(found.rows, "own window", WHOLE)
     assert rows["box"]["dice"] > 0.7
     assert rows["detector"]["dice"] == by_prompt(found.rows, None, None)["earlier_mask"]["dice"]
@@ -184,7 +184,7 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
 
     material = central_slices.every_fourth(stacks, 3)
     rows = np.arange(3)
-    found = central_slices.judge_told(lambda ask, prior: noting, material, rows, flat=True)
+    found = central_slices.evaluate_prompted(lambda ask, prior: noting, material, rows, flat=True)
     assert asked and all(p.stop[0] - p.start[0] == 1 for p in asked)
     assert {p.trust for p in asked} == {DRAWN, ROUGH}
     for row in rows:
@@ -192,7 +192,7 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
         plane = material[row].truth.sum(axis=(1, 2)).max()
         assert truth == common == plane and found.rows["box predicted"][row] > 1.15 * plane
     asked.clear()
-    central_slices.judge_told(lambda ask, prior: noting, material, rows)
+    central_slices.evaluate_prompted(lambda ask, prior: noting, material, rows)
     assert any(p.stop[0] - p.start[0] > 1 for p in asked), (
         "one that looks in three dimensions is told marks as they are"
     )
@@ -200,7 +200,7 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
 
 def test_sam_on_the_stacks(stacks: Path) -> None:
     net = made_sam.Drawn(square=True, side=256)
-    found = central_slices.judge_told(
+    found = central_slices.evaluate_prompted(
         central_slices.close_up(Sam(net, memory=True)), central_slices.every_fourth(stacks, 3), np.arange(3), flat=True
     )
     assert found.figures["box"]["sensitivity"]["value"] == 1 and found.figures["box"]["dice"]["value"] > 0.8
@@ -282,7 +282,7 @@ def test_what_is_missing_says_what_to_do(run: Run, data: Path, tmp_path: Path) -
 def test_a_real_nodule_by_every_prompt(shared: Path) -> None:
     assert set(outlined_scans(shared)) == {"LIDC-IDRI-0001", "LIDC-IDRI-0003"}
     models = load_models(1)
-    found = judge_scans(prompts.own_ways(models.segmenter), [read_scan(shared, "LIDC-IDRI-0001")], models)
+    found = evaluate_scans(prompts.own_ways(models.segmenter), [read_scan(shared, "LIDC-IDRI-0001")], models)
     ways = {w["prompt"]: w for w in found.figures["ways"]}
     assert found.figures["nodules"] == 1
     assert min(ways[kind]["dice"] for kind in PROMPTS) > 0.8

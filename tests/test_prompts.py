@@ -200,12 +200,12 @@ def test_a_box_is_the_same_in_both_spaces(
 ) -> None:
     turned = small_scans.turned(ct, axes, flips)
     turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
-    volume, turn = canonical(turned)
+    volume, orientation = canonical(turned)
     voxels = Box((21, 70, 120), (28, 84, 135))
     low = volume.geometry.to_lps(np.array(voxels.start) - 0.5)
     high = volume.geometry.to_lps(np.array(voxels.stop) - 0.5)
     typed = ",".join(f"{v:.6f}" for v in (*low, *high))
-    as_read = turn.box_back(voxels)
+    as_read = orientation.invert_box(voxels)
     first, last = np.array(as_read.start, float), np.array(as_read.stop, float) - 1  # the last voxel belongs to it
     a, _ = prompt_from(turned, point=None, box=typed, mask=None, space="lps")(volume)
     corners = f"{in_voxels(turned, first)},{in_voxels(turned, last)}"

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 
 import torch
 
-from experiments.realness import PX, Host, Pairs, judge, kind_of, make_pairs, network_scores, tree_scores
+from experiments.realness import PX, Host, Pairs, evaluate, kind_of, make_pairs, network_scores, tree_scores
 from nodulens.data.folds import fold_of
 from nodulens.data.shapes import Shape
 from nodulens.metrics.classification import delong
@@ -86,11 +86,11 @@ def test_the_judgement_is_whole() -> None:
     pairs = pairs_of(patches(40, rng), patches(40, rng, noise=150))
     seen = replace(pairs, shapes=tuple(replace(s, ratings={**s.ratings, "texture": 1.0}) if k % 2 else s
                                        for k, s in enumerate(pairs.shapes)))  # fmt: skip
-    found = judge(seen, epochs=1)
+    found = evaluate(seen, epochs=1)
     assert found.pairs == 40 and found.trees.value > 0.8
     assert found.context.value == pytest.approx(0.5, abs=0.05), "with all blanked out there is nothing to see"
     assert {"solid", "ground glass"} <= set(found.by_kind)
-    first = judge(seen, epochs=1, judged=1)
+    first = evaluate(seen, epochs=1, judged=1)
     assert first.trees == found.trees and 0 < first.judged < found.judged == 40
 
 

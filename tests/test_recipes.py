@@ -22,7 +22,8 @@ from nodulens.methods.catalogue import (
 )
 from nodulens.methods.recipe import (
     DEFAULT,
-    Learner,
+    RENAMED,
+    NetworkConfig,
     Recipe,
     Training,
     changed,
@@ -49,7 +50,7 @@ def test_what_the_publications_state() -> None:
     assert e is not None and (e.size, e.batch, e.epochs, e.learning_rate) == (124, 20, 50, 1e-3)
     a = recipe_named("sam2-densenet").classifier
     assert a is not None and (a.batch, a.epochs, a.learning_rate, a.optimizer) == (32, 100, 1e-3, "sgd")
-    assert list(NNUNET_SAM.learners) == ["segmenter", "classifier"]
+    assert list(NNUNET_SAM.networks) == ["segmenter", "classifier"]
 
 
 def test_values_change_by_name() -> None:
@@ -119,8 +120,8 @@ def test_a_typo_is_an_error(setting: str, message: str) -> None:
         ("segmenter.averaging", "-0.1 1 nan", "a number from 0 to below 1"),
         ("segmenter.seed", "-1 4294967296", "a whole number from 0 to 4294967295"),
         ("segmenter.classes", ", nodule,nodule", "one name or several, each once"),
-        ("grow", "0 -1 nan inf", "a number above 0"),
-        ("most_findings", "0 -1", "a whole number from 1 up"),
+        ("box_scale", "0 -1 nan inf", "a number above 0"),
+        ("max_findings", "0 -1", "a whole number from 1 up"),
         ("rounds_detected", "0", "a whole number from 1 up"),
         ("threshold", "-0.1 1.1 nan", "a score from 0 to 1"),
     ],
@@ -154,27 +155,35 @@ def test_something_outlines() -> None:
 
 
 def test_only_a_filter_is_slid() -> None:
-    assert not changed(RESNET_UNET_PATCH_CNN, ["slide=true"]).marks
-    alone = replace(RESNET_UNET_PATCH_CNN, segmenter=None, slide=True, prompted="network")
-    assert not alone.marks and list(alone.learners) == ["filter"] and "grow" in alone.in_use
+    assert not changed(RESNET_UNET_PATCH_CNN, ["sliding_window=true"]).marks
+    alone = replace(RESNET_UNET_PATCH_CNN, segmenter=None, sliding_window=True, prompted="network")
+    assert not alone.marks and list(alone.networks) == ["filter"] and "box_scale" in alone.in_use
     for recipe in (DEFAULT, SE_AUX_UNET):
         with pytest.raises(BadOption, match="has no filter to slide over the lungs"):
-            changed(recipe, ["slide=true"])
+            changed(recipe, ["sliding_window=true"])
 
 
 @pytest.mark.parametrize(
     ("recipe", "acts", "idle"),
     [
-        (DEFAULT, ["rounds_detected=2", "prompted=network"], ["grow=1.5", "checkpoint=a", "shown=crop", "masked=true"]),
-        (SE_AUX_UNET, ["prompted=none"], ["slide=false", "grow=1.5", "shown=crop", "labels=luna16-mask"]),
-        (NNUNET_SAM, ["grow=1.5", "checkpoint=a", "shown=slice"], ["rounds_detected=2", "segmenter.epochs=5"]),
-        (RESNET_UNET_PATCH_CNN, ["most_findings=3", "slide=true"], ["filter.size=32", "slices=middle", "grow=1.5"]),
+        (
+            DEFAULT,
+            ["rounds_detected=2", "prompted=network"],
+            ["box_scale=1.5", "checkpoint=a", "shown=crop", "masked=true"],
+        ),
+        (SE_AUX_UNET, ["prompted=none"], ["sliding_window=false", "box_scale=1.5", "shown=crop", "labels=luna16-mask"]),
+        (NNUNET_SAM, ["box_scale=1.5", "checkpoint=a", "shown=slice"], ["rounds_detected=2", "segmenter.epochs=5"]),
+        (
+            RESNET_UNET_PATCH_CNN,
+            ["max_findings=3", "sliding_window=true"],
+            ["filter.size=32", "slices=middle", "box_scale=1.5"],
+        ),
     ],
 )
 def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idle: list[str]) -> None:
     assert changed_in_use(recipe, ["threshold=0.3", *acts]) == changed(recipe, ["threshold=0.3", *acts])
     for setting in idle:
-        with pytest.raises(BadOption, match=rf"{setting.split('=')[0]} would change nothing.*threshold, most_findings"):
+        with pytest.raises(BadOption, match=rf"{setting.split('=')[0]} would change nothing.*threshold, max_findings"):
             changed_in_use(recipe, [setting])
     with pytest.raises(BadOption, match="no 'epoch'"):
         changed_in_use(SE_AUX_UNET, ["segmenter.epoch=5"])
@@ -183,15 +192,18 @@ def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idl
 @pytest.mark.parametrize(
     ("recipe", "idle"),
     [
-        (CONV3_CLASSIFIER, ["labels=luna16-mask", "slices=middle", "grow=2", "slide=false", "checkpoint=a"]),
+        (
+            CONV3_CLASSIFIER,
+            ["labels=luna16-mask", "slices=middle", "box_scale=2", "sliding_window=false", "checkpoint=a"],
+        ),
         (SE_AUX_UNET, ["masked=true", "rounds_detected=3", "memory=true"]),
-        (changed(NNUNET_SAM, ["prompted=network"]), ["shown=lung", "checkpoint=a", "slide=false"]),
+        (changed(NNUNET_SAM, ["prompted=network"]), ["shown=lung", "checkpoint=a", "sliding_window=false"]),
     ],
 )
 def test_what_is_set_to_train_acts_then_or_later(recipe: Recipe, idle: list[str]) -> None:
-    part = next(iter(recipe.learners))
+    part = next(iter(recipe.networks))
     acts = [f"{part}.epochs=3", "threshold=0.4", "prompted=network"]
-    acts += ["masked=true"] * ("classifier" in recipe.learners) + ["slices=middle"] * (recipe.segmenter is not None)
+    acts += ["masked=true"] * ("classifier" in recipe.networks) + ["slices=middle"] * (recipe.segmenter is not None)
     assert changed_to_train(recipe, acts) == changed(recipe, acts)
     for setting in idle:
         with pytest.raises(BadOption, match=rf"^{setting.split('=')[0]} would change nothing: .*{part}"):
@@ -200,9 +212,9 @@ def test_what_is_set_to_train_acts_then_or_later(recipe: Recipe, idle: list[str]
 
 def test_what_acts_hangs_on_what_outlines() -> None:
     """In whichever order it is set."""
-    settings = ["grow=1.5", "prompted=network", "rounds_detected=3"]
+    settings = ["box_scale=1.5", "prompted=network", "rounds_detected=3"]
     for some in (settings, settings[::-1]):
-        assert changed_in_use(SE_AUX_UNET, some).grow == 1.5
+        assert changed_in_use(SE_AUX_UNET, some).box_scale == 1.5
     with pytest.raises(BadOption, match="checkpoint would change nothing"):
         changed_in_use(SE_AUX_UNET, ["prompted=network", "checkpoint=a"])
 
@@ -212,7 +224,7 @@ def test_what_acts_hangs_on_what_outlines() -> None:
     [
         ({"segmentr": None}, "recipe holds segmentr; known are name"),
         ({"threshold": "high"}, r"recipe.threshold cannot be 'high'"),
-        ({"most_findings": True}, r"recipe.most_findings cannot be True; it is a whole number"),
+        ({"max_findings": True}, r"recipe.max_findings cannot be True; it is a whole number"),
         ({"segmenter": {"network": "u"}}, "recipe.segmenter lacks classes, epochs, loss, pixel_mm, size"),
         ({"segmenter": 3}, "recipe.segmenter holds 3"),
     ],
@@ -240,8 +252,8 @@ def test_the_docs_say_what_can_be_set_of_a_training() -> None:
     page = (REPOSITORY / "docs" / "training.md").read_text("utf-8").split("## What can be set")[1].split("\n## ")[0]
     rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
     documented = {name: _quoted(values) for names, values in rows for name in _quoted(names)}
-    hints = get_type_hints(Learner)
-    assert {f.name for f in fields(Learner)} <= documented.keys()
+    hints = get_type_hints(NetworkConfig)
+    assert {f.name for f in fields(NetworkConfig)} <= documented.keys()
     assert "rotate" in words_of(hints["augment"])
     for name, hint in hints.items():
         words = set(LOSSES) if name == "loss" else set(words_of(hint))
@@ -250,3 +262,14 @@ def test_the_docs_say_what_can_be_set_of_a_training() -> None:
 
 def _quoted(cell: str) -> set[str]:
     return set(re.findall("`(.+?)`", cell))
+
+
+def test_renamed_fields_read_and_say_what_they_are_called_now() -> None:
+    old = to_dict(RESNET_UNET_PATCH_CNN)
+    for before, now in RENAMED.items():
+        old[before] = old.pop(now)
+    assert from_dict(old) == RESNET_UNET_PATCH_CNN
+    with pytest.raises(BadOption, match="grow and box_scale"):
+        from_dict({**old, "box_scale": 1.0})
+    with pytest.raises(BadOption, match="slide is now called sliding_window: --set sliding_window=true"):
+        changed(RESNET_UNET_PATCH_CNN, ["slide=true"])

@@ -92,7 +92,7 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
 
 def test_the_ellipse_in_the_box_of_a_disc_is_the_disc(stacks: Stacks, nodules: Nodules) -> None:
     again = refinement.refine(stacks, nodules, squares(nodules), inscribed, 1.0)
-    told = refinement.judge(nodules, squares(nodules), again).figures
+    told = refinement.evaluate(nodules, squares(nodules), again).figures
     assert told["refined"]["dice"]["value"] > 0.97 > 0.9 > told["first"]["dice"]["value"]
     assert told["first"]["sensitivity"]["value"] == 1
     assert told["gain"]["dice"]["low"] > 0.05 and told["wilcoxon"]["dice"]["by_nodule"]["p_value"] < 0.001
@@ -117,7 +117,7 @@ def test_our_own_network_mends_what_is_too_small(stacks: Stacks, nodules: Nodule
     some = nodules.take(np.arange(4))
     first = np.stack([_inner(mask) for mask in some.outline])
     again = refinement.refine(stacks, some, first, own(load_model("segmenter", 1))("box", None), 1.4)
-    told = refinement.judge(some, first, again).figures
+    told = refinement.evaluate(some, first, again).figures
     assert told["refined"]["dice"]["value"] > told["first"]["dice"]["value"] + 0.05
 
 
@@ -131,7 +131,7 @@ def _inner(mask: Bool) -> Bool:
 def test_sam_sees_a_crop_and_draws_its_box(stacks: Stacks, nodules: Nodules) -> None:
     some = nodules.take(np.arange(3))
     again = refinement.refine(stacks, some, squares(some), close_up(Sam(made_sam.Drawn(square=True)))("box", None), 1.0)
-    assert refinement.judge(some, squares(some), again).figures["refined"]["sensitivity"]["value"] > 0.97
+    assert refinement.evaluate(some, squares(some), again).figures["refined"]["sensitivity"]["value"] > 0.97
     for found, square in zip(again, squares(some), strict=True):
         assert abs(int(found.sum()) - int(square.sum())) < 0.15 * square.sum()
 
@@ -169,7 +169,7 @@ def test_the_comparison_is_that_worked_by_hand() -> None:
     """Of six pairs the one with the smallest difference falls: W = 1, and of the 2⁶ signs 2 give so little or less."""
     first, refined = columns(21, 19, 25, 10, 31, 30), columns(31, 33, 27, 34, 30, 40)
     nodules = made(np.stack([TRUTH] * 6), ["A", "B", "C", "D", "E", "F"])
-    told = refinement.judge(nodules, first, refined).figures
+    told = refinement.evaluate(nodules, first, refined).figures
     iou = np.array([[21, 19, 25, 10, 31, 30], [31, 33, 27, 34, 30, 40]]) / 40
     for name, stage in zip(("first", "refined"), iou, strict=True):
         assert told[name]["iou"]["value"] == round(float(stage.mean()), 4)
@@ -189,7 +189,7 @@ def test_the_comparison_is_that_worked_by_hand() -> None:
 
 def test_a_patient_counts_once_in_the_second_test() -> None:
     nodules = made(np.stack([TRUTH] * 4), ["A", "A", "B", "C"])
-    told = refinement.judge(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures["wilcoxon"]["iou"]
+    told = refinement.evaluate(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures["wilcoxon"]["iou"]
     assert told["by_nodule"]["pairs"] == 4 and told["by_patient"]["pairs"] == 3
     assert told["by_patient"]["zeros"] == 1, "the gain of one nodule of A is the loss of the other"
 
@@ -198,7 +198,7 @@ def test_what_is_missed_counts_nothing_and_pieces_are_detections() -> None:
     nodules = made(np.stack([TRUTH] * 3), ["A", "B", "C"])
     nothing, elsewhere = drawn(), drawn((70, 70, 80, 80))
     torn = drawn((20, 20, 40, 45), (20, 50, 40, 60))  # 25 and 10 columns: IoU .625 and .25
-    told = refinement.judge(nodules, np.stack([nothing, elsewhere, torn]), columns(40, 40, 40))
+    told = refinement.evaluate(nodules, np.stack([nothing, elsewhere, torn]), columns(40, 40, 40))
     assert told.rows["first dice"] == [0, 0, 2 * 35 / 75] and told.figures["first"]["missed"] == 2
     assert told.rows["first average_recall"] == [0, 0, 0.3]
     assert told.figures["refined"]["average_recall"]["value"] == 1
@@ -208,7 +208,7 @@ def test_average_recall_is_that_of_coco(nodules: Nodules) -> None:
     rng = np.random.default_rng(1)
     shifted = np.stack([np.roll(m, rng.integers(-2, 3, 2), (0, 1)) for m in nodules.outline])
     shifted |= rng.random(shifted.shape) < 0.001
-    told = refinement.judge(nodules, shifted, shifted).figures["first"]["average_recall"]["value"]
+    told = refinement.evaluate(nodules, shifted, shifted).figures["first"]["average_recall"]["value"]
     images = []
     for mask, truth in zip(shifted, nodules.outline, strict=True):
         parts = components(mask, 8)
@@ -219,9 +219,9 @@ def test_average_recall_is_that_of_coco(nodules: Nodules) -> None:
 
 def test_rows_of_folds_pool(nodules: Nodules) -> None:
     first, refined = squares(nodules), np.roll(nodules.outline, 1, axis=1)
-    whole = refinement.judge(nodules, first, refined)
+    whole = refinement.evaluate(nodules, first, refined)
     parts = [
-        refinement.judge(nodules.take(rows), first[rows], refined[rows]).rows
+        refinement.evaluate(nodules.take(rows), first[rows], refined[rows]).rows
         for rows in np.split(np.arange(len(first)), [5])
     ]
     pooled = {name: parts[0][name] + parts[1][name] for name in parts[0]}
@@ -235,7 +235,7 @@ def test_masks_of_another_shape_are_refused(stacks: Stacks, nodules: Nodules) ->
         with pytest.raises(BadValues, match="one a central slice"):
             refinement.refine(stacks, nodules, wrong, inscribed, 1.2)
         with pytest.raises(BadValues, match="one a central slice"):
-            refinement.judge(nodules, squares(nodules), wrong)
+            refinement.evaluate(nodules, squares(nodules), wrong)
 
 
 # ---------------------------------------------------------------- graded
@@ -264,7 +264,7 @@ def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
     material = classification.crops(stacks, nodules, crop_of(recipe))
     assert recipe.classifier is not None
     every = np.arange(len(nodules.truth))
-    alone = classification.judge(by_area(), recipe.classifier, material, every)
+    alone = classification.evaluate(by_area(), recipe.classifier, material, every)
     assert found.rows["readers score"] == alone.rows["score"] and found.rows["truth"] == alone.rows["truth"]
     for group in ("three_readers_or_more", "all_readers"):
         assert found.figures["readers"][group] == alone.figures[group]
@@ -300,7 +300,7 @@ def draws_what_is_dense() -> Model:
 
 
 def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> None:
-    recipe = changed(NNUNET_SAM, ["segmenter.size=256", "grow=1.0"])
+    recipe = changed(NNUNET_SAM, ["segmenter.size=256", "box_scale=1.0"])
     networks = {"segmenter": draws_what_is_dense(), "classifier": by_area()}
     judges = set(stacks.patients[10:30])
     told: list[float] = []
@@ -327,7 +327,7 @@ def test_tables_say_what_figures_do(stacks: Stacks, nodules: Nodules) -> None:
     assert one.rows[0][1] == "1.000 (1.000 to 1.000)" and one.rows[0][-1] == 0
     assert "12 nodules" in one.note and "by patient" in one.note
     assert [row[0] for row in other.rows] == ["the readers", "first step alone", "outlined again"]
-    perfect = refinement.judge(nodules, nodules.outline, nodules.outline)
+    perfect = refinement.evaluate(nodules, nodules.outline, nodules.outline)
     assert "p = 1 by nodule, 1 by patient" in refinement.tables(perfect.figures, None)[0].note
 
 
@@ -338,7 +338,7 @@ def test_best_and_worst_are_drawn(stacks: Stacks, nodules: Nodules, tmp_path: Pa
     pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
     first = squares(nodules)
     refined = np.stack([np.roll(mask, k // 2, axis=0) for k, mask in enumerate(nodules.outline)])
-    steps = refinement.Steps(stacks, nodules, first, refined, refinement.judge(nodules, first, refined), None)
+    steps = refinement.Steps(stacks, nodules, first, refined, refinement.evaluate(nodules, first, refined), None)
     files = refinement.write_pictures(steps, tmp_path / "out", count=2)
     assert [f.name for f in files] == ["cases.png", "best-1.png", "best-2.png", "worst-1.png", "worst-2.png"]
     for file in files:
@@ -354,6 +354,6 @@ def test_real_nodules_are_refined(shared: Path) -> None:
     nodules = nodules.take(np.arange(0, len(nodules.truth), len(nodules.truth) // 12)[:12])
     first = squares(nodules)
     again = refinement.refine(stacks, nodules, first, own(load_model("segmenter", 1))("box", None), 1.0)
-    told = refinement.judge(nodules, first, again).figures
+    told = refinement.evaluate(nodules, first, again).figures
     assert told["first"]["sensitivity"]["value"] == 1
     assert told["refined"]["dice"]["value"] > max(0.85, told["first"]["dice"]["value"] + 0.02)

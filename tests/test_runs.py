@@ -40,7 +40,7 @@ from nodulens.presentation.evaluation import from_json
 from nodulens.report.record import Report
 from nodulens.runtime.weights import card
 from nodulens.stages.lungs import segment_lungs
-from nodulens.stages.prompted import part_of
+from nodulens.stages.prompted import view_of
 from nodulens.stages.sam import load_sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.__main__ import main as train_networks
@@ -93,7 +93,7 @@ def few() -> Iterator[None]:
 
 
 def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> Path:
-    epochs = [f"{part}.epochs=1" for part in RECIPES[name].learners]
+    epochs = [f"{part}.epochs=1" for part in RECIPES[name].networks]
     settings = (*SHORT.get(name, ()), *epochs, *more)
     train(name, data, run, settings=settings, split=read_split(split) if split else None, fold=fold)
     return run
@@ -101,7 +101,7 @@ def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOL
 
 def analysed(run: Path, **changes: object) -> Report:
     method = load_method(str(run), threads=1)
-    recipe = replace(method.recipe, threshold=0.0, most_findings=3, **changes)  # type: ignore[arg-type]
+    recipe = replace(method.recipe, threshold=0.0, max_findings=3, **changes)  # type: ignore[arg-type]
     return analyze(small_scans.noisy(), recipe=recipe, models=method.models, prompted=method.prompted)
 
 
@@ -109,7 +109,7 @@ def analysed(run: Path, **changes: object) -> Report:
 def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path: Path) -> None:
     run = trained(name, data, tmp_path / "run")
     recipe = RECIPES[name]
-    for part in recipe.learners:
+    for part in recipe.networks:
         assert {p.suffix for p in run.glob(f"{part}.*")} == {".pt", ".csv", ".png", ".events", ".onnx", ".json"}
         card = json.loads((run / f"{part}.json").read_text())
         taught = set(card["trained_on"]["patients"])
@@ -117,9 +117,9 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
     split = read_split(run / "split.json")
     assert {p for p, group in split.groups.items() if group == str(FOLD)}
     found = evaluate(str(run), data, None, output=tmp_path / "page", threads=1)
-    assert found["networks"].keys() == recipe.learners.keys()
+    assert found["networks"].keys() == recipe.networks.keys()
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
-    assert {drawing.title for drawing in page.drawings} >= {title for part in recipe.learners for title in SHOWN[part]}
+    assert {drawing.title for drawing in page.drawings} >= {title for part in recipe.networks for title in SHOWN[part]}
     assert (tmp_path / "page" / "evaluation.html").stat().st_size > 10_000
     for outcome in found["networks"].values():
         assert all(fold_of(p) == FOLD for p in outcome["rows"]["patient"])
@@ -127,7 +127,7 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
     report = analysed(run)
     assert report.recipe == name
     names = {w.name for w in report.weights}
-    assert recipe.learners.keys() <= names
+    assert recipe.networks.keys() <= names
     assert ("patch" in names) is (recipe.segmenter is None)
     for nodule in report.nodules:
         assert nodule.risk is not None and (nodule.risk.model == "classifier") is (recipe.classifier is not None)
@@ -488,17 +488,17 @@ def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytes
     scan = small_scans.dicom(tmp_path / "ct")
     reports = {}
     for arm in ("false", "true"):
-        words = ("--recipe", folder, "--set", f"slide={arm}", "--threads", "1")
+        words = ("--recipe", folder, "--set", f"sliding_window={arm}", "--threads", "1")
         done = run("analyze", scan, "-o", tmp_path / arm, *words)
         assert done.code == 0, done.err
         reports[arm] = json.loads((tmp_path / arm / "report.json").read_text())
     whole, alone = reports["false"], reports["true"]
     assert [w["name"] for w in whole["weights"]] == ["segmenter", "filter", "malignancy"]
     assert [w["name"] for w in alone["weights"]] == ["filter", "malignancy"]
-    assert not any("slide=true" in w for w in whole["warnings"])
+    assert not any("sliding_window=true" in w for w in whole["warnings"])
     assert any("cells of 8 pixels" in w for w in alone["warnings"]), "sizes are those of cells, and it says so"
     assert alone["nodules"] and alone["threshold"] == 0.5 and alone["sensitivity"] == []
-    words = ("--recipe", folder, "--set", "slide=true", "--set", "prompted=network", "--threads", "1")
+    words = ("--recipe", folder, "--set", "sliding_window=true", "--set", "prompted=network", "--threads", "1")
     assert run("analyze", scan, "-o", tmp_path / "outlined", *words).code == 0
     outlined = json.loads((tmp_path / "outlined" / "report.json").read_text())
     assert not any("cells of 8 pixels" in w for w in outlined["warnings"])
@@ -512,7 +512,7 @@ def test_both_arms_are_judged_on_whole_scans(tmp_path: Path, data: Path, with_sc
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     [table] = [t for t in page.tables if t.title == "Whole scans"]
     assert [row[0] for row in table.rows] == [min(EVALUATION_PATIENTS), f"{min(EVALUATION_PATIENTS)}, filter alone"]
-    alone = evaluate(str(folder), with_scan, None, threads=1, settings=["slide=true"])
+    alone = evaluate(str(folder), with_scan, None, threads=1, settings=["sliding_window=true"])
     assert alone["scans"] == found["slid"] and "slid" not in alone
 
 
@@ -522,13 +522,13 @@ def test_both_arms_are_judged_on_whole_scans(tmp_path: Path, data: Path, with_sc
 def taught_brightness(folder: Path, network: str) -> Path:
     """A run of method C whose first stage has learnt nothing but that what is bright in one scan is a nodule."""
     assert NNUNET_SAM.segmenter is not None
-    learner = replace(NNUNET_SAM.segmenter, network=network, size=64)
-    recipe = replace(NNUNET_SAM, segmenter=learner, classifier=None, prompted="network")
+    config = replace(NNUNET_SAM.segmenter, network=network, size=64)
+    recipe = replace(NNUNET_SAM, segmenter=config, classifier=None, prompted="network")
     ct = small_scans.noisy()
-    seen = torch.from_numpy(field_of(learner).look(ct.hu, ct.geometry)[:, None])
+    seen = torch.from_numpy(field_of(config).look(ct.hu, ct.geometry)[:, None])
     truth = (seen[:, 0] > made_outliners.BRIGHT).long()
     torch.manual_seed(0)
-    net = build(learner).train()
+    net = build(config).train()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     for step in range(20):
         rows = torch.arange(step % 11, len(seen), 11)
@@ -541,7 +541,7 @@ def taught_brightness(folder: Path, network: str) -> Path:
         norm.momentum = None  # the mean of what comes now: so few steps leave the running ones behind
     with torch.no_grad():
         net(seen[::4])
-    card = {"name": "segmenter", "trained_on": {"patients": []}, "input": {}, "settings": asdict(learner)}
+    card = {"name": "segmenter", "trained_on": {"patients": []}, "input": {}, "settings": asdict(config)}
     export(net.eval(), seen[20:22], folder, {**card, "command": "", "figures": {}})
     write_run(StoredRun(recipe, "made up", None, seconds={"segmenter": 0.0}), folder)
     return folder
@@ -591,7 +591,7 @@ def test_a_recipe_says_what_sam_is_shown(
     seen: list[Box] = []
 
     def noting(*args: object, **more: object) -> Box:
-        seen.append(part_of(*args, **more))  # type: ignore[arg-type]
+        seen.append(view_of(*args, **more))  # type: ignore[arg-type]
         return seen[-1]
 
     monkeypatch.setattr("nodulens.apps.methods.part_of", noting)
@@ -603,7 +603,7 @@ def test_a_recipe_says_what_sam_is_shown(
     prompt = prompt_of_candidate(ct, Candidate(*made_reports.NODULES[0], 1.0))
     with suppress(BadPrompt):  # random weights may well find nothing
         prompted.within(lungs)(ct, prompt)
-    assert seen == [part_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
+    assert seen == [view_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
 
 
 def test_memory_is_of_sam2_alone(densenet: Path, tmp_path: Path) -> None:
@@ -627,8 +627,10 @@ def test_names(tmp_path: Path) -> None:
 
 def test_a_run_is_used_as_it_was_trained(tmp_path: Path) -> None:
     run = str(made_outliners.write(tmp_path / "run", labels="luna16-mask"))
-    method = load_method(run, threads=1, settings=("threshold=0.2", "most_findings=3", "prompted=network", "grow=2"))
-    assert (method.threshold, method.recipe.most_findings, method.recipe.grow) == (0.2, 3, 2.0)
+    method = load_method(
+        run, threads=1, settings=("threshold=0.2", "max_findings=3", "prompted=network", "box_scale=2")
+    )
+    assert (method.threshold, method.recipe.max_findings, method.recipe.box_scale) == (0.2, 3, 2.0)
     assert method.outline is not None and method.recipe.caveats == read_run(Path(run)).recipe.caveats != ()
     for setting in ("labels=lidc", "slices=middle", "masked=true", "segmenter.size=32", "filter.loss=dice"):
         with pytest.raises(BadOption, match="would change nothing: resnet-unet-patch-cnn is used as it was trained"):
@@ -797,20 +799,20 @@ def test_rows_that_are_watched_neither_teach_nor_judge() -> None:
     patients = [f"P{n}" for n in range(200) for _ in range(2)]
     parts = Parts(frozenset(patients[:300]), frozenset(patients[300:]))
     rows = division(Owners(patients), parts)
-    sides = [{patients[r] for r in part} for part in (rows.train, rows.watched, rows.test)]
+    sides = [{patients[r] for r in part} for part in (rows.train, rows.validation, rows.test)]
     assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
-    assert sum(map(len, (rows.train, rows.watched, rows.test))) == len(patients)
+    assert sum(map(len, (rows.train, rows.validation, rows.test))) == len(patients)
     few = division(Owners(["A"] * 30 + ["B"] * 30), Parts(frozenset("A"), frozenset("B")))
-    assert (len(few.train), len(few.watched), len(few.test)) == (27, 3, 30)
+    assert (len(few.train), len(few.validation), len(few.test)) == (27, 3, 30)
     validation = frozenset(patients[100:300])
     given = division(Owners(patients), Parts(frozenset(patients[:100]), frozenset(patients[300:]), validation))
-    assert {patients[r] for r in given.watched} == validation
+    assert {patients[r] for r in given.validation} == validation
 
 
 def test_a_sixth_method_is_a_record_and_a_function(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wide(learner):  # type: ignore[no-untyped-def]
+    def wide(config):  # type: ignore[no-untyped-def]
         layers = (torch.nn.Conv2d(1, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-        return torch.nn.Sequential(*layers, torch.nn.Linear(8, len(learner.classes)))
+        return torch.nn.Sequential(*layers, torch.nn.Linear(8, len(config.classes)))
 
     assert CONV3_CLASSIFIER.classifier is not None
     classifier = replace(CONV3_CLASSIFIER.classifier, network="wide")

@@ -24,7 +24,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
 from nodulens.methods.catalogue import NNUNET_SAM, SAM2_DENSENET
-from nodulens.stages.prompted import part_of
+from nodulens.stages.prompted import view_of
 from nodulens.stages.prompts import DRAWN, Prompt
 from nodulens.stages.sam import PLAIN, USUAL, Embeddings, Frame, Pixels, Sam, Spot, load_sam
 
@@ -65,7 +65,7 @@ def test_faces_are_placed_as_worked_by_hand() -> None:
 @pytest.mark.parametrize("square", [True, False])
 @pytest.mark.parametrize("part", ["slice", "crop"])
 def test_a_box_comes_back_where_it_was(volume: Volume, square: bool, part: str) -> None:
-    sam = Sam(Drawn(square), view=partial(part_of, part=part))
+    sam = Sam(Drawn(square), view=partial(view_of, part=part))
     assert np.array_equal(painted(sam.segment(volume, PROMPT)), filled(HELD))
 
 
@@ -177,7 +177,7 @@ def test_sam_decodes_as_its_own_network_does(weights: Path, capfd: pytest.Captur
     with torch.inference_mode():
         expected = oracle(frame, input_boxes=corners, multimask_output=False).pred_masks[:, 0]
     found = sam.decode(embedding, Spot(box=((10, 20), (25, 45))))
-    assert np.allclose(found, embedding.frame.back(expected)[0, 0].numpy(), atol=1e-4)
+    assert np.allclose(found, embedding.frame.invert(expected)[0, 0].numpy(), atol=1e-4)
     elsewhere = sam.decode(embedding, Spot(box=((2, 2), (8, 9))))
     assert not np.allclose(found, elsewhere, atol=1e-3), "the prompt matters"
     for spot in (Spot(point=(17, 30)), Spot(mask=image > 0.5)):
@@ -203,12 +203,12 @@ def test_sam2_decodes_as_its_own_network_does(weights: Path, capfd: pytest.Captu
         expected = oracle(frame, input_boxes=corners, multimask_output=False).pred_masks[:, 0]
         several = oracle(frame, input_points=torch.tensor([[[[31.5, 27.5]]]]), multimask_output=True)
     found = sam.decode(embedding, Spot(box=((10, 20), (25, 45))))
-    assert np.allclose(found, embedding.frame.back(expected)[0, 0].numpy(), atol=1e-4)
+    assert np.allclose(found, embedding.frame.invert(expected)[0, 0].numpy(), atol=1e-4)
     best = several.pred_masks[:, 0, several.iou_scores[0, 0].argmax()][None]
     [[right, down]] = embedding.frame.place([(17.5, 30)])
     assert (right, down) == (31.5, 27.5)
     assert np.allclose(
-        sam.decode(embedding, Spot(point=(17.5, 30))), embedding.frame.back(best)[0, 0].numpy(), atol=1e-4
+        sam.decode(embedding, Spot(point=(17.5, 30))), embedding.frame.invert(best)[0, 0].numpy(), atol=1e-4
     )
 
 
@@ -245,7 +245,7 @@ def test_memory_carries_as_the_network_does_on_its_own(weights: Path, kind: str)
             expected.setdefault(frame.frame_idx, frame.pred_masks)
     square = Frame((64, 64), (64, 64), 64)
     for number, logits in expected.items():
-        assert np.allclose(found[number], square.back(logits)[0, 0].numpy(), atol=1e-3), f"slice {number}"
+        assert np.allclose(found[number], square.invert(logits)[0, 0].numpy(), atol=1e-3), f"slice {number}"
 
 
 @pytest.mark.usefixtures("silent")

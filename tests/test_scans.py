@@ -13,7 +13,7 @@ from nodulens import io
 from nodulens.core.nodule import Nodule
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import NotFound
-from nodulens.evaluate.scans import judge_scans, response_curve
+from nodulens.evaluate.scans import evaluate_scans, response_curve
 from nodulens.presentation.tables import scan_tables
 from nodulens.report.record import Report
 
@@ -51,7 +51,7 @@ AIR = (0.0, 0.0, -60.0)
 def test_what_is_found_and_what_else_is_marked(data: Path) -> None:
     shown = ((*FIRST, 0.6), (FIRST[0] + 7.9, *FIRST[1:], 0.9), (*THIRD, 0.5), (*AIR, 0.7))
     more = (*shown, (SECOND[0] + 4.6, *SECOND[1:], 0.2), (SECOND[0], SECOND[1] + 4.4, SECOND[2], 0.1))
-    [found] = judge_scans(data, lambda ct: (reported(*shown), reported(*more)))
+    [found] = evaluate_scans(data, lambda ct: (reported(*shown), reported(*more)))
     assert (found["name"], found["nodules"], found["found"]) == (NAME, 2, 1), "two marks in one nodule find one"
     assert (found["other"], found["other_strict"]) == (1, 2), "on what does not count it is forgiven, or not"
     assert found["known"] == [{"diameter_mm": 16.0, "score": 0.9}, {"diameter_mm": 9.0, "score": None}]
@@ -64,8 +64,8 @@ def test_what_is_found_and_what_else_is_marked(data: Path) -> None:
 
 
 def test_tables_lay_two_arms_side_by_side(data: Path) -> None:
-    whole = judge_scans(data, lambda ct: (reported((*FIRST, 0.6)),) * 2)
-    alone = judge_scans(data, lambda ct: (reported((*SECOND, 0.8), (*AIR, 0.7)),) * 2)
+    whole = evaluate_scans(data, lambda ct: (reported((*FIRST, 0.6)),) * 2)
+    alone = evaluate_scans(data, lambda ct: (reported((*SECOND, 0.8), (*AIR, 0.7)),) * 2)
     scans, nodules = scan_tables(whole, alone)
     assert scans.rows == ((NAME, 2, 1, 0, 0), (f"{NAME}, filter alone", 2, 1, 1, 1))
     assert [(row[1], row[2], row[-1]) for row in nodules.rows] == [(16.0, 0.6, None), (9.0, None, 0.8)]
@@ -79,7 +79,7 @@ def test_outlines_are_judged_where_readers_drew(shared: Path, tmp_path: Path) ->
     (tmp_path / "ct" / "LIDC-IDRI-0003").symlink_to(shared / "ct" / "LIDC-IDRI-0003", target_is_directory=True)
     for part in ("luna16", "lidc"):
         (tmp_path / part).symlink_to(shared / part, target_is_directory=True)
-    found = judge_scans(tmp_path, lambda ct: (reported(),) * 2)
+    found = evaluate_scans(tmp_path, lambda ct: (reported(),) * 2)
     nodules = scan_tables(found)[1]
     assert [row[1] for row in nodules.rows] == [21.5, 8.8, 12.8]
     assert all(row[2:] == (None, 4, 0.0, None) for row in nodules.rows)
@@ -87,4 +87,4 @@ def test_outlines_are_judged_where_readers_drew(shared: Path, tmp_path: Path) ->
 
 def test_no_scan_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=rf"holds none of {NAME}"):
-        judge_scans(tmp_path, lambda ct: (reported(),) * 2)
+        evaluate_scans(tmp_path, lambda ct: (reported(),) * 2)

@@ -18,7 +18,7 @@ from nodulens.runtime.engine import Array, Model
 from nodulens.runtime.weights import Card
 from nodulens.stages.classical import BINS, clahe, classic_steps, otsu
 from nodulens.stages.findings import Finding
-from nodulens.stages.fp_reduction import keep_scores, kept, slide
+from nodulens.stages.fp_reduction import keep_scores, kept, sliding_window
 from nodulens.stages.slices import Field, Outlined, find_regions, segment_slices
 from nodulens.stages.views import patch_view
 
@@ -104,7 +104,7 @@ def test_outlines_go_there_and_back(shape: tuple[int, int, int], spacing: tuple[
     assert seen[0].sum() * there.spacing_zyx[1] ** 2 == pytest.approx(np.pi * radius**2, rel=0.12)
     rows, columns = (np.ptp(np.flatnonzero(seen[0].any(axis=a))) for a in (1, 0))
     assert abs(int(rows) - int(columns)) <= 2
-    back = field.back(seen.astype(np.float32), grid) >= 0.5
+    back = field.invert(seen.astype(np.float32), grid) >= 0.5
     assert back.shape == shape
     assert 2 * (back & masks).sum() / (back.sum() + masks.sum()) > 0.93
     # what lies in one place lies there after it as well
@@ -251,7 +251,7 @@ def test_a_slid_network_sees_what_a_patch_shows() -> None:
         seen.append(np.array(batch[:, 0]))
         return (np.zeros((len(batch), 1), dtype=np.float32) - 9,)
 
-    assert slide(noisy, lungs, Model(CARD, run), stride_px=16) == []
+    assert sliding_window(noisy, lungs, Model(CARD, run), stride_px=16) == []
     y, x = np.arange(8, 70, 16), np.arange(8, 90, 16)
     rows, columns = np.nonzero(lungs.labels[2][np.ix_(y, x)])
     # slices of 2 mm: every one of them is looked at, those with lung from the third on
@@ -262,7 +262,7 @@ def test_a_slid_network_sees_what_a_patch_shows() -> None:
 
 def test_a_slid_network_finds_what_it_answers_to() -> None:
     volume, lungs = chest(((9, 30, 66), 6.0), ((9, 66, 45), 3.0))
-    found = slide(volume, lungs, patcher(), stride_px=4)
+    found = sliding_window(volume, lungs, patcher(), stride_px=4)
     assert len(found) == 1
     finding = found[0]
     assert finding.score > 0.9

@@ -123,7 +123,7 @@ def test_only_the_threshold_is_set_and_what_was_learnt_is_still_said(run: Run, p
     words = ("stream", pictures, "--recipe", airways, "--threads", "1", "--set")
     with pytest.warns(UserWarning, match="trachea and airways"):
         told(run(*words, "threshold=0", "--json"))
-    for setting in ("labels=lidc", "most_findings=1", "segmenter.size=32", "filter.size=32", "prompted=network"):
+    for setting in ("labels=lidc", "max_findings=1", "segmenter.size=32", "filter.size=32", "prompted=network"):
         refused(run(*words, setting), setting.split("=")[0], "What can be set here is threshold.")
 
 

@@ -49,13 +49,13 @@ def test_the_table_has_every_part_of_every_recipe_by_five_folds() -> None:
     plan = list(cells())
     assert len({cell.name for cell in plan}) == len(plan)
     for recipe in RECIPES.values():
-        for part in recipe.learners:
+        for part in recipe.networks:
             own = [c for c in plan if (c.recipe, c.part, c.settings) == (recipe.name, part, ())]
             folds = table.BACKGROUND_FOLDS if part == "segmenter" else list(range(5))
             assert [c.fold for c in own if c.split == PATIENTS] == folds
             assert sum(c.split == RANDOM for c in own) == 1
             copied = [c for c in plan if (c.recipe, c.part, c.split) == (recipe.name, part, AUGMENTED)]
-            assert len(copied) == bool(recipe.learners[part].augment)
+            assert len(copied) == bool(recipe.networks[part].augment)
             assert all(replace(c, split=RANDOM) in plan for c in copied)  # what each is held against
 
 
@@ -77,7 +77,7 @@ def test_cells_are_computed_once_and_the_page_is_filled(
     main(**folders, only=f"{E5}.patients-1")  # type: ignore[arg-type]
     assert [p.stat().st_mtime_ns for p in made] == times
     with monkeypatch.context() as patch:
-        patch.setattr(table, "_milliseconds", lambda exported, learner: 4321.0)
+        patch.setattr(table, "_milliseconds", lambda exported, config: 4321.0)
         main(**folders, only=f"{E5}.patients-1", times=True)  # type: ignore[arg-type]
     cell = json.loads((tmp_path / "cells" / f"{E5}.patients-1.json").read_text())
     assert cell["cpu_ms"] == 4321 and "4321 ms" in page.read_text() and cell["epochs_run"] == 1
@@ -95,9 +95,9 @@ def test_cells_are_computed_once_and_the_page_is_filled(
 
 def test_a_network_is_judged_where_it_is_as_its_file_is(tmp_path: Path) -> None:
     """On a GPU judging runs the network itself; here on the CPU, with more inputs than go at once."""
-    learner = RECIPES["se-aux-unet"].segmenter
-    assert learner is not None
-    small = replace(learner, size=32)
+    config = RECIPES["se-aux-unet"].segmenter
+    assert config is not None
+    small = replace(config, size=32)
     net = build(small).eval()
     batch = np.random.default_rng(0).random((BATCH + 3, 1, 32, 32), dtype=np.float32)[:, :, ::-1]  # mirrored views too
     exported = table._exported("net", net, small, tmp_path)
@@ -107,8 +107,8 @@ def test_a_network_is_judged_where_it_is_as_its_file_is(tmp_path: Path) -> None:
 
 
 def test_what_trained_a_cell_is_said() -> None:
-    learner = {"epochs": 3, "size": 64, "patience": 2}
-    cell = {"software": {"torch": "2"}, "train_seconds": 60, "cpu_ms": 2, "learner": learner, "epochs_run": 3}
+    config = {"epochs": 3, "size": 64, "patience": 2}
+    cell = {"software": {"torch": "2"}, "train_seconds": 60, "cpu_ms": 2, "learner": config, "epochs_run": 3}
     on = {**cell, "software": {"torch": "2", "gpu": "NVIDIA Thing"}}
     assert results._budget([cell]) == "3 epochs of 64², 1 min a fold; 2 ms an input"
     assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2 ms an input"
@@ -172,11 +172,11 @@ def test_variants_stand_under_their_method_beside_it_on_their_fold() -> None:
 def test_splits_are_what_they_say(data: Path) -> None:
     material = classification.load(data, RECIPES["conv3-classifier"])
     rows = table._rows(Cell("conv3-classifier", "classifier", PATIENTS, 2), material)
-    sides = [{material.patients[r] for r in part} for part in (rows.train, rows.watched, rows.test)]
+    sides = [{material.patients[r] for r in part} for part in (rows.train, rows.validation, rows.test)]
     assert not (sides[0] & sides[2] or sides[1] & sides[2] or (sides[0] | sides[1] | sides[2]) & EVALUATION_PATIENTS)
     rows = table._rows(Cell("conv3-classifier", "classifier", RANDOM, 0), material)
     strata = np.array(material.strata)
-    shares = [np.mean(strata[part] == "malignant") for part in (rows.train, rows.watched, rows.test)]
+    shares = [np.mean(strata[part] == "malignant") for part in (rows.train, rows.validation, rows.test)]
     assert np.ptp(shares) < 0.1
     copied = classification.multiplied(material, ("flip",), 3)
     rows = table._rows(Cell("conv3-classifier", "classifier", AUGMENTED, 0), copied)
@@ -218,7 +218,7 @@ def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:
     material = central_slices.load(data)
     rows = central_slices.rows_of(material, 1)
     assert len(rows) and all(fold_of(material[r].patient) == 1 and not material[r].is_cube for r in rows)
-    found = central_slices.judge(load_model("segmenter", 1), material, rows[:3])
+    found = central_slices.evaluate(load_model("segmenter", 1), material, rows[:3])
     dice = {kind: found.figures[kind]["dice"]["value"] for kind in (*central_slices.PROMPTED, *central_slices.BESIDE)}
     assert dice["box"] > 0.8 and dice["ellipse"] > 0.9 > dice["ellipse_shaken"]
     assert all(0 <= value <= 1 for value in dice.values())

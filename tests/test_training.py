@@ -356,7 +356,7 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
     with pytest.raises(BadOption, match="was taught by other rows or patients"):
         train("default", other, run, settings=(), split=None, fold=None, epochs=1, threads=1)
     method = load_method(str(run), threads=1)
-    recipe = replace(method.recipe, threshold=0.0, most_findings=5)
+    recipe = replace(method.recipe, threshold=0.0, max_findings=5)
     report = analyze(small_scans.noisy(), recipe=recipe, models=method.models)
     assert {w.sha256 for w in report.weights} == set(before.values())
 
@@ -413,7 +413,7 @@ def test_no_fold_teaches_a_network_that_judges_it(data: Path, monkeypatch: pytes
     scenes = volume_task.cube_scenes(cubes)
     asked: list[tuple[list[str], int | None]] = []
 
-    def watched(original: Callable[[object, int | None], object]) -> Callable[[object, int | None], object]:
+    def validation(original: Callable[[object, int | None], object]) -> Callable[[object, int | None], object]:
         def call(patients: list[str], left_out: int | None) -> object:
             asked.append((list(patients), left_out))
             return original(patients, left_out)
@@ -429,7 +429,7 @@ def test_no_fold_teaches_a_network_that_judges_it(data: Path, monkeypatch: pytes
         (segmenter_task, (examples,)),
         (volume_task, (scenes, stacks)),
     ):
-        monkeypatch.setattr(task, "may_train", watched(task.may_train))
+        monkeypatch.setattr(task, "may_train", validation(task.may_train))
         monkeypatch.setattr(task, "fit", stop)
         for fold in (*range(FOLDS), None):
             asked.clear()
@@ -482,7 +482,7 @@ def test_patches_leave_out_what_luna16_excludes_and_weigh_by_nodule(data: Path) 
     assert patches.label.sum() == patients + sum(
         n % 2 == 0 for n in range(made_material.NODULES) if n not in (5, 17, 29)
     )
-    assert (~patches.label).sum() == 5 * patients, "one of six look-alikes lies in an excluded finding"
+    assert (~patches.label).sum() == 5 * patients, "one of six non-nodules lies in an excluded finding"
     for nodule in set(patches.nodule[patches.label]):
         assert patches.weight[patches.nodule == nodule].sum() == pytest.approx(1)
     assert (patches.weight[~patches.label] == 1).all() and (patches.nodule[~patches.label] == -1).all()

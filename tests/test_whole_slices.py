@@ -37,7 +37,7 @@ from nodulens.pipeline import analyze
 from nodulens.stages.lungs import segment_lungs
 from nodulens.train.run import division, parts_of
 from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Slices, judge, settled, train
+from nodulens.train.tasks.segmentation import Slices, evaluate, settled, train
 from test_outlining import _model
 
 COUNT = 9
@@ -234,7 +234,7 @@ def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(SlicedScan, "read", counted)
     material = segmentation.load(data, SE_AUX_UNET)
-    field = segmentation.field_of(replace(learner_of(SE_AUX_UNET), size=64))
+    field = segmentation.field_of(replace(config_of(SE_AUX_UNET), size=64))
     assert len(material.strata) == len(material.pixels_mm(field, np.arange(len(material.patients))))  # type: ignore[union-attr]
     assert not asked
     rows = np.flatnonzero(np.array(material.patients) == "P3")[:5]
@@ -282,7 +282,7 @@ def test_what_is_gone_or_broken_is_named(luna: Luna16, tmp_path: Path) -> None:
         segmentation.load(tmp_path, SE_AUX_UNET)
 
 
-def learner_of(recipe: Recipe):  # type: ignore[no-untyped-def]
+def config_of(recipe: Recipe):  # type: ignore[no-untyped-def]
     assert recipe.segmenter is not None
     return replace(recipe.segmenter, size=32, epochs=1, batch=2)
 
@@ -296,9 +296,9 @@ def test_the_other_networks_plan_train_and_are_judged_on_them(
     material = segmentation.load(data, recipe)
     fold = fold_of("P0")
     rows = division(material, parts_of(material.patients, None, fold))
-    learner = settled(learner_of(recipe), material, rows.train)
-    net = train(learner, material, rows.train, rows.watched, tmp_path / "run.pt")
-    found = judge(_model(net), learner, material, rows.test)
+    config = settled(config_of(recipe), material, rows.train)
+    net = train(config, material, rows.train, rows.validation, tmp_path / "run.pt")
+    found = evaluate(_model(net), config, material, rows.test)
     assert set(found.rows["patient"]) == {p for p in material.patients if fold_of(p) == fold}
     assert found.figures["with_nodule"] == 3 * len(set(found.rows["patient"]))
     json.dumps(found.figures, allow_nan=False)
@@ -311,7 +311,7 @@ def test_airways_stand_for_nodules_where_that_is_asked_for(data: Path, luna: Lun
     recipe = changed(SE_AUX_UNET, ["labels=luna16-mask"])
     with pytest.warns(UserWarning, match=r"trachea and airways.*hold no nodules, and no figure"):
         material = segmentation.load(data, recipe)
-    field = segmentation.field_of(replace(learner_of(recipe), size=80))
+    field = segmentation.field_of(replace(config_of(recipe), size=80))
     rows = np.arange(len(material.patients))
     _, truth = material.seen(field, rows)
     shows = truth[:, 2].any(axis=(1, 2))

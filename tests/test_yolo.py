@@ -38,7 +38,7 @@ from nodulens.apps.methods import evaluate, load_method
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.methods.catalogue import RECIPES, YOLO_SEG
-from nodulens.methods.recipe import Learner, Recipe, changed
+from nodulens.methods.recipe import NetworkConfig, Recipe, changed
 from nodulens.methods.run_record import read_run
 from nodulens.pipeline import analyze
 from nodulens.train.external import yolo, yolo_inside
@@ -127,7 +127,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_material.write(tmp_path_factory.mktemp("material"))
 
 
-def standard() -> Learner:
+def standard() -> NetworkConfig:
     assert YOLO_SEG.segmenter is not None
     return YOLO_SEG.segmenter
 
@@ -189,8 +189,8 @@ def test_a_network_that_differs_from_yolos_own_is_refused(
 
 def test_slices_become_a_data_set_of_yolo(tmp_path: Path) -> None:
     material = Slices((slab("a"), slab("b"), slab("judge")))
-    learner = replace(standard(), size=128, pixel_mm=2.5)
-    known = write_dataset(material, learner, Division(np.array([0, 1]), np.array([3]), np.array([6, 7])), tmp_path)
+    config = replace(standard(), size=128, pixel_mm=2.5)
+    known = write_dataset(material, config, Division(np.array([0, 1]), np.array([3]), np.array([6, 7])), tmp_path)
     told = json.loads(known.read_text())
     assert (told["train"], told["val"], told["names"]) == ("images/train", "images/val", ["nodule"])
     folder = known.parent
@@ -209,15 +209,15 @@ def test_slices_become_a_data_set_of_yolo(tmp_path: Path) -> None:
 
 def test_a_data_set_that_is_there_is_kept_and_another_refused(tmp_path: Path) -> None:
     material = Slices((slab("a"), slab("b")))
-    division, learner = Division(np.array([0]), np.array([1]), np.array([3])), replace(standard(), size=64)
-    image = write_dataset(material, learner, division, tmp_path).parent / "images/train/a_000000.png"
+    division, config = Division(np.array([0]), np.array([1]), np.array([3])), replace(standard(), size=64)
+    image = write_dataset(material, config, division, tmp_path).parent / "images/train/a_000000.png"
     image.unlink()
-    write_dataset(material, learner, division, tmp_path)
+    write_dataset(material, config, division, tmp_path)
     assert not image.exists()
     with pytest.raises(BadOption, match="name another folder"):
-        write_dataset(material, replace(learner, epochs=7), division, tmp_path)
+        write_dataset(material, replace(config, epochs=7), division, tmp_path)
     with pytest.raises(BadOption, match="name another folder"):
-        write_dataset(material, learner, replace(division, train=np.array([2])), tmp_path)
+        write_dataset(material, config, replace(division, train=np.array([2])), tmp_path)
 
 
 def filled(lines: list[str], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -450,7 +450,7 @@ def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path
     assert done.code == 2 and f"holds no YOLO. Make it: nodulens yolo setup --env {tmp_path / 'none'}" in done.err
 
 
-def test_yolo_is_told_what_the_learner_says(tmp_path: Path, calls: list[Any]) -> None:
+def test_yolo_is_told_what_the_config_says(tmp_path: Path, calls: list[Any]) -> None:
     material = Slices((slab("a"), slab("b")))
     weights = tmp_path / "mine.pt"
     weights.touch()

@@ -85,7 +85,7 @@ class BadOption(InputError):
     """An option value is not allowed, or an output is in the way."""
 
 
-class NobodyJudges(BadOption):
+class NoTestPatients(BadOption):
     """A run left out nobody of a material: its networks cannot be judged on it."""
 
 

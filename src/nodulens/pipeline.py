@@ -21,11 +21,11 @@ from nodulens.methods.recipe import DEFAULT, Recipe
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
 from nodulens.runtime.engine import Models, load_models
-from nodulens.stages.classify import judge
+from nodulens.stages.classify import evaluate
 from nodulens.stages.classify_crop import UNCALIBRATED, grade
 from nodulens.stages.detect import detect
 from nodulens.stages.findings import Finding, outline_all, refined
-from nodulens.stages.fp_reduction import kept, slide
+from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
@@ -140,20 +140,20 @@ class _Scan:
     Attributes:
         ct: as read.
         volume: the same in canonical orientation.
-        turn: the way back.
+        orientation: the way back.
         lungs: on the grid of ``volume``.
     """
 
     ct: Volume
     volume: Volume
-    turn: Reorientation
+    orientation: Reorientation
     lungs: Mask
 
 
 def _prepared(ct: Volume, clock: Clock) -> _Scan:
-    volume, turn = canonical(ct)
+    volume, orientation = canonical(ct)
     with clock.stage("lungs"):
-        return _Scan(ct, volume, turn, segment_lungs(volume))
+        return _Scan(ct, volume, orientation, segment_lungs(volume))
 
 
 def _marks(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
@@ -165,7 +165,7 @@ def _marks(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
         outline = method.outline(scan.lungs)
         assert outline is not None, "a recipe without a segmenter prompts one"
         done = partial(clock.progress, "segment")
-        return outline_all(scan.volume, marks, method.threshold, recipe.most_findings, outline, done)
+        return outline_all(scan.volume, marks, method.threshold, recipe.max_findings, outline, done)
 
 
 def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
@@ -174,19 +174,19 @@ def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
     own, recipe = method.models.own, method.recipe
     with clock.stage("detect"):
         done = partial(clock.progress, "detect")
-        if recipe.slide:
-            found = slide(scan.volume, scan.lungs, own["filter"], threshold=method.threshold, progress=done)
+        if recipe.sliding_window:
+            found = sliding_window(scan.volume, scan.lungs, own["filter"], threshold=method.threshold, progress=done)
         else:
             model = own["segmenter"]
             found = find_regions(segment_slices(scan.volume, model, Field.of(model.card.settings), done), scan.lungs)
             if recipe.filter:
                 found = kept(scan.volume, found, own["filter"], method.threshold)
-        found = [f for f in found if f.score >= method.threshold][: recipe.most_findings]
+        found = [f for f in found if f.score >= method.threshold][: recipe.max_findings]
     with clock.stage("segment"):
         outline = method.outline(scan.lungs)
         if outline is None:
             return found
-        return refined(scan.volume, found, recipe.grow, outline, partial(clock.progress, "segment"))
+        return refined(scan.volume, found, recipe.box_scale, outline, partial(clock.progress, "segment"))
 
 
 def _describe(scan: _Scan, findings: list[Finding], method: Method, clock: Clock) -> list[Nodule]:
@@ -199,7 +199,7 @@ def _describe(scan: _Scan, findings: list[Finding], method: Method, clock: Clock
             measurements = measure(volume, box, mask, lungs)
             position = locate(volume, box, mask, lungs)
         with clock.stage("malignancy"):
-            look = grade if "classifier" in method.models.own else judge
+            look = grade if "classifier" in method.models.own else evaluate
             risk, heat = look(volume, box, mask, method.classifier)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
@@ -253,17 +253,17 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, clock: Clock) ->
         nodules=tuple(_as_read(n, scan) for n in nodules),
         sensitivity=tuple(SizeSensitivity(*row) for row in measured),
         interval_meaning=str(method.classifier.card.settings.get("interval", {}).get("meaning", UNCALIBRATED)),
-        lung_mask=Mask(np.ascontiguousarray(scan.turn.back(lungs.labels)), ct.geometry, lungs.names),
+        lung_mask=Mask(np.ascontiguousarray(scan.orientation.invert(lungs.labels)), ct.geometry, lungs.names),
     )
 
 
 def _as_read(nodule: Nodule, scan: _Scan) -> Nodule:
     """A nodule of the canonical volume in indices of the volume as read."""
-    slices, turn = scan.ct.source.slices, scan.turn
+    slices, orientation = scan.ct.source.slices, scan.orientation
     assert nodule.mask is not None
     assert nodule.heat is not None
-    mask = np.ascontiguousarray(turn.back(nodule.mask))
-    box = turn.box_back(nodule.box)
+    mask = np.ascontiguousarray(orientation.invert(nodule.mask))
+    box = orientation.invert_box(nodule.box)
     z = box.start[0] + central_slice(mask)
     known = slices[z] if slices else None
     position = replace(
@@ -272,7 +272,9 @@ def _as_read(nodule: Nodule, scan: _Scan) -> Nodule:
         instance_number=known.instance_number if known else None,
         sop_instance_uid=known.sop_instance_uid if known else None,
     )
-    return replace(nodule, box=box, mask=mask, heat=np.ascontiguousarray(turn.back(nodule.heat)), position=position)
+    return replace(
+        nodule, box=box, mask=mask, heat=np.ascontiguousarray(orientation.invert(nodule.heat)), position=position
+    )
 
 
 def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:

@@ -259,13 +259,13 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train the networks of a recipe."""
+    from nodulens.apps.methods import test_patients_of
     from nodulens.apps.methods import train as run
-    from nodulens.apps.methods import who_judges
     from nodulens.methods.catalogue import recipe_named
 
     _check_output(output)
-    whole = split is None and fold is None and not recipe_named(recipe).learners  # the default knows nothing else
-    known, left_out = who_judges(split, fold, everybody=everybody or whole)
+    whole = split is None and fold is None and not recipe_named(recipe).networks  # the default knows nothing else
+    known, left_out = test_patients_of(split, fold, everybody=everybody or whole)
     made = run(
         recipe,
         folder,

@@ -196,7 +196,7 @@ def prepare(
     tables: Annotated[
         Path | None, typer.Option("--luna16", help="Folder of LUNA16's tables: cut its patches from DICOM as well.")
     ] = None,
-    negatives: Annotated[int, typer.Option(min=0, help="Look-alikes a scan, of its candidates.")] = 20,
+    negatives: Annotated[int, typer.Option(min=0, help="Non-nodules a scan, of its candidates.")] = 20,
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     as_json: AsJson = False,
@@ -364,7 +364,7 @@ def render(
     import numpy as np
 
     from nodulens.data.crops import Stacks
-    from nodulens.data.render import check_new, render_many, write_scene
+    from nodulens.data.render import check_new, render_many, write_rendered_scan
     from nodulens.data.shapes import stack_shapes
     from nodulens.errors import BadOption
     from nodulens.io import read
@@ -379,5 +379,5 @@ def render(
     chosen = [known[i].turned(rng) for i in rng.choice(len(known), nodules, replace=False)]
     scan = read(ct)
     made = render_many(scan, segment_lungs(scan), chosen, seed=seed, juxtapleural=juxtapleural)
-    write_scene(made, output, seed=seed)
+    write_rendered_scan(made, output, seed=seed)
     print(output)

@@ -69,7 +69,7 @@ def of_luna16(found: Luna16Summary) -> Iterator[Table]:
         ("  of them with a size", found.excluded_with_diameter),
     ]
     for name, (on, off) in found.candidates.items():
-        counts += [(f"{name}: on a nodule", on), (f"{name}: look-alikes", off)]
+        counts += [(f"{name}: on a nodule", on), (f"{name}: non-nodules", off)]
     yield table("LUNA16", ("", "count"), counts)
     if found.subsets:
         yield table("Scans here", ("subset", *found.subsets), [("scans", *found.subsets.values())])

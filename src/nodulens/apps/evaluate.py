@@ -19,7 +19,7 @@ from nodulens.apps.typed import typed_command
 
 if TYPE_CHECKING:
     from nodulens.metrics.boxes import Matches
-    from nodulens.metrics.detection import Froc, Interval
+    from nodulens.metrics.detection import Froc, FrocInterval
     from nodulens.presentation import evaluation
     from nodulens.presentation.evaluation import Provenance
 
@@ -71,11 +71,11 @@ def method(
 ) -> None:
     """Judge a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.methods import evaluate as judge
+    from nodulens.apps.methods import evaluate as evaluate
     from nodulens.apps.methods import tables
 
     with bars() as show:
-        found = judge(
+        found = evaluate(
             name,
             folder,
             split,
@@ -147,7 +147,7 @@ def froc(
         print(output / "evaluation.html")
 
 
-def _froc_document(result: Froc, interval: Interval | None, seed: int) -> dict[str, Any]:
+def _froc_document(result: Froc, interval: FrocInterval | None, seed: int) -> dict[str, Any]:
     from nodulens.metrics.detection import FP_RATES, MAX_MARKS, by_size
 
     document: dict[str, Any] = {
@@ -199,7 +199,7 @@ def _froc_document(result: Froc, interval: Interval | None, seed: int) -> dict[s
     return document
 
 
-def _show_froc(result: Froc, interval: Interval | None) -> None:
+def _show_froc(result: Froc, interval: FrocInterval | None) -> None:
     from nodulens.metrics.detection import FP_RATES, MAX_MARKS, by_size
 
     table = Table(
@@ -251,7 +251,7 @@ def _provenance(seeds: dict[str, int], files: list[Path]) -> Provenance:
 
 
 def _write_froc(
-    folder: Path, result: Froc, interval: Interval | None, series: tuple[str, ...], provenance: Provenance
+    folder: Path, result: Froc, interval: FrocInterval | None, series: tuple[str, ...], provenance: Provenance
 ) -> None:
     from nodulens.presentation.figures import save_figure
     from nodulens.presentation.page import write_evaluation

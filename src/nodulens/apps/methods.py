@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulens.apps.typed import typed_command
-from nodulens.errors import BadOption, MissingExtra, MissingWeights, NobodyJudges, NotFound
+from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound
 from nodulens.methods.catalogue import recipe_named
 from nodulens.methods.method import Method, Prompted, untrained
 from nodulens.methods.recipe import Recipe, changed, changed_in_use, changed_to_train
@@ -17,7 +17,7 @@ from nodulens.methods.run_record import Run, method_named, read_run
 from nodulens.pipeline import Progress, analyze, silent
 from nodulens.report.record import Report, WeightRef
 from nodulens.runtime.engine import Model, Models, load_model, load_models
-from nodulens.stages.prompted import Outline, part_of
+from nodulens.stages.prompted import Outline, view_of
 
 if TYPE_CHECKING:
     from nodulens.core.volume import Mask, Volume
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nodulens.evaluate.refinement import Steps
     from nodulens.presentation.evaluation import Table
     from nodulens.stages.sam import Sam
-    from nodulens.train.run import Judged
+    from nodulens.train.run import EvaluatedNetwork
 
 SCHEMA = "nodulens-method/1"
 FOLD = 1
@@ -52,11 +52,11 @@ def load_method(name: str, *, threads: int | None = None, settings: Sequence[str
 
 def _networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Models:
     """All that is no SAM: those that ship, and the recipe's own from the folder of its run."""
-    if folder is not None and not recipe.learners:  # the default, trained anew
+    if folder is not None and not recipe.networks:  # the default, trained anew
         return load_models(threads, folder)
-    if folder is None and recipe.learners:
-        raise untrained(recipe, recipe.learners)
-    own = {part: load_model(part, threads, folder) for part in recipe.learners} if folder else {}
+    if folder is None and recipe.networks:
+        raise untrained(recipe, recipe.networks)
+    own = {part: load_model(part, threads, folder) for part in recipe.networks} if folder else {}
     return replace(load_models(threads), own=own)
 
 
@@ -68,7 +68,7 @@ def _prompted(recipe: Recipe, sam: Sam | None) -> Prompted | None:
         raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
 
     def within(lungs: Mask) -> Outline:
-        view = partial(part_of, part=recipe.shown, lungs=lungs)
+        view = partial(view_of, part=recipe.shown, lungs=lungs)
         return replace(sam, view=view, memory=recipe.memory).segment
 
     return Prompted(within, WeightRef(str(recipe.checkpoint), sam.sha256))
@@ -91,7 +91,7 @@ def _sam(recipe: Recipe) -> Sam | None:
         raise MissingWeights(f"{error} {ways}") from error
 
 
-def who_judges(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
+def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
     """The split and the fold that is left out, from what was typed.
 
     Args:
@@ -151,7 +151,7 @@ def train(
         raise MissingExtra("train", error.name or "torch") from error
     command = typed_command()
     use_threads(threads)
-    if not recipe.learners:
+    if not recipe.networks:
         if settings or split is not None or fold is not None:
             raise BadOption(
                 f"The recipe {recipe.name!r} is trained on everybody who may, as it ships: it takes --epochs, but no "
@@ -159,7 +159,7 @@ def train(
             )
         return train_default(data, output, command=command, epochs=epochs)
     if epochs is not None:
-        recipe = changed(recipe, [f"{part}.epochs={epochs}" for part in recipe.learners])
+        recipe = changed(recipe, [f"{part}.epochs={epochs}" for part in recipe.networks])
     return train_recipe(recipe, data, output, command=command, split=split, fold=fold)
 
 
@@ -209,23 +209,23 @@ def evaluate(
         check_folder(output)
     recipe, folder = method_named(name)
     recipe = changed_in_use(recipe, settings)
-    if not recipe.learners:
+    if not recipe.networks:
         _check_whole_scans_alone(name, data, split, output)
     models = _networks(recipe, folder, threads)
     if prompted is not None:
         models = replace(models, segmenter=_own_prompted(prompted, recipe, threads))
     who = read_split(split) if split else None
-    judged: dict[str, Judged] = {}
+    judged: dict[str, EvaluatedNetwork] = {}
     notes = list(recipe.caveats)
-    if folder is not None and recipe.learners:
+    if folder is not None and recipe.networks:
         try:
-            from nodulens.train.run import judge_run, use_threads
+            from nodulens.train.run import evaluate_run, use_threads
         except ImportError as error:
             raise MissingExtra("train", error.name or "torch") from error
         use_threads(threads)
         try:
-            judged = judge_run(folder, data, who, threads=threads, progress=progress)
-        except NobodyJudges as error:
+            judged = evaluate_run(folder, data, who, threads=threads, progress=progress)
+        except NoTestPatients as error:
             if not scans_in(data):
                 raise
             notes.append(f"Its networks were judged together on whole scans alone. {error}")
@@ -292,16 +292,16 @@ class _Whole:
 
 def _judge_whole(method: Method, data: Path, progress: Progress) -> _Whole:
     """A method on whole scans, and by its filter alone where it has one."""
-    from nodulens.evaluate.scans import judge_scans, scans_in
+    from nodulens.evaluate.scans import evaluate_scans, scans_in
 
     whole = _Whole(method.weights)
     if not scans_in(data):
         return whole
-    scans = judge_scans(data, partial(_twice, method, progress))
-    if method.recipe.filter is None or method.recipe.slide:
+    scans = evaluate_scans(data, partial(_twice, method, progress))
+    if method.recipe.filter is None or method.recipe.sliding_window:
         return replace(whole, scans=scans)
-    alone = replace(method, recipe=replace(method.recipe, slide=True))
-    return replace(whole, scans=scans, slid=judge_scans(data, partial(_twice, alone, progress)))
+    alone = replace(method, recipe=replace(method.recipe, sliding_window=True))
+    return replace(whole, scans=scans, slid=evaluate_scans(data, partial(_twice, alone, progress)))
 
 
 def _twice(method: Method, progress: Progress, ct: Volume) -> tuple[Report, Report]:
@@ -335,7 +335,7 @@ def _outlines_again(recipe: Recipe, data: Path) -> bool:
     """Whether regions are outlined again by a prompted network, and there are nodules to judge that on."""
     from nodulens.data.crops import STACKS
 
-    second = recipe.segmenter is not None and recipe.prompted is not None and not recipe.slide
+    second = recipe.segmenter is not None and recipe.prompted is not None and not recipe.sliding_window
     return second and recipe.labels == "lidc" and (data / STACKS).exists()
 
 

@@ -42,13 +42,13 @@ def train(
     threads: external.Threads = None,
 ) -> None:
     """Train nnunet-sam with nnU-Net as its segmenter; judge and use the run as any other."""
-    from nodulens.apps.methods import who_judges
+    from nodulens.apps.methods import test_patients_of
     from nodulens.methods.catalogue import NNUNET_SAM
     from nodulens.methods.recipe import changed_to_train
 
     framework = external.trainer("nnunet")
     recipe = changed_to_train(NNUNET_SAM, settings or ())
-    known, left_out = who_judges(split, fold, everybody=everybody)
+    known, left_out = test_patients_of(split, fold, everybody=everybody)
     run = framework.train_nnunet(
         replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
         data,

@@ -101,14 +101,14 @@ def compare(
         if most != 0 and (data / STACKS).exists():
             material = central_slices.every_fourth(data, most)
             tell(f"{len(material)} nodules of the stacks …")
-            stacks = central_slices.judge_told(
+            stacks = central_slices.evaluate_prompted(
                 central_slices.close_up(sam), material, np.arange(len(material)), flat=True
             )
     else:
         card = models.segmenter.card
         weights = WeightRef(card.name, card.sha256)
         ways = prompts.own_ways(models.segmenter)
-    found = prompts.judge_scans(ways, scans(), models)
+    found = prompts.evaluate_scans(ways, scans(), models)
     beside = [WeightRef(m.card.name, m.card.sha256) for m in (models.patch, models.volume, models.segmenter)]
     read = [data / "lidc" / "xml" / f"{name}.xml" for name in names]
     return {

@@ -14,7 +14,7 @@ DOES = {"segmenter": "outline", "filter": "filter", "classifier": "grade"}
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkSummary:
     """One network of a method.
 
     Attributes:
@@ -41,27 +41,27 @@ def described() -> list[dict[str, Any]]:
     return [{**to_dict(recipe), "parts": [asdict(part) for part in parts(recipe)]} for recipe in RECIPES.values()]
 
 
-def parts(recipe: Recipe) -> tuple[Part, ...]:
+def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
     """The networks of a method, in the order they work."""
     try:
         from nodulens.train.networks.build import cost, stored_values
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
 
-    def shipped(does: str, name: str) -> Part:
+    def shipped(does: str, name: str) -> NetworkSummary:
         known = card(name)
-        return Part(does, known.path.name, stored_values(known.path), None, known.input["gflop"])
+        return NetworkSummary(does, known.path.name, stored_values(known.path), None, known.input["gflop"])
 
     learnt = {}
-    for name, learner in recipe.learners.items():
-        found = cost(learner)
-        learnt[name] = Part(DOES[name], learner.network, found.parameters, found.trainable, found.gflop)
+    for name, config in recipe.networks.items():
+        found = cost(config)
+        learnt[name] = NetworkSummary(DOES[name], config.network, found.parameters, found.trainable, found.gflop)
     chosen = [learnt["segmenter"]] if "segmenter" in learnt else [shipped("find", "patch"), shipped("find", "volume")]
     if "filter" in learnt:
         chosen.append(learnt["filter"])
     if recipe.prompted == "network":
         chosen.append(shipped("outline", "segmenter"))
     elif recipe.prompted:
-        chosen.append(Part("outline", recipe.checkpoint or recipe.prompted))
+        chosen.append(NetworkSummary("outline", recipe.checkpoint or recipe.prompted))
     chosen.append(learnt["classifier"] if "classifier" in learnt else shipped("grade", "malignancy"))
     return tuple(chosen)

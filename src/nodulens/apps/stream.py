@@ -122,7 +122,7 @@ def load_outliner(name: str, settings: Sequence[str] = (), threads: int | None =
     if recipe.segmenter is None:
         able = ", ".join(r.name for r in RECIPES.values() if r.segmenter)
         raise BadOption(f"The recipe {recipe.name!r} outlines no single slices; {able} do.")
-    parts = [part for part in ("segmenter", "filter") if part in recipe.learners]
+    parts = [part for part in ("segmenter", "filter") if part in recipe.networks]
     if folder is None:
         raise untrained(recipe, parts)
     models = {part: load_model(part, threads, folder) for part in parts}

@@ -46,14 +46,14 @@ def train(
 
     Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
     """
-    from nodulens.apps.methods import who_judges
+    from nodulens.apps.methods import test_patients_of
     from nodulens.methods.catalogue import YOLO_SEG
     from nodulens.methods.recipe import changed_to_train
 
     framework = external.trainer("yolo")
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
     recipe = changed_to_train(YOLO_SEG, [*sized, *(settings or ())])
-    known, left_out = who_judges(split, fold, everybody=everybody)
+    known, left_out = test_patients_of(split, fold, everybody=everybody)
     run = framework.train_yolo(
         replace(recipe, segmenter=framework.settled(recipe.segmenter)),
         data,

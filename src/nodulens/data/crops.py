@@ -1,4 +1,4 @@
-"""Crops around real nodules and look-alikes: slice stacks, cubes, patches, nodule-free lungs; and whole slices.
+"""Crops around real nodules and non-nodules: slice stacks, cubes, patches, nodule-free lungs; and whole slices.
 
 They are the files of public crops that the project's networks learn from, and what :mod:`nodulens.data.prepare` makes
 of a user's own LIDC-IDRI or LUNA16. Every record carries its patient, so that :mod:`nodulens.data.folds` can keep
@@ -119,7 +119,7 @@ class Patches:
 
     Negatives inside a finding that LUNA16 excludes are left out. ``weight`` is 1 for a negative and one over the number
     of patches of its nodule for a positive. As a :class:`nodulens.data.dataset.Dataset` an item is a patch, its stratum
-    and label whether it shows a nodule (1) or a look-alike (0).
+    and label whether it shows a nodule (1) or a non-nodule (0).
     """
 
     name: ClassVar[str] = "patches"
@@ -145,7 +145,7 @@ class Patches:
 
     def items(self) -> tuple[Item, ...]:
         """One a patch, keyed by its row among those kept."""
-        kinds = np.where(self.label, "nodule", "look-alike").tolist()
+        kinds = np.where(self.label, "nodule", "non-nodule").tolist()
         return tuple(Item(str(k), *of) for k, of in enumerate(zip(self.patients, kinds, strict=True)))
 
     def load(self, item: Item) -> Sample:

@@ -183,8 +183,8 @@ class LidcNodules:
         volume = _read(self.folders, nodule.scan.series_uid)
         margin = [int(np.ceil(MARGIN_MM / s)) for s in volume.geometry.spacing_zyx]
         box = box_on(nodule, volume.geometry).grown(margin).clipped(volume.geometry.shape)
-        crop, turn = canonical(volume.crop(box))
-        masks = np.stack([turn.forth(mask) for mask in masks_on(nodule, volume.geometry, box)])
+        crop, orientation = canonical(volume.crop(box))
+        masks = np.stack([orientation.apply(mask) for mask in masks_on(nodule, volume.geometry, box)])
         held = consensus(masks)
         return Sample(
             item,
@@ -216,7 +216,7 @@ def scan_sample(
         nodules: to draw.
         boxes: on the turned grid; None for those around the consensus of each nodule that has any.
     """
-    turned, turn = canonical(volume)
+    turned, orientation = canonical(volume)
     mask = np.zeros(volume.geometry.shape, dtype=bool)
     found = []
     for nodule in nodules:
@@ -233,7 +233,7 @@ def scan_sample(
         "hu",
         turned.geometry.spacing_zyx,
         turned.geometry,
-        mask=turn.forth(mask),
+        mask=orientation.apply(mask),
         boxes=tuple(found if boxes is None else boxes),
     )
 

@@ -273,7 +273,7 @@ class Luna16Summary:
         diameter_bands: nodules in bands of mm, each from its lower edge up to below the next.
         lidc_nodules: those that three readers or more marked on the same scans, clustered from the LIDC database.
         excluded, excluded_with_diameter: findings of ``annotations_excluded.csv``.
-        candidates: table → candidates on nodules, and look-alikes.
+        candidates: table → candidates on nodules, and non-nodules.
         slice_thickness_mm: thickness → scans.
     """
 

@@ -86,7 +86,7 @@ class Job:
         path: folder of DICOM slices, or a MetaImage header.
         scan: its outlines; None to read LIDC's XML in or beside the folder.
         centres_lps: (P, 3) LPS mm of the patches to cut; none for a scan outside LUNA16.
-        diameters_mm: (P,) of the nodule that a patch shows, 0 for a look-alike.
+        diameters_mm: (P,) of the nodule that a patch shows, 0 for a non-nodule.
         lungs: LUNA16's mask of its lungs and airways; None without.
         find_lungs: a function of a module that labels the left lung 1 and the right 2 on a volume in canonical
             orientation, where there is no such mask. With neither, no whole slices are cut.
@@ -149,12 +149,12 @@ def jobs_of_xml(folders: Mapping[str, Path]) -> tuple[Job, ...]:
 def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
     """A job for every scan that is there, patches and lung masks included.
 
-    Patches show every annotation and every candidate on one, and look-alikes drawn at random from the others.
+    Patches show every annotation and every candidate on one, and non-nodules drawn at random from the others.
 
     Args:
         luna: with its files.
         candidates: None for patches of the annotations alone.
-        negatives: look-alikes a scan, at most.
+        negatives: non-nodules a scan, at most.
         seed: of the draw.
 
     Raises:
@@ -387,7 +387,7 @@ def _cubes(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
         x, y, z = (float(v) for v in np.subtract(middle, CUBE_MM // 2))
         cube = Geometry.axial(shape, origin_lps=(x, y, z))
         around = _around(cube, volume.geometry)
-        crop, turn = canonical(volume.crop(around))
+        crop, orientation = canonical(volume.crop(around))
 
         own = masks_on(nodule, volume.geometry, around)
         others = np.zeros((1, *around.shape), dtype=bool)
@@ -395,7 +395,7 @@ def _cubes(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
             if other is not nodule:
                 others |= masks_on(other, volume.geometry, around).any(axis=0)
         # the nearest voxel keeps volumes; interpolating would shave small nodules
-        masks = (resample_array(turn.forth(m), crop.geometry, cube, order=0, fill=0) for m in (*own, *others))
+        masks = (resample_array(orientation.apply(m), crop.geometry, cube, order=0, fill=0) for m in (*own, *others))
         *readers, foreign = masks
         out["hu_u8"][row] = _steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU))
         out["reader_bits"][row] = _bits(np.stack(readers))
@@ -432,13 +432,13 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
     All nodules are drawn on each, by the consensus of half of the readers. There are none where nobody is asked for
     lungs, and none and a "problem" where no lungs are found: stacks and cubes need none.
     """
-    turned, turn = canonical(volume)
+    turned, orientation = canonical(volume)
     problem, lungs = "", None
     try:
-        lungs = _lungs(job, volume, turn)
+        lungs = _lungs(job, volume, orientation)
     except NoLungs as error:
         problem = str(error)
-    held, areas, near = _outlined(nodules, volume.geometry, turn)
+    held, areas, near = _outlined(nodules, volume.geometry, orientation)
     middle, central, others = np.zeros((3, len(held)), dtype=bool)
     if lungs is None:
         lungs = np.zeros(held.shape, dtype=np.uint8)
@@ -465,7 +465,7 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
     }
 
 
-def _lungs(job: Job, volume: Volume, turn: Reorientation) -> NDArray[np.uint8] | None:
+def _lungs(job: Job, volume: Volume, orientation: Reorientation) -> NDArray[np.uint8] | None:
     """(z, y, x) in canonical orientation: the left lung 1, the right 2, airways 3 where LUNA16's mask has them.
 
     Raises:
@@ -473,7 +473,7 @@ def _lungs(job: Job, volume: Volume, turn: Reorientation) -> NDArray[np.uint8] |
         BadGeometry: the mask lies on another grid.
     """
     if job.lungs is not None:
-        given = turn.forth(read_lungs(job.lungs, volume.geometry).labels)
+        given = orientation.apply(read_lungs(job.lungs, volume.geometry).labels)
         if not np.isin(given, SIDES).any():
             raise NoLungs(f"{job.lungs} holds no lungs.")
         return given
@@ -481,7 +481,7 @@ def _lungs(job: Job, volume: Volume, turn: Reorientation) -> NDArray[np.uint8] |
 
 
 def _outlined(
-    nodules: Sequence[LidcNodule], grid: Geometry, turn: Reorientation
+    nodules: Sequence[LidcNodule], grid: Geometry, orientation: Reorientation
 ) -> tuple[NDArray[np.bool_], NDArray[np.int_], NDArray[np.bool_]]:
     """In canonical orientation: (z, y, x) the consensus of half of the readers; (nodules, z) how much of it is each;
     (z,) whether readers outlined anything there, or both above and below."""
@@ -494,8 +494,8 @@ def _outlined(
         held[box.slices] |= own
         area[box.slices[0]] = own.sum(axis=(1, 2))
         near[box.slices[0]] = True
-    upwards = slice(None, None, -1 if turn.flips[0] else None)
-    return turn.forth(held), areas[:, upwards], near[upwards]
+    upwards = slice(None, None, -1 if orientation.flips[0] else None)
+    return orientation.apply(held), areas[:, upwards], near[upwards]
 
 
 def _chosen(

@@ -300,7 +300,7 @@ def _lung_edge(lung: NDArray[np.bool_], grid: Geometry) -> Float:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class RenderedScan:
     """A scan with rendered nodules.
 
     Attributes:
@@ -314,7 +314,9 @@ class Scene:
     nodules: tuple[Rendered, ...]
 
 
-def render_many(volume: Volume, lungs: Mask, shapes: Sequence[Shape], *, seed: int, juxtapleural: float = 0.2) -> Scene:
+def render_many(
+    volume: Volume, lungs: Mask, shapes: Sequence[Shape], *, seed: int, juxtapleural: float = 0.2
+) -> RenderedScan:
     """Render nodules at random places of the lungs, apart from one another.
 
     Args:
@@ -340,7 +342,7 @@ def render_many(volume: Volume, lungs: Mask, shapes: Sequence[Shape], *, seed: i
         hu[box] = nodules[-1].piece.hu
         labels[box][nodules[-1].truth.labels > 0] = number
     names = {number: f"nodule {number}" for number in range(1, len(shapes) + 1)}
-    return Scene(room.volume, Mask(labels, volume.geometry, names), tuple(nodules))
+    return RenderedScan(room.volume, Mask(labels, volume.geometry, names), tuple(nodules))
 
 
 SCHEMA = "nodulens-rendered/1"
@@ -366,7 +368,7 @@ class NoduleRecord:
 
 
 @dataclass(frozen=True)
-class SceneRecord:
+class RenderedScanRecord:
     """What was rendered into a scan, and the seed that gives it again."""
 
     seed: int
@@ -379,7 +381,7 @@ def check_new(folder: Path) -> None:
         raise BadOption(f"{folder} is there already and not empty; name a new folder.")
 
 
-def write_scene(scene: Scene, folder: Path, *, seed: int) -> None:
+def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None:
     """Write scan (ct.nii.gz), labels (nodules.nii.gz) and what they are (nodules.json) into a new or empty folder.
 
     Raises:
@@ -395,7 +397,7 @@ def write_scene(scene: Scene, folder: Path, *, seed: int) -> None:
     write_volume(scene.volume, folder / "ct.nii.gz")
     write_mask(scene.truth, folder / "nodules.nii.gz", z_reversed=scene.volume.source.z_reversed)
     with whole_file(folder / "nodules.json") as part:
-        part.write_text(encode(SceneRecord(seed, nodules), SCHEMA), encoding="utf-8")
+        part.write_text(encode(RenderedScanRecord(seed, nodules), SCHEMA), encoding="utf-8")
 
 
 TRIES = 2000

@@ -30,7 +30,7 @@ from nodulens.errors import BadPrompt
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.segmentation import Overlap, compare, overlaps, summarise
 from nodulens.runtime.engine import Model
-from nodulens.stages.prompted import Outline, part_of, prompt_of_annotation, prompt_of_outline, shaken
+from nodulens.stages.prompted import Outline, prompt_of_annotation, prompt_of_outline, shaken, view_of
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.sam import Ask, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
@@ -39,7 +39,7 @@ from nodulens.train.default.segmenter import Example, inscribed, strongest_mark,
 from nodulens.train.tasks.task import Outcome, Rows, median_ms
 
 Bool = NDArray[np.bool_]
-Told = Callable[[Ask, Bool | None], Outline]
+PromptedNetwork = Callable[[Ask, Bool | None], Outline]
 """A prompted network, by what it is told: the prompt's box, a point in the middle of it, or an earlier mask on the
 volume's grid, which is given for "mask" alone."""
 
@@ -74,7 +74,7 @@ def rows_of(material: Sequence[Example], fold: int) -> Rows:
     return np.asarray(rows[rows % ONE_IN == 0])
 
 
-def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> Told:
+def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> PromptedNetwork:
     """Our own network, which looks in three dimensions whatever it is told.
 
     A box on one slice is as high as it is wide, as where a person draws it; a mark, a point and a rough box are looked
@@ -88,19 +88,19 @@ def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> Told:
     return lambda ask, prior: partial(outline, prior=prior)
 
 
-def told_of(sam: Sam) -> Told:
+def sam_prompted(sam: Sam) -> PromptedNetwork:
     """SAM or SAM2 as it is set, asked one way or another."""
     return lambda ask, prior: partial(replace(sam, ask=ask).segment, prior=prior)
 
 
-def close_up(sam: Sam) -> Told:
+def close_up(sam: Sam) -> PromptedNetwork:
     """SAM or SAM2 on each slice by itself, shown a close crop: stacks hold no more."""
-    return told_of(replace(sam, memory=False, view=partial(part_of, part="crop")))
+    return sam_prompted(replace(sam, memory=False, view=partial(view_of, part="crop")))
 
 
-def judge(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> Outcome:
+def evaluate(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> Outcome:
     """Our own network on the central slices of some nodules; what no prompt leads to counts 0."""
-    return judge_told(own(model), material, rows, seed=seed)
+    return evaluate_prompted(own(model), material, rows, seed=seed)
 
 
 def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
@@ -115,7 +115,9 @@ def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> 
     return median_ms(jobs)
 
 
-def judge_told(told: Told, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0) -> Outcome:
+def evaluate_prompted(
+    told: PromptedNetwork, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0
+) -> Outcome:
     """Any prompted network on the central slices of some nodules; what no prompt leads to counts 0.
 
     Args:
@@ -193,7 +195,7 @@ def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
     return Volume(unit * 1400 - 1000, Geometry.axial((z, y, x), example.spacing_zyx))
 
 
-def _central(told: Told, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
+def _central(told: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
     z = int(example.truth.sum(axis=(1, 2)).argmax())
     plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
     patient, shown = _volume(example, example.image), repeated(example)

@@ -23,7 +23,7 @@ from nodulens.errors import MissingExtra
 from nodulens.metrics.classification import auc, ranking_draws
 from nodulens.metrics.statistics import Interval, percentiles
 
-NODULE, MALIGNANT = "nodule or look-alike", "malignant or benign"
+NODULE, MALIGNANT = "nodule or non-nodule", "malignant or benign"
 NEIGHBOURS, LOGISTIC = "5 nearest neighbours", "logistic regression"
 AT_RANDOM, BY_NODULE, BY_PATIENT = "at random", "by nodule", "by patient"
 COPIES = 3

@@ -29,13 +29,21 @@ import numpy as np
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Mask
 from nodulens.errors import NotFound
-from nodulens.evaluate.central_slices import Bool, Told, disc_diameter_mm, outlined, own, prompts_at, told_of
+from nodulens.evaluate.central_slices import (
+    Bool,
+    PromptedNetwork,
+    disc_diameter_mm,
+    outlined,
+    own,
+    prompts_at,
+    sam_prompted,
+)
 from nodulens.evaluate.slice_networks import Known, Scan
 from nodulens.metrics.segmentation import Overlap, compare
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
 from nodulens.stages.position import central_slice
-from nodulens.stages.prompted import Part, part_of, prompt_of_outline
+from nodulens.stages.prompted import ViewName, prompt_of_outline, view_of
 from nodulens.stages.prompts import DRAWN, Prompt
 from nodulens.stages.sam import Ask, Sam
 from nodulens.stages.segment import prompt_of_candidate
@@ -43,7 +51,7 @@ from nodulens.train.default.calibration import PANEL
 from nodulens.train.default.segmenter import first_on, inscribed
 from nodulens.train.tasks.task import Outcome
 
-VIEWS: tuple[Part, ...] = ("slice", "lung", "lobe", "crop")
+VIEWS: tuple[ViewName, ...] = ("slice", "lung", "lobe", "crop")
 PROMPTS = ("box", "box_shaken", "diameter", "detector", "point", "mask")
 ASKED: Mapping[str, Ask] = {"point": "point", "mask": "mask"}
 """All others are boxes."""
@@ -63,7 +71,7 @@ class Way:
 
     view: str
     carrying: str
-    told: Told
+    told: PromptedNetwork
 
 
 Ways = Callable[[Mask], Sequence[Way]]
@@ -82,8 +90,8 @@ def sam_ways(sam: Sam) -> Ways:
     def ways(lungs: Mask) -> list[Way]:
         out = []
         for view in VIEWS:
-            shown = replace(sam, view=partial(part_of, part=view, lungs=lungs))
-            out += [Way(view, CARRIED if m else ALONE, told_of(replace(shown, memory=m))) for m in carried]
+            shown = replace(sam, view=partial(view_of, part=view, lungs=lungs))
+            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(shown, memory=m))) for m in carried]
         return out
 
     return ways
@@ -102,7 +110,7 @@ def outlined_scans(data: Path) -> tuple[str, ...]:
     return found
 
 
-def judge_scans(ways: Ways, scans: Iterable[Scan], models: Models, seed: int = 0) -> Outcome:
+def evaluate_scans(ways: Ways, scans: Iterable[Scan], models: Models, seed: int = 0) -> Outcome:
     """Outlines of the nodules of some scans, asked for in every way.
 
     Args:

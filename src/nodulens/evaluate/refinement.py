@@ -5,8 +5,8 @@ network outlines what each box points at, SAM on a crop round it; and what it dr
 are compared, paired, and the recipe's classifier is judged on crops masked by the readers, by the first stage, and by
 the whole method. Any network fits either slot::
 
-    nodules = classification.nodules_of(stacks, learner.classes).take(rows)       # of one fold
-    first = first_masks(model, learner, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
+    nodules = classification.nodules_of(stacks, config.classes).take(rows)       # of one fold
+    first = first_masks(model, config, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
     steps = compared(stacks, nodules, first, own(prompted)("box", None), recipe.grow, (classifier, crop_of(recipe)))
     steps.compared.figures, steps.graded.figures                           # figures() and grades() pool rows of folds
     write_pictures(steps, folder)
@@ -32,7 +32,7 @@ from nodulens.core.volume import AIR_HU
 from nodulens.data.crops import HU_PER_STEP, Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.central_slices import Bool, outlined, repeated
-from nodulens.methods.recipe import Learner, Recipe
+from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.metrics.boxes import IOUS, label_iou
 from nodulens.metrics.segmentation import compare
 from nodulens.metrics.statistics import bootstrap_means, wilcoxon
@@ -50,7 +50,7 @@ from nodulens.train.tasks import classification, closeups
 from nodulens.train.tasks.classification import Nodules
 from nodulens.train.tasks.closeups import CloseUps
 from nodulens.train.tasks.segmentation import field_of
-from nodulens.train.tasks.task import Outcome, told_of
+from nodulens.train.tasks.task import Outcome, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def compared(
     nodules: Nodules,
     first: Bool,
     outline: Outline,
-    grow: float,
+    box_scale: float,
     classifier: tuple[Model, Crop] | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Steps:
@@ -94,23 +94,23 @@ def compared(
         classifier: exported, of other patients, and how it sees a nodule.
         progress: told the share of the nodules that are outlined again.
     """
-    refined = refine(stacks, nodules, first, outline, grow, progress)
+    refined = refine(stacks, nodules, first, outline, box_scale, progress)
     graded = None
     if classifier is not None:
         masks = {"readers": nodules.outline, "first": first, "refined": refined}
         graded = grade(classifier[0], stacks, nodules, classifier[1], masks)
-    return Steps(stacks, nodules, first, refined, judge(nodules, first, refined), graded)
+    return Steps(stacks, nodules, first, refined, evaluate(nodules, first, refined), graded)
 
 
-def first_masks(model: Model, learner: Learner, near: CloseUps, nodules: Nodules) -> Bool:
+def first_masks(model: Model, config: NetworkConfig, near: CloseUps, nodules: Nodules) -> Bool:
     """(N, 96, 96) what a network of whole slices draws on the central slices of nodules.
 
     Args:
-        model: exported, of ``learner``.
+        model: exported, of ``config``.
         near: of the stacks that the nodules are of.
     """
     places = np.searchsorted(near.origin, nodules.origin)
-    return closeups.outlined(model, field_of(learner), near, places) >= 0.5
+    return closeups.outlined(model, field_of(config), near, places) >= 0.5
 
 
 def refine(
@@ -118,7 +118,7 @@ def refine(
     nodules: Nodules,
     first: Bool,
     outline: Outline,
-    grow: float,
+    box_scale: float,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Bool:
     """Every piece of a first stage's masks, outlined again from its box; where nothing is found, the piece stands.
@@ -129,7 +129,7 @@ def refine(
         first: (N, 96, 96) on their central slices.
         outline: the prompted network. It is told a rough box on the central slice, in the stack, whose
             end slices go on beyond it; what it draws on other slices does not count.
-        grow: sides of the box over those of the piece.
+        box_scale: sides of the box over those of the piece.
         progress: told the share of the nodules that are done.
 
     Returns:
@@ -150,7 +150,7 @@ def refine(
         pieces = components(first[k], 8)
         for part, (rows, columns) in enumerate(pieces.slices, 1):
             box = Box((z, rows.start, columns.start), (z + 1, rows.stop, columns.stop))
-            found = outlined(outline, volume, grown(box, grow, ROUGH).on_slice(z))[z]
+            found = outlined(outline, volume, grown(box, box_scale, ROUGH).on_slice(z))[z]
             out[k] |= found if found.any() else pieces.part(part)
     return out
 
@@ -158,7 +158,7 @@ def refine(
 # ---------------------------------------------------------------- with and without
 
 
-def judge(nodules: Nodules, first: Bool, refined: Bool) -> Outcome:
+def evaluate(nodules: Nodules, first: Bool, refined: Bool) -> Outcome:
     """The two masks against the readers', nodule by nodule; a nodule that nothing is drawn for counts 0.
 
     Args:
@@ -288,7 +288,7 @@ def of_run(
         return None
     first = first_masks(networks["segmenter"], recipe.segmenter, CloseUps.of(stacks), nodules)
     graded_by = (networks["classifier"], classification.crop_of(recipe)) if classifier else None
-    return compared(stacks, nodules, first, outline, recipe.grow, graded_by, progress)
+    return compared(stacks, nodules, first, outline, recipe.box_scale, graded_by, progress)
 
 
 def tables(compared: Mapping[str, Any], graded: Mapping[str, Any] | None) -> list[Table]:
@@ -385,7 +385,9 @@ def _check(nodules: Nodules, masks: NDArray[Any]) -> None:
 
 def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str, Any]:
     owners = patients.tolist()
-    return {name: told_of(one, owners) for name, one in zip(SCORES, bootstrap_means(values, patients), strict=True)}
+    return {
+        name: with_interval(one, owners) for name, one in zip(SCORES, bootstrap_means(values, patients), strict=True)
+    }
 
 
 def _defined(values: Mapping[str, float]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from nodulens.presentation.tables import class_table, precision_recall_line, roc
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.build import build
-from nodulens.train.run import Judged
+from nodulens.train.run import EvaluatedNetwork
 from nodulens.train.tasks import segmentation
 
 SLICES = 5
@@ -50,7 +50,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 def evaluation_of(
     folder: Path,
-    judged: Mapping[str, Judged],
+    judged: Mapping[str, EvaluatedNetwork],
     notes: Sequence[str],
     provenance: Provenance,
     *,
@@ -98,21 +98,21 @@ def evaluation_of(
         warnings=tuple(notes),
         provenance=replace(
             provenance,
-            split=told.parts_of(read_split(folder / SPLIT)),
+            split=told.split_parts(read_split(folder / SPLIT)),
             software=told.software(),
             data=(told.LIDC_IDRI, told.LUNA16),
         ),
     )
 
 
-Shown = tuple[list[Metric], list[Table], list[Drawing]]
+PageSection = tuple[list[Metric], list[Table], list[Drawing]]
 
 
 # ---------------------------------------------------------------- whole slices
 
 
-def _segmenter(one: Judged, checkpoint: Path) -> Shown:
-    figures, field = one.outcome.figures, segmentation.field_of(one.learner)
+def _segmenter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
+    figures, field = one.outcome.figures, segmentation.field_of(one.config)
     columns = segmentation.of_slices(one.outcome.rows)
     metrics = []
     if "close_ups" in figures:
@@ -164,7 +164,7 @@ def _agreement(columns: Columns, field: Field) -> Iterator[Drawing]:
         )
 
 
-def _pictures(one: Judged, columns: Columns, field: Field) -> list[LabelledSlice]:
+def _pictures(one: EvaluatedNetwork, columns: Columns, field: Field) -> list[LabelledSlice]:
     """Some slices with a nodule, evenly from the best to the worst."""
     shown = np.flatnonzero(np.array(columns[f"{NODULE} truth"]) > 0)
     if not len(shown):
@@ -195,17 +195,17 @@ def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 # ---------------------------------------------------------------- patches
 
 
-def _filter(one: Judged, checkpoint: Path) -> Shown:
+def _filter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
     figures, rows = one.outcome.figures, one.outcome.rows
     tables = [Table("Patches", ("", "value"), tuple((k, v) for k, v in figures.items() if isinstance(v, (int, float))))]
     if "auc" not in figures:
         return [], tables, []
     words = {
-        "auc": "AUC, nodule against look-alike",
+        "auc": "AUC, nodule against non-nodule",
         "average_precision": "Average precision",
         "precision": "Precision, nodules among what is kept",
         "recall": "Recall, nodules kept",
-        "specificity": "Specificity, look-alikes rejected",
+        "specificity": "Specificity, non-nodules rejected",
     }
     metrics = [_metric(text, figures[k], figures["patches"], "nodules weigh alike") for k, text in words.items()]
     sizes = tuple(figures["recall_by_size"].items())
@@ -225,11 +225,11 @@ def _filter(one: Judged, checkpoint: Path) -> Shown:
 # ---------------------------------------------------------------- crops
 
 
-def _classifier(one: Judged, checkpoint: Path) -> Shown:
+def _classifier(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
     figures, rows = one.outcome.figures, one.outcome.rows
-    logits = np.array([rows[f"logit_{name}"] for name in one.learner.classes]).T
-    truth, called = np.array(rows["truth"]), np.array(one.learner.classes)[logits.argmax(1)]
-    found = confusion(truth, called, classes=one.learner.classes)
+    logits = np.array([rows[f"logit_{name}"] for name in one.config.classes]).T
+    truth, called = np.array(rows["truth"]), np.array(one.config.classes)[logits.argmax(1)]
+    found = confusion(truth, called, classes=one.config.classes)
     names = {
         "three_readers_or_more": "three readers or more",
         "six_to_twelve_mm": "6 to 12 mm",
@@ -262,9 +262,9 @@ def _classifier(one: Judged, checkpoint: Path) -> Shown:
     return metrics, tables, drawings
 
 
-def _explained(one: Judged, checkpoint: Path, truth: NDArray[np.str_], called: NDArray[np.str_]) -> Drawing:
+def _explained(one: EvaluatedNetwork, checkpoint: Path, truth: NDArray[np.str_], called: NDArray[np.str_]) -> Drawing:
     """What speaks for malignant: the surest nodule of each class, called right and called wrong."""
-    net = build(one.learner)
+    net = build(one.config)
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
     score = np.abs(np.array(one.outcome.rows["score"]))
     chosen = []
@@ -276,7 +276,7 @@ def _explained(one: Judged, checkpoint: Path, truth: NDArray[np.str_], called: N
     others = np.setdiff1d(np.arange(len(one.material.image)), rows)
     taught = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
     images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], taught))
-    target = one.learner.classes.index("malignant")
+    target = one.config.classes.index("malignant")
     heat = grad_cam(net, images, target)
     shares = shap_values(net, images, target, background, SAMPLES)
     cases = [
@@ -290,7 +290,7 @@ def _explained(one: Judged, checkpoint: Path, truth: NDArray[np.str_], called: N
 # ---------------------------------------------------------------- the second step
 
 
-def _steps(steps: Steps) -> Shown:
+def _steps(steps: Steps) -> PageSection:
     figures, graded = steps.compared.figures, steps.graded.figures if steps.graded else None
     words = {"first": "first step alone", "refined": "outlined again", "gain": "outlined again less first step"}
     metrics = [_metric(f"Dice, {text}", figures[key]["dice"], figures["nodules"]) for key, text in words.items()]

@@ -33,7 +33,7 @@ BOXES = "{}-boxes"
 """Folder beside a scan with a radiologist's boxes, one XML a slice, where there are no outlines."""
 
 
-def judge_scans(data: Path, analyze: Callable[[Volume], tuple[Report, Report]]) -> list[dict[str, Any]]:
+def evaluate_scans(data: Path, analyze: Callable[[Volume], tuple[Report, Report]]) -> list[dict[str, Any]]:
     """Every mark of the evaluation scans, and how it counts at the threshold.
 
     Args:

@@ -25,13 +25,13 @@ from nodulens.data.folders import boxes_of_voc
 from nodulens.data.lidc import cluster
 from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.boxes import Image, box_iou, match, summary
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.runtime.engine import Model
 from nodulens.stages.findings import Finding
-from nodulens.stages.fp_reduction import kept, slide
+from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.slices import NODULE, Outlined, find_regions, segment_slices
 from nodulens.train.tasks.segmentation import field_of
@@ -77,28 +77,28 @@ def read_scan(data: Path, name: str) -> Scan:
         NotFound: it does not lie there.
     """
     ct = io.read(data / "ct" / name)
-    volume, turn = canonical(ct)
-    return Scan(name, volume, segment_lungs(volume), known_nodules(data, name, ct, turn))
+    volume, orientation = canonical(ct)
+    return Scan(name, volume, segment_lungs(volume), known_nodules(data, name, ct, orientation))
 
 
-def known_nodules(data: Path, name: str, ct: Volume, turn: Reorientation) -> tuple[Known, ...]:
+def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation) -> tuple[Known, ...]:
     """The nodules of a scan, by outlines and by boxes, on its canonical volume.
 
     Args:
         ct: as read.
-        turn: to the canonical volume.
+        orientation: to the canonical volume.
     """
     out: list[Known] = []
     xml = data / "lidc" / "xml" / f"{name}.xml"
     if xml.exists():
         for nodule in cluster(scan_of(read_xml(xml), ct)):
-            held = turn.forth(consensus_on([nodule], ct.geometry))
+            held = orientation.apply(consensus_on([nodule], ct.geometry))
             if held.any():
                 box = Box.of_mask(held)
                 out.append(Known(box, np.ascontiguousarray(held[box.slices]), len(nodule.readings)))
     boxes = data / "ct" / f"{name}-boxes"
     if boxes.is_dir():
-        out.append(Known(Box.of_mask(turn.forth(_marked(ct, boxes))), None, 0))
+        out.append(Known(Box.of_mask(orientation.apply(_marked(ct, boxes))), None, 0))
     return tuple(out)
 
 
@@ -113,14 +113,14 @@ def _marked(ct: Volume, folder: Path) -> NDArray[np.bool_]:
     return out
 
 
-def judge_scans(
-    model: Model, learner: Learner, data: Path, patch: Model | None = None, names: Sequence[str] = SCANS
+def evaluate_scans(
+    model: Model, config: NetworkConfig, data: Path, patch: Model | None = None, names: Sequence[str] = SCANS
 ) -> Outcome:
     """A network of whole slices on real scans, the regions filtered where there is a network for it.
 
     Args:
         model: the exported network.
-        learner: whose it is.
+        config: whose it is.
         data: folder with ``ct/`` and ``lidc/xml/``.
         patch: keeps or rejects its regions, and gives them their scores.
         names: of the scans.
@@ -128,7 +128,7 @@ def judge_scans(
     Returns:
         A row a nodule; figures of each scan and of all together, see :func:`judged`.
     """
-    field = field_of(learner)
+    field = field_of(config)
     scans, columns, images = {}, _none(), []
     for name in names:
         scan = read_scan(data, name)
@@ -147,7 +147,7 @@ def judge_scans(
     return Outcome({"scans": scans, **_together(scans, images)}, columns)
 
 
-def judge_sliding(patch: Model, data: Path, names: Sequence[str] = SCANS, stride_px: int = 8) -> Outcome:
+def evaluate_sliding_window(patch: Model, data: Path, names: Sequence[str] = SCANS, stride_px: int = 8) -> Outcome:
     """The patch network alone, slid over the lungs of real scans; figures as of :func:`judge_scans`.
 
     It finds and does not outline: a Dice of its cells would say nothing, and is not given.
@@ -156,7 +156,7 @@ def judge_sliding(patch: Model, data: Path, names: Sequence[str] = SCANS, stride
     for name in names:
         scan = read_scan(data, name)
         start = time.perf_counter()
-        findings = slide(scan.volume, scan.lungs, patch, stride_px=stride_px)
+        findings = sliding_window(scan.volume, scan.lungs, patch, stride_px=stride_px)
         seconds = time.perf_counter() - start
         told, image = judged(scan, findings, columns, outlined=False)
         scans[name] = {**told, "ms_per_slice": round(1000 * seconds / scan.volume.geometry.shape[0], 1)}

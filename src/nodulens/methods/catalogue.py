@@ -8,7 +8,7 @@ A recipe is a value: another method is another record here and, where it needs o
 from __future__ import annotations
 
 from nodulens.errors import BadOption
-from nodulens.methods.recipe import DEFAULT, Learner, Recipe
+from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe
 
 BENIGN_OR_MALIGNANT = ("benign", "malignant")
 
@@ -18,7 +18,7 @@ SAM2_DENSENET = Recipe(
     source="promptable segmentation with SAM2, then DenseNet-121",
     prompted="sam2",
     checkpoint="facebook/sam2.1-hiera-tiny",
-    classifier=Learner(
+    classifier=NetworkConfig(
         network="densenet121",
         size=64,
         pixel_mm=0.7,
@@ -39,7 +39,7 @@ SE_AUX_UNET = Recipe(
     name="se-aux-unet",
     title="B: one U-Net outlines lungs and nodules on whole slices, a second head says what is there",
     source="squeeze-and-excitation U-Net with an auxiliary classifier",
-    segmenter=Learner(
+    segmenter=NetworkConfig(
         network="se-aux-unet",
         size=320,
         pixel_mm=None,
@@ -62,7 +62,7 @@ NNUNET_SAM = Recipe(
     name="nnunet-sam",
     title="C: a self-configured U-Net finds, a prompted network refines each find",
     source="nnU-Net, then SAM on grown boxes",
-    segmenter=Learner(
+    segmenter=NetworkConfig(
         network="planned-unet",
         size=512,
         pixel_mm=None,
@@ -80,8 +80,8 @@ NNUNET_SAM = Recipe(
     prompted="sam",
     checkpoint="facebook/sam-vit-base",
     shown="crop",
-    grow=1.2,
-    classifier=Learner(
+    box_scale=1.2,
+    classifier=NetworkConfig(
         network="efficientnet-b0",
         size=64,
         pixel_mm=0.7,
@@ -99,7 +99,7 @@ YOLO_SEG = Recipe(
     name="yolo-seg",
     title="What C is compared with: YOLO11-seg outlines on whole slices, and its outline stands",
     source="YOLO11-seg, size m",
-    segmenter=Learner(
+    segmenter=NetworkConfig(
         network="yolo11m-seg",
         size=512,
         pixel_mm=None,
@@ -124,7 +124,7 @@ RESNET_UNET_PATCH_CNN = Recipe(
     name="resnet-unet-patch-cnn",
     title="D: a U-Net with a ResNet-50 encoder outlines, a CNN keeps or rejects each region",
     source="ResNet-50 U-Net and a 64 × 64 patch CNN",
-    segmenter=Learner(
+    segmenter=NetworkConfig(
         network="resnet50-unet",
         size=224,
         pixel_mm=None,
@@ -140,7 +140,7 @@ RESNET_UNET_PATCH_CNN = Recipe(
         augment=("flip", "rotate", "brightness", "contrast", "noise"),
     ),
     prompted=None,
-    filter=Learner(
+    filter=NetworkConfig(
         network="patch-cnn",
         size=64,
         pixel_mm=None,
@@ -160,7 +160,7 @@ CONV3_CLASSIFIER = Recipe(
     name="conv3-classifier",
     title="E: three convolutions grade a region of interest",
     source="a three-layer CNN on regions of interest of 124 × 124",
-    classifier=Learner(
+    classifier=NetworkConfig(
         network="conv3",
         size=124,
         pixel_mm=0.35,

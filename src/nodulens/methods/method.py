@@ -45,7 +45,7 @@ class Method:
 
     def __post_init__(self) -> None:
         recipe = self.recipe
-        missing = sorted(recipe.learners.keys() - self.models.own.keys())
+        missing = sorted(recipe.networks.keys() - self.models.own.keys())
         if missing:
             raise untrained(recipe, missing)
         if recipe.prompted not in (None, "network") and self.prompted is None:
@@ -79,7 +79,7 @@ class Method:
     def weights(self) -> tuple[WeightRef, ...]:
         """Of all that takes part, in the order they work."""
         models, own = self.models, self.models.own
-        finding = ("filter",) if self.recipe.slide else ("segmenter", "filter")
+        finding = ("filter",) if self.recipe.sliding_window else ("segmenter", "filter")
         found = [own[name] for name in finding if name in own] or [models.patch, models.volume]
         if self.recipe.prompted is not None and self.prompted is None:
             found.append(models.segmenter)

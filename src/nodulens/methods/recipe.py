@@ -18,9 +18,12 @@ LUNA16_MASK = (
     "Those files hold no nodules, and no figure of this can be compared with one of nodules."
 )
 SLID = (
-    "slide=true: the filter alone says where something is, in cells of 8 pixels and about 2.5 mm. Diameters, volumes "
-    "and what follows from them are those of the cells, and not of nodules; with prompted=network each is outlined."
+    "sliding_window=true: the filter alone says where something is, in cells of 8 pixels and about 2.5 mm. Diameters, "
+    "volumes and what follows from them are those of the cells, and not of nodules; with prompted=network each is "
+    "outlined."
 )
+RENAMED = {"grow": "box_scale", "slide": "sliding_window", "most_findings": "max_findings"}
+"""Field of a recipe as runs of version 0.1 name it → as it is named now."""
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
 Range = tuple[Callable[[Any], bool], str]
@@ -77,7 +80,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learner(Training):
+class NetworkConfig(Training):
     """One network of a method, what it sees, and how it learns.
 
     Attributes:
@@ -112,7 +115,7 @@ class Learner(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self, LEARNER)
+        _check(self, NETWORK)
 
 
 TRAINING: Mapping[str, Range] = {
@@ -126,7 +129,7 @@ TRAINING: Mapping[str, Range] = {
     "averaging": DECAY,
     "seed": SEED,
 }
-LEARNER: Mapping[str, Range] = {
+NETWORK: Mapping[str, Range] = {
     "size": COUNT,
     "pixel_mm": ABOVE_0,
     "classes": NAMES,
@@ -134,7 +137,7 @@ LEARNER: Mapping[str, Range] = {
     "window": COUNT,
     "auxiliary": FROM_0,
 }
-RECIPE: Mapping[str, Range] = {"grow": ABOVE_0, "most_findings": COUNT, "rounds_detected": COUNT}
+RECIPE: Mapping[str, Range] = {"box_scale": ABOVE_0, "max_findings": COUNT, "rounds_detected": COUNT}
 
 
 def _check(record: object, ranges: Mapping[str, Range]) -> None:
@@ -170,12 +173,12 @@ class Recipe:
         memory: SAM2 is pointed at the middle slice and its memory carries the outline up and down; else each slice is
             outlined by itself.
         filter: a network that keeps or rejects each region by the patch round it.
-        slide: the filter finds by itself, slid over the lungs, in place of the segmenter; see :attr:`caveats`.
+        sliding_window: the filter finds by itself, slid over the lungs, in place of the segmenter; see :attr:`caveats`.
         classifier: a network that grades each nodule; None: the default's.
         masked: whether the classifier sees the nodule alone, all round it blanked.
-        grow: box of a region over its outline's, before it prompts.
+        box_scale: box of a region over its outline's, before it prompts.
         threshold: least score of a finding; None for the one on the detector's card.
-        most_findings: findings reported at most, the most certain first.
+        max_findings: findings reported at most, the most certain first.
         rounds_detected: how often the default's network looks at a mark, a region or a point at most, until the outline
             settles.
 
@@ -186,20 +189,20 @@ class Recipe:
     name: str = "default"
     title: str = "Our own: two networks detect, one outlines what it is pointed at, one grades"
     source: str = ""
-    segmenter: Learner | None = None
+    segmenter: NetworkConfig | None = None
     labels: Literal["lidc", "luna16-mask"] = "lidc"
     slices: Literal["middle", "central", "all"] = "all"
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
     shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
     memory: bool = False
-    filter: Learner | None = None
-    slide: bool = False
-    classifier: Learner | None = None
+    filter: NetworkConfig | None = None
+    sliding_window: bool = False
+    classifier: NetworkConfig | None = None
     masked: bool = False
-    grow: float = 1.0
+    box_scale: float = 1.0
     threshold: float | None = None
-    most_findings: int = 100
+    max_findings: int = 100
     rounds_detected: int = 12
 
     def __post_init__(self) -> None:
@@ -208,19 +211,19 @@ class Recipe:
         _check(self, RECIPE)
         if self.segmenter is None and self.prompted is None:
             raise BadOption(f"{self.name} has no segmenter, so prompted is what outlines: network, sam2 or sam.")
-        if self.slide and self.filter is None:
-            raise BadOption(f"{self.name} has no filter to slide over the lungs: leave slide at false.")
+        if self.sliding_window and self.filter is None:
+            raise BadOption(f"{self.name} has no filter to slide over the lungs: leave sliding_window at false.")
 
     @property
-    def learners(self) -> dict[str, Learner]:
+    def networks(self) -> dict[str, NetworkConfig]:
         """The networks this method trains for itself, by the name of their field."""
         parts = {"segmenter": self.segmenter, "filter": self.filter, "classifier": self.classifier}
-        return {name: learner for name, learner in parts.items() if learner is not None}
+        return {name: config for name, config in parts.items() if config is not None}
 
     @property
     def marks(self) -> bool:
         """Whether the default's detector finds: the method has nothing of its own that does."""
-        return self.segmenter is None and not self.slide
+        return self.segmenter is None and not self.sliding_window
 
     @property
     def in_use(self) -> tuple[str, ...]:
@@ -228,9 +231,9 @@ class Recipe:
         sam = ("checkpoint", "shown")
         ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
         outlines = ways[self.prompted]
-        grown = ("grow",) if self.prompted and not self.marks else ()
-        slid = ("slide",) if self.filter else ()
-        return ("threshold", "most_findings", "prompted", *outlines, *grown, *slid)
+        grown = ("box_scale",) if self.prompted and not self.marks else ()
+        slid = ("sliding_window",) if self.filter else ()
+        return ("threshold", "max_findings", "prompted", *outlines, *grown, *slid)
 
     @property
     def shapes_training(self) -> tuple[str, ...]:
@@ -241,7 +244,7 @@ class Recipe:
     def caveats(self) -> tuple[str, ...]:
         """What whoever trains, judges or uses it must be told, as sentences."""
         airways = self.segmenter is not None and self.labels == "luna16-mask"
-        cells = self.slide and self.prompted is None
+        cells = self.sliding_window and self.prompted is None
         return (LUNA16_MASK,) * airways + (SLID,) * cells
 
 
@@ -294,7 +297,7 @@ def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """
     settings = list(settings)
     asked = changed(recipe, settings)
-    acts = (*asked.in_use, *asked.shapes_training, *asked.learners)
+    acts = (*asked.in_use, *asked.shapes_training, *asked.networks)
     _check_acting(settings, acts, f"{asked.name} has no part that it is for. What can be set is {', '.join(acts)}.")
     return asked
 
@@ -308,6 +311,8 @@ def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> N
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
     known = get_type_hints(type(record))
+    if path[0] in RENAMED and isinstance(record, Recipe):
+        raise BadOption(f"{path[0]} is now called {RENAMED[path[0]]}: --set {RENAMED[path[0]]}={text}.")
     if path[0] not in known:
         raise BadOption(f"There is no {path[0]!r} in {whole!r}; {type(record).__name__} has {', '.join(known)}.")
     value = getattr(record, path[0])
@@ -329,12 +334,15 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Recipe:
-    """A recipe from JSON.
+    """A recipe from JSON; fields that were renamed since are read under their new names.
 
     Raises:
-        BadOption: a key that is not known, one that is missing, or a value of another type.
+        BadOption: a key that is not known, one that is missing or there twice, or a value of another type.
     """
-    return cast("Recipe", _built(values, Recipe, "recipe"))
+    twice = [f"{old} and {new}" for old, new in RENAMED.items() if {old, new} <= values.keys()]
+    if twice:
+        raise BadOption(f"recipe holds both {', '.join(twice)}, which are one.")
+    return cast("Recipe", _built({RENAMED.get(key, key): value for key, value in values.items()}, Recipe, "recipe"))
 
 
 def _built(value: Any, wanted: Any, name: str) -> Any:

@@ -47,7 +47,7 @@ class Run:
     @property
     def untrained(self) -> tuple[str, ...]:
         """Networks that are still to be trained: the run was stopped."""
-        return tuple(name for name in self.recipe.learners or self.taught if name not in self.seconds)
+        return tuple(name for name in self.recipe.networks or self.taught if name not in self.seconds)
 
 
 def is_run(folder: Path) -> bool:

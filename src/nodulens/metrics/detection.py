@@ -232,7 +232,7 @@ class SizeBand:
 
 
 @dataclass(frozen=True, eq=False)
-class Interval:
+class FrocInterval:
     """What drawing the scans again and again gives.
 
     Attributes:
@@ -328,7 +328,7 @@ def by_size(result: Froc, edges_mm: Sequence[float] = SIZE_EDGES_MM) -> tuple[Si
     return tuple(bands)
 
 
-def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: float = 0.95) -> Interval:
+def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: float = 0.95) -> FrocInterval:
     """Draw as many scans as there are, with replacement, and score each draw: LUNA16's interval.
 
     Ends are the script's: of N sorted figures the one with number ⌊N · (1 − confidence) / 2⌋ from below, counted
@@ -354,7 +354,9 @@ def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: floa
                 break
         curve[:] = np.interp(GRID, *result._weighted(times.astype(np.float64)))
     low, high = _ends(curves, confidence)
-    return Interval(confidence, GRID, curves.mean(axis=0), low, high, curves[:, np.isin(GRID, FP_RATES)].mean(axis=1))
+    return FrocInterval(
+        confidence, GRID, curves.mean(axis=0), low, high, curves[:, np.isin(GRID, FP_RATES)].mean(axis=1)
+    )
 
 
 def marks_of(reports: Iterable[Report]) -> Marks:

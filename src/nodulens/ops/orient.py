@@ -35,15 +35,15 @@ class Reorientation:
     flips: Flips
     shape: tuple[int, int, int]
 
-    def forth(self, array: NDArray[Any]) -> NDArray[Any]:
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """A view of an array as read, with canonical axes."""
         return array.transpose(self.axes)[self._steps]
 
-    def back(self, array: NDArray[Any]) -> NDArray[Any]:
+    def invert(self, array: NDArray[Any]) -> NDArray[Any]:
         """A view of a canonical array, with the axes as read."""
         return array[self._steps].transpose(np.argsort(self.axes))
 
-    def box_back(self, box: Box) -> Box:
+    def invert_box(self, box: Box) -> Box:
         """The same voxels as a box of the canonical array, in indices as read."""
         start, stop = [0, 0, 0], [0, 0, 0]
         for k, axis in enumerate(self.axes):
@@ -69,10 +69,10 @@ def canonical(volume: Volume) -> tuple[Volume, Reorientation]:
     """
     axes, flips = _closest(volume.geometry)
     geometry = volume.geometry.transposed(axes, flips)
-    turn = Reorientation(axes, flips, geometry.shape)
+    orientation = Reorientation(axes, flips, geometry.shape)
     slices = volume.source.slices if axes[0] == 0 else ()
     source = replace(volume.source, slices=slices[::-1] if flips[0] else slices)
-    return Volume(turn.forth(volume.hu), geometry, source), turn
+    return Volume(orientation.apply(volume.hu), geometry, source), orientation
 
 
 def _closest(geometry: Geometry) -> tuple[Axes, Flips]:

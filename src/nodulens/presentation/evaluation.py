@@ -121,7 +121,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """Who stands in one part of a split: names of patients, or of scans where patients are not known."""
 
     name: str
@@ -176,7 +176,7 @@ class Provenance:
 
     command: str = ""
     made: str = ""
-    split: tuple[Part, ...] = ()
+    split: tuple[SplitPart, ...] = ()
     split_method: str = ""
     seeds: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
@@ -248,14 +248,14 @@ def software() -> dict[str, str]:
     return found
 
 
-def parts_of(split: Split) -> tuple[Part, ...]:
+def split_parts(split: Split) -> tuple[SplitPart, ...]:
     """Every patient of a split, group by group."""
     groups = sorted(set(split.groups.values()))
     named = {group: f"fold {group}" if group.isdigit() else group for group in groups}
-    return tuple(Part(named[group], tuple(sorted(split.patients(group)))) for group in groups)
+    return tuple(SplitPart(named[group], tuple(sorted(split.patients(group)))) for group in groups)
 
 
-def shared(parts: Sequence[Part]) -> tuple[str, ...]:
+def shared(parts: Sequence[SplitPart]) -> tuple[str, ...]:
     """Who stands in more than one part: where there is anyone, the figures do not hold."""
     times = Counter(member for part in parts for member in set(part.members))
     return tuple(sorted(member for member, count in times.items() if count > 1))

@@ -10,7 +10,17 @@ from pathlib import Path
 from nodulens.errors import BadOption, UnreadableFile
 from nodulens.io.atomic import whole_file
 from nodulens.io.html import Markup, Template, policy_hash, resource
-from nodulens.presentation.evaluation import Cell, Drawing, Evaluation, Metric, Part, Provenance, Table, shared, to_json
+from nodulens.presentation.evaluation import (
+    Cell,
+    Drawing,
+    Evaluation,
+    Metric,
+    Provenance,
+    SplitPart,
+    Table,
+    shared,
+    to_json,
+)
 from nodulens.presentation.inline_svg import inline_svg
 
 _TEMPLATE = Template(("page.html", "evaluation.html"))
@@ -238,7 +248,7 @@ def _split(provenance: Provenance) -> Markup:
     )
 
 
-def _overlap(parts: tuple[Part, ...]) -> Markup:
+def _overlap(parts: tuple[SplitPart, ...]) -> Markup:
     if len(parts) < 2:
         return Markup("")
     both = shared(parts)
@@ -249,7 +259,7 @@ def _overlap(parts: tuple[Part, ...]) -> Markup:
     return _TEMPLATE.fill("overlap_problem", {"text": f"{text}{more}."})
 
 
-def _part(part: Part) -> dict[str, object]:
+def _part(part: SplitPart) -> dict[str, object]:
     long = any(len(member) > _LONG_NAME for member in part.members)
     return {
         "name": _begun(part.name),

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nodulens.metrics.classification import Confusion, Curve, curve, ranking_draws
-from nodulens.metrics.detection import FP_RATES, MAX_MARKS, Froc, SizeBand, by_size
-from nodulens.metrics.detection import Interval as FrocInterval
+from nodulens.metrics.detection import FP_RATES, MAX_MARKS, Froc, FrocInterval, SizeBand, by_size
 from nodulens.metrics.segmentation import Summary
 from nodulens.metrics.statistics import Float, Interval, patient_draws, percentiles
-from nodulens.presentation.evaluation import Cell, Drawing, Evaluation, Metric, Part, Provenance, Table
+from nodulens.presentation.evaluation import Cell, Drawing, Evaluation, Metric, Provenance, SplitPart, Table
 from nodulens.presentation.figures import Basis, Line, froc_figure
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ def froc_evaluation(
             ),
         ),
         warnings=(elsewhere,) if tally.nodules_elsewhere else (),
-        provenance=replace(provenance, split=provenance.split or (Part("test", tuple(sorted(series)), "scans"),)),
+        provenance=replace(provenance, split=provenance.split or (SplitPart("test", tuple(sorted(series)), "scans"),)),
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Volume
 from nodulens.io.html import Markup, Template, policy_hash, resource
-from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, Plane, Scene, Slice
+from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, Plane, Slice
 from nodulens.report.record import Report, fingerprint
 
 MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
@@ -54,7 +54,7 @@ def render_page(report: Report, ct: Volume) -> str:
     Returns:
         HTML that makes no request. It names the patient only where ``report.patient`` is set.
     """
-    scene = Scene(ct, report.nodules, report.lung_mask)
+    scene = DisplayScan(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
     _, height, width = scene.size_mm
     style, script = resource("page.css"), resource("page.js")
@@ -212,7 +212,7 @@ def _bar(share: float, words: str, interval: tuple[float, float] | None = None) 
     return _fill("bar", {"words": words, "band": band, "x": f"{x:.2f}", "thick": thick})
 
 
-def _map(report: Report, scene: Scene) -> Markup:
+def _map(report: Report, scene: DisplayScan) -> Markup:
     lungs = scene.silhouette()
     if not any(outline.path for outline in lungs):
         return Markup("")
@@ -238,7 +238,7 @@ def _map(report: Report, scene: Scene) -> Markup:
     )
 
 
-def _lung_frame(scene: Scene) -> tuple[int, int, int, int]:
+def _lung_frame(scene: DisplayScan) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of the lungs on the silhouette, in outline units."""
     assert scene.lungs is not None
     height, _, _ = scene.size_mm
@@ -273,7 +273,7 @@ def _missed(report: Report) -> Markup:
     return _fill("missed", {"body": body})
 
 
-def _findings(report: Report, scene: Scene) -> Markup:
+def _findings(report: Report, scene: DisplayScan) -> Markup:
     if not report.nodules:
         return Markup("")
     rows = _each("row", (_row(nodule) for nodule in report.nodules))
@@ -296,7 +296,7 @@ def _row(nodule: Nodule) -> dict[str, object]:
     }
 
 
-def _card(nodule: Nodule, report: Report, scene: Scene) -> dict[str, object]:
+def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> dict[str, object]:
     m, position = nodule.measurements, nodule.position
     where: list[tuple[str, object]] = [
         ("Side and zone", _place(nodule)),
@@ -386,7 +386,7 @@ def _timing(report: Report) -> Markup:
     )
 
 
-def _data(report: Report, scene: Scene, stack: list[Slice]) -> dict[str, object]:
+def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> dict[str, object]:
     """What the page's script works on."""
     places = {n.id: round(float(scene.place(n)[0])) for n in report.nodules}
     nearest = {number: min(range(len(stack)), key=lambda i: abs(stack[i].index - z)) for number, z in places.items()}
@@ -411,7 +411,7 @@ def _data(report: Report, scene: Scene, stack: list[Slice]) -> dict[str, object]
     }
 
 
-def _slice_label(scene: Scene, z: int) -> str:
+def _slice_label(scene: DisplayScan, z: int) -> str:
     count = scene.volume.geometry.shape[0]
     stored = scene.volume.source.slices
     instance = stored[z].instance_number if stored else None

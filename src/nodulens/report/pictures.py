@@ -89,7 +89,7 @@ class _Shape:
     heat: Array | None
 
 
-class Scene:
+class DisplayScan:
     """A CT turned for display, with what a report found in it.
 
     Args:
@@ -100,17 +100,17 @@ class Scene:
 
     def __init__(self, ct: Volume, nodules: Sequence[Nodule], lungs: Mask | None) -> None:
         self.ct = ct
-        self.volume, self._turn = canonical(ct)
-        self.lungs = None if lungs is None else self._turn.forth(lungs.labels)
+        self.volume, self._orientation = canonical(ct)
+        self.lungs = None if lungs is None else self._orientation.apply(lungs.labels)
         self._shapes = {nodule.id: self._shape(nodule) for nodule in nodules}
 
     def _shape(self, nodule: Nodule) -> _Shape:
-        grid = self.ct.geometry.crop(nodule.box).transposed(self._turn.axes, self._turn.flips)
+        grid = self.ct.geometry.crop(nodule.box).transposed(self._orientation.axes, self._orientation.flips)
         start = np.round(self.volume.geometry.to_index(grid.origin_lps)).astype(int)
         box = _box(start, start + np.asarray(grid.shape)).grown((1, 1, 1))
         mask = np.ones(nodule.box.shape, bool) if nodule.mask is None else nodule.mask
-        heat = None if nodule.heat is None else np.pad(self._turn.forth(nodule.heat), 1)
-        return _Shape(box, np.pad(self._turn.forth(mask), 1).astype(np.float32), heat)
+        heat = None if nodule.heat is None else np.pad(self._orientation.apply(nodule.heat), 1)
+        return _Shape(box, np.pad(self._orientation.apply(mask), 1).astype(np.float32), heat)
 
     def place(self, nodule: Nodule) -> Float:
         """Continuous canonical (z, y, x) of a nodule's centroid, moved onto its central slice as read."""

@@ -1,7 +1,7 @@
 """Places in the lungs that could be nodules: bright blobs of 3 to 40 mm, at every scale.
 
 A ball answers most strongly to a Laplacian of Gaussian of the scale that fits it; a vessel answers with two thirds of
-that, so hardly a nodule is lost and a few hundred look-alikes come along for the networks to reject.
+that, so hardly a nodule is lost and a few hundred non-nodules come along for the networks to reject.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from nodulens.stages.views import PLANE_MM, plane_view, plane_window, soft_outli
 Heat = NDArray[np.float32]
 
 
-def judge(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tuple[Risk, Heat]:
+def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tuple[Risk, Heat]:
     """Risk of a nodule, and the heat map that explains it.
 
     Args:

@@ -78,14 +78,14 @@ def outline_all(
 
 
 def refined(
-    volume: Volume, findings: list[Finding], grow: float, outline: Outline, progress: Callable[[float], None]
+    volume: Volume, findings: list[Finding], box_scale: float, outline: Outline, progress: Callable[[float], None]
 ) -> list[Finding]:
     """Findings outlined again from their boxes; where the prompted network finds nothing, the outline stands.
 
     Args:
         volume: canonical orientation.
         findings: of another network.
-        grow: sides of the box that prompts over those of the finding's.
+        box_scale: sides of the box that prompts over those of the finding's.
         outline: the prompted network.
         progress: told the share of the findings that are done.
     """
@@ -93,7 +93,7 @@ def refined(
     for number, finding in enumerate(findings):
         progress(number / len(findings))
         try:
-            box, mask = outline(volume, grown(finding.box, grow, ROUGH))
+            box, mask = outline(volume, grown(finding.box, box_scale, ROUGH))
         except BadPrompt:
             out.append(finding)
             continue
@@ -101,10 +101,10 @@ def refined(
     return out
 
 
-def grown(box: Box, grow: float, trust: float) -> Prompt:
+def grown(box: Box, box_scale: float, trust: float) -> Prompt:
     """A box as a prompt, each of its sides ``grow`` times as long."""
     start, stop = np.asarray(box.start, float), np.asarray(box.stop, float)
-    middle, half = (start + stop) / 2, (stop - start) / 2 * grow
+    middle, half = (start + stop) / 2, (stop - start) / 2 * box_scale
     return Prompt.between(middle - half, middle + half, trust)
 
 

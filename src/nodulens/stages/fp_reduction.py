@@ -57,7 +57,7 @@ def kept(volume: Volume, findings: list[Finding], model: Model, threshold: float
     return sorted(scored, key=lambda finding: -finding.score)
 
 
-def slide(
+def sliding_window(
     volume: Volume,
     lungs: Mask,
     model: Model,

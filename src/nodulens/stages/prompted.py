@@ -19,7 +19,7 @@ from nodulens.errors import BadOption, BadPrompt
 from nodulens.stages.position import lobe_at, lung_extent, share_along, side_of
 from nodulens.stages.prompts import DRAWN, Prompt
 
-Part = Literal["slice", "lung", "lobe", "crop"]
+ViewName = Literal["slice", "lung", "lobe", "crop"]
 View = Callable[[Volume, Prompt], Box]
 """What is shown of a volume to outline a prompt in: whole slices of a box inside the volume."""
 Outline = Callable[[Volume, Prompt], tuple[Box, NDArray[np.bool_]]]
@@ -76,7 +76,7 @@ def shaken(prompt: Prompt, rng: np.random.Generator, share: float) -> Prompt:
     return Prompt.between(start, np.maximum(stop, start + LEAST_SIDE * side), prompt.trust)
 
 
-def part_of(volume: Volume, prompt: Prompt, part: Part = "slice", lungs: Mask | None = None) -> Box:
+def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mask | None = None) -> Box:
     """The part of the scan that a prompted network is shown; ``functools.partial`` of it is a :data:`View`.
 
     Args:

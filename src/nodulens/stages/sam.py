@@ -27,7 +27,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
 from nodulens.ops.intensity import to_unit
-from nodulens.stages.prompted import View, part_of
+from nodulens.stages.prompted import View, view_of
 from nodulens.stages.prompts import Prompt
 from nodulens.stages.segment import pointed_at
 
@@ -99,7 +99,7 @@ class Frame:
         down, right = (self.side - n for n in self.shown)
         return functional.pad(scaled, (0, right, 0, down))
 
-    def back(self, logits: Tensor) -> Tensor:
+    def invert(self, logits: Tensor) -> Tensor:
         """(1, C, h, w) over the square → (1, C, y, x) over the picture."""
         if self.shown != (self.side, self.side):
             logits = _scaled(logits, (self.side, self.side))[..., : self.shown[0], : self.shown[1]]
@@ -179,7 +179,7 @@ class Sam:
     pixels: Pixels = Pixels()
     ask: Ask = "box"
     memory: bool = False
-    view: View = part_of
+    view: View = view_of
     cache: Embeddings = field(default_factory=Embeddings)
     sha256: str = ""
 
@@ -226,7 +226,7 @@ class Sam:
         many = spot.point is not None and spot.box is None
         logits, fit = self.net.decode(embedding.maps, self._told(embedding.frame, spot), many)
         best = logits[fit.argmax()][None, None]
-        return embedding.frame.back(best.float())[0, 0].cpu().numpy()
+        return embedding.frame.invert(best.float())[0, 0].cpu().numpy()
 
     @torch.inference_mode()
     def propagate(self, embeddings: Sequence[Embedding], at: int, spot: Spot) -> Array:
@@ -237,7 +237,7 @@ class Sam:
         """
         frame = embeddings[at].frame
         logits = self.net.carry(embeddings, at, self._told(frame, spot))
-        return frame.back(logits[None].float())[0].cpu().numpy()
+        return frame.invert(logits[None].float())[0].cpu().numpy()
 
     @torch.inference_mode()
     def _encoded(self, image: Array) -> Embedding:

@@ -108,7 +108,7 @@ class Field:
         apart[:, nodule] = masks[:, nodule]
         return np.asarray(apart)
 
-    def back(self, seen: Float32, geometry: Geometry) -> Float32:
+    def invert(self, seen: Float32, geometry: Geometry) -> Float32:
         """Values (slices, size, size) → (slices, y, x) on ``geometry``; 0 beyond the field."""
         return np.asarray(resample_array(seen, self.grid(geometry), geometry, fill=0))
 
@@ -157,7 +157,7 @@ def segment_slices(
         where, piece = box.slices, geometry.crop(box)
         progress(box.start[0] / geometry.shape[0])
         seen = field.probabilities(model.run(field.look(volume.hu[where], piece)[:, None])[0])
-        found = np.stack([field.back(seen[:, k], piece) for k in range(seen.shape[1])], axis=1)
+        found = np.stack([field.invert(seen[:, k], piece) for k in range(seen.shape[1])], axis=1)
         for number, drawn in enumerate(field.decided(found).swapaxes(0, 1), start=1):
             labels[where][drawn] = number
         nodule[where] = found[:, field.drawn.index(NODULE)]

@@ -17,8 +17,8 @@ import torch
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
-from nodulens.errors import BadOption, MissingWeights, NobodyJudges
-from nodulens.methods.recipe import DEFAULT, Learner, Recipe
+from nodulens.errors import BadOption, MissingWeights, NoTestPatients
+from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe
 from nodulens.methods.run_record import SPLIT, Run, is_run, read_run, write_run
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as card_of
@@ -28,14 +28,14 @@ from nodulens.train.loop.curves import draw_curves
 from nodulens.train.loop.export import export
 from nodulens.train.loop.ranks import Ranks
 from nodulens.train.tasks import classification, fp_reduction, segmentation
-from nodulens.train.tasks.checks import check_learner
+from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.segmentation import CLOSE_UP
-from nodulens.train.tasks.task import Material, Outcome, Part, Rows
+from nodulens.train.tasks.task import Material, Outcome, Rows, TaskModule
 
-PARTS: Mapping[str, Part] = {
-    "segmenter": cast("Part", segmentation),
-    "filter": cast("Part", fp_reduction),
-    "classifier": cast("Part", classification),
+PARTS: Mapping[str, TaskModule] = {
+    "segmenter": cast("TaskModule", segmentation),
+    "filter": cast("TaskModule", fp_reduction),
+    "classifier": cast("TaskModule", classification),
 }
 """By the field of a recipe, in the order they work."""
 SEEN = ("labels", "slices", "masked")
@@ -51,7 +51,7 @@ class Division:
     """Rows of a material that teach, that say when to stop, and that judge."""
 
     train: Rows
-    watched: Rows
+    validation: Rows
     test: Rows
 
 
@@ -68,16 +68,16 @@ def division(material: Material, parts: Parts) -> Division:
     train = np.array([p in parts.train for p in patients], dtype=bool)
     test = np.array([p in parts.test for p in patients], dtype=bool)
     if parts.validation:
-        watched = np.array([p in parts.validation for p in patients], dtype=bool)
+        validation = np.array([p in parts.validation for p in patients], dtype=bool)
     else:
         chosen = np.array([_hash(p) % WATCHED == 0 for p in patients], dtype=bool)
-        watched = np.zeros(len(rows), dtype=bool)
+        validation = np.zeros(len(rows), dtype=bool)
         for kind in (train & ~near, train & near):
             own = kind & chosen
             if not own.any() or own.sum() > 0.3 * kind.sum():
                 own = kind & (_rank(kind) % WATCHED == WATCHED - 1)
-            watched |= own
-    return Division(rows[train & ~watched], rows[watched], rows[test])
+            validation |= own
+    return Division(rows[train & ~validation], rows[validation], rows[test])
 
 
 def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> Parts:
@@ -125,28 +125,28 @@ def train_recipe(
             network cannot learn by what is set.
         NotFound: material is not there.
     """
-    if not recipe.learners:
+    if not recipe.networks:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
-    for name, learner in recipe.learners.items():
-        check_learner(name, learner)
+    for name, config in recipe.networks.items():
+        check_config(name, config)
     ranks = Ranks.joined()
     run = begun(recipe, folder, command=command, split=split, fold=fold)
-    for name, learner in recipe.learners.items():
+    for name, config in recipe.networks.items():
         part = PARTS[name]
         material = part.load(data, recipe)
         rows = division(material, parts_of(material.patients, split, fold))
         if not len(rows.train):
             raise BadOption(f"Nobody in {data} is left to train {name} on; take a split that was made for this data.")
-        learner = part.settled(learner, material, rows.train)
-        run = noted(run, name, learner, digest(material, rows.train, rows.watched), folder)
+        config = part.settled(config, material, rows.train)
+        run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
         if split is None:
             _add_to_split(material.patients, fold, folder)
         start = time.monotonic()
-        if not _is_done(name, learner, folder):
-            net = part.train(learner, material, rows.train, rows.watched, folder / f"{name}.pt")
+        if not _is_done(name, config, folder):
+            net = part.train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
             if ranks.first:
                 draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
-            _export(name, net, learner, run, _owners(material, rows), folder)  # its card is there last
+            _export(name, net, config, run, _owners(material, rows), folder)  # its card is there last
             run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
             _write(run, folder)
         elif name not in run.seconds:  # stopped just after it was exported, or trained by a framework apart
@@ -209,7 +209,7 @@ def begun(recipe: Recipe, folder: Path, *, command: str, split: Split | None = N
     if there:
         _same_run(known, run, folder)
         _same_split(split, folder)
-        kept = {name: learner for name, learner in known.recipe.learners.items() if name in there}
+        kept = {name: config for name, config in known.recipe.networks.items() if name in there}
         recipe = replace(recipe, **kept)  # type: ignore[arg-type]
         return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
     if ranks.first:
@@ -221,30 +221,30 @@ def begun(recipe: Recipe, folder: Path, *, command: str, split: Split | None = N
     return run
 
 
-def noted(run: Run, name: str, learner: Learner | None, taught: str, folder: Path) -> Run:
+def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder: Path) -> Run:
     """The run with what a network is about to be taught, on the disk before it is.
 
     Args:
         name: of the network, or of a framework that trains it apart.
-        learner: None where it is no network of the recipe.
+        config: None where it is no network of the recipe.
         taught: :func:`digest` of its rows.
 
     Raises:
         BadOption: the folder holds one that was taught otherwise, or does not say by whom.
     """
     if name not in run.taught:
-        checkpoint = folder / f"{name}.pt" if learner else folder / "checkpoints" / name / "foldNone.pt"
+        checkpoint = folder / f"{name}.pt" if config else folder / "checkpoints" / name / "foldNone.pt"
         if checkpoint.exists():
             raise BadOption(
                 f"{checkpoint} is there, but {folder} does not say who taught it, so it cannot be gone on with. Name "
                 "another folder."
             )
-        recipe = run.recipe if learner is None else replace(run.recipe, **{name: learner})  # type: ignore[arg-type]
+        recipe = run.recipe if config is None else replace(run.recipe, **{name: config})  # type: ignore[arg-type]
         run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
         _write(run, folder)
         return run
-    if learner is not None:
-        _same_settings(vars(run.recipe.learners[name]), vars(learner), f"{name}.", folder)
+    if config is not None:
+        _same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
     if run.taught[name] != taught:
         raise BadOption(
             f"{folder} holds a run whose {name} was taught by other rows or patients than --data holds now. Give the "
@@ -260,7 +260,7 @@ def digest(material: Material, *groups: Rows) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class EvaluatedNetwork:
     """A network of a run, and how it did.
 
     Attributes:
@@ -270,18 +270,18 @@ class Judged:
 
     outcome: Outcome
     model: Model
-    learner: Learner
+    config: NetworkConfig
     material: Any
 
 
-def judge_run(
+def evaluate_run(
     folder: Path,
     data: Path,
     split: Split | None = None,
     *,
     threads: int | None = None,
     progress: Callable[[str, float], None] = lambda part, done: None,
-) -> dict[str, Judged]:
+) -> dict[str, EvaluatedNetwork]:
     """How each network of a run does on patients that it was not trained on.
 
     Args:
@@ -297,16 +297,16 @@ def judge_run(
     run = read_run(folder)
     judging = _who_judges(folder, run, split)
     out = {}
-    for name, learner in run.recipe.learners.items():
+    for name, config in run.recipe.networks.items():
         material = PARTS[name].load(data, run.recipe)
         model = load_model(name, threads, folder)
         taught = frozenset(model.card.trained_on["patients"])
-        watched = frozenset(model.card.trained_on.get("watched", ())) - taught
-        rows = division(material, Parts(taught, parts_of(material.patients, *judging).test, watched)).test
+        validation = frozenset(model.card.trained_on.get("watched", ())) - taught
+        rows = division(material, Parts(taught, parts_of(material.patients, *judging).test, validation)).test
         if not len(rows):
             continue
         progress(name, 0.0)
-        out[name] = Judged(PARTS[name].judge(model, learner, material, rows), model, learner, material)
+        out[name] = EvaluatedNetwork(PARTS[name].evaluate(model, config, material, rows), model, config, material)
         progress(name, 1.0)
     if not out:
         raise _nobody(folder, run)
@@ -343,8 +343,8 @@ def _who_judges(folder: Path, run: Run, split: Split | None) -> tuple[Split | No
     return split, run.fold if split is None or split.folds else None
 
 
-def _nobody(folder: Path, run: Run) -> NobodyJudges:
-    return NobodyJudges(
+def _nobody(folder: Path, run: Run) -> NoTestPatients:
+    return NoTestPatients(
         f"{folder} left out nobody of this material (fold {run.fold}): there is nobody to judge on. Train with a "
         "--fold that holds some, or name a --split of patients that it was not trained on."
     )
@@ -364,44 +364,44 @@ def software() -> dict[str, str]:
 
 
 def _export(
-    name: str, net: torch.nn.Module, learner: Learner, run: Run, owners: dict[str, list[str]], folder: Path
+    name: str, net: torch.nn.Module, config: NetworkConfig, run: Run, owners: dict[str, list[str]], folder: Path
 ) -> None:
     card = {
         "name": name,
         "command": run.command,
         "trained_on": {"material": run.recipe.title, "never": sorted(EVALUATION_PATIENTS), **owners},
-        "input": {"shape": f"(N, 1, {learner.size}, {learner.size}) float32, 0…1"},
-        "settings": {**asdict(learner), "masked": run.recipe.masked},
+        "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
+        "settings": {**asdict(config), "masked": run.recipe.masked},
         "figures": {},
     }
-    export(net, example_of(learner), folder, card)
+    export(net, example_of(config), folder, card)
 
 
-def example_of(learner: Learner) -> torch.Tensor:
+def example_of(config: NetworkConfig) -> torch.Tensor:
     """What a network is exported and compared with: noise, and noise in a field of air, as slices are.
 
     Two and not one: the exporter takes an axis of one example for fixed.
     """
-    example = torch.rand(2, 1, learner.size, learner.size)
-    example[1, :, learner.size // 3 :] = 0
+    example = torch.rand(2, 1, config.size, config.size)
+    example[1, :, config.size // 3 :] = 0
     return example
 
 
-def _is_done(name: str, learner: Learner, folder: Path) -> bool:
+def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
     """Whether a network is there that was trained as asked."""
     try:
         known = card_of(name, folder)
         check(known)
     except MissingWeights:
         return False
-    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(learner).items()}
+    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
     return {key: known.settings.get(key) for key in wanted} == wanted
 
 
 def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
     """Whose rows teach, and whose say when it is best, for the card."""
     patients = material.patients
-    parts = {"patients": rows.train, "watched": rows.watched}
+    parts = {"patients": rows.train, "watched": rows.validation}
     return {name: sorted({patients[r] for r in part}) for name, part in parts.items()}
 
 

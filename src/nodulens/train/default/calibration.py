@@ -26,7 +26,7 @@ LEAST = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class ScoredNodules:
     """Nodules, each with the score of a network that has not seen its patient; (N,) all.
 
     Attributes:
@@ -62,7 +62,7 @@ class Judged:
         return np.asarray((self.diameter_mm >= low) & (self.diameter_mm < high))
 
 
-def beside_diameter(judged: Judged, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+def beside_diameter(judged: ScoredNodules, chosen: NDArray[np.bool_]) -> dict[str, Any]:
     """AUC of chosen nodules beside that of the diameter alone; intervals and gain by drawing patients, paired.
 
     Of nodules of one class alone there is nothing but their number.
@@ -86,7 +86,7 @@ def beside_diameter(judged: Judged, chosen: NDArray[np.bool_]) -> dict[str, Any]
     }
 
 
-def by_calibration_code(judged: Judged) -> dict[str, Any]:
+def by_calibration_code(judged: ScoredNodules) -> dict[str, Any]:
     """AUC within each code of the slices' values: a network that only read how they were made ranks at random there."""
     codes = {}
     decided = judged.decided & judged.panel
@@ -98,7 +98,7 @@ def by_calibration_code(judged: Judged) -> dict[str, Any]:
     return codes
 
 
-def figures(judged: Judged) -> dict[str, Any]:
+def figures(judged: ScoredNodules) -> dict[str, Any]:
     """AUC overall and from 6 to 12 mm beside diameter alone, by code, and how well the probability is calibrated.
 
     Needs nodules of all five folds.
@@ -121,7 +121,7 @@ def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> 
     return {**rounded, "nodules": len(truth)}
 
 
-def settings(judged: Judged) -> dict[str, Any]:
+def settings(judged: ScoredNodules) -> dict[str, Any]:
     """For a card: logistic calibration, and the interval: quantiles of the readers' share among nodules of like
     probability. Needs nodules of all five folds."""
     rows = np.flatnonzero(judged.decided)
@@ -158,7 +158,7 @@ def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict
     return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
 
 
-def _coverage(judged: Judged) -> float:
+def _coverage(judged: ScoredNodules) -> float:
     """How often the interval holds the readers' share, each fold by a table built from the other four."""
     inside: list[NDArray[np.bool_]] = []
     for fold in range(FOLDS):
@@ -175,7 +175,7 @@ def _coverage(judged: Judged) -> float:
     return float(np.concatenate(inside).mean())
 
 
-def _cross_fitted(judged: Judged, rows: NDArray[np.int_]) -> NDArray[np.float64]:
+def _cross_fitted(judged: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.float64]:
     """Probabilities of ``rows``, each fold calibrated on the other four."""
     p = np.zeros(len(rows))
     left = np.array([is_left_out([judged.patients[i] for i in rows], f) for f in range(FOLDS)])

@@ -22,7 +22,7 @@ from nodulens.metrics.classification import auc
 from nodulens.stages.candidates import propose
 from nodulens.stages.detect import distinct, fuse, is_large, sift
 from nodulens.stages.views import FAR_MM, ball_view, patch_view
-from nodulens.train.default.volume import Scene, diameter_mm, scene_place, set_into
+from nodulens.train.default.volume import TrainingRegion, diameter_mm, scene_place, set_into
 from nodulens.train.loop.fit import predict
 
 KEEP = 300
@@ -66,7 +66,7 @@ def logits_of(
     return flat.numpy(), deep.numpy()
 
 
-def score_scenes(scenes: list[Scene], stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
+def score_scenes(scenes: list[TrainingRegion], stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
     """Logits of backgrounds, cubes, and nodules set into the backgrounds, of one fold that both networks left out."""
     out = []
     for scene in scenes:
@@ -80,7 +80,7 @@ def score_scenes(scenes: list[Scene], stacks: Stacks, patch: nn.Module, ball: nn
     return out
 
 
-def _set_in(scene: Scene, stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
+def _set_in(scene: TrainingRegion, stacks: Stacks, patch: nn.Module, ball: nn.Module) -> list[Scored]:
     """Nodules of three readers or more, of the background's own fold, each set in on its own; some grown to masses."""
     rng = np.random.default_rng(fold_of(scene.patient))
     usable = is_left_out([stacks.patients[n] for n in stacks.nodules], fold_of(scene.patient))
@@ -99,7 +99,7 @@ def _set_in(scene: Scene, stacks: Stacks, patch: nn.Module, ball: nn.Module) -> 
     return out
 
 
-def _elsewhere(scene: Scene, patch: nn.Module, ball: nn.Module) -> Scored:
+def _elsewhere(scene: TrainingRegion, patch: nn.Module, ball: nn.Module) -> Scored:
     """Places without a mass, seen from as far as masses are."""
     rng = np.random.default_rng(fold_of(scene.patient) + FOLDS)
     candidates = []
@@ -117,7 +117,7 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
     seen = [s for s in scored if s.candidates]
     large = np.concatenate([is_large(s.candidates) for s in seen])
     hits = np.concatenate([s.hit for s in seen])
-    # every scene's nodule weighs one, however many marks it has; so does every look-alike
+    # every scene's nodule weighs one, however many marks it has; so does every non-nodule
     weight = np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in seen])
     x = np.concatenate([np.stack([s.flat, s.deep], 1) for s in seen])
 

@@ -131,7 +131,7 @@ def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     return (each[:, 0] + each[:, 1:].mean(1)).mean()
 
 
-def judge(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
+def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
     """Malignancy logit of nodules: mean over their slices and four flips, outlines softened as in training."""
     rows = np.flatnonzero(np.isin(material.nodule, nodules))
     x = torch.from_numpy(material.image[rows].astype(np.float32))
@@ -148,5 +148,5 @@ def cross_validate(material: Planes, run: Path, training: Training = TRAINING) -
     logits = np.full(len(material.patients), np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(material.patients, fold))
-        logits[rows] = judge(train(material, fold, run, training), material, rows)
+        logits[rows] = evaluate(train(material, fold, run, training), material, rows)
     return logits

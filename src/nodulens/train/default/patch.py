@@ -1,4 +1,4 @@
-"""Nodule or look-alike on axial patches of LUNA16 candidates."""
+"""Nodule or non-nodule on axial patches of LUNA16 candidates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from nodulens.data.crops import UNIT_PER_STEP, Patches, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.methods.recipe import Training
-from nodulens.train.loop.augment import augmented, shake_values, turn_planes
+from nodulens.train.loop.augment import augmented, rotate_planes, shake_values
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.networks.default import PatchNet
 
@@ -75,7 +75,7 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
     images = torch.from_numpy(material.image)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
-        # a third of the rows are nodules; look-alikes are drawn without return, about half of them an epoch
+        # a third of the rows are nodules; non-nodules are drawn without return, about half of them an epoch
         few = rng.choice(positive, len(negative) // 4, p=chance)
         many = rng.permutation(negative)[: len(negative) // 2]
         rows = rng.permutation(np.concatenate([few, many]))
@@ -85,7 +85,7 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
         x = images[torch.from_numpy(rows)].unsqueeze(1).float()
         x += (torch.rand(x.shape) - 0.5) * max(STEPS)
         label = torch.from_numpy(material.label[rows].astype(np.float32))
-        return shake_values(turn_planes(x, rng, shift_px=3), rng), label
+        return shake_values(rotate_planes(x, rng, shift_px=3), rng), label
 
     def loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.98 + 0.01)
@@ -98,7 +98,7 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
     return fit(PatchNet(), task, training, run / f"fold{left_out}.pt")
 
 
-def judge(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:
+def evaluate(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:
     """Logits of patches, mean over the eight turns and flips of a square."""
     out = []
     for start in range(0, len(rows), 512):
@@ -113,5 +113,5 @@ def cross_validate(patches: Patches, material: Planes, run: Path, training: Trai
     logits = np.full(len(patches.label), np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(patches.patients, fold))
-        logits[rows] = judge(train(material, fold, run, training), patches, rows)
+        logits[rows] = evaluate(train(material, fold, run, training), patches, rows)
     return logits

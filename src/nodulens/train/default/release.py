@@ -123,7 +123,7 @@ def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool
 
 
 def _scored(
-    data: Path, scenes: list[volume_task.Scene], stacks: Stacks, run: Path, epochs: int | None, augment: Kinds
+    data: Path, scenes: list[volume_task.TrainingRegion], stacks: Stacks, run: Path, epochs: int | None, augment: Kinds
 ) -> list[detector.Scored]:
     """Every scene by the networks that have not seen its patient."""
     training = _asked(volume_task.TRAINING, epochs, augment)
@@ -168,7 +168,7 @@ def segmenter_figures(material: list[segmenter_task.Example], models: Sequence[M
             if not example.is_cube and row % ONE_STACK_IN:
                 continue
             where = found["cubes" if example.is_cube else "stacks"]
-            for kind, dice in segmenter_task.judge(model, example, rng).items():
+            for kind, dice in segmenter_task.evaluate(model, example, rng).items():
                 where.setdefault(kind, []).append(dice)
     return {
         **{name: {k: round(float(np.mean(v)), 4) for k, v in kinds.items()} for name, kinds in found.items()},
@@ -177,9 +177,9 @@ def segmenter_figures(material: list[segmenter_task.Example], models: Sequence[M
     }
 
 
-def judged(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.Judged:
+def judged(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.ScoredNodules:
     """The nodules with what the networks that have not seen their patients say of them."""
-    return calibration.Judged(
+    return calibration.ScoredNodules(
         patients=material.patients,
         score=logits,
         truth=np.where(material.median == 3, -1, material.median > 3),

@@ -207,7 +207,7 @@ def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     return entropy + (1 - (2 * both + 1) / (either + 1)).mean()
 
 
-def judge(model: Model, example: Example, rng: np.random.Generator) -> dict[str, float]:
+def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[str, float]:
     """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
 
     "box" is the true one, "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is

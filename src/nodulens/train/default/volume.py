@@ -1,6 +1,6 @@
-"""Nodule or look-alike in three dimensions.
+"""Nodule or non-nodule in three dimensions.
 
-Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; look-alikes are what
+Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; non-nodules are what
 the candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources,
 so that the source tells nothing.
 """
@@ -36,13 +36,13 @@ BATCH = 48
 TRAINING = Training(epochs=8, learning_rate=3e-3)
 PER_EPOCH = 2400
 LARGE = 0.2
-"""Share of the look-alikes that are seen from as far as masses are."""
+"""Share of the non-nodules that are seen from as far as masses are."""
 VIEW_SHIFT_MM = 2.0
 """Candidates lie about this far off the middle of what they mark."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class TrainingRegion:
     """A piece of lung with what is known to be in it.
 
     Attributes:
@@ -60,8 +60,8 @@ class Scene:
     lung: NDArray[np.bool_]
 
 
-def backgrounds(data: Path) -> list[Scene]:
-    """The three nodule-free lungs; every candidate is a look-alike but those near what is not annotated."""
+def backgrounds(data: Path) -> list[TrainingRegion]:
+    """The three nodule-free lungs; every candidate is a non-nodule but those near what is not annotated."""
     out = []
     for patient in Background.PATIENTS:
         volume = background_volume(data, patient)
@@ -71,7 +71,7 @@ def backgrounds(data: Path) -> list[Scene]:
         if patient in Background.PLEURAL_MASS:
             centre, radius = Background.PLEURAL_MASS[patient]
             found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, centre)) > radius]
-        out.append(Scene(patient, volume, None, tuple(found), (False,) * len(found), lung))
+        out.append(TrainingRegion(patient, volume, None, tuple(found), (False,) * len(found), lung))
     return out
 
 
@@ -81,9 +81,9 @@ def background_volume(data: Path, patient: str) -> Volume:
     return Volume(steps.labels.astype(np.float32) * 8 - 1000, steps.geometry)
 
 
-def cube_scenes(cubes: Cubes) -> list[Scene]:
+def cube_scenes(cubes: Cubes) -> list[TrainingRegion]:
     """The cubes; a candidate near the middle of the consensus marks the nodule, one well away from every outline is a
-    look-alike, the rest are neither."""
+    non-nodule, the rest are neither."""
     out = []
     for n, patient in enumerate(cubes.patients):
         hu = cubes.image[n].astype(np.float32) * 8 - 1000
@@ -105,7 +105,7 @@ def cube_scenes(cubes: Cubes) -> list[Scene]:
             if marks or (away[z, y, x] and inner[z, y, x]):
                 candidates.append(c)
                 label.append(marks)
-        out.append(Scene(patient, volume, truth, tuple(candidates), tuple(label), lung))
+        out.append(TrainingRegion(patient, volume, truth, tuple(candidates), tuple(label), lung))
     return out
 
 
@@ -117,7 +117,7 @@ def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def set_into(
-    scene: Scene, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
+    scene: TrainingRegion, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
 ) -> tuple[Volume, NDArray[np.float64], float]:
     """A nodule of a stack at a random place of a background, ``grow`` times as large.
 
@@ -165,7 +165,7 @@ def _turned(
     return window.look(image)[flips], padded.look(np.pad(outline, ((rim, rim), (0, 0), (0, 0))))[flips]
 
 
-def scene_place(scene: Scene, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+def scene_place(scene: TrainingRegion, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
     """A random voxel of the lung, or the place where a straight line from it leaves the lung."""
     shape = np.asarray(scene.lung.shape)
     while True:
@@ -182,16 +182,16 @@ def scene_place(scene: Scene, *, at_wall: bool, rng: np.random.Generator) -> NDA
 
 
 def train(
-    scenes: list[Scene], stacks: Stacks, left_out: int | None, run: Path, training: Training = TRAINING
+    scenes: list[TrainingRegion], stacks: Stacks, left_out: int | None, run: Path, training: Training = TRAINING
 ) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``, neither nodule nor lung."""
     open_scenes = [s for s, ok in zip(scenes, may_train([s.patient for s in scenes], left_out), strict=True) if ok]
     lungs = [s for s in open_scenes if s.nodule is None]
     real = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if n]
-    look_alikes = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
+    non_nodules = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
     nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
     nodules = np.array([n for n in nodules if (stacks.share(n) >= 0.5).sum() > 3 and stacks.ratings.readers[n] >= 2])
-    views_of_look_alikes = [ball_of(s, c, None) for s, c in look_alikes]
+    views_of_non_nodules = [ball_of(s, c, None) for s, c in non_nodules]
     size = np.array([diameter_mm(stacks, n) for n in nodules])
 
     def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
@@ -202,12 +202,12 @@ def train(
         views = []
         for k in kind:
             if k == 0 and rng.random() < LARGE:
-                # large look-alikes are few, but any place without a mass is one, the wall above all
+                # large non-nodules are few, but any place without a mass is one, the wall above all
                 scene = lungs[rng.integers(len(lungs))]
                 place = scene_place(scene, at_wall=rng.random() < 0.7, rng=rng)
                 views.append(ball_view(scene.volume, place, rng.uniform(FAR_MM, 60)))
             elif k == 0:
-                views.append(views_of_look_alikes[rng.integers(len(views_of_look_alikes))])
+                views.append(views_of_non_nodules[rng.integers(len(views_of_non_nodules))])
             elif k == 1:
                 scene, candidate = real[rng.integers(len(real))]
                 views.append(ball_of(scene, candidate, rng))
@@ -218,7 +218,7 @@ def train(
                 volume, centre, diameter = set_into(lung, stacks, int(nodules[pick]), grow, rng)
                 shift = rng.normal(0, VIEW_SHIFT_MM / 2, 3) / volume.geometry.spacing_zyx
                 views.append(ball_view(volume, centre + shift, diameter * np.exp(rng.normal(0, 0.2))))
-        x = torch.from_numpy(np.stack([turned_ball(v, rng) for v in views]))[:, None]
+        x = torch.from_numpy(np.stack([rotated_ball(v, rng) for v in views]))[:, None]
         return shake_values(x, rng), torch.from_numpy((kind > 0).astype(np.float32))
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -239,7 +239,7 @@ def nodule_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.96 + 0.02)
 
 
-def ball_of(scene: Scene, candidate: Candidate, rng: np.random.Generator | None) -> NDArray[np.float32]:
+def ball_of(scene: TrainingRegion, candidate: Candidate, rng: np.random.Generator | None) -> NDArray[np.float32]:
     """What the network sees of a candidate, shaken where a generator is given."""
     centre = scene.volume.geometry.to_index(candidate.centre_lps)
     diameter = candidate.diameter_mm
@@ -249,7 +249,7 @@ def ball_of(scene: Scene, candidate: Candidate, rng: np.random.Generator | None)
     return ball_view(scene.volume, centre, diameter)
 
 
-def turned_ball(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def rotated_ball(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """One of the sixteen turns and flips that keep the body's axis an axis."""
     view = np.rot90(view, int(rng.integers(4)), (1, 2))
     for axis in (0, 2):

@@ -29,7 +29,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.io.atomic import whole_file
-from nodulens.methods.recipe import Learner, Recipe
+from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run, write_run
 from nodulens.stages.slices import Field
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
@@ -127,8 +127,8 @@ class Environment:
             raise NodulensError(f"{' '.join(words[:4])} … failed ({done.returncode}); all it said is in {log}:\n{last}")
 
 
-def settled(learner: Learner, standard: Learner, free: Sequence[str], title: str) -> Learner:
-    """The learner, where it asks for nothing but what the framework can be told.
+def settled(config: NetworkConfig, standard: NetworkConfig, free: Sequence[str], title: str) -> NetworkConfig:
+    """The config, where it asks for nothing but what the framework can be told.
 
     Args:
         standard: the recipe's own.
@@ -138,8 +138,8 @@ def settled(learner: Learner, standard: Learner, free: Sequence[str], title: str
     Raises:
         BadOption: a value is changed that the framework decides by itself.
     """
-    asked = replace(standard, **{name: getattr(learner, name) for name in free})
-    own = [name for name, value in asdict(learner).items() if value != getattr(asked, name)]
+    asked = replace(standard, **{name: getattr(config, name) for name in free})
+    own = [name for name, value in asdict(config).items() if value != getattr(asked, name)]
     if own:
         raise BadOption(
             f"{title} decides {', '.join(f'segmenter.{n}' for n in own)} by itself; what can be set is "
@@ -190,7 +190,7 @@ def write_json(path: Path, value: object) -> None:
 # ---------------------------------------------------------------- what comes back
 
 
-class Apart(nn.Module):
+class ExternalNetwork(nn.Module):
     """What goes round a network that comes back as an exported program.
 
     Args:
@@ -201,7 +201,7 @@ class Apart(nn.Module):
         super().__init__()
         self.net = net
 
-    def train(self, mode: bool = True) -> Apart:
+    def train(self, mode: bool = True) -> ExternalNetwork:
         """An exported program has no modes, and says so by an error."""
         self.training = mode
         return self
@@ -242,7 +242,7 @@ class Job:
     command: str
 
     @property
-    def learner(self) -> Learner:
+    def config(self) -> NetworkConfig:
         """What outlines."""
         assert self.recipe.segmenter is not None
         return self.recipe.segmenter
@@ -250,7 +250,7 @@ class Job:
     @property
     def taught(self) -> list[str]:
         """The patients that teach or are watched."""
-        return sorted({self.material.patients[row] for row in (*self.division.train, *self.division.watched)})
+        return sorted({self.material.patients[row] for row in (*self.division.train, *self.division.validation)})
 
     def examples(self) -> Rows:
         """Two rows that teach, with a nodule where there is one: the export is tried on them."""
@@ -260,7 +260,7 @@ class Job:
     def bring_back(
         self,
         net: nn.Module,
-        learner: Learner,
+        config: NetworkConfig,
         seen: NDArray[np.float32],
         *,
         figures: dict[str, Any],
@@ -272,9 +272,9 @@ class Job:
 
         Args:
             net: (N, 1, size, size) 0…1 → (N, classes, size, size) logits.
-            learner: with what the framework decided.
+            config: with what the framework decided.
             seen: (n, size, size), what the file is tried on.
-            settings: for the card, beside the learner's.
+            settings: for the card, beside the config's.
             tolerance: of the file's logits.
 
         Raises:
@@ -288,8 +288,8 @@ class Job:
                 "never": sorted(EVALUATION_PATIENTS),
                 "patients": self.taught,
             },
-            "input": {"shape": f"(N, 1, {learner.size}, {learner.size}) float32, 0…1"},
-            "settings": {**asdict(learner), "masked": self.recipe.masked, **settings},
+            "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
+            "settings": {**asdict(config), "masked": self.recipe.masked, **settings},
             "figures": figures,
             "licence": licence,
         }
@@ -300,12 +300,12 @@ class Job:
 # ---------------------------------------------------------------- a run
 
 
-def train_apart(
+def train_external(
     recipe: Recipe,
     data: Path,
     folder: Path,
     environment: Environment,
-    make: Callable[[Job], Learner],
+    make: Callable[[Job], NetworkConfig],
     *,
     slices: int | None,
     command: str,
@@ -330,16 +330,16 @@ def train_apart(
     start = time.monotonic()
     material = segmentation.load(data, recipe)
     chosen = thinned(division(material, parts_of(material.patients, split, fold)), slices)
-    if not len(chosen.train) or not len(chosen.watched):
+    if not len(chosen.train) or not len(chosen.validation):
         raise BadOption("Too few slices are left to train on and to watch; leave out another fold, or fewer slices.")
     work = folder / environment.NAME
     run = begun(recipe, folder, command=command, split=split, fold=fold)
-    noted(run, environment.NAME, None, digest(material, chosen.train, chosen.watched), folder)
+    noted(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), folder)
     work.mkdir(parents=True, exist_ok=True)
-    learner = make(Job(recipe, material, chosen, folder, work, command))
+    config = make(Job(recipe, material, chosen, folder, work, command))
     seconds = round(time.monotonic() - start, 1)
     # it finds the segmenter done, and trains the others
-    run = train_recipe(replace(recipe, segmenter=learner), data, folder, command=command, split=split, fold=fold)
+    run = train_recipe(replace(recipe, segmenter=config), data, folder, command=command, split=split, fold=fold)
     software = {**run.software, environment.NAME: environment.REQUIREMENT}
     run = replace(run, seconds={**run.seconds, "segmenter": seconds}, software=software)
     write_run(run, folder)
@@ -348,6 +348,6 @@ def train_apart(
 
 def thinned(division: Division, slices: int | None) -> Division:
     """At most so many rows that teach or are watched, in the shares they have."""
-    total = len(division.train) + len(division.watched)
+    total = len(division.train) + len(division.validation)
     step = 1 if slices is None else max(1, -(-total // slices))
-    return replace(division, train=division.train[::step], watched=division.watched[::step])
+    return replace(division, train=division.train[::step], validation=division.validation[::step])

@@ -21,12 +21,22 @@ from torch import Tensor, fx, nn
 
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption
-from nodulens.methods.recipe import Learner, Recipe
+from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run
 from nodulens.ops.intensity import NETWORK_WINDOW, to_unit
 from nodulens.stages.slices import WHOLE_PX, Field
 from nodulens.train.external import environment, nnunet_inside
-from nodulens.train.external.environment import Apart, Job, case, cases, is_written, off, train_apart, views, write_json
+from nodulens.train.external.environment import (
+    ExternalNetwork,
+    Job,
+    case,
+    cases,
+    is_written,
+    off,
+    train_external,
+    views,
+    write_json,
+)
 from nodulens.train.networks.unets import steady_norm
 from nodulens.train.run import Division
 from nodulens.train.tasks import segmentation
@@ -37,7 +47,7 @@ NAME = "nnunet"
 NUMBER, DATASET = "1", "Dataset001_Slices"
 PLAN = "nnUNetPlans"
 FREE = ("network", "classes", "epochs", "learning_rate", "weight_decay")
-"""What a learner may ask of nnU-Net; all else it decides for itself."""
+"""What a config may ask of nnU-Net; all else it decides for itself."""
 ITERATIONS = 250
 """An epoch of nnU-Net."""
 TOLERANCE = 5e-3
@@ -96,7 +106,7 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
     Raises:
         BadOption: classes that may overlap, or another data set lies there.
     """
-    field, rows = Field(WHOLE_PX, classes), np.concatenate([division.train, division.watched])
+    field, rows = Field(WHOLE_PX, classes), np.concatenate([division.train, division.validation])
     if not field.exclusive:
         raise BadOption(f"Here nnU-Net learns classes that exclude one another, background first; got {classes}.")
     pixel = float(np.median(material.pixels_mm(field, rows)))
@@ -110,7 +120,7 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
         "overwrite_image_reader_writer": "SimpleITKIO",
         "pixel_mm": pixel,
         "train": cases(material, division.train),
-        "watched": cases(material, division.watched),
+        "watched": cases(material, division.validation),
     }
     if is_written(folder / "dataset.json", description):
         return
@@ -125,7 +135,7 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
 
 def write_split(material: Material, division: Division, work: Path) -> None:
     """Our division as nnU-Net's only fold."""
-    fold = {"train": cases(material, division.train), "val": cases(material, division.watched)}
+    fold = {"train": cases(material, division.train), "val": cases(material, division.validation)}
     write_json(work / "preprocessed" / DATASET / "splits_final.json", [fold])
 
 
@@ -193,7 +203,7 @@ def read_plans(path: Path) -> Planned:
     )
 
 
-class Normalised(Apart):
+class Normalised(ExternalNetwork):
     """An exported network behind nnU-Net's normalisation of CT: clipped, then less the mean, by the deviation.
 
     Args:
@@ -232,9 +242,9 @@ def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Ten
 # ---------------------------------------------------------------- a run
 
 
-def settled(learner: Learner, standard: Learner) -> Learner:
-    """The learner as nnU-Net can be told of it; see :func:`nodulens.train.external.environment.settled`."""
-    return replace(environment.settled(learner, standard, FREE, Environment.TITLE), network=NAME)
+def settled(config: NetworkConfig, standard: NetworkConfig) -> NetworkConfig:
+    """The config as nnU-Net can be told of it; see :func:`nodulens.train.external.environment.settled`."""
+    return replace(environment.settled(config, standard, FREE, Environment.TITLE), network=NAME)
 
 
 @dataclass(frozen=True)
@@ -275,38 +285,38 @@ def train_nnunet(
         NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.environment.train_apart`.
     """
 
-    def make(job: Job) -> Learner:
+    def make(job: Job) -> NetworkConfig:
         _train(job, environment, amount)
         return _bring_back(job, environment)
 
-    return train_apart(
+    return train_external(
         recipe, data, folder, environment, make, slices=amount.slices, command=command, split=split, fold=fold
     )
 
 
 def _train(job: Job, environment: Environment, amount: Amount) -> None:
-    learner, work = job.learner, job.work
-    write_dataset(job.material, learner.classes, job.division, work)
+    config, work = job.config, job.work
+    write_dataset(job.material, config.classes, job.division, work)
     if not (work / "preprocessed" / DATASET / "splits_final.json").exists():
         environment.plan(work, amount.memory_gb)
         write_split(job.material, job.division, work)
-    wishes = {"epochs": learner.epochs, "learning-rate": learner.learning_rate, "weight-decay": learner.weight_decay}
+    wishes = {"epochs": config.epochs, "learning-rate": config.learning_rate, "weight-decay": config.weight_decay}
     wishes["iterations"] = amount.iterations
     environment.step(work, "train", NUMBER, *(f"--{name}={value}" for name, value in wishes.items()))
 
 
-def _bring_back(job: Job, environment: Environment) -> Learner:
+def _bring_back(job: Job, environment: Environment) -> NetworkConfig:
     """Export what nnU-Net trained, held against its own predictor on a slice; checkpoint and curves go along."""
     work, material = job.work, job.material
     trained = work / "results" / DATASET / f"nnUNetTrainer__{PLAN}__2d"
     planned = read_plans(trained / "plans.json")
-    learner = replace(job.learner, size=planned.side, pixel_mm=planned.pixel_mm, batch=planned.batch)
+    config = replace(job.config, size=planned.side, pixel_mm=planned.pixel_mm, batch=planned.batch)
     side = f"--side={planned.side}"
     environment.step(work, "export", trained, work / "network.pt2", side)
     net = Normalised(steadied(torch.export.load(work / "network.pt2").module()), planned)
 
     shown = job.examples()
-    hu = hounsfield(material.seen(segmentation.field_of(learner), shown)[0])
+    hu = hounsfield(material.seen(segmentation.field_of(config), shown)[0])
     write_slice(hu[0], planned.pixel_mm, work / "parity.nii.gz")
     environment.step(work, "predict", trained, work / "parity.nii.gz", work / "parity.npy", side)
     unit = to_unit(hu)
@@ -315,7 +325,7 @@ def _bring_back(job: Job, environment: Environment) -> Learner:
     largest = off(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
     parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
     figures, settings = {"off_nnunets_predictor": parity}, {"plan": asdict(planned)}
-    job.bring_back(net, learner, unit, figures=figures, settings=settings)
+    job.bring_back(net, config, unit, figures=figures, settings=settings)
     for name, suffix in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):
         shutil.copyfile(trained / "fold_0" / name, job.folder / f"segmenter.{suffix}")
-    return learner
+    return config

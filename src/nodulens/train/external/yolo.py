@@ -23,12 +23,22 @@ from torch.nn import functional
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import YOLO_SEG
-from nodulens.methods.recipe import Learner, Recipe
+from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run
 from nodulens.ops.components import components
 from nodulens.stages.slices import NODULE
 from nodulens.train.external import environment, yolo_inside
-from nodulens.train.external.environment import Apart, Job, case, cases, is_written, off, train_apart, views, write_json
+from nodulens.train.external.environment import (
+    ExternalNetwork,
+    Job,
+    case,
+    cases,
+    is_written,
+    off,
+    train_external,
+    views,
+    write_json,
+)
 from nodulens.train.networks.build import YOLO11
 from nodulens.train.run import Division
 from nodulens.train.tasks import segmentation
@@ -50,7 +60,7 @@ FREE = (
     "seed",
     "pretrained",
 )
-"""What a learner may ask of YOLO; all else it decides for itself."""
+"""What a config may ask of YOLO; all else it decides for itself."""
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 STRIDE = 32
 """Pixels of the input to one of its coarsest map."""
@@ -88,7 +98,7 @@ class Environment(environment.Environment):
 # ---------------------------------------------------------------- what goes out
 
 
-def write_dataset(material: Material, learner: Learner, division: Division, work: Path) -> Path:
+def write_dataset(material: Material, config: NetworkConfig, division: Division, work: Path) -> Path:
     """Slices as a data set of YOLO's: grey PNG files as our networks see them, and beside each its polygons.
 
     Only slices that teach or are watched are written. 8 bits hold 5.5 HU a step; in use nothing is rounded.
@@ -103,12 +113,12 @@ def write_dataset(material: Material, learner: Learner, division: Division, work
     Raises:
         BadOption: another data set lies there, or one for other settings.
     """
-    folder, field = work / "data", segmentation.field_of(learner)
-    parts = {"train": division.train, "val": division.watched}
+    folder, field = work / "data", segmentation.field_of(config)
+    parts = {"train": division.train, "val": division.validation}
     description = {
         **{name: f"images/{name}" for name in parts},
         "names": [NODULE],
-        "learner": asdict(learner),
+        "learner": asdict(config),
         "slices": {name: cases(material, rows) for name, rows in parts.items()},
     }
     known = folder / "data.yaml"
@@ -179,7 +189,7 @@ def polygon(part: Bool) -> NDArray[np.float64]:
 # ---------------------------------------------------------------- what comes back
 
 
-class Outlines(Apart):
+class Outlines(ExternalNetwork):
     """A network of YOLO's that outlines as others do: a probability for every pixel.
 
     Of a detection, the probability is its score times its mask, as far as its box covers the pixel; of a pixel, that of
@@ -231,15 +241,15 @@ def covered(centre: Tensor, width: Tensor, size: int) -> Tensor:
 # ---------------------------------------------------------------- a run
 
 
-def settled(learner: Learner) -> Learner:
-    """The learner as YOLO can be told of it; see :func:`nodulens.train.external.environment.settled`.
+def settled(config: NetworkConfig) -> NetworkConfig:
+    """The config as YOLO can be told of it; see :func:`nodulens.train.external.environment.settled`.
 
     Raises:
         BadOption: also of a network or size that YOLO does not have.
         NotFound: the weights to start from are no file; nothing is fetched.
     """
     assert YOLO_SEG.segmenter is not None
-    asked = environment.settled(learner, YOLO_SEG.segmenter, FREE, Environment.TITLE)
+    asked = environment.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
     if asked.network not in YOLO11:
         raise BadOption(f"YOLO has no network {asked.network!r} here; there are {', '.join(YOLO11)}.")
     if asked.size % STRIDE:
@@ -276,28 +286,30 @@ def train_yolo(
         NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.environment.train_apart`.
     """
 
-    def make(job: Job) -> Learner:
+    def make(job: Job) -> NetworkConfig:
         trained = _train(job, environment)
         _bring_back(job, environment, trained)
-        return job.learner
+        return job.config
 
-    return train_apart(recipe, data, folder, environment, make, slices=slices, command=command, split=split, fold=fold)
+    return train_external(
+        recipe, data, folder, environment, make, slices=slices, command=command, split=split, fold=fold
+    )
 
 
 def _train(job: Job, environment: Environment) -> Path:
     """Where its files lie."""
-    learner, trained = job.learner, job.work / "trained"
-    known = write_dataset(job.material, learner, job.division, job.work)
+    config, trained = job.config, job.work / "trained"
+    known = write_dataset(job.material, config, job.division, job.work)
     wishes: dict[str, object] = {
-        **{name: getattr(learner, name) for name in ("network", "size", "batch", "epochs", "seed")},
-        "patience": learner.patience or 0,
-        "optimizer": OPTIMIZERS[learner.optimizer],
-        "learning-rate": learner.learning_rate,
-        "weight-decay": learner.weight_decay,
-        "warm-up": learner.warm_up * learner.epochs,
+        **{name: getattr(config, name) for name in ("network", "size", "batch", "epochs", "seed")},
+        "patience": config.patience or 0,
+        "optimizer": OPTIMIZERS[config.optimizer],
+        "learning-rate": config.learning_rate,
+        "weight-decay": config.weight_decay,
+        "warm-up": config.warm_up * config.epochs,
     }
-    if learner.pretrained is not None:
-        wishes["weights"] = Path(learner.pretrained).resolve()
+    if config.pretrained is not None:
+        wishes["weights"] = Path(config.pretrained).resolve()
     told = [f"--{name}={value}" for name, value in wishes.items()]
     environment.step(job.work, "train", known.resolve(), trained.resolve(), *told)
     return trained
@@ -305,13 +317,13 @@ def _train(job: Job, environment: Environment) -> Path:
 
 def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     """Export what YOLO trained, held against its own network on a slice; checkpoint and curves go along."""
-    work, learner = job.work, job.learner
-    weights = trained / "weights" / ("last.pt" if learner.patience is None else "best.pt")
-    environment.step(work, "export", weights, work / "network.pt2", f"--size={learner.size}")
-    net = Outlines(torch.export.load(work / "network.pt2").module(), learner.size)
+    work, config = job.work, job.config
+    weights = trained / "weights" / ("last.pt" if config.patience is None else "best.pt")
+    environment.step(work, "export", weights, work / "network.pt2", f"--size={config.size}")
+    net = Outlines(torch.export.load(work / "network.pt2").module(), config.size)
 
     shown = job.examples()
-    unit = job.material.seen(segmentation.field_of(learner), shown)[0]
+    unit = job.material.seen(segmentation.field_of(config), shown)[0]
     np.save(work / "parity.npy", unit[0])
     environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
     with torch.inference_mode(), np.load(work / "parity.npz") as said:
@@ -329,7 +341,7 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     }
     job.bring_back(
         net,
-        learner,
+        config,
         unit,
         figures={"off_yolos_network": parity},
         settings={"detections": MOST},

@@ -113,7 +113,7 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
     return _warped(planes, theta, (size, size))
 
 
-def turn_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
+def rotate_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
     """One of the eight turns and flips of a square for every plane, and a shift by whole pixels.
 
     Nothing is interpolated, so that noise keeps the grain it has in use.

@@ -142,17 +142,17 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
                 _follow(average, net.state_dict(), min(training.averaging, at.step / (at.step + 10)))
             at.epoch += 1
             loss = ranks.mean(total) / len(makers)
-            watched = -loss
+            validation = -loss
             if task.validate is not None:
-                watched = ranks.from_first([_validate(net, average, task.validate) if ranks.first else 0.0])[0]
-            better = watched > at.best
-            at.best, at.since = (watched, 0) if better else (at.best, at.since + 1)
+                validation = ranks.from_first([_validate(net, average, task.validate) if ranks.first else 0.0])[0]
+            better = validation > at.best
+            at.best, at.since = (validation, 0) if better else (at.best, at.since + 1)
             if better or training.patience is None:
                 kept = _copy(average)
             if training.schedule == "plateau" and at.since and at.since % training.plateau == 0:
                 at.factor /= 2
             at.seconds += time.monotonic() - start
-            at.rows = (*at.rows, _row(at, loss, watched, rate))
+            at.rows = (*at.rows, _row(at, loss, validation, rate))
             if ranks.first:
                 parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
                 parts |= {"average": average, "kept": kept, "training": asdict(training), "progress": asdict(at)}
@@ -232,9 +232,9 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in state.items()}
 
 
-def _row(at: _Progress, loss: float, watched: float, rate: float) -> dict[str, float]:
+def _row(at: _Progress, loss: float, validation: float, rate: float) -> dict[str, float]:
     """One line of the curves; memory is the most ever held."""
-    named = {"epoch": at.epoch, "loss": loss, "watched": watched, "learning_rate": rate}
+    named = {"epoch": at.epoch, "loss": loss, "watched": validation, "learning_rate": rate}
     return {**named, "seconds": at.seconds, "memory_mb": _memory_mb()}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nodulens.errors import BadOption
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.stages.slices import BACKGROUND
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -24,8 +24,10 @@ SMOOTH = 1.0
 """Pixels added above and below the fraction bar: a class that is nowhere is right at 1 where nothing is predicted."""
 
 
-def loss_of(learner: Learner, weights: Tensor | None = None) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
-    """The loss of what a network of ``learner`` puts out, its second head included.
+def loss_of(
+    config: NetworkConfig, weights: Tensor | None = None
+) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
+    """The loss of what a network of ``config`` puts out, its second head included.
 
     Args:
         weights: (C,), see :func:`class_weights`.
@@ -34,27 +36,27 @@ def loss_of(learner: Learner, weights: Tensor | None = None) -> Callable[[Tensor
         BadOption: there is no such loss, or it is of several classes and there is one; or, when it is computed, there
             is no second head to learn from.
     """
-    if learner.loss not in LOSSES:
-        raise BadOption(f"There is no loss {learner.loss!r}; there are {', '.join(LOSSES)}.")
-    if learner.loss == "cross-entropy" and len(learner.classes) == 1:  # its softmax is 1, and its loss 0, for ever
-        raise BadOption(f"cross-entropy tells classes apart, and there is {learner.classes[0]} alone: take bce.")
-    chosen = LOSSES[learner.loss]
+    if config.loss not in LOSSES:
+        raise BadOption(f"There is no loss {config.loss!r}; there are {', '.join(LOSSES)}.")
+    if config.loss == "cross-entropy" and len(config.classes) == 1:  # its softmax is 1, and its loss 0, for ever
+        raise BadOption(f"cross-entropy tells classes apart, and there is {config.classes[0]} alone: take bce.")
+    chosen = LOSSES[config.loss]
 
     def loss(output: Tensor | tuple[Tensor, ...], truth: Tensor) -> Tensor:
         logits, *second = output if isinstance(output, tuple) else (output,)
         # 16 bits count no further than a few hundred pixels
         value = chosen(logits.float(), truth, None if weights is None else weights.to(logits.device))
-        if learner.auxiliary == 0:
+        if config.auxiliary == 0:
             return value
         if not second:
-            raise BadOption(f"The network {learner.network!r} has no second head; set auxiliary to 0.")
-        return value + learner.auxiliary * auxiliary(second[0].float(), truth)
+            raise BadOption(f"The network {config.network!r} has no second head; set auxiliary to 0.")
+        return value + config.auxiliary * auxiliary(second[0].float(), truth)
 
     return loss
 
 
-def check_loss(learner: Learner, *, exclusive: bool) -> None:
-    """Whether a loss, and how it is balanced, can teach what a learner's classes are.
+def check_loss(config: NetworkConfig, *, exclusive: bool) -> None:
+    """Whether a loss, and how it is balanced, can teach what a network's classes are.
 
     Args:
         exclusive: whether each place is of one class alone, so that use takes a softmax; else each class is there or
@@ -64,23 +66,23 @@ def check_loss(learner: Learner, *, exclusive: bool) -> None:
         BadOption: there is no such loss; or cross entropy of classes that are not exclusive, or binary of those that
             are; or weights of a loss that counts one class only.
     """
-    loss_of(learner)
-    if learner.loss == "cross-entropy" and not exclusive:
+    loss_of(config)
+    if config.loss == "cross-entropy" and not exclusive:
         raise BadOption(
-            f"cross-entropy is of classes that exclude one another, and {', '.join(learner.classes)} do not: take bce."
+            f"cross-entropy is of classes that exclude one another, and {', '.join(config.classes)} do not: take bce."
         )
-    if learner.loss == "bce" and exclusive:
+    if config.loss == "bce" and exclusive:
         raise BadOption(
-            f"bce takes each class by itself, and {', '.join(learner.classes)} exclude one another: take cross-entropy."
+            f"bce takes each class by itself, and {', '.join(config.classes)} exclude one another: take cross-entropy."
         )
-    if learner.balance == "weights" and learner.loss in OVERLAPS and len(learner.classes) - exclusive == 1:
+    if config.balance == "weights" and config.loss in OVERLAPS and len(config.classes) - exclusive == 1:
         raise BadOption(
-            f"balance=weights would change nothing: {learner.loss} counts {learner.classes[-1]} alone. Take another "
+            f"balance=weights would change nothing: {config.loss} counts {config.classes[-1]} alone. Take another "
             "balance, or a loss with an entropy."
         )
 
 
-def loss_of_one(learner: Learner, index: int) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
+def loss_of_one(config: NetworkConfig, index: int) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
     """The loss of a segmenter where all that is known is whether a pixel is of one class: truth 0…1 (N, 1, …).
 
     Of classes that exclude one another the others are taken together. Entropy becomes that of two classes.
@@ -89,8 +91,8 @@ def loss_of_one(learner: Learner, index: int) -> Callable[[Tensor | tuple[Tensor
         index: of the class.
     """
     names = {"cross-entropy": "bce"}
-    loss = loss_of(replace(learner, loss=names.get(learner.loss, learner.loss)))
-    exclusive = learner.classes[0] == BACKGROUND
+    loss = loss_of(replace(config, loss=names.get(config.loss, config.loss)))
+    exclusive = config.classes[0] == BACKGROUND
 
     def against_the_rest(logits: Tensor) -> Tensor:
         others = [k for k in range(logits.shape[1]) if k != index]

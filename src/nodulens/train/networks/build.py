@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from nodulens.errors import BadOption, MissingExtra
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.train.loop.export import gflop
 from nodulens.train.networks.classifiers import Conv3, PatchCnn
 from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet
@@ -44,67 +44,67 @@ class Cost:
     gflop: float
 
 
-def build(learner: Learner) -> nn.Module:
+def build(config: NetworkConfig) -> nn.Module:
     """The network of a recipe's part, with random weights.
 
     Raises:
         BadOption: there is no such network, or it cannot be of this size, or another program builds it.
         MissingExtra: it is one of MONAI's, which is not installed.
     """
-    if learner.network in APART:
+    if config.network in APART:
         raise BadOption(
-            f"{learner.network!r} is built and trained in an environment of its own: {APART[learner.network]}."
+            f"{config.network!r} is built and trained in an environment of its own: {APART[config.network]}."
         )
-    if learner.network not in NETWORKS:
-        raise BadOption(f"There is no network {learner.network!r}; there are {', '.join(NETWORKS)}.")
-    return NETWORKS[learner.network](learner)
+    if config.network not in NETWORKS:
+        raise BadOption(f"There is no network {config.network!r}; there are {', '.join(NETWORKS)}.")
+    return NETWORKS[config.network](config)
 
 
-def check_window(learner: Learner) -> None:
+def check_window(config: NetworkConfig) -> None:
     """Whether a network can learn from windows; nothing is computed.
 
     Raises:
         BadOption: they are larger than its input, or cannot be halved as often as the network does.
     """
-    side = learner.window
+    side = config.window
     assert side is not None
-    fits = side <= learner.size
+    fits = side <= config.size
     if fits:
         with torch.device("meta"):
             try:
-                build(learner).train()(torch.zeros(2, 1, side, side))
+                build(config).train()(torch.zeros(2, 1, side, side))
             except (RuntimeError, ValueError):  # sizes that do not meet again, or one pixel left to normalise
                 fits = False
     if not fits:
         raise BadOption(
-            f"{learner.network!r} of {learner.size} pixels cannot learn from windows of {side}: they are larger than "
+            f"{config.network!r} of {config.size} pixels cannot learn from windows of {side}: they are larger than "
             "its input, or cannot be halved as often as it does. Take a half or a quarter of its size."
         )
 
 
-def check_kind(part: str, learner: Learner) -> None:
+def check_kind(part: str, config: NetworkConfig) -> None:
     """Whether a network puts out what its part is for, a segmenter's classes at every pixel; nothing is computed.
 
     Raises:
         BadOption: it does not, or cannot be of its size.
     """
-    side, classes = learner.size, len(learner.classes)
+    side, classes = config.size, len(config.classes)
     with torch.device("meta"):
         try:
-            found = build(learner).eval()(torch.zeros(1, 1, side, side))
+            found = build(config).eval()(torch.zeros(1, 1, side, side))
         except (RuntimeError, ValueError) as error:
-            raise BadOption(f"{learner.network!r} cannot see {part}.size={side} pixels: {error}") from error
+            raise BadOption(f"{config.network!r} cannot see {part}.size={side} pixels: {error}") from error
     found = found[0] if isinstance(found, tuple) else found
     if found.shape != ((1, classes, side, side) if part == "segmenter" else (1, classes)):
         does, needs = ("outlines", "grades") if found.dim() == 4 else ("grades", "outlines")
-        raise BadOption(f"{part}.network={learner.network} {does}, and a {part} is a network that {needs}.")
+        raise BadOption(f"{part}.network={config.network} {does}, and a {part} is a network that {needs}.")
 
 
-def cost(learner: Learner) -> Cost:
+def cost(config: NetworkConfig) -> Cost:
     """Count without computing anything."""
     with torch.device("meta"):
-        net = build(learner).eval()
-        arithmetic = gflop(net, torch.zeros(1, 1, learner.size, learner.size))
+        net = build(config).eval()
+        arithmetic = gflop(net, torch.zeros(1, 1, config.size, config.size))
     trainable = sum(p.numel() for p in net.parameters())
     statistics = sum(b.numel() for name, b in net.named_buffers() if name.endswith(("running_mean", "running_var")))
     return Cost(trainable + statistics, trainable, arithmetic)
@@ -115,17 +115,17 @@ def stored_values(path: Path) -> int:
     return sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer)
 
 
-def densenet121(learner: Learner) -> nn.Module:
+def densenet121(config: NetworkConfig) -> nn.Module:
     """DenseNet-121 (Huang et al., 2017), its last layer of one neuron a class."""
     nets = _monai()
-    return nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=len(learner.classes))
+    return nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=len(config.classes))
 
 
-def efficientnet_b0(learner: Learner) -> nn.Module:
+def efficientnet_b0(config: NetworkConfig) -> nn.Module:
     """EfficientNet-B0 (Tan and Le, 2019)."""
     nets = _monai()
     net = nets.EfficientNetBN(
-        "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(learner.classes)
+        "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(config.classes)
     )
     net.set_swish(memory_efficient=False)  # the other one cannot be exported
     for module in net.modules():
@@ -134,13 +134,13 @@ def efficientnet_b0(learner: Learner) -> nn.Module:
     return net
 
 
-def resnet50_unet(learner: Learner) -> nn.Module:
+def resnet50_unet(config: NetworkConfig) -> nn.Module:
     """A U-Net whose way down is a ResNet-50 (He et al., 2016), see also :func:`_start_rare`."""
-    if learner.size % 32:
-        raise BadOption(f"ResNet-50 halves its input five times: {learner.size} pixels are no multiple of 32.")
+    if config.size % 32:
+        raise BadOption(f"ResNet-50 halves its input five times: {config.size} pixels are no multiple of 32.")
     nets = _monai()
     net = nets.FlexibleUNet(
-        in_channels=1, out_channels=len(learner.classes), backbone="resnet50", pretrained=False, spatial_dims=2
+        in_channels=1, out_channels=len(config.classes), backbone="resnet50", pretrained=False, spatial_dims=2
     )
     _start_rare(net.segmentation_head[0])
     return net
@@ -158,29 +158,29 @@ def _start_rare(head: nn.Conv2d) -> None:
         head.bias.fill_(math.log(RARE / (1 - RARE)))
 
 
-def se_aux_unet(learner: Learner) -> nn.Module:
+def se_aux_unet(config: NetworkConfig) -> nn.Module:
     """See :class:`nodulens.train.networks.unets.SeAuxUNet`; the second head is there where its loss counts."""
-    if learner.size % 16:
-        raise BadOption(f"This U-Net halves its input four times: {learner.size} pixels are no multiple of 16.")
-    return SeAuxUNet(len(learner.classes), auxiliary=learner.auxiliary > 0)
+    if config.size % 16:
+        raise BadOption(f"This U-Net halves its input four times: {config.size} pixels are no multiple of 16.")
+    return SeAuxUNet(len(config.classes), auxiliary=config.auxiliary > 0)
 
 
-def planned_unet(learner: Learner) -> nn.Module:
+def planned_unet(config: NetworkConfig) -> nn.Module:
     """See :class:`nodulens.train.networks.unets.PlannedUNet` and :func:`nodulens.train.networks.plan.plan`."""
-    return PlannedUNet(learner.size, len(learner.classes))
+    return PlannedUNet(config.size, len(config.classes))
 
 
-def conv3(learner: Learner) -> nn.Module:
+def conv3(config: NetworkConfig) -> nn.Module:
     """See :class:`nodulens.train.networks.classifiers.Conv3`."""
-    return Conv3(learner.size, len(learner.classes))
+    return Conv3(config.size, len(config.classes))
 
 
-def patch_cnn(learner: Learner) -> nn.Module:
+def patch_cnn(config: NetworkConfig) -> nn.Module:
     """See :class:`nodulens.train.networks.classifiers.PatchCnn`."""
-    return PatchCnn(learner.size, len(learner.classes))
+    return PatchCnn(config.size, len(config.classes))
 
 
-NETWORKS: dict[str, Callable[[Learner], nn.Module]] = {
+NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
     "densenet121": densenet121,
     "se-aux-unet": se_aux_unet,
     "planned-unet": planned_unet,

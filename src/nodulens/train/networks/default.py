@@ -85,7 +85,7 @@ class Residual(nn.Module):
 
 
 class PatchNet(nn.Module):
-    """Nodule or look-alike, from an axial patch.
+    """Nodule or non-nodule, from an axial patch.
 
     The last map is pooled three ways: its middle, where the candidate lies; all of it, the setting; and once more half
     as fine, for what reaches across.
@@ -146,7 +146,7 @@ class PromptUNet(nn.Module):
 
 
 def volume_net() -> MapClassifier:
-    """Nodule or look-alike, in three dimensions: (N, 1, 32, 32, 32)."""
+    """Nodule or non-nodule, in three dimensions: (N, 1, 32, 32, 32)."""
     return MapClassifier(3, 1, 16, (24, 48, 96), (False, True, True), central=True)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nodulens.errors import BadOption, MissingExtra, NotFound, UnreadableFile
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.train.networks.build import build
 
 MEAN = (0.485, 0.456, 0.406)
@@ -25,8 +25,8 @@ STD = (0.229, 0.224, 0.225)
 """Of ImageNet's colours, by which the published encoders were trained."""
 
 
-def started(learner: Learner, part: str) -> nn.Module:
-    """The network that training starts from: random by its seed, the encoder from ImageNet where the learner names one.
+def started(config: NetworkConfig, part: str) -> nn.Module:
+    """The network that training starts from: random by its seed, the encoder from ImageNet where the config names one.
 
     Warns where there is such an encoder to be had, and none is named.
 
@@ -37,13 +37,13 @@ def started(learner: Learner, part: str) -> nn.Module:
         BadOption, MissingExtra, NotFound, UnreadableFile: see :func:`~nodulens.train.networks.build.build`,
             :func:`find_pretrained` and :func:`load_pretrained`.
     """
-    torch.manual_seed(learner.seed)
-    net = build(learner)
-    if learner.pretrained is not None:
-        load_pretrained(net, learner.network, find_pretrained(learner.pretrained))
-    elif learner.network in PUBLISHED:
+    torch.manual_seed(config.seed)
+    net = build(config)
+    if config.pretrained is not None:
+        load_pretrained(net, config.network, find_pretrained(config.pretrained))
+    elif config.network in PUBLISHED:
         warnings.warn(
-            f"{learner.network} starts from random weights, where its publication starts from ImageNet's: name a file "
+            f"{config.network} starts from random weights, where its publication starts from ImageNet's: name a file "
             f"or hub name by --set {part}.pretrained=PLACE.",
             stacklevel=2,
         )

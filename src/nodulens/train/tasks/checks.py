@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodulens.errors import BadOption
-from nodulens.methods.recipe import Learner
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.stages.slices import BACKGROUND
 from nodulens.train.loop.losses import check_loss
 from nodulens.train.networks.build import APART, check_kind
@@ -11,37 +11,37 @@ from nodulens.train.networks.build import APART, check_kind
 SLICES_ALONE = {"window": "squares are cut out of whole slices", "auxiliary": "a second head says what is on a slice"}
 
 
-def check_learner(part: str, learner: Learner) -> None:
+def check_config(part: str, config: NetworkConfig) -> None:
     """Refuse what would crash, or would change nothing.
 
     Args:
         part: "segmenter", "filter" or "classifier".
-        learner: what another program trains (:data:`nodulens.train.networks.build.APART`) is that program's to check.
+        config: what another program trains (:data:`nodulens.train.networks.build.APART`) is that program's to check.
 
     Raises:
         BadOption: the message says what to set instead.
     """
-    if learner.network in APART:
+    if config.network in APART:
         return
     if part == "segmenter":
-        _check_segmenter(learner)
-        exclusive = learner.classes[0] == BACKGROUND
+        _check_segmenter(config)
+        exclusive = config.classes[0] == BACKGROUND
     else:
         for name, why in SLICES_ALONE.items():
-            if getattr(learner, name):
+            if getattr(config, name):
                 raise BadOption(f"{part}.{name} can only be set of a segmenter: {why}. Leave it out.")
-        if learner.batch == 1:
+        if config.batch == 1:
             raise BadOption(f"{part}.batch is 2 or more: batch norm has nothing to go by in one example.")
         exclusive = part == "classifier"
-    check_loss(learner, exclusive=exclusive)
-    check_kind(part, learner)
+    check_loss(config, exclusive=exclusive)
+    check_kind(part, config)
 
 
-def _check_segmenter(learner: Learner) -> None:
-    mirrors = {"flip", "turn"} & set(learner.augment)
-    if mirrors and any(name.startswith(("left", "right")) for name in learner.classes):
+def _check_segmenter(config: NetworkConfig) -> None:
+    mirrors = {"flip", "turn"} & set(config.augment)
+    if mirrors and any(name.startswith(("left", "right")) for name in config.classes):
         raise BadOption(f"{', '.join(sorted(mirrors))} takes left for right: leave it out, or the sides of the lungs.")
-    if learner.balance == "sampling":
+    if config.balance == "sampling":
         raise BadOption(
             "segmenter.balance=sampling would change nothing: slices with a nodule are drawn as often as those without "
             "in any case. Leave it at none, or take weights."

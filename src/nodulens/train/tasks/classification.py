@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nodulens.data.crops import UNIT_PER_STEP, Stacks, reader_share
 from nodulens.data.ratings import Malignancy, three_classes
 from nodulens.errors import BadOption
-from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import Confusion, macro_auc, ranking_draws
 from nodulens.metrics.statistics import patient_draws, percentiles
 from nodulens.runtime.engine import Model
@@ -31,7 +31,7 @@ from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
-from nodulens.train.tasks.task import Outcome, Rows, told_of
+from nodulens.train.tasks.task import Outcome, Rows, with_interval
 
 TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
 TOO_FAR = 4
@@ -116,11 +116,11 @@ def load(data: Path, recipe: Recipe) -> Crops:
         NotFound: the stacks do not lie in the folder.
         BadOption: the recipe has no classifier of its own, or classes that no reader's rating gives.
     """
-    learner = recipe.classifier
-    if learner is None:
+    config = recipe.classifier
+    if config is None:
         raise BadOption(f"The recipe {recipe.name!r} has no classifier of its own.")
     stacks = Stacks(data)
-    return crops(stacks, nodules_of(stacks, learner.classes), crop_of(recipe))
+    return crops(stacks, nodules_of(stacks, config.classes), crop_of(recipe))
 
 
 def crop_of(recipe: Recipe) -> Crop:
@@ -194,21 +194,21 @@ def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> C
 # ---------------------------------------------------------------- training
 
 
-def settled(learner: Learner, material: Crops, rows: Rows) -> Learner:
+def settled(config: NetworkConfig, material: Crops, rows: Rows) -> NetworkConfig:
     """As it is: nothing hangs on the rows."""
-    return learner
+    return config
 
 
-def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on ``rows``; the loss of ``watched`` is followed, where there are any."""
     truth = torch.from_numpy(material.nodules.truth)
-    weights = class_weights(truth[rows], len(learner.classes)) if learner.balance == "weights" else None
-    loss = loss_of(learner, weights)
+    weights = class_weights(truth[rows], len(config.classes)) if config.balance == "weights" else None
+    loss = loss_of(config, weights)
     image = torch.from_numpy(material.image)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
-        order = _drawn(learner, material.nodules.truth, rows, rng)
-        parts = [order[i : i + learner.batch] for i in range(0, len(order), learner.batch)]
+        order = _drawn(config, material.nodules.truth, rows, rng)
+        parts = [order[i : i + config.batch] for i in range(0, len(order), config.batch)]
         # batch norm has nothing to go by in one example
         return [partial(make, r) for r in parts if len(r) > 1 or len(parts) == 1]
 
@@ -219,19 +219,19 @@ def train(learner: Learner, material: Crops, rows: Rows, watched: Rows, checkpoi
         return loss(net(batch[0]), batch[1])
 
     def augment(batch: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[Tensor, ...]:
-        return augmented(batch[0], None, learner.augment, rng)[0], batch[1]
+        return augmented(batch[0], None, config.augment, rng)[0], batch[1]
 
     def validate(net: nn.Module) -> float:
-        logits = predict(net, (image[r].float() for r in np.array_split(watched, -(-len(watched) // 64))))
-        return -float(loss(logits, truth[watched]))
+        logits = predict(net, (image[r].float() for r in np.array_split(validation, -(-len(validation) // 64))))
+        return -float(loss(logits, truth[validation]))
 
-    task = Task(batches, compute, augment, validate if len(watched) else None)
-    return fit(started(learner, "classifier"), task, learner, checkpoint)
+    task = Task(batches, compute, augment, validate if len(validation) else None)
+    return fit(started(config, "classifier"), task, config, checkpoint)
 
 
-def _drawn(learner: Learner, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
+def _drawn(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
     """The rows of an epoch in random order; balanced by sampling, as many of each class as of any other."""
-    if learner.balance != "sampling":
+    if config.balance != "sampling":
         return rng.permutation(rows)
     groups = [rows[truth[rows] == k] for k in np.unique(truth[rows])]
     each = max(len(rows) // len(groups), 1)
@@ -241,7 +241,7 @@ def _drawn(learner: Learner, truth: NDArray[np.int_], rows: Rows, rng: np.random
 # ---------------------------------------------------------------- judging
 
 
-def judge(model: Model, learner: Learner, material: Crops, rows: Rows) -> Outcome:
+def evaluate(model: Model, config: NetworkConfig, material: Crops, rows: Rows) -> Outcome:
     """How the exported network does on ``rows``; :func:`figures` of the rows of several folds gives the whole."""
     logits = classify(material.image[rows].astype(np.float32), model)
     return outcome(material.nodules, rows, logits)
@@ -275,7 +275,7 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     malignant against benign, beside diameter alone, with DeLong's interval and one from drawing patients. "intervals"
     are of all else, by patient; of three classes the means of F1 and AUC over classes as well.
     """
-    judged = judged_of(rows)
+    judged = scored_nodules(rows)
     groups = {
         "three_readers_or_more": judged.panel,
         "six_to_twelve_mm": judged.panel & judged.between,
@@ -290,10 +290,10 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     }
 
 
-def judged_of(rows: Mapping[str, Sequence[Any]]) -> calibration.Judged:
+def scored_nodules(rows: Mapping[str, Sequence[Any]]) -> calibration.ScoredNodules:
     """Judged rows as :mod:`nodulens.train.default.calibration` takes them; all folds give a card's settings."""
     numbers = {"benign": 0, "malignant": 1}
-    return calibration.Judged(
+    return calibration.ScoredNodules(
         patients=list(rows["patient"]),
         score=np.array(rows["score"], dtype=np.float64),
         truth=np.array([numbers.get(name, -1) for name in rows["truth"]], dtype=int),
@@ -324,7 +324,7 @@ def _decisions(rows: Mapping[str, Sequence[Any]], on: NDArray[np.bool_]) -> dict
         likely /= likely.sum(1, keepdims=True)
         ranked = [ranking_draws(truth == k, likely[:, k], owner).auc for k in present]
         out["macro_auc"] = percentiles(macro_auc(truth, likely), np.mean(ranked, axis=0))
-    told = {name: told_of(one, patients) for name, one in out.items()}
+    told = {name: with_interval(one, patients) for name, one in out.items()}
     return {
         **{name: one["value"] for name, one in told.items()},
         "intervals": told,

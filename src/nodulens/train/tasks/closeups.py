@@ -125,11 +125,11 @@ class CloseUps:
             truth[own] = shown.outlines(self.nodule[slices[own]], grid)
         return images, truth
 
-    def back(self, field: Field, slices: Int, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    def invert(self, field: Field, slices: Int, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values (n, side, side) as a network saw close-ups → (n, 96, 96) on their own pixels."""
         out = np.empty((len(slices), *self.image.shape[1:]), dtype=np.float32)
         for own, shown, grid in self._views(field, slices, seen.shape[-1]):
-            out[own] = shown.back(seen[own], grid)
+            out[own] = shown.invert(seen[own], grid)
         return out
 
     def _step(self, field: Field) -> NDArray[np.float64]:
@@ -171,7 +171,7 @@ def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> ND
         for place, image in zip(places, closeups.seen(field, slices, side)[0], strict=True):
             sheet[place] = image
         said = field.probabilities(model.run(sheet[None, None])[0])[0, index]
-        out.append(closeups.back(field, slices, np.stack([said[place] for place in places])))
+        out.append(closeups.invert(field, slices, np.stack([said[place] for place in places])))
     return np.concatenate(out) if out else np.empty((0, *closeups.image.shape[1:]), dtype=np.float32)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nodulens.data.crops import Patches
 from nodulens.errors import BadOption
-from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import average_precision, curve, ranking_draws
 from nodulens.metrics.statistics import patient_draws, percentiles, ratio
 from nodulens.runtime.engine import Model
@@ -26,10 +26,10 @@ from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.pictures import PatchColumns, is_pictures, load_patches
-from nodulens.train.tasks.task import Outcome, Rows, rounded, told_of
+from nodulens.train.tasks.task import Outcome, Rows, rounded, with_interval
 
 SHARE = 4
-"""Where classes are balanced by sampling, an epoch sees one in so many look-alikes, and as many nodules."""
+"""Where classes are balanced by sampling, an epoch sees one in so many non-nodules, and as many nodules."""
 THRESHOLD = 0.5
 HELD = 1024
 """Patches changed at a time."""
@@ -49,8 +49,8 @@ class Candidates:
 
     @property
     def strata(self) -> list[str]:
-        """(N,) "nodule" or "look-alike"."""
-        return np.where(self.patches.label, "nodule", "look-alike").tolist()
+        """(N,) "nodule" or "non-nodule"."""
+        return np.where(self.patches.label, "nodule", "non-nodule").tolist()
 
     def seen(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""
@@ -90,58 +90,62 @@ def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int)
     )
 
 
-def settled(learner: Learner, material: Candidates, rows: Rows) -> Learner:
+def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkConfig:
     """As it is: the rows decide nothing.
 
     Raises:
         BadOption: not one class, or another size than the patches'.
     """
     side = material.patches.unit.shape[-1]
-    if len(learner.classes) != 1 or learner.size != side or learner.pixel_mm is not None:
+    if len(config.classes) != 1 or config.size != side or config.pixel_mm is not None:
         raise BadOption(
             f"A filter has one class and sees {side} × {side} of the scan's own pixels; this one has "
-            f"{', '.join(learner.classes)} and sees {learner.size} × {learner.size} of {learner.pixel_mm or 'own'}."
+            f"{', '.join(config.classes)} and sees {config.size} × {config.size} of {config.pixel_mm or 'own'}."
         )
-    return learner
+    return config
 
 
-def train(learner: Learner, material: Candidates, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on patches; average precision, nodules weighing alike, says when it is best."""
-    net = started(learner, "filter")
+    net = started(config, "filter")
     patches = material.patches
     positive, negative = (rows[patches.label[rows] == kind] for kind in (True, False))
     chance = patches.weight[positive] / max(patches.weight[positive].sum(), 1e-9)
     truth = torch.from_numpy(patches.label.astype(np.float32))[:, None]
-    weights = class_weights(truth[rows], 1) if learner.balance == "weights" else None
-    criterion = loss_of(learner, weights)
+    weights = class_weights(truth[rows], 1) if config.balance == "weights" else None
+    criterion = loss_of(config, weights)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
         chosen = rows
-        if learner.balance == "sampling" and len(positive) and len(negative):
+        if config.balance == "sampling" and len(positive) and len(negative):
             few = rng.permutation(negative)[: max(1, len(negative) // SHARE)]
             chosen = np.concatenate([few, rng.choice(positive, len(few), p=chance)])
         chosen = rng.permutation(chosen)
-        return [partial(make, part) for part in np.array_split(chosen, -(-len(chosen) // learner.batch))]
+        return [partial(make, part) for part in np.array_split(chosen, -(-len(chosen) // config.batch))]
 
     def make(chosen: Rows) -> Batch:
         return torch.from_numpy(material.seen(chosen)), truth[chosen]
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
-        return augmented(batch[0], None, learner.augment, rng)[0], batch[1]
+        return augmented(batch[0], None, config.augment, rng)[0], batch[1]
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
         return criterion(net(batch[0]), batch[1])
 
     def validate(net: nn.Module) -> float:
-        parts = (torch.from_numpy(material.seen(part)) for part in np.array_split(watched, -(-len(watched) // 256)))
+        parts = (
+            torch.from_numpy(material.seen(part)) for part in np.array_split(validation, -(-len(validation) // 256))
+        )
         logits = predict(net, parts)[:, 0].numpy()
-        return average_precision(patches.label[watched], logits, patches.weight[watched])
+        return average_precision(patches.label[validation], logits, patches.weight[validation])
 
-    task = Task(batches, loss, augment if learner.augment else None, validate if patches.label[watched].any() else None)
-    return fit(net, task, learner, checkpoint)
+    task = Task(
+        batches, loss, augment if config.augment else None, validate if patches.label[validation].any() else None
+    )
+    return fit(net, task, config, checkpoint)
 
 
-def judge(model: Model, learner: Learner, material: Candidates, rows: Rows) -> Outcome:
+def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> Outcome:
     """Ranking and decisions on patches, each seen as in use; a nodule shown several times weighs as one."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
@@ -187,15 +191,15 @@ def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
     }
     return {
         **out,
-        "auc": told_of(percentiles(ranked.auc, draws.auc), patients),
-        "average_precision": told_of(percentiles(ranked.average_precision, draws.average_precision), patients),
-        **{name: told_of(percentiles(float(whole[name]), drawn[name]), patients) for name in whole},
+        "auc": with_interval(percentiles(ranked.auc, draws.auc), patients),
+        "average_precision": with_interval(percentiles(ranked.average_precision, draws.average_precision), patients),
+        **{name: with_interval(percentiles(float(whole[name]), drawn[name]), patients) for name in whole},
         "recall_by_size": recall,
     }
 
 
 def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Of (4, …) nodules called and not, look-alikes called and not."""
+    """Of (4, …) nodules called and not, non-nodules called and not."""
     hit, missed, wrong, right = cells
     return {
         "precision": ratio(hit, hit + wrong),

@@ -85,7 +85,7 @@ def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
     return slice_features(plane, nodules.outline[k], pixel) | depth_features(inside, voxel)
 
 
-def judge(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
+def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
     """How a classifier that has learnt from ``rows`` does on ``test``; figures as of the networks.
 
     Raises:

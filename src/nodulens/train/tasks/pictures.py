@@ -171,9 +171,9 @@ class PatchColumns:
     Attributes:
         unit: (N, 64, 64) grey.
         label: (N,) whether it shows a nodule.
-        diameter_mm: (N,) of the nodule; 0 for a look-alike.
+        diameter_mm: (N,) of the nodule; 0 for a non-nodule.
         patients: (N,).
-        nodule: (N,) number of the nodule; −1 for a look-alike.
+        nodule: (N,) number of the nodule; −1 for a non-nodule.
         weight: (N,).
     """
 
@@ -189,7 +189,7 @@ def load_patches(data: Path) -> PatchColumns:
     """Patches of the slices of a data folder.
 
     A positive lies on the middle of what is drawn as one part, as large as a disc of the part's area, the picture taken
-    for a whole slice. Its look-alikes are up to :data:`LOOK_ALIKES` spots of the same slice that are bright in what the
+    for a whole slice. Its non-nodules are up to :data:`LOOK_ALIKES` spots of the same slice that are bright in what the
     classic steps take for lung, or any place where there is none. All weigh 1: what parts of several slices are one
     nodule, nobody says.
     """
@@ -216,13 +216,13 @@ def _patches(folder: SliceFolder, item: Item) -> Iterator[tuple[NDArray[np.uint8
     areas = np.asarray(parts.sizes) * geometry.spacing_zyx[1] ** 2
     middles = [np.argwhere(parts.labels == n).mean(axis=0) for n in range(1, len(areas) + 1)]
     places = [*zip(middles, 2 * np.sqrt(areas / np.pi), strict=True)]
-    places += [(place, 0.0) for place in _look_alikes(grey[0], nodule[0], np.random.default_rng([*item.key.encode()]))]
+    places += [(place, 0.0) for place in _non_nodules(grey[0], nodule[0], np.random.default_rng([*item.key.encode()]))]
     for middle, size in places:
         patch = patch_view(volume, np.array([0.0, *middle]), 0.0)
         yield np.rint(patch * 255).astype(np.uint8), float(size)
 
 
-def _look_alikes(grey: NDArray[np.float32], nodule: Bool, rng: np.random.Generator) -> list[NDArray[np.float64]]:
+def _non_nodules(grey: NDArray[np.float32], nodule: Bool, rng: np.random.Generator) -> list[NDArray[np.float64]]:
     """Places (y, x) that may be taken for a nodule, and are none."""
     lungs = classic_steps(grey)["filled"] > 0
     spots = components(lungs & (grey >= otsu(grey)), 8)

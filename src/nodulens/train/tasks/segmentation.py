@@ -8,7 +8,7 @@ what is measured
 of them is agreement. Or they learn from the slices of a folder of pictures and are judged there
 (:mod:`nodulens.train.tasks.pictures`).
 
-Whole slices are what a CPU learns slowest from. A learner with a ``window`` learns from squares cut out of them
+Whole slices are what a CPU learns slowest from. A network with a ``window`` learns from squares cut out of them
 instead, and from close-ups of real nodules (:mod:`nodulens.train.tasks.closeups`), on which it is then judged as well.
 """
 
@@ -35,7 +35,7 @@ from nodulens.data.luna16 import AIRWAYS, LUNGS
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.errors import BadOption, NotFound
-from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.agreement import bland_altman, pearson
 from nodulens.metrics.boxes import Image, box_iou, match, summary
 from nodulens.metrics.segmentation import NAN, Overlap, overlaps, summarise
@@ -51,10 +51,10 @@ from nodulens.train.networks.build import check_window
 from nodulens.train.networks.plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.networks.pretrained import started
 from nodulens.train.networks.unets import PlannedUNet
-from nodulens.train.tasks.checks import check_learner
+from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.tasks.pictures import Pictures, is_pictures, load_pictures
-from nodulens.train.tasks.task import Outcome, Rows, rounded, told_of
+from nodulens.train.tasks.task import Outcome, Rows, rounded, with_interval
 
 Bool = NDArray[np.bool_]
 
@@ -359,29 +359,29 @@ def _usable(geometry: Geometry, patient: str) -> Bool:
 # ---------------------------------------------------------------- training
 
 
-def field_of(learner: Learner) -> Field:
-    """What a learner's network sees."""
-    return Field(learner.size, learner.classes, learner.pixel_mm)
+def field_of(config: NetworkConfig) -> Field:
+    """What a network sees."""
+    return Field(config.size, config.classes, config.pixel_mm)
 
 
-def settled(learner: Learner, material: Material, rows: Rows) -> Learner:
+def settled(config: NetworkConfig, material: Material, rows: Rows) -> NetworkConfig:
     """The classes that the material shows; and the planned network's input and batch, by its training slices.
 
-    Input and batch of the learner are the most.
+    Input and batch of the config are the most.
     """
-    learner = replace(learner, classes=material.known(learner.classes))
-    if learner.network != "planned-unet":
-        return learner
-    found = plan(_fingerprint(learner, material, rows), len(learner.classes))
-    return replace(learner, size=min(found.size, learner.size), batch=min(found.batch, learner.batch))
+    config = replace(config, classes=material.known(config.classes))
+    if config.network != "planned-unet":
+        return config
+    found = plan(_fingerprint(config, material, rows), len(config.classes))
+    return replace(config, size=min(found.size, config.size), batch=min(found.batch, config.batch))
 
 
-def _fingerprint(learner: Learner, material: Material, rows: Rows) -> Fingerprint:
+def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Fingerprint:
     """Of whole slices; looked at on some that show a nodule."""
     rows, _ = parted(material, rows)
     shown = rows[material.shows[rows]]
     some = shown[:: max(1, len(shown) // PLANNED_FROM)]
-    field = replace(field_of(learner), size=WHOLE_PX, pixel_mm=None)
+    field = replace(field_of(config), size=WHOLE_PX, pixel_mm=None)
 
     def slices() -> list[Slice]:
         images, truth = material.seen(field, some)
@@ -391,28 +391,28 @@ def _fingerprint(learner: Learner, material: Material, rows: Rows) -> Fingerprin
     return replace(fingerprint(slices()), slices=len(rows))
 
 
-def train(learner: Learner, material: Material, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+def train(config: NetworkConfig, material: Material, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on slices, as many of them with a nodule as without.
 
     The mean Dice of its classes, pixels counted over all watched slices, says when it is best.
 
     Raises:
-        BadOption: see :func:`nodulens.train.tasks.checks.check_learner`.
+        BadOption: see :func:`nodulens.train.tasks.checks.check_config`.
     """
-    check_learner("segmenter", learner)
-    net = started(learner, "segmenter")
+    check_config("segmenter", config)
+    net = started(config, "segmenter")
     if isinstance(net, PlannedUNet):
-        net.normalize_by(_fingerprint(learner, material, rows))
+        net.normalize_by(_fingerprint(config, material, rows))
     whole, nodules = parted(material, rows)
-    images, truth = _tensors(field_of(learner), material, whole)
-    weights = class_weights(truth, len(learner.classes)) if learner.balance == "weights" else None
-    criterion, alone = loss_of(learner, weights), loss_of_one(learner, learner.classes.index(NODULE))
-    taught = _Taught(learner, images, truth, material.shows[whole], _close_ups(material, learner, nodules))
+    images, truth = _tensors(field_of(config), material, whole)
+    weights = class_weights(truth, len(config.classes)) if config.balance == "weights" else None
+    criterion, alone = loss_of(config, weights), loss_of_one(config, config.classes.index(NODULE))
+    taught = _Taught(config, images, truth, material.shows[whole], _close_ups(material, config, nodules))
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         image, target, nodule = batch
-        near, nodule = _changed(image[len(target) :], nodule, learner, rng)
-        image, target = _changed(image[: len(target)], target, learner, rng)
+        near, nodule = _changed(image[len(target) :], nodule, config, rng)
+        image, target = _changed(image[: len(target)], target, config, rng)
         return torch.cat([image, near]), target, nodule
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
@@ -424,8 +424,8 @@ def train(learner: Learner, material: Material, rows: Rows, watched: Rows, check
         near = alone(_rows_of(output, slice(len(target), None)), nodule)
         return (len(target) * value + len(nodule) * near) / len(image)
 
-    task = Task(taught.batches, loss, augment if learner.augment else None, _validation(learner, material, watched))
-    return fit(net, task, learner, checkpoint)
+    task = Task(taught.batches, loss, augment if config.augment else None, _validation(config, material, validation))
+    return fit(net, task, config, checkpoint)
 
 
 def parted(material: Material, rows: Rows) -> tuple[Rows, Rows]:
@@ -434,10 +434,10 @@ def parted(material: Material, rows: Rows) -> tuple[Rows, Rows]:
     return rows[whole], rows[~whole] - len(material.shows)
 
 
-def _changed(image: Tensor, truth: Tensor, learner: Learner, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _changed(image: Tensor, truth: Tensor, config: NetworkConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     if not len(image):
         return image, truth
-    changed, along = augmented(image, truth, learner.augment, rng)
+    changed, along = augmented(image, truth, config.augment, rng)
     assert along is not None
     return changed, along
 
@@ -455,11 +455,11 @@ class _CloseUps:
     of_nodule: list[NDArray[np.int_]]
 
 
-def _close_ups(material: Material, learner: Learner, nodules: NDArray[np.int_]) -> _CloseUps | None:
+def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.int_]) -> _CloseUps | None:
     closeups = material.closeups if isinstance(material, Slices) else None
     if closeups is None or not len(nodules):
         return None
-    field = field_of(learner)
+    field = field_of(config)
     slices = np.flatnonzero(np.isin(closeups.owner, nodules))
     images, truth = closeups.seen(field, slices, closeups.side(field))
     owner = closeups.owner[slices]
@@ -481,19 +481,19 @@ class _Taught:
         BadOption: a window that does not fit the network.
     """
 
-    learner: Learner
+    config: NetworkConfig
     images: Tensor
     truth: Tensor
     shows: Bool
     closeups: _CloseUps | None
 
     def __post_init__(self) -> None:
-        if self.learner.window is not None:
-            check_window(self.learner)
+        if self.config.window is not None:
+            check_window(self.config)
 
     def batches(self, rng: np.random.Generator) -> list[Maker]:
         """An epoch."""
-        window = self.learner.window
+        window = self.config.window
         if window is None:
             return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, EPOCH))]
         if self.closeups is None:
@@ -507,7 +507,7 @@ class _Taught:
 
     def _parts(self, rows: NDArray[np.int_], kinds: int = 1) -> list[NDArray[np.int_]]:
         """Batches, where each holds as many of every kind."""
-        return np.array_split(rows, -(-len(rows) * kinds // self.learner.batch))
+        return np.array_split(rows, -(-len(rows) * kinds // self.config.batch))
 
     def _slices(self, rows: Rows) -> Batch:
         return self._batch(self.images[rows], self.truth[rows])
@@ -516,11 +516,11 @@ class _Taught:
         return self._batch(*self._cut(rows, np.random.default_rng(seed)))
 
     def _windows_and_sheets(self, rows: Rows, nodules: NDArray[np.int_], seed: int) -> Batch:
-        assert self.closeups is not None and self.learner.window is not None
+        assert self.closeups is not None and self.config.window is not None
         rng, near = np.random.default_rng(seed), self.closeups
         cut = self._cut(rows, rng)
         chosen = np.array([[rng.choice(near.of_nodule[n]) for n in page] for page in nodules])
-        sheets = drawn_sheets(near.images, near.truth, chosen, self.learner.window, rng)
+        sheets = drawn_sheets(near.images, near.truth, chosen, self.config.window, rng)
         return self._batch(*cut, *(torch.from_numpy(part)[:, None] for part in sheets))
 
     def _batch(self, image: Tensor, truth: Tensor, near: Tensor | None = None, nodule: Tensor | None = None) -> Batch:
@@ -532,7 +532,7 @@ class _Taught:
 
     def _cut(self, rows: Rows, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Windows of slices, at a nodule where there is one."""
-        side = self.learner.window
+        side = self.config.window
         assert side is not None
         corners = [self._corner(row, rng) for row in rows]
         images, truth = (
@@ -542,8 +542,8 @@ class _Taught:
         return torch.stack(images), torch.stack(truth)
 
     def _corner(self, row: int, rng: np.random.Generator) -> NDArray[np.int_]:
-        side, index = self.learner.window or 0, self.learner.classes.index(NODULE)
-        most = self.learner.size - side
+        side, index = self.config.window or 0, self.config.classes.index(NODULE)
+        most = self.config.size - side
         truth = self.truth[row]
         nodule = (truth == index if truth.dim() == 2 else truth[index]).nonzero().numpy()
         if not len(nodule):
@@ -579,17 +579,17 @@ def _drawn(shows: Bool, rng: np.random.Generator, most: int) -> Rows:
     return rng.permutation(np.concatenate([np.resize(kind, max(each, 1)) for kind in present]))
 
 
-def _validation(learner: Learner, material: Material, watched: Rows) -> Callable[[nn.Module], float] | None:
-    watched, _ = parted(material, watched)
-    if not len(watched):
+def _validation(config: NetworkConfig, material: Material, validation: Rows) -> Callable[[nn.Module], float] | None:
+    validation, _ = parted(material, validation)
+    if not len(validation):
         return None
-    field = field_of(learner)
-    kinds = [watched[material.shows[watched] == kind] for kind in (True, False)]
+    field = field_of(config)
+    kinds = [validation[material.shows[validation] == kind] for kind in (True, False)]
     some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // WATCHED))] for kind in kinds])
     images, truth = material.seen(field, some)
 
     def validate(net: nn.Module) -> float:
-        parts = torch.from_numpy(images)[:, None].split(learner.batch)
+        parts = torch.from_numpy(images)[:, None].split(config.batch)
         found = field.decided(field.probabilities(predict(net, parts).numpy()))
         both, either = (np.sum(a, axis=(0, 2, 3)) for a in (found & truth, found.astype(np.uint8) + truth))
         return float(np.mean((2 * both + 1) / (either + 1)))
@@ -600,10 +600,10 @@ def _validation(learner: Learner, material: Material, watched: Rows) -> Callable
 # ---------------------------------------------------------------- judging
 
 
-def judge(model: Model, learner: Learner, material: Material, rows: Rows) -> Outcome:
+def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows) -> Outcome:
     """Outlines and nodules' boxes, slice by slice, as the network sees them; of close-ups the central slices of the
     nodules, on their own pixels. See :func:`figures`."""
-    field = field_of(learner)
+    field = field_of(config)
     columns: dict[str, list[Any]] = {}
 
     def note(some: Rows, kind: str, counts: dict[str, list[Any]]) -> None:
@@ -685,7 +685,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
         told = summarise(cases, patients)
         areas[name] = np.array([(c.truth_voxels, c.predicted_voxels) for c in cases], dtype=float)
         classes[name] = {
-            **{key: told_of(getattr(told, key), patients) for key in means},
+            **{key: with_interval(getattr(told, key), patients) for key in means},
             **{key: getattr(told, key) for key in ("cases", "both_empty", "invented", "missed")},
             "dice_pooled": rounded(_pooled_dice(cases)),
             "areas_px": _agreement(areas[name]),
@@ -705,7 +705,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
         out["pearson_of_nodule_and_lung_dice"] = rounded(pearson(lung, nodule).r.value)
     if near["row"]:
         told = summarise(overlaps(near, NODULE), near["patient"])
-        rates = {key: told_of(getattr(told, key), near["patient"]) for key in ("dice", "iou", "sensitivity")}
+        rates = {key: with_interval(getattr(told, key), near["patient"]) for key in ("dice", "iou", "sensitivity")}
         out["close_ups"] = {"nodules": told.cases, "missed": told.missed, **rates}
     return out
 

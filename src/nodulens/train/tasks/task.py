@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nodulens.methods.recipe import Augmentation, Learner, Recipe
+from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.statistics import Interval
 from nodulens.runtime.engine import Model
 
@@ -50,7 +50,7 @@ class Outcome:
     rows: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def told_of(figure: Interval, patients: Sequence[str]) -> dict[str, float | None]:
+def with_interval(figure: Interval, patients: Sequence[str]) -> dict[str, float | None]:
     """A figure and its interval by patient for JSON; one patient alone gives none."""
     low, high = (figure.low, figure.high) if len(set(patients)) > 1 else (math.nan, math.nan)
     return {"value": rounded(figure.value), "low": rounded(low), "high": rounded(high)}
@@ -71,7 +71,7 @@ def rounded(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 
-class Part(Protocol):
+class TaskModule(Protocol):
     """A module that trains and judges one field of a recipe."""
 
     def load(self, data: Path, recipe: Recipe) -> Material:
@@ -87,11 +87,11 @@ class Part(Protocol):
         copies of a judged row
         teach."""
 
-    def settled(self, learner: Learner, material: Any, rows: Rows) -> Learner:
-        """The learner with what its training rows decide, such as the size of its input, filled in."""
+    def settled(self, config: NetworkConfig, material: Any, rows: Rows) -> NetworkConfig:
+        """The config with what its training rows decide, such as the size of its input, filled in."""
 
-    def train(self, learner: Learner, material: Any, rows: Rows, watched: Rows, checkpoint: Path) -> nn.Module:
+    def train(self, config: NetworkConfig, material: Any, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
         """A network trained on ``rows``; ``watched`` say when it is best, and never teach. Resumes ``checkpoint``."""
 
-    def judge(self, model: Model, learner: Learner, material: Any, rows: Rows) -> Outcome:
+    def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Outcome:
         """How the exported network does on ``rows``."""
