@@ -12,6 +12,7 @@ import made_reports
 import small_scans
 from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.data.jpegls import encode, mosaic
 from nodulens.train.tasks.segmentation import Slab
 
 NODULES = 60
@@ -60,6 +61,12 @@ def _steps(dense: NDArray[np.bool_], hu_per_step: float, rng: np.random.Generato
     return np.clip(np.rint((hu + 1000) / hu_per_step), 0, 255).astype(np.uint8)
 
 
+def encoded(pictures: list[NDArray[np.uint8]], shape: tuple[int, ...]) -> dict[str, NDArray[np.integer]]:
+    """Pictures as the files hold them."""
+    streams = encode(pictures)
+    return {"hu_jls": streams.data, "hu_offset": streams.offset, "hu_shape": np.array(shape, np.int32)}
+
+
 def _ratings(suspicious: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
     """(N, 4, 9): three readers or four; the last rating is of malignancy."""
     n = len(suspicious)
@@ -77,13 +84,15 @@ def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None
     readers = (ratings[:, :, 8] > 0).sum(1).astype(np.uint8)
     bits = np.stack([d * ((1 << int(k)) - 1) for d, k in zip(dense, readers, strict=True)]).astype(np.uint8)
     rows = n * SLICES
-    order = rng.permutation(rows)  # slices stand in any order in the file
+    steps = _steps(dense, HU_PER_STEP, rng)
+    order = np.stack([rng.permutation(SLICES) for _ in range(n)])  # a nodule's slices stand in any order in the file
+    mixed = [image[own] for image, own in zip(steps, order, strict=True)]
     np.savez(
         folder / "lidc_nodule_stacks.npz",
-        hu_u8=_steps(dense, HU_PER_STEP, rng).reshape(rows, 96, 96)[order],
-        reader_bits=bits.reshape(rows, 96, 96)[order],
-        slice_nodule=np.repeat(np.arange(n), SLICES)[order],
-        slice_z_mm=np.tile(np.arange(SLICES) * 2.0, n)[order],
+        **encoded([image.reshape(-1, 96) for image in mixed], (rows, 96, 96)),
+        reader_bits=np.concatenate([held[own] for held, own in zip(bits, order, strict=True)]),
+        slice_nodule=np.repeat(np.arange(n), SLICES),
+        slice_z_mm=(order * 2.0).ravel(),
         slice_calibration=np.ones(rows, np.uint8),
         patient_id=np.array(patients),
         pixel_spacing_mm=np.full(n, 0.7, np.float32),
@@ -94,19 +103,36 @@ def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None
 
 
 def _cubes(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
+    """Nodules in the middle, a vessel beside each, and what cubes may have: the third stands as a turned scan stores
+    it, the fourth ends with its scan, the fifth shows another nodule, and the last finding that LUNA16 excludes lies
+    in the first."""
     n = len(patients)
     radius = rng.uniform(2.5, 9.0, n)
-    dense = np.stack([_ball((51, 51, 51), r, (1.0, 1.0, 1.0)) for r in radius])
-    vessel = np.zeros((51, 51, 51), dtype=bool)
+    dense = np.stack([_ball((50, 50, 50), r, (1.0, 1.0, 1.0)) for r in radius])
+    vessel = np.zeros((50, 50, 50), dtype=bool)
     vessel[:, 13:16, 13:16] = True
+    shown = dense | vessel
+    other = np.zeros(dense.shape, dtype=bool)
+    other[4, 35:40, 35:40, 35:40] = True
+    size = np.full((n, 3), 50, np.uint8)
+    size[3, 0], sign = 44, np.ones((n, 2), np.int8)
+    sign[2] = -1
+    shown[2], dense[2] = shown[2, :, ::-1, ::-1], dense[2, :, ::-1, ::-1]
     ratings = _ratings(radius > 6, rng)
     readers = (ratings[:, :, 8] > 0).sum(1).astype(np.uint8)
     bits = np.stack([d * ((1 << int(k)) - 1) for d, k in zip(dense, readers, strict=True)]).astype(np.uint8)
     np.savez(
-        folder / "lidc_cubes_51mm.npz",
-        hu_u8=_steps(dense | vessel, HU_PER_STEP, rng),
+        folder / "luna16_cubes_50mm.npz",
+        **encoded([mosaic(cube, 10, 5) for cube in _steps(shown | other, HU_PER_STEP, rng)], (50, 50, 50)),
         reader_bits=bits,
-        other_nodule=np.zeros(dense.shape, dtype=bool),
+        other=np.packbits(other, axis=-1),
+        size=size,
+        sign=sign,
+        origin_lps=np.zeros((n, 3)),
+        diameter_mm=(2 * radius).astype(np.float32),
+        excluded_cube=np.array([1, 0], np.int32),
+        excluded_zyx=np.array([(25, 25, 25), (14, 14, 14)], np.float32),
+        excluded_diameter_mm=np.array([6.0, -1.0], np.float32),
         patient_id=np.array(patients),
         readers=readers,
         ratings=ratings,
@@ -131,9 +157,11 @@ def _patches(folder: Path, patients: list[str], rng: np.random.Generator) -> Non
             centres.append((10.0 + k - 6, 20.0, number) if nodule else (-74.0 - 20 * k, 20.0, number))
             diameters.append(8.0 if nodule else 0.0)
             owners.append(patient)
+    whole = np.stack(images)
+    filled = np.pad(whole, ((0, -len(whole) % 64), (0, 0), (0, 0)))
     np.savez(
         folder / "luna16_axial_patches_64.npz",
-        hu_u8=np.stack(images),
+        **encoded([mosaic(filled[k : k + 64], 8, 8) for k in range(0, len(filled), 64)], whole.shape),
         series_uid=np.array(series),
         world_xyz_mm=np.array(centres),
         nodule_diameter_mm=np.array(diameters, np.float32),

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from nodulens.data.crops import Cubes
 from nodulens.errors import BadOption, BadValues, MissingExtra, NotFound
 from nodulens.metrics import detection
 from nodulens.metrics.agreement import bland_altman
@@ -473,13 +474,12 @@ def test_cases_that_do_not_fit_are_refused() -> None:
 
 def test_pictures_of_real_nodules(shared: Path) -> None:
     """One reader against another on real nodules: the picture shows the nodule, bright, inside the outlines."""
-    with np.load(shared / "lidc" / "lidc_cubes_51mm.npz") as cubes:
-        planes, bits, names = cubes["hu_u8"][:6, 25], cubes["reader_bits"][:6, 25], cubes["patient_id"][:6]
+    cubes = Cubes(shared)
     cases = []
-    for name, plane, readers in zip(names, planes, bits, strict=True):
-        first, second = (readers >> reader & 1 == 1 for reader in (0, 1))
+    for number, name in enumerate(cubes.patients[:6]):
+        first, second = cubes.masks(number)[:2, 25]
         dice = 2 * (first & second).sum() / max((first.astype(int) + second).sum(), 1)
-        cases.append(Case(str(name), plane.astype(float) * 8 - 1000, first, second, float(dice)))
+        cases.append(Case(f"{name} {number}", cubes.hu(number)[25].astype(float), first, second, float(dice)))
     made = cases_figure(cases, Basis(len(cases), "nodules", note="reader 2 against reader 1"), count=2)
     image = np.asarray(Image.open(io.BytesIO(to_png(made, 80))).convert("RGB")).astype(int)
     red = (image[..., 0] > 150) & (image[..., 1:] < 90).all(axis=-1)

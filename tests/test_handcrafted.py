@@ -11,6 +11,7 @@ import pytest
 import made_material
 from nodulens.data.crops import Stacks, read_arrays
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
+from nodulens.data.jpegls import Streams
 from nodulens.errors import BadOption
 from nodulens.train.default import calibration
 from nodulens.train.tasks import classification, handcrafted
@@ -134,11 +135,15 @@ def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted
     raw = read_arrays(made / "lidc" / "lidc_nodule_stacks.npz")
     n = len(raw["patient_id"])
     more = {
-        "hu_u8": np.full((n, 96, 96), 20, np.uint8), "reader_bits": np.zeros((n, 96, 96), np.uint8),
-        "slice_nodule": np.arange(n), "slice_z_mm": np.full(n, 99.0), "slice_calibration": np.ones(n, np.uint8),
+        "reader_bits": np.zeros((n, 96, 96), np.uint8), "slice_nodule": np.arange(n), "slice_z_mm": np.full(n, 99.0),
+        "slice_calibration": np.ones(n, np.uint8),
     }  # fmt: skip
     (tmp_path / "lidc").mkdir()
-    longer = {name: np.concatenate([values, more[name]]) if name in more else values for name, values in raw.items()}
+    ends = np.flatnonzero(np.diff(raw["slice_nodule"], append=n)) + 1
+    longer = raw | {name: np.insert(raw[name], ends, values, axis=0) for name, values in more.items()}
+    streams, empty = Streams(raw["hu_jls"], raw["hu_offset"]), np.full((96, 96), 20, np.uint8)
+    pictures = [np.concatenate([streams.picture(k), empty]) for k in range(n)]
+    longer |= made_material.encoded(pictures, longer["reader_bits"].shape)
     np.savez(tmp_path / "lidc" / "lidc_nodule_stacks.npz", **longer)
     again = handcrafted.load(tmp_path)
     assert len(Stacks(tmp_path).rows[0]) == len(Stacks(made).rows[0]) + 1

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nodulens.core.nodule import Box
 from nodulens.core.volume import AIR_HU
 from nodulens.data.dataset import Item, Sample
 from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.data.jpegls import Streams, tiles_of
 from nodulens.data.lidc_ct import LABELS
 from nodulens.data.luna16 import ANNOTATIONS, EXCLUDED, UNSIZED_MM, read_findings
 from nodulens.data.outlines import consensus
@@ -32,7 +35,7 @@ PATCH_HU_PER_STEP = 5.49
 UNIT_PER_STEP = HU_PER_STEP / 1400
 """One step of the stacks, cubes and backgrounds on the networks' 0…1 scale."""
 STACKS, CUBES, PATCHES = (
-    "lidc/lidc_nodule_stacks.npz", "lidc/lidc_cubes_51mm.npz", "luna16/luna16_axial_patches_64.npz",
+    "lidc/lidc_nodule_stacks.npz", "lidc/luna16_cubes_50mm.npz", "luna16/luna16_axial_patches_64.npz",
 )  # fmt: skip
 SCANS, MANIFEST = "scans", "prepared.json"
 """Where :mod:`nodulens.data.prepare` leaves a file a scan, and the list of those that belong together."""
@@ -40,6 +43,13 @@ MOST_READERS = 4
 """So many have ratings and a bit each; the files may count more."""
 SLACK_MM = 0.5
 """So far outside a finding's ball a patch still shows it: centres were rounded."""
+CUBE_MM, CUBE_TILES = 50, (10, 5)
+"""Voxels of 1 mm along each side of a cube, and its slices as rows and columns of one picture."""
+PATCH_PX, PATCH_TILES = 64, (8, 8)
+TOP_STEP = 175
+"""400 HU, the end of what is kept: cubes are stored near-losslessly, one step off at most, and so may lie above."""
+NEGATIVE_MM = 5.0
+"""What lies farther from all that anybody marked is no nodule."""
 
 
 class Stacks:
@@ -53,19 +63,32 @@ class Stacks:
     name: ClassVar[str] = "stacks"
 
     def __init__(self, data: Path) -> None:
-        raw = read_arrays(data / STACKS)
-        self.image: NDArray[np.uint8] = raw["hu_u8"]
+        raw = _read_pictures(data / STACKS)
+        self._streams = Streams(raw["hu_jls"], raw["hu_offset"])
         self.bits: NDArray[np.uint8] = raw["reader_bits"]
         self.patients: list[str] = [str(p) for p in raw["patient_id"]]
         self.pixel_mm: NDArray[np.float32] = raw["pixel_spacing_mm"]
         self.slice_mm: NDArray[np.float32] = raw["slice_spacing_mm"]
         self.ratings = Ratings(np.minimum(raw["readers"], MOST_READERS), raw["ratings"])
         self.calibration: NDArray[np.uint8] = raw["slice_calibration"]
+        if (np.diff(raw["slice_nodule"]) < 0).any() or len(self._streams) != len(self.patients):
+            raise UnreadableFile(f"{data / STACKS}: its slices must stand nodule by nodule, as its pictures do.")
         order = np.lexsort((raw["slice_z_mm"], raw["slice_nodule"]))
         ends = np.searchsorted(raw["slice_nodule"][order], np.arange(1, len(self.patients)))
         self.rows = np.split(order, ends)
         drawn = np.array([self.bits[r].any() for r in self.rows], dtype=bool)
         self.nodules: NDArray[np.int_] = np.flatnonzero(drawn & ~np.isin(self.patients, list(EVALUATION_PATIENTS)))
+
+    @cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """(slices of all nodules, 96, 96), HU = 8 · value − 1000; decoded when it is first asked for."""
+        pixels = self.bits.shape[1:]
+        out = np.empty(self.bits.shape, dtype=np.uint8)
+        first = 0
+        for number, rows in enumerate(self.rows):
+            out[first : first + len(rows)] = self._streams.picture(number).reshape(-1, *pixels)
+            first += len(rows)
+        return out
 
     def share(self, nodule: int) -> NDArray[np.float32]:
         """(slices, 96, 96): share of the readers whose outline holds each pixel."""
@@ -79,39 +102,108 @@ class Stacks:
         """Every slice that a reader marked, in HU, from low to high."""
         n = int(item.key)
         spacing = (float(self.slice_mm[n]), float(self.pixel_mm[n]), float(self.pixel_mm[n]))
-        return _rated_sample(item, self.image[self.rows[n]], self.bits[self.rows[n]], self.ratings, spacing)
+        bits = self.bits[self.rows[n]]
+        masks = _masks(bits, int(self.ratings.readers[n]))
+        hu = self.image[self.rows[n]].astype(np.float32) * np.float32(HU_PER_STEP) + AIR_HU
+        return _rated_sample(item, hu, masks, self.ratings, spacing)
 
 
 class Cubes:
-    """Nodules as 51³ voxels of 1 mm with the tissue all around.
+    """Nodules as 50³ voxels of 1 mm with the tissue all around; z, y, x rise towards superior, posterior and left.
 
-    As a :class:`nodulens.data.dataset.Dataset` its items, strata and labels are those of :class:`Stacks`.
+    A nodule lies in the middle of its cube, but where the scan ends near it: what learns from cubes must see them
+    cropped or shifted at random. As a :class:`nodulens.data.dataset.Dataset` its items, strata and labels are those of
+    :class:`Stacks`.
+
+    Attributes:
+        patients: of each cube.
+        ratings: of each cube's nodule.
+        diameter_mm: (N,) LUNA16's; −1 where the nodule is none of LUNA16's.
     """
 
     name: ClassVar[str] = "cubes"
 
     def __init__(self, data: Path) -> None:
-        raw = read_arrays(data / CUBES)
+        raw = _read_pictures(data / CUBES)
         drawn = raw["reader_bits"].any(axis=(1, 2, 3))
         keep = drawn & ~np.isin(raw["patient_id"], list(EVALUATION_PATIENTS))
-        self.image: NDArray[np.uint8] = raw["hu_u8"][keep]
-        self.bits: NDArray[np.uint8] = raw["reader_bits"][keep]
-        self.other: NDArray[np.bool_] = raw["other_nodule"][keep]
+        self._number = np.flatnonzero(keep)
+        self._streams = Streams(raw["hu_jls"], raw["hu_offset"])
+        self._bits: NDArray[np.uint8] = raw["reader_bits"]
+        self._other: NDArray[np.uint8] = raw["other"]
+        self._size, self._sign = raw["size"], raw["sign"]
+        self._excluded = {name: raw[f"excluded_{name}"] for name in ("cube", "zyx", "diameter_mm")}
         self.patients: list[str] = [str(p) for p in raw["patient_id"][keep]]
+        self.diameter_mm: NDArray[np.float32] = raw["diameter_mm"][keep]
         self.ratings = Ratings(np.minimum(raw["readers"][keep], MOST_READERS), raw["ratings"][keep])
 
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def hu(self, nodule: int) -> NDArray[np.float32]:
+        """(50, 50, 50) HU within −1000…400, right within 12; decoded each time (3 ms)."""
+        return self._steps(nodule).astype(np.float32) * np.float32(HU_PER_STEP) + AIR_HU
+
+    def unit(self, nodule: int) -> NDArray[np.float32]:
+        """(50, 50, 50): HU −1000…400 as 0…1, what networks see."""
+        return self._steps(nodule).astype(np.float32) * np.float32(UNIT_PER_STEP)
+
+    def masks(self, nodule: int) -> NDArray[np.bool_]:
+        """(readers, 50, 50, 50): what each reader outlined."""
+        bits = self._rising(nodule, self._bits[self._number[nodule]])
+        return _masks(bits, int(self.ratings.readers[nodule]))
+
     def share(self, nodule: int) -> NDArray[np.float32]:
-        """(51, 51, 51): share of the readers whose mask holds each voxel."""
-        return reader_share(self.bits[nodule], int(self.ratings.readers[nodule]))
+        """(50, 50, 50): share of the readers whose mask holds each voxel."""
+        bits = self._rising(nodule, self._bits[self._number[nodule]])
+        return reader_share(bits, int(self.ratings.readers[nodule]))
+
+    def other(self, nodule: int) -> NDArray[np.bool_]:
+        """(50, 50, 50): any other outlined nodule, which is neither target nor background."""
+        packed = self._other[self._number[nodule]]
+        return np.asarray(self._rising(nodule, np.unpackbits(packed, axis=-1, count=CUBE_MM)) > 0)
+
+    def scanned(self, nodule: int) -> Box:
+        """The voxels inside the scan; a nodule at its end leaves others of no meaning."""
+        size = self._size[self._number[nodule]]
+        flipped = (False, *(bool(s < 0) for s in self._sign[self._number[nodule]][::-1]))
+        start = tuple(CUBE_MM - int(n) if back else 0 for n, back in zip(size, flipped, strict=True))
+        (z, y, x), (deep, low, right) = start, (int(a + n) for a, n in zip(start, size, strict=True))
+        return Box((z, y, x), (deep, low, right))
+
+    def negative(self, nodule: int) -> NDArray[np.bool_]:
+        """(50, 50, 50): what is certainly no nodule, :data:`NEGATIVE_MM` from every outline of any nodule and from
+        every finding that LUNA16 excludes (10 mm wide where it has no size), and inside the scan."""
+        marked = self.masks(nodule).any(axis=0) | self.other(nodule)
+        away = np.asarray(ndimage.distance_transform_edt(~marked) > NEGATIVE_MM)
+        number = self._number[nodule]
+        own = self._excluded["cube"] == number
+        places, sizes = self._excluded["zyx"][own], self._excluded["diameter_mm"][own]
+        grid = np.indices(marked.shape, dtype=np.float32)
+        for place, size in zip(places, np.where(sizes > 0, sizes, UNSIZED_MM), strict=True):
+            stored = np.linalg.norm(grid - place[:, None, None, None], axis=0) > size / 2 + NEGATIVE_MM
+            away &= self._rising(nodule, stored)
+        inside = np.zeros_like(away)
+        inside[self.scanned(nodule).slices] = True
+        return np.asarray(away & inside, dtype=bool)
 
     def items(self) -> tuple[Item, ...]:
         """One a nodule, keyed by its row among those kept."""
         return _rated_items(np.arange(len(self.patients)), self.patients, self.ratings)
 
     def load(self, item: Item) -> Sample:
-        """A cube in HU; z, y, x rise towards superior, posterior and left."""
+        """A cube in HU."""
         n = int(item.key)
-        return _rated_sample(item, self.image[n], self.bits[n], self.ratings, (1.0, 1.0, 1.0))
+        return _rated_sample(item, self.hu(n), self.masks(n), self.ratings, (1.0, 1.0, 1.0))
+
+    def _steps(self, nodule: int) -> NDArray[np.uint8]:
+        tiles = tiles_of(self._streams.picture(int(self._number[nodule])), *CUBE_TILES)
+        return np.asarray(np.minimum(self._rising(nodule, tiles), TOP_STEP), dtype=np.uint8)
+
+    def _rising(self, nodule: int, stored: NDArray[Any]) -> NDArray[Any]:
+        """An array (z, y, x) of a cube turned so that y and x rise: a scan may be stored the other way round."""
+        x, y = (slice(None, None, int(s)) for s in self._sign[self._number[nodule]])
+        return stored[:, y, x]
 
 
 class Patches:
@@ -125,13 +217,14 @@ class Patches:
     name: ClassVar[str] = "patches"
 
     def __init__(self, data: Path) -> None:
-        raw = read_arrays(data / PATCHES)
+        raw = _read_pictures(data / PATCHES)
         centres, series = raw["world_xyz_mm"], raw["series_uid"]
         positive = raw["nodule_diameter_mm"] > 0
         inside = _finding_at(data / "luna16" / EXCLUDED, series, centres)
         keep = (positive | (inside < 0)) & ~np.isin(raw["patient_id"], list(EVALUATION_PATIENTS))
         nodule = _finding_at(data / "luna16" / ANNOTATIONS, series, centres)
-        self.unit: NDArray[np.uint8] = raw["hu_u8"][keep]
+        self._streams = Streams(raw["hu_jls"], raw["hu_offset"])
+        self._keep = np.flatnonzero(keep)
         self.label: NDArray[np.bool_] = positive[keep]
         self.diameter_mm: NDArray[np.float32] = raw["nodule_diameter_mm"][keep]
         self.patients: list[str] = [str(p) for p in raw["patient_id"][keep]]
@@ -142,6 +235,12 @@ class Patches:
         self.weight: NDArray[np.float64] = 1.0 / count[group]
 
     UNIT_PER_STEP = PATCH_HU_PER_STEP / 1400
+
+    @cached_property
+    def unit(self) -> NDArray[np.uint8]:
+        """(N, 64, 64), HU = 5.49 · value − 1000; decoded when it is first asked for."""
+        pictures = [tiles_of(self._streams.picture(k), *PATCH_TILES) for k in range(len(self._streams))]
+        return np.concatenate([np.zeros((0, PATCH_PX, PATCH_PX), dtype=np.uint8), *pictures])[self._keep]
 
     def items(self) -> tuple[Item, ...]:
         """One a patch, keyed by its row among those kept."""
@@ -249,6 +348,22 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: archive[name] for name in archive.files}
 
 
+def _read_pictures(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of a file of crops whose pictures are JPEG-LS streams.
+
+    Raises:
+        NotFound: the file is not there.
+        UnreadableFile: it holds them as files did before.
+    """
+    raw = read_arrays(path)
+    if "hu_jls" not in raw or "hu_offset" not in raw:
+        raise UnreadableFile(
+            f"{path} holds no pictures as JPEG-LS (hu_jls, hu_offset), as files do now: run nodulens data prepare "
+            "again, or get the present file."
+        )
+    return raw
+
+
 def _prepared(data: Path) -> dict[str, Path]:
     """Series UID → file of every scan that the last whole run of ``nodulens data prepare`` counts; none without one."""
     manifest = data / MANIFEST
@@ -302,6 +417,11 @@ def reader_share(bits: NDArray[np.uint8], readers: int) -> NDArray[np.float32]:
     return np.asarray(count / readers, dtype=np.float32)
 
 
+def _masks(bits: NDArray[np.uint8], readers: int) -> NDArray[np.bool_]:
+    """Reader bits, any shape → (readers, …)."""
+    return np.asarray(np.stack([(bits >> j) & 1 > 0 for j in range(readers)]), dtype=bool)
+
+
 def _rated_items(nodules: NDArray[np.int_], patients: list[str], ratings: Ratings) -> tuple[Item, ...]:
     classes = ratings.malignancy()
     return tuple(Item(str(n), patients[n], Malignancy(classes[n]).name.lower()) for n in nodules.tolist())
@@ -309,25 +429,23 @@ def _rated_items(nodules: NDArray[np.int_], patients: list[str], ratings: Rating
 
 def _rated_sample(
     item: Item,
-    image: NDArray[np.uint8],
-    bits: NDArray[np.uint8],
+    hu: NDArray[np.float32],
+    masks: NDArray[np.bool_],
     ratings: Ratings,
     spacing_zyx: tuple[float, float, float],
 ) -> Sample:
     n = int(item.key)
-    readers = int(ratings.readers[n])
-    masks = np.stack([(bits >> j) & 1 > 0 for j in range(readers)])
     held = consensus(masks)
     return Sample(
         item,
-        image.astype(np.float32) * np.float32(HU_PER_STEP) + AIR_HU,
+        hu,
         "hu",
         spacing_zyx,
         reader_masks=masks,
         mask=held,
         boxes=(Box.of_mask(held),) if held.any() else (),
         label=LABELS.get(Malignancy[item.stratum.upper()]),
-        ratings=ratings.values[n, :readers],
+        ratings=ratings.values[n, : len(masks)],
     )
 
 

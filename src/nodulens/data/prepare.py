@@ -6,12 +6,14 @@ it anew. Whole slices stay in that file, where :class:`nodulens.data.crops.Whole
 done their crops are joined into the files of :mod:`nodulens.data.crops`::
 
     OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
-    OUT/lidc/lidc_cubes_51mm.npz               51³ voxels of 1 mm around every nodule
+    OUT/lidc/luna16_cubes_50mm.npz             50³ voxels of 1 mm around every nodule
     OUT/luna16/luna16_axial_patches_64.npz     64 × 64 pixels around LUNA16's nodules and candidates
     OUT/luna16/annotations.csv, …              the tables that the patches belong to
     OUT/prepared.json                          what was made from what, and which files of scans/ belong to it
 
-so that ``--data OUT`` trains on the user's full data as it does on any other.
+so that ``--data OUT`` trains on the user's full data as it does on any other. Images of the joined files are lossless
+JPEG-LS streams (:mod:`nodulens.data.jpegls`): one a nodule, its slices one below the other; one a cube; one for 64
+patches.
 """
 
 from __future__ import annotations
@@ -38,15 +40,21 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
 from nodulens.data.crops import (
+    CUBE_MM,
+    CUBE_TILES,
     CUBES,
     HU_PER_STEP,
     MANIFEST,
     MOST_READERS,
     PATCH_HU_PER_STEP,
+    PATCH_PX,
+    PATCH_TILES,
     PATCHES,
     SCANS,
     STACKS,
+    TOP_STEP,
 )
+from nodulens.data.jpegls import encode, mosaic
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
 from nodulens.data.lidc_ct import box_on, masks_on, middle_on, slices_mm
 from nodulens.data.lidc_xml import read_folder
@@ -60,17 +68,18 @@ from nodulens.ops.orient import Reorientation, canonical
 from nodulens.ops.resample import resample_array
 
 SCHEMA = "nodulens-prepared/1"
-VERSION = 2
+VERSION = 3
 """Rises when the same input would give other crops."""
-STACK_PX, CUBE_MM, PATCH_PX = 96, 51, 64
-CEILING_HU = 400.0
+STACK_PX = 96
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
 THROUGH, WITHOUT = 2, 4
 """Slices through a nodule beside its central one, and slices of a scan that no outline comes near, at most."""
 FILES = {"stacks": STACKS, "cubes": CUBES, "patches": PATCHES}
-CONSTANT = "rating_names"
-"""The one array that is not a row a nodule, slice or patch."""
+CONSTANT = ("rating_names", "hu_mosaic")
+"""Arrays that are not a row a nodule, slice or patch."""
+NUMBERS = ("slice_nodule", "stack_nodule", "excluded_cube")
+"""Arrays that count the nodules of a scan, and so begin in a joined file where the scan's do."""
 
 Arrays = dict[str, NDArray[Any]]
 FindLungs = Callable[[Volume], Mask]
@@ -87,6 +96,7 @@ class Job:
         scan: its outlines; None to read LIDC's XML in or beside the folder.
         centres_lps: (P, 3) LPS mm of the patches to cut; none for a scan outside LUNA16.
         diameters_mm: (P,) of the nodule that a patch shows, 0 for a non-nodule.
+        findings, excluded: LUNA16's nodules in the scan, and what its scoring leaves out.
         lungs: LUNA16's mask of its lungs and airways; None without.
         find_lungs: a function of a module that labels the left lung 1 and the right 2 on a volume in canonical
             orientation, where there is no such mask. With neither, no whole slices are cut.
@@ -97,19 +107,21 @@ class Job:
     scan: LidcScan | None
     centres_lps: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     diameters_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    findings: tuple[Finding, ...] = ()
+    excluded: tuple[Finding, ...] = ()
     lungs: Path | None = None
     find_lungs: FindLungs | None = None
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the scan's files (their names, sizes and times), its lung mask, its
-        outlines and ratings, its patches, and the way crops are made."""
+        outlines and ratings, LUNA16's findings, its patches, and the way crops are made."""
         beside = "*.xml" if self.path.is_dir() and self.scan is None else f"{self.path.stem}.*"
         files = sorted([*(self.path.iterdir() if self.path.is_dir() else ()), *self.path.parent.glob(beside)])
         if self.lungs is not None:
             files += sorted(self.lungs.parent.glob(f"{self.lungs.stem}.*"))
         facts = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
         finder = f"{self.find_lungs.__module__}.{self.find_lungs.__qualname__}" if self.find_lungs else None
-        digest = hashlib.sha256(repr((VERSION, facts, finder, self.series_uid)).encode())
+        digest = hashlib.sha256(repr((VERSION, facts, finder, self.series_uid, self.findings, self.excluded)).encode())
         for reading in self.scan.readings if self.scan else ():
             digest.update(reading.ratings.tobytes())
             for contour in reading.contours:
@@ -179,8 +191,18 @@ def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int =
             centres += [own[on][sizes > 0], own[drawn]]
             diameters += [sizes[sizes > 0], np.zeros(len(drawn))]
         mask = luna.lungs_file(uid)
-        lungs = mask if mask.is_file() else None
-        jobs.append(Job(uid, path, luna.scan(uid), np.concatenate(centres), np.concatenate(diameters), lungs))
+        jobs.append(
+            Job(
+                uid,
+                path,
+                luna.scan(uid),
+                np.concatenate(centres),
+                np.concatenate(diameters),
+                tuple(luna.annotations.get(uid, ())),
+                tuple(luna.excluded.get(uid, ())),
+                mask if mask.is_file() else None,
+            )
+        )
     return tuple(jobs)
 
 
@@ -306,8 +328,8 @@ def _work(job: Job, target: Path) -> str:
 
 
 def crops_of(job: Job) -> Arrays:
-    """All crops of a scan: "stacks.hu_u8", "cubes.ratings", "patches.world_xyz_mm" …, as the module's files hold them,
-    and its whole slices: "slices.hu_u8" ….
+    """All crops of a scan: "stacks.hu_jls", "cubes.ratings", "patches.world_xyz_mm" …, as the module's files hold them,
+    and its whole slices: "slices.hu_u8" …. Patches are "patches.hu_u8" until many scans fill pictures of 64.
 
     Raises:
         NodulensError: the scan cannot be read, or its outlines lie on none of its slices.
@@ -320,7 +342,7 @@ def crops_of(job: Job) -> Arrays:
     nodules = cluster(scan)
     groups = {
         "stacks": {**_about(nodules, scan), **_stacks(nodules, volume)},
-        "cubes": {**_about(nodules, scan), **_cubes(nodules, volume)},
+        "cubes": {**_about(nodules, scan), **_cubes(job, nodules, volume)},
         "patches": {**_whose(scan, len(job.centres_lps)), **_patches(job, volume)},
         "slices": _slices(job, nodules, scan, volume),
     }
@@ -338,7 +360,7 @@ def _about(nodules: Sequence[LidcNodule], scan: LidcScan) -> Arrays:
         "slice_thickness_mm": np.full(n, scan.slice_thickness_mm, dtype=np.float32),
         "readers": ratings.readers,
         "ratings": ratings.values[:, :MOST_READERS],
-        CONSTANT: np.array(RATINGS),
+        "rating_names": np.array(RATINGS),
     }
 
 
@@ -358,7 +380,7 @@ def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
         middle = np.add(nodule.box.start[1:], nodule.box.stop[1:]) // 2
         row, column = (int(v) - STACK_PX // 2 for v in middle)
         box = Box((low, row, column), (high, row + STACK_PX, column + STACK_PX))
-        hu.append(_steps(crop_array(volume.hu, box, AIR_HU)[slices - low]))
+        hu.append(_steps(crop_array(volume.hu, box, AIR_HU)[slices - low]).reshape(-1, STACK_PX))
         bits.append(_bits(masks_on(nodule, volume.geometry, box)[:, slices - low]))
         owner.append(np.full(len(slices), number, dtype=np.int32))
         marked.append(slices)
@@ -367,7 +389,7 @@ def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
     row0, col0 = np.array(corners, dtype=np.int16).reshape(-1, 2).T
     picture = np.zeros((0, STACK_PX, STACK_PX), dtype=np.uint8)
     return {
-        "hu_u8": np.concatenate([picture, *hu]),
+        **_encoded(hu, np.array([len(slices), STACK_PX, STACK_PX], dtype=np.int32)),
         "reader_bits": np.concatenate([picture, *bits]),
         "slice_nodule": np.concatenate([np.zeros(0, dtype=np.int32), *owner]),
         "slice_z_mm": heights[slices].astype(np.float32),
@@ -378,29 +400,82 @@ def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
     }
 
 
-def _cubes(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
-    """51³ voxels of 1 mm around the middle of each nodule, axes rising towards superior, posterior and left."""
-    shape = (CUBE_MM,) * 3
-    out = {name: np.zeros((len(nodules), *shape), dtype=np.uint8) for name in ("hu_u8", "reader_bits", "other_nodule")}
+def _cubes(job: Job, nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
+    """50³ voxels of 1 mm around the middle of each nodule, axes rising towards superior, posterior and left.
+
+    The middle lies at voxel 25, but where the cube would begin before the scan: there it begins with it. What lies
+    beyond ``size`` is outside the scan.
+    """
+    n, shape = len(nodules), (CUBE_MM,) * 3
+    hu, excluded = [], []
+    bits, other = np.zeros((n, *shape), dtype=np.uint8), np.zeros((n, *shape), dtype=bool)
+    origins, sizes = np.zeros((n, 3)), np.zeros((n, 3), dtype=np.uint8)
     middles = [middle_on(nodule, volume.geometry) for nodule in nodules]
+    first, last = _extent(volume.geometry)
     for row, (nodule, middle) in enumerate(zip(nodules, middles, strict=True)):
-        x, y, z = (float(v) for v in np.subtract(middle, CUBE_MM // 2))
+        origins[row] = np.maximum(np.subtract(middle, CUBE_MM // 2), first + 0.5)
+        sizes[row] = np.minimum(np.floor(last - origins[row]).astype(int) + 1, CUBE_MM)[::-1]
+        x, y, z = (float(v) for v in origins[row])
         cube = Geometry.axial(shape, origin_lps=(x, y, z))
         around = _around(cube, volume.geometry)
         crop, orientation = canonical(volume.crop(around))
 
         own = masks_on(nodule, volume.geometry, around)
         others = np.zeros((1, *around.shape), dtype=bool)
-        for other in nodules:
-            if other is not nodule:
-                others |= masks_on(other, volume.geometry, around).any(axis=0)
+        for neighbour in nodules:
+            if neighbour is not nodule:
+                others |= masks_on(neighbour, volume.geometry, around).any(axis=0)
         # the nearest voxel keeps volumes; interpolating would shave small nodules
         masks = (resample_array(orientation.apply(m), crop.geometry, cube, order=0, fill=0) for m in (*own, *others))
         *readers, foreign = masks
-        out["hu_u8"][row] = _steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU))
-        out["reader_bits"][row] = _bits(np.stack(readers))
-        out["other_nodule"][row] = foreign
-    return {**out, "other_nodule": out["other_nodule"] > 0}
+        hu.append(mosaic(_steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU)), *CUBE_TILES))
+        bits[row], other[row] = _bits(np.stack(readers)), foreign > 0
+        excluded += [(row, *found) for found in _excluded(job.excluded, cube, bits[row] > 0, other[row])]
+    nearest = ((finding.nearest(nodules, np.reshape(middles, (-1, 3))), finding) for finding in job.findings)
+    known = {id(nodule): finding for nodule, finding in nearest if nodule is not None}
+    found = [known.get(id(nodule)) for nodule in nodules]
+    centres = [f.centre_lps if f else middle for f, middle in zip(found, middles, strict=True)]
+    return {
+        **_encoded(hu, np.array(shape, dtype=np.int16)),
+        "hu_mosaic": np.array(CUBE_TILES, dtype=np.int16),
+        "reader_bits": bits,
+        "other": np.packbits(other, axis=-1),
+        "centre_lps": np.array(centres, dtype=np.float32).reshape(-1, 3),
+        "diameter_mm": np.array([f.diameter_mm or -1.0 if f else -1.0 for f in found], dtype=np.float32),
+        "origin_lps": origins,
+        "sign": np.ones((n, 2), dtype=np.int8),
+        "size": sizes,
+        "in_luna16": np.array([f is not None for f in found], dtype=bool),
+        "stack_nodule": np.arange(n, dtype=np.int32),
+        "excluded_cube": np.array([row for row, *_ in excluded], dtype=np.int32),
+        "excluded_zyx": np.array([place for _, place, *_ in excluded], dtype=np.float32).reshape(-1, 3),
+        "excluded_diameter_mm": np.array([size for *_, size, _ in excluded], dtype=np.float32),
+        "excluded_where": np.array([where for *_, where in excluded], dtype=np.uint8),
+    }
+
+
+def _extent(grid: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """LPS mm of the outer faces of a scan along each axis of the body."""
+    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape])).reshape(3, -1).T
+    points = grid.to_lps(corners)
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _excluded(
+    findings: Sequence[Finding], cube: Geometry, own: NDArray[np.bool_], other: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.float64], float, int]]:
+    """Index (z, y, x), diameter (−1 unknown) and place of each finding in a cube: 1 on its nodule, 2 on another, 0."""
+    for finding in findings:
+        index = cube.to_index(finding.centre_lps)
+        nearest = np.rint(index).astype(int)
+        if ((nearest >= 0) & (nearest < cube.shape)).all():
+            where = 1 if own[tuple(nearest)] else 2 if other[tuple(nearest)] else 0
+            yield index, finding.diameter_mm or -1.0, where
+
+
+def _encoded(pictures: Sequence[NDArray[np.uint8]], shape: NDArray[Any]) -> Arrays:
+    streams = encode(pictures)
+    return {"hu_jls": streams.data, "hu_offset": streams.offset, "hu_shape": shape}
 
 
 def _around(cube: Geometry, grid: Geometry) -> Box:
@@ -516,8 +591,8 @@ def _chosen(
 
 
 def _steps(hu: NDArray[Any], per_step: float = HU_PER_STEP) -> NDArray[np.uint8]:
-    """HU as 8 bits: AIR_HU is 0, what lies above :data:`CEILING_HU` is cut."""
-    clipped = np.clip(hu.astype(np.float32), AIR_HU, CEILING_HU)
+    """HU as 8 bits: AIR_HU is 0, what lies above 400 HU is cut."""
+    clipped = np.clip(hu.astype(np.float32), AIR_HU, AIR_HU + TOP_STEP * HU_PER_STEP)
     return np.asarray(np.rint((clipped - AIR_HU) / per_step), dtype=np.uint8)
 
 
@@ -568,15 +643,31 @@ def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:
 
     def joined() -> Iterator[tuple[str, NDArray[Any]]]:
         for name in names:
-            parts = [_read_array(path, f"{group}.{name}") for path in paths[: 1 if name == CONSTANT else None]]
-            if name == "slice_nodule":
-                parts = [part + np.int32(offset) for part, offset in zip(parts, first, strict=True)]
-            yield name, np.concatenate(parts)
+            parts = [_read_array(path, f"{group}.{name}") for path in paths[: 1 if name in CONSTANT else None]]
+            if name == "hu_u8":
+                yield from _patch_pictures(np.concatenate(parts)).items()
+            elif name == "hu_shape":
+                slices = np.array([sum(int(p[0]) for p in parts), *parts[0][1:]], dtype=np.int32)
+                yield name, parts[0] if group == "cubes" else slices
+            elif name == "hu_offset":
+                yield name, np.cumsum(np.concatenate([[0], *map(np.diff, parts)]), dtype=np.int64)
+            elif name in NUMBERS:
+                yield name, np.concatenate([p + np.int32(offset) for p, offset in zip(parts, first, strict=True)])
+            else:
+                yield name, np.concatenate(parts)
 
     target.parent.mkdir(exist_ok=True)
     with whole_file(target) as part:
         _write_arrays(part, joined())
     return rows
+
+
+def _patch_pictures(patches: NDArray[np.uint8]) -> Arrays:
+    """(N, 64, 64) as pictures of 64 patches, the last filled with 0."""
+    each = PATCH_TILES[0] * PATCH_TILES[1]
+    filled = np.pad(patches, ((0, -len(patches) % each), (0, 0), (0, 0)))
+    pictures = [mosaic(filled[k : k + each], *PATCH_TILES) for k in range(0, len(filled), each)]
+    return _encoded(pictures, np.array(patches.shape, dtype=np.int32))
 
 
 def _read_array(path: Path, name: str) -> NDArray[Any]:

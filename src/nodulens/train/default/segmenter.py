@@ -67,7 +67,7 @@ class Example:
 def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
     """Every nodule with a consensus, first those of the stacks, then the cubes."""
     out = [from_stack(stacks, int(n)) for n in stacks.nodules]
-    out += [from_cube(cubes, n) for n in range(len(cubes.patients))]
+    out += [from_cube(cubes, n) for n in range(len(cubes))]
     return [e for e in out if e.truth.any()]
 
 
@@ -97,15 +97,17 @@ def from_stack(stacks: Stacks, nodule: int) -> Example:
 
 
 def from_cube(cubes: Cubes, nodule: int) -> Example:
-    """A cube; another nodule in it counts neither way."""
-    readers = int(cubes.ratings.readers[nodule])
-    masks = np.stack([(cubes.bits[nodule] >> j) & 1 for j in range(readers)]).astype(bool)
+    """A cube; another nodule in it, and what lies outside the scan, counts neither way."""
+    masks = cubes.masks(nodule)
+    weight = np.zeros(masks.shape[1:], dtype=np.float32)
+    weight[cubes.scanned(nodule).slices] = 1
+    weight[cubes.other(nodule)] = 0
     return Example(
         cubes.patients[nodule],
-        cubes.image[nodule].astype(np.float32) * UNIT_PER_STEP,
+        cubes.unit(nodule),
         masks.mean(0) >= 0.5,
         masks,
-        (~cubes.other[nodule]).astype(np.float32),
+        weight,
         (1.0, 1.0, 1.0),
         (0, masks.shape[1]),
     )
@@ -158,9 +160,9 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
 
 
 def train(material: list[Example], left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
-    """A network that has seen no patient of the fold ``left_out``. Cubes are drawn three times as often."""
+    """A network that has seen no patient of the fold ``left_out``."""
     allowed = may_train([e.patient for e in material], left_out)
-    rows = np.concatenate([np.repeat(i, 3 if material[i].is_cube else 1) for i in np.flatnonzero(allowed)])
+    rows = np.flatnonzero(allowed)
 
     def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
         order = rng.permutation(rows)

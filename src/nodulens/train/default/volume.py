@@ -21,7 +21,7 @@ from nodulens import io
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.crops import UNIT_PER_STEP, Background, Cubes, Stacks
+from nodulens.data.crops import CUBE_MM, UNIT_PER_STEP, Background, Cubes, Stacks
 from nodulens.data.folds import may_train
 from nodulens.methods.recipe import Training
 from nodulens.ops.patches import Window
@@ -82,25 +82,27 @@ def background_volume(data: Path, patient: str) -> Volume:
 
 
 def cube_scenes(cubes: Cubes) -> list[TrainingRegion]:
-    """The cubes; a candidate near the middle of the consensus marks the nodule, one well away from every outline is a
-    non-nodule, the rest are neither."""
+    """The cubes; a candidate near the middle of the consensus marks the nodule, one well away from every outline and
+    every finding that LUNA16 excludes is a non-nodule, the rest are neither. Candidates are looked for in the whole
+    cube, whose middle is its nodule."""
     out = []
     for n, patient in enumerate(cubes.patients):
-        hu = cubes.image[n].astype(np.float32) * 8 - 1000
-        volume = Volume(hu, Geometry.axial((51, 51, 51)))
+        hu = cubes.hu(n)
+        volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
         truth = cubes.share(n) >= 0.5
-        outlined = (cubes.bits[n] > 0) | cubes.other[n]
+        outlined = cubes.masks(n).any(axis=0) | cubes.other(n)
         lung = cube_lung(hu) | ndimage.binary_dilation(outlined, iterations=2)
         middle = np.asarray(ndimage.center_of_mass(truth))
         size = float(np.cbrt(6 / np.pi * truth.sum()))
-        away = ndimage.distance_transform_edt(~outlined) > 5
+        away = cubes.negative(n)
         # 12 mm from the faces, so that hardly any of what is seen lies beyond them
         inner = np.zeros_like(truth)
-        inner[12:-12, 12:-12, 12:-12] = True
+        ends = zip(cubes.scanned(n).start, cubes.scanned(n).stop, strict=True)
+        inner[tuple(slice(a + 12, max(a, b - 12)) for a, b in ends)] = True
         candidates, label = [], []
         for c in propose(volume, lung):
             index = volume.geometry.to_index(c.centre_lps)
-            z, y, x = np.clip(np.round(index).astype(int), 0, 50)
+            z, y, x = np.clip(np.round(index).astype(int), 0, CUBE_MM - 1)
             marks = float(np.linalg.norm(index - middle)) < max(2.5, 0.25 * size) and 0.5 < c.diameter_mm / size < 2
             if marks or (away[z, y, x] and inner[z, y, x]):
                 candidates.append(c)

@@ -1,0 +1,151 @@
+"""Files of crops: how pictures are stored, and what the cubes say of a nodule and what is round it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import made_material
+from nodulens.core.nodule import Box
+from nodulens.data.crops import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
+from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
+from nodulens.errors import InputError, UnreadableFile
+from nodulens.train import volume as volume_task
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_material.write(tmp_path_factory.mktemp("material"))
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_pictures_come_back_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(60, 90, shape).astype(np.uint8) for shape in ((40, 7), (96, 96), (50, 250))]
+    streams = encode(pictures)
+    assert len(streams) == 3 and streams.offset[-1] == len(streams.data)
+    assert all(np.array_equal(streams.picture(k), picture) for k, picture in enumerate(pictures))
+    assert len(encode([])) == 0
+
+
+def test_tiles_stand_row_by_row() -> None:
+    tiles = np.arange(6 * 4 * 5).reshape(6, 4, 5)
+    picture = mosaic(tiles, 3, 2)
+    assert picture.shape == (12, 10)
+    assert np.array_equal(picture[4:8, 5:], tiles[3])
+    assert np.array_equal(tiles_of(picture, 3, 2), tiles)
+
+
+def test_a_cube_is_read_as_its_description_says() -> None:
+    picture = np.random.default_rng(0).integers(0, 176, (500, 250))
+    said = picture.reshape(10, 50, 5, 50).swapaxes(1, 2).reshape(50, 50, 50)
+    assert np.array_equal(tiles_of(picture, 10, 5), said)
+
+
+def test_damaged_pictures_are_named() -> None:
+    streams = encode([np.full((30, 40), 7, np.uint8)] * 2)
+    cut = replace(streams, offset=streams.offset - [0, 0, 12])
+    assert cut.picture(0).shape == (30, 40)
+    with pytest.raises(UnreadableFile, match=r"Picture 1 of the crops is damaged .*: get the file again"):
+        cut.picture(1)
+    import jpeg_ls
+
+    wide = np.frombuffer(jpeg_ls.encode_array(np.full((30, 40), 700, np.uint16)), np.uint8)
+    with pytest.raises(UnreadableFile, match="2400 bytes for 30 × 40 pixels"):
+        Streams(wide, np.array([0, len(wide)])).picture(0)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Stacks, STACKS), (Cubes, CUBES), (Patches, PATCHES)])
+def test_files_of_before_are_refused(data: Path, tmp_path: Path, kind: type, name: str) -> None:
+    raw = read_arrays(data / name)
+    old = {key: values for key, values in raw.items() if not key.startswith("hu_")} | {"hu_u8": np.zeros(3, np.uint8)}
+    (tmp_path / name).parent.mkdir()
+    np.savez(tmp_path / name, **old)
+    with pytest.raises(InputError, match=r"no pictures as JPEG-LS \(hu_jls, hu_offset\).*run nodulens data prepare"):
+        kind(tmp_path)
+
+
+def test_slices_that_stand_in_another_order_than_their_pictures_are_refused(data: Path, tmp_path: Path) -> None:
+    raw = read_arrays(data / STACKS)
+    raw["slice_nodule"] = raw["slice_nodule"][::-1]
+    (tmp_path / STACKS).parent.mkdir()
+    np.savez(tmp_path / STACKS, **raw)
+    with pytest.raises(UnreadableFile, match="must stand nodule by nodule"):
+        Stacks(tmp_path)
+
+
+# ---------------------------------------------------------------- cubes
+
+
+def test_cubes_rise_towards_left_and_posterior_however_they_are_stored(data: Path) -> None:
+    cubes = Cubes(data)
+    for number in range(5):
+        hu, held = cubes.hu(number), cubes.masks(number).all(axis=0)
+        assert hu.dtype == np.float32 and hu.max() <= 400
+        assert hu[held].mean() == pytest.approx(0, abs=20) and hu[:, 13:16, 13:16].mean() == pytest.approx(0, abs=20)
+        assert hu[:, 34:37, 34:37][~(held | cubes.other(number))[:, 34:37, 34:37]].mean() < -800
+        assert cubes.unit(number) == pytest.approx((hu + 1000) / 1400, abs=1e-6)
+        assert np.argwhere(held).mean(axis=0) == pytest.approx((25, 25, 25))
+
+
+def test_what_lies_outside_the_scan_is_known(data: Path, tmp_path: Path) -> None:
+    assert Cubes(data).scanned(3) == Box((0, 0, 0), (44, 50, 50))
+    raw = read_arrays(data / CUBES)
+    raw["size"][2], raw["sign"][3] = (50, 40, 30), (1, -1)
+    (tmp_path / CUBES).parent.mkdir()
+    np.savez(tmp_path / CUBES, **raw)
+    assert Cubes(tmp_path).scanned(2) == Box((0, 10, 20), (50, 50, 50))
+
+
+def test_negatives_lie_away_from_all_that_anybody_marked(data: Path) -> None:
+    cubes = Cubes(data)
+    inside = np.zeros((50, 50, 50), dtype=bool)
+    for number in range(5):
+        negative, held = cubes.negative(number), cubes.masks(number).any(axis=0)
+        radius = float(cubes.diameter_mm[number]) / 2
+        assert not negative[held].any() and not negative[25, 25, 25 : 25 + int(radius + 5)].any()
+        assert negative[25, 25, 25 + int(radius + 7)]
+        inside[cubes.scanned(number).slices] = True
+        assert not negative[~inside].any()
+    # ten voxels round a finding of no size that LUNA16 excludes
+    near = np.linalg.norm(np.indices((50, 50, 50)) - 14.0, axis=0)
+    beside = ndimage.distance_transform_edt(~cubes.masks(0).any(axis=0)) > 5
+    assert np.array_equal(cubes.negative(0), beside & (near > 10)) and (beside & (near <= 10)).any()
+    other = cubes.other(4)
+    assert other.sum() == 125 and not cubes.other(0).any()
+    assert not cubes.negative(4)[35, 35, 30:45].any() and cubes.negative(4)[45, 45, 30]
+
+
+def test_look_alikes_of_cubes_are_negatives(data: Path) -> None:
+    cubes = Cubes(data)
+    scenes = volume_task.cube_scenes(cubes)
+    wrong = sum(not n for scene in scenes for n in scene.is_nodule)
+    assert wrong and sum(n for scene in scenes for n in scene.is_nodule) >= len(scenes) / 2
+    for number, scene in enumerate(scenes):
+        places = [np.rint(scene.volume.geometry.to_index(c.centre_lps)).astype(int) for c in scene.candidates]
+        found = [cubes.negative(number)[tuple(np.clip(p, 0, 49))] for p in places]
+        assert all(ok for ok, nodule in zip(found, scene.is_nodule, strict=True) if not nodule)
+
+
+def test_real_cubes_show_their_nodules(shared: Path) -> None:
+    """Those of turned scans too: what readers outlined is denser than the lung round it."""
+    cubes = Cubes(shared)
+    assert len(cubes) == 997 and len(set(cubes.patients)) == 508
+    raw = read_arrays(shared / CUBES)
+    kept = np.flatnonzero(~np.isin(raw["patient_id"], ["LIDC-IDRI-0001", "LIDC-IDRI-0003"]))
+    turned = np.flatnonzero((raw["sign"][kept] < 0).any(axis=1) & (raw["doubt"][kept] == 0))
+    cut = np.flatnonzero((raw["size"][kept] < 50).any(axis=1))
+    assert len(turned) > 20 and len(cut) == 7
+    for number in (*turned[:6], *cut, *range(0, 997, 200)):
+        hu, held = cubes.hu(int(number)), cubes.share(int(number)) >= 0.5
+        scanned = np.zeros_like(held)
+        scanned[cubes.scanned(int(number)).slices] = True
+        assert not held[~scanned].any() and (hu[~scanned] <= -992).all()
+        ring = ndimage.binary_dilation(held, iterations=5) & ~ndimage.binary_dilation(held, iterations=2) & scanned
+        assert hu[held].mean() > np.percentile(hu[ring], 25) + 80 and not cubes.negative(int(number))[held].any()
