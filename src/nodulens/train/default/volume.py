@@ -193,7 +193,6 @@ def train(
     non_nodules = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
     nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
     nodules = np.array([n for n in nodules if (stacks.share(n) >= 0.5).sum() > 3 and stacks.ratings.readers[n] >= 2])
-    views_of_non_nodules = [ball_of(s, c, None) for s, c in non_nodules]
     size = np.array([diameter_mm(stacks, n) for n in nodules])
 
     def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
@@ -209,7 +208,8 @@ def train(
                 place = scene_place(scene, at_wall=rng.random() < 0.7, rng=rng)
                 views.append(ball_view(scene.volume, place, rng.uniform(FAR_MM, 60)))
             elif k == 0:
-                views.append(views_of_non_nodules[rng.integers(len(views_of_non_nodules))])
+                scene, candidate = non_nodules[rng.integers(len(non_nodules))]
+                views.append(ball_of(scene, candidate, None))
             elif k == 1:
                 scene, candidate = real[rng.integers(len(real))]
                 views.append(ball_of(scene, candidate, rng))
