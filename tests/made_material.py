@@ -84,8 +84,9 @@ def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None
     readers = (ratings[:, :, 8] > 0).sum(1).astype(np.uint8)
     bits = np.stack([d * ((1 << int(k)) - 1) for d, k in zip(dense, readers, strict=True)]).astype(np.uint8)
     rows = n * SLICES
+    # a nodule's slices stand in any order in the file
+    order = np.argsort(rng.permutation(rows).reshape(n, SLICES), axis=1)
     steps = _steps(dense, HU_PER_STEP, rng)
-    order = np.stack([rng.permutation(SLICES) for _ in range(n)])  # a nodule's slices stand in any order in the file
     mixed = [image[own] for image, own in zip(steps, order, strict=True)]
     np.savez(
         folder / "lidc_nodule_stacks.npz",
