@@ -14,7 +14,7 @@ from nodulens.core.nodule import Box
 from nodulens.data.crops import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
 from nodulens.errors import InputError, UnreadableFile
-from nodulens.train import volume as volume_task
+from nodulens.train.default import volume as volume_task
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_negatives_lie_away_from_all_that_anybody_marked(data: Path) -> None:
     assert not cubes.negative(4)[35, 35, 30:45].any() and cubes.negative(4)[45, 45, 30]
 
 
-def test_look_alikes_of_cubes_are_negatives(data: Path) -> None:
+def test_non_nodules_of_cubes_are_negatives(data: Path) -> None:
     cubes = Cubes(data)
     scenes = volume_task.cube_scenes(cubes)
     wrong = sum(not n for scene in scenes for n in scene.is_nodule)
