@@ -681,8 +681,11 @@ def test_masks(tmp_path: Path) -> None:
         read_mask(write_image(tmp_path / "a.nii.gz", body()))
     with pytest.raises(BadValues, match="whole numbers"):
         read_mask(write_image(tmp_path / "b.nii.gz", np.full((4, 8, 8), 0.5, dtype=np.float32)))
-    with pytest.raises(UnreadableFile, match="a mask is read from one of these"):
+    with pytest.raises(NotFound, match=r"no file .*absent\.nii\.gz"):
         read_mask(tmp_path / "absent.nii.gz")
+    (tmp_path / "mask.txt").write_text("no mask")
+    with pytest.raises(UnreadableFile, match="a mask is read from one of these"):
+        read_mask(tmp_path / "mask.txt")
     good = read_mask(write_image(tmp_path / "c.nii.gz", np.ones((4, 8, 8), dtype=np.uint8)))
     with pytest.raises(BadOption, match=r"ending in \.nii\.gz"):
         write_mask(good, tmp_path / "mask.png")

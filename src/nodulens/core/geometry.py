@@ -19,6 +19,13 @@ from nodulens.errors import BadGeometry
 
 Float = NDArray[np.float64]
 
+MAX_SIDE = 65_535
+"""Voxels along an axis: what DICOM's 16 bits can say."""
+SPACING_MM = (1e-3, 1e3)
+"""From electron microscopy to farther apart than a patient is wide; CT lies well inside, resampled grids as well."""
+MAX_POSITION_MM = 1e5
+"""A hundred metres from the scanner's origin, to which single precision still tells a hundredth of a millimetre."""
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -31,8 +38,8 @@ class Geometry:
         direction: 3 × 3; column k is the LPS unit vector in which array axis k rises.
 
     Raises:
-        BadGeometry: non-finite numbers, non-positive spacing, or columns that are not orthonormal
-            within 1e-4.
+        BadGeometry: non-finite numbers, shape, spacing or origin beyond :data:`MAX_SIDE`, :data:`SPACING_MM` and
+            :data:`MAX_POSITION_MM`, or columns that are not orthonormal within 1e-4.
     """
 
     shape: tuple[int, int, int]
@@ -47,10 +54,16 @@ class Geometry:
         direction = np.array(self.direction, dtype=np.float64)
         if len(shape) != 3 or min(shape) < 1:
             raise BadGeometry(f"A volume needs three axes of at least one voxel, got shape {shape}.")
+        if max(shape) > MAX_SIDE:
+            raise BadGeometry(f"A volume of {shape} voxels (z, y, x) is larger than any scan ({MAX_SIDE:,} an axis).")
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
             raise BadGeometry(f"Voxel spacing must be positive and finite, got {spacing} mm (z, y, x).")
+        if not all(SPACING_MM[0] <= s <= SPACING_MM[1] for s in spacing):
+            raise BadGeometry(f"Voxels of {spacing} mm (z, y, x) are impossible: too small or too large.")
         if len(origin) != 3 or not np.all(np.isfinite(origin)):
             raise BadGeometry(f"The position of the first voxel is not finite: {origin}.")
+        if max(map(abs, origin)) > MAX_POSITION_MM:
+            raise BadGeometry(f"The first voxel lies at {origin} mm (x, y, z), beyond {MAX_POSITION_MM:g} mm.")
         if direction.shape != (3, 3) or not np.all(np.isfinite(direction)):
             raise BadGeometry("The direction matrix must be 3 × 3 and finite.")
         if np.abs(direction.T @ direction - np.eye(3)).max() > 1e-4:

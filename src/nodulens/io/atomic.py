@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nodulens.errors import BadOption, NotFound
+
+CANNOT_WRITE = {
+    getattr(errno, name, None)
+    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG", "ENOSPC", "EPERM", "EROFS")
+}
+NAME_END = 40
+"""Characters of the target's name that the temporary one ends in: together they stay below 255 bytes."""
 
 
 @contextmanager
@@ -28,18 +36,26 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         NotFound: the folder is not there.
-        BadOption: a folder stands where the file should go.
+        BadOption: a folder, a pipe or a device stands where the file should go, or it cannot be written: a full
+            disk, a folder that is read-only, a name too long.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise NotFound(f"There is no folder {target.parent} to write {target.name} into; create it first.")
-    if target.is_dir():
-        raise BadOption(f"{target} is a folder; give the name of a file.")
-    part = target.with_name(f".part-{secrets.token_hex(4)}-{target.name}")
+    part = target.with_name(f".part-{secrets.token_hex(4)}-{target.name[-NAME_END:]}")
     try:
+        if not target.parent.is_dir():
+            raise NotFound(f"There is no folder {target.parent} to write {target.name} into; create it first.")
+        if target.is_dir():
+            raise BadOption(f"{target} is a folder; give the name of a file.")
+        if target.exists() and not target.is_file():
+            raise BadOption(f"{target} is a pipe or a device; give the name of a file.")
         yield part
         _flush(part)
         os.replace(part, target)
+    except OSError as error:
+        # Those of other files that the block opened go their way.
+        if error.errno in CANNOT_WRITE and error.filename in (None, *map(str, (part, target))):
+            raise BadOption(f"{target} cannot be written: {error.strerror}. Choose another place.") from error
+        raise
     finally:
         part.unlink(missing_ok=True)
     if os.name == "posix":

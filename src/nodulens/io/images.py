@@ -1,42 +1,38 @@
-"""MetaImage, NIfTI and NRRD: volumes in, volumes and masks out, through SimpleITK."""
-
-# mypy: allow-untyped-calls
-# SimpleITK is typed in part only.
+"""MetaImage, NIfTI and NRRD: volumes in, volumes and masks out."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import math
-import re
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Source, Volume
-from nodulens.errors import BadGeometry, BadOption, BadValues, UnreadableFile
-from nodulens.io import nifti
+from nodulens.errors import BadGeometry, BadOption, BadValues, NodulensError, UnreadableFile
+from nodulens.io import metaimage, nifti, nrrd
 from nodulens.io.atomic import whole_file
+from nodulens.io.files import open_regular
+from nodulens.io.stored import Stored, check_bytes, read_voxels
 from nodulens.io.values import check_hounsfield, outside_to_air
 
-READERS = {"metaimage": "MetaImageIO", "nrrd": "NrrdImageIO"}
 SUFFIXES = {
     "metaimage": (".mhd", ".mha"),
     "nifti": (".nii", ".nii.gz"),
     "nrrd": (".nrrd", ".nhdr"),
 }
-# Deflate cannot do better than 1032 to 1.
-MAX_DEFLATE = 1032
-HEADER_BYTES = 64 * 1024
+PARSERS: dict[str, Callable[[Path], Stored]] = {
+    "metaimage": metaimage.read_header,
+    "nifti": nifti.read_header,
+    "nrrd": nrrd.read_header,
+}
 SPACING_MM = (0.05, 20.0)
+"""No CT has smaller voxels than micro-CT's or thicker slices than the first scanners'."""
+SNIFFED_BYTES = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,28 +43,32 @@ class Header:
         format: "metaimage", "nifti" or "nrrd".
         geometry: of the volume as read: z rises along the slice normal.
         z_reversed: the stored array runs the other way along z.
-        files: the header and the files that hold voxels.
-        warnings: what could matter.
+        stored: the header as it stands in the file.
     """
 
     format: str
     geometry: Geometry
     z_reversed: bool
-    files: tuple[Path, ...]
-    warnings: tuple[str, ...]
+    stored: Stored
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What could matter."""
+        return self.stored.warnings
 
 
 def sniff(path: Path) -> str | None:
-    """ "metaimage", "nifti", "nrrd", or None, by content alone."""
-    with nifti.unpacking(path) as file:
-        head = file.read(4096)
-    if nifti.is_nifti(head):
+    """ "metaimage", "nifti", "nrrd", or None, by content alone; a damaged gzip file is NIfTI if its name says so.
+
+    Raises:
+        NotFound, UnreadableFile: no regular file, or one that may not be read.
+    """
+    head = nifti.head_of(path, SNIFFED_BYTES)
+    if nifti.is_nifti(head) or (not head and path.name.lower().endswith(".nii.gz")):
         return "nifti"
-    if head.startswith(b"NRRD000"):
+    if nrrd.is_nrrd(head):
         return "nrrd"
-    if b"\nElementType" in head and b"NDims" in head and head.lstrip()[:1].isalpha():
-        return "metaimage"
-    return None
+    return "metaimage" if metaimage.is_metaimage(head) else None
 
 
 def read_header(path: Path, format: str) -> Header:
@@ -81,17 +81,15 @@ def read_header(path: Path, format: str) -> Header:
     suffixes = SUFFIXES[format]
     if not path.name.lower().endswith(suffixes):
         raise UnreadableFile(f"{path} holds {format}, which its suffix hides; rename it to end in {suffixes[0]}.")
-    files = (path, *_voxel_files(path, format))
-    facts = _nifti_facts(path) if format == "nifti" else _itk_facts(path, format)
-    listed = " × ".join(map(str, facts.size))
-    if len(facts.size) < 3 or any(n != 1 for n in facts.size[3:]):
+    stored = PARSERS[format](path)
+    listed = " × ".join(map(str, stored.size))
+    if len(stored.size) < 3 or any(n != 1 for n in stored.size[3:]):
         raise BadGeometry(f"{path} is {listed} voxels; a CT has three dimensions. Give one volume.")
-    if min(facts.size[:3]) < 2:
+    if min(stored.size[:3]) < 2:
         raise BadGeometry(f"{path} is {listed} voxels, a single slice; give the whole scan.")
-    _check_bytes(path, files, math.prod(facts.size) * facts.voxel_bytes)
-    geometry, z_reversed = _geometry(path, facts)
-    warning = "The header does not say how the patient lies: left and right may be exchanged."
-    return Header(format, geometry, z_reversed, files, () if facts.placed else (warning,))
+    check_bytes(path, stored)
+    geometry, z_reversed = _geometry(path, stored)
+    return Header(format, geometry, z_reversed, stored)
 
 
 def read_image(path: Path, format: str) -> Volume:
@@ -108,10 +106,13 @@ def read_image(path: Path, format: str) -> Volume:
         raise BadValues(f"{path}: {bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
     check_hounsfield(stored, path.name)
     fits = stored.dtype.kind in "iu" and stored.min() >= -32768 and stored.max() <= 32767
-    hu = stored.astype(np.int16) if fits else stored.astype(np.float32)
+    hu: NDArray[Any] = stored.astype(np.int16 if fits else np.float32, copy=False)
     outside_to_air(hu)
     source = Source(
-        format=format, input_sha256=_sha256(header.files), z_reversed=header.z_reversed, warnings=header.warnings
+        format=format,
+        input_sha256=_sha256(path, header.stored),
+        z_reversed=header.z_reversed,
+        warnings=header.warnings,
     )
     return Volume(hu, header.geometry, source)
 
@@ -120,11 +121,12 @@ def read_mask(path: str | Path) -> Mask:
     """Read labels from MetaImage, NIfTI or NRRD; each value v > 0 is named "label v".
 
     Raises:
+        NotFound: there is no such file.
         UnreadableFile, BadGeometry: as :func:`read_header`.
         BadValues: values that are not whole, below 0 or above 65535.
     """
     path = Path(path)
-    format = sniff(path) if path.is_file() else None
+    format = sniff(path)
     if format is None:
         raise UnreadableFile(f"{path} is no MetaImage, NIfTI or NRRD file; a mask is read from one of these.")
     header = read_header(path, format)
@@ -137,7 +139,7 @@ def read_mask(path: str | Path) -> Mask:
 
 
 def write_mask(mask: Mask, path: str | Path, *, z_reversed: bool = False) -> None:
-    """Write labels as NIfTI (.nii or .nii.gz), whole or not at all.
+    """Write labels as NIfTI (.nii or .nii.gz), whole or not at all, and read them back before the file appears.
 
     Args:
         mask: on the grid of the volume as read.
@@ -146,8 +148,9 @@ def write_mask(mask: Mask, path: str | Path, *, z_reversed: bool = False) -> Non
             that the arrays match voxel by voxel. The place in the patient is the same either way.
 
     Raises:
-        BadOption: another suffix.
+        BadOption: another suffix, or the file cannot be written, as on a full disk.
         NotFound: the folder is not there.
+        UnreadableFile: what was written is not what should stand there: the disk is damaged.
     """
     _write(mask.labels, mask.geometry, Path(path), z_reversed)
 
@@ -162,67 +165,43 @@ def _write(array: NDArray[Any], geometry: Geometry, path: Path, z_reversed: bool
         raise BadOption(f"{path.name}: volumes and masks are written as NIfTI; give a name ending in .nii.gz.")
     if z_reversed:
         array, geometry = array[::-1], geometry.transposed((0, 1, 2), (True, False, False))
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    image.SetSpacing(geometry.spacing_zyx[::-1])
-    image.SetOrigin(geometry.origin_lps)
-    image.SetDirection(geometry.direction[:, ::-1].ravel().tolist())
-    with whole_file(path) as part, tempfile.TemporaryDirectory(prefix="nodulens-") as folder:
-        plain = Path(folder) / "image.nii"
-        sitk.WriteImage(image, str(plain))
-        data = plain.read_bytes()
-        # Level 1 is several times faster than the writer's own and hardly larger; no time stamp, so
-        # that equal masks make equal files.
-        part.write_bytes(gzip.compress(data, 1, mtime=0) if path.name.lower().endswith(".gz") else data)
+    with whole_file(path) as part:
+        part.write_bytes(nifti.encode(array, geometry, packed=path.name.lower().endswith(".gz")))
+        _check_written(part, path, array)
 
 
-@dataclass(frozen=True, eq=False)
-class _Facts:
-    """A header as stored: x before y before z, columns of ``axes`` are LPS mm from voxel to voxel."""
-
-    size: tuple[int, ...]
-    axes: NDArray[np.float64]
-    origin: tuple[float, float, float]
-    voxel_bytes: int
-    placed: bool
-
-
-def _nifti_facts(path: Path) -> _Facts:
-    header = nifti.read_header(path)
-    x, y, z = header.affine[:, 3].tolist()
-    return _Facts(header.size, header.affine[:, :3], (x, y, z), header.dtype.itemsize, header.placed)
+def _check_written(part: Path, path: Path, array: NDArray[Any]) -> None:
+    """Read a file back before it takes its name."""
+    try:
+        stored = nifti.read_header(part)
+        check_bytes(part, stored)
+        same = np.array_equal(read_voxels(part, stored), array)
+    except NodulensError as error:
+        raise UnreadableFile(f"{path} could not be read back after writing ({error}); is the disk damaged?") from error
+    if not same:
+        raise UnreadableFile(f"{path} does not hold what was written into it; is the disk damaged?")
 
 
-def _itk_facts(path: Path, format: str) -> _Facts:
-    reader = _reader(path, format)
-    with _quiet(), _named(path):
-        reader.ReadImageInformation()
-    if reader.GetNumberOfComponents() != 1:
-        raise UnreadableFile(f"{path} has {reader.GetNumberOfComponents()} values a voxel; a CT has one.")
-    size = reader.GetSize()
-    # A picture of two dimensions is refused by its size; here it only must not break the arithmetic.
-    n = min(len(size), 3)
-    axes, origin = np.eye(3), np.zeros(3)
-    axes[:n, :n] = np.reshape(reader.GetDirection(), (len(size), len(size)))[:n, :n] * reader.GetSpacing()[:n]
-    origin[:n] = reader.GetOrigin()[:n]
-    voxel_bytes = int(sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent())
-    return _Facts(size, axes, (origin[0], origin[1], origin[2]), voxel_bytes, True)
-
-
-def _geometry(path: Path, facts: _Facts) -> tuple[Geometry, bool]:
+def _geometry(path: Path, stored: Stored) -> tuple[Geometry, bool]:
     """The grid with z rising along the slice normal, and whether the stored array runs against it."""
-    spacing = np.linalg.norm(facts.axes, axis=0)
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(stored.axes, axis=0)
+    # Written so that NaN fails as well.
     if not np.all((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])):
         listed = " × ".join(f"{s:g}" for s in spacing)
         raise BadGeometry(f"{path}: voxels of {listed} mm are impossible for a CT; is the unit not millimetres?")
-    direction = facts.axes / spacing
+    direction = stored.axes / spacing
     # Nearest rotation: headers hold single precision.
     left, _, right = np.linalg.svd(direction)
     if np.abs(left @ right - direction).max() > 1e-3:
         raise BadGeometry(
             f"{path}: the image axes are not at right angles to one another; resample it to an upright grid."
         )
-    x, y, z = facts.size[:3]
-    geometry = Geometry((z, y, x), (spacing[2], spacing[1], spacing[0]), facts.origin, (left @ right)[:, ::-1])
+    x, y, z = stored.size[:3]
+    try:
+        geometry = Geometry((z, y, x), (spacing[2], spacing[1], spacing[0]), stored.origin, (left @ right)[:, ::-1])
+    except BadGeometry as error:
+        raise BadGeometry(f"{path}: {error} Export it again.") from error
     if np.linalg.det(direction) > 0:
         return geometry, False
     return geometry.transposed((0, 1, 2), (True, False, False)), True
@@ -230,103 +209,15 @@ def _geometry(path: Path, facts: _Facts) -> tuple[Geometry, bool]:
 
 def _voxels(path: Path, header: Header) -> NDArray[Any]:
     """The stored numbers (z, y, x), z rising along the slice normal."""
-    if header.format == "nifti":
-        array = nifti.read_voxels(path, nifti.read_header(path))
-    else:
-        reader = _reader(path, header.format)
-        with _quiet(), _named(path):
-            array = sitk.GetArrayFromImage(reader.Execute()).reshape(header.geometry.shape)
+    array = read_voxels(path, header.stored)
     return np.ascontiguousarray(array[::-1]) if header.z_reversed else array
 
 
-def _reader(path: Path, format: str) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(READERS[format])
-    reader.SetFileName(str(path))
-    return reader
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """ITK writes warnings to the terminal past Python; what matters arrives as an exception."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn ITK's many-lined errors into one that names the file."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("): ")[-1].strip()
-        if "orthonormal" in str(error) or "direction" in str(error).lower():
-            raise BadGeometry(
-                f"{path}: the image axes are not at right angles to one another; resample it to an upright grid."
-            ) from error
-        raise UnreadableFile(f"{path} is truncated or damaged ({reason}); copy or export it again.") from error
-
-
-def _voxel_files(path: Path, format: str) -> tuple[Path, ...]:
-    """The files beside a header that hold its voxels; empty where they are in the same file.
-
-    Raises:
-        UnreadableFile: one is missing or lies elsewhere: a header from a stranger must not open any file.
-    """
-    with path.open("rb") as file:
-        text = file.read(HEADER_BYTES).decode("latin-1")
-    keys = {"metaimage": "elementdatafile", "nrrd": "datafile"}
-    named, following = "", []
-    for i, line in enumerate(lines := text.splitlines()):
-        key, _, value = line.partition("=" if format == "metaimage" else ":")
-        if key.replace(" ", "").lower() == keys.get(format):
-            named, following = value.strip().lstrip("="), lines[i + 1 :]
-            break
-        if format == "nrrd" and not line.strip():
-            break
-    if not named or named.upper() == "LOCAL":
-        return ()
-    words = named.split()
-    if words[0].upper() == "LIST":
-        names: Iterable[str] = (line.strip() for line in following if line.strip())
-    elif re.fullmatch(r"[^%]*%0?\d?d[^%]*", words[0]) and all(w.isdigit() for w in words[1:4]) and len(words) > 2:
-        first, last, step = (int(w) for w in [*words[1:4], "1"][:3])
-        names = (words[0] % n for n in range(first, last + 1, max(step, 1)))
-    else:
-        names = (named,)
-    found = []
-    for name in names:
-        if ".." in Path(name).parts or Path(name).is_absolute() or PureWindowsPath(name).drive:
-            raise UnreadableFile(f"{path} points at {name!r}; its voxels must lie in the same folder.")
-        if not (path.parent / name).is_file():
-            raise UnreadableFile(f"{path} needs {name!r} beside it, which is not there; copy both files.")
-        found.append(path.parent / name)
-    return tuple(found)
-
-
-def _check_bytes(path: Path, files: tuple[Path, ...], promised: int) -> None:
-    """Refuse a header that promises more than its files can hold, before memory is asked for."""
-    with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
-    words = head.lower().replace(b" ", b"")
-    packed = head[:2] == nifti.GZIP_MAGIC or b"compresseddata=true" in words
-    packed = packed or (words.startswith(b"nrrd") and b"encoding:raw" not in words)
-    held = sum(file.stat().st_size for file in files)
-    if promised > held * (MAX_DEFLATE if packed else 1):
-        raise UnreadableFile(
-            f"{path}: the header promises {promised / 2**20:,.2f} MiB of voxels, the file holds {held / 2**20:,.2f}; "
-            "it is truncated or its header is wrong. Copy or export it again."
-        )
-
-
-def _sha256(files: tuple[Path, ...]) -> str:
+def _sha256(path: Path, stored: Stored) -> str:
+    """Of the header and the files that hold the voxels, as they stand on the disk."""
     digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
+    for file_path in (path, *(part.path for part in stored.parts if part.path != path)):
+        with open_regular(file_path) as file:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()

@@ -1,38 +1,47 @@
-"""Reading NIfTI-1 and NIfTI-2 single files, packed or not.
+"""NIfTI-1 and NIfTI-2 in single files, packed or not: the header, parsed strictly, and writing.
 
-ITK's reader turns NaN into 0 (water), takes what a truncated file lacks as zeros and writes to the
-terminal; a scan deserves better, and the format is small. Source: nifti1.h and nifti2.h of the NIfTI
-Data Format Working Group.
+Our own rather than nibabel's, which serves analysis of files one trusts: it takes header bytes for voxels where
+vox_offset is 0, fails on an infinite one, leaves bytes behind the voxels and the checksum of gzip unread, and
+takes NaN for a place. ITK's reader turns NaN into 0 (water) and what a truncated file lacks into zeros. Source:
+nifti1.h and nifti2.h of the NIfTI Data Format Working Group.
 """
 
 from __future__ import annotations
 
-import gzip
+import math
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.errors import UnreadableFile
+from nodulens.core.geometry import Geometry
+from nodulens.errors import BadGeometry, UnreadableFile
+from nodulens.io.files import open_regular
+from nodulens.io.stored import MAX_RESCALE, NOT_PLACED, Part, Stored, bytes_of, check_size
+from nodulens.io.unfold import GZIP_MAGIC, beginning
 
-GZIP_MAGIC = b"\x1f\x8b"
-MAGICS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
+MAGICS = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
+PAIR_MAGICS = {348: b"ni1\0", 540: b"ni2\0\r\n\x1a\n"}
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 COLOURS = (128, 2304)
-# Metres and micrometres in millimetres, by the low three bits of xyzt_units.
-UNIT_MM = {1: 1000.0, 3: 0.001}
-MAX_REST = 16 * 2**20
+# Metres, millimetres and micrometres in millimetres, by the low three bits of xyzt_units; 0 says nothing.
+UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+CODES = range(6)
+"""What qform_code and sform_code may be: nothing, scanner, aligned, Talairach, MNI 152, other template."""
+MAX_EXTENSIONS = 16 * 2**20
+"""Bytes between header and voxels: extensions hold a DICOM header or a page of XML."""
+MIN_SLOPE = 1e-9
+"""The least that a 32-bit number is scaled by to reach ±1 HU."""
+FORMS_ALIKE_MM = 1.0
 # Field → struct format and offset, by the size of the header.
 LAYOUTS: dict[int, dict[str, tuple[str, int]]] = {
     348: {
+        "magic": ("4s", 344),
         "dim": ("8h", 40),
-        "datatype": ("h", 70),
+        "datatype": ("2h", 70),
         "pixdim": ("8f", 76),
         "offset": ("f", 108),
         "scale": ("2f", 112),
@@ -42,8 +51,9 @@ LAYOUTS: dict[int, dict[str, tuple[str, int]]] = {
         "rows": ("12f", 280),
     },
     540: {
+        "magic": ("8s", 4),
         "dim": ("8q", 16),
-        "datatype": ("h", 12),
+        "datatype": ("2h", 12),
         "pixdim": ("8d", 104),
         "offset": ("q", 168),
         "scale": ("2d", 176),
@@ -55,126 +65,209 @@ LAYOUTS: dict[int, dict[str, tuple[str, int]]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class NiftiHeader:
-    """What a NIfTI file says before its voxels.
-
-    Attributes:
-        size: voxels along x, y, z and further axes.
-        affine: 3 × 4, index (x, y, z, 1) → LPS mm.
-        placed: whether the file says how the patient lies; else the axes are taken to be LAS-wise.
-        dtype: of the stored numbers, in their byte order.
-        start: offset of the first voxel in the unpacked file.
-        scale: slope and intercept; (1, 0) where there is none.
-    """
-
-    size: tuple[int, ...]
-    affine: NDArray[np.float64]
-    placed: bool
-    dtype: np.dtype[Any]
-    start: int
-    scale: tuple[float, float]
-
-
 def is_nifti(head: bytes) -> bool:
     """Whether a file's first 348 unpacked bytes are a NIfTI header."""
-    return head[344:348] in MAGICS or head[4:8] in MAGICS
+    magics = [magic[:4] for magic in (*MAGICS.values(), *PAIR_MAGICS.values())]
+    return head[344:348] in magics or head[4:8] in magics
 
 
-@contextmanager
-def unpacking(path: Path) -> Iterator[IO[bytes]]:
-    """The file, unpacked on the way where it is gzipped, whatever its name says.
-
-    Raises:
-        UnreadableFile: the block met a truncated or damaged file.
-    """
-    try:
-        with path.open("rb") as plain:
-            packed = plain.read(2) == GZIP_MAGIC
-            plain.seek(0)
-            # GzipFile is a file of bytes in all but its declared type.
-            file: Any = gzip.GzipFile(fileobj=plain) if packed else plain
-            yield file
-    except (OSError, EOFError, zlib.error, struct.error, OverflowError) as error:
-        raise UnreadableFile(f"{path} is truncated or damaged ({error}); copy or export it again.") from error
+def head_of(path: Path, count: int) -> bytes:
+    """The first bytes of a file, unpacked where it is gzipped; none where the packed stream is damaged at once."""
+    with open_regular(path) as file:
+        head = file.read(count)
+        if not head.startswith(GZIP_MAGIC):
+            return head
+        file.seek(0)
+        return beginning(file, count)
 
 
-def read_header(path: Path) -> NiftiHeader:
+def read_header(path: Path) -> Stored:
     """Read the header.
 
     Raises:
         UnreadableFile: damaged, colour, or its voxels are in another file (.hdr and .img).
+        BadGeometry: geometry is not a finite number.
     """
-    with unpacking(path) as file:
-        head = file.read(540)
-        sizes = [(order, struct.unpack_from(order + "i", head)[0]) for order in "<>"]
-        order, size = next(((o, s) for o, s in sizes if s in LAYOUTS), ("", 0))
-        if not size:
-            raise UnreadableFile(f"{path} has a damaged NIfTI header; copy or export it again.")
-        # A NIfTI-1 file of a few voxels is shorter than a NIfTI-2 header.
-        field = {key: struct.unpack_from(order + form, head, at) for key, (form, at) in LAYOUTS[size].items()}
-    if head[344:346] == b"ni" or head[4:6] == b"ni":
-        raise UnreadableFile(f"{path} keeps its voxels in an .img file; convert the pair to one .nii file.")
-    code = field["datatype"][0]
+    head = head_of(path, 540)
+    field, order, size = _fields(path, head)
+    code, bits = field["datatype"]
     if code in COLOURS:
         raise UnreadableFile(f"{path} is in colour, with 3 values a voxel or more; a CT has one.")
     if code not in TYPES:
         raise UnreadableFile(f"{path} holds NIfTI data type {code}, not one number a voxel; export it again.")
+    dtype = np.dtype(order + TYPES[code])
+    if bits not in (0, 8 * dtype.itemsize):
+        raise UnreadableFile(f"{path} has a damaged NIfTI header: data type {code} in {bits} bits; export it again.")
     axes = field["dim"][0]
-    if not 1 <= axes <= 7 or any(n < 1 for n in field["dim"][1 : 1 + axes]):
-        raise UnreadableFile(f"{path} has a damaged NIfTI header (dimensions {field['dim']}); export it again.")
-    slope, intercept = field["scale"]
-    scaled = slope != 0 and np.isfinite(slope) and np.isfinite(intercept)
-    return NiftiHeader(
-        size=field["dim"][1 : 1 + axes],
-        affine=_affine(field),
-        placed=any(code > 0 for code in field["codes"]),
-        dtype=np.dtype(order + TYPES[code]),
-        start=int(field["offset"][0]),
-        scale=(float(slope), float(intercept)) if scaled else (1.0, 0.0),
+    if not 1 <= axes <= 7:
+        raise UnreadableFile(f"{path} has a damaged NIfTI header ({axes} dimensions); export it again.")
+    start = _start(path, field["offset"][0], size + 4)
+    affine, warnings = _affine(path, field)
+    x, y, z = affine[:, 3].tolist()
+    with open_regular(path) as file:
+        packed = file.read(2) == GZIP_MAGIC
+    return Stored(
+        size=check_size(path, field["dim"][1 : 1 + axes]),
+        axes=affine[:, :3],
+        origin=(x, y, z),
+        dtype=dtype,
+        parts=(Part(path, 0 if packed else start),),
+        packing="gzip" if packed else None,
+        skip=start if packed else 0,
+        scale=_scale(path, *field["scale"]),
+        warnings=warnings,
     )
 
 
-def read_voxels(path: Path, header: NiftiHeader) -> NDArray[Any]:
-    """The numbers of a NIfTI file (z, y, x), as stored, or float32 where the header rescales them.
+def encode(array: NDArray[Any], geometry: Geometry, *, packed: bool) -> bytes:
+    """A whole NIfTI-1 file in memory.
+
+    Args:
+        array: (z, y, x) uint8, uint16, int16 or float32.
+        geometry: its grid.
+        packed: gzip it, without a time stamp, so that equal arrays make equal files.
 
     Raises:
-        UnreadableFile: truncated or damaged.
+        BadGeometry: an axis longer than the format's 16 bits hold.
     """
-    x, y, z = header.size[:3]
-    wanted = x * y * z * header.dtype.itemsize
-    with unpacking(path) as file:
-        file.seek(header.start)
-        data = file.read(wanted)
-        # At the end gzip compares its checksum; extensions may stand before it, but not a flood.
-        file.read(MAX_REST)
-    if len(data) < wanted:
-        raise UnreadableFile(f"{path} is truncated: {len(data)} of {wanted} bytes; copy or export it again.")
-    array: NDArray[Any] = np.frombuffer(data, header.dtype, x * y * z).reshape(z, y, x)
-    array = array.astype(header.dtype.newbyteorder("="), copy=False)
-    slope, intercept = header.scale
-    return array if header.scale == (1.0, 0.0) else array * np.float32(slope) + np.float32(intercept)
+    if max(array.shape) > 32_767:
+        raise BadGeometry(f"A volume of {array.shape} voxels (z, y, x) is too long for NIfTI, which ends at 32,767.")
+    stored = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    header, voxels = _header(array, geometry), bytes_of(stored)
+    if not packed:
+        return b"".join((header, voxels))
+    # Level 1 is several times faster than the default and hardly larger.
+    engine = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return b"".join((engine.compress(header), engine.compress(voxels), engine.flush()))
 
 
-def _affine(field: dict[str, tuple[Any, ...]]) -> NDArray[np.float64]:
-    """Index (x, y, z, 1) → LPS mm: the sform, or the qform, or pixel sizes alone."""
-    by_quaternion, by_rows = field["codes"]
-    pixdim = np.asarray(field["pixdim"], dtype=np.float64)
-    if by_rows > 0:
-        affine = np.asarray(field["rows"], dtype=np.float64).reshape(3, 4)
-    elif by_quaternion > 0:
-        b, c, d = field["quaternion"][:3]
-        a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
-        turn = np.array(
-            [
-                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-            ]
+def _fields(path: Path, head: bytes) -> tuple[dict[str, tuple[Any, ...]], str, int]:
+    """The fields, the byte order and the size of the header."""
+    # A NIfTI-1 file of a few voxels is shorter than a NIfTI-2 header.
+    sizes = [(order, struct.unpack_from(order + "i", head)[0]) for order in "<>" if len(head) >= 348]
+    order, size = next(((o, s) for o, s in sizes if s in LAYOUTS and len(head) >= s), ("", 0))
+    if not head:
+        raise UnreadableFile(f"{path} is truncated or damaged; copy or export it again.")
+    if not size:
+        raise UnreadableFile(f"{path} has a damaged NIfTI header; copy or export it again.")
+    field = {key: struct.unpack_from(order + form, head, at) for key, (form, at) in LAYOUTS[size].items()}
+    magic = field["magic"][0]
+    if magic == PAIR_MAGICS[size]:
+        raise UnreadableFile(f"{path} keeps its voxels in an .img file; convert the pair to one .nii file.")
+    if magic != MAGICS[size]:
+        raise UnreadableFile(f"{path} has a damaged NIfTI header (magic {magic!r}); copy or export it again.")
+    return field, order, size
+
+
+def _start(path: Path, offset: float, least: int) -> int:
+    """Offset of the first voxel in the unpacked file."""
+    # Written so that NaN fails as well.
+    if not least <= offset <= least + MAX_EXTENSIONS or offset != int(offset):
+        raise UnreadableFile(
+            f"{path} has a damaged NIfTI header: vox_offset is {offset:g}, the voxels of a single file begin at "
+            f"{least} or later. Export it again."
         )
-        turn[:, 2] *= -1 if pixdim[0] < 0 else 1
-        affine = np.column_stack([turn * np.abs(pixdim[1:4]), field["quaternion"][3:]])
+    return int(offset)
+
+
+def _scale(path: Path, slope: float, intercept: float) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 says that there are none, and so do two that are not set (NaN)."""
+    if slope == 0 or (math.isnan(slope) and math.isnan(intercept)):
+        return 1.0, 0.0
+    if not (MIN_SLOPE <= abs(slope) <= MAX_RESCALE and abs(intercept) <= MAX_RESCALE):
+        raise UnreadableFile(
+            f"{path} has a damaged NIfTI header: an impossible rescale, scl_slope {slope:g} and scl_inter "
+            f"{intercept:g}. Export it again."
+        )
+    return float(slope), float(intercept)
+
+
+def _affine(path: Path, field: dict[str, tuple[Any, ...]]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Index (x, y, z, 1) → LPS mm, 3 × 4: the sform, or the qform, or pixel sizes alone; and what is left open."""
+    by_quaternion, by_rows = field["codes"]
+    if by_quaternion not in CODES or by_rows not in CODES:
+        raise BadGeometry(
+            f"{path} has a damaged NIfTI header: qform_code {by_quaternion} and sform_code {by_rows}, of which each "
+            "is between 0 and 5. Export it again."
+        )
+    unit = field["units"][0] & 7
+    if unit not in UNIT_MM:
+        raise BadGeometry(f"{path} has a damaged NIfTI header: {unit} is no unit of length. Export it again.")
+    warnings: tuple[str, ...] = ()
+    if by_rows:
+        affine = np.asarray(field["rows"], dtype=np.float64).reshape(3, 4)
+        if by_quaternion and _apart(affine, _quaternion_affine(path, field), field["dim"]):
+            warnings = ("The header places the volume twice and not alike (qform and sform); the sform was taken.",)
+    elif by_quaternion:
+        affine = _quaternion_affine(path, field)
     else:
-        affine = np.column_stack([np.diag(np.abs(pixdim[1:4])), np.zeros(3)])
+        affine = np.column_stack([np.diag(np.abs(field["pixdim"][1:4])), np.zeros(3)])
+        warnings = (NOT_PLACED,)
+    if not np.isfinite(affine).all():
+        raise BadGeometry(f"{path} has a damaged NIfTI header: a place that is not a finite number. Export it again.")
     # RAS → LPS.
-    return np.diag([-1.0, -1.0, 1.0]) @ affine * UNIT_MM.get(field["units"][0] & 7, 1.0)
+    return np.diag([-1.0, -1.0, 1.0]) @ affine * UNIT_MM[unit], warnings
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64], dim: tuple[int, ...]) -> bool:
+    """Whether two affines put a corner of the grid into places that differ."""
+    corners = np.array([[x, y, z, 1] for x in (0, dim[1]) for y in (0, dim[2]) for z in (0, dim[3])], dtype=float)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return not bool((np.abs(corners @ (one - other).T) <= FORMS_ALIKE_MM).all())
+
+
+def _quaternion_affine(path: Path, field: dict[str, tuple[Any, ...]]) -> NDArray[np.float64]:
+    """The qform, RAS."""
+    pixdim = np.asarray(field["pixdim"], dtype=np.float64)
+    b, c, d = field["quaternion"][:3]
+    length = b * b + c * c + d * d
+    # Headers hold single precision.
+    if not length <= 1 + 1e-3 or pixdim[0] not in (-1, 0, 1):
+        raise BadGeometry(
+            f"{path} has a damaged NIfTI header: the quaternion ({b:g}, {c:g}, {d:g}), pixdim[0] {pixdim[0]:g} is no "
+            "rotation. Export it again."
+        )
+    a = math.sqrt(max(0.0, 1 - length))
+    turn = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    turn[:, 2] *= -1 if pixdim[0] < 0 else 1
+    return np.column_stack([turn * np.abs(pixdim[1:4]), field["quaternion"][3:]])
+
+
+def _header(array: NDArray[Any], geometry: Geometry) -> bytes:
+    """The 352 bytes before the voxels, with both qform and sform for readers that know one."""
+    from scipy.spatial.transform import Rotation
+
+    spacing = geometry.spacing_zyx[::-1]
+    # LPS → RAS.
+    direction = np.diag([-1.0, -1.0, 1.0]) @ geometry.direction[:, ::-1]
+    origin = np.array([-1.0, -1.0, 1.0]) * geometry.origin_lps
+    handed = 1.0 if np.linalg.det(direction) > 0 else -1.0
+    turn = direction * np.array([1.0, 1.0, handed])
+    quaternion = Rotation.from_matrix(turn).as_quat(canonical=True)[:3]
+    code = next(code for code, name in TYPES.items() if np.dtype(name) == array.dtype)
+    size = (3, *array.shape[::-1], 1, 1, 1, 1)
+    values = {
+        "magic": MAGICS[348],
+        "dim": size,
+        "datatype": (code, 8 * array.dtype.itemsize),
+        "pixdim": (handed, *spacing, 0, 0, 0, 0),
+        "offset": 352,
+        "scale": (1, 0),
+        "units": 10,  # millimetres and seconds
+        "codes": (1, 1),  # scanner coordinates
+        "quaternion": (*quaternion, *origin),
+        "rows": np.column_stack([direction * spacing, origin]).ravel(),
+    }
+    head = bytearray(352)
+    struct.pack_into("<i", head, 0, 348)
+    head[38:39] = b"r"  # what ANALYZE readers ask for
+    for key, value in values.items():
+        form, at = LAYOUTS[348][key]
+        struct.pack_into("<" + form, head, at, *np.atleast_1d(np.asarray(value, dtype=object)))
+    return bytes(head)

@@ -25,6 +25,7 @@ from nodulens.io.dicom import (
     scan_planes,
     slice_readers,
 )
+from nodulens.io.files import open_regular
 from nodulens.io.stack import Gaps, arrange, orientation
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -191,8 +192,8 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _magic(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return bytes(file.read(4))
+    with open_regular(path) as file:
+        return file.read(4)
 
 
 def _images(files: Sequence[Path]) -> list[tuple[Path, str]]:
