@@ -9,6 +9,8 @@ slice would pass for healthy.
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box
 from nodulens.data.dataset import Item, Sample
 from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
+from nodulens.io.files import check_regular
 from nodulens.io.tables import read_table
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -30,6 +33,12 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 PRESENCE = {False: "no nodule", True: "nodule"}
 LABELS_END = 32
 """A mask whose brightest channel stays below this holds label numbers, not grey values."""
+FORMATS = ("PNG", "JPEG")
+"""What a picture may be, whatever its name says; Pillow would open dozens of kinds, some by other programs."""
+MAX_PIXELS = 8192**2
+"""Larger pictures are refused before they unfold: 64 MiB with 8 bits of grey, 192 MiB in colour."""
+MAX_PIXEL = 65_535
+"""Corners of boxes farther out than any picture reaches are a mistake."""
 
 Colour = int | tuple[int, int, int]
 
@@ -148,8 +157,11 @@ def open_folder(
 def read_picture(path: str | Path) -> NDArray[np.float32]:
     """A PNG or JPEG as grey values, (y, x) float32, 0…1 of what its bits can hold.
 
+    Eight bits a channel, or sixteen of grey, as PNG has them; at most :data:`MAX_PIXELS`.
+
     Raises:
-        UnreadableFile: no picture, or damaged.
+        NotFound: there is no such file.
+        UnreadableFile: no picture, damaged, or too large.
     """
     with _opened(Path(path)) as picture:
         if picture.mode.startswith("I"):  # 16 bits
@@ -167,7 +179,8 @@ def read_mask_picture(path: str | Path, nodule: Colour | None = None) -> NDArray
             anything but 0 where a picture without loss holds small label numbers only.
 
     Raises:
-        UnreadableFile: no picture, or damaged.
+        NotFound: there is no such file.
+        UnreadableFile: no picture, damaged, or too large.
     """
     with _opened(Path(path)) as picture:
         lossy = picture.format == "JPEG"
@@ -195,23 +208,33 @@ def boxes_of_voc(path: Path) -> tuple[Box, ...]:
     try:
         found = ElementTree.parse(path).iterfind(".//object/bndbox")
         corners = [[float(box.findtext(name) or "nan") for name in CORNERS] for box in found]
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
         raise UnreadableFile(f"{path} is no Pascal VOC file ({error}); export it again.") from error
     return tuple(_box(np.array(c) - (1, 1, 0, 0), str(path)) for c in corners)
 
 
 def _opened(path: Path) -> Any:
     """A decoded picture; a context manager."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
+    check_regular(path)
+    broken = f"{path} is no PNG or JPEG, or is damaged"
     try:
-        picture = Image.open(path)
-        picture.load()
-    except FileNotFoundError as error:
-        raise NotFound(f"There is no picture {path}.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableFile(f"{path} is no picture or is damaged ({error}); copy or export it again.") from error
-    return picture
+        picture = Image.open(path, formats=FORMATS)
+        width, height = picture.size
+        if width * height <= MAX_PIXELS:
+            picture.load()
+            return picture
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise UnreadableFile(f"{broken} ({error}); copy or export it again.") from error
+    except Image.DecompressionBombError:
+        raise UnreadableFile(_too_large(path)) from None
+    picture.close()
+    raise UnreadableFile(_too_large(path))
+
+
+def _too_large(path: Path) -> str:
+    return f"{path} has more than {MAX_PIXELS:,} pixels, no slice of a CT; scale it down."
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
@@ -220,6 +243,7 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     Raises:
         NotFound: no such folder.
         BadOption: two files whose names differ in the suffix alone.
+        UnreadableFile: a pipe, a device or a socket among them.
     """
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}.")
@@ -228,6 +252,9 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         relative = path.relative_to(folder)
         if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in relative.parts):
             continue
+        if path.is_dir():
+            continue
+        check_regular(path)
         key = relative.with_suffix("").as_posix()
         if key in found:
             raise BadOption(f"{path} and {found[key]} have one name; keep one of them.")
@@ -309,7 +336,10 @@ def _boxes_of_table(path: Path, slices: Mapping[str, Path]) -> dict[str, tuple[B
 
 def _boxes_of_yolo(path: Path, picture: Path) -> tuple[Box, ...]:
     """A line a box: class, middle x and y, width and height, as shares of the picture's size."""
-    lines = [line.split() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    try:
+        lines = [line.split() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{path} is no text in UTF-8, or cannot be read ({error}); export it again.") from error
     if not lines:
         return ()
     with _opened(picture) as image:
@@ -329,10 +359,13 @@ def _box(corners: NDArray[np.float64], where: str) -> Box:
     """(x0, y0, x1, y1) → the box of the pixels that it touches.
 
     Raises:
-        BadValues: not finite, or of no size.
+        BadValues: not finite, of no size, or out of all bounds.
     """
-    if not np.isfinite(corners).all() or (corners[2:] <= corners[:2]).any():
-        raise BadValues(f"{where}: a box runs from a smaller to a larger x and y, got {corners.tolist()}.")
+    # Written so that NaN fails as well.
+    if not (np.abs(corners) <= MAX_PIXEL).all() or (corners[2:] <= corners[:2]).any():
+        raise BadValues(
+            f"{where}: a box runs from a smaller to a larger x and y, to {MAX_PIXEL:,} at most, got {corners.tolist()}."
+        )
     # a hair for the rounding of shares of the picture's size
     x0, y0 = np.floor(corners[:2] + 1e-3).astype(int)
     x1, y1 = np.ceil(corners[2:] - 1e-3).astype(int)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.volume import Volume
-from nodulens.data.folders import PICTURES, files_below, read_picture
+from nodulens.data.folders import MAX_PIXELS, PICTURES, files_below, read_picture
 from nodulens.errors import BadGeometry, MissingExtra, NotFound, UnreadableFile
 from nodulens.io import read_one_by_one
+from nodulens.io.files import open_regular
 from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.ops.orient import canonical
 
@@ -67,20 +69,24 @@ def open_source(name: str, window: tuple[float, float] = NETWORK_WINDOW, series:
 
     Raises:
         NotFound: no such file, folder or camera, or a folder without slices.
-        UnreadableFile: a file that is no video.
+        UnreadableFile: a file that is no video, a pipe, a device or a socket, or frames larger than
+            :data:`nodulens.data.folders.MAX_PIXELS`.
         MissingExtra: videos and cameras need a package that is not installed.
         BadOption: pictures whose names differ in the suffix alone.
         NodulensError: what reading the headers of a DICOM folder raises.
     """
     path = Path(name)
-    if path.is_dir():
+    there = os.path.exists(path)
+    if os.path.isdir(path):
         pictures = files_below(path, PICTURES)
         return _pictures(pictures, window) if pictures else _dicom(path, series)
-    if path.suffix.lower() in PICTURES and path.exists():
+    if path.suffix.lower() in PICTURES and there:
         return _pictures({path.stem: path}, window)
-    if not path.exists() and not name.isdecimal():
+    if there:
+        _check_video(path)
+    elif not re.fullmatch("[0-9]{1,4}", name):
         raise NotFound(f"There is no file or folder {name}; a camera is given by its number.")
-    return _video(name, window, camera=not path.exists())
+    return _video(name, window, camera=not there)
 
 
 def grey_as_hu(grey: NDArray[np.float32], window: tuple[float, float] = NETWORK_WINDOW) -> NDArray[np.float32]:
@@ -127,6 +133,18 @@ def _dicom(folder: Path, series: str | None) -> Source:
     return Source(frames, len(slices))
 
 
+def _check_video(path: Path) -> None:
+    """Refuse what is no regular file, and text: a playlist would have the decoder open other files.
+
+    Raises:
+        UnreadableFile: it is one of these.
+    """
+    with open_regular(path) as file:
+        head = file.read(4096)
+    if not any(byte < 9 for byte in head):
+        raise UnreadableFile(f"{path} is no video, or is damaged; nodulens analyze reads scans in one file.")
+
+
 def _video(name: str, window: tuple[float, float], *, camera: bool) -> Source:
     try:
         import cv2
@@ -138,6 +156,10 @@ def _video(name: str, window: tuple[float, float], *, camera: bool) -> Source:
         if camera:
             raise NotFound(f"There is no camera {name}, or another program holds it.")
         raise UnreadableFile(f"{name} is no video, or is damaged; nodulens analyze reads scans in one file.")
+    width, height = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if not width * height <= MAX_PIXELS:
+        capture.release()
+        raise UnreadableFile(f"{name} has frames of {width:g} × {height:g} pixels, beyond {MAX_PIXELS:,}; scale it.")
 
     def read() -> tuple[Hounsfield, tuple[float, float]]:
         there, image = capture.retrieve()

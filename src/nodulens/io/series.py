@@ -83,11 +83,16 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     Raises:
         NotFound, UnreadableFile, UnsafeArchive: as :func:`read`.
         NoSeries: nothing in there is an image.
+        BadGeometry: the path is a MetaImage, NIfTI or NRRD file with impossible geometry; in a folder such a file
+            is listed with its problem.
     """
     with _files(Path(path)) as files:
         found, others = find_series(files)
         infos = [_info(series) for series in found if series.planes]
-        infos += [_image_info(file, format) for file, format in _images(others)]
+        volumes = _images(others)
+        if files == [Path(path)] and volumes:
+            images.read_header(*volumes[0])
+        infos += [_image_info(file, format) for file, format in volumes]
         if not infos:
             raise _nothing(Path(path), found, others)
     return _recommend(infos)
@@ -171,9 +176,10 @@ def sharp_kernel(kernel: str | None) -> bool:
 @contextmanager
 def _files(path: Path) -> Iterator[list[Path]]:
     """The files a path stands for, in order of name; those of a zip in a temporary folder."""
-    if path.is_dir():
+    # Names too long for the system are of nothing.
+    if os.path.isdir(path):
         yield _below(path)
-    elif not path.exists():
+    elif not os.path.exists(path):
         raise NotFound(f"There is no file or folder {path}.")
     elif _magic(path) in ZIP_MAGIC:
         with unpacked(path) as folder:
