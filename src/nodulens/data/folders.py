@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box
 from nodulens.data.dataset import Item, Sample
 from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
-from nodulens.io.files import check_regular
+from nodulens.io.files import check_regular, open_regular
 from nodulens.io.tables import read_table
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -217,24 +217,20 @@ def _opened(path: Path) -> Any:
     """A decoded picture; a context manager."""
     from PIL import Image
 
-    check_regular(path)
-    broken = f"{path} is no PNG or JPEG, or is damaged"
-    try:
-        picture = Image.open(path, formats=FORMATS)
-        width, height = picture.size
-        if width * height <= MAX_PIXELS:
+    too_large = f"{path} has more than {MAX_PIXELS:,} pixels, no slice of a CT; scale it down."
+    with open_regular(path) as file:
+        try:
+            picture = Image.open(file, formats=FORMATS)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise UnreadableFile(too_large)
             picture.load()
-            return picture
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise UnreadableFile(f"{broken} ({error}); copy or export it again.") from error
-    except Image.DecompressionBombError:
-        raise UnreadableFile(_too_large(path)) from None
-    picture.close()
-    raise UnreadableFile(_too_large(path))
-
-
-def _too_large(path: Path) -> str:
-    return f"{path} has more than {MAX_PIXELS:,} pixels, no slice of a CT; scale it down."
+        except Image.DecompressionBombError as error:
+            raise UnreadableFile(too_large) from error
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+            raise UnreadableFile(
+                f"{path} is no PNG or JPEG, or is damaged ({error}); copy or export it again."
+            ) from error
+    return picture
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:

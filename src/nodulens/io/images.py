@@ -131,8 +131,9 @@ def read_mask(path: str | Path) -> Mask:
         raise UnreadableFile(f"{path} is no MetaImage, NIfTI or NRRD file; a mask is read from one of these.")
     header = read_header(path, format)
     stored = _voxels(path, header)
-    # NaN and infinities fail the comparison as well.
-    if not bool(((stored >= 0) & (stored <= 65535)).all()) or np.any(stored != np.floor(stored)):
+    whole = stored.dtype.kind in "iu" or np.array_equal(stored, np.floor(stored))
+    # NaN and infinities fail the comparisons as well.
+    if not (whole and stored.min() >= 0 and stored.max() <= 65535):
         raise BadValues(f"{path}: a mask holds whole numbers from 0 to 65535; give the mask, not the scan.")
     labels = stored.astype(np.uint8) if stored.max() <= 255 else stored.astype(np.uint16)
     return Mask(labels, header.geometry, {int(v): f"label {v}" for v in np.unique(labels) if v})

@@ -6,6 +6,7 @@ are no single number, an intensity function and other units than millimetres (wh
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,12 +44,13 @@ KNOWN = {
     "ElementSpacing", "ElementSize", "BinaryData", "CompressedData", "CompressedDataSize", "HeaderSize",
     "DistanceUnits", "ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset",
 }  # fmt: skip
+FIRST_KEY = re.compile(rb"\s*(ObjectType|NDims)[ \t]*[=:]")
 TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def is_metaimage(head: bytes) -> bool:
     """Whether a file's first 4 KiB begin a MetaImage header."""
-    return b"\nElementType" in head and b"NDims" in head and head.lstrip()[:1].isalpha()
+    return bool(FIRST_KEY.match(head) or (b"\nElementType" in head and b"NDims" in head and head[:1].isalpha()))
 
 
 def read_header(path: Path) -> Stored:

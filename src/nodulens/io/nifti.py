@@ -236,7 +236,8 @@ def _quaternion_affine(path: Path, field: dict[str, tuple[Any, ...]]) -> NDArray
         ]
     )
     turn[:, 2] *= -1 if pixdim[0] < 0 else 1
-    return np.column_stack([turn * np.abs(pixdim[1:4]), field["quaternion"][3:]])
+    with np.errstate(invalid="ignore"):  # 0 of infinity
+        return np.column_stack([turn * np.abs(pixdim[1:4]), field["quaternion"][3:]])
 
 
 def _header(array: NDArray[Any], geometry: Geometry) -> bytes:
