@@ -240,17 +240,30 @@ def _quaternion_affine(path: Path, field: dict[str, tuple[Any, ...]]) -> NDArray
         return np.column_stack([turn * np.abs(pixdim[1:4]), field["quaternion"][3:]])
 
 
+def _quaternion(m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The last three numbers of a rotation's unit quaternion, the first of which is not negative.
+
+    The eigenvector of Bar-Itzhack's matrix: sound for half turns too, and no scipy.spatial, slow to import.
+    """
+    rows = [
+        [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+        [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+        [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
+        [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)],
+    ]
+    vector = np.linalg.eigh(np.array(rows))[1][:, -1]  # of the lower triangle
+    sign = next((np.sign(v) for v in (vector[3], *vector[:3]) if abs(v) > 1e-9), 1.0)
+    return np.asarray(vector[:3] * sign + 0.0)
+
+
 def _header(array: NDArray[Any], geometry: Geometry) -> bytes:
     """The 352 bytes before the voxels, with both qform and sform for readers that know one."""
-    from scipy.spatial.transform import Rotation
-
     spacing = geometry.spacing_zyx[::-1]
     # LPS → RAS.
     direction = np.diag([-1.0, -1.0, 1.0]) @ geometry.direction[:, ::-1]
     origin = np.array([-1.0, -1.0, 1.0]) * geometry.origin_lps
     handed = 1.0 if np.linalg.det(direction) > 0 else -1.0
-    turn = direction * np.array([1.0, 1.0, handed])
-    quaternion = Rotation.from_matrix(turn).as_quat(canonical=True)[:3]
+    quaternion = _quaternion(direction * np.array([1.0, 1.0, handed]))
     code = next(code for code, name in TYPES.items() if np.dtype(name) == array.dtype)
     size = (3, *array.shape[::-1], 1, 1, 1, 1)
     values = {
