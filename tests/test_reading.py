@@ -274,15 +274,15 @@ def test_nested_folders_with_other_files(tmp_path: Path) -> None:
     assert volume.source.warnings == ("2 files that are not DICOM were left out, first empty.",)
 
 
-def test_zip(tmp_path: Path) -> None:
+def test_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "in" / "deep", slices())
     shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path / "in")
-    temporary = Path(tempfile.gettempdir())
-    before = set(temporary.glob("nodulens-*"))
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert_reads(tmp_path / "scan.zip")
     (tmp_path / "scan.zip").rename(tmp_path / "scan.dat")
     assert list_series(tmp_path / "scan.dat")[0].slices == 12
-    assert set(temporary.glob("nodulens-*")) <= before
+    assert not list(temporary.iterdir())
 
 
 def test_two_series(tmp_path: Path) -> None:
