@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 import nodulens as nl
 from nodulens.core.nodule import Side
 from nodulens.core.volume import Volume
-from nodulens.data.crops import Background
+from nodulens.data.material import Background
 from nodulens.ops.orient import canonical
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.position import HORIZONTAL_RIGHT, OBLIQUE_BACK, OBLIQUE_FRONT, lung_extent, share_along
-from nodulens.train.default.volume import background_volume
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 DEVIATIONS: dict[Side, tuple[float, float]] = {"right": (2.6 / 53.6, 2.4 / 53.6), "left": (2.4 / 46.4, 2.1 / 46.4)}
@@ -44,7 +43,7 @@ def main(data: Annotated[Path, typer.Option(help="Folder with ct/ and background
     lungs: dict[Side, list[tuple[Float, Float]]] = {"left": [], "right": []}
     for name in (*Background.PATIENTS, *SCANS):
         known = name in Background.PATIENTS
-        volume = background_volume(data, name) if known else canonical(nl.read(data / "ct" / name))[0]
+        volume = Background.volume(data, name) if known else canonical(nl.read(data / "ct" / name))[0]
         for side, kept in lungs.items():
             kept.append(points(volume, side))
     for side, kept in lungs.items():

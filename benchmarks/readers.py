@@ -10,23 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from nodulens.data.crops import Stacks
+from nodulens.data.material import Stacks
 from nodulens.metrics.segmentation import Overlap, Summary, reader_pairs, readers_left_out, summarise
 
 
 def main(data: Annotated[Path, typer.Option(help="The folder that holds lidc/.")]) -> None:
     stacks = Stacks(data)
     table: dict[str, list[tuple[Overlap, str]]] = {}
-    for nodule in stacks.nodules:
-        readers = int(stacks.ratings.readers[nodule])
+    for nodule in stacks.nodules.tolist():
+        readers = stacks.readers(nodule)
         if readers < 2:
             continue
-        bits = stacks.bits[stacks.rows[nodule]]
-        masks = ((bits >> np.arange(readers)[:, None, None, None]) & 1).astype(bool)
-        spacing = (float(stacks.slice_mm[nodule]), *[float(stacks.pixel_mm[nodule])] * 2)
+        masks, spacing = stacks.masks(nodule), stacks.spacing_zyx(nodule)
         patient = stacks.patients[nodule]
         table.setdefault(f"pairs, {readers} readers", []).extend((o, patient) for o in reader_pairs(masks, spacing))
         if readers > 2:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nodulens.core.volume import Mask, Volume
-from nodulens.data.crops import Background, Stacks
+from nodulens.data.material import Background, Stacks
 from nodulens.data.phantom import phantom_ct
 from nodulens.data.render import BEYOND_MM, Rendered, render_many
 from nodulens.data.shapes import Shape, stack_shapes
@@ -35,7 +35,6 @@ from nodulens.metrics.segmentation import compare
 from nodulens.metrics.statistics import bootstrap
 from nodulens.ops.components import distance_mm
 from nodulens.stages.lungs import segment_lungs
-from nodulens.train.default.volume import background_volume
 
 Float = NDArray[np.floating]
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -80,10 +79,10 @@ def main(
 ) -> None:
     """Print the tables, write the file."""
     stacks = Stacks(data)
-    shapes = [s for n, s in stack_shapes(stacks).items() if stacks.ratings.readers[n] >= 2 and s.diameter_mm <= MOST_MM]
+    shapes = [s for n, s in stack_shapes(stacks).items() if stacks.readers(n) >= 2 and s.diameter_mm <= MOST_MM]
     found, tried = [], 0
     for number, name in enumerate(SCANS):
-        volume = phantom_ct()[0] if name == PHANTOM else background_volume(data, name)
+        volume = phantom_ct()[0] if name == PHANTOM else Background.volume(data, name)
         lungs = segment_lungs(volume)
         for kind, fits in KINDS.items():
             rng = np.random.default_rng((seed, number, list(KINDS).index(kind)))

@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Source, Volume
-from nodulens.data.crops import HU_PER_STEP, STACKS, Stacks
 from nodulens.data.folds import FOLDS, fold_of
+from nodulens.data.material import CROP_STEPS, Stacks
 from nodulens.data.render import render
 from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.metrics.classification import auc_by_group, delong
@@ -94,7 +94,7 @@ class Pairs:
     """Real nodules and rendered ones.
 
     Attributes:
-        real, rendered: (N, 32, 32) uint8, HU = 8 · value − 1000.
+        real, rendered: (N, 32, 32) uint8, as :data:`nodulens.data.material.CROP_STEPS`.
         shapes: of each pair.
         context: (N, 32, 32) bool, what lies well outside the nodule.
     """
@@ -116,13 +116,10 @@ class Pairs:
 def hosts(data: Path) -> tuple[Host, ...]:
     """Nodules of two readers or more within :data:`SIZES_MM`."""
     stacks = Stacks(data)
-    with np.load(data / STACKS, allow_pickle=False) as file:
-        thickness = file["slice_thickness_mm"]
     out = []
     for n, shape in stack_shapes(stacks).items():
-        if stacks.ratings.readers[n] >= 2 and SIZES_MM[0] <= shape.diameter_mm <= SIZES_MM[1]:
-            hu = stacks.image[stacks.rows[n]].astype(np.float32) * HU_PER_STEP - 1000
-            out.append(Host(hu, np.asarray((stacks.bits[stacks.rows[n]] > 0).any(axis=0)), shape, float(thickness[n])))
+        if stacks.readers(n) >= 2 and SIZES_MM[0] <= shape.diameter_mm <= SIZES_MM[1]:
+            out.append(Host(stacks.hu(n), np.asarray(stacks.outlined(n).any(axis=0)), shape, stacks.thickness_mm(n)))
     return tuple(out)
 
 
@@ -157,7 +154,7 @@ def _corner(centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
 
 def _patch(hu: NDArray[np.float32], corner: NDArray[np.int_]) -> NDArray[np.uint8]:
     cut = hu[corner[0] : corner[0] + PX, corner[1] : corner[1] + PX]
-    return np.asarray(np.clip(np.rint((cut + 1000) / HU_PER_STEP), 0, 175), dtype=np.uint8)
+    return CROP_STEPS.steps(cut)
 
 
 def _like_place(

@@ -26,8 +26,8 @@ import typer
 
 from experiments import results
 from experiments.budgets import BUDGETS
-from nodulens.data.crops import Background, Stacks
 from nodulens.data.folds import FOLDS, fold_of, may_train
+from nodulens.data.material import Background, Stacks
 from nodulens.data.splits import Parts
 from nodulens.evaluate import central_slices, refinement, slice_networks
 from nodulens.io.atomic import whole_file

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.realness import PX, Pairs, hosts, kind_of, make_pairs
-from nodulens.data.crops import HU_PER_STEP
+from nodulens.data.material import CROP_STEPS
 from nodulens.data.shapes import Shape
 from nodulens.presentation.panels import LUNG_WINDOW
 
@@ -80,7 +80,7 @@ def some(shapes: tuple[Shape, ...], kind: str, least: float, most: float) -> lis
 def tile(steps: NDArray[np.uint8]) -> Image.Image:
     """A patch in the lung window, enlarged."""
     low, high = LUNG_WINDOW
-    grey = np.clip((steps * HU_PER_STEP - 1000 - low) / (high - low), 0, 1) * 255
+    grey = np.clip((CROP_STEPS.hu(steps) - low) / (high - low), 0, 1) * 255
     return Image.fromarray(np.rint(grey).astype(np.uint8)).resize((TILE, TILE), Image.Resampling.BICUBIC)
 
 

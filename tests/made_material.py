@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 import made_reports
 import small_scans
-from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.jpegls import encode, mosaic
+from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Background
+from nodulens.ops.intensity import Quantization
 from nodulens.train.tasks.segmentation import Slab
 
 NODULES = 60
 SLICES = 4
-HU_PER_STEP, PATCH_HU_PER_STEP = 8.0, 5.49
 
 
 def write(folder: Path) -> Path:
@@ -32,7 +32,7 @@ def write(folder: Path) -> Path:
     _patches(folder / "luna16", patients, rng)
     hu = np.asarray(small_scans.noisy().hu)
     for number, patient in enumerate(Background.PATIENTS):
-        steps = np.clip(np.rint((np.roll(hu, number, axis=1) + 1000) / 8), 0, 175).astype(np.uint8)
+        steps = CROP_STEPS.steps(np.roll(hu, number, axis=1))
         image = sitk.GetImageFromArray(steps)
         image.SetSpacing(made_reports.SPACING[::-1])
         image.SetOrigin(small_scans.noisy().geometry.origin_lps)
@@ -56,9 +56,9 @@ def _ball(shape: tuple[int, ...], radius: NDArray[np.float64] | float, spacing: 
     return np.asarray(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) < radius**2)
 
 
-def _steps(dense: NDArray[np.bool_], hu_per_step: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _steps(dense: NDArray[np.bool_], steps: Quantization, rng: np.random.Generator) -> NDArray[np.uint8]:
     hu = np.where(dense, 0.0, -850.0) + rng.normal(0, 30, dense.shape)
-    return np.clip(np.rint((hu + 1000) / hu_per_step), 0, 255).astype(np.uint8)
+    return steps.steps(hu)
 
 
 def encoded(pictures: list[NDArray[np.uint8]], shape: tuple[int, ...]) -> dict[str, NDArray[np.integer]]:
@@ -86,7 +86,7 @@ def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None
     rows = n * SLICES
     # a nodule's slices stand in any order in the file
     order = np.argsort(rng.permutation(rows).reshape(n, SLICES), axis=1)
-    steps = _steps(dense, HU_PER_STEP, rng)
+    steps = _steps(dense, CROP_STEPS, rng)
     mixed = [image[own] for image, own in zip(steps, order, strict=True)]
     np.savez(
         folder / "lidc_nodule_stacks.npz",
@@ -98,6 +98,7 @@ def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None
         patient_id=np.array(patients),
         pixel_spacing_mm=np.full(n, 0.7, np.float32),
         slice_spacing_mm=np.full(n, 2.0, np.float32),
+        slice_thickness_mm=np.full(n, 2.5, np.float32),
         readers=readers,
         ratings=ratings,
     )
@@ -124,7 +125,7 @@ def _cubes(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
     bits = np.stack([d * ((1 << int(k)) - 1) for d, k in zip(dense, readers, strict=True)]).astype(np.uint8)
     np.savez(
         folder / "luna16_cubes_50mm.npz",
-        **encoded([mosaic(cube, 10, 5) for cube in _steps(shown | other, HU_PER_STEP, rng)], (50, 50, 50)),
+        **encoded([mosaic(cube, 10, 5) for cube in _steps(shown | other, CROP_STEPS, rng)], (50, 50, 50)),
         reader_bits=bits,
         other=np.packbits(other, axis=-1),
         size=size,
@@ -152,7 +153,7 @@ def _patches(folder: Path, patients: list[str], rng: np.random.Generator) -> Non
         for k in range(8 if number % 2 == 0 else 7):
             nodule = k >= 6
             dense = _ball((64, 64), 5.0, (0.7, 0.7)) if nodule else _ball((64, 64), 1.5, (0.7, 0.05))
-            images.append(_steps(dense, PATCH_HU_PER_STEP, rng))
+            images.append(_steps(dense, PATCH_STEPS, rng))
             series.append(uid)
             # the first non-nodule lies 4 mm off the excluded finding, which counts as 10 mm wide
             centres.append((10.0 + k - 6, 20.0, number) if nodule else (-74.0 - 20 * k, 20.0, number))

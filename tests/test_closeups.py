@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import made_material
-from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.data.material import Stacks
 from nodulens.data.splits import Parts
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET

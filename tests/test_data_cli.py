@@ -17,8 +17,8 @@ from conftest import Done, Run
 from nodulens import io
 from nodulens.core.volume import Volume
 from nodulens.data import lidc
-from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.data.material import Stacks
 from nodulens.data.splits import read_split
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from nodulens.data.crops import Cubes
+from nodulens.data.material import Cubes
 from nodulens.errors import BadOption, BadValues, MissingExtra, NotFound
 from nodulens.metrics import detection
 from nodulens.metrics.agreement import bland_altman

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 import made_material
-from nodulens.data.crops import Patches
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
@@ -60,7 +59,7 @@ def test_patches_are_those_that_may_be_learnt_from(material: Candidates) -> None
     assert [kind == "nodule" for kind in material.strata] == material.patches.label.tolist()
     seen = material.seen(np.array([3, 0]))
     assert (seen.shape, seen.dtype) == ((2, 1, 64, 64), np.float32)
-    assert seen[0, 0] == pytest.approx(material.patches.unit[3] * np.float32(Patches.UNIT_PER_STEP))
+    assert seen[0, 0] == pytest.approx(material.patches.unit(np.array([3]))[0])
     assert seen.min() >= 0
     assert seen.max() <= 1.0
 

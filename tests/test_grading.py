@@ -12,8 +12,8 @@ import torch
 
 import made_encoders
 import made_material
-from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
+from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import made_material
-from nodulens.data.crops import Stacks, read_arrays
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.jpegls import Streams
+from nodulens.data.material import Stacks, read_arrays
 from nodulens.errors import BadOption
 from nodulens.train.default import calibration
 from nodulens.train.tasks import classification, handcrafted
@@ -146,7 +146,7 @@ def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted
     longer |= made_material.encoded(pictures, longer["reader_bits"].shape)
     np.savez(tmp_path / "lidc" / "lidc_nodule_stacks.npz", **longer)
     again = handcrafted.load(tmp_path)
-    assert len(Stacks(tmp_path).rows[0]) == len(Stacks(made).rows[0]) + 1
+    assert Stacks(tmp_path).slices(0) == Stacks(made).slices(0) + 1
     np.testing.assert_array_equal(again.values, material.values)
 
 
@@ -179,8 +179,8 @@ def test_the_real_nodules_have_figures(shared: Path) -> None:
     """A few; the whole takes a quarter of a minute."""
     stacks = Stacks(shared)
     nodules = classification.nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
-    for k, row in enumerate(nodules.central):
-        image = stacks.image[row].astype(np.float32) / 175
+    for k, (number, central) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
+        image = stacks.unit(number)[central]
         found = handcrafted.slice_features(image, nodules.outline[k], float(nodules.pixel_mm[k]))
         assert np.isfinite(list(found.values())).all()
         assert found["diameter_mm"] == pytest.approx(nodules.diameter_mm[k], rel=0.1)

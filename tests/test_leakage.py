@@ -11,7 +11,7 @@ import made_material
 
 pytest.importorskip("sklearn")
 
-from nodulens.data.crops import Stacks
+from nodulens.data.material import Stacks
 from nodulens.evaluate import leakage as module
 from nodulens.evaluate.leakage import AT_RANDOM, BY_NODULE, BY_PATIENT, NEIGHBOURS, Figure, leakage
 

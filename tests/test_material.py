@@ -11,8 +11,8 @@ from scipy import ndimage
 
 import made_material
 from nodulens.core.nodule import Box
-from nodulens.data.crops import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
+from nodulens.data.material import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.errors import InputError, UnreadableFile
 from nodulens.train.default import volume as volume_task
 
@@ -108,7 +108,7 @@ def test_negatives_lie_away_from_all_that_anybody_marked(data: Path) -> None:
     inside = np.zeros((50, 50, 50), dtype=bool)
     for number in range(5):
         negative, held = cubes.negative(number), cubes.masks(number).any(axis=0)
-        radius = float(cubes.diameter_mm[number]) / 2
+        radius = float(cubes.annotated_mm[number]) / 2
         assert not negative[held].any() and not negative[25, 25, 25 : 25 + int(radius + 5)].any()
         assert negative[25, 25, 25 + int(radius + 7)]
         inside[cubes.scanned(number).slices] = True
@@ -143,7 +143,7 @@ def test_real_cubes_show_their_nodules(shared: Path) -> None:
     cut = np.flatnonzero((raw["size"][kept] < 50).any(axis=1))
     assert len(turned) > 20 and len(cut) == 7
     for number in (*turned[:6], *cut, *range(0, 997, 200)):
-        hu, held = cubes.hu(int(number)), cubes.share(int(number)) >= 0.5
+        hu, held = cubes.hu(int(number)), cubes.truth(int(number))
         scanned = np.zeros_like(held)
         scanned[cubes.scanned(int(number)).slices] = True
         assert not held[~scanned].any() and (hu[~scanned] <= -992).all()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Measurements
 from nodulens.core.volume import Mask, SliceRef, Source, Volume
-from nodulens.data.crops import Cubes
+from nodulens.data.material import Cubes
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import locate
 
@@ -256,7 +256,7 @@ def test_masks_of_readers_keep_about_their_volume_and_texture(shared: Path) -> N
     ratios, sizes, agreed = [], [], []
     rated = cubes.ratings.median("texture")
     for n in range(0, len(cubes), 8):  # a hundred or so, as sure as all of them
-        mask = cubes.share(n) >= 0.5
+        mask = cubes.truth(n)
         found = measured(cubes.hu(n), mask, (1.0,) * 3)
         ratios.append(found.volume_mm3 / mask.sum())
         sizes.append(mask.sum())

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
-from nodulens.data.crops import Stacks
+from nodulens.data.material import Stacks
 from nodulens.errors import BadGeometry, BadOption, BadValues
 from nodulens.metrics.segmentation import (
     Overlap,
@@ -312,12 +312,11 @@ def test_what_readers_reach_on_the_stacks(shared: Path) -> None:
     stacks = Stacks(shared)
     paired: dict[int, list[float]] = {2: [], 3: [], 4: []}
     left: list[list[float]] = []
-    for place, nodule in enumerate(stacks.nodules):
-        readers = int(stacks.ratings.readers[nodule])
+    for place, nodule in enumerate(stacks.nodules.tolist()):
+        readers = stacks.readers(nodule)
         if readers < 2:
             continue
-        bits = stacks.bits[stacks.rows[nodule]]
-        masks = (bits >> np.arange(readers)[:, None, None, None] & 1).astype(bool)
+        masks = stacks.masks(nodule)
         flat = masks.reshape(readers, -1).astype(np.float32)
         common = flat @ flat.T
         pairs = [2 * common[i, j] / (common[i, i] + common[j, j]) for i, j in combinations(range(readers), 2)]
@@ -327,7 +326,7 @@ def test_what_readers_reach_on_the_stacks(shared: Path) -> None:
         if readers > 2:
             left.append(rest)
         if place % 40 == 0:
-            spacing = (float(stacks.slice_mm[nodule]), *[float(stacks.pixel_mm[nodule])] * 2)
+            spacing = stacks.spacing_zyx(nodule)
             assert [o.dice for o in reader_pairs(masks, spacing)] == pytest.approx(pairs, rel=1e-6)
             assert [o.dice for o in readers_left_out(masks, spacing)] == pytest.approx(rest, rel=1e-6)
     assert [round(float(np.mean(paired[n])), 3) for n in (2, 3, 4)] == [0.718, 0.727, 0.775]

@@ -15,9 +15,9 @@ import made_material
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
-from nodulens.data.crops import Background
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.luna16 import ANNOTATIONS, read_findings
+from nodulens.data.material import Background
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.evaluate import slice_networks
 from nodulens.io import read

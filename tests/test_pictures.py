@@ -156,7 +156,8 @@ def test_a_folder_that_does_not_say_enough_is_refused(data: Path, tmp_path: Path
 def test_patches_show_nodules_and_what_is_like_them(data: Path) -> None:
     material = fp_reduction.load(data, RESNET_UNET_PATCH_CNN)
     patches = material.patches
-    assert patches.unit.shape[1:] == (64, 64) and patches.unit.dtype == np.uint8
+    shown = patches.unit(np.arange(len(patches)))
+    assert shown.shape[1:] == (64, 64) and shown.dtype == np.float32
     assert patches.label.sum() == len(PEOPLE)
     assert set(material.strata) == {"nodule", "non-nodule"}
     assert 2 * len(PEOPLE) <= (~patches.label).sum() <= 2 * len(PEOPLE) * LOOK_ALIKES
@@ -165,12 +166,12 @@ def test_patches_show_nodules_and_what_is_like_them(data: Path) -> None:
     assert patches.diameter_mm[patches.label] == pytest.approx([side] * len(PEOPLE))
     assert patches.nodule[patches.label].tolist() == list(range(len(PEOPLE)))
     # the nodule of 12 pixels lies in the middle; the vessel of 4 fills less of it
-    inner = patches.unit[:, 28:36, 28:36]
+    inner = shown[:, 28:36, 28:36] * 255
     assert inner[patches.label].min() > 150
     assert (inner[~patches.label] < 60).any(axis=(1, 2)).all()
     seen = material.seen(np.array([0]))
-    assert seen[0, 0] * 255 == pytest.approx(patches.unit[0].astype(float), rel=1e-3, abs=0.1)
-    assert np.array_equal(patches.unit, load_patches(data).unit), "the same again"
+    assert seen[0, 0] * 255 == pytest.approx(shown[0] * 255, rel=1e-3, abs=0.1)
+    assert np.array_equal(shown, load_patches(data).unit(np.arange(len(patches)))), "the same again"
 
 
 def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import made_luna16
-from nodulens.data.crops import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, WholeSlices, read_arrays
 from nodulens.data.jpegls import Streams
 from nodulens.data.lidc import LidcScan, read_database
 from nodulens.data.lidc_ct import find_scans
 from nodulens.data.luna16 import Finding, open_luna16
+from nodulens.data.material import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.prepare import (
     Job,
     Prepared,
@@ -35,6 +35,7 @@ from nodulens.data.prepare import (
     jobs_of_xml,
     prepare,
 )
+from nodulens.data.whole_slices import WholeSlices
 from nodulens.errors import NotFound
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX does")
@@ -134,12 +135,12 @@ def test_findings_that_luna16_excludes_go_with_their_cubes(jobs: tuple[Job, ...]
 
 
 def test_patches_show_the_centre_at_32_32(out: Path, jobs: tuple[Job, ...]) -> None:
-    raw, steps = read_arrays(out / PATCHES), Patches(out).unit
-    on = raw["nodule_diameter_mm"] > 0
-    assert steps[on, 32, 32] * 5.49 - 1000 == pytest.approx(0, abs=3)
+    raw, patches = read_arrays(out / PATCHES), Patches(out)
+    on, hu = raw["nodule_diameter_mm"] > 0, patches.hu(np.arange(len(patches)))
+    assert hu[on, 32, 32] == pytest.approx(0, abs=3)
     wanted = np.concatenate([job.centres_lps for job in jobs])
     assert np.abs(raw["world_xyz_mm"] - wanted).max() < 1e-3
-    nodule = steps[on][::2, 20:44, 20:44] > 160
+    nodule = hu[on][::2, 20:44, 20:44] > -120
     assert (nodule.sum((1, 2)) == 11 * 13).all()  # the slice through the middle of the block
 
 

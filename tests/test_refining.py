@@ -13,7 +13,7 @@ import made_material
 import made_sam
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
-from nodulens.data.crops import Stacks
+from nodulens.data.material import Stacks
 from nodulens.errors import BadPrompt, BadValues
 from nodulens.evaluate import refinement
 from nodulens.evaluate.central_slices import close_up, own
@@ -81,7 +81,7 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
     assert np.allclose(one.start[1:], (45.5 - 1.1 * 6, 50.5 - 2.1 * 6)) and np.allclose(one.stop[1:], (52.1, 63.1))
     assert np.allclose(other.start[1:], (69.6, 9)) and np.allclose(other.stop[1:], (74.4, 21))
     assert one.trust == ROUGH and one.stop[0] - one.start[0] == 1
-    shown = stacks.image[nodules.central[0]] * np.float32(8) - 1000
+    shown = stacks.hu(int(nodules.origin[0]))[nodules.central[0]]
     assert np.allclose(volume.hu[int(one.start[0])], shown, atol=0.01), "it is the central slice that is pointed at"
     parts = [inscribed(volume, prompt) for prompt in (one, other)]
     expected = np.zeros(FIELD, dtype=bool)

@@ -19,8 +19,8 @@ from nodulens.apps.cli import app
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Point
 from nodulens.core.volume import Mask, Source, Volume
-from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.data.material import Stacks
 from nodulens.data.phantom import phantom_ct
 from nodulens.data.render import Rendered, render, render_many, scanner_at
 from nodulens.data.shapes import Shape, check_allowed, stack_shapes

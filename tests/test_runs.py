@@ -27,8 +27,8 @@ import small_scans
 from conftest import Run, launched
 from nodulens.apps.methods import evaluate, load_method, tables, train
 from nodulens.core.nodule import Box, Candidate
-from nodulens.data.crops import STACKS, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
+from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES

@@ -23,8 +23,9 @@ import small_scans
 from conftest import REPOSITORY
 from nodulens.apps.methods import load_method, train
 from nodulens.core.nodule import Box
-from nodulens.data.crops import STACKS, Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
+from nodulens.data.jpegls import Streams
+from nodulens.data.material import STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
 from nodulens.methods.recipe import Augmentation, Training
@@ -490,11 +491,15 @@ def test_patches_leave_out_what_luna16_excludes_and_weigh_by_nodule(data: Path) 
 
 def test_stacks_are_put_in_order(data: Path) -> None:
     stacks = Stacks(data)
-    with np.load(data / "lidc" / "lidc_nodule_stacks.npz") as raw:
-        for nodule in (0, 7, 30):
-            rows = stacks.rows[nodule]
-            assert (raw["slice_nodule"][rows] == nodule).all()
-            assert (np.diff(raw["slice_z_mm"][rows]) > 0).all()
+    raw = read_arrays(data / STACKS)
+    streams = Streams(raw["hu_jls"], raw["hu_offset"])
+    for nodule in (0, 7, 30):
+        own = raw["slice_nodule"] == nodule
+        order = np.argsort(raw["slice_z_mm"][own])
+        stored = streams.picture(nodule).reshape(-1, 96, 96)
+        assert np.array_equal(stacks.hu(nodule), np.float32(8) * stored[order] - 1000)
+        assert np.array_equal(stacks.outlined(nodule), raw["reader_bits"][own][order] > 0)
+        assert not np.array_equal(order, np.arange(len(order))), "they do stand in another order"
     share = stacks.share(0)
     assert set(np.unique(share)) == {0.0, 1.0}
     assert share.shape == (made_material.SLICES, 96, 96)

@@ -22,13 +22,13 @@ from conftest import Run
 from nodulens.apps.methods import load_method
 from nodulens.apps.stream import load_outliner
 from nodulens.data import lidc
-from nodulens.data.crops import SlicedScan, WholeSlices
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.lidc import LidcScan, Reading
 from nodulens.data.lidc_ct import LidcScans, find_scans
 from nodulens.data.luna16 import Luna16, open_luna16
 from nodulens.data.outlines import Contour
 from nodulens.data.prepare import THROUGH, WITHOUT, Job, crops_of, jobs_of_luna16, prepare
+from nodulens.data.whole_slices import SlicedScan, WholeSlices
 from nodulens.errors import NotFound
 from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET

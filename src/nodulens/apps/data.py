@@ -262,16 +262,17 @@ def _crops(folder: Path) -> tuple[Dataset, ...]:
     Raises:
         NotFound: none of them is.
     """
-    from nodulens.data import crops
+    from nodulens.data import material
+    from nodulens.data.whole_slices import WholeSlices
     from nodulens.errors import NotFound
 
     kinds: tuple[tuple[str, Callable[[Path], Dataset]], ...] = (
-        (crops.STACKS, crops.Stacks),
-        (crops.CUBES, crops.Cubes),
-        (crops.PATCHES, crops.Patches),
+        (material.STACKS, material.Stacks),
+        (material.CUBES, material.Cubes),
+        (material.PATCHES, material.Patches),
     )
     found = tuple(kind(folder) for file, kind in kinds if (folder / file).is_file())
-    slices = crops.WholeSlices(folder)
+    slices = WholeSlices(folder)
     if slices.scans:
         found += (slices,)
     if not found:
@@ -363,7 +364,7 @@ def render(
     """Render nodules with real outlines and ratings into a scan, with exact truth."""
     import numpy as np
 
-    from nodulens.data.crops import Stacks
+    from nodulens.data.material import Stacks
     from nodulens.data.render import check_new, render_many, write_rendered_scan
     from nodulens.data.shapes import stack_shapes
     from nodulens.errors import BadOption

@@ -333,7 +333,7 @@ def _own_prompted(folder: Path, recipe: Recipe, threads: int | None) -> Model:
 
 def _outlines_again(recipe: Recipe, data: Path) -> bool:
     """Whether regions are outlined again by a prompted network, and there are nodules to judge that on."""
-    from nodulens.data.crops import STACKS
+    from nodulens.data.material import STACKS
 
     second = recipe.segmenter is not None and recipe.prompted is not None and not recipe.sliding_window
     return second and recipe.labels == "lidc" and (data / STACKS).exists()
@@ -344,7 +344,7 @@ def _second_step(
 ) -> tuple[Steps | None, tuple[str, ...]]:
     """With and without the second step, on nodules of those who judge the run and whom no network of it has seen; or
     why that cannot be."""
-    from nodulens.data.crops import STACKS, Stacks
+    from nodulens.data.material import STACKS, Stacks
     from nodulens.evaluate import central_slices
     from nodulens.evaluate.refinement import of_run
     from nodulens.train.run import unseen

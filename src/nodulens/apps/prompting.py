@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nodulens.apps.typed import typed_command
-from nodulens.data.crops import STACKS
+from nodulens.data.material import STACKS
 from nodulens.errors import BadOption, MissingExtra
 from nodulens.presentation.evaluation import LIDC_IDRI, Evaluation, Provenance, Table, hashed, software
 from nodulens.report.record import WeightRef

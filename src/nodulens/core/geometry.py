@@ -161,3 +161,23 @@ class Geometry:
             (origin[0], origin[1], origin[2]),
             self.direction[:, list(axes)] * signs,
         )
+
+
+def ball_diameter_mm(voxels: float, voxel_mm3: float = 1.0) -> float:
+    """Diameter of the ball as large as so many voxels, in mm.
+
+    Args:
+        voxels: how many; or a volume in mm³, where ``voxel_mm3`` is left out.
+        voxel_mm3: volume of a voxel.
+    """
+    return float(np.cbrt(6 / np.pi * voxels * voxel_mm3))
+
+
+def disc_diameter_mm(pixels: float, pixel_mm: float = 1.0) -> float:
+    """Diameter of the disc as large as so many square pixels, in mm.
+
+    Args:
+        pixels: how many; or an area in mm², where ``pixel_mm`` is left out.
+        pixel_mm: side of a pixel.
+    """
+    return float(2 * np.sqrt(pixels / np.pi) * pixel_mm)

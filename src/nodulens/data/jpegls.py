@@ -1,7 +1,7 @@
 """Grey pictures of 8 bits as the files of crops hold them: JPEG-LS streams, one after another in one array.
 
 A file has the streams in ``hu_jls``, where each begins and the last one ends in ``hu_offset``, and the shape of all
-pictures together in ``hu_shape``. What a stream shows is said in :mod:`nodulens.data.crops`.
+pictures together in ``hu_shape``. What a stream shows is said in :mod:`nodulens.data.material`.
 """
 
 from __future__ import annotations

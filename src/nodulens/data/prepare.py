@@ -2,8 +2,8 @@
 
 Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``. It appears whole or not at all, and its
 fingerprint covers the scan's files, its annotations and the settings: what has one is done, and a change of any makes
-it anew. Whole slices stay in that file, where :class:`nodulens.data.crops.WholeSlices` reads them. When all scans are
-done their crops are joined into the files of :mod:`nodulens.data.crops`::
+it anew. Whole slices stay in that file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all
+scans are done their crops are joined into the files of :mod:`nodulens.data.material`::
 
     OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
     OUT/lidc/luna16_cubes_50mm.npz             50³ voxels of 1 mm around every nodule
@@ -39,28 +39,27 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
-from nodulens.data.crops import (
-    CUBE_MM,
-    CUBE_TILES,
-    CUBES,
-    HU_PER_STEP,
-    MANIFEST,
-    MOST_READERS,
-    PATCH_HU_PER_STEP,
-    PATCH_PX,
-    PATCH_TILES,
-    PATCHES,
-    SCANS,
-    STACKS,
-    TOP_STEP,
-)
 from nodulens.data.jpegls import encode, mosaic
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
 from nodulens.data.lidc_ct import box_on, masks_on, middle_on, slices_mm
 from nodulens.data.lidc_xml import read_folder
 from nodulens.data.luna16 import AIRWAYS, ANNOTATIONS, EXCLUDED, SIDES, Candidates, Finding, Luna16, read_lungs
+from nodulens.data.material import (
+    CROP_STEPS,
+    CUBE_MM,
+    CUBE_TILES,
+    CUBES,
+    MOST_READERS,
+    PATCH_PX,
+    PATCH_STEPS,
+    PATCH_TILES,
+    PATCHES,
+    STACK_PX,
+    STACKS,
+)
 from nodulens.data.outlines import consensus
 from nodulens.data.ratings import RATINGS
+from nodulens.data.whole_slices import MANIFEST, SCANS
 from nodulens.errors import NodulensError, NoLungs, NotFound
 from nodulens.io import read
 from nodulens.io.atomic import whole_file
@@ -70,7 +69,6 @@ from nodulens.ops.resample import resample_array
 SCHEMA = "nodulens-prepared/1"
 VERSION = 3
 """Rises when the same input would give other crops."""
-STACK_PX = 96
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
 THROUGH, WITHOUT = 2, 4
@@ -380,7 +378,7 @@ def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
         middle = np.add(nodule.box.start[1:], nodule.box.stop[1:]) // 2
         row, column = (int(v) - STACK_PX // 2 for v in middle)
         box = Box((low, row, column), (high, row + STACK_PX, column + STACK_PX))
-        hu.append(_steps(crop_array(volume.hu, box, AIR_HU)[slices - low]).reshape(-1, STACK_PX))
+        hu.append(CROP_STEPS.steps(crop_array(volume.hu, box, AIR_HU)[slices - low]).reshape(-1, STACK_PX))
         bits.append(_bits(masks_on(nodule, volume.geometry, box)[:, slices - low]))
         owner.append(np.full(len(slices), number, dtype=np.int32))
         marked.append(slices)
@@ -428,7 +426,7 @@ def _cubes(job: Job, nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
         # the nearest voxel keeps volumes; interpolating would shave small nodules
         masks = (resample_array(orientation.apply(m), crop.geometry, cube, order=0, fill=0) for m in (*own, *others))
         *readers, foreign = masks
-        hu.append(mosaic(_steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU)), *CUBE_TILES))
+        hu.append(mosaic(CROP_STEPS.steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU)), *CUBE_TILES))
         bits[row], other[row] = _bits(np.stack(readers)), foreign > 0
         excluded += [(row, *found) for found in _excluded(job.excluded, cube, bits[row] > 0, other[row])]
     nearest = ((finding.nearest(nodules, np.reshape(middles, (-1, 3))), finding) for finding in job.findings)
@@ -493,7 +491,7 @@ def _patches(job: Job, volume: Volume) -> Arrays:
     index = np.rint(turned.geometry.to_index(job.centres_lps)).astype(int)
     half = PATCH_PX // 2
     boxes = (Box((z, y - half, x - half), (z + 1, y + half, x + half)) for z, y, x in index)
-    hu = [_steps(crop_array(turned.hu, box, AIR_HU), PATCH_HU_PER_STEP) for box in boxes]
+    hu = [PATCH_STEPS.steps(crop_array(turned.hu, box, AIR_HU)) for box in boxes]
     return {
         "hu_u8": np.concatenate([np.zeros((0, PATCH_PX, PATCH_PX), dtype=np.uint8), *hu]),
         "world_xyz_mm": job.centres_lps.astype(np.float32),
@@ -524,7 +522,7 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
     slice_mm, row_mm, column_mm = turned.geometry.spacing_zyx
     return {
         **_whose(scan, len(rows)),
-        "hu_u8": _steps(turned.hu[rows]),
+        "hu_u8": CROP_STEPS.steps(turned.hu[rows]),
         "lungs": lungs[rows],
         "nodule": held[rows],
         "middle": middle[rows],
@@ -588,12 +586,6 @@ def _chosen(
         others[rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[:THROUGH]] = True
     others[rng.permutation(np.flatnonzero(~near & ~middle))[:WITHOUT]] = True
     return out
-
-
-def _steps(hu: NDArray[Any], per_step: float = HU_PER_STEP) -> NDArray[np.uint8]:
-    """HU as 8 bits: AIR_HU is 0, what lies above 400 HU is cut."""
-    clipped = np.clip(hu.astype(np.float32), AIR_HU, AIR_HU + TOP_STEP * HU_PER_STEP)
-    return np.asarray(np.rint((clipped - AIR_HU) / per_step), dtype=np.uint8)
 
 
 def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nodulens.core.geometry import Geometry
+from nodulens.core.geometry import Geometry, ball_diameter_mm
 from nodulens.core.nodule import Box, Point
-from nodulens.data.crops import Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of, may_train
+from nodulens.data.material import Stacks
 from nodulens.data.ratings import RATINGS
 from nodulens.errors import BadOption
 from nodulens.ops.resample import resample_array
@@ -85,7 +85,7 @@ class Shape:
     @property
     def diameter_mm(self) -> float:
         """Of the ball of that volume."""
-        return float(np.cbrt(6 / np.pi * self.volume_mm3))
+        return ball_diameter_mm(self.volume_mm3)
 
     def reach_mm(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far the body reaches from its centroid along unit vectors, the columns of ``direction`` (LPS), either
@@ -173,9 +173,8 @@ def stack_shapes(stacks: Stacks, left_out: int | None = None) -> dict[int, Shape
     for n in stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]:
         share = stacks.share(n)
         if (share >= 0.5).any():
-            spacing = (float(stacks.slice_mm[n]), float(stacks.pixel_mm[n]), float(stacks.pixel_mm[n]))
             rated = {name: float(values[n]) for name, values in medians.items()}
-            out[int(n)] = Shape(share, spacing, rated, stacks.patients[n], READERS_OUTSIDE_MM)
+            out[int(n)] = Shape(share, stacks.spacing_zyx(n), rated, stacks.patients[n], READERS_OUTSIDE_MM)
     return out
 
 

@@ -21,14 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nodulens.core.geometry import Geometry
+from nodulens.core.geometry import Geometry, disc_diameter_mm
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.crops import Cubes, Stacks
 from nodulens.data.folds import is_left_out
+from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.segmentation import Overlap, compare, overlaps, summarise
+from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.prompted import Outline, prompt_of_annotation, prompt_of_outline, shaken, view_of
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
@@ -63,7 +64,7 @@ def every_fourth(data: Path, most: int | None = None) -> list[Example]:
         most: so many at most, the first ones.
     """
     stacks = Stacks(data)
-    held = [n for n in stacks.nodules.tolist() if (stacks.share(n) >= 0.5).any()]
+    held = [n for n in stacks.nodules.tolist() if stacks.truth(n).any()]
     return [segmenter.from_stack(stacks, n) for n in held[::ONE_IN][:most]]
 
 
@@ -171,11 +172,6 @@ def prompts_at(
     }
 
 
-def disc_diameter_mm(plane: Bool, pixel_mm: float) -> float:
-    """Of the disc of an outline's area: the diameter that is taken for annotated."""
-    return 2 * float(np.sqrt(plane.sum() / np.pi)) * pixel_mm
-
-
 def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
     """What a network finds at a prompt, on the volume's grid; empty where it finds nothing."""
     out = np.zeros(volume.geometry.shape, dtype=bool)
@@ -192,7 +188,7 @@ def repeated(example: Example) -> Volume:
 
 def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
     z, y, x = unit.shape
-    return Volume(unit * 1400 - 1000, Geometry.axial((z, y, x), example.spacing_zyx))
+    return Volume(from_unit(unit), Geometry.axial((z, y, x), example.spacing_zyx))
 
 
 def _central(told: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
@@ -202,7 +198,7 @@ def _central(told: PromptedNetwork, flat: bool, example: Example, rng: np.random
     around = Box.of_mask(plane[None])
     true = Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))
     middle = (z, *ndimage.center_of_mass(plane))
-    asked = prompts_at(patient, true, middle, disc_diameter_mm(plane, pixel_mm[0]), rng)
+    asked = prompts_at(patient, true, middle, disc_diameter_mm(plane.sum(), pixel_mm[0]), rng)
     mark: Candidate | None = strongest_mark(patient, example.truth)
     if mark is not None:
         asked["detector"] = prompt_of_candidate(patient, mark)

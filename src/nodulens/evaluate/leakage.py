@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nodulens.data.crops import Patches, Stacks, read_arrays
 from nodulens.data.folds import FOLDS, fold_of
+from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Patches, Stacks, patch_places
 from nodulens.errors import MissingExtra
 from nodulens.metrics.classification import auc, ranking_draws
 from nodulens.metrics.statistics import Interval, percentiles
@@ -136,11 +136,9 @@ def leakage(data: Path, seed: int = 0, progress: Callable[[int, int], None] | No
 def _nodules(stacks: Stacks) -> _Nodules:
     median = stacks.ratings.median("malignancy")
     rows: list[tuple[int, int, float]] = []
-    for n in stacks.nodules[median[stacks.nodules] != 3]:
-        area = (stacks.share(n) >= 0.5).sum(axis=(1, 2))
-        if area.any():
-            diameter = 2 * np.sqrt(area.max() / np.pi) * stacks.pixel_mm[n]
-            rows.append((int(n), int(stacks.rows[n][area.argmax()]), float(diameter)))
+    for n in stacks.nodules[median[stacks.nodules] != 3].tolist():
+        if (central := stacks.central(n)) is not None:
+            rows.append((n, central.index, central.diameter_mm))
     number, largest = (np.array([row[k] for row in rows], dtype=int) for k in (0, 1))
     return _Nodules(
         number,
@@ -154,20 +152,26 @@ def _nodules(stacks: Stacks) -> _Nodules:
 
 def _slices(stacks: Stacks, nodules: _Nodules) -> _Crops:
     """Every slice that a reader marked."""
-    owner = np.repeat(np.arange(len(nodules.number)), [len(stacks.rows[n]) for n in nodules.number])
-    image = _small(stacks.image[np.concatenate([stacks.rows[n] for n in nodules.number])])
+    owner = np.repeat(np.arange(len(nodules.number)), [stacks.slices(n) for n in nodules.number])
+    image = np.concatenate([_small(CROP_STEPS.steps(stacks.hu(n))) for n in nodules.number.tolist()])
     return _Crops(f"{MALIGNANT}, every slice", image, nodules.label[owner], owner, nodules.patient[owner])
 
 
 def _largest(stacks: Stacks, nodules: _Nodules) -> _Crops:
-    image, owner = _small(stacks.image[nodules.largest]), np.arange(len(nodules.number))
+    image, owner = _small(_largest_slices(stacks, nodules)), np.arange(len(nodules.number))
     return _Crops(f"{MALIGNANT}, largest slice", image, nodules.label, owner, nodules.patient)
+
+
+def _largest_slices(stacks: Stacks, nodules: _Nodules) -> NDArray[np.uint8]:
+    """(N, 96, 96) in 8 bits, as pictures of nodules are handed on."""
+    places = zip(nodules.number.tolist(), nodules.largest.tolist(), strict=True)
+    return np.stack([CROP_STEPS.steps(stacks.hu(n)[z]) for n, z in places])
 
 
 def _multiplied(stacks: Stacks, nodules: _Nodules, seed: int) -> _Crops:
     """The largest slices with turned, mirrored and enlarged copies of each: augmentation before the split."""
     rng = np.random.default_rng(seed)
-    plain = stacks.image[nodules.largest]
+    plain = _largest_slices(stacks, nodules)
     copies = [_small(np.stack([_moved(image, rng) for image in plain])) for _ in range(COPIES)]
     owner = np.tile(np.arange(len(plain)), COPIES + 1)
     image = np.concatenate([_small(plain), *copies])
@@ -185,7 +189,8 @@ def _balanced(crops: _Crops, seed: int) -> _Crops:
 def _patches(patches: Patches) -> _Crops:
     alone = -1 - np.arange(len(patches.label))
     nodule = np.where(patches.nodule >= 0, patches.nodule, alone)
-    return _Crops(f"{NODULE}, patches", _small(patches.unit), patches.label, nodule, np.array(patches.patients))
+    steps = PATCH_STEPS.steps_of_unit(patches.unit(np.arange(len(patches))))
+    return _Crops(f"{NODULE}, patches", _small(steps), patches.label, nodule, np.array(patches.patients))
 
 
 def _small(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -259,16 +264,17 @@ def _judged(crops: _Crops, classifier: str, fold: Index) -> Float:
 
 def _beside_the_patches(data: Path) -> tuple[Figure, ...]:
     """How the centres are rounded: annotations were written with more digits than candidates."""
-    raw = read_arrays(data / "luna16" / "luna16_axial_patches_64.npz")
-    centre, label, patient = raw["world_xyz_mm"].astype(np.float64), raw["nodule_diameter_mm"] > 0, raw["patient_id"]
+    places = patch_places(data)
+    centre = places.centre_lps
     rough = np.concatenate([np.abs(centre - np.round(centre, digits)) < 1e-4 for digits in (2, 3)], axis=1)
     code = rough @ (1 << np.arange(rough.shape[1]))
-    return (_by_code(f"{NODULE}, patches", "rounding of the coordinates", code, label, patient),)
+    return (_by_code(f"{NODULE}, patches", "rounding of the coordinates", code, places.label, places.patients),)
 
 
 def _beside_the_stacks(stacks: Stacks, nodules: _Nodules) -> tuple[Figure, ...]:
-    length = np.array([len(stacks.rows[n]) for n in nodules.number])
-    length_mm = length * stacks.slice_mm[nodules.number]
+    numbers_of = nodules.number.tolist()
+    length = np.array([stacks.slices(n) for n in numbers_of])
+    length_mm = length * np.array([stacks.spacing_zyx(n)[0] for n in numbers_of])
     question = f"{MALIGNANT}, nodules"
     agreed, between = f"{question} of three readers or more", (nodules.diameter_mm >= 6) & (nodules.diameter_mm <= 12)
     numbers = (
@@ -280,7 +286,7 @@ def _beside_the_stacks(stacks: Stacks, nodules: _Nodules) -> tuple[Figure, ...]:
         (f"{agreed}, 6–12 mm", "diameter", nodules.diameter_mm, nodules.many & between),
     )
     figures = [_figure(q, s, "", v[on], nodules.label[on], nodules.patient[on]) for q, s, v, on in numbers]
-    code = stacks.calibration[nodules.largest].astype(int)
+    code = np.array([stacks.calibration(n)[z] for n, z in zip(numbers_of, nodules.largest.tolist(), strict=True)], int)
     coded = _by_code(question, "calibration code of the largest slice", code, nodules.label, nodules.patient)
     return (coded, *figures)
 

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from nodulens.core.geometry import ball_diameter_mm, disc_diameter_mm
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Mask
 from nodulens.errors import NotFound
 from nodulens.evaluate.central_slices import (
     Bool,
     PromptedNetwork,
-    disc_diameter_mm,
     outlined,
     own,
     prompts_at,
@@ -190,9 +190,9 @@ def _case(scan: Scan, known: Known, marks: list[Candidate], model: Model, rng: n
     truth[known.box.slices] = known.mask
     largest = central_slice(known.mask)
     middle = np.argwhere(known.mask).mean(axis=0) + known.box.start
-    diameter = disc_diameter_mm(known.mask[largest], volume.geometry.spacing_zyx[1])
+    diameter = disc_diameter_mm(known.mask[largest].sum(), volume.geometry.spacing_zyx[1])
     prompts = prompts_at(volume, known.box, tuple(middle.tolist()), diameter, rng)
-    size = float(np.cbrt(6 / np.pi * known.mask.sum() * volume.geometry.voxel_mm3))
+    size = ball_diameter_mm(known.mask.sum(), volume.geometry.voxel_mm3)
     mark = first_on(marks, volume.geometry.to_lps(middle), size)
     earlier = np.zeros_like(truth)
     if mark is not None:

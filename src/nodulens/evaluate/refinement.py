@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.nodule import Box
-from nodulens.core.volume import AIR_HU
-from nodulens.data.crops import HU_PER_STEP, Stacks
+from nodulens.data.material import Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.central_slices import Bool, outlined, repeated
 from nodulens.methods.recipe import NetworkConfig, Recipe
@@ -140,13 +139,13 @@ def refine(
     """
     _check(nodules, first)
     out = np.zeros_like(first)
-    for k, (number, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
+    for k, (number, central) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
         progress(k / len(first))
         if not first[k].any():
             continue
         example = from_stack(stacks, number)
         volume = repeated(example)
-        z = example.real[0] + stacks.rows[number].tolist().index(row)
+        z = example.real[0] + central
         pieces = components(first[k], 8)
         for part, (rows, columns) in enumerate(pieces.slices, 1):
             box = Box((z, rows.start, columns.start), (z + 1, rows.stop, columns.stop))
@@ -354,11 +353,11 @@ def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
     """
     stacks, nodules, first, refined = steps.stacks, steps.nodules, steps.first, steps.refined
     cases: dict[str, tuple[int, Case]] = {}
-    for k, (number, row) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
+    for k, (number, central) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
         pixel = float(nodules.pixel_mm[k])
         score = partial(_scores, nodules.outline[k], pixel_mm=pixel)
         name = f"{nodules.patient[k]}, nodule {number}"
-        hu = stacks.image[row] * HU_PER_STEP + AIR_HU
+        hu = stacks.hu(number)[central]
         case = Case(name, hu, nodules.outline[k], refined[k], score(refined[k])["dice"], (pixel, pixel))
         cases[name] = k, case
     best, worst = best_and_worst([case for _, case in cases.values()], count)

@@ -24,6 +24,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nodulens.core.geometry import ball_diameter_mm
 from nodulens.core.volume import Mask
 from nodulens.errors import BadGeometry, BadOption, BadValues
 from nodulens.metrics.statistics import Float, Groups, Interval, bootstrap_means
@@ -88,7 +89,7 @@ class Overlap:
     @property
     def truth_diameter_mm(self) -> float:
         """Diameter of the ball of the truth's volume; for (z, y, x) masks only."""
-        return float(np.cbrt(6 / np.pi * self.truth_mm3))
+        return ball_diameter_mm(self.truth_mm3)
 
     @property
     def volume_error_mm3(self) -> float:

@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
-from nodulens.data.crops import Cubes, Stacks
 from nodulens.data.folds import FOLDS
+from nodulens.data.material import Cubes, Stacks
 from nodulens.methods.recipe import Training, changed
 from nodulens.runtime.weights import FOLDER
 from nodulens.train.default import release

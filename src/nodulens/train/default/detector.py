@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nodulens.core.geometry import ball_diameter_mm
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.crops import Stacks
 from nodulens.data.folds import FOLDS, fold_of, is_left_out
+from nodulens.data.material import Stacks
 from nodulens.metrics.classification import auc
 from nodulens.stages.candidates import propose
 from nodulens.stages.detect import distinct, fuse, is_large, sift
 from nodulens.stages.views import FAR_MM, ball_view, patch_view
-from nodulens.train.default.volume import TrainingRegion, diameter_mm, scene_place, set_into
+from nodulens.train.default.volume import TrainingRegion, scene_place, set_into
 from nodulens.train.loop.fit import predict
 
 KEEP = 300
@@ -71,7 +72,7 @@ def score_scenes(scenes: list[TrainingRegion], stacks: Stacks, patch: nn.Module,
     out = []
     for scene in scenes:
         flat, deep = logits_of(scene.volume, list(scene.candidates), patch, ball)
-        size = 0.0 if scene.nodule is None else float(np.cbrt(6 / np.pi * scene.nodule.sum()))
+        size = 0.0 if scene.nodule is None else ball_diameter_mm(scene.nodule.sum())
         kind = "background" if scene.nodule is None else "cube"
         out.append(Scored(kind, size, list(scene.candidates), flat, deep, np.array(scene.is_nodule, dtype=bool)))
         if scene.nodule is None:
@@ -84,10 +85,10 @@ def _set_in(scene: TrainingRegion, stacks: Stacks, patch: nn.Module, ball: nn.Mo
     """Nodules of three readers or more, of the background's own fold, each set in on its own; some grown to masses."""
     rng = np.random.default_rng(fold_of(scene.patient))
     usable = is_left_out([stacks.patients[n] for n in stacks.nodules], fold_of(scene.patient))
-    nodules = [int(n) for n in stacks.nodules[usable] if stacks.ratings.readers[n] >= 3]
-    large = [n for n in nodules if diameter_mm(stacks, n) > 9]
+    nodules = [int(n) for n in stacks.nodules[usable] if stacks.readers(n) >= 3]
+    large = [n for n in nodules if stacks.diameter_mm(n) > 9]
     wanted = [(int(n), 1.0, "set in") for n in rng.permutation(nodules)[:SET_IN]]
-    wanted += [(n, rng.uniform(20, 65) / diameter_mm(stacks, n), "mass") for n in rng.choice(large, MASSES)]
+    wanted += [(n, rng.uniform(20, 65) / stacks.diameter_mm(n), "mass") for n in rng.choice(large, MASSES)]
     out = []
     for nodule, grow, kind in wanted:
         volume, centre, size = set_into(scene, stacks, nodule, max(grow, 1.0), rng)

@@ -17,8 +17,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nodulens.data.crops import UNIT_PER_STEP, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.data.material import Stacks
 from nodulens.methods.recipe import Training
 from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
@@ -61,20 +61,17 @@ def planes(stacks: Stacks) -> Planes:
     """The material, from nodules whose consensus (half of the readers) is not empty."""
     views, owner, diameter, code = [], [], [], []
     kept: list[int] = []
-    for n in stacks.nodules:
-        mask = stacks.share(int(n)) >= 0.5
-        if not mask.any():
+    for n in stacks.nodules.tolist():
+        central = stacks.central(n)
+        if central is None:
             continue
-        rows = stacks.rows[int(n)]
-        pixel = float(stacks.pixel_mm[n])
+        image, mask, pixel = stacks.unit(n), stacks.truth(n), stacks.spacing_zyx(n)[1]
         for z in telling_slices(mask):
-            image = stacks.image[rows[z]].astype(np.float32) * UNIT_PER_STEP
-            views.append(plane_view(image, mask[z], plane_window(mask[z], (pixel, pixel))).astype(np.float16))
+            views.append(plane_view(image[z], mask[z], plane_window(mask[z], (pixel, pixel))).astype(np.float16))
             owner.append(len(kept))
-        area = mask.sum(axis=(1, 2))
-        diameter.append(2 * np.sqrt(area.max() / np.pi) * pixel)
-        code.append(stacks.calibration[rows[int(area.argmax())]])
-        kept.append(int(n))
+        diameter.append(central.diameter_mm)
+        code.append(stacks.calibration(n)[central.index])
+        kept.append(n)
     r = stacks.ratings
     scale = np.array([5.0 if name == "calcification" else 4.0 for name in TARGETS], dtype=np.float32)
     target = (np.stack([r.mean(name) for name in TARGETS], 1)[kept] - 1) / scale

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nodulens.data.crops import UNIT_PER_STEP, Patches, Stacks
 from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Patches, Stacks
 from nodulens.methods.recipe import Training
 from nodulens.train.loop.augment import augmented, rotate_planes, shake_values
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
@@ -21,7 +21,7 @@ from nodulens.train.networks.default import PatchNet
 
 BATCH = 96
 TRAINING = Training(epochs=30, learning_rate=3e-3)
-STEPS = (Patches.UNIT_PER_STEP, UNIT_PER_STEP)
+STEPS = (PATCH_STEPS.unit_per_step, CROP_STEPS.unit_per_step)
 """Of the two sources' 8-bit files, on 0…1: noise as wide as the coarser hides which one a plane came from."""
 
 
@@ -44,23 +44,23 @@ class Planes:
 def planes(patches: Patches, stacks: Stacks) -> Planes:
     """The patches, then the larger slices of every stack that three readers marked, as LUNA16 requires."""
     views, patients, chance = [], [], []
-    for n in stacks.nodules[stacks.ratings.readers[stacks.nodules] >= 3]:
-        mask = stacks.share(int(n)) >= 0.5
+    for n in stacks.nodules[stacks.ratings.readers[stacks.nodules] >= 3].tolist():
+        image, mask = stacks.unit(n), stacks.truth(n)
         area = mask.sum(axis=(1, 2))
         chosen = np.flatnonzero((area > 0) & (area >= 0.5 * area.max()))
         for z in chosen:
-            views.append(_cut(stacks.image[stacks.rows[int(n)][z]], mask[z]).astype(np.float32) * UNIT_PER_STEP)
+            views.append(_cut(image[z], mask[z]))
             patients.append(stacks.patients[n])
             chance.append(len(chosen) ** -0.5)
     return Planes(
-        np.concatenate([patches.unit.astype(np.float32) * Patches.UNIT_PER_STEP, np.stack(views)]).astype(np.float16),
+        np.concatenate([patches.unit(np.arange(len(patches))), np.stack(views)]).astype(np.float16),
         np.concatenate([patches.label, np.ones(len(views), dtype=bool)]),
         patches.patients + patients,
         np.concatenate([patches.weight**0.5, chance]),
     )
 
 
-def _cut(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _cut(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(64, 64) of a stack's slice, the outline's middle at pixel (32, 32)."""
     y, x = (int(np.round(v.mean())) for v in np.nonzero(mask))
     return np.asarray(np.pad(image, 32, mode="edge")[y : y + 64, x : x + 64])
@@ -102,7 +102,7 @@ def evaluate(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArra
     """Logits of patches, mean over the eight turns and flips of a square."""
     out = []
     for start in range(0, len(rows), 512):
-        planes = torch.from_numpy(patches.unit[rows[start : start + 512]]).unsqueeze(1).float() * Patches.UNIT_PER_STEP
+        planes = torch.from_numpy(patches.unit(rows[start : start + 512])).unsqueeze(1)
         views = [torch.rot90(side, turn, (2, 3)) for side in (planes, planes.flip(2)) for turn in range(4)]
         out.append(torch.stack([predict(net, [v])[:, 0] for v in views]).mean(0))
     return torch.cat(out).numpy()

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodulens.data.crops import Background, Cubes, Patches, Stacks
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
+from nodulens.data.material import Background, Cubes, Patches, Stacks
 from nodulens.methods.recipe import Augmentation, Training
 from nodulens.metrics.classification import curve, ranking_draws
 from nodulens.runtime.engine import Model, load_model

@@ -14,14 +14,15 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nodulens.core.geometry import Geometry
+from nodulens.core.geometry import Geometry, ball_diameter_mm
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.crops import UNIT_PER_STEP, Cubes, Stacks
 from nodulens.data.folds import may_train
+from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
 from nodulens.methods.recipe import DEFAULT, Augmentation, Training
 from nodulens.metrics.segmentation import compare
+from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.prompted import prompt_of_outline, shaken
@@ -67,32 +68,28 @@ class Example:
 def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
     """Every nodule with a consensus, first those of the stacks, then the cubes."""
     out = [from_stack(stacks, int(n)) for n in stacks.nodules]
-    out += [from_cube(cubes, n) for n in range(len(cubes))]
+    out += [from_cube(cubes, int(n)) for n in cubes.nodules]
     return [e for e in out if e.truth.any()]
 
 
 def from_stack(stacks: Stacks, nodule: int) -> Example:
     """A stack with tissue invented above and below: its end slices with the nodule taken out."""
-    rows = stacks.rows[nodule]
-    image = stacks.image[rows].astype(np.float32) * UNIT_PER_STEP
-    bits = stacks.bits[rows]
-    pixel, step = float(stacks.pixel_mm[nodule]), float(stacks.slice_mm[nodule])
-    extra = max(2, round(0.7 * len(rows)))
-    below, above = (_without_nodule(image[end], bits[end] > 0) for end in (0, -1))
+    image, outlined = stacks.unit(nodule), stacks.outlined(nodule)
+    slices = len(image)
+    extra = max(2, round(0.7 * slices))
+    below, above = (_without_nodule(image[end], outlined[end]) for end in (0, -1))
     padded = np.concatenate([np.repeat(below[None], extra, 0), image, np.repeat(above[None], extra, 0)])
-    bits = np.pad(bits, ((extra, extra), (0, 0), (0, 0)))
-    readers = int(stacks.ratings.readers[nodule])
-    masks = np.stack([(bits >> j) & 1 for j in range(readers)]).astype(bool)
+    masks = np.pad(stacks.masks(nodule), ((0, 0), (extra, extra), (0, 0), (0, 0)))
     weight = np.full(padded.shape, INVENTED, dtype=np.float32)
-    weight[extra : extra + len(rows)] = 1
+    weight[extra : extra + slices] = 1
     return Example(
         stacks.patients[nodule],
         padded,
         masks.mean(0) >= 0.5,
         masks,
         weight,
-        (step, pixel, pixel),
-        (extra, extra + len(rows)),
+        stacks.spacing_zyx(nodule),
+        (extra, extra + slices),
     )
 
 
@@ -108,7 +105,7 @@ def from_cube(cubes: Cubes, nodule: int) -> Example:
         masks.mean(0) >= 0.5,
         masks,
         weight,
-        (1.0, 1.0, 1.0),
+        cubes.spacing_zyx(nodule),
         (0, masks.shape[1]),
     )
 
@@ -226,7 +223,7 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[s
     counts[first:last] = example.weight[first:last] > 0
     true, shaken = drawn_prompt(box, rng, 0.0), drawn_prompt(box, rng, 0.1)
     grid = Geometry.axial(_shape(image), example.spacing_zyx)
-    patient, repeated = (Volume(unit * 1400 - 1000, grid) for unit in (example.image, image))
+    patient, repeated = (Volume(from_unit(unit), grid) for unit in (example.image, image))
     x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
     mark = strongest_mark(patient, example.truth)
     asked = {
@@ -252,7 +249,7 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[s
 
 def strongest_mark(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
     """The strongest mark of the candidate stage on a nodule; None where it has none."""
-    size = float(np.cbrt(6 / np.pi * truth.sum() * volume.geometry.voxel_mm3))
+    size = ball_diameter_mm(truth.sum(), volume.geometry.voxel_mm3)
     return first_on(propose(volume, _near(truth)), volume.geometry.to_lps(ndimage.center_of_mass(truth)), size)
 
 

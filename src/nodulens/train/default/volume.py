@@ -17,13 +17,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nodulens import io
-from nodulens.core.geometry import Geometry
+from nodulens.core.geometry import Geometry, ball_diameter_mm
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.crops import CUBE_MM, UNIT_PER_STEP, Background, Cubes, Stacks
 from nodulens.data.folds import may_train
+from nodulens.data.material import CUBE_MM, Background, Cubes, Stacks
 from nodulens.methods.recipe import Training
+from nodulens.ops.intensity import from_unit
 from nodulens.ops.patches import Window
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region, segment_lungs
@@ -64,7 +64,7 @@ def backgrounds(data: Path) -> list[TrainingRegion]:
     """The three nodule-free lungs; every candidate is a non-nodule but those near what is not annotated."""
     out = []
     for patient in Background.PATIENTS:
-        volume = background_volume(data, patient)
+        volume = Background.volume(data, patient)
         lungs = segment_lungs(volume)
         lung = lungs.labels > 0
         found = propose(volume, search_region(lungs, margin_mm=0.0))
@@ -75,25 +75,19 @@ def backgrounds(data: Path) -> list[TrainingRegion]:
     return out
 
 
-def background_volume(data: Path, patient: str) -> Volume:
-    """A background in HU: its file holds 8-bit steps, and what was clipped stays clipped."""
-    steps = io.read_mask(data / "background" / f"{patient}.nii.gz")
-    return Volume(steps.labels.astype(np.float32) * 8 - 1000, steps.geometry)
-
-
 def cube_scenes(cubes: Cubes) -> list[TrainingRegion]:
     """The cubes; a candidate near the middle of the consensus marks the nodule, one well away from every outline and
     every finding that LUNA16 excludes is a non-nodule, the rest are neither. Candidates are looked for in the whole
     cube, whose middle is its nodule."""
     out = []
-    for n, patient in enumerate(cubes.patients):
+    for n in cubes.nodules.tolist():
         hu = cubes.hu(n)
         volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
-        truth = cubes.share(n) >= 0.5
-        outlined = cubes.masks(n).any(axis=0) | cubes.other(n)
+        truth = cubes.truth(n)
+        outlined = cubes.outlined(n) | cubes.other(n)
         lung = cube_lung(hu) | ndimage.binary_dilation(outlined, iterations=2)
         middle = np.asarray(ndimage.center_of_mass(truth))
-        size = float(np.cbrt(6 / np.pi * truth.sum()))
+        size = cubes.diameter_mm(n)
         away = cubes.negative(n)
         # 12 mm from the faces, so that hardly any of what is seen lies beyond them
         inner = np.zeros_like(truth)
@@ -107,7 +101,7 @@ def cube_scenes(cubes: Cubes) -> list[TrainingRegion]:
             if marks or (away[z, y, x] and inner[z, y, x]):
                 candidates.append(c)
                 label.append(marks)
-        out.append(TrainingRegion(patient, volume, truth, tuple(candidates), tuple(label), lung))
+        out.append(TrainingRegion(cubes.patients[n], volume, truth, tuple(candidates), tuple(label), lung))
     return out
 
 
@@ -129,10 +123,10 @@ def set_into(
     Returns:
         The piece of lung round it, the index of its middle there, and its diameter in mm.
     """
-    mask = stacks.share(nodule) >= 0.5
+    mask = stacks.truth(nodule)
     spacing = np.asarray(scene.volume.geometry.spacing_zyx)
-    own = np.array([stacks.slice_mm[nodule], stacks.pixel_mm[nodule], stacks.pixel_mm[nodule]], dtype=float) * grow
-    diameter = float(np.cbrt(6 / np.pi * mask.sum() * np.prod(own)))
+    own = np.array(stacks.spacing_zyx(nodule)) * grow
+    diameter = ball_diameter_mm(mask.sum(), float(np.prod(own)))
     reach = max(20.0, diameter * BALL_VOXELS / 2 / FAR_MM) + 2 * VIEW_SHIFT_MM + 4
     half = np.ceil(reach / spacing).astype(int)
     place = scene_place(scene, at_wall=grow > 1 and rng.random() < 0.8, rng=rng)
@@ -141,7 +135,7 @@ def set_into(
     step = spacing / own * rng.choice([-1, 1], 3)
     first = np.asarray(Box.of_mask(mask).centre_zyx) - step * (grid - 1) / 2
     image, alpha = _turned(stacks, nodule, mask, first, step, grid)
-    blended = alpha * (image * 1400 - 1000) + (1 - alpha) * piece.hu
+    blended = alpha * from_unit(image) + (1 - alpha) * piece.hu
     mixed = np.where((alpha > 0) & (piece.hu < -500), blended, np.maximum(piece.hu, blended))
     return replace(piece, hu=np.where(alpha > 0, mixed, piece.hu).astype(np.float32)), (grid - 1) / 2, diameter
 
@@ -155,7 +149,7 @@ def _turned(
     grid: NDArray[np.int_],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The stack (0…1) and its softened mask on the grid of a piece, mirrored where a step is negative."""
-    image = stacks.image[stacks.rows[nodule]].astype(np.float32) * UNIT_PER_STEP
+    image = stacks.unit(nodule)
     wider = ndimage.binary_dilation(mask, structure=np.ones((1, 3, 3)))
     outline = np.clip(ndimage.gaussian_filter(wider.astype(np.float32), (0, 1, 1)) * 1.6, 0, 1)
     shape = (int(grid[0]), int(grid[1]), int(grid[2]))
@@ -192,8 +186,8 @@ def train(
     real = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if n]
     non_nodules = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
     nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
-    nodules = np.array([n for n in nodules if (stacks.share(n) >= 0.5).sum() > 3 and stacks.ratings.readers[n] >= 2])
-    size = np.array([diameter_mm(stacks, n) for n in nodules])
+    nodules = np.array([n for n in nodules if stacks.truth(n).sum() > 3 and stacks.readers(n) >= 2])
+    size = np.array([stacks.diameter_mm(n) for n in nodules])
 
     def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
         kind = rng.choice(3, PER_EPOCH, p=(0.55, 0.2, 0.25))
@@ -229,12 +223,6 @@ def train(
     torch.manual_seed(training.seed)
     task = Task(batches, nodule_loss, augment if training.augment else None)
     return fit(volume_net(), task, training, run / f"fold{left_out}.pt")
-
-
-def diameter_mm(stacks: Stacks, nodule: int) -> float:
-    """Of the ball of the consensus' volume."""
-    voxel = float(stacks.slice_mm[nodule]) * float(stacks.pixel_mm[nodule]) ** 2
-    return float(np.cbrt(6 / np.pi * (stacks.share(nodule) >= 0.5).sum() * voxel))
 
 
 def nodule_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

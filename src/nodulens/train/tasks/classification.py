@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nodulens.data.crops import UNIT_PER_STEP, Stacks, reader_share
+from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy, three_classes
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
@@ -47,7 +47,7 @@ class Nodules:
         truth: number of the class in them.
         patient: whose nodule.
         origin: number of the nodule in the stacks: rows that share it show the same nodule.
-        central: row of its largest slice in the file.
+        central: its largest slice in its stack.
         outline: (N, 96, 96) what half of the readers hold there.
         pixel_mm: of that slice.
         diameter_mm: of the disc of the outline's area.
@@ -138,32 +138,25 @@ def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
     if set(classes) not in (TWO, THREE):
         raise BadOption(f"Nodules are {' or '.join(sorted(TWO))}, or one of {', '.join(sorted(THREE))}; got {classes}.")
     if len(classes) == 3:
-        found = three_classes(stacks.ratings.malignancy("majority", too_far=TOO_FAR))
+        rated = three_classes(stacks.ratings.malignancy("majority", too_far=TOO_FAR))
     else:
-        found = stacks.ratings.malignancy("median")
-    names = [Malignancy(k).name.lower() for k in found]
-    rows = []
-    for n in stacks.nodules.tolist():
-        if names[n] in classes:
-            area = (stacks.share(n) >= 0.5).sum(axis=(1, 2))
-            if area.any():
-                rows.append((n, stacks.rows[n][area.argmax()], area.max()))
-    origin, central, area = np.array(rows, dtype=int).T
-    readers = stacks.ratings.readers[origin]
-    shares = [reader_share(stacks.bits[s], int(r)) for s, r in zip(central, readers, strict=True)]
-    pixel_mm = stacks.pixel_mm[origin]
+        rated = stacks.ratings.malignancy("median")
+    names = [Malignancy(k).name.lower() for k in rated]
+    told = ((n, stacks.central(n)) for n in stacks.nodules.tolist() if names[n] in classes)
+    found = {n: central for n, central in told if central is not None}
+    origin = np.array(list(found))
     return Nodules(
         classes=classes,
         truth=np.array([classes.index(names[n]) for n in origin]),
         patient=np.array(stacks.patients)[origin],
         origin=origin,
-        central=central,
-        outline=np.stack(shares) >= 0.5,
-        pixel_mm=pixel_mm,
-        diameter_mm=(2 * np.sqrt(area / np.pi) * pixel_mm).astype(np.float32),
-        readers=readers,
+        central=np.array([central.index for central in found.values()]),
+        outline=np.stack([central.truth for central in found.values()]),
+        pixel_mm=np.array([stacks.spacing_zyx(n)[1] for n in found], dtype=np.float32),
+        diameter_mm=np.array([central.diameter_mm for central in found.values()], dtype=np.float32),
+        readers=stacks.ratings.readers[origin],
         share=stacks.ratings.share_above("malignancy", 3)[origin],
-        calibration=stacks.calibration[central],
+        calibration=np.array([stacks.calibration(n)[central.index] for n, central in found.items()]),
     )
 
 
@@ -176,10 +169,10 @@ def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.boo
     """
     drawn = nodules.outline if outlines is None else outlines
     image = np.zeros((len(nodules.truth), 1, crop.size, crop.size), dtype=np.float16)
-    for k, (row, mask, pixel) in enumerate(zip(nodules.central, drawn, nodules.pixel_mm.tolist(), strict=True)):
+    places = zip(nodules.origin.tolist(), nodules.central.tolist(), drawn, nodules.pixel_mm.tolist(), strict=True)
+    for k, (number, central, mask, pixel) in enumerate(places):
         if mask.any():
-            plane = stacks.image[row].astype(np.float32) * np.float32(UNIT_PER_STEP)
-            image[k] = crop_view(plane, mask, (pixel, pixel), crop)
+            image[k] = crop_view(stacks.unit(number)[central], mask, (pixel, pixel), crop)
     return Crops(nodules, image)
 
 

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.volume import AIR_HU
-from nodulens.data.crops import HU_PER_STEP, Stacks
+from nodulens.data.material import CROP_STEPS, Stacks
 from nodulens.methods.recipe import Augmentation
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
@@ -28,8 +27,6 @@ Int = NDArray[np.int_]
 
 HELD = 1024
 """Slices looked at or changed at a time."""
-CONSENSUS = 0.5
-"""Share of the readers whose outline holds a pixel of the truth, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +34,7 @@ class CloseUps:
     """The slices of the stacks on which half of the readers outline something.
 
     Attributes:
-        image: (S, 96, 96) uint8, HU = 8 · value − 1000.
+        image: (S, 96, 96) uint8, as :data:`nodulens.data.material.CROP_STEPS`.
         nodule: (S, 96, 96) what half of the readers hold.
         pixel_mm: (S,).
         owner: (S,) number of the nodule that a slice shows, 0…N − 1.
@@ -55,20 +52,20 @@ class CloseUps:
     @classmethod
     def of(cls, stacks: Stacks) -> CloseUps:
         """All of them; evaluation patients are not among the stacks."""
-        rows, nodules, drawn_on = [], [], []
+        images, nodules, drawn_on = [], [], []
         for n in stacks.nodules.tolist():
-            held = stacks.share(n) >= CONSENSUS
+            held = stacks.truth(n)
             drawn = held.any(axis=(1, 2))
             if drawn.any():
-                rows.append(stacks.rows[n][drawn])
+                images.append(CROP_STEPS.steps(stacks.hu(n)[drawn]))
                 nodules.append(held[drawn])
                 drawn_on.append(n)
-        counts = [len(r) for r in rows]
+        counts = [len(image) for image in images]
         return cls(
-            image=stacks.image[np.concatenate(rows)],
+            image=np.concatenate(images),
             nodule=np.concatenate(nodules),
-            pixel_mm=np.repeat(stacks.pixel_mm[drawn_on], counts),
-            owner=np.repeat(np.arange(len(rows)), counts),
+            pixel_mm=np.repeat(np.array([stacks.spacing_zyx(n)[1] for n in drawn_on], dtype=np.float32), counts),
+            owner=np.repeat(np.arange(len(images)), counts),
             patients=[stacks.patients[n] for n in drawn_on],
             origin=np.array(drawn_on),
         )
@@ -120,7 +117,7 @@ class CloseUps:
         images = np.empty((len(slices), side, side), dtype=np.float32)
         truth = np.empty(images.shape, dtype=bool)
         for own, shown, grid in self._views(field, slices, side):
-            hu = self.image[slices[own]].astype(np.float32) * np.float32(HU_PER_STEP) + AIR_HU
+            hu = CROP_STEPS.hu(self.image[slices[own]])
             images[own] = shown.look(hu, grid)
             truth[own] = shown.outlines(self.nodule[slices[own]], grid)
         return images, truth

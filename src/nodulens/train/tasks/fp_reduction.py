@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor, nn
 
-from nodulens.data.crops import Patches
+from nodulens.data.material import PATCH_PX, PATCH_STEPS, Patches, PatchMaterial
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import average_precision, curve, ranking_draws
@@ -25,7 +25,7 @@ from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
-from nodulens.train.tasks.pictures import PatchColumns, is_pictures, load_patches
+from nodulens.train.tasks.pictures import is_pictures, load_patches
 from nodulens.train.tasks.task import Outcome, Rows, rounded, with_interval
 
 SHARE = 4
@@ -40,7 +40,7 @@ BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 class Candidates:
     """LUNA16's patches, or those of pictures; a row is a patch."""
 
-    patches: Patches | PatchColumns
+    patches: PatchMaterial
 
     @property
     def patients(self) -> list[str]:
@@ -54,7 +54,7 @@ class Candidates:
 
     def seen(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""
-        return self.patches.unit[rows][:, None].astype(np.float32) * np.float32(Patches.UNIT_PER_STEP)
+        return self.patches.unit(rows)[:, None]
 
 
 def load(data: Path, recipe: Recipe) -> Candidates:
@@ -72,22 +72,12 @@ def load(data: Path, recipe: Recipe) -> Candidates:
 def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
     """See :class:`nodulens.train.tasks.task.Part`; rows that share their ``nodule`` show the same one."""
     patches = material.patches
-    parts = np.array_split(np.arange(len(patches.label)), -(-len(patches.label) // HELD))
-    steps = np.empty((copies, *patches.unit.shape), dtype=np.uint8)
+    parts = np.array_split(np.arange(len(patches)), -(-len(patches) // HELD))
+    steps = np.empty((copies, len(patches), PATCH_PX, PATCH_PX), dtype=np.uint8)
     for number, rows in enumerate(parts):
         changed = copies_of(torch.from_numpy(material.seen(rows)), None, kinds, copies, seed=number)[0]
-        steps[:, rows] = (changed[:, :, 0] / Patches.UNIT_PER_STEP).round().to(torch.uint8).numpy()
-    times = copies + 1
-    return Candidates(
-        PatchColumns(
-            unit=np.concatenate([patches.unit, *steps]),
-            label=np.tile(patches.label, times),
-            diameter_mm=np.tile(patches.diameter_mm, times),
-            patients=patches.patients * times,
-            nodule=np.tile(patches.nodule, times),
-            weight=np.tile(patches.weight, times),
-        )
-    )
+        steps[:, rows] = PATCH_STEPS.steps_of_unit(changed[:, :, 0].numpy())
+    return Candidates(patches.with_copies(steps))
 
 
 def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkConfig:
@@ -96,10 +86,9 @@ def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkC
     Raises:
         BadOption: not one class, or another size than the patches'.
     """
-    side = material.patches.unit.shape[-1]
-    if len(config.classes) != 1 or config.size != side or config.pixel_mm is not None:
+    if len(config.classes) != 1 or config.size != PATCH_PX or config.pixel_mm is not None:
         raise BadOption(
-            f"A filter has one class and sees {side} × {side} of the scan's own pixels; this one has "
+            f"A filter has one class and sees {PATCH_PX} × {PATCH_PX} of the scan's own pixels; this one has "
             f"{', '.join(config.classes)} and sees {config.size} × {config.size} of {config.pixel_mm or 'own'}."
         )
     return config

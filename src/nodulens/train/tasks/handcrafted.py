@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 from scipy.spatial import ConvexHull
 
-from nodulens.data.crops import UNIT_PER_STEP, Stacks
+from nodulens.data.material import Stacks
 from nodulens.errors import BadOption
 from nodulens.stages.classify_crop import Crop, crop_view, crop_window
 from nodulens.train.tasks.classification import Nodules, nodules_of, outcome
@@ -79,10 +79,9 @@ def load(data: Path) -> Features:
 def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
     """Of one nodule."""
     n, pixel = int(nodules.origin[k]), float(nodules.pixel_mm[k])
-    plane = stacks.image[nodules.central[k]].astype(np.float32) * np.float32(UNIT_PER_STEP)
-    voxel = pixel**2 * float(stacks.slice_mm[n])
-    inside = stacks.image[stacks.rows[n]][stacks.share(n) >= 0.5] * np.float32(UNIT_PER_STEP)
-    return slice_features(plane, nodules.outline[k], pixel) | depth_features(inside, voxel)
+    image, spacing = stacks.unit(n), stacks.spacing_zyx(n)
+    of_slice = slice_features(image[nodules.central[k]], nodules.outline[k], pixel)
+    return of_slice | depth_features(image[stacks.truth(n)], pixel**2 * spacing[0])
 
 
 def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:

@@ -25,6 +25,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.dataset import Item
 from nodulens.data.folders import MASK, PICTURES, SliceFolder, files_below, open_folder, read_mask_picture
 from nodulens.data.frames import grey_as_hu, picture_mm
+from nodulens.data.material import MadePatches
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.ops.components import components
 from nodulens.stages.classical import classic_steps, otsu
@@ -164,28 +165,7 @@ def _geometry(grey: NDArray[np.float32]) -> Geometry:
 # ---------------------------------------------------------------- patches
 
 
-@dataclass(frozen=True, eq=False)
-class PatchColumns:
-    """Patches in the form of :class:`nodulens.data.crops.Patches`, wherever they come from.
-
-    Attributes:
-        unit: (N, 64, 64) grey.
-        label: (N,) whether it shows a nodule.
-        diameter_mm: (N,) of the nodule; 0 for a non-nodule.
-        patients: (N,).
-        nodule: (N,) number of the nodule; −1 for a non-nodule.
-        weight: (N,).
-    """
-
-    unit: NDArray[np.uint8]
-    label: Bool
-    diameter_mm: NDArray[np.float32]
-    patients: list[str]
-    nodule: NDArray[np.int_]
-    weight: NDArray[np.float64]
-
-
-def load_patches(data: Path) -> PatchColumns:
+def load_patches(data: Path) -> MadePatches:
     """Patches of the slices of a data folder.
 
     A positive lies on the middle of what is drawn as one part, as large as a disc of the part's area, the picture taken
@@ -197,8 +177,8 @@ def load_patches(data: Path) -> PatchColumns:
     rows = [(patch, size, item.patient_id) for item in folder.items() for patch, size in _patches(folder, item)]
     size = np.array([size for _, size, _ in rows], dtype=np.float32)
     label = size > 0
-    return PatchColumns(
-        unit=np.array([patch for patch, _, _ in rows], dtype=np.uint8).reshape(-1, PATCH_PX, PATCH_PX),
+    return MadePatches(
+        steps=np.array([patch for patch, _, _ in rows], dtype=np.uint8).reshape(-1, PATCH_PX, PATCH_PX),
         label=label,
         diameter_mm=size,
         patients=[patient for _, _, patient in rows],

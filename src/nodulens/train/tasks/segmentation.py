@@ -1,11 +1,10 @@
 """The networks that outline lungs and nodules on whole axial slices.
 
 They learn from the whole slices that :mod:`nodulens.data.prepare` cuts out of LIDC-IDRI or LUNA16. Without those, they
-learn from the axial slices of nodule-free lungs (:class:`nodulens.data.crops.Background`) with nodules of real outlines
-and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole scans
-(:mod:`nodulens.evaluate.slice_networks`). Lungs are those of our own lung stage, unless LUNA16's masks were given:
-what is measured
-of them is agreement. Or they learn from the slices of a folder of pictures and are judged there
+learn from the axial slices of nodule-free lungs (:class:`nodulens.data.material.Background`) with nodules of real
+outlines and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole
+scans (:mod:`nodulens.evaluate.slice_networks`). Lungs are those of our own lung stage, unless LUNA16's masks were
+given: what is measured of them is agreement. Or they learn from the slices of a folder of pictures and are judged there
 (:mod:`nodulens.train.tasks.pictures`).
 
 Whole slices are what a CPU learns slowest from. A network with a ``window`` learns from squares cut out of them
@@ -29,11 +28,12 @@ from torch import Tensor, nn
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Volume
-from nodulens.data.crops import STACKS, Background, SlicedScan, Stacks, WholeSlices
 from nodulens.data.folds import fold_of
 from nodulens.data.luna16 import AIRWAYS, LUNGS
+from nodulens.data.material import STACKS, Background, Stacks
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
+from nodulens.data.whole_slices import SlicedScan, WholeSlices
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.agreement import bland_altman, pearson
@@ -43,7 +43,6 @@ from nodulens.ops.components import components
 from nodulens.runtime.engine import Model
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
-from nodulens.train.default.volume import background_volume
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of, loss_of_one
@@ -258,7 +257,7 @@ def load(data: Path, recipe: Recipe) -> Material:
     Raises:
         NotFound: neither whole slices nor backgrounds and stacks lie in the folder, or not all that the recipe's
             labels and slices need.
-        NotFound, UnreadableFile: see :class:`nodulens.data.crops.WholeSlices`.
+        NotFound, UnreadableFile: see :class:`nodulens.data.whole_slices.WholeSlices`.
         NotFound, BadOption: see :func:`nodulens.train.tasks.pictures.find_pictures`.
     """
     for caveat in recipe.caveats:
@@ -285,7 +284,7 @@ def load(data: Path, recipe: Recipe) -> Material:
                 "nodulens data prepare has made of scans that may train."
             )
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _slabs(background_volume(data, patient), patient, own)
+        slabs += _slabs(Background.volume(data, patient), patient, own)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
 
 

@@ -1,0 +1,140 @@
+"""Whole axial slices of LIDC-IDRI or LUNA16, as :mod:`nodulens.data.prepare` leaves them scan by scan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.data.dataset import Item, Sample
+from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.data.material import CROP_STEPS
+from nodulens.errors import NotFound, UnreadableFile
+
+SCANS, MANIFEST = "scans", "prepared.json"
+"""Where :mod:`nodulens.data.prepare` leaves a file a scan, and the list of those that belong together."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlicedScan:
+    """Whole axial slices of one scan, from low to high; their pixels stay in the file until they are asked for.
+
+    Attributes:
+        path: of the file.
+        series_uid, patient: whose they are.
+        spacing_zyx: mm; of the scan's slices, not of those that are here.
+        shape: (y, x) of a slice.
+        middle: (n,) whether it has the largest cross-section of the lungs.
+        central: (n,) whether it is the one with the most of a nodule.
+        nodule_px, airway_px: (n,) pixels.
+        airways_known: whether the lungs come from LUNA16's masks, which hold the airways.
+    """
+
+    path: Path
+    series_uid: str
+    patient: str
+    spacing_zyx: tuple[float, float, float]
+    shape: tuple[int, int]
+    middle: NDArray[np.bool_]
+    central: NDArray[np.bool_]
+    nodule_px: NDArray[np.int32]
+    airway_px: NDArray[np.int32]
+    airways_known: bool
+
+    def read(self, rows: NDArray[np.int_]) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Some of its slices.
+
+        Returns:
+            (len(rows), y, x) each: HU; lungs, 1 left, 2 right and 3 airways where they are known; and nodules by the
+            consensus of half of the readers. Rows rise towards posterior, columns towards left.
+        """
+        with np.load(self.path, allow_pickle=False) as archive:
+            steps, lungs, nodule = (archive[f"slices.{name}"][rows] for name in ("hu_u8", "lungs", "nodule"))
+        return CROP_STEPS.hu(steps).astype(np.int16), lungs, nodule
+
+
+class WholeSlices:
+    """Whole axial slices of LIDC-IDRI or LUNA16, as :mod:`nodulens.data.prepare` cuts them.
+
+    As a :class:`nodulens.data.dataset.Dataset` an item is a slice, keyed by series UID and its number there, its
+    stratum "nodule" or "no nodule".
+
+    Attributes:
+        scans: in order of series UID; empty where the folder holds none.
+
+    Raises:
+        NotFound: preparing was stopped before its end, or a file is gone.
+        UnreadableFile: the list of scans is broken.
+    """
+
+    name: ClassVar[str] = "whole slices"
+
+    def __init__(self, data: Path) -> None:
+        found = (_sliced(path, uid) for uid, path in _prepared(data).items())
+        self.scans = tuple(scan for scan in found if scan is not None and scan.patient not in EVALUATION_PATIENTS)
+
+    def items(self) -> tuple[Item, ...]:
+        """One a slice; nothing is read."""
+        return tuple(
+            Item(f"{scan.series_uid}/{n}", scan.patient, "nodule" if px else "no nodule")
+            for scan in self.scans
+            for n, px in enumerate(scan.nodule_px)
+        )
+
+    def load(self, item: Item) -> Sample:
+        """A slice in HU, (1, y, x), with the nodules on it."""
+        uid, _, number = item.key.partition("/")
+        (scan,) = (scan for scan in self.scans if scan.series_uid == uid)
+        hu, _, nodule = scan.read(np.array([int(number)]))
+        return Sample(item, hu.astype(np.float32), "hu", scan.spacing_zyx, mask=nodule)
+
+
+def _prepared(data: Path) -> dict[str, Path]:
+    """Series UID → file of every scan that the last whole run of ``nodulens data prepare`` counts; none without one."""
+    manifest = data / MANIFEST
+    if not any((data / SCANS).glob("*.npz")):
+        return {}
+    if not manifest.is_file():
+        raise NotFound(
+            f"{data} holds {SCANS}/ and no {MANIFEST}: preparing was stopped. Run nodulens data prepare again: it "
+            "goes on."
+        )
+    try:
+        listed: dict[str, str] = json.loads(manifest.read_text("utf-8"))["scans"]
+    except (ValueError, KeyError) as error:
+        raise UnreadableFile(f"{manifest} cannot be read ({error}): run nodulens data prepare again.") from error
+    return {uid: data / SCANS / f"{uid}.{mark}.npz" for uid, mark in sorted(listed.items())}
+
+
+def _sliced(path: Path, uid: str) -> SlicedScan | None:
+    """What a scan's file says of its whole slices; None where it holds none.
+
+    Raises:
+        NotFound: the file is gone.
+    """
+    if not path.is_file():
+        raise NotFound(f"{path} is gone, and {MANIFEST} names it: run nodulens data prepare again.")
+    names = ("patient_id", "slice_spacing_mm", "pixel_spacing_mm", "shape_px", "airways_known")
+    with np.load(path, allow_pickle=False) as archive:
+        if "slices.patient_id" not in archive or not len(archive["slices.patient_id"]):
+            return None
+        patient, slice_mm, pixel_mm, shape, known = (archive[f"slices.{name}"][0] for name in names)
+        middle, central, nodule_px, airway_px = (
+            archive[f"slices.{name}"] for name in ("middle", "central", "nodule_px", "airway_px")
+        )
+    return SlicedScan(
+        path,
+        uid,
+        str(patient),
+        (float(slice_mm), float(pixel_mm[0]), float(pixel_mm[1])),
+        (int(shape[0]), int(shape[1])),
+        middle,
+        central,
+        nodule_px,
+        airway_px,
+        bool(known),
+    )
