@@ -10,10 +10,12 @@ import pytest
 from scipy import ndimage
 
 import made_material
+from conftest import REPOSITORY
 from nodulens.core.nodule import Box
 from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
-from nodulens.data.material import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
+from nodulens.data.material import CROP_STEPS, CUBES, PATCH_STEPS, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.errors import InputError, UnreadableFile
+from nodulens.ops.intensity import Quantization, from_unit, to_unit
 from nodulens.train.default import volume as volume_task
 
 
@@ -80,6 +82,62 @@ def test_slices_that_stand_in_another_order_than_their_pictures_are_refused(data
         Stacks(tmp_path)
 
 
+def test_encodings_stay_inside() -> None:
+    """What files call their arrays is known to those who read and write them alone."""
+    allowed = {"data/material.py", "data/prepare.py", "data/jpegls.py", "data/whole_slices.py"}
+    package = REPOSITORY / "src" / "nodulens"
+    words = ("hu_jls", "hu_offset", "reader_bits", "hu_u8", "slice_nodule", "world_xyz_mm")
+    telling = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if any(word in path.read_text("utf-8") for word in words)
+    }
+    assert telling == allowed
+
+
+# ---------------------------------------------------------------- nodules
+
+
+def test_stacks_and_cubes_are_asked_alike(data: Path) -> None:
+    for material in (Stacks(data), Cubes(data)):
+        for number in material.nodules[:6].tolist():
+            hu, truth, masks = material.hu(number), material.truth(number), material.masks(number)
+            assert hu.dtype == np.float32 and hu.shape == truth.shape == masks.shape[1:]
+            assert len(masks) == material.readers(number)
+            assert np.array_equal(truth, masks.mean(axis=0) >= 0.5)
+            assert np.array_equal(material.outlined(number), masks.any(axis=0))
+            assert np.allclose(material.unit(number), (hu + 1000) / 1400, atol=1e-6)
+            volume = truth.sum() * np.prod(material.spacing_zyx(number))
+            assert material.diameter_mm(number) == pytest.approx((6 * volume / np.pi) ** (1 / 3))
+            central = material.central(number)
+            assert central is not None and np.array_equal(central.truth, truth[central.index])
+            assert central.truth.sum() == truth.sum(axis=(1, 2)).max()
+            area = central.truth.sum() * material.spacing_zyx(number)[1] ** 2
+            assert np.pi / 4 * central.diameter_mm**2 == pytest.approx(area)
+
+
+def test_a_nodule_that_readers_do_not_share_has_no_central_slice(data: Path, tmp_path: Path) -> None:
+    raw = read_arrays(data / STACKS)
+    own = raw["slice_nodule"] == 0
+    raw["reader_bits"][own] = raw["reader_bits"][own] & 1  # one of three readers
+    (tmp_path / STACKS).parent.mkdir()
+    np.savez(tmp_path / STACKS, **raw)
+    stacks = Stacks(tmp_path)
+    assert stacks.readers(0) == 3 and 0 in stacks.nodules
+    assert stacks.outlined(0).any() and not stacks.truth(0).any()
+    assert stacks.central(0) is None and stacks.diameter_mm(0) == 0
+
+
+@pytest.mark.parametrize("steps", [CROP_STEPS, PATCH_STEPS])
+def test_steps_come_back(steps: Quantization) -> None:
+    every = np.arange(steps.top + 1, dtype=np.uint8)
+    assert np.array_equal(steps.steps(steps.hu(every)), every)
+    assert np.array_equal(steps.steps_of_unit(steps.unit(every)), every)
+    assert from_unit(steps.unit(every)) == pytest.approx(steps.hu(every), abs=1e-3)
+    assert to_unit(steps.hu(every)) == pytest.approx(steps.unit(every), abs=1e-6)
+    assert steps.steps(np.array([-3000, -1000, 400, 3000])).tolist() == [0, 0, steps.top, steps.top]
+
+
 # ---------------------------------------------------------------- cubes
 
 
@@ -90,7 +148,7 @@ def test_cubes_rise_towards_left_and_posterior_however_they_are_stored(data: Pat
         assert hu.dtype == np.float32 and hu.max() <= 400
         assert hu[held].mean() == pytest.approx(0, abs=20) and hu[:, 13:16, 13:16].mean() == pytest.approx(0, abs=20)
         assert hu[:, 34:37, 34:37][~(held | cubes.other(number))[:, 34:37, 34:37]].mean() < -800
-        assert cubes.unit(number) == pytest.approx((hu + 1000) / 1400, abs=1e-6)
+        assert np.allclose(cubes.unit(number), (hu + 1000) / 1400, atol=1e-6)
         assert np.argwhere(held).mean(axis=0) == pytest.approx((25, 25, 25))
 
 

@@ -179,7 +179,7 @@ def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:
         (tmp_path / folder / "p").mkdir(parents=True)
     Image.fromarray(np.full((40, 50), 90, np.uint8)).save(tmp_path / "images" / "p" / "0.png")
     found = load_patches(tmp_path)
-    assert found.label.tolist() == [False] and found.unit.shape == (1, 64, 64)
+    assert found.label.tolist() == [False] and found.unit(np.array([0])).shape == (1, 64, 64)
 
 
 # ---- the whole way
