@@ -27,7 +27,6 @@ import json, resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
 import nodulens as nl
-from nodulens.runtime.engine import load_models
 from nodulens.report.outputs import write_outputs
 marks = {}
 def lap(name, since):
@@ -35,8 +34,8 @@ def lap(name, since):
     return time.perf_counter()
 t = lap("import", start)
 ct = nl.read(sys.argv[1]); t = lap("read", t)
-models = load_models(int(sys.argv[3])); t = lap("models", t)
-report = nl.analyze(ct, models=models); t = time.perf_counter()
+method = nl.load_method("default", threads=int(sys.argv[3])); t = lap("models", t)
+report = nl.analyze(ct, method=method); t = time.perf_counter()
 marks |= {k: v for k, v in report.timing_s.items() if k not in ("total", "models")}
 write_outputs(report, ct, sys.argv[2]); lap("report", t)
 marks["total"] = time.perf_counter() - start

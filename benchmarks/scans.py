@@ -28,7 +28,7 @@ def main(
 ) -> None:
     """Analyze the four scans and write the figures."""
     everything = replace(DEFAULT, threshold=LEAST, max_findings=200)
-    scans = evaluate_scans(data, lambda ct: (nl.analyze(ct), nl.analyze(ct, recipe=everything)))
+    scans = evaluate_scans(data, lambda ct: (nl.analyze(ct), nl.analyze(ct, method=everything)))
     result = {
         "command": "python benchmarks/scans.py --data ../shared/data",
         "threshold": scans[0]["threshold"],

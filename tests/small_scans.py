@@ -32,7 +32,7 @@ def noisy() -> Volume:
 @lru_cache(maxsize=1)
 def noisy_report() -> Report:
     """What is found in :func:`noisy`."""
-    return analyze(noisy(), recipe=Recipe(threshold=LOW))
+    return analyze(noisy(), method=Recipe(threshold=LOW))
 
 
 def turned(ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> Volume:

@@ -315,7 +315,7 @@ def test_models_out_of_order_are_no_bad_input(
     def corrupt(threads: int | None) -> None:
         raise CorruptWeights(message)
 
-    monkeypatch.setattr("nodulens.apps.methods.load_models", corrupt)
+    monkeypatch.setattr("nodulens.methods.load.load_models", corrupt)
     done = run("analyze", series, "-o", tmp_path / "out")
     assert (done.code, done.err) == (1, f"nodulens: {message}\n")
 

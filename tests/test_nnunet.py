@@ -26,10 +26,11 @@ import made_material
 import small_scans
 from made_material import slab
 from nodulens.apps.cli import app
-from nodulens.apps.methods import evaluate, load_method
+from nodulens.apps.methods import evaluate
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.methods.catalogue import NNUNET_SAM
+from nodulens.methods.load import load_method
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed
 from nodulens.methods.run_record import read_run
 from nodulens.ops.intensity import to_unit
@@ -179,8 +180,8 @@ def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, mo
 
     found = evaluate(str(run), data, None, threads=1)
     assert {fold_of(p) for p in found["networks"]["segmenter"]["rows"]["patient"]} == {FOLD}
-    method = load_method(str(run), threads=1)
-    report = analyze(small_scans.noisy(), recipe=replace(method.recipe, threshold=0.0), models=method.models)
+    method = load_method(run, threads=1, settings=["threshold=0"])
+    report = analyze(small_scans.noisy(), method=method)
     assert report.recipe == "nnunet-sam" and "segmenter" in {w.name for w in report.weights}
 
     with pytest.raises(BadOption, match="fold 2; name another folder"):

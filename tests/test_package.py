@@ -81,7 +81,7 @@ def test_wheel_holds_code_templates_weights_and_licences(wheel: Path) -> None:
     here = {path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src" / "nodulens").rglob("*.py")}
     templates = {f"nodulens/templates/{path.name}" for path in (REPOSITORY / "src/nodulens/templates").iterdir()}
     packed = {name for name in names if name.startswith("nodulens/")}
-    assert packed == here | templates | WEIGHTS | {"nodulens/py.typed"}
+    assert packed == here | templates | WEIGHTS | {"nodulens/py.typed", "nodulens/query.lark"}
     assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 

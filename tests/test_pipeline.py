@@ -20,10 +20,9 @@ from nodulens.data.phantom import phantom_ct
 from nodulens.errors import BadOption, BadPrompt, NoLungs
 from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import canonical
-from nodulens.pipeline import analyze, analyze_prompt, quality_warnings
+from nodulens.pipeline import analyze, quality_warnings, segment
 from nodulens.report.outputs import nodule_mask
 from nodulens.report.record import from_json, to_json
-from nodulens.stages.segment import prompt_of_point
 
 LOW = Recipe(threshold=small_scans.LOW)
 
@@ -72,13 +71,13 @@ def test_a_report_is_whole() -> None:
 
 
 def test_the_same_scan_gives_the_same_report() -> None:
-    again = analyze(small_scans.noisy(), recipe=LOW)
+    again = analyze(small_scans.noisy(), method=LOW)
     assert replace(again, timing_s={"total": 0.0}) == replace(small_scans.noisy_report(), timing_s={"total": 0.0})
 
 
 def test_progress_is_told_stage_by_stage() -> None:
     told: list[tuple[str, float]] = []
-    analyze(small_scans.noisy(), recipe=LOW, progress=lambda stage, done: told.append((stage, done)))
+    analyze(small_scans.noisy(), method=LOW, progress=lambda stage, done: told.append((stage, done)))
     order = list(dict.fromkeys(stage for stage, _ in told))
     assert order == ["models", "lungs", "detect", "segment", "measure", "malignancy"]
     for stage in order:
@@ -87,14 +86,14 @@ def test_progress_is_told_stage_by_stage() -> None:
 
 
 def test_nothing_found_is_a_report_too() -> None:
-    report = analyze(small_scans.noisy(), recipe=Recipe(threshold=1.0))
+    report = analyze(small_scans.noisy(), method=Recipe(threshold=1.0))
     assert report.nodules == () and report.threshold == 1.0
     assert nodule_mask(report.nodules, small_scans.noisy()).labels.max() == 0
     assert report.lungs.left_ml > 500 and report.lungs.right_ml > 500
 
 
 def test_max_findings_are_the_most_certain_ones() -> None:
-    report = analyze(small_scans.noisy(), recipe=replace(LOW, max_findings=1))
+    report = analyze(small_scans.noisy(), method=replace(LOW, max_findings=1))
     first = small_scans.noisy_report().nodules[0]
     assert [n.centre_lps for n in report.nodules] == [first.centre_lps]
 
@@ -102,7 +101,7 @@ def test_max_findings_are_the_most_certain_ones() -> None:
 @pytest.mark.parametrize("threshold", [-0.1, 1.01, float("nan")])
 def test_a_threshold_is_a_score(threshold: float) -> None:
     with pytest.raises(BadOption, match="threshold is a score from 0 to 1"):
-        analyze(small_scans.noisy(), recipe=Recipe(threshold=threshold))
+        analyze(small_scans.noisy(), method=Recipe(threshold=threshold))
 
 
 @pytest.mark.parametrize("hu", [-1000, 30])
@@ -115,7 +114,7 @@ def test_no_lungs(hu: int) -> None:
 
 def test_int16_and_float32_are_the_same_scan() -> None:
     ct = small_scans.noisy()
-    report = analyze(replace(ct, hu=ct.hu.astype(np.float32)), recipe=LOW)
+    report = analyze(replace(ct, hu=ct.hu.astype(np.float32)), method=LOW)
     for a, b in zip(report.nodules, small_scans.noisy_report().nodules, strict=True):
         np.testing.assert_allclose(a.centre_lps, b.centre_lps, atol=1e-6)
         assert a.box == b.box and a.score == pytest.approx(b.score, abs=1e-5)
@@ -138,7 +137,7 @@ WAYS: list[tuple[Axes, Flips]] = [
 @pytest.mark.parametrize(("axes", "flips"), WAYS)
 def test_the_way_it_is_stored_changes_nothing(axes: Axes, flips: Flips) -> None:
     ct = small_scans.turned(small_scans.noisy(), axes, flips)
-    report = analyze(ct, recipe=LOW)
+    report = analyze(ct, method=LOW)
     upright = small_scans.noisy_report()
     assert len(report.nodules) == len(upright.nodules) >= 2
     for found, known in zip(report.nodules, upright.nodules, strict=True):
@@ -196,7 +195,7 @@ def test_an_oblique_scan_gives_the_same_nodules_at_their_points(angles: tuple[fl
     turn = rotation(0, angles[0]) @ rotation(1, angles[1]) @ rotation(2, angles[2])
     x, y, z = turn @ np.array(ct.geometry.origin_lps)
     oblique = replace(ct, geometry=replace(ct.geometry, origin_lps=(x, y, z), direction=turn @ ct.geometry.direction))
-    report, upright = analyze(oblique, recipe=LOW), small_scans.noisy_report()
+    report, upright = analyze(oblique, method=LOW), small_scans.noisy_report()
     assert len(report.nodules) == len(upright.nodules)
     for found, known in zip(report.nodules, upright.nodules, strict=True):
         np.testing.assert_allclose(found.centre_lps, turn @ np.array(known.centre_lps), atol=0.2)
@@ -212,7 +211,7 @@ def test_an_oblique_scan_gives_the_same_nodules_at_their_points(angles: tuple[fl
 def test_a_prompt_gives_the_same_kind_of_result(axes: Axes, flips: Flips) -> None:
     ct = small_scans.turned(small_scans.noisy(), axes, flips)
     centre, diameter = made_reports.NODULES[0]
-    report = analyze_prompt(ct, lambda volume: (prompt_of_point(volume, centre), None), rounds=2)
+    report = segment(ct, point=centre)
     (nodule,) = report.nodules
     assert report.prompted and nodule.score == 1.0 and nodule.id == 1
     assert np.linalg.norm(np.subtract(nodule.centre_lps, centre)) < 1.5
@@ -224,7 +223,7 @@ def test_a_prompt_gives_the_same_kind_of_result(axes: Axes, flips: Flips) -> Non
 
 def test_a_prompt_on_air_is_an_error() -> None:
     with pytest.raises(BadPrompt, match="outside the scan"):
-        analyze_prompt(small_scans.noisy(), lambda v: (prompt_of_point(v, (0.0, 0.0, 500.0)), None), rounds=2)
+        segment(small_scans.noisy(), point=(0, 0, 500))
 
 
 # ---- Warnings

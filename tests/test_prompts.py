@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import made_reports
 import small_scans
-from nodulens.apps.prompts import prompt_from
+from nodulens.apps.prompts import typed_prompt
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
@@ -183,8 +183,8 @@ def test_a_point_is_the_same_in_both_spaces(
     centre = np.array(made_reports.NODULES[0][0])
     typed = ",".join(f"{v:g}" for v in centre)
     voxel = in_voxels(turned, turned.geometry.to_index(centre))
-    a, none = prompt_from(turned, point=typed, box=None, mask=None, space="lps")(volume)
-    b, _ = prompt_from(turned, point=voxel, box=None, mask=None, space="voxel")(volume)
+    a, none = typed_prompt(typed, None, None, "lps").on(volume, turned)
+    b, _ = typed_prompt(voxel, None, None, "voxel").on(volume, turned)
     assert none is None
     np.testing.assert_allclose(box_of(a), box_of(b), atol=1e-3)
     middle = volume.geometry.to_lps(box_of(a).mean(0) - 0.5)
@@ -207,9 +207,9 @@ def test_a_box_is_the_same_in_both_spaces(
     typed = ",".join(f"{v:.6f}" for v in (*low, *high))
     as_read = orientation.invert_box(voxels)
     first, last = np.array(as_read.start, float), np.array(as_read.stop, float) - 1  # the last voxel belongs to it
-    a, _ = prompt_from(turned, point=None, box=typed, mask=None, space="lps")(volume)
+    a, _ = typed_prompt(None, typed, None, "lps").on(volume, turned)
     corners = f"{in_voxels(turned, first)},{in_voxels(turned, last)}"
-    b, _ = prompt_from(turned, point=None, box=corners, mask=None, space="voxel")(volume)
+    b, _ = typed_prompt(None, corners, None, "voxel").on(volume, turned)
     for prompt in (a, b):
         np.testing.assert_allclose(box_of(prompt), [voxels.start, voxels.stop], atol=1e-3)
         assert prompt.trust == DRAWN
@@ -222,7 +222,7 @@ def test_a_box_on_one_slice_is_as_high_as_it_is_wide(ct: Volume, space: str) -> 
         "lps": ",".join(f"{v:.6f}" for v in (*low[:2], low[2], *high[:2], low[2])),
         "voxel": "120,70,25,134,84,25",
     }[space]
-    prompt, _ = prompt_from(ct, point=None, box=typed, mask=None, space=space)(ct)  # type: ignore[arg-type]
+    prompt, _ = typed_prompt(None, typed, None, space).on(ct, ct)  # type: ignore[arg-type]
     assert prompt.trust == DRAWN and prompt.flat
     (z0, y0, x0), (z1, y1, x1) = prompt.start, prompt.stop
     assert (z0 + z1) / 2 == pytest.approx(25.5)
@@ -239,7 +239,7 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
         labels = small_scans.turned_array(ball.astype(np.uint8), (0, 1, 2), flips)  # type: ignore[arg-type]
         grid = fine.transposed((0, 1, 2), flips)  # type: ignore[arg-type]
         write_mask(Mask(labels, grid, {1: "nodule"}), tmp_path / name)
-        prompt, prior = prompt_from(ct, point=None, box=None, mask=tmp_path / name, space="lps")(ct)
+        prompt, prior = typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
         assert prior is not None
         volume = prior.sum() * ct.geometry.voxel_mm3
         assert volume == pytest.approx(np.pi / 6 * diameter**3, rel=0.1)
@@ -264,7 +264,7 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
 )
 def test_bad_prompts_are_named(ct: Volume, typed: dict[str, str], phrase: str) -> None:
     with pytest.raises(BadPrompt, match=phrase):
-        prompt_from(ct, point=typed.get("point"), box=typed.get("box"), mask=None, space="lps")(ct)
+        typed_prompt(typed.get("point"), typed.get("box"), None, "lps").on(ct, ct)
 
 
 def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
     write_mask(Mask(np.zeros(ct.geometry.shape, np.uint8), ct.geometry, {}), tmp_path / "empty.nii.gz")
     for name in ("off.nii.gz", "empty.nii.gz"):
         with pytest.raises(BadPrompt, match="marks nothing inside the scan"):
-            prompt_from(ct, point=None, box=None, mask=tmp_path / name, space="lps")(ct)
+            typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
 
 
 # ---- Views

@@ -25,13 +25,14 @@ import made_reports
 import made_sam
 import small_scans
 from conftest import Run, launched
-from nodulens.apps.methods import evaluate, load_method, tables, train
+from nodulens.apps.methods import evaluate, tables
 from nodulens.core.nodule import Box, Candidate
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
+from nodulens.methods.load import load_method
 from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import Run as StoredRun
 from nodulens.methods.run_record import method_named, read_run, write_run
@@ -43,11 +44,13 @@ from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.prompted import view_of
 from nodulens.stages.sam import load_sam
 from nodulens.stages.segment import prompt_of_candidate
+from nodulens.train import train
 from nodulens.train.__main__ import main as train_networks
 from nodulens.train.loop.curves import read_curves
 from nodulens.train.loop.export import export
 from nodulens.train.loop.ranks import Ranks
 from nodulens.train.networks.build import NETWORKS, build
+from nodulens.train.options import TrainOptions
 from nodulens.train.run import begun, division, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
@@ -95,14 +98,15 @@ def few() -> Iterator[None]:
 def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].networks]
     settings = (*SHORT.get(name, ()), *epochs, *more)
-    train(name, data, run, settings=settings, split=read_split(split) if split else None, fold=fold)
+    options = TrainOptions(split=split, fold=fold, everybody=fold is None and split is None, command="nodulens train …")
+    train(name, data, run, settings=settings, options=options)
     return run
 
 
 def analysed(run: Path, **changes: object) -> Report:
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, max_findings=3, **changes)  # type: ignore[arg-type]
-    return analyze(small_scans.noisy(), recipe=recipe, models=method.models, prompted=method.prompted)
+    return analyze(small_scans.noisy(), method=replace(method, recipe=recipe))
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -202,7 +206,6 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
             method_named(str(run))
     files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    monkeypatch.setattr("nodulens.apps.methods.typed_command", lambda: "nodulens train another")
 
     with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
         trained("conv3-classifier", data, run, split=split, fold=1)
@@ -300,7 +303,7 @@ def densenet(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("densenet") / "run"
     settings = ("classifier.size=32", "classifier.epochs=1", "checkpoint=nobody/sam2")
-    train("sam2-densenet", data, folder, settings=settings, split=None, fold=FOLD)
+    train("sam2-densenet", data, folder, settings=settings, options=TrainOptions(fold=FOLD))
     return folder
 
 
@@ -552,7 +555,7 @@ def test_the_second_step_outlines_anew_what_either_first_stage_finds(network: st
     run = str(taught_brightness(tmp_path / "run", network))
     first, again = load_method(run, threads=1, settings=["prompted=none"]), load_method(run, threads=1)
     ct = small_scans.noisy()
-    before, after = (analyze(ct, recipe=m.recipe, models=m.models, prompted=m.prompted) for m in (first, again))
+    before, after = (analyze(ct, method=m) for m in (first, again))
     for report in (before, after):
         assert small_scans.nearest(report, 0)[1] < 4, "the largest ball is found"
     assert [n.score for n in after.nodules] == [n.score for n in before.nodules]
@@ -594,7 +597,7 @@ def test_a_recipe_says_what_sam_is_shown(
         seen.append(view_of(*args, **more))  # type: ignore[arg-type]
         return seen[-1]
 
-    monkeypatch.setattr("nodulens.apps.methods.part_of", noting)
+    monkeypatch.setattr("nodulens.methods.load.view_of", noting)
     settings = ["prompted=sam", f"checkpoint={files}", f"shown={part}"]
     prompted = load_method(str(densenet), threads=1, settings=settings).prompted
     assert prompted is not None

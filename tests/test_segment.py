@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 import made_reports
 import real_scans
 import small_scans
-from nodulens.apps.prompts import prompt_from
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
@@ -28,6 +27,7 @@ from nodulens.stages.segment import (
     rough_cube,
     segment,
 )
+from nodulens.stages.user_prompts import UserPrompt
 
 Batch = NDArray[np.float32]
 
@@ -202,13 +202,12 @@ def test_the_shipped_network_agrees_with_readers_however_it_is_told(shared: Path
         "box": (*low, *high),
         "flat box": (*low[:2], middle, *high[:2], middle),
     }.get(how, ())
-    text = ",".join(f"{v:.3f}" for v in typed)
     if how == "mask":
         prompt = prompt_of_box(ct, np.array(tight.start, float), np.array(tight.stop, float))
         prior = real_scans.readers(shared)[0]
     else:
-        point, box = (text, None) if how == "point" else (None, text)
-        prompt, none = prompt_from(ct, point=point, box=box, mask=None, space="lps")(ct)
+        given = UserPrompt(point=typed) if how == "point" else UserPrompt(box=typed)
+        prompt, none = given.on(ct, ct)
         assert none is None
         prior = None
     rounds = DEFAULT.rounds_detected if how == "point" else DRAWN_ROUNDS

@@ -15,7 +15,8 @@ from PIL import Image
 import dicom_files
 import made_outliners
 from conftest import Done, Run
-from nodulens.apps import stream as streams
+from nodulens import stream as streams
+from nodulens.apps.stream import sentence
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask
@@ -208,19 +209,19 @@ def test_frames_a_second_count_decoding_waiting_and_what_is_skipped(made: Path, 
             yield Frame(str(number), read)
 
     paces: list[float] = []
-    outliner = streams.load_outliner(str(made), threads=1)
-    tally = streams.stream(
-        Source(frames(), None), outliner, None, window=(-1000.0, 400.0), every=3,
-        show=lambda tally: paces.append(tally.pace),
+    segmenter = streams.load_segmenter(made, threads=1)
+    statistics = streams.stream(
+        Source(frames(), None), segmenter, streams.FrameOutput(None, (-1000.0, 400.0)), every=3,
+        show=lambda statistics: paces.append(statistics.pace),
     )  # fmt: skip
     # frames 0, 3 and 6 are done after 1, 4 and 7 waits; one more is waited for
-    assert tally.shown == [1.25, 4.5, 7.75] and tally.work == [0.25] * 3
+    assert statistics.shown == [1.25, 4.5, 7.75] and statistics.work == [0.25] * 3
     assert paces == pytest.approx([1 / 1.25, 2 / 4.5, 3 / 7.75])
-    told = streams.summary(tally, outliner, (-1000.0, 400.0))
+    told = streams.summary(statistics, segmenter, (-1000.0, 400.0))
     assert (told["frames"], told["work_s"], told["total_s"]) == (3, 0.75, 8.75)
     assert told["fps_mean"] == pytest.approx(3 / 8.75, abs=0.005)
     assert told["fps_median"] == pytest.approx(1 / 3.25, abs=0.005)
-    assert "3 frames: 0.3 a second" in streams.sentence(told) and "work 250 ms a frame" in streams.sentence(told)
+    assert "3 frames: 0.3 a second" in sentence(told) and "work 250 ms a frame" in sentence(told)
 
 
 # ---- DICOM
@@ -409,15 +410,15 @@ def test_a_damaged_network_is_not_used(run: Run, pictures: Path, tmp_path: Path)
 @pytest.fixture
 def third(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the third frame is looked at."""
-    look, seen = streams.Outliner.look, []
+    look, seen = streams.SliceSegmenter.segment, []
 
-    def then_stop(self: streams.Outliner, *frame: object) -> tuple[list, Mask]:  # type: ignore[type-arg]
+    def then_stop(self: streams.SliceSegmenter, *frame: object) -> tuple[list, Mask]:  # type: ignore[type-arg]
         seen.append(frame)
         if len(seen) == 3:
             raise KeyboardInterrupt
         return look(self, *frame)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(streams.Outliner, "look", then_stop)
+    monkeypatch.setattr(streams.SliceSegmenter, "segment", then_stop)
 
 
 @pytest.mark.usefixtures("third")
@@ -438,10 +439,10 @@ def test_a_film_that_was_stopped_ends_well(run: Run, made: Path, pictures: Path,
 def test_stopped_before_its_first_frame_nothing_is_there(
     run: Run, made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: streams.Outliner, *frame: object) -> None:
+    def stop(self: streams.SliceSegmenter, *frame: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(streams.Outliner, "look", stop)
+    monkeypatch.setattr(streams.SliceSegmenter, "segment", stop)
     for name in ("out", "out.mp4"):
         done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "made" / name)
         assert done.code not in (0, 2) and done.out == "" and "Traceback" not in done.err
@@ -449,11 +450,11 @@ def test_stopped_before_its_first_frame_nothing_is_there(
 
 
 def test_the_library_raises_what_the_command_says(made: Path, pictures: Path, tmp_path: Path) -> None:
-    outliner = streams.load_outliner(str(made), threads=1)
+    segmenter = streams.load_segmenter(made, threads=1)
     for path in pictures.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UnreadableFile, match="Not one frame"):
-        streams.stream(open_source(str(pictures)), outliner, None, window=(-1000.0, 400.0))
+        streams.stream(open_source(str(pictures)), segmenter, streams.FrameOutput(None, (-1000.0, 400.0)))
     with pytest.raises(BadOption, match="one name"):
         (pictures / "p1" / "1.jpg").write_bytes(b"")
         open_source(str(pictures))

@@ -18,14 +18,18 @@ from nodulens.core.nodule import Nodule, Risk
 from nodulens.errors import BadPrompt, NotFound
 from nodulens.query import (
     BOUNDS,
+    GRAMMAR,
     LOBES,
     LOBES_ESTIMATED,
+    MEASURED,
+    NUMBERS,
     ORDERS,
+    ORDINALS,
     TEXTURES,
     UNITS,
     Order,
     Place,
-    Question,
+    Query,
     Range,
     parse,
     resolve,
@@ -141,8 +145,8 @@ def test_what_is_not_understood_is_named(nodules: tuple[Nodule, ...], text: str,
     assert "Known are: largest" in str(error.value)
 
 
-def test_a_question_is_a_value() -> None:
-    assert parse("the two most suspicious part-solid nodules over 6 mm in the right upper lobe") == Question(
+def test_a_query_is_a_value() -> None:
+    assert parse("the two most suspicious part-solid nodules over 6 mm in the right upper lobe") == Query(
         textures=frozenset({"part-solid"}),
         places=(Place("right", "upper"),),
         ranges=(Range("diameter_mm", 6.0, INF, open=True),),
@@ -157,16 +161,41 @@ def test_the_docs_say_what_is_understood() -> None:
     examples = [*listed, *re.findall(r'nodulens ask \S+ "(.+?)"', page)]
     assert len(examples) == 10
     for text in examples:
-        assert parse(text) != Question(), text
-    terms = {phrase for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES) for phrase in table}
+        assert parse(text) != Query(), text
+    spellings = terminals()
+    terms = {word for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES) for name in table for word in spellings[name]}
     documented = page.lower().replace("-", " ")
     missing = {t for t in terms if t not in documented and t not in SYNONYMS}
     assert not missing
 
 
+def terminals() -> dict[str, list[str]]:
+    """The spellings that each terminal of the grammar takes."""
+    lines = re.findall(r"^([A-Z]\w*)(?:\.\d)?: (.+)$", GRAMMAR.read_text("utf-8"), re.MULTILINE)
+    return {name: re.findall(r'"(.+?)"', body) for name, body in lines}
+
+
+def test_every_terminal_of_the_grammar_means_something() -> None:
+    spellings = terminals()
+    for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES, MEASURED):
+        assert spellings.keys() >= table.keys()
+    assert spellings["NUMBER_WORD"] == list(NUMBERS) and spellings["ORDINAL_WORD"] == list(ORDINALS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("³ largest", "'³'"), ("9" * 400 + " largest", "is no number of nodules"), ("solidnodule", "'solidnodule'")],
+)
+def test_what_is_no_number_is_refused(text: str, said: str) -> None:
+    with pytest.raises(BadPrompt, match=said):
+        parse(text)
+
+
 SYNONYMS = {
     *("sub solid", "non solid", "ggos", "ggns", "bigger than", "greater than", "not less than", "not more than"),
     *("millimetres", "millimeters", "mm³", "cm³", "cm3", ">=", "<="),
+    *("or larger", "and larger", "or over", "and over", "or smaller", "and smaller", "or under", "and under"),
+    *("and more", "and less"),
 }
 """Spellings that the page does not list beside the ones it does."""
 

@@ -21,18 +21,19 @@ from typer.testing import CliRunner
 import made_material
 import small_scans
 from conftest import REPOSITORY
-from nodulens.apps.methods import load_method, train
 from nodulens.core.nodule import Box
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.jpegls import Streams
 from nodulens.data.material import STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
+from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Augmentation, Training
 from nodulens.pipeline import analyze
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import NAMES, Card, card
 from nodulens.stages.views import ball_view, patch_view
+from nodulens.train import train
 from nodulens.train.__main__ import main
 from nodulens.train.default import calibration, detector, release
 from nodulens.train.default import malignancy as malignancy_task
@@ -42,6 +43,7 @@ from nodulens.train.default import volume as volume_task
 from nodulens.train.loop.export import Logits, LogitsAndActivation, check_parity, export
 from nodulens.train.loop.fit import Maker, Task, fit
 from nodulens.train.networks.default import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
+from nodulens.train.options import TrainOptions
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 
@@ -338,7 +340,7 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
         assert json.dumps(known.settings, allow_nan=False) and json.dumps(known.figures, allow_nan=False)
     before = {name: card(name, out).sha256 for name in NAMES}
     run = tmp_path / "run"
-    again = train("default", data, run, settings=(), split=None, fold=None, epochs=1, threads=1)
+    again = train("default", data, run, options=TrainOptions(epochs=1, threads=1))
     assert again.seconds.keys() == before.keys()
     assert {name: card(name, run).sha256 for name in NAMES} == before, "the same weights without the folds"
     assert all(card(name, run).settings == card(name).settings for name in NAMES)
@@ -355,10 +357,10 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
     raw["patient_id"][0] = "LIDC-IDRI-0999"
     np.savez(other / STACKS, **raw)
     with pytest.raises(BadOption, match="was taught by other rows or patients"):
-        train("default", other, run, settings=(), split=None, fold=None, epochs=1, threads=1)
+        train("default", other, run, options=TrainOptions(epochs=1, threads=1))
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, max_findings=5)
-    report = analyze(small_scans.noisy(), recipe=recipe, models=method.models)
+    report = analyze(small_scans.noisy(), method=replace(method, recipe=recipe))
     assert {w.sha256 for w in report.weights} == set(before.values())
 
 

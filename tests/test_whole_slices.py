@@ -19,8 +19,6 @@ import made_material
 import made_reports
 import small_scans
 from conftest import Run
-from nodulens.apps.methods import load_method
-from nodulens.apps.stream import load_outliner
 from nodulens.data import lidc
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.lidc import LidcScan, Reading
@@ -32,9 +30,11 @@ from nodulens.data.whole_slices import SlicedScan, WholeSlices
 from nodulens.errors import NotFound
 from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Recipe, changed
 from nodulens.pipeline import analyze
 from nodulens.stages.lungs import segment_lungs
+from nodulens.stream import load_segmenter
 from nodulens.train.run import division, parts_of
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Slices, evaluate, settled, train
@@ -374,9 +374,9 @@ def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
         found = evaluated(run, airway, crops)
     assert found["networks"]["segmenter"]["figures"]["slices"] == len(set(rows["patient"]))
     with pytest.warns(UserWarning, match="trachea and airways"):
-        load_outliner(str(airway), threads=1)
+        load_segmenter(airway, threads=1)
     method = load_method(str(airway), threads=1)
-    report = analyze(small_scans.noisy(), recipe=method.recipe, models=method.models)
+    report = analyze(small_scans.noisy(), method=method)
     assert "trachea and airways" in report.warnings[0]
 
 

@@ -34,10 +34,11 @@ import made_material
 import small_scans
 from conftest import Run
 from made_material import slab
-from nodulens.apps.methods import evaluate, load_method
+from nodulens.apps.methods import evaluate
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.methods.catalogue import RECIPES, YOLO_SEG
+from nodulens.methods.load import load_method
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed
 from nodulens.methods.run_record import read_run
 from nodulens.pipeline import analyze
@@ -166,8 +167,8 @@ def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monk
     assert {fold_of(p) for p in found["rows"]["patient"]} == {FOLD}
     assert found["figures"]["classes"].keys() == {"nodule"} and "f1" in found["figures"]["boxes"]
     assert sum(found["rows"]["nodule predicted"]) > 0, "what is bright is outlined"
-    method = load_method(str(folder), threads=1)
-    report = analyze(small_scans.noisy(), recipe=replace(method.recipe, threshold=0.0), models=method.models)
+    method = load_method(folder, threads=1, settings=["threshold=0"])
+    report = analyze(small_scans.noisy(), method=method)
     assert report.recipe == "yolo-seg" and "segmenter" in {w.name for w in report.weights}
 
     with pytest.raises(BadOption, match="fold 2; name another folder"):

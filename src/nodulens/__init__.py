@@ -23,15 +23,21 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _WHERE = {
     "read": "nodulens.io",
     "list_series": "nodulens.io",
+    "read_mask": "nodulens.io",
     "write_mask": "nodulens.io",
     "write_volume": "nodulens.io",
     "analyze": "nodulens.pipeline",
-    "analyze_prompt": "nodulens.pipeline",
+    "segment": "nodulens.pipeline",
+    "load_method": "nodulens.methods.load",
+    "train": "nodulens.train",
+    "TrainOptions": "nodulens.train.options",
+    "evaluate": "nodulens.apps.methods",
     "write_outputs": "nodulens.report.outputs",
     "to_json": "nodulens.report.record",
     "from_json": "nodulens.report.record",
     "Report": "nodulens.report.record",
     "Recipe": "nodulens.methods.recipe",
+    "Method": "nodulens.methods.method",
     "Volume": "nodulens.core.volume",
     "Mask": "nodulens.core.volume",
     "Geometry": "nodulens.core.geometry",
@@ -43,6 +49,7 @@ _WHERE = {
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
+    from nodulens.apps.methods import evaluate as evaluate
     from nodulens.core.geometry import Geometry as Geometry
     from nodulens.core.nodule import Box as Box
     from nodulens.core.nodule import Nodule as Nodule
@@ -51,15 +58,20 @@ if TYPE_CHECKING:
     from nodulens.errors import NodulensError as NodulensError
     from nodulens.io import list_series as list_series
     from nodulens.io import read as read
+    from nodulens.io import read_mask as read_mask
     from nodulens.io import write_mask as write_mask
     from nodulens.io import write_volume as write_volume
+    from nodulens.methods.load import load_method as load_method
+    from nodulens.methods.method import Method as Method
     from nodulens.methods.recipe import Recipe as Recipe
     from nodulens.pipeline import analyze as analyze
-    from nodulens.pipeline import analyze_prompt as analyze_prompt
+    from nodulens.pipeline import segment as segment
     from nodulens.report.outputs import write_outputs as write_outputs
     from nodulens.report.record import Report as Report
     from nodulens.report.record import from_json as from_json
     from nodulens.report.record import to_json as to_json
+    from nodulens.train import train as train
+    from nodulens.train.options import TrainOptions as TrainOptions
 
 
 def __getattr__(name: str) -> Any:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import TracebackType
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nodulens import __version__
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.io import sharp_kernel
-from nodulens.methods.method import Method, Prompted
-from nodulens.methods.recipe import DEFAULT, Recipe
+from nodulens.methods.load import load_method
+from nodulens.methods.method import Method
+from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
-from nodulens.runtime.engine import Models, load_models
 from nodulens.stages.classify import evaluate
 from nodulens.stages.classify_crop import UNCALIBRATED, grade
 from nodulens.stages.detect import detect
@@ -29,108 +28,117 @@ from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
-from nodulens.stages.prompts import Prompt
-from nodulens.stages.segment import segment
 from nodulens.stages.slices import Field, find_regions, segment_slices
+from nodulens.stages.user_prompts import Space, UserPrompt
 
+AnyMethod = Method | Recipe | str | Path
+"""A method, or what :func:`nodulens.load_method` takes: the name of a recipe, the folder of a run, or a recipe."""
 Progress = Callable[[str, float], None]
-"""Told the stage and how much of it is done, 0…1."""
+"""Called with a stage and how much of it is done, 0…1."""
 
 
 @dataclass
-class Clock:
-    """Seconds by stage; tells ``progress`` when one starts and ends."""
+class StageTimes:
+    """Seconds by stage; calls ``progress`` when one starts and ends."""
 
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """Time what happens inside."""
-        return _Timed(self, name)
-
-
-@dataclass
-class _Timed(AbstractContextManager[None]):
-    clock: Clock
-    name: str
-    start: float = 0.0
-
-    def __enter__(self) -> None:
-        self.clock.progress(self.name, 0.0)
-        self.start = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.clock.seconds[self.name] = self.clock.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
-        self.clock.progress(self.name, 1.0)
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside, and add it to what the stage has taken before."""
+        self.progress(name, 0.0)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.progress(name, 1.0)
 
 
 def silent(stage: str, done: float) -> None:
     """No progress is shown."""
 
 
-def analyze(
-    ct: Volume,
-    *,
-    recipe: Recipe = DEFAULT,
-    models: Models | None = None,
-    prompted: Prompted | None = None,
-    progress: Progress = silent,
-) -> Report:
-    """Find, outline, measure and grade the nodules of a chest CT.
+def analyze(ct: Volume, *, method: AnyMethod = "default", progress: Progress = silent) -> Report:
+    """Find, segment, measure and classify the nodules of a chest CT.
+
+    >>> import nodulens as nl
+    >>> report = nl.analyze(nl.read("scan"), method=nl.Recipe(threshold=0.3))  # doctest: +SKIP
 
     Args:
         ct: as :func:`nodulens.read` gives it, in any orientation.
-        recipe: which networks do what, and how they are set.
-        models: the networks, with those that the recipe has trained for itself; None for those that ship.
-        prompted: what outlines, where the recipe leaves that to SAM or SAM2.
-        progress: told each stage and how much of it is done.
+        method: by its name, as the folder of a run, as a recipe, or loaded before by :func:`nodulens.load_method`.
+        progress: called with each stage and how much of it is done.
 
     Returns:
         The findings, the most certain first, with masks and heat maps on the grid of ``ct``.
 
     Raises:
         NoLungs: this is no chest CT.
+        BadOption: there is no such method.
         MissingWeights, CorruptWeights: the networks are not in order.
+        MissingExtra: the method needs packages that are not installed.
     """
-    clock = Clock(progress)
-    with clock.stage("models"):
-        method = Method(recipe, models or load_models(), prompted)
-    scan = _prepared(ct, clock)
-    find = _marks if recipe.marks else _regions
-    return _report(scan, _describe(scan, find(scan, method, clock), method, clock), method, clock)
+    times = StageTimes(progress)
+    method = _loaded(method, times)
+    scan = _prepared(ct, times)
+    find = _from_candidates if method.recipe.marks else _from_slices
+    findings = find(scan, method, times)
+    nodules = _described(scan, findings, method, times)
+    return _report(scan, nodules, method, times)
 
 
-def analyze_prompt(
+def segment(
     ct: Volume,
-    prompt: Callable[[Volume], tuple[Prompt, NDArray[np.bool_] | None]],
     *,
-    rounds: int,
-    recipe: Recipe = DEFAULT,
-    models: Models | None = None,
-    progress: Progress = silent,
+    point: Sequence[float] | None = None,
+    box: Sequence[float] | None = None,
+    mask: Mask | None = None,
+    space: Space = "lps",
+    method: AnyMethod = "default",
 ) -> Report:
-    """The same for the one nodule that a person points at.
+    """Segment, measure and classify the one nodule that a point, a box or a rough mask prompts.
+
+    >>> import nodulens as nl
+    >>> report = nl.segment(nl.read("scan"), point=(-84, 42, 54))  # doctest: +SKIP
 
     Args:
-        ct: in any orientation.
-        prompt: makes the prompt, and an earlier mask or None, on the canonical volume it is given.
-        rounds: how often the segmenter looks.
+        ct: as :func:`nodulens.read` gives it, in any orientation.
+        point: (x, y, z) in the nodule.
+        box: (x0, y0, z0, x1, y1, z1), two corners; on one slice where z0 = z1.
+        mask: a rough mask, such as :func:`nodulens.read_mask` gives; on any grid in the same patient space.
+        space: of the numbers: "lps", millimetres; or "voxel", indices from 0 in the array as the file stores it.
+        method: whose prompted network and classifier do it; see :func:`analyze`.
+
+    Returns:
+        One finding, with its mask and heat map on the grid of ``ct``.
 
     Raises:
-        BadPrompt: nothing there looks like a nodule.
+        BadPrompt: not exactly one prompt, it is empty or outside the scan, or nothing there looks like a nodule.
+        BadOption: the method has no prompted network, or there is no such method.
+        NoLungs, MissingWeights, CorruptWeights, MissingExtra: as :func:`analyze`.
     """
-    clock = Clock(progress)
-    with clock.stage("models"):
-        models = models or load_models()
-    scan = _prepared(ct, clock)
-    with clock.stage("segment"):
-        asked, prior = prompt(scan.volume)
-        box, mask = segment(scan.volume, asked, models.segmenter, rounds, prior)
-    method = Method(recipe, models, None)
-    nodules = _describe(scan, [Finding(1.0, box, mask)], method, clock)
-    return replace(_report(scan, nodules, method, clock), prompted=True)
+    return segment_prompt(ct, UserPrompt(point, box, mask, space), method=method)
+
+
+def segment_prompt(
+    ct: Volume, prompt: UserPrompt, *, method: AnyMethod = "default", progress: Progress = silent
+) -> Report:
+    """The same as :func:`segment` for a prompt as a value, with progress."""
+    times = StageTimes(progress)
+    method = _loaded(method, times)
+    scan = _prepared(ct, times)
+    with times.stage("segment"):
+        place, prior = prompt.on(scan.volume, ct)
+        finding = Finding(1.0, *method.outline_given(scan.volume, scan.lungs, place, prior))
+    nodules = _described(scan, [finding], method, times)
+    return replace(_report(scan, nodules, method, times), prompted=True)
+
+
+def _loaded(method: AnyMethod, times: StageTimes) -> Method:
+    with times.stage("models"):
+        return method if isinstance(method, Method) else load_method(method)
 
 
 @dataclass(frozen=True)
@@ -150,30 +158,30 @@ class _Scan:
     lungs: Mask
 
 
-def _prepared(ct: Volume, clock: Clock) -> _Scan:
+def _prepared(ct: Volume, times: StageTimes) -> _Scan:
     volume, orientation = canonical(ct)
-    with clock.stage("lungs"):
+    with times.stage("lungs"):
         return _Scan(ct, volume, orientation, segment_lungs(volume))
 
 
-def _marks(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
-    """What the default's detector marks, outlined."""
-    models, recipe = method.models, method.recipe
-    with clock.stage("detect"):
-        marks = detect(scan.volume, scan.lungs, models.patch, models.volume)
-    with clock.stage("segment"):
+def _from_candidates(scan: _Scan, method: Method, times: StageTimes) -> list[Finding]:
+    """What the default's detector finds, segmented by a prompted network."""
+    models = method.models
+    with times.stage("detect"):
+        candidates = detect(scan.volume, scan.lungs, models.patch, models.volume)
+    with times.stage("segment"):
         outline = method.outline(scan.lungs)
         assert outline is not None, "a recipe without a segmenter prompts one"
-        done = partial(clock.progress, "segment")
-        return outline_all(scan.volume, marks, method.threshold, recipe.max_findings, outline, done)
+        done = partial(times.progress, "segment")
+        return outline_all(scan.volume, candidates, method.threshold, method.recipe.max_findings, outline, done)
 
 
-def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
-    """What a network outlines on whole slices, kept or rejected by another, outlined anew by a third if one is set; or
+def _from_slices(scan: _Scan, method: Method, times: StageTimes) -> list[Finding]:
+    """What a network segments on whole slices, kept or rejected by another, segmented anew by a third if one is set; or
     what the one that keeps or rejects finds by itself."""
     own, recipe = method.models.own, method.recipe
-    with clock.stage("detect"):
-        done = partial(clock.progress, "detect")
+    with times.stage("detect"):
+        done = partial(times.progress, "detect")
         if recipe.sliding_window:
             found = sliding_window(scan.volume, scan.lungs, own["filter"], threshold=method.threshold, progress=done)
         else:
@@ -182,25 +190,25 @@ def _regions(scan: _Scan, method: Method, clock: Clock) -> list[Finding]:
             if recipe.filter:
                 found = kept(scan.volume, found, own["filter"], method.threshold)
         found = [f for f in found if f.score >= method.threshold][: recipe.max_findings]
-    with clock.stage("segment"):
+    with times.stage("segment"):
         outline = method.outline(scan.lungs)
         if outline is None:
             return found
-        return refined(scan.volume, found, recipe.box_scale, outline, partial(clock.progress, "segment"))
+        return refined(scan.volume, found, recipe.box_scale, outline, partial(times.progress, "segment"))
 
 
-def _describe(scan: _Scan, findings: list[Finding], method: Method, clock: Clock) -> list[Nodule]:
-    """Measurements, place and risk of every outline, on the canonical volume."""
+def _described(scan: _Scan, findings: list[Finding], method: Method, times: StageTimes) -> list[Nodule]:
+    """Measurements, place and risk of every finding, on the canonical volume."""
     volume, lungs = scan.volume, scan.lungs
+    classify = grade if "classifier" in method.models.own else evaluate
     nodules = []
     for number, finding in enumerate(findings, start=1):
         box, mask = finding.box, finding.mask
-        with clock.stage("measure"):
+        with times.stage("measure"):
             measurements = measure(volume, box, mask, lungs)
             position = locate(volume, box, mask, lungs)
-        with clock.stage("malignancy"):
-            look = grade if "classifier" in method.models.own else evaluate
-            risk, heat = look(volume, box, mask, method.classifier)
+        with times.stage("malignancy"):
+            risk, heat = classify(volume, box, mask, method.classifier)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
@@ -232,7 +240,7 @@ def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str,
     return tuple(notes)
 
 
-def _report(scan: _Scan, nodules: list[Nodule], method: Method, clock: Clock) -> Report:
+def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTimes) -> Report:
     """Everything back on the grid of the scan as read, with its provenance."""
     ct, lungs = scan.ct, scan.lungs
     volumes = lung_volumes_ml(lungs)
@@ -247,7 +255,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, clock: Clock) ->
         case=None,
         patient=None,
         warnings=method.recipe.caveats + ct.source.warnings + quality_warnings(ct, lungs),
-        timing_s={**clock.seconds, "total": sum(clock.seconds.values())},
+        timing_s={**times.seconds, "total": sum(times.seconds.values())},
         lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
         threshold=method.threshold,
         nodules=tuple(_as_read(n, scan) for n in nodules),

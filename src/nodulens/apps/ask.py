@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from nodulens.errors import NotFound
-from nodulens.query import Answer, resolve
+from nodulens.query import QueryResult, resolve
 from nodulens.report.record import from_json
 
 SCHEMA = "nodulens-answer/1"
@@ -29,7 +29,7 @@ def ask(report: Path, text: str, as_json: bool) -> None:
         _show(answer)
 
 
-def _show(answer: Answer) -> None:
+def _show(answer: QueryResult) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -6,24 +6,20 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.bars import Bars, bars
-from nodulens.errors import BadOption, BadPrompt, InputError, NodulensError
+from nodulens.errors import BadOption, InputError, NodulensError
 
 if TYPE_CHECKING:
-    from nodulens.apps.stream import Tally
     from nodulens.core.volume import Volume
     from nodulens.report.record import Report
 
@@ -99,15 +95,16 @@ def analyze(
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
-    from nodulens.apps.methods import load_method
+    from nodulens.methods.load import load_method
     from nodulens.pipeline import analyze as run
 
     _check_output(output)
     with bars() as show:
         method = load_method(recipe, threads=threads, settings=settings or ())
-        asked = method.recipe if threshold is None else replace(method.recipe, threshold=threshold)
+        if threshold is not None:
+            method = replace(method, recipe=replace(method.recipe, threshold=threshold))
         scan, read_s = _read(ct, series, gaps, show)
-        report = run(scan, recipe=asked, models=method.models, prompted=method.prompted, progress=show)
+        report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, output, show)
     _tell(folder, as_json)
@@ -136,20 +133,16 @@ def segment(
     threads: Threads = None,
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box or mask points at."""
-    from nodulens.apps.prompts import prompt_from
-    from nodulens.methods.recipe import DEFAULT
-    from nodulens.pipeline import analyze_prompt
-    from nodulens.runtime.engine import load_models
-    from nodulens.stages.segment import DRAWN_ROUNDS
+    from nodulens.apps.prompts import typed_prompt
+    from nodulens.methods.load import load_method
+    from nodulens.pipeline import segment_prompt
 
-    if sum(option is not None for option in (point, box, mask)) != 1:
-        raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
+    prompt = typed_prompt(point, box, mask, space)
     _check_output(output)
     with bars() as show:
+        method = load_method("default", threads=threads)
         scan, read_s = _read(ct, series, gaps, show)
-        make = prompt_from(scan, point=point, box=box, mask=mask, space=space)
-        rounds = DEFAULT.rounds_detected if point is not None else DRAWN_ROUNDS
-        report = analyze_prompt(scan, make, rounds=rounds, models=load_models(threads), progress=show)
+        report = segment_prompt(scan, prompt, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, output, show)
     _tell(folder, as_json)
@@ -259,23 +252,13 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train the networks of a recipe."""
-    from nodulens.apps.methods import test_patients_of
-    from nodulens.apps.methods import train as run
-    from nodulens.methods.catalogue import recipe_named
+    from nodulens.apps.typed import typed_command
+    from nodulens.train import train as run
+    from nodulens.train.options import TrainOptions
 
     _check_output(output)
-    whole = split is None and fold is None and not recipe_named(recipe).networks  # the default knows nothing else
-    known, left_out = test_patients_of(split, fold, everybody=everybody or whole)
-    made = run(
-        recipe,
-        folder,
-        output,
-        settings=settings or (),
-        split=known,
-        fold=left_out,
-        epochs=epochs,
-        threads=threads,
-    )
+    options = TrainOptions(split, fold, everybody, epochs, threads, typed_command())
+    made = run(recipe, folder, output, settings=settings or (), options=options)
     from nodulens.train.loop.ranks import Ranks  # what trains is installed: it has trained
 
     ranks = Ranks.joined()
@@ -331,17 +314,18 @@ def stream(
     threads: Threads = None,
 ) -> None:
     """Outline frame after frame of slices, a video or a camera; Ctrl-C ends it."""
-    from nodulens.apps import stream as streams
+    from nodulens import stream as streams
+    from nodulens.apps.stream import pace, sentence, window_of
     from nodulens.data.frames import open_source
 
-    shown = streams.window_of(window)
-    streams.check_output(output, Path(source), steps=steps)
-    outliner = streams.load_outliner(recipe, settings or (), threads)
-    frames = open_source(source, shown, series)
-    with _pace(frames.count and -(-frames.count // every)) as show:
-        tally = streams.stream(frames, outliner, output, window=shown, every=every, steps=steps, show=show)
-    told = streams.summary(tally, outliner, shown)
-    print(json.dumps(told, indent=1) if as_json else streams.sentence(told))
+    drawn = streams.FrameOutput(output, window_of(window), steps)
+    drawn.check(Path(source))
+    segmenter = streams.load_segmenter(recipe, settings or (), threads)
+    frames = open_source(source, drawn.window, series)
+    with pace(frames.count and -(-frames.count // every)) as show:
+        statistics = streams.stream(frames, segmenter, drawn, every=every, show=show)
+    found = streams.summary(statistics, segmenter, drawn.window)
+    print(json.dumps(found, indent=1) if as_json else sentence(found))
 
 
 def _check_output(output: Path) -> None:
@@ -381,24 +365,6 @@ def _tell(folder: Path, as_json: bool) -> None:
         sys.stdout.buffer.write((folder / "report.json").read_bytes())  # UTF-8 whatever the console's encoding
     else:
         print(folder / "report.html")
-
-
-@contextmanager
-def _pace(count: int | None) -> Iterator[Callable[[Tally], None]]:
-    """Frames and frames a second on a terminal; what cannot be read is said anywhere."""
-    columns = (TextColumn("{task.completed:g} frames, {task.fields[pace]:.1f} a second"), BarColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
-        task, said = progress.add_task("", total=count, pace=0.0), 0
-
-        def show(tally: Tally) -> None:
-            nonlocal said
-            for problem in tally.left_out[said:]:
-                console.print(f"Left out: {problem}", highlight=False, markup=False, soft_wrap=True)
-            said = len(tally.left_out)
-            progress.update(task, completed=len(tally.shown) + said, pace=tally.pace)
-
-        yield show
 
 
 if __name__ == "__main__":

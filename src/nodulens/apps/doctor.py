@@ -13,7 +13,7 @@ from nodulens.runtime.weights import NAMES, card, check
 
 PACKAGES = (
     "numpy", "scipy", "SimpleITK", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
-    "connected-components-3d", "fill-voids", "edt", "openvino", "pillow", "typer", "rich",
+    "connected-components-3d", "fill-voids", "edt", "openvino", "pillow", "lark", "typer", "rich",
 )  # fmt: skip
 OPTIONAL = ("torch", "onnxruntime-gpu", "pylidc")
 

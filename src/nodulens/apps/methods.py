@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from nodulens.apps.typed import typed_command
 from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound
-from nodulens.methods.catalogue import recipe_named
-from nodulens.methods.method import Method, Prompted, untrained
-from nodulens.methods.recipe import Recipe, changed, changed_in_use, changed_to_train
-from nodulens.methods.run_record import Run, method_named, read_run
+from nodulens.methods.load import load_networks, load_sam_of, prompted_by
+from nodulens.methods.method import Method
+from nodulens.methods.recipe import Recipe, changed_in_use
+from nodulens.methods.run_record import method_named, read_run
 from nodulens.pipeline import Progress, analyze, silent
 from nodulens.report.record import Report, WeightRef
-from nodulens.runtime.engine import Model, Models, load_model, load_models
-from nodulens.stages.prompted import Outline, view_of
+from nodulens.runtime.engine import Model, load_model
 
 if TYPE_CHECKING:
-    from nodulens.core.volume import Mask, Volume
+    from nodulens.core.volume import Volume
     from nodulens.data.splits import Split
     from nodulens.evaluate.refinement import Steps
     from nodulens.presentation.evaluation import Table
@@ -28,139 +27,6 @@ if TYPE_CHECKING:
     from nodulens.train.run import EvaluatedNetwork
 
 SCHEMA = "nodulens-method/1"
-FOLD = 1
-"""Left out where nothing else is asked for: it holds a background."""
-
-
-def load_method(name: str, *, threads: int | None = None, settings: Sequence[str] = ()) -> Method:
-    """A recipe or run with all its networks, ready to analyze.
-
-    Args:
-        name: of a recipe, or the folder of a run.
-        threads: CPU threads.
-        settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
-
-    Raises:
-        BadOption: no such recipe or setting, or one that acts in training alone.
-        MissingWeights: networks that are not there; the message says how to come by them.
-        MissingExtra: SAM needs packages that are not installed.
-    """
-    recipe, folder = method_named(name)
-    recipe = changed_in_use(recipe, settings)
-    return Method(recipe, _networks(recipe, folder, threads), _prompted(recipe, _sam(recipe)))
-
-
-def _networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Models:
-    """All that is no SAM: those that ship, and the recipe's own from the folder of its run."""
-    if folder is not None and not recipe.networks:  # the default, trained anew
-        return load_models(threads, folder)
-    if folder is None and recipe.networks:
-        raise untrained(recipe, recipe.networks)
-    own = {part: load_model(part, threads, folder) for part in recipe.networks} if folder else {}
-    return replace(load_models(threads), own=own)
-
-
-def _prompted(recipe: Recipe, sam: Sam | None) -> Prompted | None:
-    """SAM or SAM2 as the recipe shows scans to it."""
-    if sam is None:
-        return None
-    if recipe.memory and not sam.net.remembers:
-        raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
-
-    def within(lungs: Mask) -> Outline:
-        view = partial(view_of, part=recipe.shown, lungs=lungs)
-        return replace(sam, view=view, memory=recipe.memory).segment
-
-    return Prompted(within, WeightRef(str(recipe.checkpoint), sam.sha256))
-
-
-def _sam(recipe: Recipe) -> Sam | None:
-    """SAM or SAM2 from files on this machine, where the recipe asks for one."""
-    if recipe.prompted is None or recipe.prompted == "network":
-        return None
-    ways = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
-    if recipe.checkpoint is None:
-        raise MissingWeights(f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and names no weights. {ways}")
-    try:
-        from nodulens.stages.sam import load_sam
-    except ImportError as error:
-        raise MissingExtra("sam", error.name or "torch") from error
-    try:
-        return load_sam(recipe.checkpoint, recipe.prompted)
-    except MissingWeights as error:
-        raise MissingWeights(f"{error} {ways}") from error
-
-
-def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
-    """The split and the fold that is left out, from what was typed.
-
-    Args:
-        path: of a split's file; None for the fixed folds.
-        fold: None where none was named.
-        everybody: nobody is left out.
-
-    Returns:
-        The fold is None for a split into shares, which says itself who judges, and where everybody trains.
-
-    Raises:
-        BadOption: options that contradict each other, or no such fold.
-        NotFound, UnreadableFile, PatientOverlap: see :func:`nodulens.data.splits.read_split`.
-    """
-    from nodulens.data.splits import read_split
-
-    split = read_split(path) if path else None
-    if everybody and (split or fold is not None):
-        raise BadOption("--everybody leaves nobody out; leave out --split and --fold, or --everybody.")
-    if split and not split.folds and fold is not None:
-        raise BadOption(f"{path} is a split into shares, which names who judges: leave out --fold.")
-    if everybody or (split and not split.folds):
-        return split, None
-    left_out = FOLD if fold is None else fold
-    if split:
-        split.parts(left_out)  # refuses a fold that it has not
-    return split, left_out
-
-
-def train(
-    name: str,
-    data: Path,
-    output: Path,
-    *,
-    settings: Sequence[str],
-    split: Split | None,
-    fold: int | None,
-    epochs: int | None = None,
-    threads: int | None = None,
-) -> Run:
-    """Train every network of a recipe into a folder, or go on where that was stopped.
-
-    Args:
-        name: of a recipe; of the default the networks that ship are trained anew, on everybody.
-        settings: ``name=value``.
-        split, fold: who judges; see :func:`who_judges`.
-        epochs: of each network, in place of the recipe's.
-
-    Raises:
-        BadOption: no such recipe or setting, a setting, split or fold of the default, or the folder holds another run.
-        MissingExtra: training needs packages that are not installed.
-    """
-    recipe = changed_to_train(recipe_named(name), settings)
-    try:
-        from nodulens.train.run import train_default, train_recipe, use_threads
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
-    command = typed_command()
-    use_threads(threads)
-    if not recipe.networks:
-        if settings or split is not None or fold is not None:
-            raise BadOption(
-                f"The recipe {recipe.name!r} is trained on everybody who may, as it ships: it takes --epochs, but no "
-                "--set, --split or --fold. Figures by fold come from python -m nodulens.train."
-            )
-        return train_default(data, output, command=command, epochs=epochs)
-    if epochs is not None:
-        recipe = changed(recipe, [f"{part}.epochs={epochs}" for part in recipe.networks])
-    return train_recipe(recipe, data, output, command=command, split=split, fold=fold)
 
 
 def evaluate(
@@ -211,7 +77,7 @@ def evaluate(
     recipe = changed_in_use(recipe, settings)
     if not recipe.networks:
         _check_whole_scans_alone(name, data, split, output)
-    models = _networks(recipe, folder, threads)
+    models = load_networks(recipe, folder, threads)
     if prompted is not None:
         models = replace(models, segmenter=_own_prompted(prompted, recipe, threads))
     who = read_split(split) if split else None
@@ -235,14 +101,14 @@ def evaluate(
     again = bool(judged) and _outlines_again(recipe, data)
     if again or scans_in(data):
         try:
-            sam = _sam(recipe)
+            sam = load_sam_of(recipe)
         except (MissingWeights, MissingExtra) as error:
             if not judged:
                 raise
             what = " and the second step" if again else ""
             notes.append(f"Whole scans{what} were left out, for what outlines there is missing. {error}")
         else:
-            method = Method(recipe, models, _prompted(recipe, sam))
+            method = Method(recipe, models, prompted_by(recipe, sam))
             whole = _judge_whole(method, data, progress)
             if again and folder is not None:
                 steps, left_out = _second_step(method, folder, data, who, sam, progress)
@@ -306,7 +172,7 @@ def _judge_whole(method: Method, data: Path, progress: Progress) -> _Whole:
 
 def _twice(method: Method, progress: Progress, ct: Volume) -> tuple[Report, Report]:
     """A report, and the same for the curve."""
-    report = analyze(ct, recipe=method.recipe, models=method.models, prompted=method.prompted, progress=progress)
+    report = analyze(ct, method=method, progress=progress)
     return report, report
 
 

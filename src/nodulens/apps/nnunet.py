@@ -42,9 +42,9 @@ def train(
     threads: external.Threads = None,
 ) -> None:
     """Train nnunet-sam with nnU-Net as its segmenter; judge and use the run as any other."""
-    from nodulens.apps.methods import test_patients_of
     from nodulens.methods.catalogue import NNUNET_SAM
     from nodulens.methods.recipe import changed_to_train
+    from nodulens.train.options import test_patients_of
 
     framework = external.trainer("nnunet")
     recipe = changed_to_train(NNUNET_SAM, settings or ())

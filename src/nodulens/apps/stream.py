@@ -1,225 +1,18 @@
-"""``nodulens stream``: each frame of a folder, video or camera outlined and shown as it comes."""
+"""``nodulens stream``: what is typed, and what is printed."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from scipy import ndimage
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
-from nodulens.core.geometry import Geometry
-from nodulens.core.volume import Mask, Volume
-from nodulens.data.frames import Hounsfield, Source
-from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
-from nodulens.io.atomic import whole_file
-from nodulens.methods.catalogue import RECIPES
-from nodulens.methods.method import EVEN, untrained
-from nodulens.methods.recipe import changed_in_use
-from nodulens.methods.run_record import method_named
-from nodulens.ops.intensity import to_unit
-from nodulens.presentation.panels import CLASS_COLOURS, YELLOW, Colour
-from nodulens.report.pictures import contours
-from nodulens.runtime.engine import Array, Model, load_model
-from nodulens.stages.classical import classic_steps
-from nodulens.stages.findings import Finding
-from nodulens.stages.fp_reduction import kept
-from nodulens.stages.slices import LEAST_MM, NODULE, Field, find_regions, segment_slices
-
-SCHEMA = "nodulens-stream/1"
-FILM = ".mp4"
-STEPS = "steps"
-THICK_MM = LEAST_MM * 2 / 3
-"""A disc so thick holds as much as a ball of its diameter: specks are told by their size on the frame alone."""
-SMALL_PX = 512
-"""Frames are shown at least about so large, enlarged a whole number of times."""
-
-
-@dataclass
-class Outliner:
-    """The networks of a run that look at single slices.
-
-    Attributes:
-        segmenter: outlines.
-        filter: keeps or rejects regions; None where the recipe has none.
-        threshold: least score of a region that is shown.
-        seconds: that the networks have taken.
-    """
-
-    segmenter: Model
-    filter: Model | None
-    threshold: float
-    seconds: float = field(default=0.0, init=False)
-
-    def look(self, hu: Hounsfield, pixel_mm: tuple[float, float]) -> tuple[list[Finding], Mask]:
-        """Regions of a frame (y, x), the most certain first, and all that was drawn, both on (1, y, x)."""
-        volume = Volume(hu[None], Geometry.axial((1, *hu.shape), (THICK_MM, *pixel_mm)))
-        settings = self.segmenter.card.settings
-        drawn = segment_slices(volume, self._timed(self.segmenter), Field.of(settings))
-        found = find_regions(drawn, None)
-        if self.filter is not None:
-            return kept(volume, found, self._timed(self.filter), self.threshold), drawn.labels
-        return [f for f in found if f.score >= self.threshold], drawn.labels
-
-    def _timed(self, model: Model) -> Model:
-        def run(batch: Array) -> tuple[Array, ...]:
-            start = time.perf_counter()
-            try:
-                return model.run(batch)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        return replace(model, run=run)
-
-
-@dataclass
-class Tally:
-    """What became of a stream.
-
-    Attributes:
-        shown: seconds from the start of the stream to when each frame was shown, by the clock on the wall.
-        work: seconds of that frame's own, from reading to writing: without the wait for a camera, the decoding of a
-            video, and what was skipped.
-        elapsed: seconds that have passed, up to the end of the stream.
-        left_out: what was wrong with frames that could not be read.
-        regions, with_regions: regions shown, and frames that show one.
-        stopped: whether a person ended it.
-    """
-
-    shown: list[float] = field(default_factory=list)
-    work: list[float] = field(default_factory=list)
-    elapsed: float = 0.0
-    left_out: list[str] = field(default_factory=list)
-    regions: int = 0
-    with_regions: int = 0
-    stopped: bool = False
-
-    @property
-    def pace(self) -> float:
-        """Frames shown a second, by the clock on the wall; 0 before the first."""
-        return len(self.shown) / self.elapsed if self.shown else 0.0
-
-
-def load_outliner(name: str, settings: Sequence[str] = (), threads: int | None = None) -> Outliner:
-    """What of a run outlines slices.
-
-    Raises:
-        BadOption: the recipe outlines no slices; the message lists those that do. Or there is no such recipe, or
-            something else than the threshold is set.
-        MissingWeights: it is not trained yet.
-    """
-    recipe, folder = method_named(name)
-    recipe = changed_in_use(recipe, settings, ("threshold",))
-    if recipe.segmenter is None:
-        able = ", ".join(r.name for r in RECIPES.values() if r.segmenter)
-        raise BadOption(f"The recipe {recipe.name!r} outlines no single slices; {able} do.")
-    parts = [part for part in ("segmenter", "filter") if part in recipe.networks]
-    if folder is None:
-        raise untrained(recipe, parts)
-    models = {part: load_model(part, threads, folder) for part in parts}
-    for caveat in recipe.caveats:
-        warnings.warn(caveat, stacklevel=2)
-    threshold = EVEN if recipe.threshold is None else recipe.threshold
-    return Outliner(models["segmenter"], models.get("filter"), threshold)
-
-
-def stream(
-    source: Source,
-    outliner: Outliner,
-    output: Path | None,
-    *,
-    window: tuple[float, float],
-    every: int = 1,
-    steps: bool = False,
-    show: Callable[[Tally], None] = lambda tally: None,
-) -> Tally:
-    """Outline frame after frame; Ctrl-C ends it, and what was shown until then stays.
-
-    A frame that cannot be read is left out and the stream goes on.
-
-    Args:
-        output: folder for a PNG a frame, or an MP4 file; None: nothing is written.
-        window: HU shown black and white.
-        every: look at one frame in so many.
-        steps: also write the classic steps of each frame, side by side, into ``steps`` of the output folder.
-        show: told after every frame.
-
-    Raises:
-        UnreadableFile: not one frame can be read.
-        BadValues: frames of a film differ in size.
-    """
-    tally, begun = Tally(), time.perf_counter()
-    with _sink(output, source.pace / every) as write:
-        try:
-            for frame in islice(source.frames, 0, None, every):
-                start = time.perf_counter()
-                try:
-                    hu, pixel_mm = frame.read()
-                except InputError as error:
-                    tally.left_out.append(str(error))
-                    tally.elapsed = time.perf_counter() - begun
-                    show(tally)
-                    continue
-                found, drawn = outliner.look(hu, pixel_mm)
-                grey = to_unit(hu, window)
-                write(frame.name, overlaid(grey, found, drawn))
-                if steps:
-                    strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
-                    write(f"{STEPS}/{frame.name}", _picture(strip))
-                tally.regions += len(found)
-                tally.with_regions += bool(found)
-                now = time.perf_counter()
-                tally.work.append(now - start)
-                tally.elapsed = now - begun
-                tally.shown.append(tally.elapsed)
-                show(tally)
-        except KeyboardInterrupt:
-            if not tally.shown:
-                raise
-            tally.stopped = True
-        tally.elapsed = time.perf_counter() - begun
-        if not tally.shown:
-            raise UnreadableFile(f"Not one frame can be read. {' '.join(tally.left_out[:1])}".strip())
-    return tally
-
-
-def summary(tally: Tally, outliner: Outliner, window: tuple[float, float]) -> dict[str, Any]:
-    """For JSON: of ``total_s`` passed on the wall's clock, ``work_s`` went into the frames shown, ``model_s`` of it
-    into the networks."""
-    return {
-        "schema": SCHEMA,
-        "frames": len(tally.shown),
-        "fps_mean": round(tally.pace, 2),
-        "fps_median": round(1 / float(np.median(np.diff(tally.shown, prepend=0.0))), 2),
-        "model_s": round(outliner.seconds, 3),
-        "work_s": round(sum(tally.work), 3),
-        "total_s": round(tally.elapsed, 3),
-        "regions": tally.regions,
-        "frames_with_regions": tally.with_regions,
-        "window_hu": list(window),
-        "left_out": tally.left_out,
-        "stopped": tally.stopped,
-    }
-
-
-def sentence(told: dict[str, Any]) -> str:
-    """:func:`summary` for people."""
-    left = f", {len(told['left_out'])} left out" if told["left_out"] else ""
-    return (
-        f"{'Stopped after ' if told['stopped'] else ''}{told['frames']} frames{left}: {told['fps_mean']:.1f} a second "
-        f"(median {told['fps_median']:.1f}), work {1000 * told['work_s'] / told['frames']:.0f} ms a frame, networks "
-        f"{1000 * told['model_s'] / told['frames']:.0f} ms of it, "
-        f"{told['total_s']:.1f} s in all; {told['regions']} regions on {told['frames_with_regions']} frames"
-    )
+from nodulens.errors import BadOption
+from nodulens.stream import StreamStatistics
 
 
 def window_of(text: str) -> tuple[float, float]:
@@ -237,131 +30,31 @@ def window_of(text: str) -> tuple[float, float]:
     return low, high
 
 
-def check_output(output: Path | None, source: Path, *, steps: bool) -> None:
-    """Refuse what cannot be written, before the work.
-
-    Raises:
-        BadOption: a file where a folder should be, frames among their own source, or steps without a folder.
-        MissingExtra: films need a package that is not installed.
-    """
-    film = output is not None and output.suffix.lower() == FILM
-    if steps and (output is None or film):
-        raise BadOption("--steps writes pictures: name a folder with --output.")
-    if output is None:
-        return
-    if film:
-        try:
-            import cv2  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra("video", "opencv-python-headless") from error
-        if output.is_dir() or output.resolve() == source.resolve():
-            raise BadOption(f"{output} is {'a folder' if output.is_dir() else 'the source'}; name another film.")
-        return
-    there = next((path for path in (output, *output.parents) if path.exists()), None)
-    if there is not None and not there.is_dir():
-        raise BadOption(f"{there} is a file; --output names a folder, or a film that ends in {FILM}.")
-    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-        raise BadOption(f"{output} lies in the source: what is drawn would be read as slices. Name another folder.")
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
-    """A frame with the outlines of what the network draws, and each region's outline, box and score.
-
-    Classes have the colours of :data:`nodulens.presentation.panels.CLASS_COLOURS`, others are yellow.
-
-    Args:
-        grey: (y, x) 0…1.
-        found: on (1, y, x).
-        drawn: all that the network drew, (1, y, x).
-    """
-    scale = max(1, SMALL_PX // max(grey.shape))
-    picture = _picture(grey, scale).convert("RGB")
-    draw = ImageDraw.Draw(picture)
-    for name, mask in _around(drawn):
-        _outline(draw, mask, (0, 0), scale, CLASS_COLOURS.get(name, YELLOW))
-    colour = CLASS_COLOURS[NODULE]
-    for region in found:
-        _, y0, x0 = region.box.start
-        _, y1, x1 = region.box.stop
-        _outline(draw, region.mask[0], (y0, x0), scale, colour)
-        corners = (scale * x0 - 2, scale * y0 - 2, scale * x1 + 1, scale * y1 + 1)
-        draw.rectangle(corners, outline=colour)
-        draw.text((corners[0], max(0, corners[1] - 12)), f"{region.score:.2f}", fill=colour)
-    return picture
-
-
-def _around(drawn: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Name and (y, x) of every class but the nodule. A nodule belongs to the one that is nearest: to its lung."""
-    labels, nodule = drawn.labels[0], drawn.of(NODULE)[0]
-    rest = np.where(nodule, 0, labels)
-    if nodule.any() and rest.any():
-        nearest = ndimage.distance_transform_edt(rest == 0, return_distances=False, return_indices=True)
-        rest = np.where(nodule, rest[tuple(nearest)], rest)
-    yield from ((name, rest == value) for value, name in drawn.names.items() if name != NODULE)
-
-
-def _outline(
-    draw: ImageDraw.ImageDraw,
-    mask: NDArray[np.bool_],
-    corner: tuple[int, int],
-    scale: int,
-    colour: Colour,
-) -> None:
-    for curve in contours(mask.astype(np.float32)):
-        points = (curve + corner[::-1]) * scale - 0.5
-        draw.line([*map(tuple, points.tolist()), tuple(points[0].tolist())], fill=colour)
-
-
-def _picture(grey: NDArray[np.float32], scale: int = 1) -> Image.Image:
-    picture = Image.fromarray(np.rint(grey * 255).astype(np.uint8))
-    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.BILINEAR)
-
-
-# ---------------------------------------------------------------- where pictures go
+def sentence(found: dict[str, Any]) -> str:
+    """:func:`nodulens.stream.summary` for people."""
+    left = f", {len(found['left_out'])} left out" if found["left_out"] else ""
+    stopped = "Stopped after " if found["stopped"] else ""
+    return (
+        f"{stopped}{found['frames']} frames{left}: {found['fps_mean']:.1f} a second "
+        f"(median {found['fps_median']:.1f}), work {1000 * found['work_s'] / found['frames']:.0f} ms a frame, networks "
+        f"{1000 * found['model_s'] / found['frames']:.0f} ms of it, "
+        f"{found['total_s']:.1f} s in all; {found['regions']} regions on {found['frames_with_regions']} frames"
+    )
 
 
 @contextmanager
-def _sink(output: Path | None, pace: float) -> Iterator[Callable[[str, Image.Image], None]]:
-    """A function that writes a named picture."""
-    if output is None:
-        yield lambda name, picture: None
-    elif output.suffix.lower() != FILM:
-        yield partial(_save, output)
-    else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(output) as part, _film(part, pace) as write:
-            yield write
+def pace(count: int | None) -> Iterator[Callable[[StreamStatistics], None]]:
+    """Frames and frames a second on a terminal; what cannot be read is said anywhere."""
+    columns = (TextColumn("{task.completed:g} frames, {task.fields[pace]:.1f} a second"), BarColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        task, said = progress.add_task("", total=count, pace=0.0), 0
 
+        def show(statistics: StreamStatistics) -> None:
+            nonlocal said
+            for problem in statistics.left_out[said:]:
+                console.print(f"Left out: {problem}", highlight=False, markup=False, soft_wrap=True)
+            said = len(statistics.left_out)
+            progress.update(task, completed=len(statistics.shown) + said, pace=statistics.pace)
 
-def _save(folder: Path, name: str, picture: Image.Image) -> None:
-    path = folder / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        picture.save(part, compress_level=1)  # a stream has little time, and disks have room
-
-
-@contextmanager
-def _film(path: Path, pace: float) -> Iterator[Callable[[str, Image.Image], None]]:
-    import cv2
-
-    made: list[tuple[Any, tuple[int, int]]] = []
-
-    def write(name: str, picture: Image.Image) -> None:
-        if not made:
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), pace, picture.size)
-            if not writer.isOpened():
-                raise BadOption(f"OpenCV on this machine writes no {FILM} films here; name a folder for pictures.")
-            made.append((writer, picture.size))
-        writer, size = made[0]
-        if picture.size != size:
-            raise BadValues(f"{name} is {picture.size} pixels, the film {size}; name a folder for pictures instead.")
-        writer.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
-
-    try:
-        yield write
-    finally:
-        for writer, _ in made:
-            writer.release()
+        yield show

@@ -46,9 +46,9 @@ def train(
 
     Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
     """
-    from nodulens.apps.methods import test_patients_of
     from nodulens.methods.catalogue import YOLO_SEG
     from nodulens.methods.recipe import changed_to_train
+    from nodulens.train.options import test_patients_of
 
     framework = external.trainer("yolo")
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]

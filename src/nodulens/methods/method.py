@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from nodulens.core.volume import Mask
-from nodulens.errors import MissingWeights
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import Recipe
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.prompted import Outline
-from nodulens.stages.segment import segment
+from nodulens.stages.prompts import DRAWN, Prompt
+from nodulens.stages.segment import DRAWN_ROUNDS, segment
 
 EVEN = 0.5
 """Least mean probability of a region, or of a place a filter is slid over, where a recipe names no threshold."""
@@ -20,7 +25,7 @@ EVEN = 0.5
 
 @dataclass(frozen=True)
 class Prompted:
-    """A prompted network from outside, such as SAM2.
+    """An external prompted network, such as SAM2.
 
     Attributes:
         within: from the lungs of a scan, on its grid, to what outlines there at a prompt.
@@ -51,8 +56,8 @@ class Method:
         if recipe.prompted not in (None, "network") and self.prompted is None:
             raise MissingWeights(
                 f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and no such network was given. Fetch its "
-                f"weights, hf download {recipe.checkpoint or 'NAME'}, and pass prompted=; the command line loads them "
-                "itself. Or take our own network: prompted='network' in the recipe, --set prompted=network there."
+                f"weights, hf download {recipe.checkpoint or 'NAME'}, then load the method by its name. "
+                "Or take our own network: prompted='network' in the recipe, --set prompted=network in a command."
             )
 
     @property
@@ -70,14 +75,39 @@ class Method:
             return self.prompted.within(lungs)
         return partial(segment, model=self.models.segmenter, rounds=self.recipe.rounds_detected)
 
+    def outline_given(
+        self, volume: Volume, lungs: Mask, prompt: Prompt, prior: NDArray[np.bool_] | None
+    ) -> tuple[Box, NDArray[np.bool_]]:
+        """Segment what a person prompts; SAM takes the box of the prompt, our own network also an earlier mask.
+
+        Args:
+            volume: canonical orientation.
+            lungs: on its grid.
+            prompt: in face indices of the volume.
+            prior: an earlier mask on its grid.
+
+        Raises:
+            BadOption: the method prompts no network.
+            BadPrompt: nothing there looks like a nodule.
+        """
+        if self.recipe.prompted is None:
+            raise BadOption(
+                f"The method {self.recipe.name!r} has no prompted network: the masks of its segmenter stand. Take one "
+                "that has, such as default, or set prompted=network."
+            )
+        if self.prompted is not None:
+            return self.prompted.within(lungs)(volume, prompt)
+        rounds = DRAWN_ROUNDS if prompt.trust == DRAWN else self.recipe.rounds_detected
+        return segment(volume, prompt, self.models.segmenter, rounds, prior)
+
     @property
     def classifier(self) -> Model:
-        """What grades."""
+        """The network that classifies nodules."""
         return self.models.own.get("classifier", self.models.malignancy)
 
     @property
     def weights(self) -> tuple[WeightRef, ...]:
-        """Of all that takes part, in the order they work."""
+        """The networks that take part, in the order they work."""
         models, own = self.models, self.models.own
         finding = ("filter",) if self.recipe.sliding_window else ("segmenter", "filter")
         found = [own[name] for name in finding if name in own] or [models.patch, models.volume]
@@ -88,7 +118,7 @@ class Method:
 
 
 def untrained(recipe: Recipe, missing: Iterable[str]) -> MissingWeights:
-    """What to say of a recipe whose networks are not there."""
+    """The error for a recipe whose networks are not there."""
     return MissingWeights(
         f"The recipe {recipe.name!r} has no weights for its {' and '.join(missing)}. Train it: nodulens train "
         f"{recipe.name} --data FOLDER -o RUN; then name RUN as the recipe."

@@ -24,7 +24,7 @@ BATCH = 64
 """Examples a call: enough to keep the cores busy, little enough for a gigabyte of activations."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A network ready to run.
 
@@ -53,9 +53,8 @@ class Models:
     own: Mapping[str, Model] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=4)
 def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
-    """Check and compile the networks; a second call costs nothing.
+    """The default's networks; see :func:`load_model`.
 
     Args:
         threads: CPU threads; None for as many as there are cores.
@@ -64,12 +63,27 @@ def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
     """
-    patch, volume, segmenter, malignancy = (load_model(name, threads, folder) for name in NAMES)
-    return Models(patch, volume, segmenter, malignancy)
+    return _together(*(load_model(name, threads, folder) for name in NAMES))
 
 
 def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> Model:
-    """Check and compile one network; see :func:`load_models`."""
+    """One network, checked and compiled; a second call gives the same one as long as its files are the same.
+
+    Args:
+        name: of the ONNX file and its card, without a suffix.
+        threads: CPU threads; None for as many as there are cores.
+        folder: that they lie in.
+
+    Raises:
+        MissingWeights, CorruptWeights: a file is not there, or not what its card says.
+    """
+    known = card(name, folder)
+    return _compiled(name, threads, folder.resolve(), _state(known.path), _state(known.path.with_suffix(".json")))
+
+
+@lru_cache(maxsize=16)
+def _compiled(name: str, threads: int | None, folder: Path, *states: tuple[int, ...]) -> Model:
+    """A network, hashed, read and compiled once for files in these states."""
     known = card(name, folder)
     check(known)
     compiled = compile_model(known.path, threads)
@@ -79,6 +93,17 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
         return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
 
     return Model(known, run)
+
+
+@lru_cache(maxsize=4)
+def _together(patch: Model, volume: Model, segmenter: Model, malignancy: Model) -> Models:
+    return Models(patch, volume, segmenter, malignancy)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:

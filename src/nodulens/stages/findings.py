@@ -1,4 +1,4 @@
-"""From marks to findings: every mark outlined, and outlines that coincide taken for one; and findings outlined anew."""
+"""From candidates to findings: each one segmented, and masks that coincide merged; and findings segmented anew."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nodulens.stages.segment import prompt_of_candidate
 from nodulens.stages.views import FAR_MM
 
 WHOLE = 0.5
-"""A large mark may give a finding its outline from this share of the threshold on."""
+"""A large candidate may give a finding its mask from this share of the threshold on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finding:
-    """What was marked and outlined.
+    """What was detected and segmented.
 
     Attributes:
-        score: how sure the detector is, 0…1; 1 where a person prompted.
+        score: the detector's confidence, 0…1; 1 where a person prompted.
         box: inside the volume.
         mask: of ``box.shape``.
     """
@@ -37,57 +37,50 @@ class Finding:
 
 def outline_all(
     volume: Volume,
-    marks: list[Candidate],
+    candidates: list[Candidate],
     threshold: float,
     most: int,
     outline: Outline,
     progress: Callable[[float], None],
 ) -> list[Finding]:
-    """Outlines of the marks, the most certain first; a mark without an outline is no finding.
+    """Candidates segmented, the most certain first; one in which nothing is found is no finding.
 
-    Two whose outlines mostly coincide are one finding, with the better score. A mass is marked at every knob, and only
-    a mark of its own size shows the network all of it. So a large mark gives the outline where it holds others, and
-    one that is not certain enough to be a finding may give it to a finding within.
+    A mass is detected at every knob, and only a candidate of its own size shows the network all of it. So a large one
+    gives the mask where it holds others (see :func:`_merged`), and one below the threshold may do so too, but is no
+    finding by itself.
 
     Args:
         volume: canonical orientation.
-        marks: with scores, the most certain first.
+        candidates: with scores, the most certain first.
         threshold: least score of a finding.
-        most: outlined at most.
+        most: candidates above the threshold that are segmented at most.
         outline: the prompted network.
-        progress: told the share of the marks that are done.
+        progress: called with the share of the candidates that are done.
     """
-    sure = [m for m in marks if m.score >= threshold][:most]
-    unsure = [m for m in marks if _is_large(m) and WHOLE * threshold <= m.score < threshold]
-    out: list[Finding] = []
-    for number, mark in enumerate([*sure, *unsure]):
-        progress(number / (len(sure) + len(unsure)))
-        if number >= len(sure) and not any(_near(volume, finding, mark) for finding in out):
-            continue
-        try:
-            found = Finding(mark.score, *outline(volume, prompt_of_candidate(volume, mark)))
-        except BadPrompt:
-            continue  # nothing to outline: the mark was on noise
-        same = [k for k, finding in enumerate(out) if _coincide(found, finding)]
-        if not same and number < len(sure):
-            out.append(found)
-        elif same and _is_large(mark) and found.mask.sum() > max(out[k].mask.sum() for k in same):
-            out[same[0]] = replace(found, score=out[same[0]].score)
-            out = [finding for k, finding in enumerate(out) if k not in same[1:]]
-    return out
+    certain = [c for c in candidates if c.score >= threshold][:most]
+    doubtful = [c for c in candidates if _is_large(c) and WHOLE * threshold <= c.score < threshold]
+    findings: list[Finding] = []
+    for number, candidate in enumerate([*certain, *doubtful]):
+        progress(number / (len(certain) + len(doubtful)))
+        is_certain = number < len(certain)
+        if is_certain or any(_near(volume, finding, candidate) for finding in findings):
+            found = _outlined(volume, candidate, outline)
+            if found is not None:
+                findings = _merged(findings, found, is_large=_is_large(candidate), may_be_new=is_certain)
+    return findings
 
 
 def refined(
     volume: Volume, findings: list[Finding], box_scale: float, outline: Outline, progress: Callable[[float], None]
 ) -> list[Finding]:
-    """Findings outlined again from their boxes; where the prompted network finds nothing, the outline stands.
+    """Findings segmented again from their boxes; where the prompted network finds nothing, the mask stands.
 
     Args:
         volume: canonical orientation.
         findings: of another network.
         box_scale: sides of the box that prompts over those of the finding's.
         outline: the prompted network.
-        progress: told the share of the findings that are done.
+        progress: called with the share of the findings that are done.
     """
     out = []
     for number, finding in enumerate(findings):
@@ -102,20 +95,46 @@ def refined(
 
 
 def grown(box: Box, box_scale: float, trust: float) -> Prompt:
-    """A box as a prompt, each of its sides ``grow`` times as long."""
+    """A box as a prompt, each of its sides ``box_scale`` times as long."""
     start, stop = np.asarray(box.start, float), np.asarray(box.stop, float)
     middle, half = (start + stop) / 2, (stop - start) / 2 * box_scale
     return Prompt.between(middle - half, middle + half, trust)
 
 
-def _is_large(mark: Candidate) -> bool:
-    return mark.diameter_mm > FAR_MM
+def _outlined(volume: Volume, candidate: Candidate, outline: Outline) -> Finding | None:
+    """A candidate as a finding; None where there is nothing to segment, for it was noise."""
+    try:
+        return Finding(candidate.score, *outline(volume, prompt_of_candidate(volume, candidate)))
+    except BadPrompt:
+        return None
 
 
-def _near(volume: Volume, finding: Finding, mark: Candidate) -> bool:
-    """Whether a finding lies within a large mark's diameter: a mass may be twice as large as the largest blob."""
+def _merged(findings: list[Finding], found: Finding, *, is_large: bool, may_be_new: bool) -> list[Finding]:
+    """Findings with one more; those whose masks mostly coincide are one, with the score of the first.
+
+    Args:
+        is_large: whether it comes from a large candidate, which gives its mask to all that it coincides with where it
+            is the largest of them.
+        may_be_new: whether it is a finding where it coincides with none.
+    """
+    same = [finding for finding in findings if _coincide(found, finding)]
+    if not same:
+        return [*findings, found] if may_be_new else findings
+    if not is_large or found.mask.sum() <= max(finding.mask.sum() for finding in same):
+        return findings
+    first, *others = same
+    whole = replace(found, score=first.score)
+    return [whole if finding is first else finding for finding in findings if finding not in others]
+
+
+def _is_large(candidate: Candidate) -> bool:
+    return candidate.diameter_mm > FAR_MM
+
+
+def _near(volume: Volume, finding: Finding, candidate: Candidate) -> bool:
+    """Whether a finding lies within a large candidate's diameter: a mass may be twice as large as the largest blob."""
     middle = volume.geometry.to_lps(finding.box.centre_zyx)
-    return float(np.linalg.norm(middle - mark.centre_lps)) < mark.diameter_mm
+    return float(np.linalg.norm(middle - candidate.centre_lps)) < candidate.diameter_mm
 
 
 def _coincide(one: Finding, other: Finding) -> bool:

@@ -1,8 +1,7 @@
-"""How a nodule is pointed at, and in which part of the scan it is shown.
+"""Boxes that prompted networks are compared with, and the field of view that they are given.
 
-The boxes that prompted networks are compared with: round the readers' outline, shaken, from an annotation's diameter.
-(The detector's is :func:`nodulens.stages.segment.prompt_of_candidate`.) And what surrounds the nodule when it is shown:
-whole slices, its lung, its lobe, or a close crop.
+Boxes: round the readers' outline, jittered, from an annotation's diameter; the detector's is
+:func:`nodulens.stages.segment.prompt_of_candidate`. Fields of view: whole slices, the lung, the lobe, or a close crop.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from nodulens.stages.prompts import DRAWN, Prompt
 
 ViewName = Literal["slice", "lung", "lobe", "crop"]
 View = Callable[[Volume, Prompt], Box]
-"""What is shown of a volume to outline a prompt in: whole slices of a box inside the volume."""
+"""The field of view for a prompt in a volume: a box inside the volume, whole slices of it."""
 Outline = Callable[[Volume, Prompt], tuple[Box, NDArray[np.bool_]]]
-"""From a prompt to a box inside the volume and the mask in it: any network that a recipe names in ``prompted``."""
+"""A prompted network, as ``Recipe.prompted`` names one: from a prompt to a box inside the volume and the mask in it."""
 
 CROP_SIDES = 3.0
 """Side of the close crop over the larger side of the prompt's box in the plane."""
@@ -60,12 +59,12 @@ def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) 
 
 
 def prompt_of_outline(box: Box) -> Prompt:
-    """The true box: as tight round an outline as voxels allow. An upper bound, and no use, for nobody has it."""
+    """The ground truth's own box, as tight round it as voxels allow: an upper bound that nobody has in use."""
     return Prompt.between(box.start, box.stop, DRAWN)
 
 
 def shaken(prompt: Prompt, rng: np.random.Generator, share: float) -> Prompt:
-    """A prompt whose every face is off by a normal error, as a person's is.
+    """A jittered prompt: every face is off by a normal error, as a person's is.
 
     Args:
         share: standard deviation of the error over the side; 0.1 is what tables call "shaken by 10 %".
@@ -77,7 +76,7 @@ def shaken(prompt: Prompt, rng: np.random.Generator, share: float) -> Prompt:
 
 
 def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mask | None = None) -> Box:
-    """The part of the scan that a prompted network is shown; ``functools.partial`` of it is a :data:`View`.
+    """The field of view of a prompted network; ``functools.partial`` of it is a :data:`View`.
 
     Args:
         volume: canonical orientation.

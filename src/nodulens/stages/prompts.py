@@ -1,7 +1,7 @@
-"""What a segmenter is told, and what it then sees.
+"""Prompts of the segmenter, and the window and channels that it sees for one.
 
-A prompt is a box in continuous face indices (z, y, x) of an array, with how far to trust it. Training and use share
-this file, so that the network meets in use what it was taught.
+A prompt is a box in continuous face indices (z, y, x) of an array, with how far to trust it. Training and inference
+share this file, so that the network meets the inputs that it was trained on.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ MARGIN = 1.6
 """Sides of the window over sides of the box."""
 
 DRAWN, ROUGH = 1.0, 0.5
-"""Value of the box channel: a box that a person drew, and one that only says about where and how large."""
+"""Value of the box channel for a box that a person drew, and for one that is right only roughly."""
 
 ONE_SLICE = 1.001
-"""Slices that a box on a single one is high at most; corners in millimetres are rounded."""
+"""Height in slices up to which a box lies on a single one; corners in millimetres are rounded."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where to look.
+    """A box in which to segment.
 
     Attributes:
         start, stop: faces of the box, continuous indices (z, y, x): voxel 0 reaches from 0 to 1.
@@ -53,7 +53,7 @@ class Prompt:
         return replace(self, start=(float(z), *self.start[1:]), stop=(z + 1.0, *self.stop[1:]))
 
     def raised(self, spacing_zyx: ArrayLike) -> Prompt:
-        """Of a box on one slice: one as high as its sides are long on average, in mm. A higher box is as it is."""
+        """A box on one slice made as high as its sides are long on average, in mm; a higher box as it is."""
         if self.stop[0] - self.start[0] > ONE_SLICE:
             return self
         start, stop, spacing = (np.asarray(v, dtype=np.float64) for v in (self.start, self.stop, spacing_zyx))

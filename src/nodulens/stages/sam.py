@@ -29,7 +29,7 @@ from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, 
 from nodulens.ops.intensity import to_unit
 from nodulens.stages.prompted import View, view_of
 from nodulens.stages.prompts import Prompt
-from nodulens.stages.segment import pointed_at
+from nodulens.stages.segment import prompted_component
 
 Array = NDArray[np.float32]
 Kind = Literal["sam2", "sam"]
@@ -210,7 +210,7 @@ class Sam:
             blank = np.full(where.shape[1:], MASK_SHIFT, dtype=np.float32)
             asked = zip(pictures, spots, strict=True)
             logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in asked])
-        return pointed_at(volume, prompt, where, logits)
+        return prompted_component(volume, prompt, where, logits)
 
     def encode(self, image: Array) -> Embedding:
         """What the encoder makes of a picture (y, x) float32 0…1; a picture seen before is not encoded again."""

@@ -15,15 +15,15 @@ from nodulens.stages.candidates import propose
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 
 OFF = -10.0
-"""Logit where nothing was asked."""
+"""Logit outside the window."""
 LEVELS = np.linspace(-3, 3, 25)
-"""Logits at which an outline may be drawn where a box on one slice says how far the nodule reaches."""
+"""Logits at which the mask may be cut where a box on one slice says how far the nodule reaches."""
 LEVEL_COST = 0.03
 """Agreement of boxes (IoU) that a logit away from 0 must bring."""
 DRAWN_ROUNDS = 1
-"""A box or mask that a person drew is looked at once: it says itself how far the nodule reaches."""
+"""A box or mask that a person drew takes one round: it says itself how far the nodule reaches."""
 ROOM = 1.5
-"""Side of the first look over the blob's diameter."""
+"""Side of the first box over the blob's diameter."""
 POINT_REACH_MM = 20.0
 POINT_DIAMETER_MM = 8.0
 
@@ -31,7 +31,7 @@ POINT_DIAMETER_MM = 8.0
 def segment(
     volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None
 ) -> tuple[Box, NDArray[np.bool_]]:
-    """Outline what a prompt points at.
+    """Segment the nodule that a prompt stands for.
 
     A box drawn on one slice says how far the nodule reaches there, often where nothing in the image does: the outline
     is drawn at the logit at which it fills that box best. In three dimensions boxes are too loose for that.
@@ -40,8 +40,8 @@ def segment(
         volume: canonical orientation.
         prompt: in face indices of the volume.
         model: (N, 3, 16, 32, 32) → logits.
-        rounds: how often to look at most, until the outline settles; from the second time on, the window follows the
-            mask found before.
+        rounds: how often the network runs at most, until the mask settles; from the second time on, the window follows
+            the mask found before.
         prior: an earlier mask on the volume's grid; seen in the first round.
 
     Returns:
@@ -63,14 +63,14 @@ def segment(
         box, logits = _look(volume, prompt, model, None)
     if prompt.flat and prompt.trust == DRAWN and prior is None:
         logits = logits - _filling_level(prompt, box, logits)
-    return pointed_at(volume, prompt, box, logits)
+    return prompted_component(volume, prompt, box, logits)
 
 
-def pointed_at(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple[Box, NDArray[np.bool_]]:
-    """The one piece of what a network found that a prompt points at, without holes.
+def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple[Box, NDArray[np.bool_]]:
+    """The connected component of what a network found that a prompt stands for, without holes.
 
     Args:
-        volume: that was looked at.
+        volume: that was segmented.
         prompt: in face indices of the volume.
         box: inside the volume.
         logits: of ``box.shape``; above 0 is nodule.
@@ -95,7 +95,7 @@ def pointed_at(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
-    """A rough cube round a detector's mark, a little larger than the blob: better an edge too far than one cut off."""
+    """A rough cube round a candidate, a little larger than the blob: better an edge too far than one cut off."""
     return rough_cube(volume, candidate.centre_lps, ROOM * candidate.diameter_mm)
 
 
@@ -177,7 +177,7 @@ def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:
 
 
 def _middle(prompt: Prompt, box: Box) -> NDArray[np.float64]:
-    """Of a prompt, index (z, y, x) in a box."""
+    """The middle of a prompt as an index (z, y, x) in a box."""
     return np.asarray(np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
 
 

@@ -1,1 +1,79 @@
-"""Training of the networks that ship, from public material. Needs ``pip install 'nodulens[train]'``."""
+"""Learning: one loop, the networks, our own material, the tasks of the methods, and external frameworks.
+
+It needs the extra ``train``. The package can be called: ``nodulens.train(…)`` is :func:`train`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nodulens.core.packages import CallablePackage
+from nodulens.errors import BadOption, MissingExtra
+from nodulens.methods.catalogue import recipe_named
+from nodulens.methods.recipe import Recipe, changed, changed_to_train
+from nodulens.methods.run_record import Run
+from nodulens.train.options import DEFAULTS, TrainOptions, test_patients_of
+
+
+def train(
+    recipe: str | Recipe,
+    data: str | Path,
+    output: str | Path,
+    *,
+    settings: Sequence[str] = (),
+    options: TrainOptions = DEFAULTS,
+) -> Run:
+    """Train every network of a recipe into a folder, or go on where that was stopped.
+
+    >>> run = train("conv3-classifier", "data", "run", options=TrainOptions(fold=2, epochs=5))  # doctest: +SKIP
+
+    Args:
+        recipe: by its name or as a value; of the default the networks that ship are trained anew, on everybody.
+        data: folder of ``nodulens data prepare``, or with ``lidc/``, ``luna16/`` and ``background/``, or with
+            ``images/`` and ``masks/``.
+        output: folder of the run; name it in place of a recipe to analyze with it.
+        settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_to_train`.
+        options: who is left out to test on, for how many epochs, with how many threads.
+
+    Returns:
+        The record of the run, as it stands in ``run.json``.
+
+    Raises:
+        BadOption: no such recipe or setting; a setting, split or fold of the default; options that contradict each
+            other; or the folder holds another run.
+        NotFound: material is not there.
+        MissingExtra: training needs packages that are not installed.
+    """
+    chosen = changed_to_train(recipe_named(recipe) if isinstance(recipe, str) else recipe, settings)
+    own_choice = options.split is not None or options.fold is not None
+    everybody = options.everybody or not (chosen.networks or own_choice)
+    split, fold = test_patients_of(options.split, options.fold, everybody=everybody)
+    try:
+        from nodulens.train.run import train_default, train_recipe, use_threads
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    use_threads(options.threads)
+    command = options.command or _call(recipe, data, output, settings, options)
+    if not chosen.networks:
+        if settings or own_choice:
+            raise BadOption(
+                f"The recipe {chosen.name!r} is trained on everybody who may, as it ships: it takes --epochs, but no "
+                "--set, --split or --fold. Figures by fold come from python -m nodulens.train."
+            )
+        return train_default(Path(data), Path(output), command=command, epochs=options.epochs)
+    if options.epochs is not None:
+        chosen = changed(chosen, [f"{part}.epochs={options.epochs}" for part in chosen.networks])
+    return train_recipe(chosen, Path(data), Path(output), command=command, split=split, fold=fold)
+
+
+def _call(
+    recipe: str | Recipe, data: str | Path, output: str | Path, settings: Sequence[str], options: TrainOptions
+) -> str:
+    """The call that makes the same again."""
+    changes = f", settings={list(settings)}" * bool(settings) + f", options={options}" * (options != DEFAULTS)
+    return f"nodulens.train({recipe!r}, {str(data)!r}, {str(output)!r}{changes})"
+
+
+sys.modules[__name__].__class__ = CallablePackage

@@ -1,0 +1,97 @@
+"""From a name to a method that is ready to run: a recipe, or the folder of a run, with all its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodulens.core.volume import Mask
+from nodulens.errors import BadOption, MissingExtra, MissingWeights
+from nodulens.methods.method import Method, Prompted, untrained
+from nodulens.methods.recipe import Recipe, changed_in_use
+from nodulens.methods.run_record import method_named
+from nodulens.report.record import WeightRef
+from nodulens.runtime.engine import Models, load_model, load_models
+from nodulens.stages.prompted import Outline, view_of
+
+if TYPE_CHECKING:
+    from nodulens.stages.sam import Sam
+
+
+def load_method(name: str | Path | Recipe, *, threads: int | None = None, settings: Sequence[str] = ()) -> Method:
+    """A recipe or run with all its networks, ready to analyze.
+
+    >>> load_method("default", settings=["threshold=0.3"]).threshold
+    0.3
+
+    Args:
+        name: of a recipe, or the folder of a run; or a recipe as a value, whose networks all ship.
+        threads: CPU threads; None for as many as there are cores.
+        settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
+
+    Raises:
+        BadOption: no such recipe or setting, or one that acts in training alone.
+        MissingWeights: networks that are not there; the message says how to come by them.
+        CorruptWeights: a network is not what its card says.
+        MissingExtra: SAM needs packages that are not installed.
+    """
+    recipe, folder = (name, None) if isinstance(name, Recipe) else method_named(str(name))
+    recipe = changed_in_use(recipe, settings)
+    return Method(recipe, load_networks(recipe, folder, threads), prompted_by(recipe, load_sam_of(recipe)))
+
+
+def load_networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Models:
+    """All networks but SAM: those that ship, and the recipe's own from the folder of its run.
+
+    Raises:
+        MissingWeights, CorruptWeights: a network is not there, or not what its card says.
+    """
+    if folder is not None and not recipe.networks:  # the default, trained anew
+        return load_models(threads, folder)
+    if folder is None and recipe.networks:
+        raise untrained(recipe, recipe.networks)
+    own = {part: load_model(part, threads, folder) for part in recipe.networks} if folder else {}
+    return replace(load_models(threads), own=own)
+
+
+def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
+    """SAM or SAM2, looking at scans as the recipe says; None without it.
+
+    Raises:
+        BadOption: the recipe wants a memory that these weights lack.
+    """
+    if sam is None:
+        return None
+    if recipe.memory and not sam.net.remembers:
+        raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
+
+    def within(lungs: Mask) -> Outline:
+        view = partial(view_of, part=recipe.shown, lungs=lungs)
+        return replace(sam, view=view, memory=recipe.memory).segment
+
+    return Prompted(within, WeightRef(str(recipe.checkpoint), sam.sha256))
+
+
+def load_sam_of(recipe: Recipe) -> Sam | None:
+    """SAM or SAM2 from files on this machine; None where the recipe asks for neither.
+
+    Raises:
+        MissingWeights: the recipe names no weights, or they are not on this machine.
+        MissingExtra: a package is not installed.
+    """
+    if recipe.prompted is None or recipe.prompted == "network":
+        return None
+    ways = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
+    if recipe.checkpoint is None:
+        raise MissingWeights(f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and names no weights. {ways}")
+    try:
+        from nodulens.stages.sam import load_sam
+    except ImportError as error:
+        raise MissingExtra("sam", error.name or "torch") from error
+    try:
+        return load_sam(recipe.checkpoint, recipe.prompted)
+    except MissingWeights as error:
+        raise MissingWeights(f"{error} {ways}") from error

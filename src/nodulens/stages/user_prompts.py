@@ -1,0 +1,118 @@
+"""A nodule prompted by a person: a point, a box or a rough mask, in LPS millimetres or voxels of the stored array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.core.geometry import Float
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadPrompt
+from nodulens.ops.resample import resample_array
+from nodulens.stages.prompts import Prompt
+from nodulens.stages.segment import prompt_of_box, prompt_of_point
+
+Space = Literal["lps", "voxel"]
+POINT, BOX = ("x", "y", "z"), ("x0", "y0", "z0", "x1", "y1", "z1")
+
+
+@dataclass(frozen=True)
+class UserPrompt:
+    """One point, box or mask.
+
+    Attributes:
+        point: (x, y, z) in the nodule.
+        box: (x0, y0, z0, x1, y1, z1), two corners; on one slice where z0 = z1.
+        mask: a rough mask of the nodule, on the scan's grid or any other in the same patient space.
+        space: of the numbers: LPS millimetres, or voxel indices from 0 in the array as the file stores it, x first; the
+            voxels at both corners of a box belong to it.
+
+    Raises:
+        BadPrompt: not exactly one of the three, not as many numbers as it takes, or another space.
+    """
+
+    point: Sequence[float] | None = None
+    box: Sequence[float] | None = None
+    mask: Mask | None = None
+    space: Space = "lps"
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.point, self.box, self.mask)) != 1:
+            raise BadPrompt("Give exactly one of point x,y,z, box x0,y0,z0,x1,y1,z1 and mask.")
+        if self.space not in ("lps", "voxel"):
+            raise BadPrompt(f"The space of a prompt is lps (millimetres) or voxel (indices), not {self.space!r}.")
+        for numbers, names in ((self.point, POINT), (self.box, BOX)):
+            if numbers is not None:
+                _check(numbers, names)
+
+    def on(self, volume: Volume, ct: Volume) -> tuple[Prompt, NDArray[np.bool_] | None]:
+        """The prompt in the indices of a volume, and the mask on its grid where one was given.
+
+        Args:
+            volume: ``ct`` in canonical orientation.
+            ct: the scan as read, whose stored array "voxel" counts in.
+
+        Raises:
+            BadPrompt: it is empty, or lies outside the scan.
+        """
+        if self.mask is not None:
+            return _prompt_of_mask(volume, self.mask)
+        if self.box is not None:
+            return self._prompt_of_box(volume, ct, self.box), None
+        assert self.point is not None, "one of the three is given"
+        x, y, z = self._to_lps(ct, self.point)
+        return prompt_of_point(volume, (x, y, z)), None
+
+    def _to_lps(self, ct: Volume, xyz: Sequence[float]) -> Float:
+        if self.space == "lps":
+            return np.asarray(xyz)
+        x, y, z = xyz
+        return ct.geometry.to_lps((ct.geometry.shape[0] - 1 - z if ct.source.z_reversed else z, y, x))
+
+    def _prompt_of_box(self, volume: Volume, ct: Volume, corners: Sequence[float]) -> Prompt:
+        """The box in the volume's axes around all eight corners of the given one."""
+        low, high = np.array(corners[:3], dtype=float), np.array(corners[3:], dtype=float)
+        if self.space == "voxel":  # the corners are voxels, and the last one belongs to the box
+            low, high = np.minimum(low, high) - 0.5, np.maximum(low, high) + 0.5
+        elif np.any(high < low) or np.any(high[:2] == low[:2]):
+            raise BadPrompt(
+                "The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 ≥ z0)."
+            )
+        eight = product(*zip(low.tolist(), high.tolist(), strict=True))
+        index = volume.geometry.to_index(np.array([self._to_lps(ct, corner) for corner in eight])) + 0.5
+        start, stop = index.min(axis=0), index.max(axis=0)
+        if stop[0] - start[0] < 1:  # drawn on one slice, as z0 = z1 says
+            middle = (start[0] + stop[0]) / 2
+            start[0], stop[0] = middle - 0.5, middle + 0.5
+        return prompt_of_box(volume, start, stop)
+
+
+def _check(numbers: Sequence[float], names: tuple[str, ...]) -> None:
+    form = ",".join(names)
+    if len(numbers) != len(names):
+        raise BadPrompt(f"{_shown(numbers)} holds {len(numbers)} numbers, {len(names)} are needed: {form}.")
+    try:
+        finite = np.isfinite(np.asarray(numbers, dtype=float)).all()
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise BadPrompt(f"{_shown(numbers)} holds what is not a number of millimetres or voxels; the form is {form}.")
+
+
+def _shown(numbers: Sequence[float]) -> str:
+    return repr(",".join(str(n) for n in numbers))
+
+
+def _prompt_of_mask(volume: Volume, mask: Mask) -> tuple[Prompt, NDArray[np.bool_]]:
+    on_grid = resample_array(mask.labels, mask.geometry, volume.geometry, order=0, fill=0) > 0
+    if not on_grid.any():
+        raise BadPrompt("The mask marks nothing inside the scan: it is empty, or lies elsewhere in the patient.")
+    box = Box.of_mask(on_grid)
+    prompt = prompt_of_box(volume, np.asarray(box.start, dtype=float), np.asarray(box.stop, dtype=float))
+    return prompt, on_grid

@@ -1,0 +1,64 @@
+"""Who is left out to test on, and how long a training lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodulens.data.splits import Split, read_split
+from nodulens.errors import BadOption
+
+FOLD = 1
+"""Left out where nothing else is asked for: it holds a background."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a training does beside its recipe.
+
+    Attributes:
+        split: file of a split, as ``nodulens data split`` writes it; None: the five fixed folds.
+        fold: that is left out to test on; None: the second one, or the test part of a split into shares.
+        everybody: nobody is left out: for networks to use, not to evaluate.
+        epochs: of each network, in place of the recipe's.
+        threads: CPU threads; None for as many as there are cores.
+        command: that makes the same run again, for its record; None: the call itself.
+    """
+
+    split: Path | None = None
+    fold: int | None = None
+    everybody: bool = False
+    epochs: int | None = None
+    threads: int | None = None
+    command: str | None = None
+
+
+DEFAULTS = TrainOptions()
+
+
+def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
+    """The split and the fold that is left out.
+
+    Args:
+        path: of a split's file; None for the fixed folds.
+        fold: None where none was named.
+        everybody: nobody is left out.
+
+    Returns:
+        The fold is None for a split into shares, which names its test patients itself, and where everybody trains.
+
+    Raises:
+        BadOption: options that contradict each other, or no such fold.
+        NotFound, UnreadableFile, PatientOverlap: see :func:`nodulens.data.splits.read_split`.
+    """
+    split = read_split(path) if path else None
+    if everybody and (split or fold is not None):
+        raise BadOption("--everybody leaves nobody out; leave out --split and --fold, or --everybody.")
+    if split and not split.folds and fold is not None:
+        raise BadOption(f"{path} is a split into shares, which names who judges: leave out --fold.")
+    if everybody or (split and not split.folds):
+        return split, None
+    left_out = FOLD if fold is None else fold
+    if split:
+        split.parts(left_out)  # refuses a fold that it has not
+    return split, left_out
