@@ -170,7 +170,7 @@ class Sam:
         pixels: how it takes its pictures.
         ask: by the prompt's box, by the middle of it, or by an earlier mask alone.
         memory: point at the middle slice and let SAM2's memory carry the outline up and down; else point at each slice.
-        view: the part of the scan that is shown; ``functools.partial(part_of, part="crop")`` shows a close crop.
+        view: the part of the scan that is shown; ``functools.partial(view_of, part="crop")`` shows a close crop.
         cache: of embeddings; records made from one another share it.
         sha256: of the weights.
     """
