@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 SPACING_ZYX = (2.5, 0.8, 0.7)
@@ -62,6 +62,12 @@ def slices(
     return made
 
 
+def same_scan(series: Sequence[FileDataset]) -> dict[str, str]:
+    """What makes other slices claim to be of the same scan, as ``changes`` of :func:`slices`."""
+    keywords = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+    return {keyword: str(series[0].get(keyword)) for keyword in keywords}
+
+
 def multiframe(hu: NDArray[np.int16] | None = None) -> FileDataset:
     """An Enhanced CT: position and rescale per frame, everything else shared, frames out of order."""
     hu = body() if hu is None else hu
@@ -72,17 +78,17 @@ def multiframe(hu: NDArray[np.int16] | None = None) -> FileDataset:
     shared, measures, turned = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = list(SPACING_ZYX[1:]), SPACING_ZYX[0]
     turned.ImageOrientationPatient = list(AXIAL)
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Sequence([measures]), Sequence([turned])
-    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Items([measures]), Items([turned])
+    data.SharedFunctionalGroupsSequence = Items([shared])
     groups, stored = [], []
     for z in [*range(0, len(hu), 2), *range(1, len(hu), 2)]:
         group, place, value = Dataset(), Dataset(), Dataset()
         place.ImagePositionPatient = [-20.0, -30.0, -400.0 + z * SPACING_ZYX[0]]
         value.RescaleSlope, value.RescaleIntercept, value.RescaleType = 1, INTERCEPT - z, "HU"
-        group.PlanePositionSequence, group.PixelValueTransformationSequence = Sequence([place]), Sequence([value])
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = Items([place]), Items([value])
         groups.append(group)
         stored.append(hu[z].astype(np.int32) - (INTERCEPT - z))
-    data.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    data.PerFrameFunctionalGroupsSequence = Items(groups)
     pixels(data, np.stack(stored))
     return data
 

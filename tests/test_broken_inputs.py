@@ -17,12 +17,13 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from dicom_files import INTERCEPT, body, multiframe, pixels, save, slices
+from dicom_files import INTERCEPT, body, multiframe, pixels, same_scan, save, slices
 from nodulens.errors import (
     BadGeometry,
     BadOption,
     BadValues,
     InputError,
+    MixedSeries,
     NoSeries,
     NotCT,
     NotFound,
@@ -165,9 +166,9 @@ def uneven(tmp: Path) -> Path:
 
 @broken(BadGeometry, "2 different images lie in one place .*several acquisitions")
 def two_acquisitions(tmp: Path) -> Path:
-    series, again = slices(), slices()
+    series = slices()
+    again = slices(**same_scan(series))
     for data in again:
-        data.SeriesInstanceUID = series[0].SeriesInstanceUID
         pixels(data, np.roll(body()[0], 3, axis=0).astype(np.int32) - INTERCEPT)
     return save(tmp, series + again)
 
@@ -182,7 +183,7 @@ def no_positions(tmp: Path) -> Path:
     return save(tmp, slices(ImagePositionPatient=None))
 
 
-@broken(BadGeometry, "mixes image sizes: 8 of 40 × 48, 4 of 20 × 24")
+@broken(MixedSeries, r"mixes image sizes: 8 of 40 × 48 \(z −390.00 to −372.50 mm\), 4 of 20 × 24 \(z −400")
 def mixed_sizes(tmp: Path) -> Path:
     series = slices()
     for z in range(4):
@@ -190,7 +191,7 @@ def mixed_sizes(tmp: Path) -> Path:
     return save(tmp, series)
 
 
-@broken(BadGeometry, r"mixes orientations \(8 axial, 4 coronal images\)")
+@broken(MixedSeries, r"mixes orientations: 8 of axial \(1, 0, 0, 0, 1, 0\) .*, 4 of coronal \(1, 0, 0, 0, 0, -1\)")
 def mixed_orientations(tmp: Path) -> Path:
     series = slices()
     for data in series[:4]:
@@ -198,14 +199,14 @@ def mixed_orientations(tmp: Path) -> Path:
     return save(tmp, series)
 
 
-@broken(BadGeometry, "mixes pixel spacings, 0.5 to 0.8 mm")
+@broken(MixedSeries, "mixes pixel spacings: 11 of 0.8 × 0.7 mm .*, 1 of 0.5 × 0.5 mm")
 def mixed_spacings(tmp: Path) -> Path:
     series = slices()
     series[3].PixelSpacing = [0.5, 0.5]
     return save(tmp, series)
 
 
-@broken(BadGeometry, "positive and finite")
+@broken(BadGeometry, "12 of 12 images, first 0000.dcm, have an impossible pixel spacing, 0, 0; .* from 0.05 to 20 mm")
 def zero_spacing(tmp: Path) -> Path:
     return save(tmp, slices(PixelSpacing=[0, 0]))
 
@@ -235,7 +236,7 @@ def lost_rescale(tmp: Path) -> Path:
     return save(tmp, slices(RescaleSlope=None, RescaleIntercept=None))
 
 
-@broken(BadValues, "1 of 12 images have no rescale")
+@broken(BadValues, "1 of 12 images, first 0004.dcm, have a rescale slope but no intercept")
 def rescale_lost_in_one(tmp: Path) -> Path:
     series = slices()
     del series[4].RescaleIntercept

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 from scipy.spatial.transform import Rotation
 
-from dicom_files import INTERCEPT, SPACING_ZYX, body, multiframe, pixels, save, slices
+from dicom_files import INTERCEPT, SPACING_ZYX, body, multiframe, pixels, same_scan, save, slices
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import NodulensError, NoSeries, NotFound, SeveralSeries
@@ -338,9 +338,7 @@ def test_localizer_within_the_series(tmp_path: Path) -> None:
 
 def test_copies_are_dropped(tmp_path: Path) -> None:
     series = slices()
-    again = slices()
-    for data in again:
-        data.SeriesInstanceUID = series[0].SeriesInstanceUID
+    again = slices(**same_scan(series))
     volume = assert_reads(save(tmp_path, [*series, *again[3:5]]))
     assert volume.source.warnings == ("2 images were stored twice; the copies were dropped.",)
     assert list_series(tmp_path)[0].problems == ("2 images lie where another does.",)

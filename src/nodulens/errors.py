@@ -11,7 +11,8 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── NoSeries               nothing in here is a CT series
     │   ├── SeveralSeries          more than one CT series and no choice made
     │   ├── NotCT                  another modality, or a localizer
-    │   ├── BadGeometry            gaps, duplicates, mixed sizes or orientations, one slice, impossible spacing
+    │   ├── BadGeometry            gaps, duplicates, one slice, impossible spacing or position
+    │   │   └── MixedSeries        slices of several scans, reconstructions or patients under one series UID
     │   ├── BadValues              NaN, infinities, or numbers that cannot be Hounsfield units
     │   ├── NoLungs                no lungs found in the scan
     │   ├── BadPrompt              a point, box or mask outside the scan, or empty
@@ -66,7 +67,11 @@ class NotCT(InputError):
 
 
 class BadGeometry(InputError):
-    """Gaps, duplicates, mixed sizes or orientations, a single slice, or impossible spacing."""
+    """Gaps, duplicates, a single slice, or impossible spacing or position."""
+
+
+class MixedSeries(BadGeometry):
+    """Slices of several scans, reconstructions or patients carry one series UID; the message lists the groups."""
 
 
 class BadValues(InputError):

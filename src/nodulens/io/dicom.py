@@ -2,47 +2,48 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import MediaStorageDirectoryStorage
 
-from nodulens.core.volume import AIR_HU, Patient, SliceRef, Source, Volume
+from nodulens.core.volume import AIR_HU, SliceRef, Source, Volume
 from nodulens.errors import BadGeometry, BadValues, NotCT, UnreadableFile
-from nodulens.io.stack import Gaps, Plane, Stack, arrange, assemble
-from nodulens.io.values import check_hounsfield, outside_to_air
+from nodulens.io.dicom_header import (
+    FAULTS,
+    Header,
+    group_value,
+    groups_of,
+    harmless,
+    line,
+    read_header,
+    text,
+)
+from nodulens.io.dicom_planes import planes_of
+from nodulens.io.pixels import check_pixels, stored_images
+from nodulens.io.plane import Plane
+from nodulens.io.same_scan import check_same_scan
+from nodulens.io.spacing import Gaps
+from nodulens.io.stack import Stack, arrange, assemble
+from nodulens.io.values import BEYOND_HU, check_hounsfield, outside_to_air
 
 Progress = Callable[[int, int], None]
+Voxels = NDArray[np.float32] | NDArray[np.int16]
 
-# Faster than gdcm on the same bytes, and stricter about truncated ones; gdcm decodes JPEG itself.
-PREFERRED_DECODERS = ("pyjpegls", "pylibjpeg")
 HOUNSFIELD_TYPES = ("", "HU", "US", "HU_MOD")
-NO_CONTRAST = ("", "NO", "NONE", "N", "0")
-# Secondary Capture and its multi-frame kin: screenshots and dose reports.
-PICTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
-MAX_RESCALE = 1e6
-# What pydicom raises when a damaged value is looked at.
-HEADER_FAULTS = (
-    AttributeError,
-    BytesLengthException,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
+HOUNSFIELD_WORDS = ("HOUNSFIELD", "HOUNSFIELDUNIT", "HOUNSFIELDUNITS")
+ALIKE = 0.8
+NO_CONTRAST = ("NO", "NONE", "N", "0")
+# CT has 1, or some hundredths where writers spread HU over 16 bits; and −1024, −8192 or −33,792.
+MAX_SLOPE, MAX_INTERCEPT = 100.0, 100_000.0
+INT16 = (-32768, 32767)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class DicomSeries:
     Attributes:
         planes: its images, in the order of the files; empty where it holds none (reports, outlines).
         source: what a volume read from it will say about itself, but for slices and warnings.
+        notes: what was put right in its headers.
     """
 
     uid: str
@@ -59,6 +61,22 @@ class DicomSeries:
     rescale_type: str
     planes: tuple[Plane, ...]
     source: Source
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The slices of a series after all that headers can tell was checked.
+
+    Attributes:
+        planes: without localizers and pictures.
+        stack: their order and grid.
+        warnings: what was noticed and put right.
+    """
+
+    planes: tuple[Plane, ...]
+    stack: Stack
+    warnings: tuple[str, ...]
 
 
 def find_series(files: Iterable[Path]) -> tuple[tuple[DicomSeries, ...], tuple[Path, ...]]:
@@ -71,24 +89,29 @@ def find_series(files: Iterable[Path]) -> tuple[tuple[DicomSeries, ...], tuple[P
         UnreadableFile: a DICOM file whose header is damaged or ends early.
     """
     series: dict[str, DicomSeries] = {}
+    planes: dict[str, list[Plane]] = {}
     others: list[Path] = []
     for path in files:
-        header = _header(path)
+        header = read_header(path)
         if header is None:
             others.append(path)
             continue
         try:
-            if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            if header.sop_class == MediaStorageDirectoryStorage:
                 continue
-            uid = str(header.SeriesInstanceUID)
-            planes = tuple(_planes(path, header))
-            known = series.get(uid) or _series(uid, header, planes)
-        except HEADER_FAULTS as error:
+            uid = str(header.data.SeriesInstanceUID)
+            own = list(planes_of(header))
+            known = planes.setdefault(uid, [])
+            # What a scan says of itself is read off a slice, not off a localizer that lies beside.
+            if uid not in series or (all(p.aside for p in known) and not all(p.aside for p in own)):
+                series[uid] = _series(uid, header, own)
+            series[uid] = _noted(series[uid], header.notes)
+        except FAULTS as error:
             raise UnreadableFile(
-                f"{path}: the DICOM header is damaged or ends early ({_line(error)}); export or copy it again."
+                f"{path}: the DICOM header is damaged or ends early ({line(error)}); export or copy it again."
             ) from error
-        series[uid] = replace(known, planes=known.planes + planes)
-    return tuple(series.values()), tuple(others)
+        known += own
+    return tuple(_complete(one, planes[uid]) for uid, one in series.items()), tuple(others)
 
 
 def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | None = None) -> Volume:
@@ -101,24 +124,24 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
 
     Raises:
         NotCT: another modality, or localizers and pictures only.
+        MixedSeries: slices of several scans, see :func:`nodulens.io.same_scan.check_same_scan`.
         BadGeometry: see :func:`nodulens.io.stack.arrange`; also two different images in one place.
         BadValues: no usable rescale, or values that cannot be HU.
         UnreadableFile: pixel data are truncated or cannot be decoded.
     """
-    planes, left_out = scan_planes(series)
-    warnings = list(left_out)
-    stack = arrange(planes, gaps)
-    warnings += stack.warnings
-    warnings += check_rescale(series, planes)
-    slices, doubles = _decode(stack, progress)
+    scan = check_scan(series, gaps)
+    stack = scan.stack
+    slices, doubles = _decoded(stack, progress)
+    notes = [*scan.warnings]
     if doubles:
-        warnings.append(f"{doubles} images were stored twice; the copies were dropped.")
-    hu = assemble(stack, slices)
-    check_hounsfield(hu, f"Series {series.uid}")
+        notes.append(f"{doubles} images were stored twice; the copies were dropped.")
+    notes += check_hounsfield(slices, f"Series {series.uid}", stack.geometry.spacing_zyx)
+    outside_to_air(slices)
     # A slice made between two others points at the nearer one.
     nearest = np.rint(stack.below + stack.share).astype(int)
-    refs = tuple(stack.places[i][0].ref for i in nearest)
-    return Volume(hu, stack.geometry, replace(series.source, slices=refs, warnings=tuple(warnings)))
+    refs: tuple[SliceRef, ...] = tuple(stack.places[i][0].ref for i in nearest)
+    source = replace(series.source, slices=refs, warnings=tuple(notes))
+    return Volume(assemble(stack, slices), stack.geometry, source)
 
 
 def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
@@ -127,20 +150,38 @@ def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
     Of slices that lie in one place the first stands for all; gaps are left and a tilt is not undone.
 
     Raises:
-        NotCT, BadGeometry, BadValues: as :func:`read_series`, but for what pixels alone can tell.
+        NotCT, BadGeometry, BadValues, UnreadableFile: as :func:`read_series`, but for what pixels alone can tell.
     """
-    planes, _ = scan_planes(series)
-    check_rescale(series, planes)
+    planes, _ = _slices(series)
     stack = arrange(planes, "interpolate")
 
     def read_slice(plane: Plane) -> Volume:
-        hu = _hounsfield(_dataset(plane.path), plane)
+        hu = _hounsfield(next(stored_images([plane])), plane)
+        outside_to_air(hu)
         x, y, z = plane.position or (0.0, 0.0, 0.0)
         grid = replace(stack.geometry, shape=(1, *plane.size), origin_lps=(x, y, z))
-        held = hu.astype(np.float32) if hu.dtype.kind == "f" else np.clip(hu, -32768, 32767).astype(np.int16)
+        held = hu.astype(np.float32) if hu.dtype.kind == "f" else np.clip(hu, *INT16).astype(np.int16)
         return Volume(held[None], grid, replace(series.source, slices=(plane.ref,)))
 
     return tuple(partial(read_slice, place[0]) for place in stack.places)
+
+
+def check_scan(series: DicomSeries, gaps: Gaps) -> Scan:
+    """Check all that headers alone can tell of a series, in the order in which a person would ask.
+
+    Raises:
+        as :func:`read_series`, but for what pixels alone can tell.
+    """
+    planes, notes = _slices(series)
+    check_pixels(planes)
+    stack = arrange(planes, gaps)
+    return Scan(planes, stack, (*notes, *stack.warnings))
+
+
+def _slices(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
+    """The planes of one scan in Hounsfield units, and what was noticed."""
+    planes, left_out = scan_planes(series)
+    return planes, (*series.notes, *left_out, *check_same_scan(planes), *check_rescale(series, planes))
 
 
 def scan_planes(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
@@ -163,151 +204,83 @@ def check_rescale(series: DicomSeries, planes: Sequence[Plane]) -> tuple[str, ..
     """A warning where rescale is missing.
 
     Raises:
-        BadValues: it is missing in some images only, impossible, or leads to something other than HU.
+        BadValues: it is missing in part, impossible, or leads to something other than HU.
     """
-    if series.rescale_type not in HOUNSFIELD_TYPES:
+    if not _hounsfield_type(series.rescale_type):
         raise BadValues(f"Series {series.uid} holds {series.rescale_type}, not HU; choose the CT reconstruction.")
-    missing = sum(plane.rescale is None for plane in planes)
+    half = [plane for plane in planes if (plane.slope is None) != (plane.intercept is None)]
+    missing = sum(plane.slope is None and plane.intercept is None for plane in planes)
+    if half:
+        there, lost = ("intercept", "slope") if half[0].slope is None else ("slope", "intercept")
+        raise BadValues(
+            f"{len(half)} of {len(planes)} images, first {half[0].path.name}, have a rescale {there} but no {lost}; "
+            "export them again."
+        )
     if 0 < missing < len(planes):
         raise BadValues(f"{missing} of {len(planes)} images have no rescale slope and intercept; export them again.")
     for plane in planes:
-        slope, intercept = plane.rescale or (1.0, 0.0)
+        slope, intercept = plane.rescale
         # Written so that NaN fails as well.
-        if not (0 < abs(slope) < MAX_RESCALE and abs(intercept) < MAX_RESCALE):
+        if not (0 < abs(slope) <= MAX_SLOPE and abs(intercept) <= MAX_INTERCEPT):
             raise BadValues(f"{plane.path.name} has an impossible rescale, {slope:g}, {intercept:g}; export it again.")
     return ("Rescale slope and intercept are missing; stored values were taken as HU.",) if missing else ()
 
 
-def _header(path: Path) -> Dataset | None:
-    """Everything before the pixels; None where the file is not DICOM."""
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except InvalidDicomError:
-        pass
-    except Exception as error:  # pydicom lets whatever a damaged header causes through
-        raise UnreadableFile(f"{path}: the DICOM header is damaged ({_line(error)}); copy it again.") from error
-    # Some archives store the data set without its preamble. It then begins with group 0002 or 0008.
-    with path.open("rb") as file:
-        if file.read(2) not in (b"\x02\x00", b"\x08\x00"):
-            return None
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    except Exception:  # two bytes promised nothing: this is simply another kind of file
-        return None
-    return header if "SOPClassUID" in header else None
+def _hounsfield_type(kind: str) -> bool:
+    """Whether a rescale type means HU, as many ways as there are to spell it."""
+    word = "".join(letter for letter in kind if letter.isalpha())
+    return kind in HOUNSFIELD_TYPES or bool(difflib.get_close_matches(word, HOUNSFIELD_WORDS, cutoff=ALIKE))
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _complete(series: DicomSeries, planes: Sequence[Plane]) -> DicomSeries:
+    """With its planes. Where they are of several modalities, CT among them, reading it as CT says so."""
+    scanned = any(plane.origin.modality == "CT" and not plane.aside for plane in planes)
+    return replace(series, planes=tuple(planes), modality="CT" if scanned else series.modality)
 
 
-def _series(uid: str, header: Dataset, planes: Sequence[Plane]) -> DicomSeries:
-    kernel = header.get("ConvolutionKernel") or _group_value([header], "CTReconstructionSequence", "ConvolutionKernel")
-    agent = header.get("ContrastBolusAgent")
-    contrast = None if agent is None else str(agent).strip().upper() not in NO_CONTRAST
+def _noted(series: DicomSeries, notes: tuple[str, ...]) -> DicomSeries:
+    new = tuple(note for note in notes if note not in series.notes)
+    return replace(series, notes=series.notes + new) if new else series
+
+
+def _series(uid: str, header: Header, planes: Sequence[Plane]) -> DicomSeries:
+    data, groups = header.data, groups_of(header.data, 0)
+    origin = planes[0].origin if planes else None
     source = Source(
         format="dicom",
         series_uid=uid,
-        study_uid=_text(header.get("StudyInstanceUID")) or None,
-        frame_of_reference_uid=_text(header.get("FrameOfReferenceUID")) or None,
-        description=_text(header.get("SeriesDescription")),
-        manufacturer=_text(header.get("Manufacturer")),
-        kernel=_text(kernel) or None,
+        study_uid=text(data.get("StudyInstanceUID")) or None,
+        frame_of_reference_uid=text(data.get("FrameOfReferenceUID")) or None,
+        description=text(harmless(lambda: data.get("SeriesDescription"))),
+        manufacturer=text(harmless(lambda: data.get("Manufacturer"))),
+        kernel=(origin.kernel or None) if origin else None,
         slice_thickness_mm=planes[0].thickness_mm if planes else None,
-        contrast=True if "ContrastBolusAgentSequence" in header else contrast,
-        patient=Patient(
-            _text(header.get("PatientName")), _text(header.get("PatientID")), _text(header.get("PatientBirthDate"))
-        ),
+        contrast=_contrast(header),
+        patient=header.patient,
     )
-    rescale_type = _text(
-        header.get("RescaleType") or _group_value(_groups(header, 0), "PixelValueTransformationSequence", "RescaleType")
-    )
-    return DicomSeries(uid, _text(header.get("Modality")), rescale_type.upper(), (), source)
+    rescale_type = text(harmless(lambda: group_value(groups, "PixelValueTransformationSequence", "RescaleType")))
+    return DicomSeries(uid, text(data.get("Modality")), rescale_type.upper(), (), source)
 
 
-def _text(value: Any) -> str:
-    """A header value in words; the parts of a multiple one stand between slashes."""
-    many = isinstance(value, pydicom.multival.MultiValue)
-    return "/".join(str(v) for v in value) if many else str(value if value is not None else "").strip()
+def _contrast(header: Header) -> bool | None:
+    """Whether contrast agent was given; None where the header does not say."""
+    if harmless(lambda: header.data.get("ContrastBolusAgentSequence")):
+        return True
+    agent = text(harmless(lambda: header.data.get("ContrastBolusAgent"))).upper()
+    return agent not in NO_CONTRAST if agent else None
 
 
-def _planes(path: Path, header: Dataset) -> Iterator[Plane]:
-    """The images of one file, from plain attributes or from the functional groups of a multi-frame one."""
-    if "Rows" not in header:
-        return
-    multi = int(header.get("NumberOfFrames") or 1) > 1 or "PerFrameFunctionalGroupsSequence" in header
-    # Frames without a word each on where they lie are a film: one plane stands for them.
-    places = len(header.get("PerFrameFunctionalGroupsSequence") or [])
-    film = multi and places != int(header.get("NumberOfFrames") or 1)
-    colour = int(header.get("SamplesPerPixel", 1)) != 1
-    captured = str(header.get("SOPClassUID", "")).startswith(PICTURE_CLASSES)
-    localizer = "LOCALIZER" in (header.get("ImageType") or [])
-    aside = "localizer" if localizer else "picture" if film or colour or captured else ""
-    uid, number = str(header.get("SOPInstanceUID", "")), header.get("InstanceNumber")
-    for frame in range(places if multi and not film else 1):
-        groups = _groups(header, frame)
-        slope = _group_value(groups, "PixelValueTransformationSequence", "RescaleSlope")
-        intercept = _group_value(groups, "PixelValueTransformationSequence", "RescaleIntercept")
-        thickness = _group_value(groups, "PixelMeasuresSequence", "SliceThickness")
-        yield Plane(
-            path=path,
-            frame=frame if multi else None,
-            ref=SliceRef(uid, frame + 1 if multi else None if number is None else int(number)),
-            size=(int(header.Rows), int(header.Columns)),
-            position=_numbers(_group_value(groups, "PlanePositionSequence", "ImagePositionPatient"), 3),
-            cosines=_numbers(_group_value(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
-            spacing=_numbers(_group_value(groups, "PixelMeasuresSequence", "PixelSpacing"), 2),
-            thickness_mm=None if thickness is None else float(thickness),
-            rescale=None if slope is None or intercept is None else (float(slope), float(intercept)),
-            padding=None if aside else _padding(header),
-            aside=aside,
-        )
-
-
-def _groups(header: Dataset, frame: int) -> list[Dataset]:
-    """Where a frame's attributes may stand, the nearest first."""
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    shared = header.get("SharedFunctionalGroupsSequence") or []
-    return [*per_frame[frame : frame + 1], *shared[:1], header]
-
-
-def _group_value(groups: Sequence[Dataset], sequence: str, keyword: str) -> Any:
-    """The first value of an attribute, in a sequence of one of the groups or in the group itself."""
-    for group in groups:
-        for holder in [*(group.get(sequence) or [])[:1], group]:
-            if holder.get(keyword) not in (None, ""):
-                return holder.get(keyword)
-    return None
-
-
-def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    numbers = tuple(float(v) for v in values)
-    if len(numbers) != count:
-        raise ValueError(f"{count} numbers expected, {len(numbers)} found")
-    return numbers
-
-
-def _decode(stack: Stack, progress: Progress | None) -> tuple[NDArray[np.float32] | NDArray[np.int16], int]:
+def _decoded(stack: Stack, progress: Progress | None) -> tuple[Voxels, int]:
     """HU (places, rows, columns), and how many copies were found among the places."""
     planes = [plane for place in stack.places for plane in place]
-    whole = all(p.rescale is None or all(v == int(v) for v in p.rescale) for p in planes)
+    whole = all(_whole(plane) for plane in planes)
     shape = (len(stack.places), *planes[0].size)
-    opened: dict[Path, Dataset] = {}
-
-    def decoded(plane: Plane) -> NDArray[Any]:
-        data = opened.get(plane.path) or _dataset(plane.path)
-        if plane.frame is not None:
-            opened[plane.path] = data
-        return _hounsfield(data, plane)
-
+    images = (_hounsfield(stored, plane) for stored, plane in zip(stored_images(planes), planes, strict=True))
+    slices: Voxels = np.empty(0, dtype=np.int16)
     done = 0
-    slices: NDArray[np.float32] | NDArray[np.int16] = np.empty(0, dtype=np.int16)
     for z, place in enumerate(stack.places):
-        images = [decoded(plane) for plane in place]
-        done += len(place)
-        if any(not np.array_equal(images[0], other) for other in images[1:]):
+        image = next(images)
+        if not all([np.array_equal(image, next(images)) for _ in place[1:]]):
             files = ", ".join(plane.path.name for plane in place[:3])
             raise BadGeometry(
                 f"{len(place)} different images lie in one place ({files}): the series holds several acquisitions. "
@@ -316,27 +289,28 @@ def _decode(stack: Stack, progress: Progress | None) -> tuple[NDArray[np.float32
         if z == 0:
             # Memory is asked for once an image has shown that the header's size is no lie.
             slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
-        slices[z] = np.clip(images[0], -32768, 32767) if whole else images[0]
+        slices[z] = np.clip(image, *INT16) if whole else image
+        done += len(place)
         if progress:
             progress(done, len(planes))
     return slices, len(planes) - len(stack.places)
 
 
-def _dataset(path: Path) -> Dataset:
-    try:
-        data = pydicom.dcmread(path, force=True)
-        data.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
-        return data
-    except Exception as error:  # as in _header
-        raise UnreadableFile(f"{path} cannot be read ({_line(error)}); copy it again.") from error
+def _whole(plane: Plane) -> bool:
+    """Whether HU are whole numbers where stored values are."""
+    return all(value == int(value) for value in plane.rescale)
 
 
-def _hounsfield(data: Dataset, plane: Plane) -> NDArray[Any]:
-    """One image in HU, int32 or float32 (rows, columns); what the scanner did not see is air."""
-    stored = _stored(data, plane)
-    slope, intercept = plane.rescale or (1.0, 0.0)
-    if slope == int(slope) and intercept == int(intercept):
-        hu: NDArray[Any] = stored.astype(np.int32)
+def _hounsfield(stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """One image in HU, int32 or float32 (rows, columns); padding is air.
+
+    Raises:
+        BadValues: numbers that no scanner gives.
+    """
+    slope, intercept = plane.rescale
+    if _whole(plane):
+        # 16 bits and the largest slope fit.
+        hu: NDArray[Any] = stored.astype(np.int32 if stored.dtype.itemsize <= 2 else np.int64)
         hu *= int(slope)
         hu += int(intercept)
     else:
@@ -345,35 +319,9 @@ def _hounsfield(data: Dataset, plane: Plane) -> NDArray[Any]:
     if plane.padding and not any(-900 < v * slope + intercept < 3071 for v in plane.padding):
         low, high = plane.padding
         np.putmask(hu, (stored >= low) & (stored <= high), AIR_HU)
-    outside_to_air(hu)
+    if float(np.iinfo(stored.dtype).max) * abs(slope) + abs(intercept) > BEYOND_HU and hu.max() > BEYOND_HU:
+        raise BadValues(
+            f"{plane.path.name}: up to {float(hu.max()):g} HU are beyond what any scanner gives; its rescale "
+            f"({slope:g}, {intercept:g}) or its pixels are wrong. Export it again."
+        )
     return hu
-
-
-def _padding(header: Dataset) -> tuple[int, int] | None:
-    """The stored values that mean "not seen", as a range with both ends."""
-    first = header.get("PixelPaddingValue")
-    if first is None:
-        return None
-    bits = int(header.BitsAllocated)
-    signed = int(header.PixelRepresentation) == 1
-    ends = []
-    for value in (first, header.get("PixelPaddingRangeLimit", first)):
-        # Some writers store −2000 as 63536 and the other way round: only the bits count.
-        bare = int(value) % 2**bits
-        ends.append(bare - 2**bits if signed and bare >= 2 ** (bits - 1) else bare)
-    return min(ends), max(ends)
-
-
-def _stored(data: Dataset, plane: Plane) -> NDArray[Any]:
-    try:
-        decoder = get_decoder(data.file_meta.TransferSyntaxUID)
-        plugin = next((p for p in PREFERRED_DECODERS if p in decoder.available_plugins), "")
-        image: NDArray[Any]
-        image, _ = decoder.as_array(data, index=plane.frame or 0, raw=True, decoding_plugin=plugin)
-    except Exception as error:  # each decoder has its own kinds
-        raise UnreadableFile(
-            f"{plane.path}: the pixel data are truncated or damaged ({_line(error)}); copy or export it again."
-        ) from error
-    if image.shape != plane.size:
-        raise UnreadableFile(f"{plane.path}: {plane.size} pixels announced, {image.shape} found; export it again.")
-    return image

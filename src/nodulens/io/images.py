@@ -104,7 +104,7 @@ def read_image(path: Path, format: str) -> Volume:
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         bad = int(stored.size - np.isfinite(stored).sum())
         raise BadValues(f"{path}: {bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
-    check_hounsfield(stored, path.name)
+    odd = check_hounsfield(stored, path.name, header.geometry.spacing_zyx)
     fits = stored.dtype.kind in "iu" and stored.min() >= -32768 and stored.max() <= 32767
     hu: NDArray[Any] = stored.astype(np.int16 if fits else np.float32, copy=False)
     outside_to_air(hu)
@@ -112,7 +112,7 @@ def read_image(path: Path, format: str) -> Volume:
         format=format,
         input_sha256=_sha256(path, header.stored),
         z_reversed=header.z_reversed,
-        warnings=header.warnings,
+        warnings=header.warnings + odd,
     )
     return Volume(hu, header.geometry, source)
 

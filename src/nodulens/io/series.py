@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nodulens.core.volume import Volume
-from nodulens.errors import InputError, NoSeries, NotFound, SeveralSeries, UnreadableFile
+from nodulens.errors import InputError, NoSeries, SeveralSeries, UnreadableFile
 from nodulens.io import images
-from nodulens.io.archive import unpacked
-from nodulens.io.dicom import (
-    DicomSeries,
-    Progress,
-    check_rescale,
-    find_series,
-    read_series,
-    scan_planes,
-    slice_readers,
-)
-from nodulens.io.files import open_regular
-from nodulens.io.stack import Gaps, arrange, orientation
+from nodulens.io.alignment import orientation
+from nodulens.io.dicom import DicomSeries, Progress, check_scan, find_series, read_series, slice_readers
+from nodulens.io.kernels import sharp_kernel
+from nodulens.io.places import Place, counted, is_zip, opened_place
+from nodulens.io.spacing import Gaps
 
-ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-# Kernels that sharpen edges and noise: GE and Philips by name, Siemens by number, Canon (FC) by range.
-SHARP_NAMES = ("BONE", "EDGE", "LUNG", "SHARP", "ULTRA", "YC", "YD")
-SHARP_PHILIPS = ("D", "E", "L")
-SIEMENS = re.compile(r"[A-Z]{1,2}(\d{2})[A-Z]?")
-CANON = re.compile(r"FC(\d{2})")
-SIEMENS_SHARP_FROM = 57
-CANON_SHARP = (range(30, 36), range(50, 60), range(80, 90))
 # Below this a series is a bolus track or a sample of slices rather than a scan of the lungs.
 ENOUGH_SLICES = 20
 
@@ -86,15 +68,15 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
         BadGeometry: the path is a MetaImage, NIfTI or NRRD file with impossible geometry; in a folder such a file
             is listed with its problem.
     """
-    with _files(Path(path)) as files:
-        found, others = find_series(files)
-        infos = [_info(series) for series in found if series.planes]
+    with opened_place(Path(path)) as place:
+        found, others = find_series(place.files)
+        infos = [_info(series, place.warnings) for series in found if series.planes]
         volumes = _images(others)
-        if files == [Path(path)] and volumes:
+        if place.files == (Path(path),) and volumes:
             images.read_header(*volumes[0])
         infos += [_image_info(file, format) for file, format in volumes]
         if not infos:
-            raise _nothing(Path(path), found, others)
+            raise _nothing(Path(path), place, found, others)
     return _recommend(infos)
 
 
@@ -127,15 +109,15 @@ def read(
         BadOption: another value of ``gaps``.
     """
     path = Path(path)
-    with _files(path) as files:
-        found, others = find_series(files)
+    with opened_place(path) as place:
+        found, others = find_series(place.files)
         if not found:
-            return _read_image(path, others, series)
-        chosen = _choose(path, found, series)
+            return _read_image(path, place, others, series)
+        chosen = _choose(path, place, found, series)
         volume = read_series(chosen, gaps, progress)
-    notes = list(volume.source.warnings)
+    notes = [*volume.source.warnings, *place.warnings]
     if others:
-        notes.append(f"{len(others)} files that are not DICOM were left out, first {others[0].name}.")
+        notes.append(counted("files that are not DICOM were left out", [file.name for file in others]))
     aside = Counter(s.modality or "unknown" for s in found if s is not chosen)
     if aside and series is None:
         listed = ", ".join(f"{n} {modality}" for modality, n in aside.most_common())
@@ -156,50 +138,11 @@ def read_one_by_one(path: str | Path, *, series: str | None = None) -> tuple[Cal
     Raises:
         as :func:`read`, by the headers alone.
     """
-    with _files(Path(path)) as files:
-        found, others = find_series(files)
+    with opened_place(Path(path)) as place:
+        found, others = find_series(place.files)
         if not found:
-            raise _nothing(Path(path), found, others)
-        return slice_readers(_choose(Path(path), found, series))
-
-
-def sharp_kernel(kernel: str | None) -> bool:
-    """Whether a reconstruction kernel is known to sharpen edges and noise; unknown ones are not."""
-    name = (kernel or "").upper().split("/")[0].strip()
-    if siemens := SIEMENS.fullmatch(name):
-        canon = CANON.fullmatch(name)
-        number = int(siemens[1])
-        return any(number in sharp for sharp in CANON_SHARP) if canon else number >= SIEMENS_SHARP_FROM
-    return name in SHARP_PHILIPS or any(part in name for part in SHARP_NAMES)
-
-
-@contextmanager
-def _files(path: Path) -> Iterator[list[Path]]:
-    """The files a path stands for, in order of name; those of a zip in a temporary folder."""
-    # Names too long for the system are of nothing.
-    if os.path.isdir(path):
-        yield _below(path)
-    elif not os.path.exists(path):
-        raise NotFound(f"There is no file or folder {path}.")
-    elif _magic(path) in ZIP_MAGIC:
-        with unpacked(path) as folder:
-            yield _below(folder)
-    else:
-        yield [path]
-
-
-def _below(folder: Path) -> list[Path]:
-    """All files of a folder and its subfolders, but hidden ones and what macOS adds."""
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-    return [path for path in found if path.is_file()]
-
-
-def _magic(path: Path) -> bytes:
-    with open_regular(path) as file:
-        return file.read(4)
+            raise _nothing(Path(path), place, found, others)
+        return slice_readers(_choose(Path(path), place, found, series))
 
 
 def _images(files: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -208,19 +151,21 @@ def _images(files: Sequence[Path]) -> list[tuple[Path, str]]:
     return [(file, kind) for file, kind in kinds if kind]
 
 
-def _read_image(path: Path, files: Sequence[Path], series: str | None) -> Volume:
+def _read_image(path: Path, place: Place, files: Sequence[Path], series: str | None) -> Volume:
     found = _images(files)
     if not found:
-        raise _nothing(path, (), files)
+        raise _nothing(path, place, (), files)
     if len(found) > 1:
         names = ", ".join(file.name for file, _ in found[:5])
         raise SeveralSeries(f"{path} holds {len(found)} volumes ({names}); give the path of one of them.")
     if series is not None:
         raise NoSeries(f"{found[0][0].name} has no series UID; leave the choice of series out.")
-    return images.read_image(*found[0])
+    volume = images.read_image(*found[0])
+    notes = (*volume.source.warnings, *place.warnings)
+    return replace(volume, source=replace(volume.source, warnings=notes))
 
 
-def _nothing(path: Path, found: Sequence[DicomSeries], others: Sequence[Path]) -> InputError:
+def _nothing(path: Path, place: Place, found: Sequence[DicomSeries], others: Sequence[Path]) -> InputError:
     """The error that says why there is nothing to read."""
     advice = "give a folder of DICOM slices, or a zip, MetaImage, NIfTI or NRRD file."
     if found:
@@ -228,13 +173,14 @@ def _nothing(path: Path, found: Sequence[DicomSeries], others: Sequence[Path]) -
         return NoSeries(f"{path} holds no images, only DICOM of modality {kinds}; {advice}")
     if list(others) == [path]:
         return UnreadableFile(f"{path} is neither DICOM nor MetaImage, NIfTI or NRRD; {advice}")
-    archives = [file.name for file in others if _magic(file) in ZIP_MAGIC]
+    archives = [file.name for file in others if is_zip(file)]
     if archives:
         return NoSeries(f"{path} holds no scan but an archive, {archives[0]}; unpack it first.")
-    return NoSeries(f"{path} holds {len(others) or 'no'} files, none of them a scan; {advice}")
+    beside = "".join(f" {warning}" for warning in place.warnings)
+    return NoSeries(f"{path} holds {len(others) or 'no'} files, none of them a scan; {advice}{beside}")
 
 
-def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> DicomSeries:
+def _choose(path: Path, place: Place, found: Sequence[DicomSeries], wanted: str | None) -> DicomSeries:
     if wanted is not None:
         hits = [s for s in found if s.uid == wanted] or [
             s for s in found if wanted and (s.uid.startswith(wanted) or s.uid.endswith(wanted))
@@ -253,7 +199,7 @@ def _choose(path: Path, found: Sequence[DicomSeries], wanted: str | None) -> Dic
     if not scans:
         pictured = [s for s in found if s.planes]
         if not pictured:
-            raise _nothing(path, found, ())
+            raise _nothing(path, place, found, ())
         return pictured[0]  # reading it says what it is
     ranked = _recommend([_info(s) for s in scans])
     message = _choices(f"{path} holds {len(scans)} CT series", scans)
@@ -271,20 +217,24 @@ def _choices(what: str, found: Sequence[DicomSeries]) -> str:
     return f"{what}; choose one with --series UID (series=… in Python):\n" + "\n".join(lines)
 
 
-def _info(series: DicomSeries) -> SeriesInfo:
+def _info(series: DicomSeries, left_out: Sequence[str] = ()) -> SeriesInfo:
+    """What reading a series would say.
+
+    Args:
+        series: as its headers tell it.
+        left_out: what lies beside it and is not read.
+    """
     problems: list[str] = []
     readable, spacing, tilt = True, None, 0.0
     try:
-        planes, left_out = scan_planes(series)
-        problems += left_out
-        problems += check_rescale(series, planes)
-        stack = arrange(planes, "error")
-        spacing, tilt = stack.geometry.spacing_zyx, stack.tilt_deg
-        doubles = sum(len(place) - 1 for place in stack.places)
-        problems += [*stack.warnings, *([f"{doubles} images lie where another does."] if doubles else [])]
+        scan = check_scan(series, "error")
+        spacing, tilt = scan.stack.geometry.spacing_zyx, scan.stack.tilt_deg
+        doubles = sum(len(place) - 1 for place in scan.stack.places)
+        problems += [*scan.warnings, *([f"{doubles} images lie where another does."] if doubles else [])]
     except InputError as error:
         readable = False
         problems.append(str(error))
+    problems += left_out
     cosines = next((plane.cosines for plane in series.planes if plane.cosines), None)
     return SeriesInfo(
         uid=series.uid,

@@ -7,59 +7,29 @@ stack are right-handed when seen x, y, z.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.volume import AIR_HU, SliceRef
+from nodulens.core.volume import AIR_HU
 from nodulens.errors import BadGeometry, BadOption
+from nodulens.io.alignment import common_grid
+from nodulens.io.plane import Plane
+from nodulens.io.spacing import ROUNDING_MM, Gaps, regular_grid
 
-Gaps = Literal["error", "interpolate"]
 Float = NDArray[np.float64]
 
 SAME_PLACE_MM = 0.01
-# Scanners round positions to 0.1 mm or so: 0.625 mm apart is stored as 0.6, 0.6, 0.7 …
-ROUNDING_MM = 0.1
-ROUNDING_SHARE = 0.1
-MAX_BRIDGED_MM = 15.0
 MAX_TILT_DEG = 30.0
-
-
-@dataclass(frozen=True)
-class Plane:
-    """What the header says about one stored image, or one frame of a multi-frame file.
-
-    Attributes:
-        path: the file.
-        frame: index in a multi-frame file, else None.
-        ref: SOP instance UID, and the instance number (the frame number, from 1, in a multi-frame file).
-        size: rows, columns.
-        position: LPS mm (x, y, z) of the centre of the first pixel; None where the header has none.
-        cosines: direction of rising column index, then of rising row index, LPS (x, y, z) each.
-        spacing: mm between rows, between columns.
-        thickness_mm: nominal.
-        rescale: slope and intercept; None where the header has none.
-        padding: the stored values that mean "not seen", as a range with both ends; None without.
-        aside: why it is no slice of a scan ("localizer", "picture"); empty for slices.
-    """
-
-    path: Path
-    frame: int | None
-    ref: SliceRef
-    size: tuple[int, int]
-    position: tuple[float, ...] | None
-    cosines: tuple[float, ...] | None
-    spacing: tuple[float, ...] | None
-    thickness_mm: float | None
-    rescale: tuple[float, float] | None
-    padding: tuple[int, int] | None = None
-    aside: str = ""
+# Fields end at 850 mm across, scans at two metres along the body.
+MAX_ACROSS_MM = 1000.0
+MAX_ALONG_MM = 2500.0
+# 2,000 slices of 1024 × 1024; 4 GiB.
+MAX_VOXELS = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +63,16 @@ def arrange(planes: Sequence[Plane], gaps: Gaps = "error") -> Stack:
         gaps: what to do about missing slices and uneven spacing: refuse, or fill linearly.
 
     Raises:
-        BadGeometry: a single plane, no positions, mixed sizes, orientations or pixel spacings, missing
-            slices, uneven spacing, slices shifted sideways, or a tilt over 30 degrees.
+        BadGeometry: a single plane, no or impossible positions, missing slices, uneven spacing, slices shifted
+            sideways, a tilt over 30 degrees, or a grid larger than any scan.
+        MixedSeries: mixed sizes, orientations or pixel spacings.
         BadOption: another value of ``gaps``.
     """
     if gaps not in ("error", "interpolate"):
         raise BadOption(f'gaps must be "error" or "interpolate", got {gaps!r}.')
-    across, down, spacing = _common(planes)
+    across, down, spacing = common_grid(planes)
     normal = np.cross(across, down)
     points = np.array([plane.position for plane in planes], dtype=np.float64)
-    if not np.isfinite(points).all():
-        raise BadGeometry("An image position is not a finite number; export the series again.")
     order = np.argsort(points @ normal, kind="stable")
     heights = (points @ normal)[order]
     firsts = np.flatnonzero(np.r_[True, np.diff(heights) > SAME_PLACE_MM])
@@ -112,7 +81,7 @@ def arrange(planes: Sequence[Plane], gaps: Gaps = "error") -> Stack:
     if len(places) == 1:
         raise BadGeometry(f"All {len(planes)} images lie in one place; a scan needs slices along the body.")
 
-    step, below, share, warnings = _grid(heights, gaps)
+    step, below, share, warnings = regular_grid(heights, gaps)
     slope, tilt = _tilt(heights, points @ np.column_stack([down, across]), min(spacing))
     shift = np.outer(np.arange(len(below)) * step, slope / spacing)
     lowest = np.floor(shift.min(axis=0) + 1e-9)
@@ -125,6 +94,7 @@ def arrange(planes: Sequence[Plane], gaps: Gaps = "error") -> Stack:
         (origin[0], origin[1], origin[2]),
         np.column_stack([normal, down, across]),
     )
+    _check_extent(geometry)
     if np.any(slope):
         warnings.append(f"The gantry was tilted by {tilt:.1f} degrees; slices were moved into an upright grid.")
     return Stack(places, below, share, shift - lowest, geometry, tilt, tuple(warnings))
@@ -156,6 +126,21 @@ def assemble(stack: Stack, slices: NDArray[np.float32] | NDArray[np.int16]) -> N
     return upright
 
 
+def _check_extent(geometry: Geometry) -> None:
+    """Refuse a grid that is larger than any scan, before memory is asked for."""
+    extent = np.multiply(geometry.shape, geometry.spacing_zyx)
+    limit = np.where(np.abs(geometry.direction[2]) > 0.5, MAX_ALONG_MM, MAX_ACROSS_MM)
+    size = " × ".join(f"{n:,}" for n in geometry.shape)
+    if np.any(extent > limit):
+        raise BadGeometry(
+            f"{size} voxels of this spacing are {extent[0]:,.0f} × {extent[1]:,.0f} × {extent[2]:,.0f} mm (z, y, x); "
+            f"a scan has {MAX_ACROSS_MM:,.0f} mm across and {MAX_ALONG_MM:,.0f} mm along the body at most. Export it "
+            "again."
+        )
+    if math.prod(geometry.shape) > MAX_VOXELS:
+        raise BadGeometry(f"{size} voxels (z, y, x) are more than any scan has ({MAX_VOXELS:,}); export it again.")
+
+
 def _as(dtype: np.dtype[np.float32] | np.dtype[np.int16], values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.rint(values) if dtype == np.int16 else values
 
@@ -167,80 +152,6 @@ def _moved(image: NDArray[np.float32], by: float, rows: int) -> NDArray[np.float
     out = np.full((rows + 1, image.shape[1]), AIR_HU, dtype=np.float32)
     out[whole : whole + len(image)] = image
     return (out * (1 - part) + np.roll(out, 1, axis=0) * part)[:rows]
-
-
-def _common(planes: Sequence[Plane]) -> tuple[Float, Float, tuple[float, float]]:
-    """Directions of rising column and row index, and pixel spacing, which all planes must share."""
-    if len(planes) == 1:
-        path = planes[0].path
-        raise BadGeometry(f"{path.name} is a single slice; give the folder with the whole series ({path.parent}?).")
-    bare = [p for p in planes if p.position is None or p.cosines is None or p.spacing is None]
-    if bare:
-        raise BadGeometry(
-            f"{len(bare)} of {len(planes)} images, first {bare[0].path.name}, do not say where they lie (position, "
-            "orientation or pixel spacing missing); export the original slices."
-        )
-    sizes = Counter(p.size for p in planes)
-    if len(sizes) > 1:
-        listed = ", ".join(f"{n} of {rows} × {columns}" for (rows, columns), n in sizes.most_common())
-        raise BadGeometry(f"The series mixes image sizes: {listed}; export one reconstruction only.")
-    cosines = np.array([p.cosines for p in planes], dtype=np.float64)
-    spacings = np.array([p.spacing for p in planes], dtype=np.float64)
-    if not (spacings > 0).all():
-        raise BadGeometry(f"Pixel spacing must be positive and finite, got {spacings.min():g} mm; export it again.")
-    if np.abs(cosines - cosines[0]).max() > 1e-3:
-        kinds = Counter(orientation(c) for c in cosines)
-        listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        raise BadGeometry(f"The series mixes orientations ({listed} images); export one reconstruction only.")
-    if np.abs(spacings / spacings[0] - 1).max() > 1e-3:
-        low, high = spacings.min(), spacings.max()
-        raise BadGeometry(f"The series mixes pixel spacings, {low:g} to {high:g} mm; export one reconstruction only.")
-    across, down = cosines[0, :3], cosines[0, 3:]
-    lengths = np.linalg.norm(across), np.linalg.norm(down)
-    if not np.allclose(lengths, 1, atol=1e-2) or abs(across @ down) > 1e-2:
-        raise BadGeometry(f"The image orientation {cosines[0].tolist()} is not two unit vectors at right angles.")
-    across = across / lengths[0]
-    down = down - across * (across @ down)
-    return across, down / np.linalg.norm(down), (float(spacings[0, 0]), float(spacings[0, 1]))
-
-
-def _grid(heights: Float, gaps: Gaps) -> tuple[float, NDArray[np.intp], Float, list[str]]:
-    """Slice spacing, and for each slice of the regular grid its place or the two it lies between."""
-    steps = np.diff(heights)
-    typical = float(np.median(steps))
-    tolerance = max(ROUNDING_MM, ROUNDING_SHARE * typical)
-    counts = np.maximum(np.rint(steps / typical), 1).astype(int)
-    index = np.r_[0, np.cumsum(counts)]
-    step = float(heights[-1] - heights[0]) / int(index[-1])
-    even = bool(np.abs(heights - heights[0] - index * step).max() <= tolerance)
-    if even and index[-1] + 1 == len(heights):
-        return step, np.arange(len(heights)), np.zeros(len(heights)), []
-
-    places = [f"{a:.2f} and {b:.2f}" for a, b in zip(heights[:-1][counts > 1], heights[1:][counts > 1], strict=True)]
-    where = " and ".join(places[:3]) + (f" and {len(places) - 3} places more" if len(places) > 3 else "")
-    what = (
-        f"{index[-1] + 1 - len(heights)} of {index[-1] + 1} slices missing between z {where} mm"
-        if even
-        else f"The slices lie unevenly, {steps.min():.2f} to {steps.max():.2f} mm apart"
-    ).replace("-", "−")
-    if gaps == "error":
-        raise BadGeometry(f'{what}; export the whole series, or pass gaps="interpolate".')
-    if steps.max() > MAX_BRIDGED_MM:
-        raise BadGeometry(
-            f"{what}; a hole of {steps.max():.0f} mm is too wide to fill (limit {MAX_BRIDGED_MM:.0f} mm). "
-            "Export the whole series."
-        )
-    if even:
-        at = np.interp(np.arange(index[-1] + 1), index, np.arange(len(heights)))
-    else:
-        step = typical
-        # The small excess keeps the last slice where rounding would lose it.
-        targets = heights[0] + step * np.arange(int((heights[-1] - heights[0]) / step + 1e-6) + 1)
-        at = np.interp(targets, heights, np.arange(len(heights)))
-        at = np.where(np.abs(at - np.rint(at)) < 1e-6, np.rint(at), at)
-    below = np.minimum(at.astype(np.intp), len(heights) - 1)
-    share = at - below
-    return step, below, share, [f"{what}; {np.count_nonzero(share)} slices were interpolated from their neighbours."]
 
 
 def _tilt(heights: Float, sideways: Float, pixel: float) -> tuple[Float, float]:
@@ -260,9 +171,3 @@ def _tilt(heights: Float, sideways: Float, pixel: float) -> tuple[Float, float]:
     if angle > MAX_TILT_DEG:
         raise BadGeometry(f"A gantry tilt of {angle:.0f} degrees is beyond {MAX_TILT_DEG:.0f}; use another series.")
     return slope, angle
-
-
-def orientation(cosines: Sequence[float] | Float) -> str:
-    """ "axial", "coronal", "sagittal" or "oblique", from row and column direction (six numbers, LPS)."""
-    normal = np.abs(np.cross(cosines[:3], cosines[3:]))
-    return ("sagittal", "coronal", "axial")[int(normal.argmax())] if normal.max() > 0.95 else "oblique"

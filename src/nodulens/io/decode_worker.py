@@ -1,0 +1,75 @@
+"""The process in which compressed images are decoded, so that a codec that dies takes no one along.
+
+Run as a script by :mod:`nodulens.io.decoders`: it imports neither nodulens nor anything that decoding does not need.
+A request on the standard input is a length, as much JSON (options of pydicom's decoder), a length and the encoded
+frame; an answer on the standard output is a status, a length, and the pixels with their number type before them, or
+the reason why there are none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+from typing import BinaryIO
+
+# Decoding the largest CT image there is takes some hundred MiB.
+MAX_MEMORY_BYTES = 4 * 2**30
+LENGTH = struct.Struct("<Q")
+ANSWER = struct.Struct("<?Q")
+
+
+def decode(options: dict[str, object], data: bytes) -> bytes:
+    """The pixels of one encoded frame: eight bytes of number type ("<u2"), then rows after rows."""
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+
+    decoder = get_decoder(str(options.pop("syntax")))
+    plugins = options.pop("plugins")
+    assert isinstance(plugins, list)
+    plugin = next((p for p in plugins if p in decoder.available_plugins), "")
+    source = encapsulate([data], has_bot=False)
+    image, _ = decoder.as_array(source, index=0, raw=True, decoding_plugin=plugin, **options)
+    pixels: bytes = image.dtype.str.encode().ljust(8) + image.tobytes()
+    return pixels
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until there are no more."""
+    while head := requests.read(LENGTH.size):
+        options = json.loads(requests.read(*LENGTH.unpack(head)))
+        data = requests.read(*LENGTH.unpack(requests.read(LENGTH.size)))
+        try:
+            well, body = True, decode(options, data)
+        except BaseException as error:  # a panic in Rust is no Exception
+            well, body = False, f"{type(error).__name__}: {error}".encode()
+        answers.write(ANSWER.pack(well, len(body)))
+        answers.write(body)
+        answers.flush()
+
+
+def confine() -> None:
+    """Neither a core dump, which would hold the image, nor all of the memory; the one who asks decides on Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        import resource
+    except ImportError:  # Windows knows no such limits
+        return
+    for kind, limit in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, MAX_MEMORY_BYTES)):
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def main() -> None:
+    """Serve the standard streams, which codecs cannot write to."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    confine()
+    serve(requests, answers)
+
+
+if __name__ == "__main__":
+    main()
