@@ -132,7 +132,7 @@ def segment(
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
-    """Outline, measure and grade the one nodule that a point, box or mask points at."""
+    """Outline, measure and grade the one nodule that a point, box or mask prompts."""
     from nodulens.apps.prompts import typed_prompt
     from nodulens.methods.load import load_method
     from nodulens.pipeline import segment_prompt
