@@ -25,6 +25,7 @@ from pydicom.uid import (
 from dicom_files import INTERCEPT, body, multiframe, pixels, save, slices
 from nodulens.errors import UnreadableFile
 from nodulens.io import decoders, dicom_stream, list_series, read
+from nodulens.io import pixels as pixels_module
 from nodulens.io.codestream import codestream_size
 
 PLUGINS = {RLELossless: "pylibjpeg", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
@@ -169,6 +170,13 @@ def test_a_compressed_image_larger_than_any(tmp_path: Path) -> None:
     for data in series:
         data.Rows = data.Columns = 65535
     read_fails(save(tmp_path, series), "65535 × 65535 compressed pixels are announced")
+
+
+def test_more_than_what_compresses_to_that_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, compressed(JPEGLSLossless))
+    monkeypatch.setattr(pixels_module, "FREE_COMPRESSED_BYTES", 2**10)
+    monkeypatch.setattr(pixels_module, "MAX_COMPRESSION", 1)
+    read_fails(tmp_path, r"announce 0\.0 GiB in 0\.0 MiB of compressed data")
 
 
 def test_frames_that_are_not_there(tmp_path: Path) -> None:
