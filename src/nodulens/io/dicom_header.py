@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,12 +79,14 @@ FAULTS = (
     ArithmeticError,
     AttributeError,
     BytesLengthException,
+    InvalidDicomError,
     LookupError,
     NotImplementedError,
     OSError,
     RecursionError,
     TypeError,
     ValueError,
+    struct.error,
 )
 
 
