@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset
 from dicom_files import INTERCEPT, body, multiframe, pixels, same_scan, save, slices
 from nodulens.errors import BadGeometry, MixedSeries, NoSeries, UnreadableFile
 from nodulens.io import list_series, read
+from nodulens.io.dicom import find_series
 
 
 def changed(first: int, **changes: Any) -> list[FileDataset]:
@@ -182,6 +183,8 @@ def test_pipes_sockets_and_links_are_left_out(tmp_path: Path, monkeypatch: pytes
 
 def test_nothing_but_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.dcm")
+    with pytest.raises(UnreadableFile, match="is a pipe"):
+        find_series([tmp_path / "a.dcm"])
     with pytest.raises(UnreadableFile, match=r"a\.dcm is a pipe, not a file that can be read"):
         read(tmp_path / "a.dcm")
     with pytest.raises(NoSeries, match=r"holds no files, none of them a scan; .*1 files were left out \(a pipe\)"):
@@ -214,6 +217,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         ({"ConvolutionKernel": ""}, "kernel", None),
         ({"RescaleType": "Houndsfield Unit"}, "kernel", "STANDARD"),
         ({"RescaleType": "hounsfield"}, "kernel", "STANDARD"),
+        ({"RescaleType": "[HU]"}, "kernel", "STANDARD"),
         ({"SliceThickness": None}, "slice_thickness_mm", None),
         ({"SliceThickness": 0}, "slice_thickness_mm", None),
         ({"SliceThickness": "NaN"}, "slice_thickness_mm", None),

@@ -229,7 +229,8 @@ def check_rescale(series: DicomSeries, planes: Sequence[Plane]) -> tuple[str, ..
 def _hounsfield_type(kind: str) -> bool:
     """Whether a rescale type means HU, as many ways as there are to spell it."""
     word = "".join(letter for letter in kind if letter.isalpha())
-    return kind in HOUNSFIELD_TYPES or bool(difflib.get_close_matches(word, HOUNSFIELD_WORDS, cutoff=ALIKE))
+    known = kind in HOUNSFIELD_TYPES or word in HOUNSFIELD_TYPES
+    return known or bool(difflib.get_close_matches(word, HOUNSFIELD_WORDS, cutoff=ALIKE))
 
 
 def _complete(series: DicomSeries, planes: Sequence[Plane]) -> DicomSeries:
