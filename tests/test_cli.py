@@ -31,8 +31,8 @@ from nodulens.apps import cli
 from nodulens.core.volume import Mask
 from nodulens.errors import CorruptWeights
 from nodulens.io import write_mask, write_volume
+from nodulens.report.json import from_json
 from nodulens.report.outputs import FILES
-from nodulens.report.record import from_json
 
 LOW = ("--threshold", str(small_scans.LOW))
 SECRETS = ("Quirinzyx", "Wolframvax", "19470813", "KRN-77310", "ACCN-55021")

@@ -32,7 +32,8 @@ from nodulens.metrics.detection import (
     read_predictions,
     read_series,
 )
-from nodulens.report.record import Report, to_json
+from nodulens.report.json import to_json
+from nodulens.report.record import Report
 
 Point = tuple[float, float, float]
 

@@ -21,9 +21,10 @@ from browser import Browser
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
+from nodulens.report.json import fingerprint
 from nodulens.report.page import MEASUREMENTS, render_page
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, contours
-from nodulens.report.record import Report, fingerprint
+from nodulens.report.record import Report
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from nodulens.errors import BadOption, BadPrompt, NoLungs
 from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import canonical
 from nodulens.pipeline import analyze, quality_warnings, segment
+from nodulens.report.json import from_json, to_json
 from nodulens.report.outputs import nodule_mask
-from nodulens.report.record import from_json, to_json
 
 LOW = Recipe(threshold=small_scans.LOW)
 

@@ -74,7 +74,7 @@ def test_only_what_outlines_airways_as_nodules_says_so() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("segmenter.epoch=5", "no 'epoch' in 'segmenter.epoch'; Learner has epochs, learning_rate"),
+        ("segmenter.epoch=5", "no 'epoch' in 'segmenter.epoch'; NetworkConfig has epochs, learning_rate"),
         ("segmentor.epochs=5", "no 'segmentor'"),
         ("segmenter.loss", "takes name=value"),
         ("segmenter=3", "is a group; name one of segmenter.epochs"),
@@ -222,11 +222,14 @@ def test_what_acts_hangs_on_what_outlines() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentr": None}, "recipe holds segmentr; known are name"),
-        ({"threshold": "high"}, r"recipe.threshold cannot be 'high'"),
-        ({"max_findings": True}, r"recipe.max_findings cannot be True; it is a whole number"),
-        ({"segmenter": {"network": "u"}}, "recipe.segmenter lacks classes, epochs, loss, pixel_mm, size"),
-        ({"segmenter": 3}, "recipe.segmenter holds 3"),
+        ({"segmentr": None}, r"recipe has unknown keys \['segmentr'\]"),
+        ({"threshold": "high"}, r'recipe\.threshold should be float or null, is "high"'),
+        ({"max_findings": True}, r"recipe\.max_findings should be int, is true"),
+        (
+            {"segmenter": {"network": "u"}},
+            r"recipe\.segmenter .* lacks \['epochs', 'size', 'pixel_mm', 'classes', 'loss'\]",
+        ),
+        ({"segmenter": 3}, r"recipe\.segmenter should be an object, is 3"),
     ],
 )
 def test_a_file_with_anything_else_in_it_is_an_error(change: dict[str, object], message: str) -> None:

@@ -25,9 +25,10 @@ import made_reports
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.errors import BadGeometry, BadOption, NodulensError, UnreadableFile
+from nodulens.report.json import SCHEMA, fingerprint, from_json, to_json
 from nodulens.report.outputs import COLUMNS, FILES, to_csv, write_outputs
 from nodulens.report.page import render_page
-from nodulens.report.record import SCHEMA, Report, ScanSummary, fingerprint, from_json, to_json
+from nodulens.report.record import Report, ScanSummary
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_wrong_json_is_refused_by_name(report: Report, change: Callable[[dict], 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"nodulens-report/1"'])
 def test_what_is_no_report_is_refused(text: str) -> None:
-    with pytest.raises(UnreadableFile, match="Not a report"):
+    with pytest.raises(UnreadableFile, match="Not a valid report"):
         from_json(text)
 
 

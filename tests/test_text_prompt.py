@@ -34,7 +34,7 @@ from nodulens.query import (
     parse,
     resolve,
 )
-from nodulens.report.record import to_json
+from nodulens.report.json import to_json
 
 INF = float("inf")
 

@@ -33,8 +33,8 @@ _WHERE = {
     "TrainOptions": "nodulens.train.options",
     "evaluate": "nodulens.apps.methods",
     "write_outputs": "nodulens.report.outputs",
-    "to_json": "nodulens.report.record",
-    "from_json": "nodulens.report.record",
+    "to_json": "nodulens.report.json",
+    "from_json": "nodulens.report.json",
     "Report": "nodulens.report.record",
     "Recipe": "nodulens.methods.recipe",
     "Method": "nodulens.methods.method",
@@ -66,10 +66,10 @@ if TYPE_CHECKING:
     from nodulens.methods.recipe import Recipe as Recipe
     from nodulens.pipeline import analyze as analyze
     from nodulens.pipeline import segment as segment
+    from nodulens.report.json import from_json as from_json
+    from nodulens.report.json import to_json as to_json
     from nodulens.report.outputs import write_outputs as write_outputs
     from nodulens.report.record import Report as Report
-    from nodulens.report.record import from_json as from_json
-    from nodulens.report.record import to_json as to_json
     from nodulens.train import train as train
     from nodulens.train.options import TrainOptions as TrainOptions
 

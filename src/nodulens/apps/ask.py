@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nodulens.errors import NotFound
 from nodulens.query import QueryResult, resolve
-from nodulens.report.record import from_json
+from nodulens.report.json import from_json
 
 SCHEMA = "nodulens-answer/1"
 

@@ -26,7 +26,7 @@ from nodulens.data.shapes import Shape
 from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
 from nodulens.io.images import write_mask, write_volume
-from nodulens.io.records import encode
+from nodulens.io.records import Format, encode
 from nodulens.ops.components import distance_mm
 from nodulens.ops.patches import Window
 
@@ -346,6 +346,7 @@ def render_many(
 
 
 SCHEMA = "nodulens-rendered/1"
+FORM = Format(SCHEMA, "rendered scan")
 
 
 @dataclass(frozen=True)
@@ -397,7 +398,7 @@ def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None
     write_volume(scene.volume, folder / "ct.nii.gz")
     write_mask(scene.truth, folder / "nodules.nii.gz", z_reversed=scene.volume.source.z_reversed)
     with whole_file(folder / "nodules.json") as part:
-        part.write_text(encode(RenderedScanRecord(seed, nodules), SCHEMA), encoding="utf-8")
+        part.write_text(encode(RenderedScanRecord(seed, nodules), FORM), encoding="utf-8")
 
 
 TRIES = 2000

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from nodulens.errors import BadOption
+from nodulens.errors import BadOption, UnreadableFile
+from nodulens.io.records import UNIONS, Arrangement, Format, Row, from_plain
 
-UNIONS = (UnionType, Union)
 NAMING = ("name", "title", "source")
 """What a recipe is called, which changes nothing of what it does."""
 LUNA16_MASK = (
@@ -24,6 +23,8 @@ SLID = (
 )
 RENAMED = {"grow": "box_scale", "slide": "sliding_window", "most_findings": "max_findings"}
 """Field of a recipe as runs of version 0.1 name it → as it is named now."""
+NEVER_READ = frozenset({"rounds_drawn"})
+"""Fields of a recipe that older runs hold, and that nothing ever read."""
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
 Range = tuple[Callable[[Any], bool], str]
@@ -329,7 +330,7 @@ def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """For JSON; :func:`from_dict` gives the same recipe back."""
+    """The recipe as JSON holds it; :func:`from_dict` gives the same recipe back."""
     return asdict(recipe)
 
 
@@ -339,38 +340,22 @@ def from_dict(values: dict[str, Any]) -> Recipe:
     Raises:
         BadOption: a key that is not known, one that is missing or there twice, or a value of another type.
     """
-    twice = [f"{old} and {new}" for old, new in RENAMED.items() if {old, new} <= values.keys()]
+    try:
+        return cast("Recipe", from_plain(Recipe, values, "recipe", FORM))
+    except UnreadableFile as error:
+        raise BadOption(str(error)) from error
+
+
+def _renamed(row: Row, where: str) -> Row:
+    """The object of a recipe as runs of version 0.1 name its keys, under the names of now."""
+    twice = [f"{old} and {new}" for old, new in RENAMED.items() if {old, new} <= row.keys()]
     if twice:
-        raise BadOption(f"recipe holds both {', '.join(twice)}, which are one.")
-    return cast("Recipe", _built({RENAMED.get(key, key): value for key, value in values.items()}, Recipe, "recipe"))
+        raise UnreadableFile(f"{where} holds both {', '.join(twice)}, which are one.")
+    return {RENAMED.get(key, key): value for key, value in row.items() if key not in NEVER_READ}
 
 
-def _built(value: Any, wanted: Any, name: str) -> Any:
-    """A JSON value as the type that a field asks for."""
-    if is_dataclass(wanted):
-        known = get_type_hints(wanted)
-        if not isinstance(value, dict) or not value.keys() <= known.keys():
-            strange = sorted(value.keys() - known.keys()) if isinstance(value, dict) else [str(value)]
-            raise BadOption(f"{name} holds {', '.join(strange)}; known are {', '.join(known)}.")
-        missing = {f.name for f in fields(wanted) if f.default is MISSING} - value.keys()
-        if missing:
-            raise BadOption(f"{name} lacks {', '.join(sorted(missing))}.")
-        return cast("Any", wanted)(**{key: _built(v, known[key], f"{name}.{key}") for key, v in value.items()})
-    if get_origin(wanted) is tuple:
-        return tuple(_built(v, get_args(wanted)[0], name) for v in value)
-    inner = [a for a in get_args(wanted) if a is not type(None)] if get_origin(wanted) in UNIONS else []
-    if inner:
-        return None if value is None else _built(value, inner[0], name)
-    fits = value in get_args(wanted) if get_origin(wanted) is Literal else _fits(value, wanted)
-    if not fits:
-        raise BadOption(f"{name} cannot be {value!r}; it is {_wording(wanted)}.")
-    return wanted(value) if wanted is float else value
-
-
-def _fits(value: Any, wanted: type) -> bool:
-    """A whole number is a number too, but true and false are none."""
-    kinds = (int, float) if wanted is float else wanted
-    return isinstance(value, bool) == (wanted is bool) and isinstance(value, kinds)
+ARRANGEMENT = Arrangement(read=_renamed)
+FORM = Format("", "recipe", defaults=True, arranged={Recipe: ARRANGEMENT})
 
 
 def _parsed(text: str, wanted: Any, name: str) -> Any:
@@ -381,16 +366,21 @@ def _parsed(text: str, wanted: Any, name: str) -> Any:
         return _parsed(text, next(a for a in get_args(wanted) if a is not type(None)), name)
     if get_origin(wanted) is tuple:
         return tuple(_parsed(part.strip(), get_args(wanted)[0], name) for part in text.split(",") if part.strip())
-    if get_origin(wanted) is Literal:
-        value: Any = text
-    elif wanted is bool:
-        value = {"true": True, "false": False}.get(text.lower(), text)
-    else:
-        try:
-            value = wanted(text)
-        except ValueError:
-            value = text
-    return _built(value, wanted, name)
+    try:
+        return from_plain(wanted, _typed(text, wanted), name, FORM)
+    except (UnreadableFile, ValueError) as error:
+        raise BadOption(f"{name} cannot be {text!r}; it is {_wording(wanted)}.") from error
+
+
+def _typed(text: str, wanted: Any) -> Any:
+    """A word of the command line as the value that JSON would hold in its place.
+
+    Raises:
+        ValueError: it is no number where one is wanted.
+    """
+    if wanted is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return wanted(text) if wanted in (int, float) else text
 
 
 def _wording(wanted: Any) -> str:

@@ -8,17 +8,17 @@ only with what it was begun with.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nodulens.errors import BadOption, UnreadableFile
 from nodulens.io.atomic import whole_file
+from nodulens.io.records import Format, decode, encode
 from nodulens.methods.catalogue import RECIPES, recipe_named
-from nodulens.methods.recipe import Recipe, from_dict
+from nodulens.methods.recipe import ARRANGEMENT, Recipe
 
 SCHEMA = "nodulens-run/1"
+FORM = Format(SCHEMA, "run", escaped=True, defaults=True, arranged={Recipe: ARRANGEMENT})
 FILE = "run.json"
 SPLIT = "split.json"
 
@@ -84,16 +84,12 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / FILE
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("schema") != SCHEMA:
-            raise UnreadableFile(f"{path} is of another schema than {SCHEMA}.")
-        values["recipe"].pop("rounds_drawn", None)  # older runs hold it; nothing ever read it
-        return Run(**{**values, "recipe": from_dict(values["recipe"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadOption) as error:
+        return decode(Run, path.read_text(encoding="utf-8"), FORM)
+    except (OSError, UnicodeDecodeError, UnreadableFile) as error:
         raise UnreadableFile(f"{path} cannot be read as a run: {error}") from error
 
 
 def write_run(run: Run, folder: Path) -> None:
     """Write ``run.json``, whole or not at all."""
     with whole_file(folder / FILE) as part:
-        part.write_text(json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1) + "\n", encoding="utf-8")
+        part.write_text(encode(run, FORM), encoding="utf-8")

@@ -27,7 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
 from nodulens.io.tables import read_lines, read_table
-from nodulens.report.record import Report, from_json
+from nodulens.report.json import from_json
+from nodulens.report.record import Report
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from nodulens.data.splits import Split
 from nodulens.errors import BadValues
-from nodulens.io.records import decode, encode
+from nodulens.io.records import Format, decode, encode
 from nodulens.metrics.statistics import Interval
 from nodulens.presentation.figures import to_png, to_svg
 from nodulens.report.record import WeightRef
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = "nodulens-evaluation/1"
+FORM = Format(SCHEMA, "evaluation")
 Cell = str | int | float | None
 PACKAGES = ("nodulens", "numpy", "scipy", "SimpleITK", "openvino", "onnxruntime-gpu", "torch", "matplotlib")
 PNG_DPI = 160
@@ -216,7 +217,7 @@ def to_json(evaluation: Evaluation) -> str:
     Raises:
         NodulensError: a number in a table is NaN or infinite; the message says which.
     """
-    return encode(evaluation, SCHEMA)
+    return encode(evaluation, FORM)
 
 
 def from_json(text: str) -> Evaluation:
@@ -225,7 +226,7 @@ def from_json(text: str) -> Evaluation:
     Raises:
         UnreadableFile: not JSON, another schema, or a key that is unknown, missing or of the wrong type.
     """
-    return decode(Evaluation, text, SCHEMA)
+    return decode(Evaluation, text, FORM)
 
 
 def hashed(*paths: Path) -> dict[str, str]:

@@ -24,8 +24,9 @@ from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption
 from nodulens.io import write_mask
 from nodulens.io.atomic import whole_file
+from nodulens.report.json import to_json
 from nodulens.report.page import render_page
-from nodulens.report.record import Report, to_json
+from nodulens.report.record import Report
 
 FILES = ("nodules.nii.gz", "lungs.nii.gz", "nodules.csv", "report.html", "report.json")
 """What a folder of outputs holds, in the order of its making."""

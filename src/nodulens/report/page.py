@@ -16,8 +16,9 @@ import numpy as np
 from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Volume
 from nodulens.io.html import Markup, Template, policy_hash, resource
+from nodulens.report.json import fingerprint
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, Plane, Slice
-from nodulens.report.record import Report, fingerprint
+from nodulens.report.record import Report
 
 MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
     ("long_axis_mm", "Long axis, axial", "mm", 1),
