@@ -108,7 +108,7 @@ def test_analyze_json_and_case(run: Run, series: Path, tmp_path: Path) -> None:
     assert done.err == ""
     report = json.loads(done.out)
     assert done.out == (out / "report.json").read_text("utf-8"), "the report and nothing else"
-    schema = REPOSITORY / "src" / "nodulens" / "templates" / "report.schema.json"
+    schema = REPOSITORY / "src" / "nodulens" / "report" / "report.schema.json"
     jsonschema.validate(report, json.loads(schema.read_text("utf-8")))
     assert {p.name for p in out.iterdir()} == set(FILES)
 

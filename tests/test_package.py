@@ -79,9 +79,12 @@ def test_wheel_holds_code_templates_weights_and_licences(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     here = {path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src" / "nodulens").rglob("*.py")}
-    templates = {f"nodulens/templates/{path.name}" for path in (REPOSITORY / "src/nodulens/templates").iterdir()}
+    source = REPOSITORY / "src"
+    templates = {path.relative_to(source).as_posix() for path in (source / "nodulens").glob("*/templates/*")}
+    assert {"nodulens/report/templates/report.html", "nodulens/presentation/templates/evaluation.html"} <= templates
     packed = {name for name in names if name.startswith("nodulens/")}
-    assert packed == here | templates | WEIGHTS | {"nodulens/py.typed", "nodulens/query.lark"}
+    others = {f"nodulens/{name}" for name in ("py.typed", "query.lark", "report/report.schema.json")}
+    assert packed == here | templates | WEIGHTS | others
     assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -174,6 +176,16 @@ def test_page_of_a_very_long_scan_stays_small_and_keeps_the_nodules() -> None:
     assert len(stack) <= 220
     shown = {slice_.index for slice_ in stack if slice_.nodules}
     assert nodule.position.central_slice in shown
+
+
+def test_commands_that_make_no_page_load_no_templates() -> None:
+    code = (
+        "import sys, nodulens\nfrom nodulens.apps import cli\nsys.argv = ['nodulens', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "print({'jinja2', 'markupsafe', 'contourpy', 'matplotlib'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
 
 
 # ---- Pictures

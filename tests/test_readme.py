@@ -79,7 +79,7 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_keys_of_the_report_are_documented() -> None:
     import json
 
-    schema = json.loads((REPOSITORY / "src/nodulens/templates/report.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((REPOSITORY / "src/nodulens/report/report.schema.json").read_text(encoding="utf-8"))
     nodule = schema["$defs"]["nodule"]["properties"]
     promised = {*schema["properties"], *nodule, *nodule["measurements"]["properties"]}
     text = (REPOSITORY / "docs" / "report.md").read_text(encoding="utf-8")

@@ -81,7 +81,7 @@ def test_json_keeps_rows_of_numbers_on_a_line(report: Report) -> None:
 
 
 def test_json_fits_its_schema(report: Report) -> None:
-    schema = json.loads((files("nodulens") / "templates" / "report.schema.json").read_text("utf-8"))
+    schema = json.loads((files("nodulens.report") / "report.schema.json").read_text("utf-8"))
     check = jsonschema.Draft202012Validator(schema)
     check.check_schema(schema)
     for one in (report, replace(report, nodules=(), patient=made_reports.PATIENT, case=None)):

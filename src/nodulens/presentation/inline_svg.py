@@ -10,8 +10,9 @@ import html
 import re
 from xml.etree import ElementTree
 
+from markupsafe import Markup
+
 from nodulens.errors import UnreadableFile
-from nodulens.io.html import Markup
 from nodulens.presentation.figures import INK, PAPER
 
 _TAGS = frozenset({"g", "defs", "clipPath", "path", "rect", "use", "text", "tspan"})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nodulens.errors import BadOption, UnreadableFile
 from nodulens.io.atomic import whole_file
-from nodulens.io.html import Markup, Template, policy_hash, resource
 from nodulens.presentation.evaluation import (
     Cell,
     Drawing,
@@ -22,11 +21,13 @@ from nodulens.presentation.evaluation import (
     to_json,
 )
 from nodulens.presentation.inline_svg import inline_svg
+from nodulens.report.html import Bar, Entry, bar, source, templates
 
-_TEMPLATE = Template(("page.html", "evaluation.html"))
 _LONG_NAME = 24
 NAMED = 8
 """So many who stand in two parts the page names."""
+Values = dict[str, object]
+"""Name in the template → value."""
 
 
 def evaluation_page(evaluation: Evaluation) -> str:
@@ -42,26 +43,22 @@ def evaluation_page(evaluation: Evaluation) -> str:
         UnreadableFile: a drawing that is no SVG or PNG.
     """
     provenance = evaluation.provenance
-    style = resource("page.css") + resource("evaluation.css")
-    nodulens = provenance.software.get("nodulens")
-    return _TEMPLATE.fill(
-        "evaluation",
-        {
-            "style_hash": policy_hash(style),
-            "style": Markup(style),
-            "software": " ".join(filter(None, ["nodulens", nodulens])),
-            "title": evaluation.title,
-            "summary": _TEMPLATE.each("lead", ({"text": text} for text in evaluation.summary)),
-            "facts": _TEMPLATE.pairs("fact", _facts(provenance)),
-            "warnings": _warnings(evaluation.warnings),
-            "metrics": _metrics(evaluation),
-            "tables": _TEMPLATE.each("table", (_table(i, table) for i, table in enumerate(evaluation.tables))),
-            "drawings": _drawings(evaluation.drawings),
-            "split": _split(provenance),
-            "command": _TEMPLATE.fill("command", {"text": provenance.command}) if provenance.command else "",
-            "provenance": _TEMPLATE.pairs("pair", _made_with(provenance)),
-            "data": _data(provenance),
-        },
+    environment = templates("nodulens.report", "nodulens.presentation")
+    return environment.get_template("evaluation.html").render(
+        style=source(environment, "page.css", "evaluation.css"),
+        software=" ".join(filter(None, ["nodulens", provenance.software.get("nodulens")])),
+        title=evaluation.title,
+        summary=evaluation.summary,
+        facts=_facts(provenance),
+        warnings=evaluation.warnings,
+        metrics=[_metric(metric) for metric in evaluation.metrics],
+        interval=evaluation.interval,
+        tables=[_table(table) for table in evaluation.tables],
+        drawings=[_drawing(number, drawing) for number, drawing in enumerate(evaluation.drawings)],
+        split=_split(provenance) if provenance.split else None,
+        command=provenance.command,
+        provenance=_made_with(provenance),
+        data=provenance.data,
     )
 
 
@@ -99,18 +96,13 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
     return folder / "evaluation.html"
 
 
-def _facts(provenance: Provenance) -> Iterator[tuple[str, object]]:
+def _facts(provenance: Provenance) -> Iterator[Entry]:
     for part in provenance.split:
-        yield _begun(part.name), f"{len(part.members):,} {part.unit}"
+        yield Entry(_begun(part.name), f"{len(part.members):,} {part.unit}")
     if provenance.data:
-        yield "Data", ", ".join(one.name for one in provenance.data)
+        yield Entry("Data", ", ".join(one.name for one in provenance.data))
     if provenance.made:
-        yield "Made", provenance.made
-
-
-def _warnings(warnings: Iterable[str]) -> Markup:
-    items = _TEMPLATE.each("item", ({"text": text} for text in warnings))
-    return _TEMPLATE.fill("warnings", {"items": items}) if items else Markup("")
+        yield Entry("Made", provenance.made)
 
 
 # ---- Words and numbers
@@ -141,83 +133,54 @@ def _words(value: Cell) -> str:
             return _number(value, _decimals(value))
 
 
-def _metrics(evaluation: Evaluation) -> Markup:
-    if not evaluation.metrics:
-        return Markup("")
-    means = f"Interval: {evaluation.interval}." if evaluation.interval else ""
-    rows = _TEMPLATE.each("metric", map(_metric, evaluation.metrics))
-    return _TEMPLATE.fill("metrics", {"rows": rows, "interval": means})
-
-
-def _metric(metric: Metric) -> dict[str, object]:
+def _metric(metric: Metric) -> Values:
     unit = f" {metric.unit}" if metric.unit else ""
     decimals = _decimals(metric.value, metric.low, metric.high)
     low, high = (_number(end, decimals) for end in (metric.low, metric.high))
     return {
         "name": metric.name,
-        "note": _TEMPLATE.fill("metric_note", {"text": metric.note}) if metric.note else "",
+        "note": metric.note,
         "value": _number(metric.value, decimals) + (unit if metric.value is not None else ""),
         "interval": "" if metric.low is None else f"{low} to {high}{unit}",
-        "bar": _bar(metric),
+        "bar": _scale(metric),
         "n": "" if metric.n is None else f"{metric.n:,}",
     }
 
 
-def _bar(metric: Metric) -> Markup:
+def _scale(metric: Metric) -> Bar | None:
     """A scale from 0 to 1 with the value and its interval, for what lies there."""
     if metric.unit or metric.value is None or not 0 <= metric.value <= 1:
-        return Markup("")
+        return None
     low, high = (metric.value if end is None else min(max(end, 0.0), 1.0) for end in (metric.low, metric.high))
-    thick = 1.6
-    x = min(max(100 * metric.value - thick / 2, 0), 100 - thick)
-    band = _TEMPLATE.fill("band", {"x": f"{100 * low:.2f}", "width": f"{100 * (high - low):.2f}"})
-    words = f"{metric.name} {metric.value:.3f} on a scale from 0 to 1"
-    return _TEMPLATE.fill("bar", {"words": words, "band": band, "x": f"{x:.2f}", "thick": thick})
+    return bar(metric.value, f"{metric.name} {metric.value:.3f} on a scale from 0 to 1", (low, high))
 
 
-def _table(number: int, table: Table) -> dict[str, object]:
+def _table(table: Table) -> Values:
     """A column of words is set to the left, one of numbers to the right."""
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
     kinds = ["text" if i == 0 or any(type(v) is str for v in c) else "number" for i, c in enumerate(columns)]
-    heads = ({"kind": kind, "text": text} for kind, text in zip(kinds, table.columns, strict=True))
-    rows = (
-        {
-            "name": _words(row[0]),
-            "cells": _TEMPLATE.each(
-                "cell",
-                ({"kind": kind, "text": _words(v)} for kind, v in zip(kinds[1:], row[1:], strict=True)),
-            ),
-        }
-        for row in table.rows
-    )
     return {
-        "id": number,
         "title": table.title,
-        "columns": _TEMPLATE.each("head", heads),
-        "rows": _TEMPLATE.each("table_row", rows),
-        "note": _TEMPLATE.fill("explain", {"text": table.note}) if table.note else "",
+        "columns": _cells(kinds, table.columns),
+        "rows": [(_words(row[0]), _cells(kinds[1:], row[1:])) for row in table.rows],
+        "note": table.note,
     }
+
+
+def _cells(kinds: Iterable[str], values: Iterable[Cell]) -> list[Values]:
+    return [{"kind": kind, "text": _words(value)} for kind, value in zip(kinds, values, strict=True)]
 
 
 # ---- Drawings
 
 
-def _drawings(drawings: Iterable[Drawing]) -> Markup:
-    each = _TEMPLATE.each("drawing", (_drawing(i, drawing) for i, drawing in enumerate(drawings)))
-    return _TEMPLATE.fill("drawings", {"each": each}) if each else Markup("")
-
-
-def _drawing(number: int, drawing: Drawing) -> dict[str, object]:
-    if drawing.svg:
-        picture = inline_svg(drawing.svg, f"d{number}-", drawing.title)
-    else:
-        source = f"data:image/png;base64,{_png(drawing)}"
-        picture = _TEMPLATE.fill("picture", {"source": source, "title": drawing.title})
+def _drawing(number: int, drawing: Drawing) -> Values:
     return {
         "kind": "lines" if drawing.svg else "pixels",
         "title": drawing.title,
-        "caption": _TEMPLATE.fill("explain", {"text": drawing.caption}) if drawing.caption else "",
-        "picture": picture,
+        "caption": drawing.caption,
+        "svg": inline_svg(drawing.svg, f"d{number}-", drawing.title) if drawing.svg else None,
+        "source": None if drawing.svg else f"data:image/png;base64,{_png(drawing)}",
     }
 
 
@@ -234,60 +197,42 @@ def _png(drawing: Drawing) -> str:
 # ---- How it came about
 
 
-def _split(provenance: Provenance) -> Markup:
-    if not provenance.split:
-        return Markup("")
-    method = provenance.split_method
-    return _TEMPLATE.fill(
-        "split",
-        {
-            "method": _TEMPLATE.fill("explain", {"text": method}) if method else "",
-            "overlap": _overlap(provenance.split),
-            "parts": _TEMPLATE.each("part", map(_part, provenance.split)),
-        },
-    )
+def _split(provenance: Provenance) -> Values:
+    both = shared(provenance.split)
+    return {
+        "method": provenance.split_method,
+        "overlap": _overlap(both) if len(provenance.split) > 1 else "",
+        "problem": bool(both),
+        "parts": [_part(part) for part in provenance.split],
+    }
 
 
-def _overlap(parts: tuple[SplitPart, ...]) -> Markup:
-    if len(parts) < 2:
-        return Markup("")
-    both = shared(parts)
+def _overlap(both: Sequence[str]) -> str:
+    """What is said of those who stand in more than one part."""
     if not both:
-        return _TEMPLATE.fill("overlap", {"text": "Nobody stands in more than one part."})
+        return "Nobody stands in more than one part."
     more = f" and {len(both) - NAMED:,} more" if len(both) > NAMED else ""
     text = f"{len(both):,} stand in more than one part, so the figures claim too much: {', '.join(both[:NAMED])}"
-    return _TEMPLATE.fill("overlap_problem", {"text": f"{text}{more}."})
+    return f"{text}{more}."
 
 
-def _part(part: SplitPart) -> dict[str, object]:
+def _part(part: SplitPart) -> Values:
     long = any(len(member) > _LONG_NAME for member in part.members)
     return {
         "name": _begun(part.name),
         "count": f"{len(part.members):,}",
         "unit": part.unit,
         "width": "members long" if long else "members",
-        "members": _TEMPLATE.each("item", ({"text": member} for member in part.members)),
+        "members": part.members,
     }
 
 
-def _made_with(provenance: Provenance) -> Iterator[tuple[str, object]]:
+def _made_with(provenance: Provenance) -> Iterator[Entry]:
     for what, seed in provenance.seeds.items():
-        yield f"Seed, {what}", seed
+        yield Entry(f"Seed, {what}", seed)
     for name, digest in provenance.inputs.items():
-        yield f"{name}, sha256", _TEMPLATE.fill("code", {"text": digest})
+        yield Entry(f"{name}, sha256", digest, code=True)
     for one in provenance.weights:
-        yield f"Weights {one.name}, sha256", _TEMPLATE.fill("code", {"text": one.sha256})
-    yield from provenance.software.items()
-
-
-def _data(provenance: Provenance) -> Markup:
-    if not provenance.data:
-        return Markup("")
-    each = _TEMPLATE.each(
-        "data_set",
-        (
-            {"name": one.name, "licence": one.licence, "citation": one.citation, "note": one.note}
-            for one in provenance.data
-        ),
-    )
-    return _TEMPLATE.fill("data", {"each": each})
+        yield Entry(f"Weights {one.name}, sha256", one.sha256, code=True)
+    for name, version in provenance.software.items():
+        yield Entry(name, version)

@@ -1,25 +1,27 @@
 """The report as one HTML file that needs nothing else: no network, no other file, no server.
 
-Markup lives in ``templates/page.html`` as named fragments, and what :mod:`nodulens.io.html` puts
-into them is escaped where it is not markup itself, so that no text of a scan's header can become part of
-the page. The page's policy allows its own script and style alone, by their hashes.
+Here is what the page says; how it says it is ``templates/report.html``. No text of a scan's header can become markup,
+and the page's policy allows its own script and style alone, by their hashes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
+from markupsafe import Markup
 
-from nodulens.core.nodule import Nodule
+from nodulens.core.nodule import Nodule, Risk
 from nodulens.core.volume import Volume
-from nodulens.io.html import Markup, Template, policy_hash, resource
+from nodulens.report.html import Entry, bar, source, templates
 from nodulens.report.json import fingerprint
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, Plane, Slice
 from nodulens.report.record import Report
 
+Values = dict[str, object]
+"""Name in the template → value."""
 MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
     ("long_axis_mm", "Long axis, axial", "mm", 1),
     ("short_axis_mm", "Short axis, axial", "mm", 1),
@@ -41,10 +43,6 @@ MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
 """Field of :class:`~nodulens.core.nodule.Measurements`, its words, unit and decimals."""
 
 
-_TEMPLATE = Template(("page.html",))
-_fill, _each, _pairs = _TEMPLATE.fill, _TEMPLATE.each, _TEMPLATE.pairs
-
-
 def render_page(report: Report, ct: Volume) -> str:
     """The whole report as one HTML document.
 
@@ -58,37 +56,30 @@ def render_page(report: Report, ct: Volume) -> str:
     scene = DisplayScan(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
     _, height, width = scene.size_mm
-    style, script = resource("page.css"), resource("page.js")
-    every = scene.volume.geometry.shape[0] > len(stack)
-    note = f"{len(stack)} of {scene.volume.geometry.shape[0]} slices are shown here." if every else ""
-    return _fill(
-        "page",
-        {
-            "style_hash": policy_hash(style),
-            "script_hash": policy_hash(script),
-            "style": Markup(style),
-            "script": Markup(script),
-            "software": report.software,
-            "title": " · ".join(filter(None, ["Chest CT nodules", report.case])),
-            "who": _who(report),
-            "headline": _headline(report),
-            "lead": _each("lead", ({"text": text} for text in _lead(report))),
-            "facts": _pairs("fact", _facts(report)),
-            "map": _map(report, scene),
-            "warnings": _warnings(report),
-            "missed_first": "" if report.nodules else _missed(report),
-            "missed_last": _missed(report) if report.nodules else "",
-            "findings": _findings(report, scene),
-            "review": _fill("review", {"empty": "" if report.nodules else "There is no finding to accept or reject."}),
-            "heat_control": _fill("heat_control", {}) if any(n.heat is not None for n in report.nodules) else "",
-            "stack_width": round(width * UNITS_PER_MM),
-            "stack_height": round(height * UNITS_PER_MM),
-            "stack_note": note,
-            "provenance": _pairs("pair", _provenance(report)),
-            "timing": _timing(report),
-            "data": _script_data(_data(report, scene, stack)),
-        },
-    ).removeprefix("\n")
+    count = scene.volume.geometry.shape[0]
+    environment = templates("nodulens.report")
+    return environment.get_template("report.html").render(
+        style=source(environment, "page.css"),
+        script=source(environment, "page.js"),
+        software=report.software,
+        title=" · ".join(filter(None, ["Chest CT nodules", report.case])),
+        who=_who(report),
+        headline=_headline(report),
+        lead=_lead(report),
+        facts=_facts(report),
+        map=_map(report, scene),
+        warnings=report.warnings,
+        sensitivity=_sensitivity(report),
+        findings=[_row(nodule) for nodule in report.nodules],
+        cards=[_card(nodule, report, scene) for nodule in report.nodules],
+        heat=any(nodule.heat is not None for nodule in report.nodules),
+        stack_width=round(width * UNITS_PER_MM),
+        stack_height=round(height * UNITS_PER_MM),
+        stack_note=f"{len(stack)} of {count} slices are shown here." if count > len(stack) else "",
+        provenance=_provenance(report),
+        timing=_timing(report),
+        data=_script_data(_data(report, scene, stack)),
+    )
 
 
 def _script_data(document: object) -> Markup:
@@ -170,73 +161,60 @@ def _interval(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"
 
 
-def _facts(report: Report) -> list[tuple[str, object]]:
-    scan = report.scan
+def _facts(report: Report) -> Iterator[Entry]:
+    scan, lungs = report.scan, report.lungs
     z, y, x = scan.spacing_zyx
     thick = "" if scan.slice_thickness_mm is None else f", {_number(scan.slice_thickness_mm, 2)} mm thick"
     contrast = {True: "with contrast", False: "without contrast", None: ""}[scan.contrast]
     made = ", ".join(filter(None, [scan.manufacturer, scan.kernel and f"kernel {scan.kernel}", contrast]))
-    lungs = report.lungs
-    facts: list[tuple[str, object]] = [
-        ("Scan", f"{scan.slices} slices{thick}"),
-        ("Voxel", f"{_number(x, 2)} × {_number(y, 2)} × {_number(z, 2)} mm"),
-        ("Lungs", f"right {_number(lungs.right_ml / 1000, 2)} l, left {_number(lungs.left_ml / 1000, 2)} l"),
-    ]
-    return [*facts, ("Acquisition", made)] if made else facts
+    yield Entry("Scan", f"{scan.slices} slices{thick}")
+    yield Entry("Voxel", f"{_number(x, 2)} × {_number(y, 2)} × {_number(z, 2)} mm")
+    yield Entry("Lungs", f"right {_number(lungs.right_ml / 1000, 2)} l, left {_number(lungs.left_ml / 1000, 2)} l")
+    if made:
+        yield Entry("Acquisition", made)
 
 
-def _provenance(report: Report) -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = [("Software", report.software), ("Method", report.recipe)]
+def _provenance(report: Report) -> Iterator[Entry]:
+    yield Entry("Software", report.software)
+    yield Entry("Method", report.recipe)
     if not report.prompted:
-        rows.append(("Reported from a score of", _number(report.threshold, 2)))
+        yield Entry("Reported from a score of", _number(report.threshold, 2))
     if report.series_uid is not None:
-        rows.append(("Series", _fill("copy", {"target": "series-uid", "text": report.series_uid})))
+        yield Entry("Series", report.series_uid, copied="series-uid")
     if report.input_sha256 is not None:
-        rows.append(("Input, sha256", _fill("code", {"text": report.input_sha256})))
-    rows += [(f"Weights {w.name}, sha256", _fill("code", {"text": w.sha256})) for w in report.weights]
-    rows.append(("This report, sha256", _fill("code", {"text": fingerprint(report)})))
-    return rows
+        yield Entry("Input, sha256", report.input_sha256, code=True)
+    for weights in report.weights:
+        yield Entry(f"Weights {weights.name}, sha256", weights.sha256, code=True)
+    yield Entry("This report, sha256", fingerprint(report), code=True)
 
 
 # ---- Parts of the page
 
 
-def _bar(share: float, words: str, interval: tuple[float, float] | None = None) -> Markup:
-    """A scale from 0 to 1 with a mark at ``share``, and a band where there is an interval."""
-    thick = 1.6
-    if interval is None:
-        band = _fill("band", {"x": 0, "width": f"{100 * share:.2f}"})
-    else:
-        low, high = (100 * end for end in interval)
-        band = _fill("band", {"x": f"{low:.2f}", "width": f"{max(0.0, high - low):.2f}"})
-    x = min(max(100 * share - thick / 2, 0), 100 - thick)
-    return _fill("bar", {"words": words, "band": band, "x": f"{x:.2f}", "thick": thick})
-
-
-def _map(report: Report, scene: DisplayScan) -> Markup:
+def _map(report: Report, scene: DisplayScan) -> Values | None:
+    """The lungs from the front with a dot a finding; None where there are no lungs."""
     lungs = scene.silhouette()
     if not any(outline.path for outline in lungs):
-        return Markup("")
-    points = [(scene.silhouette_place(n), n) for n in report.nodules]
+        return None
     left, top, right, bottom = _lung_frame(scene)
-    dots = []
-    for (x_mm, y_mm), nodule in points:
-        r = max(4.5, min(nodule.measurements.mean_diameter_mm / 2, 20)) * UNITS_PER_MM
-        x, y = x_mm * UNITS_PER_MM, y_mm * UNITS_PER_MM
-        label_x = x + (r + 38) * (1 if x < (left + right) / 2 else -1)
-        numbers = {"x": x, "y": y, "r": r, "reach": r + 30, "text_x": label_x, "text_y": y + 20}
-        dots.append({"id": nodule.id, **{name: round(value) for name, value in numbers.items()}})
-    return _fill(
-        "map",
-        {
-            "view": f"{left - 90} {top - 30} {right - left + 180} {bottom - top + 60}",
-            "lungs": _each("map_lung", ({"path": outline.path} for outline in lungs)),
-            "dots": _each("map_dot", dots),
-            "left_x": left - 50,
-            "right_x": right + 50,
-            "letter_y": top + 60,
-        },
-    )
+    middle = (left + right) / 2
+    return {
+        "view": f"{left - 90} {top - 30} {right - left + 180} {bottom - top + 60}",
+        "lungs": [outline.path for outline in lungs],
+        "dots": [_dot(nodule, scene.silhouette_place(nodule), middle) for nodule in report.nodules],
+        "left_x": left - 50,
+        "right_x": right + 50,
+        "letter_y": top + 60,
+    }
+
+
+def _dot(nodule: Nodule, place_mm: tuple[float, float], middle: float) -> Values:
+    """A finding on the map; its number stands on the side away from ``middle``, in outline units."""
+    x, y = (mm * UNITS_PER_MM for mm in place_mm)
+    r = max(4.5, min(nodule.measurements.mean_diameter_mm / 2, 20)) * UNITS_PER_MM
+    label_x = x + (r + 38) * (1 if x < middle else -1)
+    numbers = {"x": x, "y": y, "r": r, "reach": r + 30, "text_x": label_x, "text_y": y + 20}
+    return {"id": nodule.id, **{name: round(value) for name, value in numbers.items()}}
 
 
 def _lung_frame(scene: DisplayScan) -> tuple[int, int, int, int]:
@@ -251,37 +229,23 @@ def _lung_frame(scene: DisplayScan) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _warnings(report: Report) -> Markup:
-    items = _each("item", ({"text": text} for text in report.warnings))
-    return _fill("warnings", {"items": items}) if report.warnings else Markup("")
-
-
-def _missed(report: Report) -> Markup:
-    """How many nodules of each size are found, as measured."""
+def _sensitivity(report: Report) -> Values | None:
+    """How many nodules of each size are found, as measured; None where nothing was searched for."""
     if report.prompted:
-        return Markup("")
-    if not report.sensitivity:
-        body = _fill("lead", {"text": "The sensitivity was not measured at the threshold of this report."})
-        return _fill("missed", {"body": body})
-    rows = []
+        return None
+    rows: list[Values] = []
     for size in report.sensitivity:
         share = size.found / size.total if size.total else 0.0
         span = f"{size.lo_mm:g} to {size.hi_mm:g} mm" if math.isfinite(size.hi_mm) else f"over {size.lo_mm:g} mm"
         words = f"{size.found} of {size.total} nodules of {span}"
         text = _percent(share) if size.total else "not measured"
-        rows.append({"size": span, "found": size.found, "total": size.total, "share": text, "bar": _bar(share, words)})
-    body = _fill("sensitivity", {"threshold": _number(report.threshold, 2), "rows": _each("sensitivity_row", rows)})
-    return _fill("missed", {"body": body})
+        rows.append(
+            {"size": span, "found": size.found, "total": size.total, "share": text, "bar": bar(share, words)},
+        )
+    return {"threshold": _number(report.threshold, 2), "rows": rows}
 
 
-def _findings(report: Report, scene: DisplayScan) -> Markup:
-    if not report.nodules:
-        return Markup("")
-    rows = _each("row", (_row(nodule) for nodule in report.nodules))
-    return _fill("findings", {"rows": rows, "cards": _each("card", (_card(n, report, scene) for n in report.nodules))})
-
-
-def _row(nodule: Nodule) -> dict[str, object]:
+def _row(nodule: Nodule) -> Values:
     risk, m = nodule.risk, nodule.measurements
     return {
         "id": nodule.id,
@@ -292,53 +256,53 @@ def _row(nodule: Nodule) -> dict[str, object]:
         "volume_text": _number(m.volume_mm3, 0),
         "risk": "-1" if risk is None else risk.probability,
         "risk_text": "–" if risk is None else _percent(risk.probability),
-        "risk_bar": "" if risk is None else _bar(risk.probability, _interval(risk.interval), risk.interval),
+        "risk_bar": None if risk is None else bar(risk.probability, _interval(risk.interval), risk.interval),
         "score": f"{nodule.score:.2f}",
     }
 
 
-def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> dict[str, object]:
-    m, position = nodule.measurements, nodule.position
-    where: list[tuple[str, object]] = [
-        ("Side and zone", _place(nodule)),
-        ("Lobe, an estimate", position.lobe_estimate),
-        ("Centre, LPS", " / ".join(_number(v, 1) for v in nodule.centre_lps) + " mm"),
-    ]
-    if position.instance_number is not None:
-        where.append(("Central slice, instance", position.instance_number))
-    if position.sop_instance_uid is not None:
-        uid = _fill("copy", {"target": f"sop-{nodule.id}", "text": position.sop_instance_uid})
-        where.append(("SOP instance", uid))
-    else:
-        where.append(("Central slice, index", position.central_slice))
+def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> Values:
     side = scene.side_mm(nodule)
-    warned = _each("item", ({"text": text} for text in nodule.warnings))
     return {
         "id": nodule.id,
         "title": _place(nodule).capitalize(),
-        "size": f"{nodule.texture.capitalize()} · {_size(nodule)} · {_number(m.volume_mm3, 0)} mm³",
-        "planes": _each("plane", (_plane(plane, nodule, side) for plane in scene.planes(nodule))),
-        "heat_legend": "" if nodule.heat is None else _fill("heat_legend", {}),
-        "warnings": Markup(f'<ul class="notice-small">{warned}</ul>') if nodule.warnings else "",
-        "sure": _sure(nodule, report),
-        "where": _pairs("pair", where),
-        "measurements": _pairs("pair", _measured(nodule)),
+        "size": f"{nodule.texture.capitalize()} · {_size(nodule)} · {_number(nodule.measurements.volume_mm3, 0)} mm³",
+        "planes": [_plane(plane, nodule, side) for plane in scene.planes(nodule)],
+        "heat": nodule.heat is not None,
+        "warnings": nodule.warnings,
+        "risk": None if nodule.risk is None else _estimate(nodule.risk, report.interval_meaning),
+        "score": None if report.prompted else _score(nodule.score, report.threshold),
+        "where": _where(nodule),
+        "measurements": _measured(nodule),
     }
 
 
-def _measured(nodule: Nodule) -> Iterable[tuple[str, object]]:
+def _where(nodule: Nodule) -> Iterator[Entry]:
+    position = nodule.position
+    yield Entry("Side and zone", _place(nodule))
+    yield Entry("Lobe, an estimate", position.lobe_estimate)
+    yield Entry("Centre, LPS", " / ".join(_number(v, 1) for v in nodule.centre_lps) + " mm")
+    if position.instance_number is not None:
+        yield Entry("Central slice, instance", position.instance_number)
+    if position.sop_instance_uid is not None:
+        yield Entry("SOP instance", position.sop_instance_uid, copied=f"sop-{nodule.id}")
+    else:
+        yield Entry("Central slice, index", position.central_slice)
+
+
+def _measured(nodule: Nodule) -> Iterator[Entry]:
     for field, words, unit, decimals in MEASUREMENTS:
         value = getattr(nodule.measurements, field) * (100 if unit == "%" else 1)
-        yield words, f"{_number(value, decimals)} {unit}".strip()
+        yield Entry(words, f"{_number(value, decimals)} {unit}".strip())
 
 
-def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> dict[str, object]:
+def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> Values:
     units, scale = round(side_mm * UNITS_PER_MM), 10 * UNITS_PER_MM
     margin = round(units * 0.04)
     return {
-        "image": Markup(plane.image),
+        "image": plane.image,
         "alt": f"Nodule {nodule.id}, {plane.name} plane, {side_mm:.0f} mm across",
-        "heat": "" if plane.heat is None else _fill("heat", {"image": Markup(plane.heat)}),
+        "heat": plane.heat,
         "outline": plane.outline,
         "units": units,
         "scale": scale,
@@ -349,45 +313,38 @@ def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> dict[str, object]:
     }
 
 
-def _sure(nodule: Nodule, report: Report) -> Markup:
-    if report.prompted:
-        score = Markup("")
-    else:
-        start = _number(report.threshold, 2)
-        words = f"How strongly the detector takes this for a nodule, 0 to 1; reported from {start}."
-        bar = _bar(nodule.score, f"Score {nodule.score:.2f} of 1")
-        score = _fill("score", {"score": f"{nodule.score:.2f}", "bar": bar, "words": words})
-    risk = nodule.risk
-    if risk is None:
-        return Markup(_fill("lead", {"text": "No malignancy estimate was made."}) + score)
-    meaning = report.interval_meaning or f"How it is made is written on the card of the weights {risk.model}."
+def _estimate(risk: Risk, meaning: str) -> Values:
     standing = (
         "The probability that expert readers rate it suspicious rather than not, calibrated on patients left out."
         if risk.calibrated
         else "Not calibrated: it ranks nodules, but is no probability."
     )
-    words = f"{standing} Interval {_interval(risk.interval)}. {meaning}"
-    text = f"{_percent(risk.probability)}, interval {_interval(risk.interval)}"
-    bar = _bar(risk.probability, text, risk.interval)
-    return Markup(_fill("risk", {"probability": _percent(risk.probability), "bar": bar, "words": words}) + score)
+    meaning = meaning or f"How it is made is written on the card of the weights {risk.model}."
+    probability, interval = _percent(risk.probability), _interval(risk.interval)
+    return {
+        "text": probability,
+        "bar": bar(risk.probability, f"{probability}, interval {interval}", risk.interval),
+        "words": f"{standing} Interval {interval}. {meaning}",
+    }
 
 
-def _timing(report: Report) -> Markup:
+def _score(score: float, threshold: float) -> Values:
+    start = _number(threshold, 2)
+    return {
+        "text": f"{score:.2f}",
+        "bar": bar(score, f"Score {score:.2f} of 1"),
+        "words": f"How strongly the detector takes this for a nodule, 0 to 1; reported from {start}.",
+    }
+
+
+def _timing(report: Report) -> Iterator[Values]:
     total = report.timing_s["total"] or 1.0
-    return _each(
-        "timing",
-        (
-            {
-                "stage": stage,
-                "seconds": f"{seconds:.1f}",
-                "bar": _bar(min(1.0, seconds / total), f"{seconds:.1f} s"),
-            }
-            for stage, seconds in report.timing_s.items()
-        ),
-    )
+    for stage, seconds in report.timing_s.items():
+        text = f"{seconds:.1f}"
+        yield {"name": stage, "seconds": text, "bar": bar(min(1.0, seconds / total), f"{text} s")}
 
 
-def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> dict[str, object]:
+def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
     """What the page's script works on."""
     places = {n.id: round(float(scene.place(n)[0])) for n in report.nodules}
     nearest = {number: min(range(len(stack)), key=lambda i: abs(stack[i].index - z)) for number, z in places.items()}

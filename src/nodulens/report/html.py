@@ -1,0 +1,89 @@
+"""HTML pages from Jinja templates, and the parts that pages of reports and of evaluations share.
+
+What a template is given becomes text and never markup, unless it is :class:`markupsafe.Markup` already; a name that it
+is not given is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+THICK = 1.6
+"""Width of the point on a scale of 100."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name and its value in a list.
+
+    Attributes:
+        code: the value stands in letters of one width.
+        copied: id of the value's element, which a button beside it copies; empty without one.
+    """
+
+    name: str
+    value: object
+    code: bool = False
+    copied: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A scale from 0 to 100 with a band and a point on it, as SVG has it.
+
+    Attributes:
+        words: what it shows, for those who cannot see it.
+        start, width: of the band.
+        point: left edge of the point.
+        thick: width of the point.
+    """
+
+    words: str
+    start: str
+    width: str
+    point: str
+    thick: float = THICK
+
+
+def bar(share: float, words: str, interval: tuple[float, float] | None = None) -> Bar:
+    """A scale from 0 to 1 with a point at ``share``; its band is the interval, or all below the point."""
+    point = f"{min(max(100 * share - THICK / 2, 0), 100 - THICK):.2f}"
+    if interval is None:
+        return Bar(words, "0", f"{100 * share:.2f}", point)
+    low, high = (100 * end for end in interval)
+    return Bar(words, f"{low:.2f}", f"{max(0.0, high - low):.2f}", point)
+
+
+@lru_cache
+def templates(*packages: str) -> Environment:
+    """The templates in the folders ``templates`` of some packages; of two with one name, the first package's counts."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["policy_hash"] = policy_hash
+    return environment
+
+
+def source(environment: Environment, *names: str) -> Markup:
+    """The style or script in some files of the templates, one after another, as it stands there.
+
+    Lines end in a newline on every system.
+    """
+    assert environment.loader is not None
+    texts = [environment.loader.get_source(environment, name)[0] for name in names]
+    return Markup("".join(texts).replace("\r\n", "\n"))
+
+
+def policy_hash(text: str) -> str:
+    """What a Content-Security-Policy calls a style or script that may take part."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
