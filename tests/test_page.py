@@ -14,6 +14,7 @@ from io import BytesIO
 from itertools import permutations, product
 from pathlib import Path
 
+import contourpy
 import numpy as np
 import pytest
 from PIL import Image
@@ -212,6 +213,22 @@ def test_contours_close_whatever_the_picture() -> None:
     assert len(contours(np.eye(2, dtype=np.float32))) == 2
     ring = np.pad(np.pad(np.zeros((1, 1), np.float32), 1, constant_values=1), 1)
     assert len(contours(ring)) == 2
+
+
+def _whole(curve: np.ndarray) -> list[list[float]]:  # type: ignore[type-arg]
+    """A closed curve from its least point on."""
+    first = np.lexsort(curve.T)[0]
+    return np.round(np.roll(curve, -first, axis=0), 4).tolist()  # type: ignore[no-any-return]
+
+
+def test_contours_are_those_of_contourpy() -> None:
+    random = np.random.default_rng(5)
+    y, x = np.mgrid[:30, :40]
+    smooth = np.exp(-((x - 11.3) ** 2 + (y - 14.2) ** 2) / 60) + np.exp(-((x - 29.6) ** 2 + (y - 17.9) ** 2) / 40)
+    for image in (smooth.astype(np.float32), *(random.random((10, 24, 31)) < 0.4).astype(np.float32)):
+        lines = contourpy.contour_generator(z=np.pad(image, 1), name="serial").lines(0.5)
+        assert len(lines) > 1
+        assert sorted(map(_whole, contours(image))) == sorted(_whole(line[:-1] - 0.5) for line in lines)
 
 
 def _turned(ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> Volume:
