@@ -116,8 +116,25 @@ def test_batches_of_any_size_give_the_same_answers(name: str) -> None:
         np.testing.assert_allclose(many[66:], one, rtol=1e-3, atol=1e-4)
 
 
-def test_models_are_loaded_once() -> None:
-    assert load_models(1) is load_models(1)
+def test_a_model_file_is_read_and_compiled_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))  # type: ignore[func-returns-value]
+    first, again = load_models(1, copy), load_models(1, copy)
+    assert sorted(read) == sorted(f"{name}.onnx" for name in NAMES)
+    assert all(getattr(first, name).run is getattr(again, name).run for name in NAMES)
+    assert load_model("segmenter", 1, copy).run is first.segmenter.run and len(read) == len(NAMES)
+    assert load_model("segmenter", 2, copy).run is not first.segmenter.run
+
+
+def test_a_file_that_changes_is_not_the_one_that_was_read(copy: Path) -> None:
+    before = load_model("patch", 1, copy)
+    path = copy / "patch.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptWeights, match=r"patch\.onnx"):
+        load_model("patch", 1, copy)
+    shutil.copy(FOLDER / "patch.onnx", path)
+    assert load_model("patch", 1, copy).run is not before.run
 
 
 def test_doctor_looks_at_the_same_files() -> None:

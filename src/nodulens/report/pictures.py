@@ -271,8 +271,8 @@ def contours(image: Array) -> list[Float]:
     """The closed curves where an image crosses one half.
 
     Marching squares of our own rather than contourpy's. Its curves of masks are the same (a test holds ours to that)
-    but begin at other points, and at saddles of smooth pictures it joins what we keep apart: every page would change, and
-    the core would need a compiled package for forty lines.
+    but begin at other points, and at saddles of smooth pictures it joins what we keep apart: every page would change,
+    and the core would need a compiled package for forty lines.
 
     Args:
         image: (rows, columns); what lies beyond its edge counts as 0.

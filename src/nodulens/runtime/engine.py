@@ -11,17 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.runtime.weights import FOLDER, NAMES, Card, card, check
+from nodulens.runtime.weights import FOLDER, NAMES, Card, card, checked
 
 Array = NDArray[np.float32]
+Run = Callable[[Array], tuple[Array, ...]]
 BATCH = 64
 """Examples a call: enough to keep the cores busy, little enough for a gigabyte of activations."""
+KEPT = 8
+"""Compiled networks that are kept: the default's four, the three of a recipe, and one more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,7 @@ class Model:
     """
 
     card: Card
-    run: Callable[[Array], tuple[Array, ...]]
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Models:
 
 
 def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
-    """The default's networks; see :func:`load_model`.
+    """The default's networks, checked and compiled.
 
     Args:
         threads: CPU threads; None for as many as there are cores.
@@ -63,11 +67,15 @@ def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
     """
-    return _together(*(load_model(name, threads, folder) for name in NAMES))
+    patch, volume, segmenter, malignancy = (load_model(name, threads, folder) for name in NAMES)
+    return Models(patch, volume, segmenter, malignancy)
 
 
 def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> Model:
-    """One network, checked and compiled; a second call gives the same one as long as its files are the same.
+    """One network, checked and compiled.
+
+    A file is read, hashed and compiled once a process. One that has changed since is so again: the hash on its card,
+    its size and its time of change tell.
 
     Args:
         name: of the ONNX file and its card, without a suffix.
@@ -78,51 +86,45 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
     """
     known = card(name, folder)
-    return _compiled(name, threads, folder.resolve(), _state(known.path), _state(known.path.with_suffix(".json")))
+    there = known.path.stat()
+    stamp = (there.st_ino, there.st_size, there.st_mtime_ns)
+    return Model(known, _compiled(known.path.absolute(), known.sha256, stamp, threads or _cores()))
 
 
-@lru_cache(maxsize=16)
-def _compiled(name: str, threads: int | None, folder: Path, *states: tuple[int, ...]) -> Model:
-    """A network, hashed, read and compiled once for files in these states."""
-    known = card(name, folder)
-    check(known)
-    compiled = compile_model(known.path, threads)
+@lru_cache(maxsize=KEPT)
+def _compiled(path: Path, sha256: str, stamp: tuple[int, int, int], threads: int) -> Run:
+    """A checked model file as a function of a batch of any length.
+
+    ``stamp`` is what tells one state of the file from another.
+    """
+    compiled = _compile(checked(path, sha256), threads)
 
     def run(batch: Array) -> tuple[Array, ...]:
         parts = [compiled(batch[start : start + BATCH]) for start in range(0, max(len(batch), 1), BATCH)]
         return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
 
-    return Model(known, run)
+    return run
 
 
-@lru_cache(maxsize=4)
-def _together(patch: Model, volume: Model, segmenter: Model, malignancy: Model) -> Models:
-    return Models(patch, volume, segmenter, malignancy)
+def compile_model(path: Path, threads: int | None = None) -> Run:
+    """An ONNX file without a card as a function of one batch; outputs in the file's order."""
+    return _compile(path.read_bytes(), threads or _cores())
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written anew."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
-    """An ONNX file as a function of one batch; outputs in the file's order."""
-    compiled = (
-        _openvino()
-        .Core()
-        .compile_model(
-            str(path),
-            "CPU",
-            {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)},
-        )
-    )
+def _compile(content: bytes, threads: int) -> Run:
+    core = _openvino().Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
+    compiled = core.compile_model(core.read_model(BytesIO(content)), "CPU", options)
 
     def run(batch: Array) -> tuple[Array, ...]:
         result = compiled(np.ascontiguousarray(batch, dtype=np.float32))
         return tuple(np.array(result[output]) for output in compiled.outputs)
 
     return run
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _openvino() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The model files that ship with the package, each with a card beside it.
+"""Model files, each with a card beside it: those that ship with the package, and those of a run.
 
 A card (JSON) says what the file is: sha256, licence, input and outputs, who it was trained on, by which command, and
 the figures measured on patients left out. Nothing is ever fetched.
@@ -23,7 +23,7 @@ class Card:
     """What is known of one model file.
 
     Attributes:
-        name: "patch", "volume", "segmenter" or "malignancy".
+        name: "patch", "volume", "segmenter" or "malignancy"; of a run also "filter" or "classifier".
         path: of the ONNX file.
         sha256: of that file.
         licence: of the weights.
@@ -72,9 +72,20 @@ def check(known: Card) -> None:
     Raises:
         CorruptWeights: another hash.
     """
-    found = hashlib.sha256(known.path.read_bytes()).hexdigest()
-    if found != known.sha256:
+    checked(known.path, known.sha256)
+
+
+def checked(path: Path, sha256: str) -> bytes:
+    """The content of a model file, read once and compared with the hash on its card.
+
+    Raises:
+        CorruptWeights: another hash.
+    """
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
         raise CorruptWeights(
-            f"{known.path} is not the file its card describes (sha256 {found[:12]}…, expected {known.sha256[:12]}…). "
+            f"{path} is not the file its card describes (sha256 {found[:12]}…, expected {sha256[:12]}…). "
             "Reinstall nodulens."
         )
+    return content
