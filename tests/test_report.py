@@ -25,8 +25,9 @@ import made_reports
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.errors import BadGeometry, BadOption, NodulensError, UnreadableFile
+from nodulens.report.csv import COLUMNS, to_csv
 from nodulens.report.json import SCHEMA, fingerprint, from_json, to_json
-from nodulens.report.outputs import COLUMNS, FILES, to_csv, write_outputs
+from nodulens.report.outputs import FILES, write_outputs
 from nodulens.report.page import render_page
 from nodulens.report.record import Report, ScanSummary
 

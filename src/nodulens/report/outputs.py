@@ -8,38 +8,25 @@ runs never lie side by side, and where there is a ``report.json`` the set is com
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from io import StringIO
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nodulens.core.nodule import Measurements, Nodule
+from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption
 from nodulens.io import write_mask
 from nodulens.io.atomic import whole_file
+from nodulens.report.csv import to_csv
 from nodulens.report.json import to_json
 from nodulens.report.page import render_page
 from nodulens.report.record import Report
 
 FILES = ("nodules.nii.gz", "lungs.nii.gz", "nodules.csv", "report.html", "report.json")
 """What a folder of outputs holds, in the order of its making."""
-
-_MEASURED = tuple(f.name for f in fields(Measurements))
-COLUMNS = (
-    "case", "series_uid", "input_sha256", "id", "score", "side", "zone", "lobe_estimate", "texture",
-    "centre_x_lps", "centre_y_lps", "centre_z_lps",
-    "box_start_z", "box_start_y", "box_start_x", "box_stop_z", "box_stop_y", "box_stop_x",
-    "central_slice", "instance_number", "sop_instance_uid", *_MEASURED,
-    "risk_probability", "risk_low", "risk_high", "risk_calibrated", "risk_model", "warnings",
-)  # fmt: skip
-"""Columns of ``nodules.csv``; empty where there is no value."""
 
 
 def write_outputs(report: Report, ct: Volume, folder: str | Path) -> Path:
@@ -89,15 +76,6 @@ def write_outputs(report: Report, ct: Volume, folder: str | Path) -> Path:
     return target
 
 
-def to_csv(report: Report) -> str:
-    """The nodules as CSV, a row each, below a header that is always there."""
-    text = StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows({column: _cell(value) for column, value in _row(nodule, report)} for nodule in report.nodules)
-    return text.getvalue()
-
-
 def nodule_mask(nodules: Sequence[Nodule], ct: Volume) -> Mask:
     """Label image of the findings on the grid of ``ct``: the value is the nodule's id.
 
@@ -120,32 +98,6 @@ def _lung_mask(report: Report, ct: Volume) -> Mask:
     if report.lung_mask.geometry != ct.geometry:
         raise BadGeometry("The report's lung mask lies on another grid than the scan; pass the scan it was made from.")
     return report.lung_mask
-
-
-def _row(nodule: Nodule, report: Report) -> Iterator[tuple[str, object]]:
-    position, risk = nodule.position, nodule.risk
-    yield from (("case", report.case), ("series_uid", report.series_uid), ("input_sha256", report.input_sha256))
-    yield from (("id", nodule.id), ("score", nodule.score), ("texture", nodule.texture))
-    yield from ((f.name, getattr(position, f.name)) for f in fields(position))
-    yield from zip(("centre_x_lps", "centre_y_lps", "centre_z_lps"), nodule.centre_lps, strict=True)
-    yield from ((f"box_start_{axis}", value) for axis, value in zip("zyx", nodule.box.start, strict=True))
-    yield from ((f"box_stop_{axis}", value) for axis, value in zip("zyx", nodule.box.stop, strict=True))
-    yield from ((name, getattr(nodule.measurements, name)) for name in _MEASURED)
-    if risk is not None:
-        yield from (("risk_probability", risk.probability), ("risk_calibrated", risk.calibrated))
-        yield from (("risk_low", risk.interval[0]), ("risk_high", risk.interval[1]), ("risk_model", risk.model))
-    yield "warnings", " | ".join(nodule.warnings)
-
-
-def _cell(value: object) -> object:
-    """A value for CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value):
-        return f"'{value}"
-    return value
 
 
 def _move(staging: Path, target: Path) -> None:
