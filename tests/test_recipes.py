@@ -150,16 +150,16 @@ def test_every_number_that_can_be_set_has_a_range() -> None:
 def test_something_outlines() -> None:
     assert changed(NNUNET_SAM, ["prompted=none"]).prompted is None
     for name in ("default", "conv3-classifier"):
-        with pytest.raises(BadOption, match="has no segmenter, so prompted is what outlines"):
+        with pytest.raises(BadOption, match="has no segmenter, so prompted is what segments"):
             changed(recipe_named(name), ["prompted=none"])
 
 
 def test_only_a_filter_is_slid() -> None:
-    assert not changed(RESNET_UNET_PATCH_CNN, ["sliding_window=true"]).marks
+    assert not changed(RESNET_UNET_PATCH_CNN, ["sliding_window=true"]).detects
     alone = replace(RESNET_UNET_PATCH_CNN, segmenter=None, sliding_window=True, prompted="network")
-    assert not alone.marks and list(alone.networks) == ["filter"] and "box_scale" in alone.in_use
+    assert not alone.detects and list(alone.networks) == ["filter"] and "box_scale" in alone.in_use
     for recipe in (DEFAULT, SE_AUX_UNET):
-        with pytest.raises(BadOption, match="has no filter to slide over the lungs"):
+        with pytest.raises(BadOption, match="has no filter for a sliding window"):
             changed(recipe, ["sliding_window=true"])
 
 

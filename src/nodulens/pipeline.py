@@ -83,7 +83,7 @@ def analyze(ct: Volume, *, method: AnyMethod = "default", progress: Progress = s
     times = StageTimes(progress)
     method = _loaded(method, times)
     scan = _prepared(ct, times)
-    find = _from_candidates if method.recipe.marks else _from_slices
+    find = _from_candidates if method.recipe.detects else _from_slices
     findings = find(scan, method, times)
     nodules = _described(scan, findings, method, times)
     return _report(scan, nodules, method, times)
@@ -244,7 +244,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTime
     """Everything back on the grid of the scan as read, with its provenance."""
     ct, lungs = scan.ct, scan.lungs
     volumes = lung_volumes_ml(lungs)
-    measured = method.models.volume.card.settings["sensitivity_by_size"] if method.recipe.marks else []
+    measured = method.models.volume.card.settings["sensitivity_by_size"] if method.recipe.detects else []
     return Report(
         software=f"nodulens {__version__}",
         recipe=method.recipe.name,

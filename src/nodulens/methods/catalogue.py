@@ -14,7 +14,7 @@ BENIGN_OR_MALIGNANT = ("benign", "malignant")
 
 SAM2_DENSENET = Recipe(
     name="sam2-densenet",
-    title="A: SAM2 outlines what it is pointed at, DenseNet-121 grades",
+    title="A: SAM2 segments at a prompt, DenseNet-121 classifies",
     source="promptable segmentation with SAM2, then DenseNet-121",
     prompted="sam2",
     checkpoint="facebook/sam2.1-hiera-tiny",
@@ -37,7 +37,7 @@ SAM2_DENSENET = Recipe(
 
 SE_AUX_UNET = Recipe(
     name="se-aux-unet",
-    title="B: one U-Net outlines lungs and nodules on whole slices, a second head says what is there",
+    title="B: one U-Net segments lungs and nodules on whole slices, a second head classifies what is present",
     source="squeeze-and-excitation U-Net with an auxiliary classifier",
     segmenter=NetworkConfig(
         network="se-aux-unet",
@@ -60,7 +60,7 @@ SE_AUX_UNET = Recipe(
 
 NNUNET_SAM = Recipe(
     name="nnunet-sam",
-    title="C: a self-configured U-Net finds, a prompted network refines each find",
+    title="C: a self-configured U-Net detects, a prompted network refines each finding",
     source="nnU-Net, then SAM on grown boxes",
     segmenter=NetworkConfig(
         network="planned-unet",
@@ -97,7 +97,7 @@ NNUNET_SAM = Recipe(
 
 YOLO_SEG = Recipe(
     name="yolo-seg",
-    title="What C is compared with: YOLO11-seg outlines on whole slices, and its outline stands",
+    title="The baseline of C: YOLO11-seg segments whole slices, and its masks stand",
     source="YOLO11-seg, size m",
     segmenter=NetworkConfig(
         network="yolo11m-seg",
@@ -118,11 +118,11 @@ YOLO_SEG = Recipe(
     ),
     prompted=None,
 )
-"""Not one of :data:`RECIPES`: another program builds and trains it, see :mod:`nodulens.train.external.yolo`."""
+"""Not one of :data:`RECIPES`: an external framework builds and trains it, see :mod:`nodulens.train.external.yolo`."""
 
 RESNET_UNET_PATCH_CNN = Recipe(
     name="resnet-unet-patch-cnn",
-    title="D: a U-Net with a ResNet-50 encoder outlines, a CNN keeps or rejects each region",
+    title="D: a U-Net with a ResNet-50 encoder segments, a CNN keeps or rejects each region",
     source="ResNet-50 U-Net and a 64 × 64 patch CNN",
     segmenter=NetworkConfig(
         network="resnet50-unet",
@@ -158,7 +158,7 @@ RESNET_UNET_PATCH_CNN = Recipe(
 
 CONV3_CLASSIFIER = Recipe(
     name="conv3-classifier",
-    title="E: three convolutions grade a region of interest",
+    title="E: three convolutions classify a region of interest",
     source="a three-layer CNN on regions of interest of 124 × 124",
     classifier=NetworkConfig(
         network="conv3",

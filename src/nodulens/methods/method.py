@@ -65,7 +65,7 @@ class Method:
         """Least score of a finding."""
         if self.recipe.threshold is not None:
             return self.recipe.threshold
-        return float(self.models.volume.card.settings["threshold"]) if self.recipe.marks else EVEN
+        return float(self.models.volume.card.settings["threshold"]) if self.recipe.detects else EVEN
 
     def outline(self, lungs: Mask) -> Outline | None:
         """What outlines at a prompt in a scan with these lungs, on its grid; None where nothing is prompted."""

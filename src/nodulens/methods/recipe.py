@@ -11,15 +11,15 @@ from nodulens.errors import BadOption, UnreadableFile
 from nodulens.io.records import UNIONS, Arrangement, Format, Row, from_plain
 
 NAMING = ("name", "title", "source")
-"""What a recipe is called, which changes nothing of what it does."""
+"""Fields that name a recipe and change nothing of what it does."""
 LUNA16_MASK = (
     "labels=luna16-mask: what is called nodule here is value 5 of LUNA16's lung masks, which is trachea and airways. "
     "Those files hold no nodules, and no figure of this can be compared with one of nodules."
 )
-SLID = (
+SLIDING = (
     "sliding_window=true: the filter alone says where something is, in cells of 8 pixels and about 2.5 mm. Diameters, "
     "volumes and what follows from them are those of the cells, and not of nodules; with prompted=network each is "
-    "outlined."
+    "segmented."
 )
 RENAMED = {"grow": "box_scale", "slide": "sliding_window", "most_findings": "max_findings"}
 """Field of a recipe as runs of version 0.1 name it → as it is named now."""
@@ -28,7 +28,7 @@ NEVER_READ = frozenset({"rounds_drawn"})
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
 Range = tuple[Callable[[Any], bool], str]
-"""Whether a value lies in it, and what to call it."""
+"""A test whether a value lies in the range, and the range in words."""
 COUNT: Range = (lambda v: v >= 1, "a whole number from 1 up")
 ABOVE_0: Range = (lambda v: 0 < v < math.inf, "a number above 0")
 FROM_0: Range = (lambda v: 0 <= v < math.inf, "a number from 0 up")
@@ -56,7 +56,7 @@ class Training:
         averaging: the weights kept are an exponential moving average with this decay; 0: the weights as they are.
         precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
             it; on any other CPU all is single.
-        augment: what may be done to an example at random, see :func:`nodulens.train.loop.augment.augmented`.
+        augment: random changes of an example, see :func:`nodulens.train.loop.augment.augmented`.
 
     Raises:
         BadOption: a number out of its range.
@@ -82,7 +82,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Training):
-    """One network of a method, what it sees, and how it learns.
+    """One network of a method: its input, its outputs, and how it is trained.
 
     Attributes:
         network: its name in :mod:`nodulens.train.networks.build`.
@@ -92,10 +92,10 @@ class NetworkConfig(Training):
         loss: its name in :mod:`nodulens.train.loop.losses`.
         batch: examples a step.
         balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
-        window: of a network of whole slices, side in pixels of the squares that teach it in their place: cut out of
-            them, and close-ups of real nodules where there are any. A machine without a GPU learns sooner so. None:
-            whole slices.
-        auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
+        window: for a network of whole slices, side in pixels of the square patches that it is trained on instead: cut
+            out of them, and close-ups of real nodules where there are any. On a CPU that trains faster. None: whole
+            slices.
+        auxiliary: weight of the loss of a second head that classifies which classes are present; 0 without one.
         pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
             weights.
 
@@ -145,7 +145,7 @@ def _check(record: object, ranges: Mapping[str, Range]) -> None:
     """Refuse what lies out of its range; None, where a field may be that, lies in it.
 
     Raises:
-        BadOption: the message says what there is.
+        BadOption: the message names the field, its range and the value.
     """
     for name, (lies_in, wording) in ranges.items():
         value = getattr(record, name)
@@ -155,40 +155,41 @@ def _check(record: object, ranges: Mapping[str, Range]) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method: which parts do what, from a CT to findings.
+    """A method: the networks and settings that lead from a CT to findings.
 
     Attributes:
         name: as reports and the command line say it.
         title: in a line.
         source: the publication it follows; empty for our own.
-        segmenter: a network that outlines on whole axial slices; None: the default's detector finds marks.
-        labels: what the segmenter learns to call nodule: "lidc", what LIDC's readers outlined; "luna16-mask", value 5
+        segmenter: a network that segments whole axial slices; None: the default's detector finds candidates.
+        labels: ground truth of the segmenter's nodules: "lidc", the outlines of LIDC's readers; "luna16-mask", value 5
             of LUNA16's lung masks, as method B's publication took it: that is airway, see :attr:`caveats`.
-        slices: of whole scans, which ones the segmenter learns from: "middle", the one of each scan with the largest
+        slices: which slices of whole scans the segmenter is trained on: "middle", the one of each scan with the largest
             cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
             through nodules, and others without.
-        prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
-            ``checkpoint``; None: the outline of ``segmenter`` stands.
+        prompted: what segments a candidate or a region again from its bounding box: the default's "network", "sam2" or
+            "sam" from ``checkpoint``; None: the mask of ``segmenter`` stands.
         checkpoint: folder or hub name of SAM's weights.
-        shown: what SAM is shown of a scan: the whole slice, the lung, our estimate of the lobe, or a close crop.
-        memory: SAM2 is pointed at the middle slice and its memory carries the outline up and down; else each slice is
-            outlined by itself.
-        filter: a network that keeps or rejects each region by the patch round it.
-        sliding_window: the filter finds by itself, slid over the lungs, in place of the segmenter; see :attr:`caveats`.
-        classifier: a network that grades each nodule; None: the default's.
+        shown: the part of a scan that SAM sees: the whole slice, the lung, our estimate of the lobe, or a close crop.
+        memory: SAM2 is prompted on the middle slice and its memory propagates the mask up and down; else each slice is
+            segmented by itself.
+        filter: a network for false-positive reduction: it keeps or rejects each region by the patch round it.
+        sliding_window: the filter detects by itself, in a sliding window over the lungs, in place of the segmenter; see
+            :attr:`caveats`.
+        classifier: a network that classifies each nodule; None: the default's.
         masked: whether the classifier sees the nodule alone, all round it blanked.
-        box_scale: box of a region over its outline's, before it prompts.
+        box_scale: side of the bounding box that prompts, over that of the region.
         threshold: least score of a finding; None for the one on the detector's card.
         max_findings: findings reported at most, the most certain first.
-        rounds_detected: how often the default's network looks at a mark, a region or a point at most, until the outline
-            settles.
+        rounds_detected: inferences of the default's prompted network on one candidate, region or point at most, until
+            the mask no longer changes.
 
     Raises:
-        BadOption: a number out of its range, or nothing that outlines.
+        BadOption: a number out of its range, or nothing that segments.
     """
 
     name: str = "default"
-    title: str = "Our own: two networks detect, one outlines what it is pointed at, one grades"
+    title: str = "Our own: two networks detect, one segments at a prompt, one classifies"
     source: str = ""
     segmenter: NetworkConfig | None = None
     labels: Literal["lidc", "luna16-mask"] = "lidc"
@@ -211,42 +212,41 @@ class Recipe:
             raise BadOption(f"A threshold is a score from 0 to 1, got {self.threshold:g}.")
         _check(self, RECIPE)
         if self.segmenter is None and self.prompted is None:
-            raise BadOption(f"{self.name} has no segmenter, so prompted is what outlines: network, sam2 or sam.")
+            raise BadOption(f"{self.name} has no segmenter, so prompted is what segments: network, sam2 or sam.")
         if self.sliding_window and self.filter is None:
-            raise BadOption(f"{self.name} has no filter to slide over the lungs: leave sliding_window at false.")
+            raise BadOption(f"{self.name} has no filter for a sliding window: leave sliding_window at false.")
 
     @property
     def networks(self) -> dict[str, NetworkConfig]:
-        """The networks this method trains for itself, by the name of their field."""
+        """The networks that are trained for this method, by the name of their field."""
         parts = {"segmenter": self.segmenter, "filter": self.filter, "classifier": self.classifier}
         return {name: config for name, config in parts.items() if config is not None}
 
     @property
-    def marks(self) -> bool:
-        """Whether the default's detector finds: the method has nothing of its own that does."""
+    def detects(self) -> bool:
+        """Whether the default's detector finds the candidates: the method has no network of its own that does."""
         return self.segmenter is None and not self.sliding_window
 
     @property
     def in_use(self) -> tuple[str, ...]:
-        """What of it still acts when a scan is analysed; the rest went into its networks and their cards."""
+        """The fields that still act when a scan is analysed; the rest went into its networks and their cards."""
         sam = ("checkpoint", "shown")
         ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
-        outlines = ways[self.prompted]
-        grown = ("box_scale",) if self.prompted and not self.marks else ()
-        slid = ("sliding_window",) if self.filter else ()
-        return ("threshold", "max_findings", "prompted", *outlines, *grown, *slid)
+        scale = ("box_scale",) if self.prompted and not self.detects else ()
+        window = ("sliding_window",) if self.filter else ()
+        return ("threshold", "max_findings", "prompted", *ways[self.prompted], *scale, *window)
 
     @property
     def shapes_training(self) -> tuple[str, ...]:
-        """What of it, beside its networks, decides what those learn."""
+        """The fields, beside its networks, that decide what those are trained on."""
         return ("labels", "slices") * (self.segmenter is not None) + ("masked",) * (self.classifier is not None)
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What whoever trains, judges or uses it must be told, as sentences."""
+        """Limits of the method that every output of it states, as sentences."""
         airways = self.segmenter is not None and self.labels == "luna16-mask"
         cells = self.sliding_window and self.prompted is None
-        return (LUNA16_MASK,) * airways + (SLID,) * cells
+        return (LUNA16_MASK,) * airways + (SLIDING,) * cells
 
 
 DEFAULT = Recipe()
@@ -278,16 +278,16 @@ def changed_in_use(recipe: Recipe, settings: Iterable[str], able: Iterable[str] 
     """A recipe as it was trained, changed for use: only in what still acts there.
 
     Args:
-        able: what acts; None for :attr:`Recipe.in_use`.
+        able: the fields that act; None for :attr:`Recipe.in_use`.
 
     Raises:
         BadOption: see :func:`changed`; or what would be set acts no more, and the message lists what does.
     """
     settings = list(settings)
-    asked = changed(recipe, settings)
-    acts = tuple(able or asked.in_use)
-    _check_acting(settings, acts, f"{asked.name} is used as it was trained. What can be set here is {', '.join(acts)}.")
-    return asked
+    new = changed(recipe, settings)
+    acts = tuple(able or new.in_use)
+    _check_acting(settings, acts, f"{new.name} is used as it was trained. What can be set here is {', '.join(acts)}.")
+    return new
 
 
 def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
@@ -297,10 +297,10 @@ def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         BadOption: see :func:`changed`; or what would be set acts neither way, and the message lists what does.
     """
     settings = list(settings)
-    asked = changed(recipe, settings)
-    acts = (*asked.in_use, *asked.shapes_training, *asked.networks)
-    _check_acting(settings, acts, f"{asked.name} has no part that it is for. What can be set is {', '.join(acts)}.")
-    return asked
+    new = changed(recipe, settings)
+    acts = (*new.in_use, *new.shapes_training, *new.networks)
+    _check_acting(settings, acts, f"{new.name} has no part that it is for. What can be set is {', '.join(acts)}.")
+    return new
 
 
 def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> None:

@@ -30,11 +30,10 @@ class Run:
     Attributes:
         recipe: with everything filled in that the material decides.
         command: that makes the same again.
-        fold: of the split that was left out to judge on; None: nobody was.
+        fold: the fold of the split that was left out as test set; None: nobody was.
         software: name → version.
         seconds: network → training time; those that are not there are still to be trained.
-        taught: network, or framework that trains one apart → digest of the rows of the material that teach it and that
-            are watched.
+        taught: network, or external framework that trains one → digest of the rows of its training and validation set.
     """
 
     recipe: Recipe

@@ -39,7 +39,7 @@ class Bar:
 
     Attributes:
         words: what it shows, for those who cannot see it.
-        start, width: of the band.
+        start, width: left edge and width of the band.
         point: left edge of the point.
         thick: width of the point.
     """

@@ -90,7 +90,7 @@ class _Shape:
 
 
 class DisplayScan:
-    """A CT turned for display, with what a report found in it.
+    """A CT in canonical orientation for display, with what a report found in it.
 
     Args:
         ct: the volume as read.
@@ -257,7 +257,7 @@ def _heat_palette() -> bytes:
 
 
 # Marching squares. Corners of a cell: 8 top left, 4 top right, 2 bottom right, 1 bottom left, set where inside.
-# Per case the edges that its curve enters and leaves by, so turned that curves close; saddles are kept apart.
+# Per case the edges that its curve enters and leaves by, in one direction, so that curves close; saddles stay separate.
 _TOP, _RIGHT, _BOTTOM, _LEFT = range(4)
 _CASES = {
     1: [(_LEFT, _BOTTOM)], 2: [(_BOTTOM, _RIGHT)], 4: [(_RIGHT, _TOP)], 8: [(_TOP, _LEFT)],
@@ -271,7 +271,7 @@ def contours(image: Array) -> list[Float]:
     """The closed curves where an image crosses one half.
 
     Marching squares of our own rather than contourpy's. Its curves of masks are the same (a test holds ours to that)
-    but begin at other points, and at saddles of smooth pictures it joins what we keep apart: every page would change,
+    but begin at other points, and at saddles of smooth pictures it joins what we separate: every page would change,
     and the core would need a compiled package for forty lines.
 
     Args:
@@ -288,9 +288,9 @@ def contours(image: Array) -> list[Float]:
     first = 2 * (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1))
     edges = [first, first + 3, first + 2 * columns, first + 1]
     onward: dict[int, int] = {}
-    for number, turns in _CASES.items():
+    for number, steps in _CASES.items():
         here = case == number
-        for start, stop in turns:
+        for start, stop in steps:
             onward.update(zip(edges[start][here].tolist(), edges[stop][here].tolist(), strict=True))
     curves = []
     while onward:

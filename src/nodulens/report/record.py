@@ -90,11 +90,11 @@ class Report:
         software: name and version.
         recipe: name of the method.
         weights: the model files that took part.
-        series_uid: of the CT; None where the format has none, then ``input_sha256`` is set.
+        series_uid: UID of the CT; None where the format has none, then ``input_sha256`` is set.
         input_sha256: hash of the input file where there is no series UID.
         scan: what the scan is like.
         case: a pseudonym, as given by the user.
-        patient: who was scanned; None unless identification was asked for.
+        patient: who was scanned; None unless the output is to identify the patient.
         warnings: what makes the whole result less sure, sentences.
         timing_s: seconds per stage, and ``total``.
         lungs: volumes of the lung masks.
