@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,49 @@ class _Shape:
     box: Box
     mask: Array
     heat: Array | None
+
+
+@dataclass(frozen=True)
+class _Closeup:
+    """A block of a canonical volume round a nodule, (z, y, x), and the square cut out of its planes.
+
+    Attributes:
+        grey: 8-bit.
+        mask, heat: of the nodule, on the same grid.
+        centre: continuous index of the middle of the square in the block.
+        cut: index of the plane along each axis.
+        side: of the square, voxels along (z, y, x).
+        side_mm: the same in millimetres.
+    """
+
+    grey: NDArray[np.uint8]
+    mask: Array
+    heat: Array | None
+    centre: Float
+    cut: tuple[int, ...]
+    side: Float
+    side_mm: float
+
+    def plane(self, name: str, through: int, letters: str) -> Plane:
+        """The plane that the axis ``through`` is at right angles to."""
+        half = VIEW_PIXELS // 2
+        heat = None if self.heat is None else _heat_png(np.asarray(self._cut(self.heat, through, half, BILINEAR)))
+        return Plane(
+            name=name,
+            letters=letters,
+            image=_jpeg(self._cut(self.grey, through, VIEW_PIXELS, BICUBIC), 88),
+            heat=heat,
+            outline=_path(np.asarray(self._cut(self.mask, through, half, BILINEAR)), (self.side_mm / half,) * 2),
+        )
+
+    def _cut(self, block: NDArray[Any], through: int, pixels: int, how: Image.Resampling) -> Image.Image:
+        """The square through the nodule in one plane, resampled to ``pixels`` a side."""
+        across = [axis for axis in range(3) if axis != through]
+        middle, reach = self.centre[across] + 0.5, self.side[across] / 2
+        region = (*(middle - reach)[::-1].tolist(), *(middle + reach)[::-1].tolist())
+        image = Image.fromarray(np.ascontiguousarray(block.take(self.cut[through], axis=through)))
+        square = image.resize((pixels, pixels), how, box=region)
+        return square if through == 0 else square.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
 
 
 class DisplayScan:
@@ -165,37 +209,23 @@ class DisplayScan:
 
     def planes(self, nodule: Nodule) -> tuple[Plane, Plane, Plane]:
         """A nodule in its axial, coronal and sagittal plane."""
+        closeup = self._closeup(nodule)
+        return (
+            closeup.plane("axial", 0, "ALPR"),
+            closeup.plane("coronal", 1, "HLFR"),
+            closeup.plane("sagittal", 2, "HPFA"),
+        )
+
+    def _closeup(self, nodule: Nodule) -> _Closeup:
         spacing = np.asarray(self.volume.geometry.spacing_zyx)
         side, centre, shape = self.side_mm(nodule), self.place(nodule), self._shapes[nodule.id]
         box = Box.around(centre, [math.ceil(side / mm) + 5 for mm in spacing])
         offset = np.asarray(shape.box.start)
         own = _box(np.asarray(box.start) - offset, np.asarray(box.stop) - offset)
-        grey = _grey(self.volume.crop(box).hu)
-        mask = crop_array(shape.mask, own)
         heat = None if shape.heat is None else crop_array(shape.heat, own)
-
-        def plane(name: str, through: int, letters: str) -> Plane:
-            across = [axis for axis in range(3) if axis != through]
-            middle = (centre - box.start)[across] + 0.5
-            reach = side / 2 / spacing[across]
-            region = (*(middle - reach)[::-1].tolist(), *(middle + reach)[::-1].tolist())
-            cut = round(float(centre[through])) - box.start[through]
-
-            def look(layer: NDArray, pixels: int, how: Image.Resampling) -> Image.Image:  # type: ignore[type-arg]
-                image = Image.fromarray(np.ascontiguousarray(layer.take(cut, axis=through)))
-                square = image.resize((pixels, pixels), how, box=region)
-                return square if through == 0 else square.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-
-            half = VIEW_PIXELS // 2
-            return Plane(
-                name=name,
-                letters=letters,
-                image=_jpeg(look(grey, VIEW_PIXELS, BICUBIC), 88),
-                heat=None if heat is None else _heat_png(np.asarray(look(heat, half, BILINEAR))),
-                outline=_path(np.asarray(look(mask, half, BILINEAR)), (side / half, side / half)),
-            )
-
-        return plane("axial", 0, "ALPR"), plane("coronal", 1, "HLFR"), plane("sagittal", 2, "HPFA")
+        grey = _grey(self.volume.crop(box).hu)
+        cut = tuple(round(float(c)) - start for c, start in zip(centre, box.start, strict=True))
+        return _Closeup(grey, crop_array(shape.mask, own), heat, centre - box.start, cut, side / spacing, side)
 
     def silhouette(self) -> tuple[Outline, ...]:
         """The lungs' shadows seen from the front, head on top; empty without lung masks."""
