@@ -515,7 +515,7 @@ def test_reports_are_marks(report: Report, tmp_path: Path) -> None:
     with pytest.raises(BadValues, match="series b is not in the list"):
         read_predictions(tmp_path, ["a"])
     (tmp_path / "b" / "report.json").write_text("{}", "utf-8")
-    with pytest.raises(UnreadableFile, match=r"report\.json: Not a report"):
+    with pytest.raises(UnreadableFile, match=r"report\.json: Not a valid report"):
         read_predictions(tmp_path, ["a", "b"])
 
 
