@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from sklearn.linear_model import LogisticRegression
 
 from nodulens.data.folds import FOLDS, is_left_out
@@ -127,7 +128,7 @@ def settings(judged: ScoredNodules) -> dict[str, Any]:
     rows = np.flatnonzero(judged.decided)
     slope, constant = _calibrate(judged.score[rows], judged.truth[rows])
     panel = np.flatnonzero(judged.panel)
-    p = _sigmoid(slope * judged.score[panel] + constant)
+    p = _probability(judged.score[panel], slope, constant)
     table = _interval_table(p, judged.share[panel])
     coverage = _coverage(judged)
     table["meaning"] = (
@@ -142,6 +143,10 @@ def settings(judged: ScoredNodules) -> dict[str, Any]:
 def _calibrate(score: NDArray[np.floating], y: NDArray[Any]) -> tuple[float, float]:
     model = LogisticRegression(C=1e6).fit(score[:, None], y)
     return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _probability(score: NDArray[np.floating], slope: float, constant: float) -> NDArray[np.float64]:
+    return np.asarray(special.expit(np.asarray(slope * score + constant, dtype=np.float64)))
 
 
 def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict[str, Any]:
@@ -166,8 +171,8 @@ def _coverage(judged: ScoredNodules) -> float:
         fit_rows = np.flatnonzero(judged.decided & ~left)
         slope, constant = _calibrate(judged.score[fit_rows], judged.truth[fit_rows])
         build, test = np.flatnonzero(judged.panel & ~left), np.flatnonzero(judged.panel & left)
-        table = _interval_table(_sigmoid(slope * judged.score[build] + constant), judged.share[build])
-        p = _sigmoid(slope * judged.score[test] + constant)
+        table = _interval_table(_probability(judged.score[build], slope, constant), judged.share[build])
+        p = _probability(judged.score[test], slope, constant)
         bins = np.minimum(np.searchsorted(table["upper_edge"], p), len(table["low"]) - 1)
         low = np.minimum(np.array(table["low"])[bins], p)
         high = np.maximum(np.array(table["high"])[bins], p)
@@ -182,12 +187,8 @@ def _cross_fitted(judged: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.f
     for fold in range(FOLDS):
         others = rows[~left[fold]]
         slope, constant = _calibrate(judged.score[others], judged.truth[others])
-        p[left[fold]] = _sigmoid(slope * judged.score[rows[left[fold]]] + constant)
+        p[left[fold]] = _probability(judged.score[rows[left[fold]]], slope, constant)
     return p
-
-
-def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
 
 
 def ends(draws: NDArray[np.float64]) -> list[float] | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 from torch import nn
 
 from nodulens.core.geometry import ball_diameter_mm
@@ -134,7 +135,7 @@ def settings(scored: list[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
     made["fusion"][0] -= shift
     made["fusion_large"][0] -= shift
     made["threshold"] = threshold = 0.5
-    free = [1 / (1 + np.exp(shift) * (1 / f - 1)) for f in free]
+    free = [special.expit(special.logit(f) - shift) for f in free]
     known = [s for s in scored if s.diameter_mm > 0]
     found = [bool(fuse(s.candidates, s.flat, s.deep, made)[s.hit].max(initial=0.0) >= threshold) for s in known]
     rows = []

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor, nn
 
 from nodulens.data.material import Stacks
@@ -275,7 +276,7 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         "all_readers": np.ones(len(judged.truth), dtype=bool),
     }
     decided = judged.decided
-    p = 1 / (1 + np.exp(-np.asarray(judged.score, dtype=np.float64)))
+    p = special.expit(np.asarray(judged.score, dtype=np.float64))
     return {
         **{name: {**_decisions(rows, on), **calibration.beside_diameter(judged, on)} for name, on in groups.items()},
         "by_slice_calibration_code": calibration.by_calibration_code(judged),
