@@ -39,7 +39,7 @@ ALLOWED = {
     "apps": ANALYSIS | {"clinical", "data", "metrics", "presentation", "stream", "train", "evaluate"},
     "__init__": set(),
 }
-TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "torchvision", "transformers"}
+TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "captum", "torchvision", "transformers"}
 
 
 def layer(path: Path) -> str:
