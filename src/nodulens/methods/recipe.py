@@ -94,6 +94,8 @@ class NetworkConfig(Training):
         window: of a network of whole slices, side in pixels of the squares that teach it in their place: cut out of
             them, and close-ups of real nodules where there are any. A machine without a GPU learns sooner so. None:
             whole slices.
+        examples: of a network of whole slices, how many of them an epoch has, or how many windows; None: 240 slices, or
+            480 windows.
         auxiliary: weight of the loss of a second head that says which classes are there; 0 without one.
         pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
             weights.
@@ -110,6 +112,7 @@ class NetworkConfig(Training):
     batch: int = 32
     balance: Literal["none", "sampling", "weights"] = "none"
     window: int | None = None
+    examples: int | None = None
     auxiliary: float = 0.0
     pretrained: str | None = None
 
@@ -135,9 +138,15 @@ NETWORK: Mapping[str, Range] = {
     "classes": NAMES,
     "batch": COUNT,
     "window": COUNT,
+    "examples": COUNT,
     "auxiliary": FROM_0,
 }
-RECIPE: Mapping[str, Range] = {"box_scale": ABOVE_0, "max_findings": COUNT, "rounds_detected": COUNT}
+RECIPE: Mapping[str, Range] = {
+    "renderings": COUNT,
+    "box_scale": ABOVE_0,
+    "max_findings": COUNT,
+    "rounds_detected": COUNT,
+}
 
 
 def _check(record: object, ranges: Mapping[str, Range]) -> None:
@@ -166,6 +175,8 @@ class Recipe:
         slices: of whole scans, which ones the segmenter learns from: "middle", the one of each scan with the largest
             cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
             through nodules, and others without.
+        renderings: where there are no whole scans to learn from, how often nodules are rendered into each nodule-free
+            lung, every time others at other places.
         prompted: what outlines a mark or a region again from a box: the default's "network", "sam2" or "sam" from
             ``checkpoint``; None: the outline of ``segmenter`` stands.
         checkpoint: folder or hub name of SAM's weights.
@@ -192,6 +203,7 @@ class Recipe:
     segmenter: NetworkConfig | None = None
     labels: Literal["lidc", "luna16-mask"] = "lidc"
     slices: Literal["middle", "central", "all"] = "all"
+    renderings: int = 6
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
     shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
@@ -238,7 +250,8 @@ class Recipe:
     @property
     def shapes_training(self) -> tuple[str, ...]:
         """What of it, beside its networks, decides what those learn."""
-        return ("labels", "slices") * (self.segmenter is not None) + ("masked",) * (self.classifier is not None)
+        slices = ("labels", "slices", "renderings") if self.segmenter is not None else ()
+        return (*slices, "masked") if self.classifier is not None else slices
 
     @property
     def caveats(self) -> tuple[str, ...]:

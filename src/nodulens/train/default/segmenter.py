@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
-from nodulens.methods.recipe import DEFAULT, Augmentation, Training
+from nodulens.methods.recipe import DEFAULT, Augmentation
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
@@ -28,12 +29,12 @@ from nodulens.stages.candidates import propose
 from nodulens.stages.prompted import prompt_of_outline, shaken
 from nodulens.stages.prompts import GRID, ROUGH, Prompt
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, rough_cube, segment
+from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
-from nodulens.train.loop.fit import Batch, Task, fit
+from nodulens.train.loop.fit import Batch, Maker, Task, fit
 from nodulens.train.networks.default import PromptUNet
 
-BATCH = 24
-TRAINING = Training(epochs=18, learning_rate=3e-3)
+TRAINING = DefaultTraining(epochs=18, learning_rate=3e-3, batch=24, examples=None)
 INVENTED = 0.3
 """Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
 
@@ -156,14 +157,16 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
-def train(material: list[Example], left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
+def train(
+    material: Sequence[Example], left_out: int | None, run: Path, training: DefaultTraining = TRAINING
+) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = may_train([e.patient for e in material], left_out)
     rows = np.flatnonzero(allowed)
 
-    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        order = rng.permutation(rows)
-        return [lambda r=order[i : i + BATCH]: make(r, rng) for i in range(0, len(order) - BATCH + 1, BATCH)]
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        order, n = rng.permutation(rows), training.batch
+        return [partial(make, order[i : i + n], rng) for i in range(0, len(order) - n + 1, n)]
 
     def make(chosen: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         pairs = [draw(material[i], rng) for i in chosen]

@@ -179,8 +179,8 @@ class _State:
 def _check_same(known: dict[str, Any], training: Training, checkpoint: Path) -> None:
     """Refuse to go on with other settings than those of a checkpoint."""
     wanted = asdict(training)
-    # what an older checkpoint does not speak of was as it is by default
-    known = {f.name: f.default for f in fields(training) if f.default is not MISSING} | known
+    # what an older checkpoint does not speak of was as it is by default, or could not be chosen
+    known = {f.name: wanted[f.name] if f.default is MISSING else f.default for f in fields(training)} | known
     if known != wanted:
         other = [f"{k}={known.get(k)}, not {v}" for k, v in wanted.items() if known.get(k) != v]
         raise BadOption(

@@ -8,7 +8,11 @@ from nodulens.stages.slices import BACKGROUND
 from nodulens.train.loop.losses import check_loss
 from nodulens.train.networks.build import APART, check_kind
 
-SLICES_ALONE = {"window": "squares are cut out of whole slices", "auxiliary": "a second head says what is on a slice"}
+SLICES_ALONE = {
+    "window": "squares are cut out of whole slices",
+    "examples": "an epoch of the others is as long as their material",
+    "auxiliary": "a second head says what is on a slice",
+}
 
 
 def check_config(part: str, config: NetworkConfig) -> None:

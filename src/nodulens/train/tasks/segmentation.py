@@ -57,8 +57,6 @@ from nodulens.train.tasks.task import Outcome, Rows, rounded, with_interval
 
 Bool = NDArray[np.bool_]
 
-SCENES = 6
-"""How often nodules are rendered into each background, every time others at other places."""
 SLICE, CLOSE_UP = "slice", "close-up"
 NODULE_ML, MOST_NODULES = 200.0, 20
 """A nodule to so much lung, and in a scene at most."""
@@ -67,12 +65,10 @@ PER_NODULE = 3
 """Slices taken of a nodule: its largest, and others at random."""
 WHOLE_MM = (0.6, 0.9)
 """Backgrounds are cut to the chest. They are shown as far off as whole slices of 512 pixels of this width would be."""
-EPOCH = 240
-"""Slices an epoch, half of them with a nodule."""
-WINDOWS = 480
-"""Windows an epoch, half of them sheets of close-ups where there are any."""
-WATCHED = 24
-"""Slices watched after every epoch."""
+SLICES, WINDOWS = 240, 480
+"""Slices of an epoch, half of them with a nodule; or windows, half of them sheets of close-ups where there are any."""
+VALIDATED = 24
+"""Slices of the validation set that the network is evaluated on after every epoch."""
 SIZES_MM = (0, 3, 5, 8, 12)
 """Nodules on slices by the disc of their area there, from so many millimetres of diameter on."""
 PLANNED_FROM = 120
@@ -284,7 +280,7 @@ def load(data: Path, recipe: Recipe) -> Material:
                 "nodulens data prepare has made of scans that may train."
             )
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _slabs(Background.volume(data, patient), patient, own)
+        slabs += _slabs(Background.volume(data, patient), patient, own, recipe.renderings)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
 
 
@@ -320,11 +316,15 @@ def _whole(data: Path, recipe: Recipe, scans: Sequence[SlicedScan]) -> tuple[Sca
     return tuple(slabs)
 
 
-def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape]) -> list[Slab]:
-    """All slices of a background as they are, then some through each of the nodules of every scene."""
+def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape], renderings: int) -> list[Slab]:
+    """All slices of a background as they are, then some through each of the nodules that are rendered into it.
+
+    Args:
+        renderings: how often nodules are, every time others.
+    """
     lungs = segment_lungs(volume)
     amount = round(sum(lung_volumes_ml(lungs).values()) / NODULE_ML)
-    rng = np.random.default_rng([fold_of(patient), SCENES])
+    rng = np.random.default_rng([fold_of(patient), renderings])
     usable = _usable(volume.geometry, patient)
     plain = np.flatnonzero(usable)
     pixel_mm = volume.geometry.spacing_zyx[1:]
@@ -334,7 +334,7 @@ def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape]) -> list[Slab]:
         return Slab(patient, stored, lungs.labels[z].astype(np.uint8), nodule[z], pixel_mm, rng.uniform(*WHOLE_MM))
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
-    for _ in range(SCENES):
+    for _ in range(renderings):
         chosen = rng.choice(len(shapes), min(max(amount, 1), MOST_NODULES, len(shapes)), replace=False)
         scene = render_many(volume, lungs, [shapes[i].turned(rng) for i in chosen], seed=int(rng.integers(2**31)))
         through = np.zeros(len(usable), dtype=bool)
@@ -492,13 +492,14 @@ class _Taught:
 
     def batches(self, rng: np.random.Generator) -> list[Maker]:
         """An epoch."""
-        window = self.config.window
+        window, most = self.config.window, self.config.examples
         if window is None:
-            return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, EPOCH))]
+            return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, most or SLICES))]
+        most = most or WINDOWS
         if self.closeups is None:
-            rows = _drawn(self.shows, rng, WINDOWS)
+            rows = _drawn(self.shows, rng, most)
             return [partial(self._windows, part, _seed(rng)) for part in self._parts(rows)]
-        rows = _drawn(self.shows, rng, WINDOWS // 2)
+        rows = _drawn(self.shows, rng, most // 2)
         along = -(-window // self.closeups.images.shape[-1])
         nodules = rng.integers(len(self.closeups.of_nodule), size=(len(rows), along**2))
         both = zip(self._parts(rows, 2), self._parts(nodules, 2), strict=True)
@@ -584,7 +585,7 @@ def _validation(config: NetworkConfig, material: Material, validation: Rows) -> 
         return None
     field = field_of(config)
     kinds = [validation[material.shows[validation] == kind] for kind in (True, False)]
-    some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // WATCHED))] for kind in kinds])
+    some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // VALIDATED))] for kind in kinds])
     images, truth = material.seen(field, some)
 
     def validate(net: nn.Module) -> float:
