@@ -22,7 +22,7 @@ from nodulens.runtime.engine import Array, Model
 from nodulens.runtime.weights import Card
 from nodulens.stages.slices import Field
 from nodulens.train.loop.losses import bce, loss_of_one
-from nodulens.train.networks.build import check_window
+from nodulens.train.networks.registry import check_window
 from nodulens.train.run import division
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined

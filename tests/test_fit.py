@@ -19,8 +19,8 @@ from torch.nn import functional
 from conftest import launched
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Training
+from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
-from nodulens.train.loop.ranks import Ranks
 
 PLAIN = Training(epochs=4, learning_rate=0.1, schedule="constant", warm_up=0, averaging=0, weight_decay=0)
 

@@ -52,7 +52,7 @@ from nodulens.train.external.nnunet import (
     write_split,
 )
 from nodulens.train.external.training import thinned
-from nodulens.train.networks.build import build
+from nodulens.train.networks.registry import build
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks.segmentation import Slices
 

@@ -30,7 +30,7 @@ from nodulens.stages.findings import Finding
 from nodulens.stages.slices import Field
 from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.export import export
-from nodulens.train.networks.plan import Plan, plan
+from nodulens.train.networks.unet_plan import Plan, plan
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Slab, Slices, compared, evaluate, field_of, figures, settled, train
 

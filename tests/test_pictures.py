@@ -19,7 +19,7 @@ from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX
 from nodulens.methods.run_record import read_run
 from nodulens.stages.slices import Field
 from nodulens.train.tasks import fp_reduction, segmentation
-from nodulens.train.tasks.pictures import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
+from nodulens.train.tasks.picture_folders import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
 
 SIDE = 96
 NODULE = np.s_[30:42, 20:32]

@@ -46,9 +46,9 @@ from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train import train
 from nodulens.train.__main__ import main as train_networks
 from nodulens.train.loop.curves import read_curves
+from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
-from nodulens.train.loop.ranks import Ranks
-from nodulens.train.networks.build import NETWORKS, build
+from nodulens.train.networks.registry import NETWORKS, build
 from nodulens.train.options import TrainOptions
 from nodulens.train.run import RunSpec, begun, division, train_recipe
 from nodulens.train.tasks.classification import load

@@ -18,7 +18,7 @@ from nodulens.evaluate import central_slices
 from nodulens.methods.catalogue import RECIPES
 from nodulens.runtime.engine import BATCH, Model, load_model
 from nodulens.train.default import release
-from nodulens.train.networks.build import build
+from nodulens.train.networks.registry import build
 from nodulens.train.tasks import classification
 
 E5 = "conv3-classifier.classifier"

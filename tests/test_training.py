@@ -42,7 +42,7 @@ from nodulens.train.default import volume as volume_task
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.export import Logits, LogitsAndActivation, check_parity, export
 from nodulens.train.loop.fit import Maker, Task, fit
-from nodulens.train.networks.default import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
+from nodulens.train.networks.default_method import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
 from nodulens.train.run import train_default
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]

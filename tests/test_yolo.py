@@ -54,7 +54,7 @@ from nodulens.train.external.yolo import (
     train_yolo,
     write_dataset,
 )
-from nodulens.train.networks.build import APART, build
+from nodulens.train.networks.registry import APART, build
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks.segmentation import Slices
 

@@ -84,7 +84,7 @@ class NetworkConfig(Training):
     """One network of a method, what it sees, and how it learns.
 
     Attributes:
-        network: its name in :mod:`nodulens.train.networks.build`.
+        network: its name in :mod:`nodulens.train.networks.registry`.
         size: side of its square input in pixels.
         pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
         classes: what its outputs stand for.

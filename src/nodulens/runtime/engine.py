@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
@@ -85,8 +86,7 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
 def _compiled(name: str, threads: int | None, folder: Path, *states: tuple[int, ...]) -> Model:
     """A network, hashed, read and compiled once for files in these states."""
     known = card(name, folder)
-    check(known)
-    compiled = compile_model(known.path, threads)
+    compiled = compile_bytes(check(known), threads)
 
     def run(batch: Array) -> tuple[Array, ...]:
         parts = [compiled(batch[start : start + BATCH]) for start in range(0, max(len(batch), 1), BATCH)]
@@ -108,15 +108,14 @@ def _state(path: Path) -> tuple[int, ...]:
 
 def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
     """An ONNX file as a function of one batch; outputs in the file's order."""
-    compiled = (
-        _openvino()
-        .Core()
-        .compile_model(
-            str(path),
-            "CPU",
-            {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)},
-        )
-    )
+    return compile_bytes(path.read_bytes(), threads)
+
+
+def compile_bytes(content: bytes, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
+    """The content of an ONNX file as a function of one batch; outputs in the file's order."""
+    core = _openvino().Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads or os.cpu_count() or 1)}
+    compiled = core.compile_model(core.read_model(BytesIO(content)), "CPU", settings)
 
     def run(batch: Array) -> tuple[Array, ...]:
         result = compiled(np.ascontiguousarray(batch, dtype=np.float32))

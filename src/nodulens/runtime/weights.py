@@ -66,15 +66,20 @@ def card(name: str, folder: Path = FOLDER) -> Card:
         raise CorruptWeights(f"{path} is no card of a model ({error}). Reinstall nodulens.") from error
 
 
-def check(known: Card) -> None:
-    """Compare a model file with its card.
+def check(known: Card) -> bytes:
+    """Read a model file and compare it with its card.
+
+    Returns:
+        The file, so that what is run is what was compared.
 
     Raises:
         CorruptWeights: another hash.
     """
-    found = hashlib.sha256(known.path.read_bytes()).hexdigest()
+    content = known.path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
     if found != known.sha256:
         raise CorruptWeights(
             f"{known.path} is not the file its card describes (sha256 {found[:12]}…, expected {known.sha256[:12]}…). "
             "Reinstall nodulens."
         )
+    return content

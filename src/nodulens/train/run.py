@@ -25,12 +25,12 @@ from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train.default import release
 from nodulens.train.loop.curves import draw_curves
+from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
-from nodulens.train.loop.ranks import Ranks
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
+from nodulens.train.tasks.protocol import Material, Outcome, Rows, TaskModule
 from nodulens.train.tasks.segmentation import CLOSE_UP
-from nodulens.train.tasks.task import Material, Outcome, Rows, TaskModule
 
 PARTS: Mapping[str, TaskModule] = {
     "segmenter": cast("TaskModule", segmentation),
@@ -102,7 +102,7 @@ def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Where a run takes its material from and where it goes, and who is left out to test on.
+    """The material, folder and test patients of a run.
 
     Attributes:
         data: folder of the material.
@@ -121,7 +121,7 @@ class RunSpec:
 def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
     """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
 
-    Of several processes (:mod:`nodulens.train.loop.ranks`) the first alone writes.
+    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes.
 
     Args:
         recipe: with one network of its own at least.
@@ -293,7 +293,6 @@ def evaluate_run(
     data: Path,
     split: Split | None = None,
     *,
-    models: Mapping[str, Model] | None = None,
     threads: int | None = None,
     progress: Callable[[str, float], None] = lambda part, done: None,
 ) -> dict[str, EvaluatedNetwork]:
@@ -302,8 +301,7 @@ def evaluate_run(
     Args:
         split: of test patients, where they are not those that the run left out; patients of the run's own training or
             validation set are refused.
-        models: the run's networks, where they are loaded already.
-        threads: CPU threads, where they are not.
+        threads: CPU threads.
         progress: called with a network's name when its evaluation begins and ends.
 
     Raises:
@@ -316,7 +314,7 @@ def evaluate_run(
     out = {}
     for name, config in run.recipe.networks.items():
         material = PARTS[name].load(data, run.recipe)
-        model = load_model(name, threads, folder) if models is None else models[name]
+        model = load_model(name, threads, folder)
         taught = frozenset(model.card.trained_on["patients"])
         validation = frozenset(model.card.trained_on.get("watched", ())) - taught
         rows = division(material, Parts(taught, parts_of(material.patients, *test_by).test, validation)).test

@@ -1,4 +1,4 @@
-"""How two networks make one score, and where the default threshold lies.
+"""Fusion of two networks' logits to one score, and the default threshold.
 
 Everything here is out of fold: a background, a cube and a nodule set into a background are scored by the networks that
 have not seen their patients.
@@ -37,7 +37,7 @@ SIZES_MM = ((3, 5), (5, 8), (8, 12), (12, 20), (20, 40))
 
 @dataclass(frozen=True)
 class Trials:
-    """What is tried in every background.
+    """What the threshold and the figures are measured on in every background, beside the background itself.
 
     Attributes:
         nodules: set in as they are.
@@ -55,7 +55,7 @@ TRIALS = Trials()
 
 @dataclass(frozen=True)
 class Detector:
-    """The two networks that judge a candidate, in evaluation mode.
+    """The two networks that score a candidate, in evaluation mode.
 
     Attributes:
         patch: sees an axial patch.
@@ -173,7 +173,7 @@ class _Table:
 
     Attributes:
         logits: (N, 2) axial and three-dimensional.
-        large: (N,) those that the three-dimensional network judges alone.
+        large: (N,) those that the three-dimensional network scores alone.
         hit: (N,) those on a nodule.
         weight: (N,) every region's nodule weighs one, however many candidates lie on it; so does every non-nodule.
     """

@@ -1,7 +1,7 @@
-"""How suspicious a nodule looks, from the readers' ratings.
+"""The malignancy network: how suspicious a nodule looks, from the readers' ratings.
 
-The network learns the readers' mean malignancy, and beside it what they said of the nodule's surface and texture: those
-help it to see. Every nodule teaches, the undecided ones too; the probability is calibrated afterwards on median > 3
+The network learns the readers' mean malignancy, and beside it their ratings of the nodule's surface and texture, which
+help it. It learns from every nodule, the undecided ones too; the probability is calibrated afterwards on median > 3
 against < 3, on patients left out.
 """
 
@@ -24,7 +24,7 @@ from nodulens.stages.views import plane_view, plane_window, soft_outline, tellin
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
-from nodulens.train.networks.default import MapClassifier, malignancy_net
+from nodulens.train.networks.default_method import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
 CALCIFICATION = TARGETS.index("calcification")
@@ -129,7 +129,7 @@ def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Malignancy logit of nodules: mean over their slices and four flips, outlines softened as in training."""
+    """Malignancy logits of nodules: means over their slices and four flips, outlines softened as in training."""
     rows = np.flatnonzero(np.isin(material.nodule, nodules))
     x = torch.from_numpy(material.image[rows].astype(np.float32))
     x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy()))

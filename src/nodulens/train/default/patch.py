@@ -17,11 +17,11 @@ from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Patches, Stacks
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, rotate_planes, shake_values
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
-from nodulens.train.networks.default import PatchNet
+from nodulens.train.networks.default_method import PatchNet
 
 TRAINING = DefaultTraining(epochs=30, learning_rate=3e-3, batch=96, examples=None)
 STEPS = (PATCH_STEPS.unit_per_step, CROP_STEPS.unit_per_step)
-"""Of the two sources' 8-bit files, on 0…1: noise as wide as the coarser hides which one a plane came from."""
+"""8-bit steps of the two sources, on 0…1: noise as wide as the coarser hides which one a plane came from."""
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
 def segmenter_figures(
     material: Sequence[segmenter_task.Example], models: Sequence[Model], one_stack_in: int = 1
 ) -> dict[str, Any]:
-    """Mean 3-D Dice against the consensus by kind of prompt, stacks and cubes apart, beside the inscribed ellipsoid."""
+    """Mean 3-D Dice against the consensus by kind of prompt, of stacks and of cubes, beside the inscribed ellipsoid."""
     found: dict[str, dict[str, list[float]]] = {"stacks": {}, "cubes": {}}
     for fold, model in enumerate(models):
         rng = np.random.default_rng(100 + fold)

@@ -1,4 +1,4 @@
-"""Nodule or non-nodule in three dimensions.
+"""The three-dimensional candidate network: nodule or non-nodule in a block.
 
 Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; non-nodules are what
 the candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources,
@@ -32,13 +32,13 @@ from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
-from nodulens.train.networks.default import volume_net
+from nodulens.train.networks.default_method import volume_net
 
 TRAINING = DefaultTraining(epochs=8, learning_rate=3e-3, batch=48, examples=2400)
 NON_NODULE, REAL, SET_IN = range(3)
 """Kinds of examples: what is no nodule; a nodule where it was scanned; and one set into a background."""
 SHARES = (0.55, 0.2, 0.25)
-"""Of the kinds among the examples."""
+"""The share of each kind among the examples."""
 LARGE = 0.2
 """Share of the non-nodules that are seen from as far away as masses are."""
 RIM = 4
@@ -194,7 +194,7 @@ def place_in_lung(region: TrainingRegion, *, at_wall: bool, rng: np.random.Gener
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """What the network learns from, and how one example is drawn.
+    """The training set, and how one example is sampled.
 
     Attributes:
         backgrounds: nodule-free lungs.
@@ -214,7 +214,7 @@ class _Examples:
 
     @classmethod
     def of(cls, regions: Sequence[TrainingRegion], stacks: Stacks, left_out: int | None) -> _Examples:
-        """Those of all patients who may train but the fold ``left_out``; nodules that two readers marked at least."""
+        """The examples of all patients who may train but the fold ``left_out``; nodules of two readers or more."""
         may = may_train([r.patient for r in regions], left_out)
         own = [r for r, ok in zip(regions, may, strict=True) if ok]
         pairs = [(r, c, n) for r in own for c, n in zip(r.candidates, r.is_nodule, strict=True)]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
 from nodulens.stages.slices import Field
+from nodulens.train.tasks.protocol import Rows
 from nodulens.train.tasks.segmentation import Material
-from nodulens.train.tasks.task import Rows
 
 CHUNK = 64
 """Slices read at a time."""

@@ -33,11 +33,11 @@ from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Material
 
 NAME = "nnunet"
-"""Of the network, in a recipe."""
+"""The network's name in a recipe."""
 NUMBER, DATASET = "1", "Dataset001_Slices"
 PLAN = "nnUNetPlans"
 FREE = ("network", "classes", "epochs", "learning_rate", "weight_decay")
-"""What a config may ask of nnU-Net; all else it decides for itself."""
+"""The settings that nnU-Net takes; all else it decides by itself."""
 ITERATIONS = 250
 """An epoch of nnU-Net."""
 TOLERANCE = 5e-3
@@ -225,7 +225,7 @@ def steadied(program: fx.GraphModule) -> fx.GraphModule:
 
 
 def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Tensor:
-    """By the parameters of torch's operator: others are the running mean and variance, …, ε, …"""
+    """Steady norm with the parameters of torch's operator: others are the running mean and variance, …, ε, …"""
     return steady_norm(x, weight, bias, others[-2])
 
 

@@ -27,8 +27,8 @@ from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
 from nodulens.train.run import Division, RunSpec, begun, digest, division, noted, parts_of, train_recipe
 from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.protocol import Rows
 from nodulens.train.tasks.segmentation import Material
-from nodulens.train.tasks.task import Rows
 
 
 def settled(config: NetworkConfig, standard: NetworkConfig, free: Sequence[str], title: str) -> NetworkConfig:

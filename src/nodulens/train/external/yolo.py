@@ -29,7 +29,7 @@ from nodulens.stages.slices import NODULE
 from nodulens.train.external import environment, training, yolo_inside
 from nodulens.train.external.dataset import case, cases, is_written, views, write_json
 from nodulens.train.external.training import ExternalNetwork, Job, Trained, largest_difference, train_external
-from nodulens.train.networks.build import YOLO11
+from nodulens.train.networks.registry import YOLO11
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Material
@@ -50,7 +50,7 @@ FREE = (
     "seed",
     "pretrained",
 )
-"""What a config may ask of YOLO; all else it decides for itself."""
+"""The settings that YOLO takes; all else it decides by itself."""
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 STRIDE = 32
 """Pixels of the input to one of its coarsest map."""
@@ -59,14 +59,14 @@ INSET = 0.05
 MOST = 50
 """Detections that count on a slice, the most certain first. A nodule is detected some ten times."""
 AT_A_TIME = 10
-"""Masks that are drawn at a time: all at once would take a gigabyte for some slices."""
+"""Masks computed at a time: all at once would take a gigabyte for some slices."""
 LEAST = 0.01
 """Probabilities end here, and as far from 1, so that logits are bounded. A new network says this of everything."""
 TOLERANCE = 1e-3
 """Probability by which our network may differ from ultralytics' own, whose batch norms are fused, if its most certain
 detection were certain."""
 LOGIT_TOLERANCE = 0.02
-"""Of the ONNX file: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
+"""Logit by which the ONNX file may differ: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
 AGPL = "AGPL-3.0, which Ultralytics claims for what its program trains; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 
 

@@ -1,4 +1,4 @@
-"""What runs in YOLO's own environment: ``ENV/bin/python -P yolo_inside.py train|export|predict …``.
+"""The script that runs in YOLO's own environment: ``ENV/bin/python -P yolo_inside.py train|export|predict …``.
 
 That environment has ultralytics and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
 files. Ultralytics is used as it is, but for what it says and fetches by itself: it is kept off the network. Called by
@@ -189,7 +189,7 @@ def train(data: Path, target: Path, settings: Settings) -> None:
 
 
 def write_curves(results: Path, target: Path) -> None:
-    """As the other networks' tables: the sum of all losses, mask mAP of what is watched, learning rate."""
+    """Write curves in the form of the other networks' tables: sum of losses, mask mAP of the validation set, rate."""
     with results.open(newline="", encoding="utf-8") as file:
         rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     with target.open("w", newline="", encoding="utf-8") as file:

@@ -25,7 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
 from nodulens.methods.recipe import Training
-from nodulens.train.loop.ranks import Ranks
+from nodulens.train.loop.distributed import Ranks
 
 Net = TypeVar("Net", bound=nn.Module)
 Batch = tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class Task:
         loss: of the network on a batch.
         augment: a batch changed at random, where the network computes (on the GPU where there is one).
         validate: how good a network in evaluation mode is on material kept out of training: the higher, the better.
-            Without it the loss in training is watched.
+            Without it the training loss takes its place.
     """
 
     batches: Callable[[np.random.Generator], list[Maker]]
@@ -246,13 +246,13 @@ def _epoch(
 
 
 def _is_mixed(training: Training, device: torch.device) -> bool:
-    """Whether 16 bits are asked for, and the device has them."""
+    """Whether training is to compute in 16 bits, and the device has them."""
     return training.precision == "mixed" and _has_halves(device)
 
 
 def _layout(net: nn.Module) -> torch.memory_format:
-    """How a network's arrays lie in memory: channels innermost, as convolutions compute fastest; but norms of single
-    channels would turn every array round and back, a third of the time."""
+    """The order of a network's arrays in memory: channels innermost, as convolutions compute fastest; but norms of
+    single channels would turn every array round and back, a third of the time."""
     if any(isinstance(module, nn.InstanceNorm2d) for module in net.modules()):
         return torch.contiguous_format
     return torch.channels_last_3d if any(p.dim() == 5 for p in net.parameters()) else torch.channels_last

@@ -21,7 +21,7 @@ from nodulens.methods.recipe import NetworkConfig
 from nodulens.stages.slices import BACKGROUND
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Of logits, truth and class weights (C,) or None."""
+"""A function of logits, truth and class weights (C,) or None."""
 SMOOTH = 1.0
 """Pixels added above and below the fraction bar: a class that is nowhere is right at 1 where nothing is predicted."""
 
@@ -29,7 +29,7 @@ SMOOTH = 1.0
 def loss_of(
     config: NetworkConfig, weights: Tensor | None = None
 ) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
-    """The loss of what a network of ``config`` puts out, its second head included.
+    """The loss of the output of a network of ``config``, its second head included.
 
     Args:
         weights: (C,), see :func:`class_weights`.
@@ -58,11 +58,11 @@ def loss_of(
 
 
 def check_loss(config: NetworkConfig, *, exclusive: bool) -> None:
-    """Whether a loss, and how it is balanced, can teach what a network's classes are.
+    """Check that a network can learn its classes by its loss and balance.
 
     Args:
-        exclusive: whether each place is of one class alone, so that use takes a softmax; else each class is there or
-            not by itself.
+        exclusive: whether each place is of one class alone, so that inference takes a softmax; else each class is there
+            or not by itself.
 
     Raises:
         BadOption: there is no such loss; or cross entropy of classes that are not exclusive, or binary of those that
@@ -87,7 +87,7 @@ def check_loss(config: NetworkConfig, *, exclusive: bool) -> None:
 def loss_of_one(config: NetworkConfig, index: int) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
     """The loss of a segmenter where all that is known is whether a pixel is of one class: truth 0…1 (N, 1, …).
 
-    Of classes that exclude one another the others are taken together. Entropy becomes that of two classes.
+    Where classes exclude one another, the others are taken together. Entropy becomes that of two classes.
 
     Args:
         index: of the class.
@@ -113,8 +113,8 @@ def loss_of_one(config: NetworkConfig, index: int) -> Callable[[Tensor | tuple[T
 def class_weights(truth: Tensor, classes: int) -> Tensor:
     """Weights (classes,) that make every class count the same.
 
-    Of whole numbers: n / (k · n_c) with k classes present, as scikit-learn's "balanced"; 0 for a class that is not
-    there. Of 0…1 or true and false: how many there are without a class for one with it, which weighs its presence.
+    For whole numbers: n / (k · n_c) with k classes present, as scikit-learn's "balanced"; 0 for a class that is not
+    there. For 0…1 or true and false: how many there are without a class for one with it, which weighs its presence.
     """
     if truth.is_floating_point() or truth.dtype == torch.bool:
         there = truth.sum([0, *range(2, truth.dim())])
@@ -124,7 +124,7 @@ def class_weights(truth: Tensor, classes: int) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Of classes that exclude one another; the mean is over the weights."""
+    """Cross entropy of classes that exclude one another; the mean is over the weights."""
     return functional.cross_entropy(logits, truth, weights)
 
 
@@ -207,7 +207,7 @@ LOSSES: dict[str, Loss] = {
     "dice+cross-entropy": dice_and_entropy,
 }
 OVERLAPS = ("dice", "iou", "tversky")
-"""They leave out a background, see :func:`_overlap`."""
+"""Losses that leave out a background, see :func:`_overlap`."""
 
 
 def _entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What came before networks: features by hand of each nodule, and a support vector machine or a random forest on them.
+"""Baselines without networks: handcrafted features of a nodule, and a support vector machine or random forest on them.
 
 Shape, density and texture of the largest slice at a pixel of half a millimetre, and size and density over all slices.
 How many slices a stack has is no feature: it ends where the readers' outlines end, and gives the label away.
@@ -21,7 +21,7 @@ from nodulens.data.material import Stacks
 from nodulens.errors import BadOption
 from nodulens.stages.classify_crop import Crop, crop_view, crop_window
 from nodulens.train.tasks.classification import Nodules, nodules_of, outcome
-from nodulens.train.tasks.task import Outcome, Rows, median_ms
+from nodulens.train.tasks.protocol import Outcome, Rows, median_ms
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -30,7 +30,7 @@ Kind = Literal["svm", "forest"]
 PIXEL_MM = 0.5
 FIELD = Crop(96, PIXEL_MM)
 RING_MM = 2.0
-"""So far round the outline a nodule is held against what it lies in."""
+"""Width of the ring round the outline that a nodule's density is compared with."""
 ROUGH_MM = 1.5
 """Radius of the disc that an outline is opened with: what it takes away is spikes."""
 LEVELS = 16
@@ -77,7 +77,7 @@ def load(data: Path) -> Features:
 
 
 def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
-    """Of one nodule."""
+    """The features of one nodule."""
     n, pixel = int(nodules.origin[k]), float(nodules.pixel_mm[k])
     image, spacing = stacks.unit(n), stacks.spacing_zyx(n)
     of_slice = slice_features(image[nodules.central[k]], nodules.outline[k], pixel)
@@ -85,7 +85,7 @@ def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
 
 
 def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
-    """How a classifier that has learnt from ``rows`` does on ``test``; figures as of the networks.
+    """Evaluate on ``test`` a classifier trained on ``rows``; figures as of the networks.
 
     Raises:
         BadOption: another kind.
@@ -97,7 +97,7 @@ def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int =
 
 
 def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:
-    """What a nodule costs on the CPU, its features and the answer; the median of some, evenly through all."""
+    """Milliseconds a nodule takes on the CPU, features and answer; the median of some, evenly through all."""
     stacks, nodules = Stacks(data), material.nodules
     score = _taught(kind, material, np.arange(len(nodules.truth)), 0)
 
@@ -154,7 +154,7 @@ def slice_features(image: NDArray[np.float32], mask: Bool, pixel_mm: float) -> d
 
 
 def shape_features(mask: Bool) -> dict[str, float]:
-    """In millimetres; of a mask (y, x) of half-millimetre pixels."""
+    """Shape in millimetres of a mask (y, x) of half-millimetre pixels."""
     area = float(mask.sum()) * PIXEL_MM**2
     around = perimeter(mask) * PIXEL_MM
     places: Float = np.argwhere(mask).astype(np.float64) * PIXEL_MM
@@ -181,7 +181,7 @@ def shape_features(mask: Bool) -> dict[str, float]:
 
 
 def density_features(image: Float, mask: Bool) -> dict[str, float]:
-    """Of the values 0…1 inside, at the rim, and in a ring round it."""
+    """Statistics of the values 0…1 inside a mask, at its rim, and in a ring round it."""
     inside = image[mask]
     ring = ndimage.binary_dilation(mask, _disc(RING_MM)) & ~mask
     outside = image[ring]
@@ -199,7 +199,7 @@ def density_features(image: Float, mask: Bool) -> dict[str, float]:
 
 
 def texture_features(image: Float, mask: Bool) -> dict[str, float]:
-    """Of grey-level co-occurrence inside the mask, four directions together (Haralick et al. 1973).
+    """Texture by grey-level co-occurrence inside the mask, four directions together (Haralick et al. 1973).
 
     Where no two pixels of the mask lie so far apart, all is as in a single grey.
     """
@@ -224,7 +224,7 @@ def texture_features(image: Float, mask: Bool) -> dict[str, float]:
 
 
 def depth_features(inside: NDArray[np.floating], voxel_mm3: float) -> dict[str, float]:
-    """Of the values 0…1 of all voxels of a nodule."""
+    """Size and density from the values 0…1 of all voxels of a nodule."""
     volume = len(inside) * voxel_mm3
     return {
         "volume_mm3": volume,
@@ -262,7 +262,7 @@ def _moments(name: str, values: Float) -> dict[str, float]:
 
 
 def _together(level: NDArray[np.int_], mask: Bool, step: int) -> Float:
-    """(LEVELS, LEVELS) share of pixel pairs that have two grey levels, ``step`` pixels apart."""
+    """(LEVELS, LEVELS) share of pixel pairs with two grey levels, ``step`` pixels from each other."""
     counts = np.zeros(LEVELS**2)
     rows, columns = level.shape
     for dy, dx in ((0, step), (step, 0), (step, step), (step, -step)):
