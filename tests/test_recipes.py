@@ -74,7 +74,7 @@ def test_only_what_outlines_airways_as_nodules_says_so() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("segmenter.epoch=5", "no 'epoch' in 'segmenter.epoch'; Learner has epochs, learning_rate"),
+        ("segmenter.epoch=5", "no 'epoch' in 'segmenter.epoch'; NetworkConfig has epochs, learning_rate"),
         ("segmentor.epochs=5", "no 'segmentor'"),
         ("segmenter.loss", "takes name=value"),
         ("segmenter=3", "is a group; name one of segmenter.epochs"),

@@ -84,22 +84,25 @@ def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
     return of_slice | depth_features(image[stacks.truth(n)], pixel**2 * spacing[0])
 
 
-def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
+def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: int = 0, trees: int = TREES) -> Outcome:
     """Evaluate on ``test`` a classifier trained on ``rows``; figures as of the networks.
+
+    Args:
+        trees: of the forest.
 
     Raises:
         BadOption: another kind.
     """
     if kind not in get_args(Kind):
         raise BadOption(f"There is no classifier {kind!r}; there are {', '.join(get_args(Kind))}.")
-    score = _taught(kind, material, rows, seed)(material.values[test])
+    score = _trained(kind, material, rows, seed, trees)(material.values[test])
     return outcome(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
 
 
 def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:
     """Milliseconds a nodule takes on the CPU, features and answer; the median of some, evenly through all."""
     stacks, nodules = Stacks(data), material.nodules
-    score = _taught(kind, material, np.arange(len(nodules.truth)), 0)
+    score = _trained(kind, material, np.arange(len(nodules.truth)))
 
     def grade(k: int) -> None:
         score(np.array([list(_features(stacks, nodules, k).values())]))
@@ -107,8 +110,9 @@ def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) ->
     return median_ms(partial(grade, k) for k in np.linspace(0, len(nodules.truth) - 1, count).astype(int).tolist())
 
 
-def _taught(kind: Kind, material: Features, rows: Rows, seed: int) -> Callable[[Float], Float]:
-    return (_svm if kind == "svm" else _forest)(material.values[rows], material.nodules.truth[rows], seed)
+def _trained(kind: Kind, material: Features, rows: Rows, seed: int = 0, trees: int = TREES) -> Callable[[Float], Float]:
+    values, truth = material.values[rows], material.nodules.truth[rows]
+    return _svm(values, truth, seed) if kind == "svm" else _forest(values, truth, seed, trees)
 
 
 def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
@@ -121,15 +125,15 @@ def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float],
     return model.decision_function
 
 
-def _forest(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
-    """Five hundred trees; the log odds of their mean probability are the score."""
+def _forest(values: Float, truth: NDArray[np.int_], seed: int, trees: int) -> Callable[[Float], Float]:
+    """A random forest; the log odds of its trees' mean probability are the score."""
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed)
+    model = RandomForestClassifier(trees, min_samples_leaf=2, class_weight="balanced", random_state=seed)
     model.fit(values, truth)
 
     def score(asked: Float) -> Float:
-        p = np.clip(model.predict_proba(asked)[:, 1], 0.5 / TREES, 1 - 0.5 / TREES)
+        p = np.clip(model.predict_proba(asked)[:, 1], 0.5 / trees, 1 - 0.5 / trees)
         return np.log(p / (1 - p))
 
     return score
