@@ -38,10 +38,10 @@ from nodulens.train.default import release, segmenter
 from nodulens.train.default.segmenter import Example
 from nodulens.train.loop.curves import read_curves
 from nodulens.train.loop.export import export
-from nodulens.train.networks.build import build
+from nodulens.train.networks.registry import build
 from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.tasks import classification, handcrafted
-from nodulens.train.tasks.task import Material, Outcome, median_ms
+from nodulens.train.tasks.protocol import Material, Outcome, median_ms
 
 SCHEMA = "nodulens-cell/1"
 PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"

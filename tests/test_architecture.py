@@ -39,7 +39,7 @@ ALLOWED = {
     "apps": ANALYSIS | {"clinical", "data", "metrics", "presentation", "stream", "train", "evaluate"},
     "__init__": set(),
 }
-TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "torchvision", "transformers"}
+TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "captum", "torchvision", "transformers"}
 
 
 def layer(path: Path) -> str:
@@ -149,7 +149,10 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_functions_take_six_parameters_at_most(path: Path) -> None:
-    if layer(path) in ("apps", "train", "evaluate"):
+    exempt = (
+        layer(path) in ("apps", "evaluate") or name(path).startswith("train/networks") or path.name == "__main__.py"
+    )
+    if exempt:
         return  # commands have as many as they have options, networks as many as they have widths
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -28,7 +28,7 @@ from nodulens.methods.recipe import NetworkConfig, changed
 from nodulens.stages.slices import BACKGROUND
 from nodulens.train.loop.fit import Task
 from nodulens.train.loop.losses import LOSSES, OVERLAPS
-from nodulens.train.run import PARTS, train_recipe
+from nodulens.train.run import PARTS, RunSpec, train_recipe
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
 
@@ -159,7 +159,7 @@ def test_what_a_network_cannot_learn_by_is_said_before_anything_is_loaded(
 ) -> None:
     """Even where it is the last of a recipe's networks."""
     with pytest.raises(BadOption, match=message):
-        train_recipe(changed(recipe, [setting]), tmp_path / "nothing", tmp_path / "run", command="")
+        train_recipe(changed(recipe, [setting]), RunSpec(tmp_path / "nothing", tmp_path / "run", ""))
     assert not (tmp_path / "run").exists()
 
 

@@ -22,7 +22,7 @@ from nodulens.runtime.engine import Array, Model
 from nodulens.runtime.weights import Card
 from nodulens.stages.slices import Field
 from nodulens.train.loop.losses import bce, loss_of_one
-from nodulens.train.networks.build import check_window
+from nodulens.train.networks.registry import check_window
 from nodulens.train.run import division
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
@@ -52,9 +52,7 @@ def closeups(data: Path) -> CloseUps:
 
 @pytest.fixture(scope="module")
 def material(data: Path) -> Slices:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "SCENES", 1)
-        found = segmentation.load(data, changed(SE_AUX_UNET, ["segmenter.window=32"]))
+    found = segmentation.load(data, changed(SE_AUX_UNET, ["segmenter.window=32", "renderings=1"]))
     assert isinstance(found, Slices)
     return found
 
@@ -166,10 +164,8 @@ def test_both_are_watched_and_no_patient_teaches_who_judges(material: Slices) ->
 
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
 @pytest.mark.parametrize("config", [SIDES, PLANNED, EACH], ids=["sides", "nodule alone", "overlapping"])
-def test_slices_windows_and_close_ups_teach_together(
-    material: Slices, tmp_path: Path, config: NetworkConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segmentation, "WINDOWS", 16)
+def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path: Path, config: NetworkConfig) -> None:
+    config = replace(config, examples=16)
     rows = np.arange(len(material.patients))[::3]
     net = train(config, material, rows, rows[:6], tmp_path / "run.pt")
     assert np.isfinite(float(np.loadtxt(tmp_path / "run.csv", delimiter=",", skiprows=1)[1]))
@@ -224,8 +220,8 @@ def batches_of(config: NetworkConfig, material: Slices, tmp_path: Path) -> list[
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, "fit", remember)
-        patch.setattr(segmentation, "WINDOWS", 48)
-        train(config, material, np.arange(len(material.patients)), np.empty(0, int), tmp_path / "run.pt")
+        rows = np.arange(len(material.patients))
+        train(replace(config, examples=48), material, rows, rows[:0], tmp_path / "run.pt")
     return made
 
 
@@ -250,12 +246,9 @@ def test_without_close_ups_a_batch_is_of_windows_alone(material: Slices, tmp_pat
     assert {(tuple(image.shape[1:]), len(nodule)) for image, _, nodule in whole} == {((1, 64, 64), 0)}
 
 
-def test_a_stopped_training_on_windows_goes_on_to_the_same_network(
-    material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segmentation, "WINDOWS", 16)
+def test_a_stopped_training_on_windows_goes_on_to_the_same_network(material: Slices, tmp_path: Path) -> None:
     rows = np.arange(len(material.patients))[::9]
-    config = replace(SIDES, epochs=2)
+    config = replace(SIDES, epochs=2, examples=16)
     whole = train(config, material, rows, rows[:4], tmp_path / "whole.pt")
     train(replace(config, minutes=1e-9), material, rows, rows[:4], tmp_path / "parts.pt")
     state = torch.load(tmp_path / "parts.pt", weights_only=True)

@@ -17,7 +17,7 @@ from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, SAM2_DENSEN
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.presentation.figures import Basis, to_png
 from nodulens.presentation.panels import Explained, explained_figure
-from nodulens.train.networks.build import build
+from nodulens.train.networks.registry import build
 
 SIDE = 32
 

@@ -19,8 +19,8 @@ from torch.nn import functional
 from conftest import launched
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Training
+from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
-from nodulens.train.loop.ranks import Ranks
 
 PLAIN = Training(epochs=4, learning_rate=0.1, schedule="constant", warm_up=0, averaging=0, weight_decay=0)
 
@@ -69,6 +69,47 @@ def test_every_optimizer_finds_the_line(tmp_path: Path, optimizer: str) -> None:
 def test_the_rate_falls_as_it_says(tmp_path: Path, schedule: str, last: float) -> None:
     fit(line(), Task(batches, square), replace(PLAIN, schedule=schedule), tmp_path / "run.pt")  # type: ignore[arg-type]
     assert curves(tmp_path / "run.pt")[-1]["learning_rate"] == pytest.approx(last)
+
+
+@pytest.mark.parametrize("warm_up", [0.0, 0.3])
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial", "step", "plateau", "constant"])
+def test_every_step_has_the_rate_of_the_closed_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, warm_up: float
+) -> None:
+    """Torch's scheduler against the rate of a step by hand, also where training goes on from an older checkpoint."""
+    training = replace(PLAIN, epochs=5, schedule=schedule, warm_up=warm_up, optimizer="sgd", plateau=2)  # type: ignore[arg-type]
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def noted(self: torch.optim.SGD) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
+
+    def by_hand(number: int) -> float:
+        done = number / 30
+        rise = min(1.0, done / warm_up + 0.01) if warm_up else 1.0
+        return 0.1 * rise * {
+            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+            "polynomial": (1 - done) ** 0.9,
+            "step": 0.01 if done >= 0.75 else 0.1 if done >= 0.5 else 1.0,
+            "plateau": 0.5 ** max((number // 6 - 1) // 2, 0),
+            "constant": 1.0,
+        }[schedule]  # fmt: skip
+
+    def dies(rng: np.random.Generator) -> list[Maker]:
+        if len(rates) == 18:
+            raise RuntimeError("killed")
+        return batches(rng)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    task = Task(batches, square, validate=lambda net: 0.5)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(line(), replace(task, batches=dies), training, tmp_path / "run.pt")
+    state = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert state["optimizer"]["param_groups"][0].pop("initial_lr") == 0.1  # which version 0.1 did not write
+    torch.save(state, tmp_path / "run.pt")
+    fit(line(), task, training, tmp_path / "run.pt")
+    assert rates == pytest.approx([by_hand(number) for number in range(30)], abs=1e-9)
 
 
 def test_the_rate_warms_up(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.jpegls import Streams
 from nodulens.data.material import Stacks, read_arrays
 from nodulens.errors import BadOption
-from nodulens.train.default import calibration
 from nodulens.train.tasks import classification, handcrafted
 
 PIXEL = handcrafted.PIXEL_MM
@@ -151,22 +150,18 @@ def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted
 
 
 @pytest.mark.parametrize("kind", ["svm", "forest"])
-def test_both_learn_repeat_and_keep_patients_apart(
-    material: handcrafted.Features, monkeypatch: pytest.MonkeyPatch, kind: handcrafted.Kind
-) -> None:
-    monkeypatch.setattr(calibration, "BOOTSTRAPS", 50)
-    monkeypatch.setattr(handcrafted, "TREES", 30)
+def test_both_learn_repeat_and_keep_patients_apart(material: handcrafted.Features, kind: handcrafted.Kind) -> None:
     assert not set(material.patients) & EVALUATION_PATIENTS
     left = is_left_out(material.patients, 0)
     train, test = np.flatnonzero(~left), np.flatnonzero(left)
-    found = handcrafted.evaluate(kind, material, train, test)
+    found = handcrafted.evaluate(kind, material, train, test, trees=30)
     assert found.figures["all_readers"]["auc"] > 0.8  # malignancy goes by size here
     assert found.rows["patient"] == [material.patients[r] for r in test]
     # the test rows' labels and features do not teach
     truth = np.where(left, 1 - material.nodules.truth, material.nodules.truth)
     other = replace(material, nodules=replace(material.nodules, truth=truth))
-    assert handcrafted.evaluate(kind, other, train, test).rows["score"] == found.rows["score"]
-    assert handcrafted.evaluate(kind, material, train, train).figures["all_readers"]["auc"] > 0.9
+    assert handcrafted.evaluate(kind, other, train, test, trees=30).rows["score"] == found.rows["score"]
+    assert handcrafted.evaluate(kind, material, train, train, trees=30).figures["all_readers"]["auc"] > 0.9
     assert set(found.figures) == set(classification.outcome(material.nodules, test, np.zeros((len(test), 2))).figures)
 
 

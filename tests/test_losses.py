@@ -78,6 +78,56 @@ def test_tversky_minds_what_is_missed_more() -> None:
     assert missed > too_much
 
 
+def closed_form(name: str, logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
+    """The overlaps as they were computed before MONAI's losses took their place."""
+    a, b = {"dice": (0.5, 0.5), "iou": (1.0, 1.0), "tversky": (0.3, 0.7)}[name]
+    exclusive = not truth.is_floating_point()
+    y = functional.one_hot(truth, logits.shape[1]).movedim(-1, 1).float() if exclusive else truth
+    p = logits.softmax(1) if exclusive else logits.sigmoid()
+    p, y = p.transpose(0, 1).flatten(1), y.transpose(0, 1).flatten(1)
+    both = (p * y).sum(1)
+    lost = 1 - (both + 1) / (both + a * (p * (1 - y)).sum(1) + b * ((1 - p) * y).sum(1) + 1)
+    share = torch.ones_like(lost) if weights is None else weights
+    lost, share = (lost[1:], share[1:]) if exclusive else (lost, share)
+    return (share * lost).sum() / share.sum()
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("kind", ["one of four", "each by itself", "classifier"])
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_monais_overlaps_are_the_closed_form(name: str, kind: str, weighed: bool) -> None:
+    torch.manual_seed(0)
+    truth = {
+        "one of four": torch.randint(4, (3, 9, 7)),
+        "each by itself": torch.randint(2, (3, 4, 9, 7)).float(),
+        "classifier": torch.randint(4, (5,)),
+    }[kind]
+    pixels = truth.shape[2 if truth.is_floating_point() else 1 :]
+    logits = (3 * torch.randn(truth.shape[0], 4, *pixels)).requires_grad_()
+    weights = torch.rand(4) + 0.5 if weighed else None
+    ours, known = LOSSES[name](logits, truth, weights), closed_form(name, logits, truth, weights)
+    assert ours.item() == pytest.approx(known.item(), abs=1e-6)
+    slopes = [torch.autograd.grad(value, logits)[0] for value in (ours, known)]
+    assert torch.allclose(*slopes, atol=1e-7)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_sums_and_focal_losses_are_monais(weighed: bool) -> None:
+    """Those that are not MONAI's code, for speed or for weights, give its numbers."""
+    from monai.losses import DiceCELoss, FocalLoss
+
+    torch.manual_seed(0)
+    logits, truth, several = 3 * torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8)), torch.rand(2, 3, 8, 8).round()
+    weights = torch.rand(3) if weighed else None
+    focal_loss = FocalLoss(use_softmax=True, to_onehot_y=True, alpha=weights, reduction="none")
+    assert torch.isclose(focal(logits, truth, weights), focal_loss(logits, truth[:, None]).sum(1).mean())
+    assert torch.isclose(focal(logits, several, weights), FocalLoss(alpha=weights)(logits, several))
+    if not weighed:
+        smooth = {"smooth_nr": 2, "smooth_dr": 2}  # of twice the pixels
+        both = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, **smooth)
+        assert torch.isclose(LOSSES["dice+cross-entropy"](logits, truth, None), both(logits, truth[:, None]))
+
+
 @pytest.mark.parametrize("name", OVERLAPS)
 def test_a_class_that_is_nowhere(name: str) -> None:
     """Nothing predicted costs nothing; a false pixel costs, and says which way to go."""

@@ -182,7 +182,7 @@ def test_negatives_lie_away_from_all_that_anybody_marked(data: Path) -> None:
 
 def test_non_nodules_of_cubes_are_negatives(data: Path) -> None:
     cubes = Cubes(data)
-    scenes = volume_task.cube_scenes(cubes)
+    scenes = volume_task.cube_regions(cubes)
     wrong = sum(not n for scene in scenes for n in scene.is_nodule)
     assert wrong and sum(n for scene in scenes for n in scene.is_nodule) >= len(scenes) / 2
     for number, scene in enumerate(scenes):

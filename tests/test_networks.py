@@ -26,10 +26,10 @@ from nodulens.methods.catalogue import RECIPES, SE_AUX_UNET
 from nodulens.methods.recipe import to_dict
 from nodulens.train.loop.export import check_parity, export
 from nodulens.train.loop.losses import loss_of
-from nodulens.train.networks.build import NETWORKS, build, cost, stored_values
 from nodulens.train.networks.classifiers import Conv3
-from nodulens.train.networks.plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
 from nodulens.train.networks.pretrained import MEAN, STD, find_pretrained, load_pretrained
+from nodulens.train.networks.registry import NETWORKS, build, cost, stored_values
+from nodulens.train.networks.unet_plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
 from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
 from nodulens.train.run import example_of
 
@@ -363,7 +363,7 @@ def test_recipes_are_listed_with_their_costs() -> None:
 
 
 def test_the_list_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "nodulens.train.networks.build")
+    monkeypatch.delitem(sys.modules, "nodulens.train.networks.registry")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"nodulens\[train\]"):
         listing.described()

@@ -37,7 +37,6 @@ from nodulens.ops.intensity import to_unit
 from nodulens.pipeline import analyze
 from nodulens.runtime.engine import compile_model
 from nodulens.train.external import nnunet_inside
-from nodulens.train.external.environment import thinned
 from nodulens.train.external.nnunet import (
     DATASET,
     NUMBER,
@@ -52,9 +51,9 @@ from nodulens.train.external.nnunet import (
     write_dataset,
     write_split,
 )
-from nodulens.train.networks.build import build
-from nodulens.train.run import Division
-from nodulens.train.tasks import segmentation
+from nodulens.train.external.training import thinned
+from nodulens.train.networks.registry import build
+from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks.segmentation import Slices
 
 FOLD = 2
@@ -147,8 +146,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(*settings: str) -> Recipe:
-    short = ("classifier.network=conv3", "classifier.size=44", "classifier.epochs=1", "prompted=none", *settings)
-    asked = changed(NNUNET_SAM, short)
+    short = ("classifier.network=conv3", "classifier.size=44", "classifier.epochs=1", "prompted=none")
+    asked = changed(NNUNET_SAM, (*short, "renderings=1", *settings))
     assert asked.segmenter is not None
     return replace(asked, segmenter=settled(asked.segmenter, standard()))
 
@@ -162,11 +161,11 @@ def standard() -> NetworkConfig:
 
 
 def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "SCENES", 1)
     env, run = Pretender(tmp_path, stopped=["train"]), tmp_path / "run"
+    spec = RunSpec(data, run, "as typed", fold=FOLD)
     with pytest.raises(NodulensError, match="stopped"):
-        train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=FOLD)
-    made = train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=FOLD)
+        train_nnunet(recipe(), spec, env, Amount(slices=60))
+    made = train_nnunet(recipe(), spec, env, Amount(slices=60))
     assert env.done == ["plan", "train", "train", "export", "predict"], "it goes on where nnU-Net stands"
     assert made == read_run(run) and made.seconds.keys() == {"segmenter", "classifier"}
     segmenter = made.recipe.segmenter
@@ -185,16 +184,15 @@ def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, mo
     assert report.recipe == "nnunet-sam" and "segmenter" in {w.name for w in report.weights}
 
     with pytest.raises(BadOption, match="fold 2; name another folder"):
-        train_nnunet(recipe(), data, run, env, Amount(slices=60), command="as typed", fold=3)
+        train_nnunet(recipe(), replace(spec, fold=3), env, Amount(slices=60))
 
 
 def test_a_network_that_differs_from_nnunets_predictor_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation, "SCENES", 1)
     env = Pretender(tmp_path, off=0.008)
     with pytest.raises(NodulensError, match=r"differs from its own predictor by 0\.008"):
-        train_nnunet(recipe(), data, tmp_path / "run", env, Amount(slices=8), command="", fold=FOLD)
+        train_nnunet(recipe(), RunSpec(data, tmp_path / "run", "", fold=FOLD), env, Amount(slices=8))
     assert not (tmp_path / "run" / "segmenter.json").exists()
 
 
@@ -366,7 +364,7 @@ def test_a_program_that_fails_says_its_last_words(tmp_path: Path) -> None:
 
 def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nodulens nnunet setup --env"):
-        train_nnunet(recipe(), data, tmp_path / "run", Environment(tmp_path / "none"), command="")
+        train_nnunet(recipe(), RunSpec(data, tmp_path / "run", ""), Environment(tmp_path / "none"))
 
 
 # ---- What can be asked

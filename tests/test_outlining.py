@@ -30,7 +30,7 @@ from nodulens.stages.findings import Finding
 from nodulens.stages.slices import Field
 from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.export import export
-from nodulens.train.networks.plan import Plan, plan
+from nodulens.train.networks.unet_plan import Plan, plan
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Slab, Slices, compared, evaluate, field_of, figures, settled, train
 
@@ -53,9 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(data: Path) -> Slices:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "SCENES", 1)
-        return segmentation.load(data, SE_AUX_UNET)
+    return segmentation.load(data, replace(SE_AUX_UNET, renderings=1))
 
 
 def slab(patient: str = "a", n: int = 4, nodules: int = 2) -> Slab:
@@ -97,9 +95,8 @@ def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) 
 
 
 def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "SCENES", 1)
     monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
-    again = segmentation.load(data, SE_AUX_UNET).slabs
+    again = segmentation.load(data, replace(SE_AUX_UNET, renderings=1)).slabs
     for one, other in zip(loaded.slabs[: len(again)], again, strict=True):
         assert np.array_equal(one.hu, other.hu)
         assert np.array_equal(one.nodule, other.nodule)
@@ -108,7 +105,7 @@ def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch:
 def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: dict[str, set[str]] = {}
 
-    def remember(volume: Volume, patient: str, shapes: list) -> list[Slab]:  # type: ignore[type-arg]
+    def remember(volume: Volume, patient: str, shapes: list, renderings: int) -> list[Slab]:  # type: ignore[type-arg]
         used[patient] = {s.patient for s in shapes}
         return []
 

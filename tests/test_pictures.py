@@ -19,7 +19,7 @@ from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX
 from nodulens.methods.run_record import read_run
 from nodulens.stages.slices import Field
 from nodulens.train.tasks import fp_reduction, segmentation
-from nodulens.train.tasks.pictures import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
+from nodulens.train.tasks.picture_folders import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
 
 SIDE = 96
 NODULE = np.s_[30:42, 20:32]
@@ -186,14 +186,12 @@ def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings(ALONE)
-def test_a_method_is_trained_judged_and_used_on_pictures(
-    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segmentation, "EPOCH", 4)
+def test_a_method_is_trained_judged_and_used_on_pictures(run: Run, data: Path, tmp_path: Path) -> None:
     without(data, "lungs")
     left_out = next(f for f in range(5) if 0 < sum(fold_of(p) == f for p in PEOPLE) < 4)
     small = [f"{name}={value}" for name, value in (("segmenter.size", 64), ("segmenter.batch", 4), ("filter.batch", 8),
-             ("segmenter.epochs", 1), ("filter.epochs", 1), ("segmenter.network", "planned-unet"))]  # fmt: skip
+             ("segmenter.epochs", 1), ("segmenter.examples", 4), ("filter.epochs", 1),
+             ("segmenter.network", "planned-unet"))]  # fmt: skip
     changes = [word for setting in small for word in ("--set", setting)]
     folder = tmp_path / "run"
     words = ("--data", data, "-o", folder, "--fold", str(left_out), "--threads", "1")
@@ -217,9 +215,7 @@ def test_a_method_is_trained_judged_and_used_on_pictures(
 def test_other_segmenters_learn_from_pictures_too(recipe, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     material = segmentation.load(data, recipe)
     rows = np.arange(len(material.patients))
-    config = replace(recipe.segmenter, size=64, batch=4, epochs=1, augment=())
+    config = replace(recipe.segmenter, size=64, batch=4, epochs=1, examples=4, augment=())
     config = segmentation.settled(config, material, rows)
     assert config.classes == ("background", "nodule")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "EPOCH", 4)
-        segmentation.train(config, material, rows, rows[:2], tmp_path / "net.pt")
+    segmentation.train(config, material, rows, rows[:2], tmp_path / "net.pt")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -47,11 +46,11 @@ from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train import train
 from nodulens.train.__main__ import main as train_networks
 from nodulens.train.loop.curves import read_curves
+from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
-from nodulens.train.loop.ranks import Ranks
-from nodulens.train.networks.build import NETWORKS, build
+from nodulens.train.networks.registry import NETWORKS, build
 from nodulens.train.options import TrainOptions
-from nodulens.train.run import begun, division, train_recipe
+from nodulens.train.run import RunSpec, begun, division, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
 
@@ -83,21 +82,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_material.write(tmp_path_factory.mktemp("material"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few() -> Iterator[None]:
-    """As many slices as show that the path holds."""
-    from nodulens.train.tasks import segmentation
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "SCENES", 1)
-        patch.setattr(segmentation, "EPOCH", 16)
-        patch.setattr(segmentation, "WINDOWS", 16)
-        yield
-
-
 def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> Path:
     epochs = [f"{part}.epochs=1" for part in RECIPES[name].networks]
-    settings = (*SHORT.get(name, ()), *epochs, *more)
+    few = ("renderings=1", "segmenter.examples=16") if RECIPES[name].segmenter else ()
+    settings = (*SHORT.get(name, ()), *few, *epochs, *more)
     options = TrainOptions(split=split, fold=fold, everybody=fold is None and split is None, command="nodulens train …")
     train(name, data, run, settings=settings, options=options)
     return run
@@ -226,7 +214,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
     }.items():
         with pytest.raises(BadOption, match=told):
-            begun(changed(recipe, [setting]), run, command="", split=parts, fold=FOLD)
+            begun(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
     trained("conv3-classifier", data, run, split=split)
     assert (run / "classifier.onnx").exists() and not read_run(run).untrained
@@ -281,7 +269,7 @@ def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ranks, "joined", lambda: Ranks(1, 2, torch.device("cpu")))
     monkeypatch.setattr(Ranks, "wait", lambda self: None)
-    begun(CONV3_CLASSIFIER, tmp_path / "run", command="", split=Split({"P": "train", "Q": "test"}, 0, "mine"))
+    begun(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
     export(torch.nn.Linear(2, 2), torch.zeros(2, 2), tmp_path / "run", {"name": "classifier", "input": {}})
     assert not (tmp_path / "run").exists()
 
@@ -572,7 +560,7 @@ def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Pa
     settings = (f"classifier.network={network}", "classifier.size=32", "classifier.epochs=1", "classifier.batch=64")
     recipe = changed(replace(NNUNET_SAM, segmenter=None, prompted="network"), settings)
     run = tmp_path / "run"
-    train_recipe(recipe, data, run, command="", fold=FOLD)
+    train_recipe(recipe, RunSpec(data, run, "", fold=FOLD))
     assert json.loads((run / "classifier.json").read_text())["settings"]["network"] == network
     judged = evaluate(str(run), data, None, threads=1)["networks"]["classifier"]
     assert judged["figures"]["all_readers"]["classes"] == ["indeterminate", "benign", "malignant"]

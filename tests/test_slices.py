@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -320,6 +321,15 @@ def test_otsu_parts_two_kinds_as_trying_every_threshold_does() -> None:
     tried = np.arange(1, BINS) / BINS
     tried = tried[(tried > image.min()) & (tried <= image.max())]
     assert otsu(image.astype(np.float32)) == pytest.approx(max(tried, key=between), abs=2 / BINS)
+
+
+def test_otsu_is_simpleitks_where_a_picture_reaches_black_and_white() -> None:
+    rng = np.random.default_rng(3)
+    image = np.append(rng.normal(0.3, 0.1, 1598).clip(0, 1), [0, 1]).reshape(40, 40).astype(np.float32)
+    library = sitk.OtsuThresholdImageFilter()
+    library.SetNumberOfHistogramBins(BINS)
+    library.Execute(sitk.GetImageFromArray(image))
+    assert otsu(image) == pytest.approx(library.GetThreshold(), abs=1e-4)
 
 
 def test_contrast_is_equalised_tile_by_tile_as_one_pixel_after_the_other() -> None:

@@ -18,8 +18,8 @@ from nodulens.evaluate import central_slices
 from nodulens.methods.catalogue import RECIPES
 from nodulens.runtime.engine import BATCH, Model, load_model
 from nodulens.train.default import release
-from nodulens.train.networks.build import build
-from nodulens.train.tasks import classification, segmentation
+from nodulens.train.networks.registry import build
+from nodulens.train.tasks import classification
 
 E5 = "conv3-classifier.classifier"
 PAGE = """# Results
@@ -189,10 +189,9 @@ def test_method_c_is_compared_with_and_without_its_second_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First stage and classifier of one fold; the prompted network is the one that ships, as this tests the path."""
-    monkeypatch.setitem(table.BUDGETS, "planned-unet", {"epochs": 1, "size": 64, "window": 32, "batch": 4})
+    small = {"epochs": 1, "size": 64, "window": 32, "batch": 4, "examples": 16}
+    monkeypatch.setitem(table.BUDGETS, "planned-unet", small)
     monkeypatch.setitem(table.BUDGETS, "efficientnet-b0", {"epochs": 1})
-    monkeypatch.setattr(segmentation, "SCENES", 1)
-    monkeypatch.setattr(segmentation, "WINDOWS", 16)
 
     def shipped(fold: int, material: object, run: Path) -> Model:
         (run / "segmenter").mkdir()

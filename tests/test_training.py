@@ -33,17 +33,17 @@ from nodulens.pipeline import analyze
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import NAMES, Card, card
 from nodulens.stages.views import ball_view, patch_view
-from nodulens.train import train
 from nodulens.train.__main__ import main
-from nodulens.train.default import calibration, detector, release
+from nodulens.train.default import detector, release
 from nodulens.train.default import malignancy as malignancy_task
 from nodulens.train.default import patch as patch_task
 from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default import volume as volume_task
+from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.export import Logits, LogitsAndActivation, check_parity, export
 from nodulens.train.loop.fit import Maker, Task, fit
-from nodulens.train.networks.default import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
-from nodulens.train.options import TrainOptions
+from nodulens.train.networks.default_method import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
+from nodulens.train.run import train_default
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 
@@ -267,21 +267,20 @@ def tasks(data: Path) -> dict[str, tuple[ModuleType, tuple[object, ...]]]:
     stacks, cubes = Stacks(data), Cubes(data)
     return {
         "patch": (patch_task, (patch_task.planes(Patches(data), stacks),)),
-        "volume": (volume_task, ([*volume_task.cube_scenes(cubes), *volume_task.backgrounds(data)], stacks)),
+        "volume": (volume_task, ([*volume_task.cube_regions(cubes), *volume_task.backgrounds(data)], stacks)),
         "segmenter": (segmenter_task, (segmenter_task.examples(stacks, cubes),)),
         "malignancy": (malignancy_task, (malignancy_task.planes(stacks),)),
     }
 
 
-def test_each_training_is_augmented_only_where_it_is_asked(
-    data: Path, few: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_training_is_augmented_only_where_it_is_asked(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then inputs change, and what is to be learnt of them stays, or goes along."""
     caught: list[Task] = []
     for name, (module, material) in tasks(data).items():
         monkeypatch.setattr(module, "fit", lambda net, task, training, checkpoint: caught.append(task))
-        module.train(*material, None, Path())
-        module.train(*material, None, Path(), replace(module.TRAINING, augment=("rotate", "zoom", "noise")))
+        training = getattr(FEW, name)
+        module.train(*material, None, Path(), training)
+        module.train(*material, None, Path(), replace(training, augment=("rotate", "zoom", "noise")))
         plain, changed = caught[-2:]
         assert plain.augment is None and changed.augment is not None
         batch = changed.batches(np.random.default_rng(0))[0]()
@@ -307,29 +306,22 @@ def test_a_prompted_view_changes_with_its_truth_under_the_same_box(data: Path, k
 # ---- From a folder of data to a file and its card
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many examples, scenes and bootstraps as show that the path holds."""
-    for module in (patch_task, malignancy_task, segmenter_task, volume_task):
-        monkeypatch.setattr(module, "BATCH", 12)
-    monkeypatch.setattr(volume_task, "PER_EPOCH", 24)
-    monkeypatch.setattr(detector, "SET_IN", 3)
-    monkeypatch.setattr(detector, "MASSES", 2)
-    monkeypatch.setattr(detector, "ELSEWHERE", 8)
-    monkeypatch.setattr(calibration, "BOOTSTRAPS", 20)
-    monkeypatch.setattr(release, "ONE_STACK_IN", 8)
-    examples = segmenter_task.examples
-    monkeypatch.setattr(segmenter_task, "examples", lambda stacks, cubes: examples(stacks, cubes)[::2])
+def small(name: str, examples: int | None = None) -> DefaultTraining:
+    """A network's training with batches for little material."""
+    return replace(getattr(release.SHIPPED, name), batch=12, examples=examples)
 
 
-def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) -> None:
-    """``python -m nodulens.train all``: five folds, the final one, export and cards, into a folder that works."""
-    out, app = tmp_path / "weights", typer.Typer()
-    app.command()(main)
-    words = ["all", "--data", str(data), "--out", str(out), "--run", str(tmp_path / "runs")]
-    done = CliRunner().invoke(app, [*words, "--epochs", "1", "--threads", "1"], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert done.stdout.split("\n")[:-1] == [f"{out / name}.onnx and its card" for name in NAMES]
+FEW = release.Trainings(small("patch"), small("volume", 24), small("segmenter"), small("malignancy"))
+"""As many examples as show that the path holds."""
+
+
+def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -> None:
+    """What ``python -m nodulens.train all`` does: five folds, the final one, export and cards, into a folder that
+    works."""
+    out, runs = tmp_path / "weights", tmp_path / "runs"
+    trials = detector.Trials(nodules=3, masses=2, places=8)
+    asked = release.Release(data, out, runs, trainings=FEW.changed(1), trials=trials, one_stack_in=16)
+    assert [make(asked) for make in release.MAKERS.values()] == [out / f"{name}.onnx" for name in NAMES]
     for name in NAMES:
         known = card(name, out)
         assert known.command == f"python -m nodulens.train {name} --data ../shared/data"
@@ -340,7 +332,7 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
         assert json.dumps(known.settings, allow_nan=False) and json.dumps(known.figures, allow_nan=False)
     before = {name: card(name, out).sha256 for name in NAMES}
     run = tmp_path / "run"
-    again = train("default", data, run, options=TrainOptions(epochs=1, threads=1))
+    again = train_default(data, run, command="again", epochs=1, trainings=FEW)
     assert again.seconds.keys() == before.keys()
     assert {name: card(name, run).sha256 for name in NAMES} == before, "the same weights without the folds"
     assert all(card(name, run).settings == card(name).settings for name in NAMES)
@@ -357,20 +349,21 @@ def test_one_command_trains_all_networks(data: Path, tmp_path: Path, few: None) 
     raw["patient_id"][0] = "LIDC-IDRI-0999"
     np.savez(other / STACKS, **raw)
     with pytest.raises(BadOption, match="was taught by other rows or patients"):
-        train("default", other, run, options=TrainOptions(epochs=1, threads=1))
+        train_default(other, run, command="again", epochs=1, trainings=FEW)
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, max_findings=5)
     report = analyze(small_scans.noisy(), method=replace(method, recipe=recipe))
     assert {w.sha256 for w in report.weights} == set(before.values())
 
 
-def test_more_augmentation_stands_on_the_card(data: Path, tmp_path: Path, few: None) -> None:
+def test_more_augmentation_stands_on_the_card(data: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(main)
     words = ["malignancy", "--data", str(data), "--out", str(tmp_path), "--epochs", "1", "--no-folds"]
 
     def trained(*more: str, run: str) -> Card:
-        CliRunner().invoke(app, [*words, "--run", str(tmp_path / run), *more], catch_exceptions=False)
+        done = CliRunner().invoke(app, [*words, "--run", str(tmp_path / run), *more], catch_exceptions=False)
+        assert done.exit_code == 0 and done.stdout == f"{tmp_path / 'malignancy'}.onnx and its card\n"
         return card("malignancy", tmp_path)
 
     plain, more = trained(run="plain"), trained("--augment", "rotate,zoom", run="more")
@@ -382,16 +375,16 @@ def test_more_augmentation_stands_on_the_card(data: Path, tmp_path: Path, few: N
         trained("--augment", "flip", run="more")
     with pytest.raises(BadOption, match="one of flip"):
         trained("--augment", "spin", run="new")
-    # a checkpoint from before there was a choice is one without
+    # a checkpoint from before there was a choice is one without, and with the batch that there was
     checkpoint = tmp_path / "plain" / "malignancy" / "foldNone.pt"
     state = torch.load(checkpoint, weights_only=True)
-    assert state["training"].pop("augment") == ()
+    assert state["training"].pop("augment") == () and state["training"].pop("batch") == 64
     torch.save(state, checkpoint)
     assert trained(run="plain").sha256 == plain.sha256
 
 
-def test_training_again_gives_the_same_weights(data: Path, tmp_path: Path, few: None) -> None:
-    material, training = malignancy_task.planes(Stacks(data)), Training(epochs=1)
+def test_training_again_gives_the_same_weights(data: Path, tmp_path: Path) -> None:
+    material, training = malignancy_task.planes(Stacks(data)), replace(FEW.malignancy, epochs=1)
     first, second = (malignancy_task.train(material, 0, tmp_path / run, training) for run in "ab")
     assert same(first, second)
 
@@ -413,7 +406,7 @@ def test_no_fold_teaches_a_network_that_judges_it(data: Path, monkeypatch: pytes
     stacks, cubes, patches = Stacks(data), Cubes(data), Patches(data)
     planes, ratings = patch_task.planes(patches, stacks), malignancy_task.planes(stacks)
     examples = segmenter_task.examples(stacks, cubes)
-    scenes = volume_task.cube_scenes(cubes)
+    scenes = volume_task.cube_regions(cubes)
     asked: list[tuple[list[str], int | None]] = []
 
     def validation(original: Callable[[object, int | None], object]) -> Callable[[object, int | None], object]:

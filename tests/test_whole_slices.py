@@ -289,14 +289,11 @@ def config_of(recipe: Recipe):  # type: ignore[no-untyped-def]
 
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
 @pytest.mark.parametrize("recipe", [NNUNET_SAM, RESNET_UNET_PATCH_CNN], ids=lambda r: r.name)
-def test_the_other_networks_plan_train_and_are_judged_on_them(
-    recipe: Recipe, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segmentation, "EPOCH", 8)
+def test_the_other_networks_plan_train_and_are_judged_on_them(recipe: Recipe, data: Path, tmp_path: Path) -> None:
     material = segmentation.load(data, recipe)
     fold = fold_of("P0")
     rows = division(material, parts_of(material.patients, None, fold))
-    config = settled(config_of(recipe), material, rows.train)
+    config = settled(replace(config_of(recipe), examples=8), material, rows.train)
     net = train(config, material, rows.train, rows.validation, tmp_path / "run.pt")
     found = evaluate(_model(net), config, material, rows.test)
     assert set(found.rows["patient"]) == {p for p in material.patients if fold_of(p) == fold}
@@ -345,7 +342,6 @@ def test_scans_without_masks_are_refused_for_it(luna: Luna16, data: Path, tmp_pa
 def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = known_in(tmp_path / "luna16")
     monkeypatch.setattr(lidc, "read_database", lambda path=None: known)
-    monkeypatch.setattr(segmentation, "EPOCH", 16)
     crops, out = tmp_path / "crops", tmp_path / "run"
     broken = next((tmp_path / "luna16" / "subset2").glob("*.raw"))
     broken.write_bytes(broken.read_bytes()[:1000])
@@ -353,7 +349,7 @@ def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     fold = fold_of("P0")
     small = ("--set", "segmenter.size=64", "--set", "segmenter.epochs=1", "--set", "segmenter.batch=4")
     words = ("train", "se-aux-unet", "--data", crops, "--fold", fold, "--threads", "1", *small)
-    done = run(*words, "-o", out)
+    done = run(*words, "-o", out, "--set", "segmenter.examples=16")
     assert done.code == 0, done.err
     card = json.loads((out / "segmenter.json").read_text("utf-8"))
     taught = set(card["trained_on"]["patients"])
@@ -366,10 +362,9 @@ def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     other = run(*words, "-o", out, "--set", "slices=middle")
     assert other.code == 2 and "holds a run with slices=all; name another folder for slices=middle" in other.err
 
-    monkeypatch.setattr(segmentation, "EPOCH", 4)
-    airway = tmp_path / "airway"
+    airway, few = tmp_path / "airway", ("--set", "segmenter.examples=4")
     with pytest.warns(UserWarning, match="trachea and airways"):
-        assert run(*words, "-o", airway, "--set", "labels=luna16-mask", "--set", "slices=middle").code == 0
+        assert run(*words, "-o", airway, "--set", "labels=luna16-mask", "--set", "slices=middle", *few).code == 0
     with pytest.warns(UserWarning, match="trachea and airways"):
         found = evaluated(run, airway, crops)
     assert found["networks"]["segmenter"]["figures"]["slices"] == len(set(rows["patient"]))

@@ -45,6 +45,7 @@ from nodulens.pipeline import analyze
 from nodulens.train.external import yolo, yolo_inside
 from nodulens.train.external.yolo import (
     INSET,
+    MOST,
     Environment,
     Outlines,
     label_lines,
@@ -53,9 +54,8 @@ from nodulens.train.external.yolo import (
     train_yolo,
     write_dataset,
 )
-from nodulens.train.networks.build import APART, build
-from nodulens.train.run import Division
-from nodulens.train.tasks import segmentation
+from nodulens.train.networks.registry import APART, build
+from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks.segmentation import Slices
 
 FOLD = 2
@@ -134,7 +134,7 @@ def standard() -> NetworkConfig:
 
 
 def recipe(*settings: str) -> Recipe:
-    asked = changed(YOLO_SEG, (f"segmenter.size={SIZE}", *settings))
+    asked = changed(YOLO_SEG, (f"segmenter.size={SIZE}", "renderings=1", *settings))
     assert asked.segmenter is not None
     return replace(asked, segmenter=settled(asked.segmenter))
 
@@ -143,11 +143,11 @@ def recipe(*settings: str) -> Recipe:
 
 
 def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "SCENES", 1)
     env, folder = Pretender(tmp_path, stopped=["train"]), tmp_path / "run"
+    spec = RunSpec(data, folder, "as typed", fold=FOLD)
     with pytest.raises(NodulensError, match="stopped"):
-        train_yolo(recipe(), data, folder, env, slices=60, command="as typed", fold=FOLD)
-    made = train_yolo(recipe(), data, folder, env, slices=60, command="as typed", fold=FOLD)
+        train_yolo(recipe(), spec, env, 60)
+    made = train_yolo(recipe(), spec, env, 60)
     assert env.done == ["train", "train", "export", "predict"], "it goes on where YOLO stands"
     assert made == read_run(folder) and made.seconds.keys() == {"segmenter"}
     assert made.software["yolo"] == "ultralytics==8.4.190"
@@ -172,16 +172,15 @@ def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monk
     assert report.recipe == "yolo-seg" and "segmenter" in {w.name for w in report.weights}
 
     with pytest.raises(BadOption, match="fold 2; name another folder"):
-        train_yolo(recipe(), data, folder, env, slices=60, command="as typed", fold=3)
+        train_yolo(recipe(), replace(spec, fold=3), env, 60)
 
 
 def test_a_network_that_differs_from_yolos_own_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation, "SCENES", 1)
     env = Pretender(tmp_path, off=0.02)
     with pytest.raises(NodulensError, match=r"exported from YOLO differs from its own predictor by 0\.0"):
-        train_yolo(recipe(), data, tmp_path / "run", env, slices=8, command="", fold=FOLD)
+        train_yolo(recipe(), RunSpec(data, tmp_path / "run", "", fold=FOLD), env, 8)
     assert not (tmp_path / "run" / "segmenter.json").exists()
 
 
@@ -279,8 +278,8 @@ def detection(box: tuple[float, float, float, float], score: float, *weights: fl
     return [*box, score, *weights]
 
 
-def outlines(size: int) -> Outlines:
-    return Outlines(nn.Identity(), size)
+def outlines(size: int, most: int = MOST) -> Outlines:
+    return Outlines(nn.Identity(), size, most)
 
 
 def test_detections_become_probabilities_of_pixels() -> None:
@@ -307,10 +306,9 @@ def test_masks_are_drawn_between_prototypes() -> None:
     assert torch.allclose(row, torch.tensor([2.0, 1.5, 0.5, 0.0]).sigmoid())
 
 
-def test_the_most_certain_detections_count_and_of_equals_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yolo, "MOST", 2)
+def test_the_most_certain_detections_count_and_of_equals_the_first() -> None:
     rows = [detection((k + 0.5, 0.5, 1, 1), score, 0.0) for k, score in enumerate((0.2, 0.4, 0.2, 0.2))]
-    seen = outlines(4).probabilities(torch.tensor([rows]).transpose(1, 2), torch.ones(1, 1, 1, 1))
+    seen = outlines(4, most=2).probabilities(torch.tensor([rows]).transpose(1, 2), torch.ones(1, 1, 1, 1))
     assert torch.allclose(seen[0, 0, 0], torch.tensor([0.1, 0.2, 0.0, 0.0]))
 
 
@@ -368,15 +366,17 @@ def test_torchvision_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_its_steps_take_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
     monkeypatch.setattr(yolo_inside, "prepare", lambda: None)
-    monkeypatch.setattr(yolo_inside, "train", lambda **options: told.update(options))
+
+    def train(**options: Any) -> None:
+        told.update(options)
+
+    monkeypatch.setattr(yolo_inside, "train", train)
     wishes = {"network": "yolo11n-seg", "size": 64, "batch": 2, "epochs": 3, "seed": 0, "patience": 0,
               "optimizer": "SGD", "learning-rate": 0.01, "weight-decay": 5e-4, "warm-up": 0.25}  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["inside", "train", "d.yaml", "out", *(f"--{k}={v}" for k, v in wishes.items())])
     yolo_inside.main()
-    assert told == {
-        "data": Path("d.yaml"), "target": Path("out"), "weights": None,
-        **{name.replace("-", "_"): value for name, value in wishes.items()},
-    }  # fmt: skip
+    settings = yolo_inside.Settings(weights=None, **{n.replace("-", "_"): v for n, v in wishes.items()})  # type: ignore[arg-type]
+    assert told == {"data": Path("d.yaml"), "target": Path("out"), "settings": settings}
 
 
 def test_neither_side_imports_the_other() -> None:
@@ -390,7 +390,7 @@ def test_neither_side_imports_the_other() -> None:
 
     script = Path(yolo_inside.__file__)
     assert imported(script) - set(sys.stdlib_module_names) == {"torch", "numpy", "ultralytics"}
-    others = [path for path in script.parents[1].rglob("*.py") if path != script]
+    others = [path for path in script.parents[2].rglob("*.py") if path != script]
     assert len(others) > 100 and not [path for path in others if "ultralytics" in imported(path)]
     top = [node for node in ast.parse(script.read_text("utf-8")).body if isinstance(node, ast.ImportFrom | ast.Import)]
     assert not [node for node in top if "ultralytics" in ast.unparse(node)], "our side may look where the script lies"
@@ -432,18 +432,18 @@ def test_its_settings_lie_in_the_run(tmp_path: Path, calls: list[Any]) -> None:
 def test_what_is_typed_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     asked: list[Any] = []
 
-    def remember(recipe: Recipe, *others: Any, **options: Any) -> Any:
-        asked.append((recipe, options))
+    def remember(recipe: Recipe, spec: RunSpec, environment: Environment, slices: int | None) -> Any:
+        asked.append((recipe, spec, slices))
         return SimpleNamespace(seconds={"segmenter": 3.0})
 
     monkeypatch.setattr(yolo, "train_yolo", remember)
     place = ("--env", tmp_path, "--data", tmp_path, "-o", tmp_path / "run")
     assert run("yolo", "train", *place).out == f"{tmp_path / 'run' / 'segmenter'}.onnx and its card, 3 s\n"
     run("yolo", "train", *place, "--size", "n", "--set", "segmenter.epochs=3", "--slices", "9", "--everybody")
-    (first, whole), (second, few) = asked
-    assert first == YOLO_SEG and whole["fold"] == 1 and whole["slices"] is None
+    (first, whole, every), (second, few, nine) = asked
+    assert first == YOLO_SEG and whole.fold == 1 and every is None
     assert second.segmenter == replace(standard(), network="yolo11n-seg", epochs=3)
-    assert few["fold"] is None and few["slices"] == 9 and few["command"].startswith("nodulens yolo train --env")
+    assert few.fold is None and nine == 9 and few.command.startswith("nodulens yolo train --env")
 
 
 def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path, run: Run) -> None:

@@ -259,7 +259,7 @@ def train(
     _check_output(output)
     options = TrainOptions(split, fold, everybody, epochs, threads, typed_command())
     made = run(recipe, folder, output, settings=settings or (), options=options)
-    from nodulens.train.loop.ranks import Ranks  # what trains is installed: it has trained
+    from nodulens.train.loop.distributed import Ranks  # what trains is installed: it has trained
 
     ranks = Ranks.joined()
     if ranks.first:

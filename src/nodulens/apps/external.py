@@ -34,7 +34,7 @@ def trainer(name: str) -> Any:
         MissingExtra: training needs packages that are not installed.
     """
     try:
-        return import_module(f"nodulens.train.{name}")
+        return import_module(f"nodulens.train.external.{name}")
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
 

@@ -51,12 +51,8 @@ def train(
     known, left_out = test_patients_of(split, fold, everybody=everybody)
     run = framework.train_nnunet(
         replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
-        data,
-        output,
+        framework.RunSpec(data, output, typed_command(), known, left_out),
         framework.Environment(env, external.threads_of(threads)),
         framework.Amount(iterations, memory_gb, slices),
-        command=typed_command(),
-        split=known,
-        fold=left_out,
     )
     external.tell(run, output)

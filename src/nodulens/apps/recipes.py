@@ -44,7 +44,7 @@ def described() -> list[dict[str, Any]]:
 def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
     """The networks of a method, in the order they work."""
     try:
-        from nodulens.train.networks.build import cost, stored_values
+        from nodulens.train.networks.registry import cost, stored_values
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
 

@@ -56,12 +56,8 @@ def train(
     known, left_out = test_patients_of(split, fold, everybody=everybody)
     run = framework.train_yolo(
         replace(recipe, segmenter=framework.settled(recipe.segmenter)),
-        data,
-        output,
+        framework.RunSpec(data, output, typed_command(), known, left_out),
         framework.Environment(env, external.threads_of(threads)),
-        slices=slices,
-        command=typed_command(),
-        split=known,
-        fold=left_out,
+        slices,
     )
     external.tell(run, output)

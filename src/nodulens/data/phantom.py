@@ -282,6 +282,8 @@ class _Canvas:
 
 
 def _smooth_step(value: NDArray[np.float32], middle: float, width: float) -> Float:
+    """A logistic step. Not by scipy's expit, which rounds the last bit otherwise: some voxels of the phantom, whose
+    figures are published, would be another HU."""
     return np.asarray(1 / (1 + np.exp((middle - value) / width)), dtype=np.float32)
 
 

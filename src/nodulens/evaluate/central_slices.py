@@ -36,8 +36,8 @@ from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.sam import Ask, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.default import segmenter
-from nodulens.train.default.segmenter import Example, inscribed, strongest_mark, without_ends
-from nodulens.train.tasks.task import Outcome, Rows, median_ms
+from nodulens.train.default.segmenter import Example, inscribed, strongest_candidate, without_ends
+from nodulens.train.tasks.protocol import Outcome, Rows, median_ms
 
 Bool = NDArray[np.bool_]
 PromptedNetwork = Callable[[Ask, Bool | None], Outline]
@@ -199,7 +199,7 @@ def _central(told: PromptedNetwork, flat: bool, example: Example, rng: np.random
     true = Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))
     middle = (z, *ndimage.center_of_mass(plane))
     asked = prompts_at(patient, true, middle, disc_diameter_mm(plane.sum(), pixel_mm[0]), rng)
-    mark: Candidate | None = strongest_mark(patient, example.truth)
+    mark: Candidate | None = strongest_candidate(patient, example.truth)
     if mark is not None:
         asked["detector"] = prompt_of_candidate(patient, mark)
     found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}

@@ -49,7 +49,7 @@ from nodulens.stages.sam import Ask, Sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.calibration import PANEL
 from nodulens.train.default.segmenter import first_on, inscribed
-from nodulens.train.tasks.task import Outcome
+from nodulens.train.tasks.protocol import Outcome
 
 VIEWS: tuple[ViewName, ...] = ("slice", "lung", "lobe", "crop")
 PROMPTS = ("box", "box_shaken", "diameter", "detector", "point", "mask")

@@ -48,8 +48,8 @@ from nodulens.train.default.segmenter import from_stack
 from nodulens.train.tasks import classification, closeups
 from nodulens.train.tasks.classification import Nodules
 from nodulens.train.tasks.closeups import CloseUps
+from nodulens.train.tasks.protocol import Outcome, with_interval
 from nodulens.train.tasks.segmentation import field_of
-from nodulens.train.tasks.task import Outcome, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -36,7 +36,7 @@ from nodulens.presentation.panels import Explained, LabelledSlice, class_figure,
 from nodulens.presentation.tables import class_table, precision_recall_line, roc_line, scan_tables
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
-from nodulens.train.networks.build import build
+from nodulens.train.networks.registry import build
 from nodulens.train.run import EvaluatedNetwork
 from nodulens.train.tasks import segmentation
 

@@ -34,8 +34,8 @@ from nodulens.stages.findings import Finding
 from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.slices import NODULE, Outlined, find_regions, segment_slices
+from nodulens.train.tasks.protocol import Outcome, rounded
 from nodulens.train.tasks.segmentation import field_of
-from nodulens.train.tasks.task import Outcome, rounded
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 

@@ -1,7 +1,7 @@
 """The five published methods and our own, side by side.
 
 A recipe is a value: another method is another record here and, where it needs one, a function in
-:mod:`nodulens.train.networks.build`. What each publication states, and how we read what it leaves open, stands in
+:mod:`nodulens.train.networks.registry`. What each publication states, and how we read what it leaves open, stands in
 ``docs/methods.md``.
 """
 

@@ -85,7 +85,7 @@ class NetworkConfig(Training):
     """One network of a method: its input, its outputs, and how it is trained.
 
     Attributes:
-        network: its name in :mod:`nodulens.train.networks.build`.
+        network: its name in :mod:`nodulens.train.networks.registry`.
         size: side of its square input in pixels.
         pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
         classes: what its outputs stand for.
@@ -95,6 +95,8 @@ class NetworkConfig(Training):
         window: for a network of whole slices, side in pixels of the square patches that it is trained on instead: cut
             out of them, and close-ups of real nodules where there are any. On a CPU that trains faster. None: whole
             slices.
+        examples: for a network of whole slices, how many slices or windows an epoch has; None: 240 slices, or 480
+            windows.
         auxiliary: weight of the loss of a second head that classifies which classes are present; 0 without one.
         pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
             weights.
@@ -111,6 +113,7 @@ class NetworkConfig(Training):
     batch: int = 32
     balance: Literal["none", "sampling", "weights"] = "none"
     window: int | None = None
+    examples: int | None = None
     auxiliary: float = 0.0
     pretrained: str | None = None
 
@@ -136,9 +139,15 @@ NETWORK: Mapping[str, Range] = {
     "classes": NAMES,
     "batch": COUNT,
     "window": COUNT,
+    "examples": COUNT,
     "auxiliary": FROM_0,
 }
-RECIPE: Mapping[str, Range] = {"box_scale": ABOVE_0, "max_findings": COUNT, "rounds_detected": COUNT}
+RECIPE: Mapping[str, Range] = {
+    "renderings": COUNT,
+    "box_scale": ABOVE_0,
+    "max_findings": COUNT,
+    "rounds_detected": COUNT,
+}
 
 
 def _check(record: object, ranges: Mapping[str, Range]) -> None:
@@ -167,6 +176,8 @@ class Recipe:
         slices: which slices of whole scans the segmenter is trained on: "middle", the one of each scan with the largest
             cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
             through nodules, and others without.
+        renderings: where there are no whole scans to train on, how often nodules are rendered into each nodule-free
+            lung, every time others at other places.
         prompted: what segments a candidate or a region again from its bounding box: the default's "network", "sam2" or
             "sam" from ``checkpoint``; None: the mask of ``segmenter`` stands.
         checkpoint: folder or hub name of SAM's weights.
@@ -194,6 +205,7 @@ class Recipe:
     segmenter: NetworkConfig | None = None
     labels: Literal["lidc", "luna16-mask"] = "lidc"
     slices: Literal["middle", "central", "all"] = "all"
+    renderings: int = 6
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
     shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
@@ -239,7 +251,8 @@ class Recipe:
     @property
     def shapes_training(self) -> tuple[str, ...]:
         """The fields, beside its networks, that decide what those are trained on."""
-        return ("labels", "slices") * (self.segmenter is not None) + ("masked",) * (self.classifier is not None)
+        slices = ("labels", "slices", "renderings") if self.segmenter is not None else ()
+        return (*slices, "masked") if self.classifier is not None else slices
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ def _compiled(path: Path, sha256: str, stamp: tuple[int, int, int], threads: int
 
     ``stamp`` is what tells one state of the file from another.
     """
-    compiled = _compile(checked(path, sha256), threads)
+    compiled = compile_bytes(checked(path, sha256), threads)
 
     def run(batch: Array) -> tuple[Array, ...]:
         parts = [compiled(batch[start : start + BATCH]) for start in range(0, max(len(batch), 1), BATCH)]
@@ -108,10 +108,11 @@ def _compiled(path: Path, sha256: str, stamp: tuple[int, int, int], threads: int
 
 def compile_model(path: Path, threads: int | None = None) -> Run:
     """An ONNX file without a card as a function of one batch; outputs in the file's order."""
-    return _compile(path.read_bytes(), threads or _cores())
+    return compile_bytes(path.read_bytes(), threads or _cores())
 
 
-def _compile(content: bytes, threads: int) -> Run:
+def compile_bytes(content: bytes, threads: int) -> Run:
+    """The content of an ONNX file as a function of one batch; outputs in the file's order."""
     core = _openvino().Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
     compiled = core.compile_model(core.read_model(BytesIO(content)), "CPU", options)

@@ -1,4 +1,4 @@
-"""The steps that outlined lungs before there were networks, as pictures: to be seen, not relied on."""
+"""Classical image processing that segmented lungs before there were networks, step by step, as pictures to be seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Float32 = NDArray[np.float32]
 TILES, BINS, CLIP = 8, 256, 2.0
 NOISE_PX = 2
 LEAST_SHARE = 0.002
-"""Of the picture: smaller parts are noise."""
+"""Share of the picture below which a part is noise."""
 
 
 def classic_steps(image: Float32) -> dict[str, Float32]:
@@ -51,7 +51,11 @@ def classic_steps(image: Float32) -> dict[str, Float32]:
 
 
 def otsu(image: Float32) -> float:
-    """The threshold that parts a picture 0…1 into two kinds with the largest variance between them (Otsu 1979)."""
+    """The threshold that parts a picture 0…1 into two kinds with the largest variance between them (Otsu 1979).
+
+    Not SimpleITK's, whose bins lie between the smallest and the largest value of a picture: where one does not reach
+    both black and white it is off by up to a bin, and its edges are not those of 8-bit steps.
+    """
     counts, edges = np.histogram(image, BINS, (0, 1))
     middles = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)[:-1]
@@ -92,7 +96,7 @@ def clahe(image: Float32, tiles: int = TILES, clip: float = CLIP) -> Float32:
 
 
 def _tiled(length: int, tiles: int) -> tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.float64]]:
-    """Of each pixel of an axis: its tile, the tile whose middle lies before it, and how far it is to the next one."""
+    """For each pixel of an axis its tile, the tile whose middle lies before it, and how far it is to the next one."""
     place = (np.arange(length) + 0.5) * tiles / length
     from_middle = np.clip(place - 0.5, 0, tiles - 1)
     low = np.floor(from_middle).astype(int)

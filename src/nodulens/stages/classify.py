@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from nodulens.core.nodule import Box, Risk
 from nodulens.core.volume import Volume
@@ -60,7 +61,7 @@ def risk_of(logit: float, model: Model) -> Risk:
     """
     settings = model.card.settings
     slope, constant = settings["calibration"]
-    p = float(1 / (1 + np.exp(-(slope * logit + constant))))
+    p = float(special.expit(slope * logit + constant))
     table = settings["interval"]
     row = int(np.searchsorted(table["upper_edge"], p))
     row = min(row, len(table["low"]) - 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from nodulens.core.nodule import Box, Risk
 from nodulens.core.volume import Volume
@@ -127,7 +128,7 @@ def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tu
     heat = _heat(covered[0] - covered[1:], box, volume.geometry.shape)
     if "calibration" in settings:
         return risk_of(score, model), heat
-    p = float(1 / (1 + np.exp(-score)))
+    p = float(special.expit(score))
     return Risk(probability=p, interval=(0.0, 1.0), calibrated=False, model=model.card.name), heat
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Mask, Volume
@@ -78,7 +79,7 @@ def fuse(
     large_constant, large_spatial = settings["fusion_large"]
     small = constant + axial * flat + spatial * deep
     logit = np.where(is_large(candidates), large_constant + large_spatial * deep, small)
-    return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float64)
+    return np.asarray(special.expit(logit), dtype=np.float64)
 
 
 def distinct(candidates: list[Candidate]) -> list[Candidate]:

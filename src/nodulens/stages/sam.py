@@ -1,4 +1,4 @@
-"""SAM and SAM2, which outline what they are pointed at without having been taught nodules.
+"""SAM and SAM2, promptable networks that segment what they are pointed at, and were not trained on nodules.
 
 Values, not sessions: ``embedding = sam.encode(image)``, ``logits = sam.decode(embedding, spot)``. Pictures are cut,
 scaled and normalised here as the published image processors do it, which need torchvision.
@@ -38,7 +38,7 @@ Ask = Literal["box", "point", "mask"]
 CACHE_BYTES = 512 * 1024**2
 """Embeddings kept at most: 25 slices of SAM2, 128 of SAM."""
 MASK_SCALE, MASK_SHIFT = 20.0, -10.0
-"""A mask as logits: −10 outside, 10 inside, as SAM2 takes masks that are drawn."""
+"""A mask as logits: −10 outside, 10 inside, as SAM2 takes drawn masks."""
 BOX_CORNERS = (2, 3)
 """Labels of a box's first and second corner where it is given as points."""
 FED_PLAIN = ("wanglab/medsam-vit-base",)
@@ -61,7 +61,7 @@ PLAIN = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """What is pointed at on one picture. Faces are continuous indices (y, x): pixel 0 reaches from 0 to 1.
+    """A prompt on one picture. Faces are continuous indices (y, x): pixel 0 reaches from 0 to 1.
 
     Attributes:
         box: faces of its corners, ((y, x), (y, x)).
@@ -108,7 +108,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """What an encoder made of one picture.
+    """The embedding of one picture.
 
     Attributes:
         maps: of its features, finest first.
@@ -163,7 +163,7 @@ class Net(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sam:
-    """A promptable network, and how it is asked; change that with :func:`dataclasses.replace`.
+    """A promptable network, and how it is prompted; change that with :func:`dataclasses.replace`.
 
     Attributes:
         net: the network.
@@ -213,12 +213,12 @@ class Sam:
         return prompted_component(volume, prompt, where, logits)
 
     def encode(self, image: Array) -> Embedding:
-        """What the encoder makes of a picture (y, x) float32 0…1; a picture seen before is not encoded again."""
+        """The embedding of a picture (y, x) float32 0…1; a picture seen before is not encoded again."""
         return self.cache.of(image, self.pixels, lambda: self._encoded(image))
 
     @torch.inference_mode()
     def decode(self, embedding: Embedding, spot: Spot) -> Array:
-        """Logits (y, x) of what is pointed at, above 0 inside.
+        """Logits (y, x) of what a prompt points at, above 0 inside.
 
         A point may mean a part or the whole, so of three outlines the one that fits best by the network's own estimate
         is taken; a box or a mask leaves no doubt, and one is asked for.
@@ -251,7 +251,7 @@ class Sam:
         return Embedding(maps, places, frame)
 
     def _spots(self, prompt: Prompt, where: Box, prior: NDArray[np.bool_] | None) -> list[Spot]:
-        """What is pointed at on each slice of what is shown."""
+        """The prompt on each slice of the view."""
         if self.ask == "mask":
             if prior is None or not prior[where.slices].any():
                 raise BadPrompt(
@@ -509,7 +509,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _hash(folder: Path) -> str:
-    """Of the weights that are read, the files one after the other where there are several."""
+    """SHA-256 of the weights that are read, of all files one after the other where there are several."""
     found = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
         with file.open("rb") as stream:

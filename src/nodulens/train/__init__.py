@@ -51,7 +51,7 @@ def train(
     everybody = options.everybody or not (chosen.networks or own_choice)
     split, fold = test_patients_of(options.split, options.fold, everybody=everybody)
     try:
-        from nodulens.train.run import train_default, train_recipe, use_threads
+        from nodulens.train.run import RunSpec, train_default, train_recipe, use_threads
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
     use_threads(options.threads)
@@ -65,7 +65,7 @@ def train(
         return train_default(Path(data), Path(output), command=command, epochs=options.epochs)
     if options.epochs is not None:
         chosen = changed(chosen, [f"{part}.epochs={options.epochs}" for part in chosen.networks])
-    return train_recipe(chosen, Path(data), Path(output), command=command, split=split, fold=fold)
+    return train_recipe(chosen, RunSpec(Path(data), Path(output), command, split, fold))
 
 
 def _call(

@@ -53,22 +53,17 @@ def main(
     """Cross-validate by patient, then train on everybody, export, and write the card with the figures."""
     if threads:
         torch.set_num_threads(threads)
-    more = changed(Training(1), [f"augment={augment}"]).augment
+    trainings = release.SHIPPED.changed(epochs, changed(Training(1), [f"augment={augment}"]).augment)
     if fold is not None:
         if name is not Name.segmenter:
             raise typer.BadParameter("the segmenter alone is trained one fold at a time", param_hint="--fold")
         material = examples(Stacks(data), Cubes(data))
-        typer.echo(f"{release.segmenter_without(fold, material, run, epochs, more).card.path} and its card")
+        model = release.segmenter_without(fold, material, run, trainings.segmenter)
+        typer.echo(f"{model.card.path} and its card")
         return
-    makers = {
-        "patch": release.patch,
-        "volume": release.volume,
-        "segmenter": release.segmenter,
-        "malignancy": release.malignancy,
-    }
-    for each in makers if name is Name.all else (name.value,):
-        path = makers[each](data, out, run, epochs, folds, more)
-        typer.echo(f"{path} and its card")
+    asked = release.Release(data, out, run, folds, trainings)
+    for each in release.MAKERS if name is Name.all else (name.value,):
+        typer.echo(f"{release.MAKERS[each](asked)} and its card")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A recipe is trained and judged part by part, in a folder that says how to repeat it."""
+"""Training and evaluation of a recipe's networks, one after the other, in a folder that says how to repeat it."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train.default import release
 from nodulens.train.loop.curves import draw_curves
+from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
-from nodulens.train.loop.ranks import Ranks
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
+from nodulens.train.tasks.protocol import Material, Outcome, Rows, TaskModule
 from nodulens.train.tasks.segmentation import CLOSE_UP
-from nodulens.train.tasks.task import Material, Outcome, Rows, TaskModule
 
 PARTS: Mapping[str, TaskModule] = {
     "segmenter": cast("TaskModule", segmentation),
     "filter": cast("TaskModule", fp_reduction),
     "classifier": cast("TaskModule", classification),
 }
-"""By the field of a recipe, in the order they work."""
-SEEN = ("labels", "slices", "masked")
-"""What else of a recipe decides what its networks are shown."""
+"""Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
+SEEN = ("labels", "slices", "renderings", "masked")
+"""Fields of a recipe, beside its networks, that decide what those learn from."""
 FIXED = "fixed"
 """The method of a split by the project's own folds."""
-WATCHED = 10
-"""One patient in so many of those that train says when a network is best, and never teaches."""
+VALIDATED = 10
+"""One training patient in so many is moved to the validation set, where a split has none."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """Rows of a material that teach, that say when to stop, and that judge."""
+    """Rows of a material by their use: training, validation and test set."""
 
     train: Rows
     validation: Rows
@@ -58,9 +58,9 @@ class Division:
 def division(material: Material, parts: Parts) -> Division:
     """The rows of each part of a split.
 
-    Where the split has no patients for validation, one patient in ten of those that train is watched: always the same
-    ones, whatever else there is. Where that leaves nobody, as of two or three scans, one row in ten is: these say when
-    to stop, and judge nothing. Whole slices and close-ups of other patients' nodules are seen to apart.
+    Where the split has no patients for validation, one training patient in ten is moved there: always the same ones,
+    whatever else there is. Where that gives nobody, as of two or three scans, one row in ten is. Whole slices and
+    close-ups of other patients' nodules are divided each by themselves.
     """
     patients = material.patients
     rows = np.arange(len(patients))
@@ -70,23 +70,23 @@ def division(material: Material, parts: Parts) -> Division:
     if parts.validation:
         validation = np.array([p in parts.validation for p in patients], dtype=bool)
     else:
-        chosen = np.array([_hash(p) % WATCHED == 0 for p in patients], dtype=bool)
+        chosen = np.array([_hash(p) % VALIDATED == 0 for p in patients], dtype=bool)
         validation = np.zeros(len(rows), dtype=bool)
         for kind in (train & ~near, train & near):
             own = kind & chosen
             if not own.any() or own.sum() > 0.3 * kind.sum():
-                own = kind & (_rank(kind) % WATCHED == WATCHED - 1)
+                own = kind & (_rank(kind) % VALIDATED == VALIDATED - 1)
             validation |= own
     return Division(rows[train & ~validation], rows[validation], rows[test])
 
 
 def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> Parts:
-    """Who trains and who judges: by a split, or by the project's own folds.
+    """The training, validation and test patients by a split, or by the project's own folds.
 
     Args:
         patients: of the material.
         split: None for :func:`nodulens.data.folds.fold_of`.
-        fold: that judges; None: a split into shares, or nobody judges.
+        fold: the test fold; None: a split into shares, or nobody is left out.
 
     Raises:
         BadOption: no such fold.
@@ -100,25 +100,31 @@ def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> 
     return Parts(frozenset(able) - test, test)
 
 
-def train_recipe(
-    recipe: Recipe,
-    data: Path,
-    folder: Path,
-    *,
-    command: str,
-    split: Split | None = None,
-    fold: int | None = None,
-) -> Run:
-    """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
+@dataclass(frozen=True)
+class RunSpec:
+    """The material, folder and test patients of a run.
 
-    Of several processes (:mod:`nodulens.train.loop.ranks`) the first alone writes.
-
-    Args:
-        recipe: with one network of its own at least.
+    Attributes:
         data: folder of the material.
         folder: of the run; made where it is not there.
         command: that makes the same again.
         split, fold: see :func:`parts_of`.
+    """
+
+    data: Path
+    folder: Path
+    command: str
+    split: Split | None = None
+    fold: int | None = None
+
+
+def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
+    """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
+
+    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes.
+
+    Args:
+        recipe: with one network of its own at least.
 
     Raises:
         BadOption: the folder holds a run of another recipe, fold, split or material, nobody is left to train on, or a
@@ -129,60 +135,71 @@ def train_recipe(
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
     for name, config in recipe.networks.items():
         check_config(name, config)
-    ranks = Ranks.joined()
-    run = begun(recipe, folder, command=command, split=split, fold=fold)
-    for name, config in recipe.networks.items():
-        part = PARTS[name]
-        material = part.load(data, recipe)
-        rows = division(material, parts_of(material.patients, split, fold))
-        if not len(rows.train):
-            raise BadOption(f"Nobody in {data} is left to train {name} on; take a split that was made for this data.")
-        config = part.settled(config, material, rows.train)
-        run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
-        if split is None:
-            _add_to_split(material.patients, fold, folder)
-        start = time.monotonic()
-        if not _is_done(name, config, folder):
-            net = part.train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
-            if ranks.first:
-                draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
-            _export(name, net, config, run, _owners(material, rows), folder)  # its card is there last
-            run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
-            _write(run, folder)
-        elif name not in run.seconds:  # stopped just after it was exported, or trained by a framework apart
-            run = replace(run, seconds={**run.seconds, name: 0.0})
+    run = begun(recipe, spec)
+    for name in recipe.networks:
+        run = _with_network(name, recipe, run, spec)
+    _write(run, spec.folder)
+    return run
+
+
+def _with_network(name: str, recipe: Recipe, run: Run, spec: RunSpec) -> Run:
+    """The run with one network more, which is trained and exported unless it is there."""
+    part, folder = PARTS[name], spec.folder
+    material = part.load(spec.data, recipe)
+    rows = division(material, parts_of(material.patients, spec.split, spec.fold))
+    if not len(rows.train):
+        raise BadOption(f"Nobody in {spec.data} is left to train {name} on; take a split that was made for this data.")
+    config = part.settled(recipe.networks[name], material, rows.train)
+    run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
+    if spec.split is None:
+        _add_to_split(material.patients, spec.fold, folder)
+    if _is_done(name, config, folder):
+        # stopped just after it was exported, or trained by an external framework
+        return run if name in run.seconds else replace(run, seconds={**run.seconds, name: 0.0})
+    start = time.monotonic()
+    net = part.train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
+    if Ranks.joined().first:
+        draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
+    _export(name, net, config, run, _owners(material, rows), folder)  # its card is there last
+    run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
     _write(run, folder)
     return run
 
 
-def train_default(data: Path, folder: Path, *, command: str, epochs: int | None = None) -> Run:
+def train_default(
+    data: Path,
+    folder: Path,
+    *,
+    command: str,
+    epochs: int | None = None,
+    trainings: release.Trainings = release.SHIPPED,
+) -> Run:
     """Train the default's four networks on everybody who may, into a folder: another set to analyze with.
 
     Their figures come from five folds, which ``python -m nodulens.train`` computes.
 
     Args:
-        epochs: of each; None for the number that ships.
+        data: folder of the material.
+        folder: of the run; made where it is not there.
+        command: that makes the same again.
+        epochs: of each; None for those of ``trainings``.
+        trainings: how each is trained.
 
     Raises:
         BadOption: the folder holds a run of another recipe or material.
         NotFound: material is not there.
     """
     ranks = Ranks.joined()
-    run = begun(DEFAULT, folder, command=command)
-    makers = {
-        "patch": release.patch,
-        "volume": release.volume,
-        "segmenter": release.segmenter,
-        "malignancy": release.malignancy,
-    }
+    run = begun(DEFAULT, RunSpec(data, folder, command))
     patients = release.patients(data)
-    told = _digest([patients])
-    for name in makers:
-        run = noted(run, name, None, told, folder)
+    taught = _digest([patients])
+    for name in release.MAKERS:
+        run = noted(run, name, None, taught, folder)
     _add_to_split(patients, None, folder)
-    for name, make in makers.items():
+    asked = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
+    for name, make in release.MAKERS.items():
         start = time.monotonic()
-        make(data, folder, folder / "checkpoints", epochs, folds=False)
+        make(asked)
         if ranks.first:
             draw_curves(folder / "checkpoints" / name / "foldNone.csv", f"{DEFAULT.name}, {name}")
         run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
@@ -190,47 +207,44 @@ def train_default(data: Path, folder: Path, *, command: str, epochs: int | None 
     return run
 
 
-def begun(recipe: Recipe, folder: Path, *, command: str, split: Split | None = None, fold: int | None = None) -> Run:
+def begun(recipe: Recipe, spec: RunSpec) -> Run:
     """The run of a folder as far as it is; the record of a new one is written before anything is trained.
 
-    One of which nothing was taught yet, as of a fold that there is not, is begun anew.
-
-    Args:
-        recipe, folder, command, split, fold: see :func:`train_recipe`.
+    A run that has trained nothing yet, such as one whose fold does not exist, is begun anew.
 
     Raises:
         BadOption: the folder holds another run; the message says what differs.
     """
-    ranks = Ranks.joined()
-    run = Run(recipe, command, fold, software())
+    ranks, folder = Ranks.joined(), spec.folder
+    run = Run(recipe, spec.command, spec.fold, software())
     known = read_run(folder) if is_run(folder) else run
     ranks.wait()  # until all have read what the first may write over
     there = {**known.seconds, **known.taught}
     if there:
         _same_run(known, run, folder)
-        _same_split(split, folder)
+        _same_split(spec.split, folder)
         kept = {name: config for name, config in known.recipe.networks.items() if name in there}
         recipe = replace(recipe, **kept)  # type: ignore[arg-type]
         return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPLIT).unlink(missing_ok=True)
-        if split is not None:
-            write_split(split, folder / SPLIT)
+        if spec.split is not None:
+            write_split(spec.split, folder / SPLIT)
     _write(run, folder)
     return run
 
 
 def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder: Path) -> Run:
-    """The run with what a network is about to be taught, on the disk before it is.
+    """The run with a record of what a network is about to be trained on, written before it is.
 
     Args:
-        name: of the network, or of a framework that trains it apart.
+        name: of the network, or of an external framework that trains it.
         config: None where it is no network of the recipe.
         taught: :func:`digest` of its rows.
 
     Raises:
-        BadOption: the folder holds one that was taught otherwise, or does not say by whom.
+        BadOption: the folder holds one that was trained on other rows, or does not say on which.
     """
     if name not in run.taught:
         checkpoint = folder / f"{name}.pt" if config else folder / "checkpoints" / name / "foldNone.pt"
@@ -254,18 +268,18 @@ def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder
 
 
 def digest(material: Material, *groups: Rows) -> str:
-    """What tells rows of a material from others: their numbers, patients and strata, group by group."""
+    """A hash of rows of a material: their numbers, patients and strata, group by group."""
     patients, strata = material.patients, material.strata
     return _digest([[(int(r), patients[r], strata[r]) for r in rows] for rows in groups])
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedNetwork:
-    """A network of a run, and how it did.
+    """A network of a run with its evaluation.
 
     Attributes:
-        outcome: on rows of the material that taught nothing.
-        material: all of it, as its part loads it.
+        outcome: on test rows of the material.
+        material: all of it, as its task loads it.
     """
 
     outcome: Outcome
@@ -282,27 +296,28 @@ def evaluate_run(
     threads: int | None = None,
     progress: Callable[[str, float], None] = lambda part, done: None,
 ) -> dict[str, EvaluatedNetwork]:
-    """How each network of a run does on patients that it was not trained on.
+    """Evaluate each network of a run on test patients.
 
     Args:
-        split: who judges, where it is not whom the run left out; patients that trained it, or were watched to say when
-            it is best, are refused.
+        split: of test patients, where they are not those that the run left out; patients of the run's own training or
+            validation set are refused.
         threads: CPU threads.
-        progress: told the network that is judged, and that it has been.
+        progress: called with a network's name when its evaluation begins and ends.
 
     Raises:
-        PatientOverlap: the split would judge on patients that trained or were watched.
-        NobodyJudges: nobody was left out.
+        PatientOverlap: a test patient of the split was in the training or validation set.
+        NoTestPatients: nobody was left out.
+        MissingWeights, CorruptWeights: a network is not there, or not what its card says.
     """
     run = read_run(folder)
-    judging = _who_judges(folder, run, split)
+    test_by = _test_of(folder, run, split)
     out = {}
     for name, config in run.recipe.networks.items():
         material = PARTS[name].load(data, run.recipe)
         model = load_model(name, threads, folder)
         taught = frozenset(model.card.trained_on["patients"])
         validation = frozenset(model.card.trained_on.get("watched", ())) - taught
-        rows = division(material, Parts(taught, parts_of(material.patients, *judging).test, validation)).test
+        rows = division(material, Parts(taught, parts_of(material.patients, *test_by).test, validation)).test
         if not len(rows):
             continue
         progress(name, 0.0)
@@ -316,24 +331,25 @@ def evaluate_run(
 def unseen(
     folder: Path, patients: Iterable[str], models: Iterable[Model], split: Split | None = None
 ) -> frozenset[str]:
-    """Those of some patients who judge a run, and whom none of some networks has seen.
+    """The test patients of a run that no network has seen.
 
     Args:
-        models: also such as are not of the run; each has seen whom its card names, to be taught or watched.
-        split: see :func:`judge_run`.
+        patients: those to choose from.
+        models: networks, of the run or not; each has seen the patients that its card names.
+        split: see :func:`evaluate_run`.
 
     Raises:
-        NobodyJudges: the run left nobody out.
+        NoTestPatients: the run left nobody out.
     """
     seen = {p for m in models for who in ("patients", "watched") for p in m.card.trained_on.get(who, ())}
-    return parts_of(patients, *_who_judges(folder, read_run(folder), split)).test - seen
+    return parts_of(patients, *_test_of(folder, read_run(folder), split)).test - seen
 
 
-def _who_judges(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
-    """The split and fold of :func:`parts_of` that say who judges a run.
+def _test_of(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
+    """The split and fold of :func:`parts_of` that name the test patients of a run.
 
     Raises:
-        NobodyJudges: the run left nobody out.
+        NoTestPatients: the run left nobody out.
     """
     if split is None:
         own = read_split(folder / SPLIT)
@@ -351,13 +367,13 @@ def _nobody(folder: Path, run: Run) -> NoTestPatients:
 
 
 def use_threads(threads: int | None) -> None:
-    """How many CPU threads train; None leaves it to PyTorch."""
+    """Set the number of CPU threads for training; None leaves it to PyTorch."""
     if threads:
         torch.set_num_threads(threads)
 
 
 def software() -> dict[str, str]:
-    """Versions of what computes, and what on."""
+    """Versions of the software that computes, and the GPU."""
     versions = {name: version(name) for name in ("nodulens", "torch", "numpy")}
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {"python": platform.python_version(), **versions, **gpu}
@@ -378,7 +394,7 @@ def _export(
 
 
 def example_of(config: NetworkConfig) -> torch.Tensor:
-    """What a network is exported and compared with: noise, and noise in a field of air, as slices are.
+    """The input on which an exported network is compared: noise, and noise in a field of air, as slices are.
 
     Two and not one: the exporter takes an axis of one example for fixed.
     """
@@ -388,7 +404,7 @@ def example_of(config: NetworkConfig) -> torch.Tensor:
 
 
 def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
-    """Whether a network is there that was trained as asked."""
+    """Whether a network is there that was trained by this config."""
     try:
         known = card_of(name, folder)
         check(known)
@@ -399,7 +415,7 @@ def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
 
 
 def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
-    """Whose rows teach, and whose say when it is best, for the card."""
+    """The patients of the training and the validation set, for the card."""
     patients = material.patients
     parts = {"patients": rows.train, "watched": rows.validation}
     return {name: sorted({patients[r] for r in part}) for name, part in parts.items()}
@@ -425,7 +441,7 @@ def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: s
 
 
 def _typed(value: Any) -> str:
-    """As ``--set`` takes it."""
+    """A value as ``--set`` takes it."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool | None) else str(value)
@@ -482,5 +498,5 @@ def _hash(patient: str) -> int:
 
 
 def _rank(chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.int_]]:
-    """How many are chosen before each place."""
+    """The number of chosen places before each."""
     return np.cumsum(chosen) - chosen

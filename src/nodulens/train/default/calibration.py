@@ -1,4 +1,4 @@
-"""What a malignancy score is worth beside the diameter, and how it becomes a probability with an interval."""
+"""A malignancy score evaluated beside the diameter alone, and calibrated to a probability with an interval."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from sklearn.linear_model import LogisticRegression
 
 from nodulens.data.folds import FOLDS, is_left_out
@@ -15,14 +16,15 @@ from nodulens.metrics.classification import auc, calibration, delong, ranking_dr
 from nodulens.metrics.statistics import percentiles
 
 BOOTSTRAPS = 1000
+"""Samples of patients for intervals."""
 INTERVAL = 0.9
 BINS = 12
 PANEL = 3
-"""So many readers make a nodule's label one to judge by."""
+"""Readers that a nodule needs to be evaluated on."""
 BETWEEN_MM = (6.0, 12.0)
-"""Where the diameter tells least."""
+"""Range in which the diameter says least."""
 LEAST = 5
-"""An AUC needs so many of both classes to be worth a line."""
+"""Nodules of each class that an AUC needs to be worth a line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +64,18 @@ class ScoredNodules:
         return np.asarray((self.diameter_mm >= low) & (self.diameter_mm < high))
 
 
-def beside_diameter(judged: ScoredNodules, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    """AUC of chosen nodules beside that of the diameter alone; intervals and gain by drawing patients, paired.
+def beside_diameter(scored: ScoredNodules, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """AUC of chosen nodules beside that of the diameter alone, with intervals of both and of the gain from paired
+    bootstraps over patients.
 
-    Of nodules of one class alone there is nothing but their number.
+    Nodules of one class alone give nothing but their number.
     """
-    rows = np.flatnonzero(chosen & judged.decided)
-    y, a, b = judged.truth[rows], judged.score[rows], judged.diameter_mm[rows]
+    rows = np.flatnonzero(chosen & scored.decided)
+    y, a, b = scored.truth[rows], scored.score[rows], scored.diameter_mm[rows]
     counts = {"nodules": len(rows), "malignant": int(y.sum())}
     if not 0 < counts["malignant"] < len(rows):
         return counts
-    names = [judged.patients[i] for i in rows.tolist()]
+    names = [scored.patients[i] for i in rows.tolist()]
     ours, size = (ranking_draws(y, v, names, samples=BOOTSTRAPS).auc for v in (a, b))
     plain = delong(y, a)
     return {
@@ -86,34 +89,34 @@ def beside_diameter(judged: ScoredNodules, chosen: NDArray[np.bool_]) -> dict[st
     }
 
 
-def by_calibration_code(judged: ScoredNodules) -> dict[str, Any]:
-    """AUC within each code of the slices' values: a network that only read how they were made ranks at random there."""
+def by_calibration_code(scored: ScoredNodules) -> dict[str, Any]:
+    """AUC within each code of the slices' values, where a network that reads only how a slice was made is at chance."""
     codes = {}
-    decided = judged.decided & judged.panel
-    for code in np.unique(judged.calibration[decided]):
-        rows = np.flatnonzero(decided & (judged.calibration == code))
-        y = judged.truth[rows]
+    decided = scored.decided & scored.panel
+    for code in np.unique(scored.calibration[decided]):
+        rows = np.flatnonzero(decided & (scored.calibration == code))
+        y = scored.truth[rows]
         if LEAST <= y.sum() <= len(y) - LEAST:
-            codes[str(int(code))] = {"auc": round(auc(y, judged.score[rows]), 4), "nodules": len(rows)}
+            codes[str(int(code))] = {"auc": round(auc(y, scored.score[rows]), 4), "nodules": len(rows)}
     return codes
 
 
-def figures(judged: ScoredNodules) -> dict[str, Any]:
+def figures(scored: ScoredNodules) -> dict[str, Any]:
     """AUC overall and from 6 to 12 mm beside diameter alone, by code, and how well the probability is calibrated.
 
     Needs nodules of all five folds.
     """
-    rows = np.flatnonzero(judged.decided)
+    rows = np.flatnonzero(scored.decided)
     return {
-        "three_readers_or_more": beside_diameter(judged, judged.panel),
-        "six_to_twelve_mm": beside_diameter(judged, judged.panel & judged.between),
-        "by_slice_calibration_code": by_calibration_code(judged),
-        "calibration": calibration_figures(judged.truth[rows], _cross_fitted(judged, rows)),
+        "three_readers_or_more": beside_diameter(scored, scored.panel),
+        "six_to_twelve_mm": beside_diameter(scored, scored.panel & scored.between),
+        "by_slice_calibration_code": by_calibration_code(scored),
+        "calibration": calibration_figures(scored.truth[rows], _cross_fitted(scored, rows)),
     }
 
 
 def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> dict[str, Any]:
-    """Whether probabilities mean what they say; what is undefined is None."""
+    """Calibration of probabilities; what is undefined is None."""
     found = calibration(truth, p)
     values = {"brier": found.brier, "ece_10_bins": found.ece, "slope": found.slope, "intercept": found.intercept}
     digits = {"brier": 4, "ece_10_bins": 4, "slope": 3, "intercept": 3}
@@ -121,15 +124,15 @@ def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> 
     return {**rounded, "nodules": len(truth)}
 
 
-def settings(judged: ScoredNodules) -> dict[str, Any]:
+def settings(scored: ScoredNodules) -> dict[str, Any]:
     """For a card: logistic calibration, and the interval: quantiles of the readers' share among nodules of like
     probability. Needs nodules of all five folds."""
-    rows = np.flatnonzero(judged.decided)
-    slope, constant = _calibrate(judged.score[rows], judged.truth[rows])
-    panel = np.flatnonzero(judged.panel)
-    p = _sigmoid(slope * judged.score[panel] + constant)
-    table = _interval_table(p, judged.share[panel])
-    coverage = _coverage(judged)
+    rows = np.flatnonzero(scored.decided)
+    slope, constant = _calibrate(scored.score[rows], scored.truth[rows])
+    panel = np.flatnonzero(scored.panel)
+    p = _probability(scored.score[panel], slope, constant)
+    table = _interval_table(p, scored.share[panel])
+    coverage = _coverage(scored)
     table["meaning"] = (
         f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in "
         f"this interval. Built from quantiles of that share among left-out nodules of like probability (three readers "
@@ -142,6 +145,10 @@ def settings(judged: ScoredNodules) -> dict[str, Any]:
 def _calibrate(score: NDArray[np.floating], y: NDArray[Any]) -> tuple[float, float]:
     model = LogisticRegression(C=1e6).fit(score[:, None], y)
     return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _probability(score: NDArray[np.floating], slope: float, constant: float) -> NDArray[np.float64]:
+    return np.asarray(special.expit(np.asarray(slope * score + constant, dtype=np.float64)))
 
 
 def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict[str, Any]:
@@ -158,39 +165,35 @@ def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict
     return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
 
 
-def _coverage(judged: ScoredNodules) -> float:
-    """How often the interval holds the readers' share, each fold by a table built from the other four."""
+def _coverage(scored: ScoredNodules) -> float:
+    """Share of the intervals that hold the readers' share, each fold by a table built from the other four."""
     inside: list[NDArray[np.bool_]] = []
     for fold in range(FOLDS):
-        left = is_left_out(judged.patients, fold)
-        fit_rows = np.flatnonzero(judged.decided & ~left)
-        slope, constant = _calibrate(judged.score[fit_rows], judged.truth[fit_rows])
-        build, test = np.flatnonzero(judged.panel & ~left), np.flatnonzero(judged.panel & left)
-        table = _interval_table(_sigmoid(slope * judged.score[build] + constant), judged.share[build])
-        p = _sigmoid(slope * judged.score[test] + constant)
+        left = is_left_out(scored.patients, fold)
+        fit_rows = np.flatnonzero(scored.decided & ~left)
+        slope, constant = _calibrate(scored.score[fit_rows], scored.truth[fit_rows])
+        build, test = np.flatnonzero(scored.panel & ~left), np.flatnonzero(scored.panel & left)
+        table = _interval_table(_probability(scored.score[build], slope, constant), scored.share[build])
+        p = _probability(scored.score[test], slope, constant)
         bins = np.minimum(np.searchsorted(table["upper_edge"], p), len(table["low"]) - 1)
         low = np.minimum(np.array(table["low"])[bins], p)
         high = np.maximum(np.array(table["high"])[bins], p)
-        inside.append((judged.share[test] >= low) & (judged.share[test] <= high))
+        inside.append((scored.share[test] >= low) & (scored.share[test] <= high))
     return float(np.concatenate(inside).mean())
 
 
-def _cross_fitted(judged: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.float64]:
+def _cross_fitted(scored: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.float64]:
     """Probabilities of ``rows``, each fold calibrated on the other four."""
     p = np.zeros(len(rows))
-    left = np.array([is_left_out([judged.patients[i] for i in rows], f) for f in range(FOLDS)])
+    left = np.array([is_left_out([scored.patients[i] for i in rows], f) for f in range(FOLDS)])
     for fold in range(FOLDS):
         others = rows[~left[fold]]
-        slope, constant = _calibrate(judged.score[others], judged.truth[others])
-        p[left[fold]] = _sigmoid(slope * judged.score[rows[left[fold]]] + constant)
+        slope, constant = _calibrate(scored.score[others], scored.truth[others])
+        p[left[fold]] = _probability(scored.score[rows[left[fold]]], slope, constant)
     return p
 
 
-def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-np.asarray(x, dtype=np.float64))))
-
-
 def ends(draws: NDArray[np.float64]) -> list[float] | None:
-    """Of the 95 % interval; None where no draw has a value."""
+    """Both ends of the 95 % interval of bootstrap samples; None where no sample has a value."""
     interval = percentiles(float("nan"), draws)
     return None if np.isnan(interval.low) else [round(interval.low, 4), round(interval.high, 4)]

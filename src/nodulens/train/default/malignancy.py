@@ -1,13 +1,14 @@
-"""How suspicious a nodule looks, from the readers' ratings.
+"""The malignancy network: how suspicious a nodule looks, from the readers' ratings.
 
-The network learns the readers' mean malignancy, and beside it what they said of the nodule's surface and texture: those
-help it to see. Every nodule teaches, the undecided ones too; the probability is calibrated afterwards on median > 3
+The network learns the readers' mean malignancy, and beside it their ratings of the nodule's surface and texture, which
+help it. It learns from every nodule, the undecided ones too; the probability is calibrated afterwards on median > 3
 against < 3, on patients left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,15 @@ from torch.nn import functional
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.data.material import Stacks
-from nodulens.methods.recipe import Training
 from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
+from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
-from nodulens.train.loop.fit import Batch, Task, fit, predict
-from nodulens.train.networks.default import MapClassifier, malignancy_net
+from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
+from nodulens.train.networks.default_method import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
 CALCIFICATION = TARGETS.index("calcification")
-BATCH = 64
-TRAINING = Training(epochs=12, learning_rate=3e-3)
+TRAINING = DefaultTraining(epochs=12, learning_rate=3e-3, batch=64, examples=None)
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,16 @@ def planes(stacks: Stacks) -> Planes:
     )
 
 
-def train(material: Planes, left_out: int | None, run: Path, training: Training = TRAINING) -> MapClassifier:
+def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> MapClassifier:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = np.flatnonzero(may_train(material.patients, left_out))
     by_nodule = [np.flatnonzero(material.nodule == n) for n in range(len(material.patients))]
     # ratings at the ends are rarer and count most: one more draw for each unit away from the middle
     draws = np.repeat(allowed, np.where(np.abs(material.target[allowed, 0] - 0.5) > 0.3, 2, 1))
 
-    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        order = rng.permutation(draws)
-        return [lambda r=order[i : i + BATCH]: make(r, rng) for i in range(0, len(order) - BATCH + 1, BATCH)]
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        order, n = rng.permutation(draws), training.batch
+        return [partial(make, order[i : i + n], rng) for i in range(0, len(order) - n + 1, n)]
 
     def make(nodules: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         rows = [rng.choice(by_nodule[n]) for n in nodules]
@@ -129,7 +129,7 @@ def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Malignancy logit of nodules: mean over their slices and four flips, outlines softened as in training."""
+    """Malignancy logits of nodules: means over their slices and four flips, outlines softened as in training."""
     rows = np.flatnonzero(np.isin(material.nodule, nodules))
     x = torch.from_numpy(material.image[rows].astype(np.float32))
     x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy()))
@@ -140,7 +140,7 @@ def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDA
     return np.asarray((total / np.maximum(slices, 1))[nodules], dtype=np.float32)
 
 
-def cross_validate(material: Planes, run: Path, training: Training = TRAINING) -> NDArray[np.float32]:
+def cross_validate(material: Planes, run: Path, training: DefaultTraining = TRAINING) -> NDArray[np.float32]:
     """(N,) logit of every nodule by the network that has not seen its patient."""
     logits = np.full(len(material.patients), np.nan, dtype=np.float32)
     for fold in range(FOLDS):

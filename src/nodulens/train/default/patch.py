@@ -14,20 +14,19 @@ from torch.nn import functional
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Patches, Stacks
-from nodulens.methods.recipe import Training
+from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, rotate_planes, shake_values
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
-from nodulens.train.networks.default import PatchNet
+from nodulens.train.networks.default_method import PatchNet
 
-BATCH = 96
-TRAINING = Training(epochs=30, learning_rate=3e-3)
+TRAINING = DefaultTraining(epochs=30, learning_rate=3e-3, batch=96, examples=None)
 STEPS = (PATCH_STEPS.unit_per_step, CROP_STEPS.unit_per_step)
-"""Of the two sources' 8-bit files, on 0…1: noise as wide as the coarser hides which one a plane came from."""
+"""8-bit steps of the two sources, on 0…1: noise as wide as the coarser hides which one a plane came from."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """What teaches: LUNA16's patches, and more nodules from the slices of the stacks.
+    """The training set: LUNA16's patches, and more nodules from the slices of the stacks.
 
     Attributes:
         image: (N, 64, 64) float16 0…1.
@@ -66,7 +65,7 @@ def _cut(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.floa
     return np.asarray(np.pad(image, 32, mode="edge")[y : y + 64, x : x + 64])
 
 
-def train(material: Planes, left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
+def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = may_train(material.patients, left_out)
     positive = np.flatnonzero(allowed & material.label)
@@ -75,11 +74,12 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
     images = torch.from_numpy(material.image)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
+        n = training.batch
         # a third of the rows are nodules; non-nodules are drawn without return, about half of them an epoch
         few = rng.choice(positive, len(negative) // 4, p=chance)
         many = rng.permutation(negative)[: len(negative) // 2]
         rows = rng.permutation(np.concatenate([few, many]))
-        return [partial(make, rows[i : i + BATCH], rng) for i in range(0, len(rows) - BATCH + 1, BATCH)]
+        return [partial(make, rows[i : i + n], rng) for i in range(0, len(rows) - n + 1, n)]
 
     def make(rows: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         x = images[torch.from_numpy(rows)].unsqueeze(1).float()
@@ -99,7 +99,7 @@ def train(material: Planes, left_out: int | None, run: Path, training: Training 
 
 
 def evaluate(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Logits of patches, mean over the eight turns and flips of a square."""
+    """Logits of patches, with test-time augmentation over the eight symmetries of the square."""
     out = []
     for start in range(0, len(rows), 512):
         planes = torch.from_numpy(patches.unit(rows[start : start + 512])).unsqueeze(1)
@@ -108,7 +108,9 @@ def evaluate(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArra
     return torch.cat(out).numpy()
 
 
-def cross_validate(patches: Patches, material: Planes, run: Path, training: Training = TRAINING) -> NDArray[np.float32]:
+def cross_validate(
+    patches: Patches, material: Planes, run: Path, training: DefaultTraining = TRAINING
+) -> NDArray[np.float32]:
     """(N,) logit of every patch by the network that has not seen its patient."""
     logits = np.full(len(patches.label), np.nan, dtype=np.float32)
     for fold in range(FOLDS):

@@ -1,9 +1,12 @@
-"""From data to a file and its card, one function a network: five folds for the figures, everybody for what ships."""
+"""Training, evaluation and export of the default method's four networks, one function each.
+
+Five folds give the figures; the network that ships learns from everybody who may train.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
 from nodulens.data.material import Background, Cubes, Patches, Stacks
-from nodulens.methods.recipe import Augmentation, Training
+from nodulens.methods.recipe import Augmentation
 from nodulens.metrics.classification import curve, ranking_draws
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as shipped_card
@@ -23,12 +26,60 @@ from nodulens.train.default import malignancy as malignancy_task
 from nodulens.train.default import patch as patch_task
 from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default import volume as volume_task
+from nodulens.train.default.training import DefaultTraining
+from nodulens.train.default.volume import TrainingRegion
 from nodulens.train.loop.export import Logits, LogitsAndActivation, export
 
-Kinds = tuple[Augmentation, ...]
-"""What more is done to examples at random than what ships was trained with; see :mod:`nodulens.train.loop.augment`."""
-ONE_STACK_IN = 4
-"""Of the stacks every fourth is judged: six prompts a nodule take a while, and the mean is sure to a percent."""
+
+@dataclass(frozen=True)
+class Trainings:
+    """How each of the four networks is trained; those that ship were trained by the defaults."""
+
+    patch: DefaultTraining = patch_task.TRAINING
+    volume: DefaultTraining = volume_task.TRAINING
+    segmenter: DefaultTraining = segmenter_task.TRAINING
+    malignancy: DefaultTraining = malignancy_task.TRAINING
+
+    def changed(self, epochs: int | None = None, augment: tuple[Augmentation, ...] = ()) -> Trainings:
+        """The same for another number of epochs, or with more augmentation.
+
+        Args:
+            epochs: of each network; None: as they are.
+            augment: beside what each network's examples are drawn with; see :mod:`nodulens.train.loop.augment`.
+        """
+
+        def one(training: DefaultTraining) -> DefaultTraining:
+            own = training.epochs if epochs is None else epochs
+            return replace(training, epochs=own, augment=augment or training.augment)
+
+        return Trainings(one(self.patch), one(self.volume), one(self.segmenter), one(self.malignancy))
+
+
+SHIPPED = Trainings()
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where the networks come from and go to, and how.
+
+    Attributes:
+        data: folder with ``lidc/``, ``luna16/`` and ``background/``.
+        out: folder of the ONNX files and their cards.
+        run: folder of the checkpoints; training goes on from what lies there.
+        folds: cross-validate too, for the figures on the cards; without it those of the cards that ship are kept.
+        trainings: of each network.
+        trials: what the detector's threshold is tried on.
+        one_stack_in: the prompted segmenter is evaluated on every so many-th stack: six prompts a nodule take a while,
+            and the mean is sure to a percent.
+    """
+
+    data: Path
+    out: Path
+    run: Path
+    folds: bool = True
+    trainings: Trainings = SHIPPED
+    trials: detector.Trials = detector.TRIALS
+    one_stack_in: int = 4
 
 
 def patients(data: Path) -> list[str]:
@@ -36,65 +87,70 @@ def patients(data: Path) -> list[str]:
     return [*Patches(data).patients, *Stacks(data).patients, *Cubes(data).patients, *Background.PATIENTS]
 
 
-def patch(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
-    """The axial candidate network."""
-    patches = Patches(data)
-    material = patch_task.planes(patches, Stacks(data))
-    training = _asked(patch_task.TRAINING, epochs, augment)
-    net = patch_task.train(material, None, run / "patch", training)
+def patch(release: Release) -> Path:
+    """Train and export the axial candidate network."""
+    patches, run, training = Patches(release.data), release.run / "patch", release.trainings.patch
+    material = patch_task.planes(patches, Stacks(release.data))
+    net = patch_task.train(material, None, run, training)
     card = _card("patch", training, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
     card["input"] = {
         "patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"
     }
-    if folds:
-        card["figures"] = patch_figures(patches, patch_task.cross_validate(patches, material, run / "patch", training))
+    if release.folds:
+        card["figures"] = patch_figures(patches, patch_task.cross_validate(patches, material, run, training))
     else:
         card |= _known(card)
-    return export(Logits(net), torch.rand(3, 1, 64, 64), out, card)
+    return export(Logits(net), torch.rand(3, 1, 64, 64), release.out, card)
 
 
-def volume(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
-    """The three-dimensional candidate network, with the settings of the whole detector. Needs the axial one's run."""
-    stacks = Stacks(data)
-    scenes = volume_task.cube_scenes(Cubes(data)) + volume_task.backgrounds(data)
-    training = _asked(volume_task.TRAINING, epochs, augment)
-    net = volume_task.train(scenes, stacks, None, run / "volume", training)
-    patients = [s.patient for s in scenes] + stacks.patients
+def volume(release: Release) -> Path:
+    """Train and export the three-dimensional candidate network, with the settings of the whole detector.
+
+    For those it needs the axial network of the same folds, which is trained where its checkpoints are not there.
+    """
+    stacks, training = Stacks(release.data), release.trainings.volume
+    regions = volume_task.cube_regions(Cubes(release.data)) + volume_task.backgrounds(release.data)
+    net = volume_task.train(regions, stacks, None, release.run / "volume", training)
+    patients = [r.patient for r in regions] + stacks.patients
     card = _card("volume", training, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
     card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
-    if folds:
-        card["settings"], card["figures"] = detector.settings(_scored(data, scenes, stacks, run, epochs, augment))
+    if release.folds:
+        card["settings"], card["figures"] = detector.settings(_scored(release, regions, stacks))
     else:
         card |= _known(card)
-    return export(Logits(net), torch.rand(3, 1, 32, 32, 32), out, card)
+    return export(Logits(net), torch.rand(3, 1, 32, 32, 32), release.out, card)
 
 
-def segmenter(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
-    """The prompted segmenter."""
-    material = segmenter_task.examples(Stacks(data), Cubes(data))
-    training = _asked(segmenter_task.TRAINING, epochs, augment)
-    models = [segmenter_without(fold, material, run, epochs, augment) for fold in range(FOLDS if folds else 0)]
+def segmenter(release: Release) -> Path:
+    """Train and export the prompted segmenter."""
+    material = segmenter_task.examples(Stacks(release.data), Cubes(release.data))
+    run, training = release.run, release.trainings.segmenter
+    models = [segmenter_without(fold, material, run, training) for fold in range(FOLDS if release.folds else 0)]
     net = segmenter_task.train(material, None, run / "segmenter", training)
     card = _segmenter_card(training, material, None)
-    card |= {"figures": segmenter_figures(material, models)} if folds else _known(card)
-    return export(net, torch.rand(3, 3, *GRID), out, card)
+    card |= {"figures": segmenter_figures(material, models, release.one_stack_in)} if release.folds else _known(card)
+    return export(net, torch.rand(3, 3, *GRID), release.out, card)
 
 
 def segmenter_without(
-    fold: int, material: list[segmenter_task.Example], run: Path, epochs: int | None = None, augment: Kinds = ()
+    fold: int,
+    material: Sequence[segmenter_task.Example],
+    run: Path,
+    training: DefaultTraining = segmenter_task.TRAINING,
 ) -> Model:
     """The prompted segmenter that has not seen a fold, in ``run/segmenter/fold0`` …; its card names whom it has seen.
 
     It is one of the five that :func:`segmenter` takes its figures from, and trained where its checkpoint is not there.
     """
-    training = _asked(segmenter_task.TRAINING, epochs, augment)
     folder = run / "segmenter" / f"fold{fold}"
     net = segmenter_task.train(material, fold, run / "segmenter", training)
     export(net, torch.rand(3, 3, *GRID), folder, _segmenter_card(training, material, fold))
     return load_model("segmenter", torch.get_num_threads(), folder)
 
 
-def _segmenter_card(training: Training, material: list[segmenter_task.Example], fold: int | None) -> dict[str, Any]:
+def _segmenter_card(
+    training: DefaultTraining, material: Sequence[segmenter_task.Example], fold: int | None
+) -> dict[str, Any]:
     patients = [e.patient for e in material if fold is None or fold_of(e.patient) != fold]
     card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", patients)
     card["command"] += "" if fold is None else f" --fold {fold}"
@@ -102,40 +158,44 @@ def _segmenter_card(training: Training, material: list[segmenter_task.Example], 
     return card
 
 
-def malignancy(data: Path, out: Path, run: Path, epochs: int | None, folds: bool = True, augment: Kinds = ()) -> Path:
-    """The malignancy network, its calibration and its interval."""
-    material = malignancy_task.planes(Stacks(data))
-    training = _asked(malignancy_task.TRAINING, epochs, augment)
-    net = malignancy_task.train(material, None, run / "malignancy", training)
+def malignancy(release: Release) -> Path:
+    """Train and export the malignancy network, with its calibration and its interval."""
+    material, run = malignancy_task.planes(Stacks(release.data)), release.run / "malignancy"
+    training = release.trainings.malignancy
+    net = malignancy_task.train(material, None, run, training)
     card = _card("malignancy", training, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
     card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
-    if folds:
-        logits = malignancy_task.cross_validate(material, run / "malignancy", training)
-        known = judged(material, logits)
-        card["settings"] = {**calibration.settings(known), "outputs": list(malignancy_task.TARGETS)}
+    if release.folds:
+        scored = scored_nodules(material, malignancy_task.cross_validate(material, run, training))
+        card["settings"] = {**calibration.settings(scored), "outputs": list(malignancy_task.TARGETS)}
         card["figures"] = {
-            **calibration.figures(known),
+            **calibration.figures(scored),
             "stands_on": "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient",
         }
     else:
         card |= _known(card)
-    return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), out, card)
+    return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), release.out, card)
 
 
-def _scored(
-    data: Path, scenes: list[volume_task.TrainingRegion], stacks: Stacks, run: Path, epochs: int | None, augment: Kinds
-) -> list[detector.Scored]:
-    """Every scene by the networks that have not seen its patient."""
-    training = _asked(volume_task.TRAINING, epochs, augment)
-    material = patch_task.planes(Patches(data), stacks)
-    patch_training = _asked(patch_task.TRAINING, epochs, augment)
+MAKERS: Mapping[str, Callable[[Release], Path]] = {
+    "patch": patch,
+    "volume": volume,
+    "segmenter": segmenter,
+    "malignancy": malignancy,
+}
+"""Name of a network → how it is trained and exported, in the order in which they can be: "volume" needs "patch"."""
+
+
+def _scored(release: Release, regions: Sequence[TrainingRegion], stacks: Stacks) -> list[detector.Scored]:
+    """Every region by the networks that have not seen its patient."""
+    material, trainings = patch_task.planes(Patches(release.data), stacks), release.trainings
     scored = []
-    # only a fold with a background can say how many marks a scan without nodules keeps
-    for fold in sorted({fold_of(s.patient) for s in scenes if s.nodule is None}):
-        ball = volume_task.train(scenes, stacks, fold, run / "volume", training)
-        patch = patch_task.train(material, fold, run / "patch", patch_training)
-        left_out = [s for s in scenes if fold_of(s.patient) == fold]
-        scored += detector.score_scenes(left_out, stacks, patch, ball)
+    # only a fold with a background can say how many false positives a scan without nodules keeps
+    for fold in sorted({fold_of(r.patient) for r in regions if r.nodule is None}):
+        ball = volume_task.train(regions, stacks, fold, release.run / "volume", trainings.volume)
+        plane = patch_task.train(material, fold, release.run / "patch", trainings.patch)
+        left_out = [r for r in regions if fold_of(r.patient) == fold]
+        scored += detector.score_regions(left_out, stacks, detector.Detector(plane, ball), release.trials)
     return scored
 
 
@@ -158,14 +218,16 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
     }
 
 
-def segmenter_figures(material: list[segmenter_task.Example], models: Sequence[Model]) -> dict[str, Any]:
-    """Mean 3-D Dice against the consensus by kind of prompt, stacks and cubes apart, beside the inscribed ellipsoid."""
+def segmenter_figures(
+    material: Sequence[segmenter_task.Example], models: Sequence[Model], one_stack_in: int = 1
+) -> dict[str, Any]:
+    """Mean 3-D Dice against the consensus by kind of prompt, of stacks and of cubes, beside the inscribed ellipsoid."""
     found: dict[str, dict[str, list[float]]] = {"stacks": {}, "cubes": {}}
     for fold, model in enumerate(models):
         rng = np.random.default_rng(100 + fold)
-        for row in np.flatnonzero(is_left_out([e.patient for e in material], fold)):
+        for row in np.flatnonzero(is_left_out([e.patient for e in material], fold)).tolist():
             example = material[row]
-            if not example.is_cube and row % ONE_STACK_IN:
+            if not example.is_cube and row % one_stack_in:
                 continue
             where = found["cubes" if example.is_cube else "stacks"]
             for kind, dice in segmenter_task.evaluate(model, example, rng).items():
@@ -177,8 +239,8 @@ def segmenter_figures(material: list[segmenter_task.Example], models: Sequence[M
     }
 
 
-def judged(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.ScoredNodules:
-    """The nodules with what the networks that have not seen their patients say of them."""
+def scored_nodules(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.ScoredNodules:
+    """The nodules with their logits, each of the network that has not seen its patient."""
     return calibration.ScoredNodules(
         patients=material.patients,
         score=logits,
@@ -190,18 +252,14 @@ def judged(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> cal
     )
 
 
-def _asked(default: Training, epochs: int | None, augment: Kinds) -> Training:
-    return replace(default, epochs=default.epochs if epochs is None else epochs, augment=augment or default.augment)
-
-
 def _known(card: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the card that ships, and its figures where it was trained alike: the same seed, the same weights."""
+    """Settings of the card that ships; and its figures, where it was trained with the same epochs, rate and seed."""
     shipped = shipped_card(card["name"])
     alike = shipped.trained_on["schedule"] == card["trained_on"]["schedule"]
     return {"settings": shipped.settings, "figures": shipped.figures if alike else {}}
 
 
-def _card(name: str, training: Training, material: str, patients: Sequence[str]) -> dict[str, Any]:
+def _card(name: str, training: DefaultTraining, material: str, patients: Sequence[str]) -> dict[str, Any]:
     taught = sorted(set(patients) - EVALUATION_PATIENTS)
     schedule = {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
     option = ""

@@ -1,10 +1,11 @@
-"""The prompted segmenter, on the readers' outlines of stacks and cubes."""
+"""The prompted segmenter: training and evaluation on the readers' outlines of stacks and cubes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
-from nodulens.methods.recipe import DEFAULT, Augmentation, Training
+from nodulens.methods.recipe import DEFAULT, Augmentation
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
@@ -28,12 +29,12 @@ from nodulens.stages.candidates import propose
 from nodulens.stages.prompted import prompt_of_outline, shaken
 from nodulens.stages.prompts import GRID, ROUGH, Prompt
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, rough_cube, segment
+from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
-from nodulens.train.loop.fit import Batch, Task, fit
-from nodulens.train.networks.default import PromptUNet
+from nodulens.train.loop.fit import Batch, Maker, Task, fit
+from nodulens.train.networks.default_method import PromptUNet
 
-BATCH = 24
-TRAINING = Training(epochs=18, learning_rate=3e-3)
+TRAINING = DefaultTraining(epochs=18, learning_rate=3e-3, batch=24, examples=None)
 INVENTED = 0.3
 """Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
 
@@ -124,7 +125,7 @@ def drawn_prompt(box: Box, rng: np.random.Generator, shake: float) -> Prompt:
 
 
 def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt:
-    """A detector's mark: a cube in mm, its centre off by an eighth of the nodule, its side by a factor up to 1.8."""
+    """A detection as a prompt: a cube in mm, its centre off by an eighth of the nodule, its side by up to 1.8 times."""
     spacing = np.asarray(example.spacing_zyx)
     size = np.asarray(box.shape) * spacing
     side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
@@ -156,14 +157,16 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
-def train(material: list[Example], left_out: int | None, run: Path, training: Training = TRAINING) -> nn.Module:
+def train(
+    material: Sequence[Example], left_out: int | None, run: Path, training: DefaultTraining = TRAINING
+) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``."""
     allowed = may_train([e.patient for e in material], left_out)
     rows = np.flatnonzero(allowed)
 
-    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        order = rng.permutation(rows)
-        return [lambda r=order[i : i + BATCH]: make(r, rng) for i in range(0, len(order) - BATCH + 1, BATCH)]
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        order, n = rng.permutation(rows), training.batch
+        return [partial(make, order[i : i + n], rng) for i in range(0, len(order) - n + 1, n)]
 
     def make(chosen: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         pairs = [draw(material[i], rng) for i in chosen]
@@ -210,11 +213,11 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[s
     """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
 
     "box" is the true one, "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is
-    inscribed in the same boxes. "detector" is the strongest mark of the candidate stage on the nodule, "ball_detector"
-    that mark as the ball it is; "point" is one off the middle by 1 mm.
+    inscribed in the same boxes. "detector" is the strongest candidate of the candidate stage on the nodule,
+    "ball_detector" that candidate as the ball it is; "point" is one off the middle by 1 mm.
 
-    Marks are looked for where a stack's nodule ends with its slices, as in the patient. The outline is drawn where its
-    end slices are repeated, so that nothing tells the network where to stop, and neither mask nor truth counts there.
+    Candidates are looked for where a stack's nodule ends with its slices, as in the patient. It is segmented where its
+    end slices are repeated, so that nothing shows the network where to stop, and neither mask nor truth counts there.
     """
     first, last = example.real
     image = without_ends(example)
@@ -225,48 +228,48 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[s
     grid = Geometry.axial(_shape(image), example.spacing_zyx)
     patient, repeated = (Volume(from_unit(unit), grid) for unit in (example.image, image))
     x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
-    mark = strongest_mark(patient, example.truth)
-    asked = {
+    candidate = strongest_candidate(patient, example.truth)
+    prompts = {
         "box": (true, DRAWN_ROUNDS),
         "box_shaken": (shaken, DRAWN_ROUNDS),
         "point": (prompt_of_point(patient, (x, y, z)), DEFAULT.rounds_detected),
     }
-    if mark is not None:
-        asked["detector"] = (prompt_of_candidate(patient, mark), DEFAULT.rounds_detected)
-    masks = {kind: np.zeros_like(counts) for kind in (*asked, "detector")}
-    for kind, (prompt, rounds) in asked.items():
+    if candidate is not None:
+        prompts["detector"] = (prompt_of_candidate(patient, candidate), DEFAULT.rounds_detected)
+    masks = {kind: np.zeros_like(counts) for kind in (*prompts, "detector")}
+    for kind, (prompt, rounds) in prompts.items():
         with suppress(BadPrompt):  # nothing found there: the mask stays empty, and its Dice is 0
             found, mask = segment(repeated, prompt, model, rounds)
             masks[kind][found.slices] = mask
     masks["ellipsoid"], masks["ellipsoid_shaken"] = (ellipsoid(p, image.shape) for p in (true, shaken))
     masks["ball_detector"] = np.zeros_like(counts)
-    if mark is not None:
-        blob = rough_cube(patient, mark.centre_lps, mark.diameter_mm)
+    if candidate is not None:
+        blob = rough_cube(patient, candidate.centre_lps, candidate.diameter_mm)
         masks["ball_detector"] = ellipsoid(blob, image.shape)
     truth = example.truth & counts
     return {kind: compare(truth, mask & counts, example.spacing_zyx).dice for kind, mask in masks.items()}
 
 
-def strongest_mark(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
-    """The strongest mark of the candidate stage on a nodule; None where it has none."""
+def strongest_candidate(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
+    """The strongest candidate of the candidate stage on a nodule; None where it has none."""
     size = ball_diameter_mm(truth.sum(), volume.geometry.voxel_mm3)
     return first_on(propose(volume, _near(truth)), volume.geometry.to_lps(ndimage.center_of_mass(truth)), size)
 
 
-def first_on(marks: Iterable[Candidate], middle_lps: NDArray[np.float64], diameter_mm: float) -> Candidate | None:
-    """The first of some marks that lies on a nodule: within half its diameter of the middle, 2.5 mm at least.
+def first_on(candidates: Iterable[Candidate], middle_lps: NDArray[np.float64], diameter_mm: float) -> Candidate | None:
+    """The first of some candidates that lies on a nodule: within half its diameter of the middle, 2.5 mm at least.
 
     Args:
-        marks: the best first.
+        candidates: the best first.
         middle_lps: of the nodule, LPS mm (x, y, z).
         diameter_mm: of the ball of its volume.
     """
     reach = max(diameter_mm / 2, 2.5)
-    return next((c for c in marks if float(np.linalg.norm(middle_lps - c.centre_lps)) <= reach), None)
+    return next((c for c in candidates if float(np.linalg.norm(middle_lps - c.centre_lps)) <= reach), None)
 
 
 def without_ends(example: Example) -> NDArray[np.float32]:
-    """The image with the end slices that were scanned repeated beyond: nothing tells where the nodule ends."""
+    """The image with the end slices that were scanned repeated beyond, so that nothing shows where the nodule ends."""
     first, last = example.real
     image = example.image.copy()
     image[:first], image[last:] = image[first], image[last - 1]
@@ -279,7 +282,7 @@ def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
 
 
 def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The truth's box and as much again around it: where marks are looked for."""
+    """The truth's box and as much again around it, where candidates are looked for."""
     box = Box.of_mask(truth)
     z, y, x = box.shape
     out = np.zeros_like(truth)
@@ -288,7 +291,7 @@ def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """What a prompt's box inscribes."""
+    """The mask of the ellipsoid that a prompt's box inscribes."""
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
     axes = [
         ((np.arange(n) + 0.5 - m) / max(r, 1e-6)) ** 2

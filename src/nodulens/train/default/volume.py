@@ -1,4 +1,4 @@
-"""Nodule or non-nodule in three dimensions.
+"""The three-dimensional candidate network: nodule or non-nodule in a block.
 
 Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; non-nodules are what
 the candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources,
@@ -7,7 +7,9 @@ so that the source tells nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +24,27 @@ from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.data.material import CUBE_MM, Background, Cubes, Stacks
-from nodulens.methods.recipe import Training
 from nodulens.ops.intensity import from_unit
 from nodulens.ops.patches import Window
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
+from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
-from nodulens.train.loop.fit import Batch, Task, fit
-from nodulens.train.networks.default import volume_net
+from nodulens.train.loop.fit import Batch, Maker, Task, fit
+from nodulens.train.networks.default_method import volume_net
 
-BATCH = 48
-TRAINING = Training(epochs=8, learning_rate=3e-3)
-PER_EPOCH = 2400
+TRAINING = DefaultTraining(epochs=8, learning_rate=3e-3, batch=48, examples=2400)
+NON_NODULE, REAL, SET_IN = range(3)
+"""Kinds of examples: what is no nodule; a nodule where it was scanned; and one set into a background."""
+SHARES = (0.55, 0.2, 0.25)
+"""The share of each kind among the examples."""
 LARGE = 0.2
-"""Share of the non-nodules that are seen from as far as masses are."""
+"""Share of the non-nodules that are seen from as far away as masses are."""
+RIM = 4
+"""Slices of nothing that a nodule's mask gets at each end before it is set into a background."""
 VIEW_SHIFT_MM = 2.0
-"""Candidates lie about this far off the middle of what they mark."""
+"""Candidates lie about this far off the middle of the nodule."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class TrainingRegion:
         volume: HU.
         nodule: the consensus, where there is one.
         candidates: what the candidate stage finds in it.
-        is_nodule: of each candidate; None entries of neither kind are left out beforehand.
+        is_nodule: of each candidate; those that are neither are left out beforehand.
+        lung: (z, y, x), where a candidate may lie.
     """
 
     patient: str
@@ -75,8 +82,8 @@ def backgrounds(data: Path) -> list[TrainingRegion]:
     return out
 
 
-def cube_scenes(cubes: Cubes) -> list[TrainingRegion]:
-    """The cubes; a candidate near the middle of the consensus marks the nodule, one well away from every outline and
+def cube_regions(cubes: Cubes) -> list[TrainingRegion]:
+    """The cubes; a candidate near the middle of the consensus is the nodule, one well away from every outline and
     every finding that LUNA16 excludes is a non-nodule, the rest are neither. Candidates are looked for in the whole
     cube, whose middle is its nodule."""
     out = []
@@ -113,7 +120,7 @@ def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def set_into(
-    scene: TrainingRegion, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
+    background: TrainingRegion, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
 ) -> tuple[Volume, NDArray[np.float64], float]:
     """A nodule of a stack at a random place of a background, ``grow`` times as large.
 
@@ -124,98 +131,149 @@ def set_into(
         The piece of lung round it, the index of its middle there, and its diameter in mm.
     """
     mask = stacks.truth(nodule)
-    spacing = np.asarray(scene.volume.geometry.spacing_zyx)
+    spacing = np.asarray(background.volume.geometry.spacing_zyx)
     own = np.array(stacks.spacing_zyx(nodule)) * grow
     diameter = ball_diameter_mm(mask.sum(), float(np.prod(own)))
     reach = max(20.0, diameter * BALL_VOXELS / 2 / FAR_MM) + 2 * VIEW_SHIFT_MM + 4
     half = np.ceil(reach / spacing).astype(int)
-    place = scene_place(scene, at_wall=grow > 1 and rng.random() < 0.8, rng=rng)
-    piece = scene.volume.crop(Box.around(place, 2 * half + 1), fill=-1000)
+    place = place_in_lung(background, at_wall=grow > 1 and rng.random() < 0.8, rng=rng)
+    piece = background.volume.crop(Box.around(place, 2 * half + 1), fill=-1000)
     grid = np.asarray(piece.geometry.shape)
     step = spacing / own * rng.choice([-1, 1], 3)
     first = np.asarray(Box.of_mask(mask).centre_zyx) - step * (grid - 1) / 2
-    image, alpha = _turned(stacks, nodule, mask, first, step, grid)
+    image = _mirrored(stacks.unit(nodule), first, step, grid)
+    # the mask must end where the stack does, not be repeated beyond it
+    alpha = _mirrored(np.pad(_softened(mask), ((RIM, RIM), (0, 0), (0, 0))), first, step, grid, RIM)
     blended = alpha * from_unit(image) + (1 - alpha) * piece.hu
     mixed = np.where((alpha > 0) & (piece.hu < -500), blended, np.maximum(piece.hu, blended))
     return replace(piece, hu=np.where(alpha > 0, mixed, piece.hu).astype(np.float32)), (grid - 1) / 2, diameter
 
 
-def _turned(
-    stacks: Stacks,
-    nodule: int,
-    mask: NDArray[np.bool_],
+def _softened(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A mask 0…1 with a soft edge in the plane."""
+    wider = ndimage.binary_dilation(mask, structure=np.ones((1, 3, 3)))
+    return np.clip(ndimage.gaussian_filter(wider.astype(np.float32), (0, 1, 1)) * 1.6, 0, 1)
+
+
+def _mirrored(
+    values: NDArray[np.float32],
     first: NDArray[np.float64],
     step: NDArray[np.float64],
     grid: NDArray[np.int_],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The stack (0…1) and its softened mask on the grid of a piece, mirrored where a step is negative."""
-    image = stacks.unit(nodule)
-    wider = ndimage.binary_dilation(mask, structure=np.ones((1, 3, 3)))
-    outline = np.clip(ndimage.gaussian_filter(wider.astype(np.float32), (0, 1, 1)) * 1.6, 0, 1)
+    rim: int = 0,
+) -> NDArray[np.float32]:
+    """Values on a grid of another spacing, mirrored along the axes whose step is negative.
+
+    Args:
+        first: index (z, y, x) of the grid's first point, before anything was added at the ends.
+        step: indices from one of its points to the next.
+        grid: its shape.
+        rim: slices that were added at each end.
+    """
     shape = (int(grid[0]), int(grid[1]), int(grid[2]))
-    flips = tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)
     start = np.where(step < 0, first + step * (grid - 1), first)
-    window = Window((start[0], start[1], start[2]), (abs(step[0]), abs(step[1]), abs(step[2])), shape)
-    rim = 4  # the mask must end where the stack does, not be repeated beyond it
-    padded = replace(window, first=(start[0] + rim, start[1], start[2]))
-    return window.look(image)[flips], padded.look(np.pad(outline, ((rim, rim), (0, 0), (0, 0))))[flips]
+    window = Window((start[0] + rim, start[1], start[2]), (abs(step[0]), abs(step[1]), abs(step[2])), shape)
+    return window.look(values)[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)]
 
 
-def scene_place(scene: TrainingRegion, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+def place_in_lung(region: TrainingRegion, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
     """A random voxel of the lung, or the place where a straight line from it leaves the lung."""
-    shape = np.asarray(scene.lung.shape)
+    shape = np.asarray(region.lung.shape)
     while True:
         index = rng.random(3) * shape
-        if scene.lung[tuple(index.astype(int))]:
+        if region.lung[tuple(index.astype(int))]:
             break
     if not at_wall:
         return np.asarray(np.floor(index))
     ray = rng.normal(0, 1, 3) * (0.3, 1, 1)
-    ray /= np.linalg.norm(ray) * np.asarray(scene.volume.geometry.spacing_zyx)
-    while np.all((index >= 0) & (index < shape)) and scene.lung[tuple(index.astype(int))]:
+    ray /= np.linalg.norm(ray) * np.asarray(region.volume.geometry.spacing_zyx)
+    while np.all((index >= 0) & (index < shape)) and region.lung[tuple(index.astype(int))]:
         index = index + ray
     return np.asarray(np.clip(np.floor(index), 0, shape - 1))
 
 
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """The training set, and how one example is sampled.
+
+    Attributes:
+        backgrounds: nodule-free lungs.
+        real: candidates that are nodules, each with its region.
+        non_nodules: the other candidates.
+        stacks: nodules to set in.
+        nodules: their numbers.
+        diameter_mm: of each.
+    """
+
+    backgrounds: list[TrainingRegion]
+    real: list[tuple[TrainingRegion, Candidate]]
+    non_nodules: list[tuple[TrainingRegion, Candidate]]
+    stacks: Stacks
+    nodules: NDArray[np.int_]
+    diameter_mm: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, regions: Sequence[TrainingRegion], stacks: Stacks, left_out: int | None) -> _Examples:
+        """The examples of all patients who may train but the fold ``left_out``; nodules of two readers or more."""
+        may = may_train([r.patient for r in regions], left_out)
+        own = [r for r, ok in zip(regions, may, strict=True) if ok]
+        pairs = [(r, c, n) for r in own for c, n in zip(r.candidates, r.is_nodule, strict=True)]
+        nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
+        nodules = np.array([n for n in nodules if stacks.truth(n).sum() > 3 and stacks.readers(n) >= 2])
+        return cls(
+            backgrounds=[r for r in own if r.nodule is None],
+            real=[(r, c) for r, c, is_nodule in pairs if is_nodule],
+            non_nodules=[(r, c) for r, c, is_nodule in pairs if not is_nodule],
+            stacks=stacks,
+            nodules=nodules,
+            diameter_mm=np.array([stacks.diameter_mm(n) for n in nodules]),
+        )
+
+    def batch(self, kinds: NDArray[np.int_], rng: np.random.Generator) -> Batch:
+        """Views (N, 1, 32, 32, 32) of examples of some kinds, and which of them are nodules."""
+        views = [self._view(int(kind), rng) for kind in kinds]
+        x = torch.from_numpy(np.stack([rotated_ball(v, rng) for v in views]))[:, None]
+        return shake_values(x, rng), torch.from_numpy((kinds != NON_NODULE).astype(np.float32))
+
+    def _view(self, kind: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        if kind == SET_IN:
+            return self._set_in(rng)
+        if kind == REAL:
+            region, candidate = self.real[rng.integers(len(self.real))]
+            return ball_of(region, candidate, rng)
+        if rng.random() < LARGE:
+            # large non-nodules are few, but any place without a mass is one, the wall above all
+            region = self.backgrounds[rng.integers(len(self.backgrounds))]
+            place = place_in_lung(region, at_wall=rng.random() < 0.7, rng=rng)
+            return ball_view(region.volume, place, rng.uniform(FAR_MM, 60))
+        region, candidate = self.non_nodules[rng.integers(len(self.non_nodules))]
+        return ball_of(region, candidate, None)
+
+    def _set_in(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        pick = rng.integers(len(self.nodules))
+        size = self.diameter_mm[pick]
+        grow = max(1.0, rng.uniform(20, 65) / size) if size > 9 and rng.random() < 0.5 else 1.0
+        background = self.backgrounds[rng.integers(len(self.backgrounds))]
+        volume, centre, diameter = set_into(background, self.stacks, int(self.nodules[pick]), grow, rng)
+        shift = rng.normal(0, VIEW_SHIFT_MM / 2, 3) / volume.geometry.spacing_zyx
+        return ball_view(volume, centre + shift, diameter * np.exp(rng.normal(0, 0.2)))
+
+
 def train(
-    scenes: list[TrainingRegion], stacks: Stacks, left_out: int | None, run: Path, training: Training = TRAINING
+    regions: Sequence[TrainingRegion],
+    stacks: Stacks,
+    left_out: int | None,
+    run: Path,
+    training: DefaultTraining = TRAINING,
 ) -> nn.Module:
     """A network that has seen no patient of the fold ``left_out``, neither nodule nor lung."""
-    open_scenes = [s for s, ok in zip(scenes, may_train([s.patient for s in scenes], left_out), strict=True) if ok]
-    lungs = [s for s in open_scenes if s.nodule is None]
-    real = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if n]
-    non_nodules = [(s, c) for s in open_scenes for c, n in zip(s.candidates, s.is_nodule, strict=True) if not n]
-    nodules = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
-    nodules = np.array([n for n in nodules if stacks.truth(n).sum() > 3 and stacks.readers(n) >= 2])
-    size = np.array([stacks.diameter_mm(n) for n in nodules])
+    examples = _Examples.of(regions, stacks, left_out)
 
-    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        kind = rng.choice(3, PER_EPOCH, p=(0.55, 0.2, 0.25))
-        return [lambda k=kind[i : i + BATCH]: make(k, rng) for i in range(0, PER_EPOCH - BATCH + 1, BATCH)]
-
-    def make(kind: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        views = []
-        for k in kind:
-            if k == 0 and rng.random() < LARGE:
-                # large non-nodules are few, but any place without a mass is one, the wall above all
-                scene = lungs[rng.integers(len(lungs))]
-                place = scene_place(scene, at_wall=rng.random() < 0.7, rng=rng)
-                views.append(ball_view(scene.volume, place, rng.uniform(FAR_MM, 60)))
-            elif k == 0:
-                scene, candidate = non_nodules[rng.integers(len(non_nodules))]
-                views.append(ball_of(scene, candidate, None))
-            elif k == 1:
-                scene, candidate = real[rng.integers(len(real))]
-                views.append(ball_of(scene, candidate, rng))
-            else:
-                pick = rng.integers(len(nodules))
-                grow = max(1.0, rng.uniform(20, 65) / size[pick]) if size[pick] > 9 and rng.random() < 0.5 else 1.0
-                lung = lungs[rng.integers(len(lungs))]
-                volume, centre, diameter = set_into(lung, stacks, int(nodules[pick]), grow, rng)
-                shift = rng.normal(0, VIEW_SHIFT_MM / 2, 3) / volume.geometry.spacing_zyx
-                views.append(ball_view(volume, centre + shift, diameter * np.exp(rng.normal(0, 0.2))))
-        x = torch.from_numpy(np.stack([rotated_ball(v, rng) for v in views]))[:, None]
-        return shake_values(x, rng), torch.from_numpy((kind > 0).astype(np.float32))
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        assert training.examples is not None
+        kinds = rng.choice(len(SHARES), training.examples, p=SHARES)
+        starts = range(0, training.examples - training.batch + 1, training.batch)
+        return [partial(examples.batch, kinds[i : i + training.batch], rng) for i in starts]
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         return augmented(batch[0], None, training.augment, rng)[0], batch[1]
@@ -226,21 +284,22 @@ def train(
 
 
 def nodule_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    """Binary cross entropy with smoothed labels."""
     return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1] * 0.96 + 0.02)
 
 
-def ball_of(scene: TrainingRegion, candidate: Candidate, rng: np.random.Generator | None) -> NDArray[np.float32]:
-    """What the network sees of a candidate, shaken where a generator is given."""
-    centre = scene.volume.geometry.to_index(candidate.centre_lps)
+def ball_of(region: TrainingRegion, candidate: Candidate, rng: np.random.Generator | None) -> NDArray[np.float32]:
+    """The network's view of a candidate, its place and size varied at random where a generator is given."""
+    centre = region.volume.geometry.to_index(candidate.centre_lps)
     diameter = candidate.diameter_mm
     if rng is not None:
-        centre = centre + rng.normal(0, VIEW_SHIFT_MM / 2, 3) / scene.volume.geometry.spacing_zyx
+        centre = centre + rng.normal(0, VIEW_SHIFT_MM / 2, 3) / region.volume.geometry.spacing_zyx
         diameter *= np.exp(rng.normal(0, 0.2))
-    return ball_view(scene.volume, centre, diameter)
+    return ball_view(region.volume, centre, diameter)
 
 
 def rotated_ball(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """One of the sixteen turns and flips that keep the body's axis an axis."""
+    """One of the sixteen rotations by 90° and flips that keep the body's axis an axis, at random."""
     view = np.rot90(view, int(rng.integers(4)), (1, 2))
     for axis in (0, 2):
         if rng.random() < 0.5:

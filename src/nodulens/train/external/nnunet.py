@@ -19,35 +19,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from nodulens.data.splits import Split
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run
 from nodulens.ops.intensity import NETWORK_WINDOW, to_unit
 from nodulens.stages.slices import WHOLE_PX, Field
-from nodulens.train.external import environment, nnunet_inside
-from nodulens.train.external.environment import (
-    ExternalNetwork,
-    Job,
-    case,
-    cases,
-    is_written,
-    off,
-    train_external,
-    views,
-    write_json,
-)
+from nodulens.train.external import environment, nnunet_inside, training
+from nodulens.train.external.dataset import case, cases, is_written, views, write_json
+from nodulens.train.external.training import ExternalNetwork, Job, Trained, largest_difference, train_external
 from nodulens.train.networks.unets import steady_norm
-from nodulens.train.run import Division
+from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Material
 
 NAME = "nnunet"
-"""Of the network, in a recipe."""
+"""The network's name in a recipe."""
 NUMBER, DATASET = "1", "Dataset001_Slices"
 PLAN = "nnUNetPlans"
 FREE = ("network", "classes", "epochs", "learning_rate", "weight_decay")
-"""What a config may ask of nnU-Net; all else it decides for itself."""
+"""The settings that nnU-Net takes; all else it decides by itself."""
 ITERATIONS = 250
 """An epoch of nnU-Net."""
 TOLERANCE = 5e-3
@@ -95,9 +85,9 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
     """Slices as a 2-D data set of nnU-Net: HU as our networks see them, 512 × 512 pixels of their median width.
 
     That is the pixel nnU-Net would bring them to, so it leaves them as they are and learns from the very view that our
-    runtime will show: had it resampled and padded them its own way, it would draw other things here. Only slices that
-    teach or are watched are written, so that nothing, its fingerprint included, knows who judges. The description is
-    written last: where it is there already, so is the rest.
+    runtime will show: had it resampled and padded them its own way, it would draw other things here. Only slices of
+    the training and validation set are written, so that nothing, its fingerprint included, has seen a test patient.
+    The description is written last: where it is there already, so is the rest.
 
     Args:
         classes: exclusive ones, the background first.
@@ -159,7 +149,7 @@ def write_slice(pixels: NDArray[Any], pixel_mm: float, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Planned:
-    """What our runtime has to know of nnU-Net's 2d plan.
+    """The part of nnU-Net's 2d plan that our runtime needs.
 
     Attributes:
         pixel_mm: of the slices.
@@ -235,7 +225,7 @@ def steadied(program: fx.GraphModule) -> fx.GraphModule:
 
 
 def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Tensor:
-    """By the parameters of torch's operator: others are the running mean and variance, …, ε, …"""
+    """Steady norm with the parameters of torch's operator: others are the running mean and variance, …, ε, …"""
     return steady_norm(x, weight, bias, others[-2])
 
 
@@ -243,13 +233,13 @@ def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Ten
 
 
 def settled(config: NetworkConfig, standard: NetworkConfig) -> NetworkConfig:
-    """The config as nnU-Net can be told of it; see :func:`nodulens.train.external.environment.settled`."""
-    return replace(environment.settled(config, standard, FREE, Environment.TITLE), network=NAME)
+    """The config as nnU-Net takes it; see :func:`nodulens.train.external.training.settled`."""
+    return replace(training.settled(config, standard, FREE, Environment.TITLE), network=NAME)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much nnU-Net works; its defaults but for a trial.
+    """How long nnU-Net trains, and on how much; its own defaults but for a trial.
 
     Attributes:
         iterations: steps an epoch.
@@ -262,36 +252,27 @@ class Amount:
     slices: int | None = None
 
 
-def train_nnunet(
-    recipe: Recipe,
-    data: Path,
-    folder: Path,
-    environment: Environment,
-    amount: Amount = Amount(),
-    *,
-    command: str,
-    split: Split | None = None,
-    fold: int | None = None,
-) -> Run:
+WHOLE = Amount()
+
+
+def train_nnunet(recipe: Recipe, spec: RunSpec, environment: Environment, amount: Amount = WHOLE) -> Run:
     """Train a recipe whose segmenter is nnU-Net, and its other networks as always, into a run folder.
 
     What is there already is kept; what was stopped goes on. nnU-Net's own folders and log lie in ``nnunet/``.
 
     Args:
         recipe: its segmenter :func:`settled`.
-        data, folder, command, split, fold: see :func:`nodulens.train.run.train_recipe`.
+        spec: see :func:`nodulens.train.run.train_recipe`.
 
     Raises:
-        NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.environment.train_apart`.
+        NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.training.train_external`.
     """
 
     def make(job: Job) -> NetworkConfig:
         _train(job, environment, amount)
         return _bring_back(job, environment)
 
-    return train_external(
-        recipe, data, folder, environment, make, slices=amount.slices, command=command, split=split, fold=fold
-    )
+    return train_external(recipe, spec, environment, make, amount.slices)
 
 
 def _train(job: Job, environment: Environment, amount: Amount) -> None:
@@ -322,10 +303,10 @@ def _bring_back(job: Job, environment: Environment) -> NetworkConfig:
     unit = to_unit(hu)
     with torch.inference_mode():
         ours = net(torch.from_numpy(unit[:1])[:, None]).softmax(1)[0].numpy()
-    largest = off(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
+    largest = largest_difference(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
     parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
     figures, settings = {"off_nnunets_predictor": parity}, {"plan": asdict(planned)}
-    job.bring_back(net, config, unit, figures=figures, settings=settings)
+    job.bring_back(Trained(net, config, unit, figures, settings))
     for name, suffix in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):
         shutil.copyfile(trained / "fold_0" / name, job.folder / f"segmenter.{suffix}")
     return config

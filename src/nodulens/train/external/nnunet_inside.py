@@ -1,4 +1,4 @@
-"""What runs in nnU-Net's own environment: ``ENV/bin/python -P nnunet_inside.py train|export|predict …``.
+"""The script that runs in nnU-Net's own environment: ``ENV/bin/python -P nnunet_inside.py train|export|predict …``.
 
 That environment has nnunetv2 and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
 files; nnU-Net's folders are named by its own variables (nnUNet_raw, nnUNet_preprocessed, nnUNet_results). Called by
@@ -46,7 +46,7 @@ def train(dataset: str, epochs: int, iterations: int, learning_rate: float, weig
     """nnU-Net's own trainer on its 2d plan, fold 0; goes on from its last checkpoint.
 
     Args:
-        iterations: an epoch; nnU-Net takes 250, and a fifth of them to watch.
+        iterations: an epoch; nnU-Net takes 250, and a fifth as many on the validation set.
     """
     from nnunetv2.paths import nnUNet_results  # type: ignore[import-not-found]
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint  # type: ignore[import-not-found]
@@ -65,7 +65,7 @@ def train(dataset: str, epochs: int, iterations: int, learning_rate: float, weig
 
 
 def _write_curves(logger: Any, path: Path) -> None:
-    """As the other networks' tables: loss, what was watched, learning rate."""
+    """Write the curves in the form of the other networks' tables: loss, value on the validation set, learning rate."""
     courses = [logger.get_value(key, None) for key in ("train_losses", "mean_fg_dice", "lrs")]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

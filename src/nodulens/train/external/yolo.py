@@ -20,27 +20,17 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nodulens.data.splits import Split
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import YOLO_SEG
 from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run
 from nodulens.ops.components import components
 from nodulens.stages.slices import NODULE
-from nodulens.train.external import environment, yolo_inside
-from nodulens.train.external.environment import (
-    ExternalNetwork,
-    Job,
-    case,
-    cases,
-    is_written,
-    off,
-    train_external,
-    views,
-    write_json,
-)
-from nodulens.train.networks.build import YOLO11
-from nodulens.train.run import Division
+from nodulens.train.external import environment, training, yolo_inside
+from nodulens.train.external.dataset import case, cases, is_written, views, write_json
+from nodulens.train.external.training import ExternalNetwork, Job, Trained, largest_difference, train_external
+from nodulens.train.networks.registry import YOLO11
+from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Material
 
@@ -60,7 +50,7 @@ FREE = (
     "seed",
     "pretrained",
 )
-"""What a config may ask of YOLO; all else it decides for itself."""
+"""The settings that YOLO takes; all else it decides by itself."""
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 STRIDE = 32
 """Pixels of the input to one of its coarsest map."""
@@ -69,14 +59,14 @@ INSET = 0.05
 MOST = 50
 """Detections that count on a slice, the most certain first. A nodule is detected some ten times."""
 AT_A_TIME = 10
-"""Masks that are drawn at a time: all at once would take a gigabyte for some slices."""
+"""Masks computed at a time: all at once would take a gigabyte for some slices."""
 LEAST = 0.01
 """Probabilities end here, and as far from 1, so that logits are bounded. A new network says this of everything."""
 TOLERANCE = 1e-3
 """Probability by which our network may differ from ultralytics' own, whose batch norms are fused, if its most certain
 detection were certain."""
 LOGIT_TOLERANCE = 0.02
-"""Of the ONNX file: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
+"""Logit by which the ONNX file may differ: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
 AGPL = "AGPL-3.0, which Ultralytics claims for what its program trains; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 
 
@@ -101,7 +91,7 @@ class Environment(environment.Environment):
 def write_dataset(material: Material, config: NetworkConfig, division: Division, work: Path) -> Path:
     """Slices as a data set of YOLO's: grey PNG files as our networks see them, and beside each its polygons.
 
-    Only slices that teach or are watched are written. 8 bits hold 5.5 HU a step; in use nothing is rounded.
+    Only slices of the training and validation set are written. 8 bits hold 5.5 HU a step; in use nothing is rounded.
 
     Args:
         work: the data set goes into ``data/`` of it.
@@ -118,7 +108,7 @@ def write_dataset(material: Material, config: NetworkConfig, division: Division,
     description = {
         **{name: f"images/{name}" for name in parts},
         "names": [NODULE],
-        "learner": asdict(config),
+        "learner": {name: value for name, value in asdict(config).items() if name != "examples"},  # which YOLO decides
         "slices": {name: cases(material, rows) for name, rows in parts.items()},
     }
     known = folder / "data.yaml"
@@ -190,21 +180,22 @@ def polygon(part: Bool) -> NDArray[np.float64]:
 
 
 class Outlines(ExternalNetwork):
-    """A network of YOLO's that outlines as others do: a probability for every pixel.
+    """A network of YOLO's as a segmenter like the others: a probability for every pixel.
 
     Of a detection, the probability is its score times its mask, as far as its box covers the pixel; of a pixel, that of
     its most probable detection. So nothing need be suppressed: a nodule detected twice is no more probable.
 
     Args:
         net: (N, 3, size, size) 0…1 → what :func:`nodulens.train.external.yolo_inside.export` says, an exported program.
+        most: detections that count, the most certain first.
 
     Shape:
         input (N, 1, size, size) 0…1 over our window, output (N, 1, size, size) logits.
     """
 
-    def __init__(self, net: nn.Module, size: int) -> None:
+    def __init__(self, net: nn.Module, size: int, most: int = MOST) -> None:
         super().__init__(net)
-        self.size = size
+        self.size, self.most = size, most
 
     def forward(self, x: Tensor) -> Tensor:
         return self.probabilities(*self.net(x.expand(-1, 3, -1, -1))).clamp(LEAST, 1 - LEAST).logit()
@@ -218,7 +209,7 @@ class Outlines(ExternalNetwork):
         """
         # in air many places say just the same: of those the first count, on every engine
         order = found[:, 4] - 1e-7 * torch.arange(found.shape[2])
-        best = order.topk(min(MOST, found.shape[2]), dim=1).indices
+        best = order.topk(min(self.most, found.shape[2]), dim=1).indices
         kept = found.transpose(1, 2).gather(1, best[..., None].expand(-1, -1, found.shape[1]))
         whole = torch.zeros_like(prototypes[:, :1, :1, :1])
         for some in kept.split(AT_A_TIME, dim=1):
@@ -242,14 +233,14 @@ def covered(centre: Tensor, width: Tensor, size: int) -> Tensor:
 
 
 def settled(config: NetworkConfig) -> NetworkConfig:
-    """The config as YOLO can be told of it; see :func:`nodulens.train.external.environment.settled`.
+    """The config as YOLO takes it; see :func:`nodulens.train.external.training.settled`.
 
     Raises:
         BadOption: also of a network or size that YOLO does not have.
         NotFound: the weights to start from are no file; nothing is fetched.
     """
     assert YOLO_SEG.segmenter is not None
-    asked = environment.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
+    asked = training.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
     if asked.network not in YOLO11:
         raise BadOption(f"YOLO has no network {asked.network!r} here; there are {', '.join(YOLO11)}.")
     if asked.size % STRIDE:
@@ -262,28 +253,18 @@ def settled(config: NetworkConfig) -> NetworkConfig:
     return asked
 
 
-def train_yolo(
-    recipe: Recipe,
-    data: Path,
-    folder: Path,
-    environment: Environment,
-    *,
-    slices: int | None = None,
-    command: str,
-    split: Split | None = None,
-    fold: int | None = None,
-) -> Run:
+def train_yolo(recipe: Recipe, spec: RunSpec, environment: Environment, slices: int | None = None) -> Run:
     """Train a recipe whose segmenter is YOLO's, and its other networks as always, into a run folder.
 
     What is there already is kept; what was stopped goes on. YOLO's own files and log lie in ``yolo/``.
 
     Args:
         recipe: its segmenter :func:`settled`.
+        spec: see :func:`nodulens.train.run.train_recipe`.
         slices: at most, evenly taken, for a trial; None: all.
-        data, folder, command, split, fold: see :func:`nodulens.train.run.train_recipe`.
 
     Raises:
-        NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.environment.train_apart`.
+        NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.training.train_external`.
     """
 
     def make(job: Job) -> NetworkConfig:
@@ -291,13 +272,11 @@ def train_yolo(
         _bring_back(job, environment, trained)
         return job.config
 
-    return train_external(
-        recipe, data, folder, environment, make, slices=slices, command=command, split=split, fold=fold
-    )
+    return train_external(recipe, spec, environment, make, slices)
 
 
 def _train(job: Job, environment: Environment) -> Path:
-    """Where its files lie."""
+    """Write the data set and let YOLO train on it; the folder where its files lie."""
     config, trained = job.config, job.work / "trained"
     known = write_dataset(job.material, config, job.division, job.work)
     wishes: dict[str, object] = {
@@ -334,19 +313,12 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
             found[:, 4] /= surest
         both = [net.probabilities(*pair).numpy() for pair in (own, theirs)]
     parity = {
-        "largest": off(both[0], both[1], TOLERANCE, environment.TITLE),
+        "largest": largest_difference(both[0], both[1], TOLERANCE, environment.TITLE),
         "tolerance": TOLERANCE,
         "score_taken_for_1": float(surest),
         "slice": case(job.material, shown[0]),
     }
-    job.bring_back(
-        net,
-        config,
-        unit,
-        figures={"off_yolos_network": parity},
-        settings={"detections": MOST},
-        licence=AGPL,
-        tolerance=LOGIT_TOLERANCE,
-    )
+    figures, settings = {"off_yolos_network": parity}, {"detections": net.most}
+    job.bring_back(Trained(net, config, unit, figures, settings, AGPL, LOGIT_TOLERANCE))
     for name, suffix in ((weights, "pth"), (trained / "curves.csv", "csv"), (trained / "results.png", "png")):
         shutil.copyfile(name, job.folder / f"segmenter.{suffix}")

@@ -1,4 +1,4 @@
-"""What runs in YOLO's own environment: ``ENV/bin/python -P yolo_inside.py train|export|predict …``.
+"""The script that runs in YOLO's own environment: ``ENV/bin/python -P yolo_inside.py train|export|predict …``.
 
 That environment has ultralytics and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
 files. Ultralytics is used as it is, but for what it says and fetches by itself: it is kept off the network. Called by
@@ -14,6 +14,7 @@ import importlib.util
 import os
 import socket
 import sys
+from dataclasses import dataclass, fields
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -57,7 +58,11 @@ def main() -> None:
     predicting.set_defaults(step=predict)
     options = vars(parser.parse_args())
     prepare()
-    options.pop("step")(**options)
+    step = options.pop("step")
+    if step is train:
+        settings = Settings(**{f.name: options.pop(f.name) for f in fields(Settings)})
+        options["settings"] = settings
+    step(**options)
 
 
 # ---------------------------------------------------------------- ultralytics, and nothing but it
@@ -115,30 +120,36 @@ def do_without_torchvision() -> None:
 # ---------------------------------------------------------------- its steps
 
 
-def train(
-    data: Path,
-    target: Path,
-    network: str,
-    weights: Path | None,
-    size: int,
-    batch: int,
-    epochs: int,
-    patience: int,
-    optimizer: str,
-    learning_rate: float,
-    weight_decay: float,
-    warm_up: float,
-    seed: int,
-) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """How ultralytics trains.
+
+    Attributes:
+        network: of its own, such as "yolo11n-seg", with random weights.
+        weights: a file of its own to start from; None: random weights.
+        patience: epochs; 0 to go on to the end.
+        warm_up: epochs.
+    """
+
+    network: str
+    weights: Path | None
+    size: int
+    batch: int
+    epochs: int
+    patience: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    warm_up: float
+    seed: int
+
+
+def train(data: Path, target: Path, settings: Settings) -> None:
     """Ultralytics' own trainer; goes on from its last checkpoint, and does nothing where it has come to its end.
 
     Args:
         data: its description of the data set.
         target: folder for its files; ``curves.csv`` is the last of them.
-        network: of its own, such as "yolo11n-seg", with random weights.
-        weights: a file of its own to start from.
-        patience: epochs; 0 to go on to the end.
-        warm_up: epochs.
     """
     from ultralytics.models.yolo.segment import SegmentationTrainer  # type: ignore[import-not-found]
     from ultralytics.nn.tasks import load_checkpoint  # type: ignore[import-not-found]
@@ -150,21 +161,21 @@ def train(
     torch.set_num_threads(threads)
     last = target / "weights" / "last.pt"
     wishes = {
-        "model": str(last) if last.exists() else f"{network}.yaml",
+        "model": str(last) if last.exists() else f"{settings.network}.yaml",
         "resume": last.exists(),
-        "pretrained": False if weights is None else str(weights),
+        "pretrained": False if settings.weights is None else str(settings.weights),
         "data": str(data),
         "save_dir": str(target),
-        "imgsz": size,
-        "batch": batch,
-        "epochs": epochs,
-        "patience": patience,
-        "optimizer": optimizer,
-        "lr0": learning_rate,
-        "weight_decay": weight_decay,
+        "imgsz": settings.size,
+        "batch": settings.batch,
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "optimizer": settings.optimizer,
+        "lr0": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
         "cos_lr": True,
-        "warmup_epochs": warm_up,
-        "seed": seed,
+        "warmup_epochs": settings.warm_up,
+        "seed": settings.seed,
         "amp": False,  # it would be tried on weights that have to be fetched
         "plots": False,
         "workers": threads - 1,
@@ -178,7 +189,7 @@ def train(
 
 
 def write_curves(results: Path, target: Path) -> None:
-    """As the other networks' tables: the sum of all losses, mask mAP of what is watched, learning rate."""
+    """Write curves in the form of the other networks' tables: sum of losses, mask mAP of the validation set, rate."""
     with results.open(newline="", encoding="utf-8") as file:
         rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     with target.open("w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Random views of a batch, all of it at once."""
+"""Data augmentation: random changes of a whole batch at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nodulens.methods.recipe import Augmentation
 LARGEST_TURN = np.deg2rad(15)
 LARGEST_ZOOM = 1.2
 LARGEST_SHIFT = 1 / 16
-"""Of the side."""
+"""Share of the side."""
 VALUES: tuple[Augmentation, ...] = ("contrast", "brightness", "noise")
 
 
 def augmented(
     images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch of square images, or of blocks of square slices, changed at random, and its outlines with it.
+    """A batch of square images, or of blocks of square slices, changed at random, and its labels with it.
 
     - "flip" along each axis; "turn" by quarters, and flip.
     - "rotate" by up to 15 degrees, "zoom" by up to 1.2, "shift" by up to a sixteenth of each side, in whole pixels.
@@ -114,7 +114,7 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
 
 
 def rotate_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
-    """One of the eight turns and flips of a square for every plane, and a shift by whole pixels.
+    """One of the eight symmetries of the square for every plane, at random, and a shift by whole pixels.
 
     Nothing is interpolated, so that noise keeps the grain it has in use.
 

@@ -21,7 +21,7 @@ def read_curves(table: Path) -> list[dict[str, float]]:
 
 
 def curves_figure(table: Path, title: str) -> Figure:
-    """Loss, what was watched, learning rate and memory by epoch, as far as the table has them.
+    """Loss, value on the validation set, learning rate and memory by epoch, as far as the table has them.
 
     Args:
         table: the CSV that :func:`nodulens.train.loop.fit.fit` writes beside its checkpoint, or what another

@@ -1,4 +1,4 @@
-"""A trained network becomes an ONNX file with a card."""
+"""Export of a trained network to an ONNX file with a card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nodulens.errors import NodulensError
-from nodulens.train.loop.ranks import Ranks
-from nodulens.train.networks.default import MapClassifier
+from nodulens.runtime.engine import Array, compile_bytes, compile_model
+from nodulens.train.loop.distributed import Ranks
+from nodulens.train.networks.default_method import MapClassifier
+
+Compiled = Callable[[Array], tuple[Array, ...]]
 
 LICENCE = "Apache-2.0; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 TOLERANCE = 1e-3
+"""By how much an output of the file may differ from the network's."""
 
 
 class Logits(nn.Module):
@@ -51,7 +56,7 @@ class LogitsAndActivation(nn.Module):
 def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], tolerance: float = TOLERANCE) -> Path:
     """Write ``name.onnx`` and ``name.json``; both appear whole, the card last.
 
-    Of several processes (:mod:`nodulens.train.loop.ranks`) the first alone writes; the others wait for it.
+    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes; the others wait for it.
 
     Args:
         net: in evaluation mode, on the CPU.
@@ -85,9 +90,10 @@ def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any],
             verbose=False,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
         )
-    _strip(partial)
-    check_parity(net, partial, example, tolerance)
-    sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    content = _stripped(partial)
+    _compare(net, compile_bytes(content, threads=1), example, tolerance)
+    partial.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
     card["input"]["gflop"] = round(gflop(net, example), 4)
     text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
     os.replace(partial, target)
@@ -103,27 +109,29 @@ def gflop(net: nn.Module, example: Tensor) -> float:
     return float(counter.get_total_flops()) / len(example) / 1e9
 
 
-def _strip(path: Path) -> None:
-    """Take out what the exporter notes of the machine: the folders and lines of every call that led to a node."""
+def _stripped(path: Path) -> bytes:
+    """An ONNX file without the exporter's notes of the machine: folders and lines of the calls that led to a node."""
     model = onnx.load(path)
     graph = model.graph
     named = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *named, *model.functions):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    onnx.save(model, path)
+    content: bytes = model.SerializeToString()
+    return content
 
 
-@torch.inference_mode()
 def check_parity(net: nn.Module, path: Path, example: Tensor, tolerance: float = TOLERANCE) -> None:
     """Compare the file, run by the runtime's engine, with the network.
 
     Raises:
         NodulensError: any output differs by more than the tolerance.
     """
-    from nodulens.runtime.engine import compile_model
+    _compare(net, compile_model(path, threads=1), example, tolerance)
 
-    compiled = compile_model(path, threads=1)
+
+@torch.inference_mode()
+def _compare(net: nn.Module, compiled: Compiled, example: Tensor, tolerance: float) -> None:
     ours = compiled(example.numpy())
     theirs = net(example)
     theirs = theirs if isinstance(theirs, tuple) else (theirs,)

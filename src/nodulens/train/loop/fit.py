@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -17,13 +18,14 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
 from nodulens.methods.recipe import Training
-from nodulens.train.loop.ranks import Ranks
+from nodulens.train.loop.distributed import Ranks
 
 Net = TypeVar("Net", bound=nn.Module)
 Batch = tuple[Tensor, ...]
@@ -33,14 +35,14 @@ Maker = Callable[[], Batch]
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt.
+    """What a network learns.
 
     Attributes:
-        batches: from a random generator, one epoch: functions that each make one batch.
+        batches: from a random generator, one epoch: functions that each make one batch, as many in every epoch.
         loss: of the network on a batch.
         augment: a batch changed at random, where the network computes (on the GPU where there is one).
         validate: how good a network in evaluation mode is on material kept out of training: the higher, the better.
-            Without it the loss in training is watched.
+            Without it the training loss takes its place.
     """
 
     batches: Callable[[np.random.Generator], list[Maker]]
@@ -54,9 +56,10 @@ class _Progress:
     """How far a training is: all that a checkpoint holds beside tensors.
 
     Attributes:
-        epoch, step: done.
-        factor: that the plateau schedule has brought the rate down by.
-        best: value watched; ``since``: epochs without a better one.
+        epoch, step: those that are done.
+        factor: what the plateau schedule multiplies the learning rate by.
+        best: the best value of validation so far.
+        since: epochs without a better one.
         seconds: spent, over all runs.
         rows: of the curves, one an epoch.
     """
@@ -82,30 +85,10 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
     """
     torch.manual_seed(training.seed)
     ranks = Ranks.joined()
-    net.to(ranks.device, memory_format=_layout(net))  # type: ignore[call-overload]
-    optimizer = _optimizer(net, training)
-    mixed = training.precision == "mixed" and _has_halves(ranks.device)
-    scaler = torch.amp.GradScaler(enabled=mixed and ranks.device.type == "cuda")
-    average = _copy(net.state_dict())
-    kept = average
-    at = _Progress()
+    state = _State.begun(net, training, ranks.device)
     if checkpoint.exists():
-        state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=ranks.device)
-        wanted = asdict(training)
-        # what an older checkpoint does not speak of was as it is by default
-        unsaid = {f.name: f.default for f in fields(training) if f.default is not MISSING}
-        if unsaid | state["training"] != wanted:
-            known = unsaid | state["training"]
-            other = [f"{k}={known.get(k)}, not {v}" for k, v in wanted.items() if known.get(k) != v]
-            raise BadOption(
-                f"{checkpoint} was trained with {'; '.join(other) or 'settings that there are no more'}: name another "
-                "folder for the run (-o of nodulens train, --run of python -m nodulens.train)."
-            )
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        average, kept, at = state["average"], state["kept"], _Progress(**state["progress"])
-    live = ranks.wrap(net)
+        state.resume(checkpoint)
+    live, scheduler, at = ranks.wrap(net), None, state.at
     with Progress(transient=True, disable=not (ranks.first and os.isatty(2))) as progress:
         bar = progress.add_task("training", total=training.epochs, completed=at.epoch)
         while at.epoch < training.epochs and not _over(at, training):
@@ -113,62 +96,163 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
             # seeded by epoch, so that a resumed run sees what an uninterrupted one would
             torch.manual_seed((training.seed * 1000 + at.epoch) * ranks.world + ranks.rank)
             rng = np.random.default_rng([training.seed, at.epoch])
-            every = task.batches(rng)
-            makers = ranks.mine(every)
-            if not makers:
-                raise BadOption(
-                    f"An epoch has {len(every)} batches, too few for {ranks.world} processes; take smaller batches, "
-                    "fewer processes or more material."
-                )
-            total = torch.zeros((), device=ranks.device)
-            net.train()
-            for number, make in enumerate(makers):
-                rate = _rate(training, at, (at.epoch + number / len(makers)) / training.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                batch = tuple(t.to(ranks.device) for t in make())
-                if task.augment:
-                    batch = task.augment(batch, rng)
-                optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(ranks.device.type, enabled=mixed):
-                    value = task.loss(live, batch)
-                scaler.scale(value).backward()
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-                scaler.step(optimizer)
-                scaler.update()
-                at.step += 1
-                total += value.detach()
-                _follow(average, net.state_dict(), min(training.averaging, at.step / (at.step + 10)))
-            at.epoch += 1
+            makers = _batches(task, rng, ranks)
+            scheduler = scheduler or _scheduler(state, len(makers))
+            total, rate = _epoch(state, live, task, scheduler, (_prepared(make, task, rng, ranks) for make in makers))
             loss = ranks.mean(total) / len(makers)
             validation = -loss
             if task.validate is not None:
-                validation = ranks.from_first([_validate(net, average, task.validate) if ranks.first else 0.0])[0]
-            better = validation > at.best
-            at.best, at.since = (validation, 0) if better else (at.best, at.since + 1)
-            if better or training.patience is None:
-                kept = _copy(average)
-            if training.schedule == "plateau" and at.since and at.since % training.plateau == 0:
-                at.factor /= 2
+                validation = ranks.from_first([_validate(state, task.validate) if ranks.first else 0.0])[0]
+            state.end_epoch(validation)
             at.seconds += time.monotonic() - start
             at.rows = (*at.rows, _row(at, loss, validation, rate))
             if ranks.first:
-                parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-                parts |= {"average": average, "kept": kept, "training": asdict(training), "progress": asdict(at)}
-                _save(parts, checkpoint)
+                state.save(checkpoint)
             at.seconds = ranks.from_first([at.seconds])[0]  # all must agree on when to stop
             ranks.wait()
             progress.advance(bar)
     if ranks.world > 1:  # the others' batch statistics are of their own batches
-        kept = torch.load(checkpoint, weights_only=True, map_location=ranks.device)["kept"]
-    net.load_state_dict(kept)
+        state.kept = torch.load(checkpoint, weights_only=True, map_location=ranks.device)["kept"]
+    net.load_state_dict(state.kept)
     return net.eval()
 
 
+@dataclass(eq=False)
+class _State:
+    """A network in training, with everything that changes from step to step.
+
+    Attributes:
+        average: moving average of the weights.
+        kept: the averaged weights that training will return: the best, or the last.
+    """
+
+    net: nn.Module
+    training: Training
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    at: _Progress
+
+    @classmethod
+    def begun(cls, net: nn.Module, training: Training, device: torch.device) -> _State:
+        """A training of which nothing is done yet; the network is moved to where it computes."""
+        net.to(device, memory_format=_layout(net))  # type: ignore[call-overload]
+        scaler = torch.amp.GradScaler(enabled=_is_mixed(training, device) and device.type == "cuda")
+        average = _copy(net.state_dict())
+        return cls(net, training, device, _optimizer(net, training), scaler, average, average, _Progress())
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            BadOption: it was made with other settings.
+        """
+        state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=self.device)
+        _check_same(state["training"], self.training, checkpoint)
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.average, self.kept, self.at = state["average"], state["kept"], _Progress(**state["progress"])
+
+    def end_epoch(self, validation: float) -> None:
+        """Note whether an epoch was the best, and lower the rate where the plateau schedule says so."""
+        training, at = self.training, self.at
+        at.epoch += 1
+        better = validation > at.best
+        at.best, at.since = (validation, 0) if better else (at.best, at.since + 1)
+        if better or training.patience is None:
+            self.kept = _copy(self.average)
+        if training.schedule == "plateau" and at.since and at.since % training.plateau == 0:
+            at.factor /= 2
+            for group in self.optimizer.param_groups:
+                group["lr"] /= 2
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the checkpoint and the curves, each whole or not at all."""
+        parts = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        parts |= {"scaler": self.scaler.state_dict(), "average": self.average, "kept": self.kept}
+        _save({**parts, "training": asdict(self.training), "progress": asdict(self.at)}, checkpoint)
+
+
+def _check_same(known: dict[str, Any], training: Training, checkpoint: Path) -> None:
+    """Refuse to go on with other settings than those of a checkpoint."""
+    wanted = asdict(training)
+    # what an older checkpoint does not speak of was as it is by default, or could not be chosen
+    known = {f.name: wanted[f.name] if f.default is MISSING else f.default for f in fields(training)} | known
+    if known != wanted:
+        other = [f"{k}={known.get(k)}, not {v}" for k, v in wanted.items() if known.get(k) != v]
+        raise BadOption(
+            f"{checkpoint} was trained with {'; '.join(other) or 'settings that there are no more'}: name another "
+            "folder for the run (-o of nodulens train, --run of python -m nodulens.train)."
+        )
+
+
+def _batches(task: Task, rng: np.random.Generator, ranks: Ranks) -> list[Maker]:
+    """This process's batches of an epoch.
+
+    Raises:
+        BadOption: there are fewer than processes.
+    """
+    every = task.batches(rng)
+    makers = ranks.mine(every)
+    if not makers:
+        raise BadOption(
+            f"An epoch has {len(every)} batches, too few for {ranks.world} processes; take smaller batches, "
+            "fewer processes or more material."
+        )
+    return makers
+
+
+def _prepared(make: Maker, task: Task, rng: np.random.Generator, ranks: Ranks) -> Batch:
+    """A batch where the network computes, augmented there."""
+    batch = tuple(t.to(ranks.device) for t in make())
+    return task.augment(batch, rng) if task.augment else batch
+
+
+def _epoch(
+    state: _State, live: nn.Module, task: Task, scheduler: LambdaLR, batches: Iterable[Batch]
+) -> tuple[Tensor, float]:
+    """One step for each batch.
+
+    Args:
+        live: the network as it is called, which averages gradients over all processes.
+
+    Returns:
+        The sum of the losses, and the learning rate of the last step.
+    """
+    net, training, at, scaler = state.net, state.training, state.at, state.scaler
+    total, rate = torch.zeros((), device=state.device), 0.0
+    net.train()
+    with warnings.catch_warnings():
+        # a scaler skips steps whose gradients overflow, which the scheduler takes for calls in the wrong order
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        for batch in batches:
+            state.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(state.device.type, enabled=_is_mixed(training, state.device)):
+                value = task.loss(live, batch)
+            scaler.scale(value).backward()
+            scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+            scaler.step(state.optimizer)
+            scaler.update()
+            rate = float(state.optimizer.param_groups[0]["lr"])
+            at.step += 1
+            scheduler.step()
+            total += value.detach()
+            _follow(state.average, net.state_dict(), min(training.averaging, at.step / (at.step + 10)))
+    return total, rate
+
+
+def _is_mixed(training: Training, device: torch.device) -> bool:
+    """Whether training is to compute in 16 bits, and the device has them."""
+    return training.precision == "mixed" and _has_halves(device)
+
+
 def _layout(net: nn.Module) -> torch.memory_format:
-    """How a network's arrays lie in memory: channels innermost, as convolutions compute fastest; but norms of single
-    channels would turn every array round and back, a third of the time."""
+    """The order of a network's arrays in memory: channels innermost, as convolutions compute fastest; but norms of
+    single channels would turn every array round and back, a third of the time."""
     if any(isinstance(module, nn.InstanceNorm2d) for module in net.modules()):
         return torch.contiguous_format
     return torch.channels_last_3d if any(p.dim() == 5 for p in net.parameters()) else torch.channels_last
@@ -189,17 +273,41 @@ def _optimizer(net: nn.Module, training: Training) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
 
 
-def _rate(training: Training, at: _Progress, done: float) -> float:
-    """Learning rate with ``done`` 0…1 of the epochs behind."""
+def _scheduler(state: _State, steps: int) -> LambdaLR:
+    """The learning rate, step by step, from the step that is next.
+
+    It follows from the progress alone, so that a checkpoint need not hold it, and one of any version goes on. Torch's
+    ReduceLROnPlateau would multiply a rate that this sets anew at every step.
+
+    Args:
+        steps: of an epoch.
+    """
+    training, at = state.training, state.at
+
+    def share(step: int) -> float:
+        epoch, number = divmod(step, steps)
+        return rate_share(training, (epoch + number / steps) / training.epochs) * at.factor
+
+    for group in state.optimizer.param_groups:
+        group["initial_lr"] = training.learning_rate
+    return LambdaLR(state.optimizer, share, at.step - 1)
+
+
+def rate_share(training: Training, done: float) -> float:
+    """The learning rate as a share of its peak.
+
+    Args:
+        done: share of the epochs that are behind, 0…1.
+    """
     fall = {
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
         "polynomial": (1 - done) ** 0.9,
         "step": 0.01 if done >= 0.75 else 0.1 if done >= 0.5 else 1.0,
-        "plateau": at.factor,
+        "plateau": 1.0,
         "constant": 1.0,
     }[training.schedule]
     rise = min(1.0, done / training.warm_up + 1e-2) if training.warm_up > 0 else 1.0
-    return training.learning_rate * rise * fall
+    return rise * fall
 
 
 def _over(at: _Progress, training: Training) -> bool:
@@ -217,10 +325,10 @@ def _follow(average: dict[str, Tensor], live: dict[str, Tensor], decay: float) -
         average[key].copy_(live[key])
 
 
-def _validate(net: nn.Module, weights: dict[str, Tensor], validate: Callable[[nn.Module], float]) -> float:
+def _validate(state: _State, validate: Callable[[nn.Module], float]) -> float:
     """The value of the averaged weights; the network goes on with its own."""
-    own = _copy(net.state_dict())
-    net.load_state_dict(weights)
+    net, own = state.net, _copy(state.net.state_dict())
+    net.load_state_dict(state.average)
     net.eval()
     with torch.inference_mode():
         value = validate(net)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from nodulens.errors import BadOption, MissingExtra, NotFound, UnreadableFile
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.train.networks.build import build
+from nodulens.train.networks.registry import build
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, by which the published encoders were trained."""
+"""Mean and deviation of ImageNet's colours, by which the published encoders were trained."""
 
 
 def started(config: NetworkConfig, part: str) -> nn.Module:
@@ -34,7 +34,7 @@ def started(config: NetworkConfig, part: str) -> nn.Module:
         part: of the recipe, for the warning.
 
     Raises:
-        BadOption, MissingExtra, NotFound, UnreadableFile: see :func:`~nodulens.train.networks.build.build`,
+        BadOption, MissingExtra, NotFound, UnreadableFile: see :func:`~nodulens.train.networks.registry.build`,
             :func:`find_pretrained` and :func:`load_pretrained`.
     """
     torch.manual_seed(config.seed)
@@ -54,7 +54,7 @@ def load_pretrained(net: nn.Module, network: str, path: Path) -> None:
     """Fill the encoder of a network; the last layer, and a decoder, stay as they are.
 
     Args:
-        network: its name in :mod:`nodulens.train.networks.build`.
+        network: its name in :mod:`nodulens.train.networks.registry`.
         path: safetensors, or a PyTorch file of tensors (nothing else in it is read).
 
     Raises:
@@ -151,8 +151,8 @@ PUBLISHED: dict[str, tuple[str, str, Callable[[str], str | None]]] = {
     "resnet50-unet": ("encoder.conv1.weight", "encoder.bn1.running_mean", _resnet),
     "efficientnet-b0": ("_conv_stem.weight", "_bn0.running_mean", _efficientnet),
 }
-"""Of each network: its first convolution, the mean of the batch norm after it, and what a tensor of it is called in the
-published files; None for what is not of the encoder."""
+"""Network → its first convolution, the mean of the batch norm after it, and the name of a tensor of it in the published
+files; None for what is not of the encoder."""
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodulens.errors import BadOption
-from nodulens.train.networks.plan import Fingerprint, widths_for
+from nodulens.train.networks.unet_plan import Fingerprint, widths_for
 
 SQUARE = 16
 """Side in pixels of what means are taken of first, see :func:`steady_norm`."""
@@ -98,7 +98,7 @@ class PlannedUNet(nn.Module):
     Its input's clipping and z-score are part of it (:meth:`normalize_by`), so that a model file needs no card for them.
 
     Args:
-        size: side of its input; :func:`nodulens.train.networks.plan.widths_for` gives the stages.
+        size: side of its input; :func:`nodulens.train.networks.unet_plan.widths_for` gives the stages.
 
     Shape:
         input (N, 1, size, size) 0…1, output (N, classes, size, size) logits.

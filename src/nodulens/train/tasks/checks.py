@@ -1,4 +1,4 @@
-"""What a network of a recipe cannot learn by, said before anything is loaded: hours may lie before its turn."""
+"""Checks of a network's config before anything is loaded: hours may lie before its turn."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.stages.slices import BACKGROUND
 from nodulens.train.loop.losses import check_loss
-from nodulens.train.networks.build import APART, check_kind
+from nodulens.train.networks.registry import APART, check_kind
 
-SLICES_ALONE = {"window": "squares are cut out of whole slices", "auxiliary": "a second head says what is on a slice"}
+SLICES_ALONE = {
+    "window": "squares are cut out of whole slices",
+    "examples": "an epoch of the others is as long as their material",
+    "auxiliary": "a second head says what is on a slice",
+}
 
 
 def check_config(part: str, config: NetworkConfig) -> None:
@@ -16,7 +20,7 @@ def check_config(part: str, config: NetworkConfig) -> None:
 
     Args:
         part: "segmenter", "filter" or "classifier".
-        config: what another program trains (:data:`nodulens.train.networks.build.APART`) is that program's to check.
+        config: what another program trains (:data:`nodulens.train.networks.registry.APART`) is that program's to check.
 
     Raises:
         BadOption: the message says what to set instead.

@@ -1,8 +1,8 @@
 """The classifiers of the methods: one slice of each nodule, benign or malignant, by what the readers rated.
 
 Two classes: the readers' median below 3 against above it, 3 left out. Three: what most readers say, and indeterminate
-where that is 3, where no rating leads, or where readers lie as far apart as 1 and 5. Nodules of any number of readers
-teach; judged are those of three readers or more, with all of them beside.
+where that is 3, where no rating leads, or where readers lie as far apart as 1 and 5. Training takes nodules of any
+number of readers; the evaluation those of three readers or more, with all of them beside.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor, nn
 
 from nodulens.data.material import Stacks
@@ -31,11 +32,11 @@ from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
-from nodulens.train.tasks.task import Outcome, Rows, with_interval
+from nodulens.train.tasks.protocol import Outcome, Rows, with_interval
 
 TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
 TOO_FAR = 4
-"""Ratings so far apart are no agreement: a 1 against a 5."""
+"""Difference between two ratings from which readers do not agree: a 1 against a 5."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +125,7 @@ def load(data: Path, recipe: Recipe) -> Crops:
 
 
 def crop_of(recipe: Recipe) -> Crop:
-    """How the classifier of a recipe sees a nodule."""
+    """The crop of a nodule that the classifier of a recipe sees."""
     assert recipe.classifier is not None
     return Crop(recipe.classifier.size, recipe.classifier.pixel_mm, recipe.masked)
 
@@ -161,7 +162,7 @@ def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
 
 
 def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.bool_] | None = None) -> Crops:
-    """What a classifier sees of them.
+    """The nodules as a classifier sees them.
 
     Args:
         outlines: (N, 96, 96) in place of the readers', such as a method's own; where one is empty nothing was found,
@@ -177,7 +178,7 @@ def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.boo
 
 
 def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> Crops:
-    """See :class:`nodulens.train.tasks.task.Part`; rows that share their ``origin`` show the same nodule."""
+    """See :class:`nodulens.train.tasks.protocol.Part`; rows that share their ``origin`` show the same nodule."""
     plain = torch.from_numpy(material.image.astype(np.float32))
     changed = copies_of(plain, None, kinds, copies, seed=0)[0].flatten(0, 1).numpy().astype(np.float16)
     rows = np.tile(np.arange(len(material.image)), copies + 1)
@@ -188,12 +189,12 @@ def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> C
 
 
 def settled(config: NetworkConfig, material: Crops, rows: Rows) -> NetworkConfig:
-    """As it is: nothing hangs on the rows."""
+    """The config as it is: the rows decide nothing."""
     return config
 
 
 def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-    """A network trained on ``rows``; the loss of ``watched`` is followed, where there are any."""
+    """A network trained on ``rows``, validated by its loss on ``validation``, where there are any."""
     truth = torch.from_numpy(material.nodules.truth)
     weights = class_weights(truth[rows], len(config.classes)) if config.balance == "weights" else None
     loss = loss_of(config, weights)
@@ -231,11 +232,11 @@ def _drawn(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.r
     return rng.permutation(np.concatenate([np.resize(rng.permutation(g), each) for g in groups]))
 
 
-# ---------------------------------------------------------------- judging
+# ---------------------------------------------------------------- evaluation
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Crops, rows: Rows) -> Outcome:
-    """How the exported network does on ``rows``; :func:`figures` of the rows of several folds gives the whole."""
+    """Evaluate the exported network on ``rows``; :func:`figures` of the rows of several folds gives the whole."""
     logits = classify(material.image[rows].astype(np.float32), model)
     return outcome(material.nodules, rows, logits)
 
@@ -262,7 +263,7 @@ def outcome(nodules: Nodules, rows: Rows, logits: NDArray[np.floating]) -> Outco
 
 
 def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of judged rows, of one fold or several.
+    """Figures of evaluated rows, of one fold or several.
 
     Decisions are the class of the largest output; sensitivity, specificity and precision are of "malignant". AUC is of
     malignant against benign, beside diameter alone, with DeLong's interval and one from drawing patients. "intervals"
@@ -275,7 +276,7 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         "all_readers": np.ones(len(judged.truth), dtype=bool),
     }
     decided = judged.decided
-    p = 1 / (1 + np.exp(-np.asarray(judged.score, dtype=np.float64)))
+    p = special.expit(np.asarray(judged.score, dtype=np.float64))
     return {
         **{name: {**_decisions(rows, on), **calibration.beside_diameter(judged, on)} for name, on in groups.items()},
         "by_slice_calibration_code": calibration.by_calibration_code(judged),
@@ -284,7 +285,7 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 
 def scored_nodules(rows: Mapping[str, Sequence[Any]]) -> calibration.ScoredNodules:
-    """Judged rows as :mod:`nodulens.train.default.calibration` takes them; all folds give a card's settings."""
+    """Evaluated rows as :mod:`nodulens.train.default.calibration` takes them; all folds give a card's settings."""
     numbers = {"benign": 0, "malignant": 1}
     return calibration.ScoredNodules(
         patients=list(rows["patient"]),
@@ -298,7 +299,7 @@ def scored_nodules(rows: Mapping[str, Sequence[Any]]) -> calibration.ScoredNodul
 
 
 def _decisions(rows: Mapping[str, Sequence[Any]], on: NDArray[np.bool_]) -> dict[str, Any]:
-    """What calling every nodule by its largest output gives, with intervals by patient; nothing without a nodule."""
+    """Figures of the decision by the largest output, with intervals by patient; empty without a nodule."""
     if not on.any():
         return {}
     classes = tuple(name.removeprefix("logit_") for name in rows if name.startswith("logit_"))

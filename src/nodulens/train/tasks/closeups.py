@@ -1,4 +1,4 @@
-"""Close-ups of real nodules, which teach and judge networks of whole slices beside those.
+"""Close-ups of real nodules, on which networks of whole slices are trained and evaluated beside whole slices.
 
 The nodule stacks hold 96 × 96 of a scan's own pixels: a nodule and what lies round it. A network sees them as large as
 they are in a whole slice, side by side on a sheet. Only the nodule is known of them, not the lungs; and the readers
@@ -105,7 +105,7 @@ class CloseUps:
         return max(int(self.image.shape[-1] / max(self._step(field).max(), 1e-9) + 1e-6), 1)
 
     def seen(self, field: Field, slices: Int, side: int) -> tuple[NDArray[np.float32], Bool]:
-        """What a network of whole slices sees of some, and where their nodule is.
+        """Some close-ups as a network of whole slices sees them, and where their nodule is.
 
         Args:
             slices: numbers of slices.
@@ -147,7 +147,7 @@ class CloseUps:
 
 
 def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
-    """What a network of whole slices says of central slices, as many on a sheet as its input holds.
+    """Probabilities of a network of whole slices on central slices, as many on a sheet as its input holds.
 
     Args:
         model: (N, 1, size, size) → (N, classes, size, size) logits first.
@@ -173,7 +173,7 @@ def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> ND
 
 
 def _place(number: int, along: int, side: int) -> tuple[slice, slice]:
-    """Of a close-up on its sheet."""
+    """The place of a close-up on its sheet."""
     down, right = divmod(number, along)
     return slice(down * side, (down + 1) * side), slice(right * side, (right + 1) * side)
 

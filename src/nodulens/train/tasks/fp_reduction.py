@@ -1,4 +1,7 @@
-"""The network that keeps or rejects regions by the patch round them, on LUNA16's candidates or a folder's pictures."""
+"""False-positive reduction: the network that keeps or rejects regions by the patch round them.
+
+It learns from LUNA16's candidates, or from a folder of pictures.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
-from nodulens.train.tasks.pictures import is_pictures, load_patches
-from nodulens.train.tasks.task import Outcome, Rows, rounded, with_interval
+from nodulens.train.tasks.picture_folders import is_pictures, load_patches
+from nodulens.train.tasks.protocol import Outcome, Rows, rounded, with_interval
 
 SHARE = 4
 """Where classes are balanced by sampling, an epoch sees one in so many non-nodules, and as many nodules."""
@@ -62,7 +65,7 @@ def load(data: Path, recipe: Recipe) -> Candidates:
 
     Raises:
         NotFound: they do not lie in the folder.
-        NotFound, BadOption: see :func:`nodulens.train.tasks.pictures.find_pictures`.
+        NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
     if is_pictures(data):
         return Candidates(load_patches(data))
@@ -70,7 +73,7 @@ def load(data: Path, recipe: Recipe) -> Candidates:
 
 
 def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
-    """See :class:`nodulens.train.tasks.task.Part`; rows that share their ``nodule`` show the same one."""
+    """See :class:`nodulens.train.tasks.protocol.Part`; rows that share their ``nodule`` show the same one."""
     patches = material.patches
     parts = np.array_split(np.arange(len(patches)), -(-len(patches) // HELD))
     steps = np.empty((copies, len(patches), PATCH_PX, PATCH_PX), dtype=np.uint8)
@@ -81,7 +84,7 @@ def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int)
 
 
 def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkConfig:
-    """As it is: the rows decide nothing.
+    """The config as it is: the rows decide nothing.
 
     Raises:
         BadOption: not one class, or another size than the patches'.
@@ -135,7 +138,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> Outcome:
-    """Ranking and decisions on patches, each seen as in use; a nodule shown several times weighs as one."""
+    """Ranking and decisions on patches, each seen as in inference; all patches of a nodule weigh as one."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
     logits = np.concatenate([patch_logits(model, material.seen(part)) for part in parts])
@@ -152,7 +155,7 @@ def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Ro
 
 
 def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """What judged patches add up to, of one fold or of several; intervals by patient."""
+    """Figures of evaluated patches, of one fold or of several, with intervals by patient."""
     truth, score, weight, diameter = (
         np.array(columns[name], dtype=float) for name in ("truth", "score", "weight", "diameter_mm")
     )
@@ -188,7 +191,7 @@ def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
 
 
 def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Of (4, …) nodules called and not, non-nodules called and not."""
+    """Precision, recall and specificity of (4, …) nodules called and not, non-nodules called and not."""
     hit, missed, wrong, right = cells
     return {
         "precision": ratio(hit, hit + wrong),

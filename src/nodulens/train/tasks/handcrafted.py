@@ -1,4 +1,4 @@
-"""What came before networks: features by hand of each nodule, and a support vector machine or a random forest on them.
+"""Baselines without networks: handcrafted features of a nodule, and a support vector machine or random forest on them.
 
 Shape, density and texture of the largest slice at a pixel of half a millimetre, and size and density over all slices.
 How many slices a stack has is no feature: it ends where the readers' outlines end, and gives the label away.
@@ -21,7 +21,7 @@ from nodulens.data.material import Stacks
 from nodulens.errors import BadOption
 from nodulens.stages.classify_crop import Crop, crop_view, crop_window
 from nodulens.train.tasks.classification import Nodules, nodules_of, outcome
-from nodulens.train.tasks.task import Outcome, Rows, median_ms
+from nodulens.train.tasks.protocol import Outcome, Rows, median_ms
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -30,7 +30,7 @@ Kind = Literal["svm", "forest"]
 PIXEL_MM = 0.5
 FIELD = Crop(96, PIXEL_MM)
 RING_MM = 2.0
-"""So far round the outline a nodule is held against what it lies in."""
+"""Width of the ring round the outline that a nodule's density is compared with."""
 ROUGH_MM = 1.5
 """Radius of the disc that an outline is opened with: what it takes away is spikes."""
 LEVELS = 16
@@ -77,29 +77,32 @@ def load(data: Path) -> Features:
 
 
 def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
-    """Of one nodule."""
+    """The features of one nodule."""
     n, pixel = int(nodules.origin[k]), float(nodules.pixel_mm[k])
     image, spacing = stacks.unit(n), stacks.spacing_zyx(n)
     of_slice = slice_features(image[nodules.central[k]], nodules.outline[k], pixel)
     return of_slice | depth_features(image[stacks.truth(n)], pixel**2 * spacing[0])
 
 
-def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, seed: int = 0) -> Outcome:
-    """How a classifier that has learnt from ``rows`` does on ``test``; figures as of the networks.
+def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: int = 0, trees: int = TREES) -> Outcome:
+    """Evaluate on ``test`` a classifier trained on ``rows``; figures as of the networks.
+
+    Args:
+        trees: of the forest.
 
     Raises:
         BadOption: another kind.
     """
     if kind not in get_args(Kind):
         raise BadOption(f"There is no classifier {kind!r}; there are {', '.join(get_args(Kind))}.")
-    score = _taught(kind, material, rows, seed)(material.values[test])
+    score = _trained(kind, material, rows, seed, trees)(material.values[test])
     return outcome(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
 
 
 def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:
-    """What a nodule costs on the CPU, its features and the answer; the median of some, evenly through all."""
+    """Milliseconds a nodule takes on the CPU, features and answer; the median of some, evenly through all."""
     stacks, nodules = Stacks(data), material.nodules
-    score = _taught(kind, material, np.arange(len(nodules.truth)), 0)
+    score = _trained(kind, material, np.arange(len(nodules.truth)))
 
     def grade(k: int) -> None:
         score(np.array([list(_features(stacks, nodules, k).values())]))
@@ -107,8 +110,9 @@ def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) ->
     return median_ms(partial(grade, k) for k in np.linspace(0, len(nodules.truth) - 1, count).astype(int).tolist())
 
 
-def _taught(kind: Kind, material: Features, rows: Rows, seed: int) -> Callable[[Float], Float]:
-    return (_svm if kind == "svm" else _forest)(material.values[rows], material.nodules.truth[rows], seed)
+def _trained(kind: Kind, material: Features, rows: Rows, seed: int = 0, trees: int = TREES) -> Callable[[Float], Float]:
+    values, truth = material.values[rows], material.nodules.truth[rows]
+    return _svm(values, truth, seed) if kind == "svm" else _forest(values, truth, seed, trees)
 
 
 def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
@@ -121,15 +125,15 @@ def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float],
     return model.decision_function
 
 
-def _forest(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
-    """Five hundred trees; the log odds of their mean probability are the score."""
+def _forest(values: Float, truth: NDArray[np.int_], seed: int, trees: int) -> Callable[[Float], Float]:
+    """A random forest; the log odds of its trees' mean probability are the score."""
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed)
+    model = RandomForestClassifier(trees, min_samples_leaf=2, class_weight="balanced", random_state=seed)
     model.fit(values, truth)
 
     def score(asked: Float) -> Float:
-        p = np.clip(model.predict_proba(asked)[:, 1], 0.5 / TREES, 1 - 0.5 / TREES)
+        p = np.clip(model.predict_proba(asked)[:, 1], 0.5 / trees, 1 - 0.5 / trees)
         return np.log(p / (1 - p))
 
     return score
@@ -154,7 +158,7 @@ def slice_features(image: NDArray[np.float32], mask: Bool, pixel_mm: float) -> d
 
 
 def shape_features(mask: Bool) -> dict[str, float]:
-    """In millimetres; of a mask (y, x) of half-millimetre pixels."""
+    """Shape in millimetres of a mask (y, x) of half-millimetre pixels."""
     area = float(mask.sum()) * PIXEL_MM**2
     around = perimeter(mask) * PIXEL_MM
     places: Float = np.argwhere(mask).astype(np.float64) * PIXEL_MM
@@ -181,7 +185,7 @@ def shape_features(mask: Bool) -> dict[str, float]:
 
 
 def density_features(image: Float, mask: Bool) -> dict[str, float]:
-    """Of the values 0…1 inside, at the rim, and in a ring round it."""
+    """Statistics of the values 0…1 inside a mask, at its rim, and in a ring round it."""
     inside = image[mask]
     ring = ndimage.binary_dilation(mask, _disc(RING_MM)) & ~mask
     outside = image[ring]
@@ -199,7 +203,7 @@ def density_features(image: Float, mask: Bool) -> dict[str, float]:
 
 
 def texture_features(image: Float, mask: Bool) -> dict[str, float]:
-    """Of grey-level co-occurrence inside the mask, four directions together (Haralick et al. 1973).
+    """Texture by grey-level co-occurrence inside the mask, four directions together (Haralick et al. 1973).
 
     Where no two pixels of the mask lie so far apart, all is as in a single grey.
     """
@@ -224,7 +228,7 @@ def texture_features(image: Float, mask: Bool) -> dict[str, float]:
 
 
 def depth_features(inside: NDArray[np.floating], voxel_mm3: float) -> dict[str, float]:
-    """Of the values 0…1 of all voxels of a nodule."""
+    """Size and density from the values 0…1 of all voxels of a nodule."""
     volume = len(inside) * voxel_mm3
     return {
         "volume_mm3": volume,
@@ -262,7 +266,7 @@ def _moments(name: str, values: Float) -> dict[str, float]:
 
 
 def _together(level: NDArray[np.int_], mask: Bool, step: int) -> Float:
-    """(LEVELS, LEVELS) share of pixel pairs that have two grey levels, ``step`` pixels apart."""
+    """(LEVELS, LEVELS) share of pixel pairs with two grey levels, ``step`` pixels from each other."""
     counts = np.zeros(LEVELS**2)
     rows, columns = level.shape
     for dy, dx in ((0, step), (step, 0), (step, step), (step, -step)):

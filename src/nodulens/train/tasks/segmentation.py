@@ -1,11 +1,11 @@
-"""The networks that outline lungs and nodules on whole axial slices.
+"""Segmentation of lungs and nodules on whole axial slices.
 
 They learn from the whole slices that :mod:`nodulens.data.prepare` cuts out of LIDC-IDRI or LUNA16. Without those, they
 learn from the axial slices of nodule-free lungs (:class:`nodulens.data.material.Background`) with nodules of real
 outlines and ratings rendered into them, and are judged there on a background left out, and on the real slices of whole
 scans (:mod:`nodulens.evaluate.slice_networks`). Lungs are those of our own lung stage, unless LUNA16's masks were
 given: what is measured of them is agreement. Or they learn from the slices of a folder of pictures and are judged there
-(:mod:`nodulens.train.tasks.pictures`).
+(:mod:`nodulens.train.tasks.picture_folders`).
 
 Whole slices are what a CPU learns slowest from. A network with a ``window`` learns from squares cut out of them
 instead, and from close-ups of real nodules (:mod:`nodulens.train.tasks.closeups`), on which it is then judged as well.
@@ -46,19 +46,17 @@ from nodulens.stages.slices import NODULE, WHOLE_PX, Field
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of, loss_of_one
-from nodulens.train.networks.build import check_window
-from nodulens.train.networks.plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.networks.pretrained import started
+from nodulens.train.networks.registry import check_window
+from nodulens.train.networks.unet_plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.networks.unets import PlannedUNet
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
-from nodulens.train.tasks.pictures import Pictures, is_pictures, load_pictures
-from nodulens.train.tasks.task import Outcome, Rows, rounded, with_interval
+from nodulens.train.tasks.picture_folders import Pictures, is_pictures, load_pictures
+from nodulens.train.tasks.protocol import Outcome, Rows, rounded, with_interval
 
 Bool = NDArray[np.bool_]
 
-SCENES = 6
-"""How often nodules are rendered into each background, every time others at other places."""
 SLICE, CLOSE_UP = "slice", "close-up"
 NODULE_ML, MOST_NODULES = 200.0, 20
 """A nodule to so much lung, and in a scene at most."""
@@ -66,13 +64,11 @@ LEAST_MM = 3.0
 PER_NODULE = 3
 """Slices taken of a nodule: its largest, and others at random."""
 WHOLE_MM = (0.6, 0.9)
-"""Backgrounds are cut to the chest. They are shown as far off as whole slices of 512 pixels of this width would be."""
-EPOCH = 240
-"""Slices an epoch, half of them with a nodule."""
-WINDOWS = 480
-"""Windows an epoch, half of them sheets of close-ups where there are any."""
-WATCHED = 24
-"""Slices watched after every epoch."""
+"""Smallest and largest pixel of the whole slice of 512 pixels that a background, cut to the chest, is taken for."""
+SLICES, WINDOWS = 240, 480
+"""Slices of an epoch, half of them with a nodule; or windows, half of them sheets of close-ups where there are any."""
+VALIDATED = 24
+"""Slices of the validation set that the network is evaluated on after every epoch."""
 SIZES_MM = (0, 3, 5, 8, 12)
 """Nodules on slices by the disc of their area there, from so many millimetres of diameter on."""
 PLANNED_FROM = 120
@@ -128,7 +124,7 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class ScanSlab:
-    """Some axial slices of a whole scan, in the form of :class:`Slab`; they are read whenever they are asked for.
+    """Some axial slices of a whole scan, in the form of :class:`Slab`; they are read whenever they are needed.
 
     Attributes:
         chosen: (n,) which of the scan's slices.
@@ -141,12 +137,12 @@ class ScanSlab:
 
     @property
     def patient(self) -> str:
-        """Whose they are."""
+        """The patient."""
         return self.scan.patient
 
     @property
     def whole_mm(self) -> float:
-        """As of :class:`Slab`."""
+        """Pixel of the slice of 512 pixels that each stands for, see :class:`Slab`."""
         return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
 
     @cached_property
@@ -194,7 +190,7 @@ class Slices:
         return np.where(self.shows, "nodule", "no nodule").tolist() + [CLOSE_UP] * nodules
 
     def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """What a network sees of slices, and the truth of its drawn classes there.
+        """Slices as a network sees them, and the truth of its classes but the background.
 
         Returns:
             (N, size, size) 0…1, and (N, drawn, size, size); of exclusive classes the nodule goes before the lung.
@@ -213,7 +209,7 @@ class Slices:
         return images, field.exclusively(truth)
 
     def known(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of a network's classes that are drawn here: all, or :meth:`Slab.masks` says which it lacks."""
+        """The classes of a network that are annotated here: all, or :meth:`Slab.masks` says which is not."""
         return classes
 
     def pixels_mm(self, field: Field, rows: Rows) -> list[float]:
@@ -235,7 +231,7 @@ class Multiplied(Slices):
     kinds: tuple[Augmentation, ...] = ()
 
     def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """As of slices; a copy is always changed in the same way."""
+        """Slices as :meth:`Slices.seen` gives them; a copy is always changed in the same way."""
         images, truth = super().seen(field, rows)
         for k in np.flatnonzero(rows >= self.plain).tolist():
             shown, drawn = torch.from_numpy(images[[k], None]), torch.from_numpy(truth[[k]])
@@ -258,7 +254,7 @@ def load(data: Path, recipe: Recipe) -> Material:
         NotFound: neither whole slices nor backgrounds and stacks lie in the folder, or not all that the recipe's
             labels and slices need.
         NotFound, UnreadableFile: see :class:`nodulens.data.whole_slices.WholeSlices`.
-        NotFound, BadOption: see :func:`nodulens.train.tasks.pictures.find_pictures`.
+        NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
     for caveat in recipe.caveats:
         warnings.warn(caveat, stacklevel=2)
@@ -284,12 +280,12 @@ def load(data: Path, recipe: Recipe) -> Material:
                 "nodulens data prepare has made of scans that may train."
             )
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _slabs(Background.volume(data, patient), patient, own)
+        slabs += _slabs(Background.volume(data, patient), patient, own, recipe.renderings)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
 
 
 def multiplied(material: Slices, kinds: Sequence[Augmentation], copies: int) -> Multiplied:
-    """See :class:`nodulens.train.tasks.task.Part`."""
+    """See :class:`nodulens.train.tasks.protocol.Part`."""
     near = None if material.closeups is None else material.closeups.multiplied(kinds, copies)
     return Multiplied(material.slabs * (copies + 1), near, len(material.shows), tuple(kinds))
 
@@ -320,11 +316,15 @@ def _whole(data: Path, recipe: Recipe, scans: Sequence[SlicedScan]) -> tuple[Sca
     return tuple(slabs)
 
 
-def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape]) -> list[Slab]:
-    """All slices of a background as they are, then some through each of the nodules of every scene."""
+def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape], renderings: int) -> list[Slab]:
+    """All slices of a background as they are, then some through each of the nodules that are rendered into it.
+
+    Args:
+        renderings: how often nodules are, every time others.
+    """
     lungs = segment_lungs(volume)
     amount = round(sum(lung_volumes_ml(lungs).values()) / NODULE_ML)
-    rng = np.random.default_rng([fold_of(patient), SCENES])
+    rng = np.random.default_rng([fold_of(patient), renderings])
     usable = _usable(volume.geometry, patient)
     plain = np.flatnonzero(usable)
     pixel_mm = volume.geometry.spacing_zyx[1:]
@@ -334,7 +334,7 @@ def _slabs(volume: Volume, patient: str, shapes: Sequence[Shape]) -> list[Slab]:
         return Slab(patient, stored, lungs.labels[z].astype(np.uint8), nodule[z], pixel_mm, rng.uniform(*WHOLE_MM))
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
-    for _ in range(SCENES):
+    for _ in range(renderings):
         chosen = rng.choice(len(shapes), min(max(amount, 1), MOST_NODULES, len(shapes)), replace=False)
         scene = render_many(volume, lungs, [shapes[i].turned(rng) for i in chosen], seed=int(rng.integers(2**31)))
         through = np.zeros(len(usable), dtype=bool)
@@ -359,7 +359,7 @@ def _usable(geometry: Geometry, patient: str) -> Bool:
 
 
 def field_of(config: NetworkConfig) -> Field:
-    """What a network sees."""
+    """The field of view of a network."""
     return Field(config.size, config.classes, config.pixel_mm)
 
 
@@ -376,7 +376,7 @@ def settled(config: NetworkConfig, material: Material, rows: Rows) -> NetworkCon
 
 
 def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Fingerprint:
-    """Of whole slices; looked at on some that show a nodule."""
+    """The fingerprint of whole slices, from some that show a nodule."""
     rows, _ = parted(material, rows)
     shown = rows[material.shows[rows]]
     some = shown[:: max(1, len(shown) // PLANNED_FROM)]
@@ -393,7 +393,7 @@ def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Finge
 def train(config: NetworkConfig, material: Material, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
     """A network trained on slices, as many of them with a nodule as without.
 
-    The mean Dice of its classes, pixels counted over all watched slices, says when it is best.
+    It is validated by the mean Dice of its classes, pixels counted over all slices of the validation set.
 
     Raises:
         BadOption: see :func:`nodulens.train.tasks.checks.check_config`.
@@ -406,7 +406,7 @@ def train(config: NetworkConfig, material: Material, rows: Rows, validation: Row
     images, truth = _tensors(field_of(config), material, whole)
     weights = class_weights(truth, len(config.classes)) if config.balance == "weights" else None
     criterion, alone = loss_of(config, weights), loss_of_one(config, config.classes.index(NODULE))
-    taught = _Taught(config, images, truth, material.shows[whole], _close_ups(material, config, nodules))
+    examples = _Examples(config, images, truth, material.shows[whole], _close_ups(material, config, nodules))
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         image, target, nodule = batch
@@ -423,7 +423,7 @@ def train(config: NetworkConfig, material: Material, rows: Rows, validation: Row
         near = alone(_rows_of(output, slice(len(target), None)), nodule)
         return (len(target) * value + len(nodule) * near) / len(image)
 
-    task = Task(taught.batches, loss, augment if config.augment else None, _validation(config, material, validation))
+    task = Task(examples.batches, loss, augment if config.augment else None, _validation(config, material, validation))
     return fit(net, task, config, checkpoint)
 
 
@@ -466,8 +466,8 @@ def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.in
 
 
 @dataclass(frozen=True, eq=False)
-class _Taught:
-    """What teaches: whole slices; or windows of them, half at a nodule, and as many sheets of close-ups.
+class _Examples:
+    """The training set: whole slices; or windows of them, half at a nodule, and as many sheets of close-ups.
 
     Every batch holds both, so that batch norms see in training what they will stand for in use.
 
@@ -492,13 +492,14 @@ class _Taught:
 
     def batches(self, rng: np.random.Generator) -> list[Maker]:
         """An epoch."""
-        window = self.config.window
+        window, most = self.config.window, self.config.examples
         if window is None:
-            return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, EPOCH))]
+            return [partial(self._slices, part) for part in self._parts(_drawn(self.shows, rng, most or SLICES))]
+        most = most or WINDOWS
         if self.closeups is None:
-            rows = _drawn(self.shows, rng, WINDOWS)
+            rows = _drawn(self.shows, rng, most)
             return [partial(self._windows, part, _seed(rng)) for part in self._parts(rows)]
-        rows = _drawn(self.shows, rng, WINDOWS // 2)
+        rows = _drawn(self.shows, rng, most // 2)
         along = -(-window // self.closeups.images.shape[-1])
         nodules = rng.integers(len(self.closeups.of_nodule), size=(len(rows), along**2))
         both = zip(self._parts(rows, 2), self._parts(nodules, 2), strict=True)
@@ -584,7 +585,7 @@ def _validation(config: NetworkConfig, material: Material, validation: Rows) -> 
         return None
     field = field_of(config)
     kinds = [validation[material.shows[validation] == kind] for kind in (True, False)]
-    some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // WATCHED))] for kind in kinds])
+    some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // VALIDATED))] for kind in kinds])
     images, truth = material.seen(field, some)
 
     def validate(net: nn.Module) -> float:
@@ -596,12 +597,12 @@ def _validation(config: NetworkConfig, material: Material, validation: Rows) -> 
     return validate
 
 
-# ---------------------------------------------------------------- judging
+# ---------------------------------------------------------------- evaluation
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows) -> Outcome:
-    """Outlines and nodules' boxes, slice by slice, as the network sees them; of close-ups the central slices of the
-    nodules, on their own pixels. See :func:`figures`."""
+    """Evaluate masks and nodules' boxes, slice by slice, as the network sees them; of close-ups the central slices of
+    the nodules, on their own pixels. See :func:`figures`."""
     field = field_of(config)
     columns: dict[str, list[Any]] = {}
 
@@ -630,7 +631,7 @@ def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows
 
 
 def compared(field: Field, truth: Bool, seen: NDArray[np.float32]) -> dict[str, list[Any]]:
-    """What is counted of slices.
+    """Pixels and boxes of slices, predicted against true.
 
     Args:
         truth: (N, drawn, y, x).
@@ -665,7 +666,7 @@ def _corners(slices: Sequence[tuple[slice, ...]]) -> NDArray[np.float64]:
 
 
 def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any]:
-    """What judged slices add up to, of one fold or of several.
+    """Figures of evaluated slices, of one fold or of several.
 
     Dice, IoU, sensitivity and precision are means over the slices whose truth has the class (a missed one counts 0),
     with intervals by patient. Slices whose truth lacks it are counted apart: "both_empty" where none is predicted
@@ -673,7 +674,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
     slices with 1 for both empty and 0 for invented: the two ways in which small things vanish behind large ones.
 
     Args:
-        columns: of :class:`~nodulens.train.tasks.task.Outcome` rows. Close-ups are summed up apart.
+        columns: of :class:`~nodulens.train.tasks.protocol.Outcome` rows. Close-ups are summed up apart.
     """
     columns, near = of_slices(columns), of_slices(columns, CLOSE_UP)
     patients = columns["patient"]
@@ -710,7 +711,7 @@ def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any
 
 
 def of_slices(columns: Mapping[str, Sequence[Any]], kind: str = SLICE) -> dict[str, list[Any]]:
-    """The columns of judged rows, those of one kind."""
+    """The columns of evaluated rows, those of one kind."""
     own = [k for k, name in enumerate(columns["kind"]) if name == kind]
     return {name: [values[k] for k in own] for name, values in columns.items()}
 
@@ -733,7 +734,7 @@ def _pooled_dice(cases: Sequence[Overlap]) -> float:
 
 
 def dice_by_slice(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> NDArray[np.float64]:
-    """Of some classes together; 1 where they are nowhere."""
+    """(N,) Dice of some classes together; 1 where they are nowhere."""
     truth, predicted, common = (
         np.sum([columns[f"{name} {what}"] for name in names], axis=0) for what in ("truth", "predicted", "common")
     )
@@ -752,7 +753,7 @@ def _agreement(areas: NDArray[np.float64]) -> dict[str, Any] | None:
 
 
 def _boxes(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
-    """COCO's figures of the nodules' boxes; precision and recall of all that is drawn, at an IoU of 0.5."""
+    """COCO's figures of the nodules' boxes; precision and recall of all predicted ones, at an IoU of 0.5."""
     if not sum(columns["truths"]):
         return None
     rows = zip(columns["scores"], columns["iou"], columns["truths"], strict=True)

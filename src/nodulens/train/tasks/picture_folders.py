@@ -31,7 +31,7 @@ from nodulens.ops.components import components
 from nodulens.stages.classical import classic_steps, otsu
 from nodulens.stages.slices import BACKGROUND, NODULE, Field
 from nodulens.stages.views import PATCH_PX, patch_view
-from nodulens.train.tasks.task import Rows
+from nodulens.train.tasks.protocol import Rows
 
 Bool = NDArray[np.bool_]
 
@@ -40,7 +40,7 @@ LUNG = "lung"
 LOOK_ALIKES = 4
 """Patches of a slice that show no nodule, at most."""
 SPOT_PX = 4
-"""What is bright in a lung and smaller than this is noise."""
+"""Size below which a bright spot in a lung is noise."""
 
 
 def is_pictures(data: Path) -> bool:
@@ -49,7 +49,7 @@ def is_pictures(data: Path) -> bool:
 
 
 def find_pictures(data: Path) -> SliceFolder:
-    """The slices of a data folder with what is drawn on them.
+    """The slices of a data folder with their masks or boxes.
 
     Raises:
         NotFound: neither masks nor boxes.
@@ -70,7 +70,7 @@ def find_pictures(data: Path) -> SliceFolder:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Whole slices of a folder; a row is a slice, read when it is asked for.
+    """Whole slices of a folder; a row is a slice, read when it is needed.
 
     Attributes:
         folder: slices and nodules.
@@ -108,7 +108,7 @@ class Pictures:
         return tuple(name for name in classes if name in drawn)
 
     def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """As :meth:`nodulens.train.tasks.segmentation.Slices.seen`."""
+        """Images and truth of some rows, see :meth:`nodulens.train.tasks.segmentation.Slices.seen`."""
         images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
         truth = np.empty((len(rows), len(field.drawn), field.size, field.size), dtype=bool)
         for n, row in enumerate(rows):

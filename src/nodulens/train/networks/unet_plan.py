@@ -28,7 +28,7 @@ Slice = tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What there is to know of a data set before a network is built for it.
+    """The properties of a data set that a network is planned by.
 
     Attributes:
         slices: how many.
@@ -49,7 +49,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Plan:
-    """What follows from it.
+    """The input, depth and batch that follow from a fingerprint.
 
     Attributes:
         size: side of the square input in pixels.

@@ -1,4 +1,4 @@
-"""The networks, each a function of its widths. Inputs are float32 0…1 over −1000…400 HU."""
+"""The default method's four networks, each a function of its widths. Inputs are float32 0…1 over −1000…400 HU."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class PatchNet(nn.Module):
 
 
 class PromptUNet(nn.Module):
-    """A small 3-D U-Net that outlines what its prompt channels point at.
+    """A small 3-D U-Net that segments what its prompt channels point at.
 
     In the plane, 2 × 2 grid points become channels at the entry and come back at the exit: the finest level, where most
     of the time would go, is never convolved at full size.

@@ -1,7 +1,7 @@
-"""What each network of a recipe is trained and judged through: one module for each field of :class:`Recipe`.
+"""The interface through which each network of a recipe is trained and evaluated: one module for each field.
 
-A part's module loads its material, trains on some rows of it and judges on others. A row is one example, and all rows
-of a patient stand or fall together in an honest split; which rows are which is decided by whoever calls.
+A task's module loads its material, trains on some rows of it and evaluates on others. A row is one example, and all
+rows of a patient stand or fall together in an honest split; which rows are which is decided by whoever calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Rows = NDArray[np.int_]
 
 
 class Material(Protocol):
-    """Examples to learn from or to be judged on."""
+    """Examples to train or to evaluate on."""
 
     @property
     def patients(self) -> Sequence[str]:
@@ -38,11 +38,11 @@ class Material(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a network did on rows that it was not trained on.
+    """The evaluation of a network on rows that it was not trained on.
 
     Attributes:
         figures: name → value or nested figures; JSON can hold them.
-        rows: name of a column → its values, one a judged row; enough to pool folds and draw intervals by patient.
+        rows: name of a column → its values, one an evaluated row; enough to pool folds and draw intervals by patient.
             "row" and "patient" are always there.
     """
 
@@ -72,7 +72,7 @@ def rounded(value: float) -> float | None:
 
 
 class TaskModule(Protocol):
-    """A module that trains and judges one field of a recipe."""
+    """A module that trains and evaluates the network of one field of a recipe."""
 
     def load(self, data: Path, recipe: Recipe) -> Material:
         """The examples in a data folder.
@@ -83,15 +83,14 @@ class TaskModule(Protocol):
 
     def multiplied(self, material: Any, kinds: Sequence[Augmentation], copies: int) -> Material:
         """The material as it is, then ``copies`` of it, every row changed at random in ways of
-        :func:`nodulens.train.loop.augment.augmented`: what nobody should do before a split, where
-        copies of a judged row
-        teach."""
+        :func:`nodulens.train.loop.augment.augmented`: what nobody should do before a split, where copies of a test row
+        are trained on."""
 
     def settled(self, config: NetworkConfig, material: Any, rows: Rows) -> NetworkConfig:
-        """The config with what its training rows decide, such as the size of its input, filled in."""
+        """The config with what the training rows decide, such as the size of the input, filled in."""
 
     def train(self, config: NetworkConfig, material: Any, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-        """A network trained on ``rows``; ``watched`` say when it is best, and never teach. Resumes ``checkpoint``."""
+        """A network trained on ``rows``; ``validation`` says when it is best. Resumes ``checkpoint``."""
 
     def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Outcome:
-        """How the exported network does on ``rows``."""
+        """Evaluate the exported network on ``rows``."""

@@ -33,7 +33,7 @@ class Ranks:
 
     @classmethod
     def joined(cls) -> Ranks:
-        """As PyTorch's launcher says; the process group is entered on the first call (NCCL on GPUs, gloo on CPUs)."""
+        """This process as PyTorch's launcher counts it; the first enters the process group (NCCL on GPUs or gloo)."""
         gpu = torch.cuda.is_available()
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
@@ -67,17 +67,17 @@ class Ranks:
         return [float(v) for v in sent]
 
     def mean(self, value: Tensor) -> float:
-        """Of a number over all processes."""
+        """The mean of a number over all processes."""
         if self.world > 1:
             distributed.all_reduce(value)
         return float(value) / self.world
 
     def leave(self) -> None:
-        """Out of the process group, when all is done."""
+        """Leave the process group, when all is done."""
         if self.world > 1:
             distributed.destroy_process_group()
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have come here."""
         if self.world > 1:
             distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)

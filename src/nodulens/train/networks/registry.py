@@ -1,4 +1,4 @@
-"""The networks of the recipes, by name: each a function of a :class:`~nodulens.methods.recipe.Learner`.
+"""The networks of the recipes, by name: each a function of a :class:`~nodulens.methods.recipe.NetworkConfig`.
 
 Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier puts out (N, classes) logits, a
 segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of what is there. Another
@@ -31,7 +31,7 @@ RARE = 0.01
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """Size and arithmetic of a network.
 
     Attributes:
         parameters: all numbers it has learnt, the statistics of its batch norms included, as Keras counts.
@@ -61,7 +61,7 @@ def build(config: NetworkConfig) -> nn.Module:
 
 
 def check_window(config: NetworkConfig) -> None:
-    """Whether a network can learn from windows; nothing is computed.
+    """Check that a network can learn from windows; nothing is computed.
 
     Raises:
         BadOption: they are larger than its input, or cannot be halved as often as the network does.
@@ -83,7 +83,7 @@ def check_window(config: NetworkConfig) -> None:
 
 
 def check_kind(part: str, config: NetworkConfig) -> None:
-    """Whether a network puts out what its part is for, a segmenter's classes at every pixel; nothing is computed.
+    """Check that a network's output is what its part needs, a segmenter's at every pixel; nothing is computed.
 
     Raises:
         BadOption: it does not, or cannot be of its size.
@@ -111,7 +111,7 @@ def cost(config: NetworkConfig) -> Cost:
 
 
 def stored_values(path: Path) -> int:
-    """How many numbers an ONNX file holds: the parameters of a network that ships (batch norms folded in)."""
+    """The count of numbers in an ONNX file: the parameters of a network that ships (batch norms folded in)."""
     return sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer)
 
 
@@ -135,7 +135,7 @@ def efficientnet_b0(config: NetworkConfig) -> nn.Module:
 
 
 def resnet50_unet(config: NetworkConfig) -> nn.Module:
-    """A U-Net whose way down is a ResNet-50 (He et al., 2016), see also :func:`_start_rare`."""
+    """A U-Net whose encoder is a ResNet-50 (He et al., 2016), see also :func:`_start_rare`."""
     if config.size % 32:
         raise BadOption(f"ResNet-50 halves its input five times: {config.size} pixels are no multiple of 32.")
     nets = _monai()
@@ -166,7 +166,7 @@ def se_aux_unet(config: NetworkConfig) -> nn.Module:
 
 
 def planned_unet(config: NetworkConfig) -> nn.Module:
-    """See :class:`nodulens.train.networks.unets.PlannedUNet` and :func:`nodulens.train.networks.plan.plan`."""
+    """See :class:`nodulens.train.networks.unets.PlannedUNet` and :func:`nodulens.train.networks.unet_plan.plan`."""
     return PlannedUNet(config.size, len(config.classes))
 
 
@@ -196,7 +196,7 @@ APART = {"nnunet": "nodulens nnunet train", **dict.fromkeys(YOLO11, "nodulens yo
 
 
 def _monai() -> ModuleType:
-    """MONAI's networks; importing them takes seconds, so it is done when one is asked for."""
+    """MONAI's networks; importing them takes seconds, so it is done when one is built."""
     try:
         return import_module("monai.networks.nets")
     except ImportError as error:
