@@ -22,6 +22,7 @@ from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Patches, Stacks, pat
 from nodulens.errors import MissingExtra
 from nodulens.metrics.classification import auc, ranking_draws
 from nodulens.metrics.statistics import Interval, percentiles
+from nodulens.presentation.evaluation import Table
 
 NODULE, MALIGNANT = "nodule or non-nodule", "malignant or benign"
 NEIGHBOURS, LOGISTIC = "5 nearest neighbours", "logistic regression"
@@ -68,6 +69,23 @@ class Leakage:
 
     splits: tuple[Figure, ...]
     inputs: tuple[Figure, ...]
+
+    def tables(self) -> tuple[Table, Table]:
+        """The same classifiers under three splits, and what needs no image."""
+        arms: dict[tuple[str, str], list[Figure]] = {}
+        for figure in self.splits:
+            arms.setdefault((figure.question, figure.source), []).append(figure)
+        splits = [figure.split for figure in next(iter(arms.values()))]
+        rows = tuple((question, source, *map(_auc, figures)) for (question, source), figures in arms.items())
+        columns = ("what is told apart", "by", *(f"split {split}" for split in splits))
+        title = "AUC (95 % interval by patient) of one classifier under three splits"
+        beside = tuple((f.question, f.source, f.rows, _auc(f)) for f in self.inputs)
+        head = ("what is told apart", "by", "rows", "AUC")
+        return Table(title, columns, rows), Table("AUC of what needs no image", head, beside)
+
+
+def _auc(figure: Figure) -> str:
+    return f"{figure.auc.value:.3f} ({figure.auc.low:.3f}–{figure.auc.high:.3f})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -192,9 +192,7 @@ def _after_skipping(path: Path, fields: dict[str, str], stored: Stored, local: b
         raise UnreadableFile(f"{path}: HeaderSize = {skip} is read with voxels in a file of their own, not packed.")
     if skip:
         share = stored.promised // len(parts)
-        parts = tuple(
-            Part(part.path, skip if skip > 0 else max(0, part.path.stat().st_size - share)) for part in parts
-        )
+        parts = tuple(Part(part.path, skip if skip > 0 else max(0, part.path.stat().st_size - share)) for part in parts)
     if stored.packing and "CompressedDataSize" in fields:
         size = integers(path, "CompressedDataSize", fields["CompressedDataSize"], 1)[0]
         held = sum(part.path.stat().st_size - part.start for part in parts)

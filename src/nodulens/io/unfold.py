@@ -96,9 +96,7 @@ def fill(path: Path, file: IO[bytes], room: memoryview, packing: str | None, ski
             "Export it again."
         )
     if done < len(room):
-        raise UnreadableFile(
-            f"{path} is truncated: {max(done, 0):,} of {len(room):,} bytes; copy or export it again."
-        )
+        raise UnreadableFile(f"{path} is truncated: {max(done, 0):,} of {len(room):,} bytes; copy or export it again.")
 
 
 def _read_into(file: IO[bytes], room: memoryview) -> int:

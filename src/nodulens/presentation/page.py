@@ -177,8 +177,7 @@ def _bar(metric: Metric) -> Markup:
 
 def _table(number: int, table: Table) -> dict[str, object]:
     """A column of words is set to the left, one of numbers to the right."""
-    columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
-    kinds = ["text" if i == 0 or any(type(v) is str for v in c) else "number" for i, c in enumerate(columns)]
+    kinds = ["number" if number else "text" for number in table.numeric]
     heads = ({"kind": kind, "text": text} for kind, text in zip(kinds, table.columns, strict=True))
     rows = (
         {

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +17,9 @@ import torch
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
-from nodulens.errors import BadOption, MissingWeights, NoTestPatients
+from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe
 from nodulens.methods.run_record import SPLIT, Run, is_run, read_run, write_run
-from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train.default import release
@@ -30,7 +29,7 @@ from nodulens.train.loop.ranks import Ranks
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.segmentation import CLOSE_UP
-from nodulens.train.tasks.task import Material, Outcome, Rows, TaskModule
+from nodulens.train.tasks.task import Material, Rows, TaskModule
 
 PARTS: Mapping[str, TaskModule] = {
     "segmenter": cast("TaskModule", segmentation),
@@ -257,97 +256,6 @@ def digest(material: Material, *groups: Rows) -> str:
     """What tells rows of a material from others: their numbers, patients and strata, group by group."""
     patients, strata = material.patients, material.strata
     return _digest([[(int(r), patients[r], strata[r]) for r in rows] for rows in groups])
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluatedNetwork:
-    """A network of a run, and how it did.
-
-    Attributes:
-        outcome: on rows of the material that taught nothing.
-        material: all of it, as its part loads it.
-    """
-
-    outcome: Outcome
-    model: Model
-    config: NetworkConfig
-    material: Any
-
-
-def evaluate_run(
-    folder: Path,
-    data: Path,
-    split: Split | None = None,
-    *,
-    threads: int | None = None,
-    progress: Callable[[str, float], None] = lambda part, done: None,
-) -> dict[str, EvaluatedNetwork]:
-    """How each network of a run does on patients that it was not trained on.
-
-    Args:
-        split: who judges, where it is not whom the run left out; patients that trained it, or were watched to say when
-            it is best, are refused.
-        threads: CPU threads.
-        progress: told the network that is judged, and that it has been.
-
-    Raises:
-        PatientOverlap: the split would judge on patients that trained or were watched.
-        NobodyJudges: nobody was left out.
-    """
-    run = read_run(folder)
-    judging = _who_judges(folder, run, split)
-    out = {}
-    for name, config in run.recipe.networks.items():
-        material = PARTS[name].load(data, run.recipe)
-        model = load_model(name, threads, folder)
-        taught = frozenset(model.card.trained_on["patients"])
-        validation = frozenset(model.card.trained_on.get("watched", ())) - taught
-        rows = division(material, Parts(taught, parts_of(material.patients, *judging).test, validation)).test
-        if not len(rows):
-            continue
-        progress(name, 0.0)
-        out[name] = EvaluatedNetwork(PARTS[name].evaluate(model, config, material, rows), model, config, material)
-        progress(name, 1.0)
-    if not out:
-        raise _nobody(folder, run)
-    return out
-
-
-def unseen(
-    folder: Path, patients: Iterable[str], models: Iterable[Model], split: Split | None = None
-) -> frozenset[str]:
-    """Those of some patients who judge a run, and whom none of some networks has seen.
-
-    Args:
-        models: also such as are not of the run; each has seen whom its card names, to be taught or watched.
-        split: see :func:`judge_run`.
-
-    Raises:
-        NobodyJudges: the run left nobody out.
-    """
-    seen = {p for m in models for who in ("patients", "watched") for p in m.card.trained_on.get(who, ())}
-    return parts_of(patients, *_who_judges(folder, read_run(folder), split)).test - seen
-
-
-def _who_judges(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
-    """The split and fold of :func:`parts_of` that say who judges a run.
-
-    Raises:
-        NobodyJudges: the run left nobody out.
-    """
-    if split is None:
-        own = read_split(folder / SPLIT)
-        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
-        if own.folds and run.fold is None:
-            raise _nobody(folder, run)
-    return split, run.fold if split is None or split.folds else None
-
-
-def _nobody(folder: Path, run: Run) -> NoTestPatients:
-    return NoTestPatients(
-        f"{folder} left out nobody of this material (fold {run.fold}): there is nobody to judge on. Train with a "
-        "--fold that holds some, or name a --split of patients that it was not trained on."
-    )
 
 
 def use_threads(threads: int | None) -> None:
