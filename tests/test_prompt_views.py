@@ -145,14 +145,14 @@ def test_prompts_of_a_view_share_embeddings(scan: EvaluationScan, monkeypatch: p
     """Whole slices are the same for every prompt: each that any prompt touches is encoded once, memory or not."""
     monkeypatch.setattr(prompts, "VIEWS", ("slice",))
     touched: set[int] = set()
-    part_of = prompts.part_of
+    view_of = prompts.view_of
 
     def noted(volume: Volume, prompt: Prompt, **more: Any) -> Box:
-        where = part_of(volume, prompt, **more)
+        where = view_of(volume, prompt, **more)
         touched.update(range(where.start[0], where.stop[0]))
         return where
 
-    monkeypatch.setattr(prompts, "part_of", noted)
+    monkeypatch.setattr(prompts, "view_of", noted)
     net = made_sam.Drawn(square=True, side=64)
     evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     assert net.encoded == len(touched) > SIDES[0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,7 +45,9 @@ from nodulens.pipeline import analyze
 from nodulens.presentation.evaluation import from_json
 from nodulens.presentation.page import write_evaluation
 from nodulens.report.record import Report
-from nodulens.runtime.weights import card
+from nodulens.runtime import engine
+from nodulens.runtime.engine import Array
+from nodulens.runtime.weights import Card, card
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.prompted import view_of
 from nodulens.stages.sam import load_sam
@@ -455,6 +459,31 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     shown = {table.title: table for table in page.tables}
     assert "Wilcoxon" in shown["With and without the second step"].note
     assert shown["The classifier on what was outlined"].columns[0] == "crops masked by"
+
+
+def test_networks_are_hashed_and_compiled_once(
+    two_steps: Path, prompted: Path, with_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the whole of an evaluation: its networks one by one, whole scans, the second step and the page."""
+    hashed, compiled = Counter[Path](), Counter[Path]()
+
+    def check(known: Card) -> None:
+        hashed[known.path] += 1
+
+    def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
+        compiled[path] += 1
+        return compiling(path, threads)
+
+    compiling = engine.compile_model
+    monkeypatch.setattr(engine, "check", check)
+    monkeypatch.setattr(engine, "compile_model", compile_model)
+    run = shutil.copytree(two_steps, tmp_path / "run")
+    own = shutil.copytree(prompted / f"fold{FOLD}", tmp_path / "own")
+    found = evaluate(str(run), with_scan, output=tmp_path / "page", prompted=own)
+    assert found["scans"] and found["second_step"]
+    fresh = {run / "segmenter.onnx", run / "classifier.onnx", own / "segmenter.onnx"}
+    assert hashed.keys() == compiled.keys() >= fresh
+    assert set(hashed.values()) == set(compiled.values()) == {1}
 
 
 def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
