@@ -336,5 +336,3 @@ def test_compressed_in_several_fragments(tmp_path: Path) -> None:
         data.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
         data.PixelData = encapsulate([codestream(data)], fragments_per_frame=3)
     np.testing.assert_array_equal(read(save(tmp_path, series)).hu, body())
-
-

@@ -82,7 +82,7 @@ def test_rescale(tmp_path: Path, slope: Any, intercept: Any, phrase: str) -> Non
 def test_32_bits_do_not_overflow(tmp_path: Path) -> None:
     series = slices()
     for z, data in enumerate(series):
-        stored = (body()[z].astype(np.int64) + 2**30)
+        stored = body()[z].astype(np.int64) + 2**30
         data.BitsAllocated, data.BitsStored, data.HighBit = 32, 32, 31
         data.PixelData = stored.astype("<u4").tobytes()
     with pytest.raises(BadValues, match=r"0000\.dcm: up to 1\.073.*e\+09 HU are beyond what any scanner gives"):

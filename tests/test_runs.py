@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,8 +33,9 @@ from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
+from nodulens.evaluate.options import EvaluateOptions
 from nodulens.evaluate.run_page import page_of
-from nodulens.evaluate.runs import Compute, check_page
+from nodulens.evaluate.runs import check_page
 from nodulens.evaluate.runs import evaluate as evaluate_method
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
 from nodulens.methods.load import load_method
@@ -112,12 +113,18 @@ def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOL
 
 
 def evaluate(
-    name: str, data: Path, split: Path | None = None, *, output: Path | None = None, **options: Any
+    name: str,
+    data: Path,
+    split: Path | None = None,
+    *,
+    output: Path | None = None,
+    prompted: Path | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the command does: the JSON that it prints, and the page."""
     if output is not None:
         check_page(name, output)
-    found = evaluate_method(name, data, split, compute=Compute(threads=1), **options)
+    found = evaluate_method(name, data, settings=settings, options=EvaluateOptions(split, prompted, threads=1))
     if output is not None:
         write_evaluation(page_of(found, "nodulens evaluate"), output)
     return found.to_json()

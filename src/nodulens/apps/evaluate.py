@@ -60,14 +60,15 @@ def method(
     """Evaluate a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
     from nodulens.apps.printed import print_tables
-    from nodulens.evaluate.runs import Compute, check_page
+    from nodulens.evaluate.options import EvaluateOptions
+    from nodulens.evaluate.runs import check_page
     from nodulens.evaluate.runs import evaluate as evaluate
 
     if output is not None:
         check_page(name, output)
     with bars() as show:
-        compute = Compute(threads, show)
-        found = evaluate(name, folder, split, settings=settings or (), prompted=prompted, compute=compute)
+        options = EvaluateOptions(split, prompted, threads, show)
+        found = evaluate(name, folder, settings=settings or (), options=options)
     if output is not None:
         from nodulens.evaluate.run_page import page_of
         from nodulens.presentation.page import write_evaluation

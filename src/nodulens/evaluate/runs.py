@@ -13,12 +13,13 @@ from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Split, read_split
 from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound
+from nodulens.evaluate.options import DEFAULTS, EvaluateOptions
 from nodulens.evaluate.scans import ScanEvaluation, evaluate_scans, response_curve, scan_tables, scans_in
 from nodulens.methods.load import load_networks, load_sam_of, prompted_by
 from nodulens.methods.method import Method
 from nodulens.methods.recipe import Recipe, changed_in_use
 from nodulens.methods.run_record import method_named, read_run
-from nodulens.pipeline import Progress, analyze, silent
+from nodulens.pipeline import Progress, analyze
 from nodulens.presentation.evaluation import Table
 from nodulens.presentation.page import check_folder
 from nodulens.report.record import Report, WeightRef
@@ -30,19 +31,6 @@ if TYPE_CHECKING:
     from nodulens.stages.sam import Sam
 
 SCHEMA = "nodulens-method/1"
-
-
-@dataclass(frozen=True)
-class Compute:
-    """How something is computed.
-
-    Attributes:
-        threads: CPU threads; None for as many as there are cores.
-        progress: called with each stage and how much of it is done, 0…1.
-    """
-
-    threads: int | None = None
-    progress: Progress = silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +86,9 @@ class MethodEvaluation:
 def evaluate(
     name: str | Path,
     data: str | Path,
-    split: Split | str | Path | None = None,
     *,
     settings: Sequence[str] = (),
-    prompted: str | Path | None = None,
-    compute: Compute | None = None,
+    options: EvaluateOptions = DEFAULTS,
 ) -> MethodEvaluation:
     """How a method does where it was not trained: its networks on the run's test patients, all of it on whole scans.
 
@@ -111,14 +97,13 @@ def evaluate(
     SAM to be evaluated: where its weights or packages are missing, what it takes part in is left out, and a note says
     so.
 
+    >>> evaluate("run", "data").to_json()["networks"]["classifier"]["figures"]  # doctest: +SKIP
+
     Args:
         name: of a recipe, or the folder of a run.
         data: folder with lidc/, luna16/, background/ and ct/.
-        split: names the test patients, where they are not those of the run; or the file of such a split.
         settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.methods.recipe.changed_in_use`.
-        prompted: folder of a prompted network of ours in place of the one that ships, which has seen every patient who
-            may train.
-        compute: threads and progress.
+        options: test patients, the prompted network, threads and progress.
 
     Raises:
         BadOption: a split for what is no run, a setting that training decided, or a prompted network that this method
@@ -128,18 +113,18 @@ def evaluate(
         MissingExtra: evaluating networks on their own needs packages that are not installed.
         MissingWeights: networks that are not there, or SAM where there is nothing else to evaluate.
     """
-    data, compute = Path(data), compute or Compute()
+    data, split = Path(data), options.split
     recipe, folder = method_named(str(name))
     recipe = changed_in_use(recipe, settings)
     if not recipe.networks:
         _check_whole_scans_alone(str(name), data, split)
-    models = load_networks(recipe, folder, compute.threads)
-    if prompted is not None:
-        models = replace(models, segmenter=_own_prompted(Path(prompted), recipe, compute.threads))
-    chosen = read_split(split) if isinstance(split, str | Path) else split
+    models = load_networks(recipe, folder, options.threads)
+    if options.prompted is not None:
+        models = replace(models, segmenter=_own_prompted(options.prompted, recipe, options.threads))
+    chosen = read_split(split) if isinstance(split, Path) else split
     found = MethodEvaluation(recipe.name, folder if recipe.networks else None, {}, notes=recipe.caveats)
     if found.run is not None:
-        found = _with_networks(found, models, data, chosen, compute)
+        found = _with_networks(found, models, data, chosen, options)
     again = bool(found.networks) and _segments_again(recipe, data)
     if not (again or scans_in(data)):
         return found
@@ -152,8 +137,8 @@ def evaluate(
         note = f"Whole scans{what} were left out, for what outlines there is missing. {error}"
         return replace(found, notes=(*found.notes, note))
     method = Method(recipe, models, prompted_by(recipe, sam))
-    found = _with_scans(found, method, data, compute.progress)
-    return _with_second_step(found, method, sam, (data, chosen), compute.progress) if again else found
+    found = _with_scans(found, method, data, options.progress)
+    return _with_second_step(found, method, sam, (data, chosen), options.progress) if again else found
 
 
 def check_page(name: str, folder: Path) -> None:
@@ -169,7 +154,7 @@ def check_page(name: str, folder: Path) -> None:
 
 
 def _with_networks(
-    found: MethodEvaluation, models: Models, data: Path, split: Split | None, compute: Compute
+    found: MethodEvaluation, models: Models, data: Path, split: Split | None, options: EvaluateOptions
 ) -> MethodEvaluation:
     """The networks of a run on its test patients."""
     assert found.run is not None
@@ -178,9 +163,9 @@ def _with_networks(
         from nodulens.train.run import use_threads
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
-    use_threads(compute.threads)
+    use_threads(options.threads)
     try:
-        networks = evaluate_networks(found.run, models.own, data, split, compute.progress)
+        networks = evaluate_networks(found.run, models.own, data, split, options.progress)
     except NoTestPatients as error:
         if not scans_in(data):
             raise
@@ -204,7 +189,7 @@ def _with_scans(found: MethodEvaluation, method: Method, data: Path, progress: P
 
 def _twice(method: Method, progress: Progress, ct: Volume) -> tuple[Report, Report]:
     """A report, and the same for the curve."""
-    report = analyze(ct, recipe=method.recipe, models=method.models, prompted=method.prompted, progress=progress)
+    report = analyze(ct, method=method, progress=progress)
     return report, report
 
 
