@@ -102,7 +102,7 @@ class Line:
 
 
 def _lines(found: Iterable[Found], parts: Sequence[str]) -> list[Line]:
-    """Of some parts. Where a recipe has variants on one fold, it is itself repeated on that fold."""
+    """The lines of some parts. Where a recipe has variants on one fold, it is itself repeated on that fold."""
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for cell in found:
         if cell["part"] in parts and cell["split"] in SPLITS:
@@ -411,7 +411,7 @@ def _epochs(cells: Sequence[Found], config: Mapping[str, Any]) -> str:
 
 
 def _minutes(cells: Sequence[Found]) -> float:
-    """Of training, on average."""
+    """Minutes of training, on average."""
     return float(sum(c["train_seconds"] for c in cells)) / len(cells) / 60
 
 

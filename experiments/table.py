@@ -73,7 +73,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         return f"{self.row}.{self.split}-{self.fold}"
 
 
@@ -271,7 +271,7 @@ def _computed(net: torch.nn.Module) -> Callable[[Array], tuple[Array, ...]]:
 
 
 def _milliseconds(exported: Model, config: NetworkConfig) -> float:
-    """Of one input on the CPU as a method runs, the median of ten."""
+    """Milliseconds of one input on the CPU as a method runs, the median of ten."""
     example = np.random.default_rng(0).random((1, 1, config.size, config.size), dtype=np.float32)
     exported.run(example)
     return round(median_ms([partial(exported.run, example)] * 10), 2)

@@ -505,7 +505,7 @@ def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
     found = json.loads(done.out)
     assert "second_step" not in found and found["networks"]
     [note] = found["notes"]
-    assert f"has seen all {len(judges)} patients who judge" in note
+    assert f"has seen all {len(judges)} test patients" in note
     assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
 
 
@@ -739,14 +739,14 @@ def test_nobody_left_out_is_nobody_to_judge_on(data: Path, with_scan: Path, tmp_
     run = trained("conv3-classifier", data, tmp_path / "run", fold=None)
     taught = json.loads((run / "classifier.json").read_text())["trained_on"]["patients"]
     assert {fold_of(p) for p in taught} == set(range(5))
-    with pytest.raises(BadOption, match="nobody to judge on"):
+    with pytest.raises(BadOption, match="there are no test patients"):
         evaluate(str(run), data, None)
     found = evaluate(str(run), with_scan, None, output=tmp_path / "page")
     assert found["networks"] == {} and [s["name"] for s in found["scans"]] == [min(EVALUATION_PATIENTS)]
     [note] = found["notes"]
-    assert "on whole scans alone" in note and "there is nobody to judge on" in note
+    assert "on whole scans alone" in note and "there are no test patients" in note
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
-    assert page.summary[0].startswith("Judged on whole scans")
+    assert page.summary[0].startswith("Evaluated on whole scans")
     assert page.warnings == (note,) and [t.title for t in page.tables] == ["Whole scans", "Nodules of whole scans"]
 
 

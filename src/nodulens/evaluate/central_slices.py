@@ -66,7 +66,7 @@ class PromptFigures:
 
 @dataclass(frozen=True)
 class CentralSliceFigures:
-    """Of each prompt, and of the ellipses beside them."""
+    """Figures of each prompt, and of the ellipses beside them."""
 
     nodules: int
     by_prompt: Mapping[str, PromptFigures]
@@ -175,10 +175,10 @@ def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> 
     stacks = [e for e in material if not e.is_cube]
     jobs = []
     for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
-        shown, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
+        volume, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
         around = Box.of_mask(stacks[k].truth[z : z + 1])
         prompt = prompt_of_outline(Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))).on_slice(z)
-        jobs.append(partial(outlined, own(model)("box", None), shown, prompt))
+        jobs.append(partial(outlined, own(model)("box", None), volume, prompt))
     return median_ms(jobs)
 
 
@@ -244,23 +244,23 @@ def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
 def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
     z = int(example.truth.sum(axis=(1, 2)).argmax())
     plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
-    patient, shown = _volume(example, example.image), repeated(example)
+    patient, volume = _volume(example, example.image), repeated(example)
     around = Box.of_mask(plane[None])
     true = Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))
     middle = (z, *ndimage.center_of_mass(plane))
-    asked = prompts_at(patient, true, middle, disc_diameter_mm(plane.sum(), pixel_mm[0]), rng)
+    prompts = prompts_at(patient, true, middle, disc_diameter_mm(plane.sum(), pixel_mm[0]), rng)
     mark: Candidate | None = strongest_mark(patient, example.truth)
     if mark is not None:
-        asked["detector"] = prompt_of_candidate(patient, mark)
+        prompts["detector"] = prompt_of_candidate(patient, mark)
     found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}
-    for kind, prompt in asked.items():
+    for kind, prompt in prompts.items():
         drawn = prompt.trust == DRAWN
         if flat and not drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
             continue  # the candidate does not reach this slice
         if flat or drawn:
             prompt = prompt.on_slice(z)
-        found[kind] = outlined(network("point" if kind == "point" else "box", None), shown, prompt)[z]
+        found[kind] = outlined(network("point" if kind == "point" else "box", None), volume, prompt)[z]
         if drawn:
             beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
-            found[beside] = outlined(inscribed, shown, prompt)[z]
+            found[beside] = outlined(inscribed, volume, prompt)[z]
     return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}

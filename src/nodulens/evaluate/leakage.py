@@ -46,7 +46,7 @@ class Figure:
         source: the classifier, or the number that stands in for one.
         split: what was kept together when the folds were drawn; "" where nothing is learnt.
         auc: area under the ROC curve over all folds, with a 95 % interval from drawing patients.
-        rows: crops or nodules judged.
+        rows: crops or nodules evaluated on.
         patients: whose they are.
     """
 
@@ -240,7 +240,7 @@ def _under_each_split(crops: _Crops, classifier: str, seed: int) -> list[Figure]
         BY_PATIENT: _folds(crops.patient),
     }
     return [
-        _figure(crops.question, classifier, split, _judged(crops, classifier, fold), crops.label, crops.patient)
+        _figure(crops.question, classifier, split, _scores(crops, classifier, fold), crops.label, crops.patient)
         for split, fold in folds.items()
     ]
 
@@ -257,7 +257,7 @@ def _folds(patient: NDArray[np.str_]) -> Index:
     return np.array([fold_of(str(name)) for name in names])[place]
 
 
-def _judged(crops: _Crops, classifier: str, fold: Index) -> Float:
+def _scores(crops: _Crops, classifier: str, fold: Index) -> Float:
     """What a classifier says of each row when it has learnt from the other folds."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -310,14 +310,14 @@ def _beside_the_stacks(stacks: Stacks, nodules: _Nodules) -> tuple[Figure, ...]:
 
 
 def _by_code(question: str, source: str, code: Index, label: Bool, patient: NDArray[np.str_]) -> Figure:
-    """A code judged by the share of positives that it has among the patients of the other folds."""
+    """A code scored by the share of positives that it has among the patients of the other folds."""
     fold, score = _folds(patient), np.zeros(len(code))
     for k in range(FOLDS):
-        seen, asked = fold != k, fold == k
+        seen, own = fold != k, fold == k
         of_code = np.bincount(code[seen], minlength=code.max() + 1)
         positive = np.bincount(code[seen], label[seen], minlength=code.max() + 1)
         # one row of the average added, so that a rare code says little
-        score[asked] = ((positive + label[seen].mean()) / (of_code + 1))[code[asked]]
+        score[own] = ((positive + label[seen].mean()) / (of_code + 1))[code[own]]
     return _figure(question, source, BY_PATIENT, score, label, patient)
 
 

@@ -28,14 +28,14 @@ EARLIER = (
     "The earlier mask, and the detector's mark, are those of the networks that ship; the mask's own figures stand "
     "beside those of what is made of it."
 )
-LOBE = "The lobe that is shown is estimated from position; fissures are not looked for."
+LOBE = "The lobe that is the input is estimated from position; fissures are not looked for."
 ONE_VIEW = (
     "Our own network looks through a window that follows the prompt, in three dimensions at once: whole slice, lung, "
     "lobe and crop make no difference to it, nor does going from slice to slice."
 )
 TAUGHT = (
-    "The stacks taught the network that ships, and are left out; by networks that have not seen the patient they are "
-    "judged with: python -m experiments.table --only prompted."
+    "The network that ships was trained on the stacks, so they are left out; by networks that have not seen the "
+    "patient they are evaluated with: python -m experiments.table --only prompted."
 )
 FEW = "Nodules of so few patients give no interval."
 NAMES = {
@@ -115,7 +115,7 @@ class PromptComparison:
             counts += f", and the central slices of {self.stacks.figures.nodules} nodules of the stacks"
         return Evaluation(
             title=f"Prompts: {self.network.name}",
-            summary=(f"{counts}, asked for in every way.",),
+            summary=(f"{counts}, prompted in every way.",),
             interval="95 %, 1,000 bootstraps by patient" if self.stacks else "",
             tables=tuple(self.tables()),
             warnings=self.notes,
@@ -144,7 +144,7 @@ class PromptComparison:
             "Means over nodules, a missed one 0. Central: on the largest slice. 3 readers: of the "
             f"{scans.panel_nodules} nodules that three or more marked. Rows without a view are what stands beside."
         )
-        head = ("prompt", "shown", "slices", "missed", *scores, *central, "3 readers Dice")
+        head = ("prompt", "input", "slices", "missed", *scores, *central, "3 readers Dice")
         yield Table(f"{self.network.name}: {scans.nodules} nodules of whole scans", head, tuple(rows), note)
         if self.stacks is None:
             return
@@ -201,7 +201,7 @@ def compare(
     return PromptComparison(
         network=weights,
         kind=checkpoint.kind if checkpoint else "network",
-        scans=prompts.evaluate_scans(ways, _told(data, names, tell), models),
+        scans=prompts.evaluate_scans(ways, _read(data, names, tell), models),
         stacks=stacks,
         notes=(FEW, EARLIER, *((LOBE,) if checkpoint else (ONE_VIEW, TAUGHT))),
         weights=tuple(dict.fromkeys([weights, *beside])),
@@ -211,8 +211,8 @@ def compare(
     )
 
 
-def _told(data: Path, names: tuple[str, ...], tell: Callable[[str], None]) -> Iterator[EvaluationScan]:
-    """The scans one at a time, each told before it is read."""
+def _read(data: Path, names: tuple[str, ...], tell: Callable[[str], None]) -> Iterator[EvaluationScan]:
+    """The scans one at a time, each named to ``tell`` before it is read."""
     for name in names:
         tell(f"{name} …")
         yield read_scan(data, name)

@@ -2,13 +2,14 @@
 
 As the method has it: the contours of the first stage's mask give boxes, grown by the recipe's factor; a prompted
 network outlines what each box points at, SAM on a crop round it; and what it draws is pasted back. Then the two masks
-are compared, paired, and the recipe's classifier is judged on crops masked by the readers, by the first stage, and by
-the whole method. Any network fits either slot::
+are compared, paired, and the recipe's classifier is evaluated on crops masked by the readers, by the first stage, and
+by the whole method. Any network fits either slot::
 
     nodules = classification.nodules_of(stacks, config.classes).take(rows)       # of one fold
     first = first_masks(model, config, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
-    steps = compared(stacks, nodules, first, own(prompted)("box", None), recipe.grow, (classifier, crop_of(recipe)))
-    steps.compared.figures, steps.graded.figures                           # figures() and grades() pool rows of folds
+    second = SecondStep(own(prompted)("box", None), recipe.box_scale)
+    steps = compared(stacks, nodules, first, second, (classifier, crop_of(recipe)))
+    steps.compared.figures, steps.graded.figures       # Comparison.from_json and ClassifiedMasks.from_json pool folds
     write_pictures(steps, folder)
 
 ``own`` and ``close_up`` (SAM) are of :mod:`nodulens.evaluate.central_slices`;
@@ -441,7 +442,7 @@ def of_run(
     """With and without the second step of a run: :func:`compared` on the nodules of some patients.
 
     Args:
-        recipe: with a segmenter; a classifier of its own that is shown the nodule alone is judged on both masks.
+        recipe: with a segmenter; a classifier of its own whose input is the nodule alone is evaluated on both masks.
         networks: the run's own, by their field of the recipe.
         test: patients whom neither these nor ``outline`` have seen.
         outline: the prompted network, see :class:`SecondStep`.
@@ -529,9 +530,9 @@ def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
         for place, case in enumerate(some, 1):
             k = cases[case.name][0]
             before = compare(case.truth, first[k], case.pixel_mm).dice
-            told = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
+            drawn = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
                         case.pixel_mm)  # fmt: skip
-            out[f"{rank}-{place}"] = difference_figure(told, ("first stage", "refined"), refined[k])
+            out[f"{rank}-{place}"] = difference_figure(drawn, ("first stage", "refined"), refined[k])
     return out
 
 
@@ -545,7 +546,7 @@ def _check(nodules: Nodules, masks: NDArray[Any]) -> None:
 
 
 def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str, Estimate]:
-    """Of each column of scores."""
+    """Mean of each column of scores."""
     means = bootstrap_means(values, patients)
     return {name: Estimate.of(one, patients.tolist()) for name, one in zip(SCORES, means, strict=True)}
 

@@ -59,7 +59,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
     """
     assert found.run is not None
     folder, run = found.run, read_run(found.run)
-    judges = (
+    evaluated_on = (
         "whole scans" if not found.networks else "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
     )
     sections = [_network(name, one, folder) for name, one in found.networks.items()]
@@ -67,7 +67,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
         sections.append(_steps(found.second_step))
     return Evaluation(
         title=f"{run.recipe.name}: {run.recipe.title}",
-        summary=(f"Judged on {judges}, patients that taught none of its networks.",),
+        summary=(f"Evaluated on {evaluated_on}, patients that none of its networks was trained on.",),
         metrics=tuple(metric for section in sections for metric in section.metrics),
         interval="95 %, by drawing patients",
         tables=(

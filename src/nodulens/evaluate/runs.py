@@ -169,7 +169,7 @@ def _with_networks(
     except NoTestPatients as error:
         if not scans_in(data):
             raise
-        note = f"Its networks were judged together on whole scans alone. {error}"
+        note = f"Its networks were evaluated together on whole scans alone. {error}"
         return replace(found, notes=(*found.notes, note))
     weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in networks.values())
     return replace(found, networks=networks, weights=weights)
@@ -216,7 +216,7 @@ def _with_second_step(
         fold = read_run(found.run).fold
         named = "N" if fold is None else str(fold)
         note = (
-            f"{left_out}the prompted network in {ours.card.path.parent} has seen all {len(able)} patients who judge. "
+            f"{left_out}the prompted network in {ours.card.path.parent} has seen all {len(able)} test patients. "
             f"Train one that has not: python -m nodulens.train segmenter --data {data} --fold {named} --run FOLDER; "
             f"and add --prompted FOLDER/segmenter/fold{named}."
         )
@@ -225,7 +225,7 @@ def _with_second_step(
     steps = of_run(recipe, own, stacks, test, outline, partial(progress, "second step"))
     progress("second step", 1.0)
     if steps is None:
-        note = f"{left_out}whoever judges has no nodule of a known class in {STACKS}."
+        note = f"{left_out}no test patient has a nodule of a known class in {STACKS}."
         return replace(found, notes=(*found.notes, note))
     return replace(found, second_step=steps)
 
@@ -265,10 +265,12 @@ def _check_whole_scans_alone(name: str, data: Path, split: object) -> None:
         NotFound: there is no such scan.
     """
     if split is not None:
-        raise BadOption(f"{name!r} is no run with networks of its own for others to judge: leave out --split.")
+        raise BadOption(f"{name!r} is no run with networks of its own to evaluate on test patients: leave out --split.")
     if not scans_in(data):
         wanted = ", ".join(sorted(EVALUATION_PATIENTS))
-        raise NotFound(f"{name!r} is judged on whole scans, and {data / 'ct'} holds none of {wanted}, a folder each.")
+        raise NotFound(
+            f"{name!r} is evaluated on whole scans, and {data / 'ct'} holds none of {wanted}, a folder each."
+        )
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:

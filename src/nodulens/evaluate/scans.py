@@ -333,7 +333,7 @@ def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
 
 
 def _outlined(data: Path, name: str, ct: Volume, report: Report, known: Findings) -> Sequence[OutlineAgreement | None]:
-    """Of every known nodule its outline by the method against that of the nearest nodule of the readers."""
+    """The outline of every known nodule by the method against that of the nearest nodule of the readers."""
     clusters = _clusters(data, name, ct)
     if not clusters:
         return [None] * len(known.series)

@@ -1,7 +1,7 @@
 """Detection by overlap: average precision, average recall, precision, recall and F1 of boxes and masks.
 
 Matching and interpolation are COCO's (``cocoeval.py``, Lin et al. 2014): per image and class the 100 surest detections,
-the surest first, each take the free truth that they overlap most, if by the IoU asked for or more; a second detection
+the surest first, each take the free truth that they overlap most, if by the least IoU or more; a second detection
 on a truth is a false positive, and so is any in an image without truth. Precision is made to fall with recall and read
 at recall 0, 0.01 … 1. Detections of equal score keep their order: image after image, in each as given.
 
@@ -130,7 +130,7 @@ class Image:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What remains of a detector where a score is asked for.
+    """What remains of a detector above a least score.
 
     Attributes:
         score: detections with this score or a higher one count.
