@@ -18,7 +18,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nodulens.metrics.detection import Findings, Marks, bootstrap, froc, read_findings, read_predictions, read_series
+from nodulens.data.luna16 import read_findings_table, read_series
+from nodulens.evaluate.froc import read_predictions
+from nodulens.metrics.detection import Findings, Marks, bootstrap, froc
 
 
 def main(
@@ -32,8 +34,8 @@ def main(
 
     def read() -> tuple[Findings, Findings, tuple[str, ...], Marks]:
         series = read_series(files[0])
-        excluded = read_findings(files[2], unique=False)
-        return read_findings(files[1]), excluded, series, read_predictions(files[3], series)
+        excluded = read_findings_table(files[2], unique=False)
+        return read_findings_table(files[1]), excluded, series, read_predictions(files[3], series)
 
     tables = read()
     result = froc(*tables)

@@ -8,7 +8,7 @@ Writes docs/scans.json; :mod:`nodulens.evaluate.scans` says how it is counted.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,13 +31,13 @@ def main(
     scans = evaluate_scans(data, lambda ct: (nl.analyze(ct), nl.analyze(ct, method=everything)))
     result = {
         "command": "python benchmarks/scans.py --data ../shared/data",
-        "threshold": scans[0]["threshold"],
-        "scans": scans,
-        "curve": response_curve(scans),
+        "threshold": scans[0].threshold,
+        "scans": [scan.to_json() for scan in scans],
+        "curve": [asdict(point) for point in response_curve(scans)],
     }
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for scan in scans:
-        print({k: v for k, v in scan.items() if k != "marks"})
+        print({k: v for k, v in scan.to_json().items() if k != "marks"})
 
 
 if __name__ == "__main__":

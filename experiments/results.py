@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.budgets import BUDGETS
-from nodulens.evaluate import central_slices, refinement
+from nodulens.evaluate import refinement
+from nodulens.evaluate.central_slices import CentralSlices
+from nodulens.evaluate.records import Estimate
+from nodulens.evaluate.refinement import ClassifiedMasks, Comparison
 from nodulens.io.atomic import whole_file
 from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import changed
+from nodulens.presentation.evaluation import Table
+from nodulens.presentation.table_writer import to_markdown
 from nodulens.stages.slices import Field
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 
@@ -53,8 +58,6 @@ def pooled(found: Sequence[Found]) -> dict[str, Any]:
     part, config = found[0]["part"], found[0].get("learner", {})
     if part == "segmenter":
         return segmentation.figures(rows, Field(config["size"], tuple(config["classes"]), config["pixel_mm"]))
-    if part == "prompted":
-        return central_slices.figures(rows)
     return fp_reduction.figures(rows) if part == "filter" else classification.figures(rows)
 
 
@@ -99,7 +102,7 @@ class Line:
 
 
 def _lines(found: Iterable[Found], parts: Sequence[str]) -> list[Line]:
-    """Of some parts. Where a recipe has variants on one fold, it is itself repeated on that fold."""
+    """The lines of some parts. Where a recipe has variants on one fold, it is itself repeated on that fold."""
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for cell in found:
         if cell["part"] in parts and cell["split"] in SPLITS:
@@ -273,7 +276,7 @@ def prompts(found: Sequence[Found]) -> str:
     cells = [c for c in found if c["part"] == "prompted"]
     if not cells:
         return "_Not measured yet._"
-    figures = pooled(cells)
+    figures = CentralSlices.from_json(_joined(cells, "rows")).figures
     words = {
         "box": "box of the readers' outline",
         "box_shaken": "the same, every side off by a tenth",
@@ -285,14 +288,14 @@ def prompts(found: Sequence[Found]) -> str:
     lines = [
         (
             text,
-            *(_told(figures[kind][name]) for name in ("dice", "iou", "sensitivity")),
-            _told(figures[beside[kind]]["dice"]) if kind in beside else "–",
+            *(_shown(one) for one in vars(figures.by_prompt[kind]).values()),
+            _shown(figures.by_prompt[beside[kind]].dice) if kind in beside else "–",
         )
         for kind, text in words.items()
     ]
     head = ("prompt", "Dice (95 %)", "IoU", "sensitivity", "inscribed ellipse, Dice")
     spent = f"{cells[0]['epochs']} epochs, {_minutes(cells):.0f} min a fold{_on(cells)}"
-    basis = f"{figures['nodules']} nodules, {len(cells)} folds by patient; trained for {spent}"
+    basis = f"{figures.nodules} nodules, {len(cells)} folds by patient; trained for {spent}"
     return f"{basis}; {cells[0]['cpu_ms']:.0f} ms a box.\n\n{_table(head, lines)}"
 
 
@@ -302,27 +305,28 @@ def refined(found: Sequence[Found]) -> str:
     cells = [c for c in every if not c["settings"]]
     if not cells:
         return "_Not measured yet._"
-    rows, graded = (_joined(cells, name) for name in ("rows", "graded"))
-    told, grades = refinement.figures(rows), refinement.grades(graded)
+    found_steps = Comparison.from_json(_joined(cells, "rows")).figures
+    found_grades = ClassifiedMasks.from_json(_joined(cells, "graded")).figures
     words = {"first": "first stage alone", "refined": "and outlined again"}
+    steps = {"first": found_steps.first, "refined": found_steps.refined}
     lines = [
-        (text, *(_told(told[stage][name]) for name in refinement.SCORES), told[stage]["missed"])
-        for stage, text in words.items()
+        (text, *(_shown(getattr(steps[step], name)) for name in refinement.SCORES), steps[step].missed)
+        for step, text in words.items()
     ]
-    p = told["wilcoxon"]["dice"]
-    tests = ", ".join(f"{p[k]['p_value']:.2g} {k.replace('_', ' ')}" for k in p if p[k]["p_value"] is not None)
     outlines = _table(("", "Dice (95 %)", "IoU", "sensitivity", "average recall", "missed"), lines)
     masks = {"readers": "the readers' outlines", **words}
     lines = [
-        (text, grades[name]["blank"], *_graded(grades[name]["three_readers_or_more"])) for name, text in masks.items()
+        (text, found_grades[name].blank, *_graded(found_grades[name].of["three_readers_or_more"]))
+        for name, text in masks.items()
     ]
     crops = _table(
         ("crops masked by", "blank", "AUC, malignant against benign (95 %)", "AUC, mean of three classes", "accuracy",
          "F1, mean of classes"),
         lines,
     )  # fmt: skip
-    head = f"{told['nodules']} nodules, {len(cells)} fold{'s' * (len(cells) > 1)} by patient."
-    return f"{head}\n\n{outlines}\n\nWilcoxon signed-rank, Dice: p = {tests}.\n\n{crops}{_by_growth(every)}"
+    head = f"{found_steps.nodules} nodules, {len(cells)} fold{'s' * (len(cells) > 1)} by patient."
+    tests = f"Wilcoxon signed-rank, Dice: p = {found_steps.dice}."
+    return f"{head}\n\n{outlines}\n\n{tests}\n\n{crops}{_by_growth(every)}"
 
 
 def _by_growth(cells: Sequence[Found]) -> str:
@@ -407,7 +411,7 @@ def _epochs(cells: Sequence[Found], config: Mapping[str, Any]) -> str:
 
 
 def _minutes(cells: Sequence[Found]) -> float:
-    """Of training, on average."""
+    """Minutes of training, on average."""
     return float(sum(c["train_seconds"] for c in cells)) / len(cells) / 60
 
 
@@ -435,6 +439,11 @@ def _told(figure: Mapping[str, Any]) -> str:
     return f"{_number(figure['value'])} ({figure['low']:.3f}–{figure['high']:.3f})"
 
 
+def _shown(figure: Estimate) -> str:
+    """As :func:`_told`, of a typed figure."""
+    return _told(asdict(figure))
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
@@ -454,5 +463,4 @@ def _percent(figure: Mapping[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return to_markdown(Table("", tuple(head), tuple(tuple(map(str, row)) for row in rows)))

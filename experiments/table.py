@@ -41,7 +41,7 @@ from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import build
 from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.tasks import classification, handcrafted
-from nodulens.train.tasks.protocol import Material, Outcome, median_ms
+from nodulens.train.tasks.protocol import Material, median_ms
 
 SCHEMA = "nodulens-cell/1"
 PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
@@ -73,7 +73,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         return f"{self.row}.{self.split}-{self.fold}"
 
 
@@ -141,9 +141,9 @@ def compute(cell: Cell, material: Any, config: NetworkConfig, data: Path, run: P
     folder = run / cell.name
     model = _trained(cell.part, config, material, rows, folder)
     if cell.split == SCANS and cell.part == "filter":
-        outcome = slice_networks.evaluate_sliding_window(model, data)  # alone, the method's second arm
+        outcome = slice_networks.evaluate_sliding_window(model, data).outcome()  # alone, the method's second arm
     elif cell.split == SCANS:
-        outcome = slice_networks.evaluate_scans(model, config, data, _filter(cell, data, run))
+        outcome = slice_networks.evaluate_network(model, config, data, _filter(cell, data, run)).outcome()
     else:
         outcome = part.evaluate(model, config, material, rows.test)
     return {
@@ -154,7 +154,7 @@ def compute(cell: Cell, material: Any, config: NetworkConfig, data: Path, run: P
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
         "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), config),
         "figures": outcome.figures,
-        "rows": _rounded(outcome),
+        "rows": _rounded(outcome.rows),
     }
 
 
@@ -166,7 +166,7 @@ def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) 
     outcome = handcrafted.evaluate(_kind(cell), material, taught, rows.test)
     spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
     spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
-    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
+    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome.rows)}
 
 
 def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     outcome = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
     spent["cpu_ms"] = round(central_slices.milliseconds(model, material), 2)
-    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome)}
+    return {**_head(cell), **spent, "figures": outcome.figures.to_json(), "rows": _rounded(outcome.to_json())}
 
 
 def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
@@ -192,11 +192,12 @@ def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
     nodules = crops.nodules.take(judged.test)
     first = refinement.first_masks(first_stage, config, slices.closeups, nodules)
     graded_by = classifier, classification.crop_of(recipe)
-    steps = refinement.compared(Stacks(data), nodules, first, prompted, recipe.box_scale, graded_by)
+    second = refinement.SecondStep(prompted, recipe.box_scale)
+    steps = refinement.compared(Stacks(data), nodules, first, second, graded_by)
     refinement.write_pictures(steps, run / cell.name)
-    assert steps.graded is not None
-    figures = {"compared": steps.compared.figures, "graded": steps.graded.figures}
-    rows = {"rows": _rounded(steps.compared), "graded": _rounded(steps.graded)}
+    found = steps.to_json()
+    figures = {name: found[name]["figures"] for name in ("compared", "graded")}
+    rows = {"rows": _rounded(found["compared"]["rows"]), "graded": _rounded(found["graded"]["rows"])}
     return {**_head(cell), **spent, "figures": figures, **rows}
 
 
@@ -270,15 +271,15 @@ def _computed(net: torch.nn.Module) -> Callable[[Array], tuple[Array, ...]]:
 
 
 def _milliseconds(exported: Model, config: NetworkConfig) -> float:
-    """Of one input on the CPU as a method runs, the median of ten."""
+    """Milliseconds of one input on the CPU as a method runs, the median of ten."""
     example = np.random.default_rng(0).random((1, 1, config.size, config.size), dtype=np.float32)
     exported.run(example)
     return round(median_ms([partial(exported.run, example)] * 10), 2)
 
 
-def _rounded(outcome: Outcome) -> dict[str, list[Any]]:
+def _rounded(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Columns as they go into the file: five digits tell more than there is to know."""
-    return json.loads(json.dumps(outcome.rows), parse_float=lambda text: float(f"{float(text):.5g}"))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.5g}"))  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- the command

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import xml.etree.ElementTree as ElementTree
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pydicom
 from numpy.typing import NDArray
 
 import nodulens as nl
+from nodulens.data.folders import boxes_of_voc
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 Finding = tuple[NDArray[np.float64], float]
@@ -45,9 +45,9 @@ def mass(shared: Path, ct: nl.Volume) -> tuple[NDArray[np.float64], NDArray[np.f
     place = {ref.sop_instance_uid: z for z, ref in enumerate(ct.source.slices)}
     corners = []
     for path in (p for p in (shared / "ct" / "Lung_Dx-A0001-boxes").glob("*.xml") if p.stem in place):
-        root = ElementTree.parse(path).getroot()
-        x0, y0, x1, y1 = (float(root.findtext(f".//{key}") or "nan") for key in ("xmin", "ymin", "xmax", "ymax"))
-        corners += [(place[path.stem], y0, x0), (place[path.stem], y1, x1)]
+        for box in boxes_of_voc(path):  # from face to face of the voxels
+            (_, y0, x0), (_, y1, x1) = box.start, box.stop
+            corners += [(place[path.stem], y - 0.5, x - 0.5) for y, x in ((y0, x0), (y1, x1))]
     points = ct.geometry.to_lps(corners)
     return points.min(axis=0), points.max(axis=0)
 

@@ -42,6 +42,14 @@ def test_the_function_train_is_there_whatever_was_imported_before(first: str) ->
     assert done.stdout.count("There is no recipe 'none'") == 2
 
 
+@pytest.mark.parametrize("first", ["", "import nodulens.evaluate.froc", "import nodulens.evaluate.runs"])
+def test_the_function_evaluate_is_there_whatever_was_imported_before(first: str) -> None:
+    code = f"{first}\nimport nodulens as nl\nfor _ in range(2):\n    try: nl.evaluate('none', 'data')\n"
+    code += "    except nl.NodulensError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("There is no recipe 'none'") == 2
+
+
 def test_importing_it_loads_numpy_alone() -> None:
     code = "import sys, nodulens; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

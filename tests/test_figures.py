@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from nodulens.data.luna16 import read_findings_table, read_series
 from nodulens.data.material import Cubes
 from nodulens.errors import BadOption, BadValues, MissingExtra, NotFound
+from nodulens.evaluate.froc import read_predictions
 from nodulens.metrics import detection
 from nodulens.metrics.agreement import bland_altman
 from nodulens.metrics.classification import calibration, confusion
@@ -257,12 +259,12 @@ def test_precision_recall_takes_recall_that_falls() -> None:
 
 def test_froc_figure_shows_luna16s_own_figures(shared: Path) -> None:
     luna = shared / "luna16"
-    series = detection.read_series(luna / "seriesuids.csv")
+    series = read_series(luna / "seriesuids.csv")
     result = detection.froc(
-        detection.read_findings(luna / "annotations.csv"),
-        detection.read_findings(luna / "annotations_excluded.csv", unique=False),
+        read_findings_table(luna / "annotations.csv"),
+        read_findings_table(luna / "annotations_excluded.csv", unique=False),
         series,
-        detection.read_predictions(luna / "example_predictions.csv", series),
+        read_predictions(luna / "example_predictions.csv", series),
     )
     expected = json.loads((luna / "example_expected.json").read_text())
     interval = detection.bootstrap(result, 40)

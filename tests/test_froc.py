@@ -17,7 +17,9 @@ from sklearn.metrics import roc_curve
 import made_reports
 from conftest import REPOSITORY
 from nodulens.apps import cli
+from nodulens.data.luna16 import read_findings_table, read_series
 from nodulens.errors import BadOption, BadValues, InputError, NotFound, UnreadableFile
+from nodulens.evaluate.froc import marks_of, read_predictions
 from nodulens.metrics.detection import (
     FP_RATES,
     GRID,
@@ -27,10 +29,6 @@ from nodulens.metrics.detection import (
     bootstrap,
     by_size,
     froc,
-    marks_of,
-    read_findings,
-    read_predictions,
-    read_series,
 )
 from nodulens.report.json import to_json
 from nodulens.report.record import Report
@@ -190,8 +188,8 @@ def luna16(shared: Path) -> Path:
 def example(luna16: Path) -> Froc:
     series = read_series(luna16 / "seriesuids.csv")
     return froc(
-        read_findings(luna16 / "annotations.csv"),
-        read_findings(luna16 / "annotations_excluded.csv", unique=False),
+        read_findings_table(luna16 / "annotations.csv"),
+        read_findings_table(luna16 / "annotations_excluded.csv", unique=False),
         series,
         read_predictions(luna16 / "example_predictions.csv", series),
     )
@@ -542,7 +540,7 @@ def test_the_page_says_what_is_so(
     luna16: Path, example: Froc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
-    (code,) = re.findall(r"^```python\n(from nodulens\.metrics\.detection .*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(r"^```python\n(from nodulens\.data\.luna16 .*?)^```$", page, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(luna16)
     exec(compile(code, "evaluation.md", "exec"), {})
     assert capsys.readouterr().out.startswith("0.75415562515056")

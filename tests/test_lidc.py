@@ -28,9 +28,10 @@ from nodulens.data.lidc import (
 )
 from nodulens.data.lidc_summary import kappa, summarize
 from nodulens.data.lidc_xml import read_folder, read_xml, scan_of
-from nodulens.data.outlines import Contour, consensus, draw
+from nodulens.data.outlines import Contour, draw
 from nodulens.data.ratings import RATINGS, Malignancy, Ratings, three_classes
 from nodulens.errors import BadGeometry, BadOption, BadValues, MissingExtra, NotFound, UnreadableFile
+from nodulens.metrics.segmentation import consensus
 
 SQUARE = [(2, 2), (6, 2), (6, 6), (2, 6)]
 

@@ -26,7 +26,7 @@ from nodulens.data import lidc_summary
 from nodulens.data.lidc import LidcScan, by_patient, cluster, ratings_of, read_database, slice_index
 from nodulens.data.lidc_summary import summarize
 from nodulens.data.lidc_xml import read_xml, scan_of
-from nodulens.data.outlines import consensus
+from nodulens.metrics.segmentation import consensus
 
 CROWDED = {"LIDC-IDRI-0055", "LIDC-IDRI-0252"}
 

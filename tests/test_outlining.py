@@ -20,6 +20,7 @@ from nodulens.data.luna16 import ANNOTATIONS, read_findings
 from nodulens.data.material import Background
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.evaluate import slice_networks
+from nodulens.evaluate.scans import EvaluationScan, KnownNodule, known_nodules
 from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig
@@ -430,33 +431,48 @@ def test_findings_are_held_against_what_is_known() -> None:
     lungs = Mask(np.zeros((10, 40, 40), dtype=np.uint8), grid, {1: "left lung"})
     full = np.ones((4, 8, 8), dtype=bool)
     known = (
-        slice_networks.Known(Box((2, 4, 4), (6, 12, 12)), full, 4),
-        slice_networks.Known(Box((2, 20, 20), (6, 28, 28)), full, 1),
-        slice_networks.Known(Box((0, 30, 2), (3, 36, 8)), None, 0),
+        KnownNodule(Box((2, 4, 4), (6, 12, 12)), full, 4),
+        KnownNodule(Box((2, 20, 20), (6, 28, 28)), full, 1),
+        KnownNodule(Box((0, 30, 2), (3, 36, 8)), None, 0),
     )
-    scan = slice_networks.Scan("x", volume, lungs, known)
+    scan = EvaluationScan("x", volume, lungs, known)
     findings = [
         Finding(0.9, Box((2, 4, 4), (4, 12, 12)), full[:2]),  # the lower half of the first
         Finding(0.8, Box((4, 4, 4), (6, 12, 12)), full[:2]),  # and the upper one
         Finding(0.7, Box((0, 30, 2), (3, 36, 8)), np.ones((3, 6, 6), dtype=bool)),
         Finding(0.6, Box((7, 0, 30), (9, 4, 34)), np.ones((2, 4, 4), dtype=bool)),
     ]
-    columns = slice_networks._none()
-    told, image = slice_networks.judged(scan, findings, columns)
-    assert told == {"nodules": 3, "hit": 2, "findings": 4, "other": 1}
-    assert columns["dice"] == [1.0, 0.0, None]
-    assert columns["hit"] == [True, False, True]
-    assert columns["score"] == [0.9, None, 0.7]
-    assert columns["box_iou"] == [0.5, 0.0, 1.0]
-    assert columns["readers"] == [4, 1, 0]
-    assert image.iou.shape == (4, 3)
-    found = slice_networks._none()
-    slice_networks.judged(scan, findings, found, outlined=False)
-    assert found["dice"] == found["iou"] == found["sensitivity"] == [None] * 3
-    assert found["diameter_mm"] == columns["diameter_mm"] and found["hit"] == columns["hit"]
-    nothing, image = slice_networks.judged(scan, [], slice_networks._none())
-    assert nothing == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
-    assert image.iou.shape == (0, 3)
+    found = slice_networks.evaluate_findings(scan, findings)
+    assert found.counts == {"nodules": 3, "hit": 2, "findings": 4, "other": 1}
+    assert [n.dice for n in found.nodules] == [1.0, 0.0, None]
+    assert [n.hit for n in found.nodules] == [True, False, True]
+    assert [n.score for n in found.nodules] == [0.9, None, 0.7]
+    assert [n.box_iou for n in found.nodules] == [0.5, 0.0, 1.0]
+    assert [n.readers for n in found.nodules] == [4, 1, 0]
+    assert found.image.iou.shape == (4, 3)
+    places = slice_networks.evaluate_findings(scan, findings, outlined=False)
+    assert all(n.dice is n.iou is n.sensitivity is None for n in places.nodules)
+    assert [(n.diameter_mm, n.hit) for n in places.nodules] == [(n.diameter_mm, n.hit) for n in found.nodules]
+    nothing = slice_networks.evaluate_findings(scan, [])
+    assert nothing.counts == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
+    assert nothing.image.iou.shape == (0, 3)
+
+
+def test_a_finding_on_the_edge_of_the_ball_misses() -> None:
+    """As LUNA16 has it; the box of the nodule holds the place all the same."""
+    grid = Geometry.axial((10, 40, 40), (2.0, 1.0, 1.0))
+    scan = EvaluationScan(
+        "x",
+        Volume(np.zeros((10, 40, 40), dtype=np.int16), grid),
+        Mask(np.zeros((10, 40, 40), dtype=np.uint8), grid, {1: "left lung"}),
+        (KnownNodule(Box((0, 10, 10), (5, 18, 18)), None, 0),),  # holds a ball of 8 mm about (2, 13.5, 13.5)
+    )
+    one = np.ones((1, 1, 2), dtype=bool)
+    edge, inside = (Finding(0.5, Box((z, 13, 13), (z + 1, 14, 15)), one) for z in (4, 3))
+    [middle] = [k.ball(grid) for k in scan.nodules]
+    assert middle[1] == 8 and np.allclose(middle[0], grid.to_lps((2, 13.5, 13.5)))
+    assert slice_networks.evaluate_findings(scan, [edge]).hit == 0
+    assert slice_networks.evaluate_findings(scan, [inside]).hit == 1
 
 
 def test_a_real_scan_is_judged(shared: Path) -> None:
@@ -467,7 +483,7 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
         inside = (batch > 0.05) & (batch < 0.35)
         return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
 
-    found = slice_networks.evaluate_scans(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",))
+    found = slice_networks.evaluate_network(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",)).outcome()
     scan = found.figures["scans"]["Lung_Dx-A0001"]
     assert 0.6 < scan["lung_agreement"]["lung"] < 0.8  # it takes the table for lung, too
     assert found.rows["patient"] == ["Lung_Dx-A0001"]
@@ -480,7 +496,7 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
 def test_the_nodules_of_a_real_scan_are_where_luna16_has_them(shared: Path) -> None:
     ct = read(shared / "ct" / "LIDC-IDRI-0001")
     volume, turn = canonical(ct)
-    (known,) = slice_networks.known_nodules(shared, "LIDC-IDRI-0001", ct, turn)
+    (known,) = known_nodules(shared, "LIDC-IDRI-0001", ct, turn)
     assert known.readers == 4
     (finding,) = read_findings(shared / "luna16" / ANNOTATIONS)[ct.source.series_uid or ""]
     assert np.linalg.norm(volume.geometry.to_lps(known.box.centre_zyx) - finding.centre_lps) < 5

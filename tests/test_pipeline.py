@@ -18,7 +18,9 @@ from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Mask, Source, Volume
 from nodulens.data.phantom import phantom_ct
 from nodulens.errors import BadOption, BadPrompt, NoLungs
+from nodulens.evaluate.scans import held_against
 from nodulens.methods.recipe import Recipe
+from nodulens.metrics.detection import Findings
 from nodulens.ops.orient import canonical
 from nodulens.pipeline import analyze, quality_warnings, segment
 from nodulens.report.json import from_json, to_json
@@ -288,18 +290,18 @@ def test_the_phantom_s_solid_nodules_are_found_at_the_default_threshold() -> Non
 # ---- Real scans: the patients never trained or tuned anything
 
 
-def inside(nodule: Nodule, finding: real_scans.Finding) -> bool:
-    centre, radius = finding
-    return bool(np.linalg.norm(np.subtract(nodule.centre_lps, centre)) <= radius)
-
-
 def counted(
     nodules: tuple[Nodule, ...], known: list[real_scans.Finding], excluded: list[real_scans.Finding]
 ) -> tuple[int, int, int]:
     """(findings hit, other marks as LUNA16 counts them, other marks when nothing is forgiven)."""
-    hit = sum(any(inside(n, finding) for n in nodules) for finding in known)
-    off = [n for n in nodules if not any(inside(n, finding) for finding in known)]
-    return hit, sum(not any(inside(n, finding) for finding in excluded) for n in off), len(off)
+    points, scores = [n.centre_lps for n in nodules], [n.score for n in nodules]
+    found = held_against(points, scores, *(findings(balls) for balls in (known, excluded)))
+    return sum(score is not None for score in found.best), int(found.false.sum()), int(found.false_strict.sum())
+
+
+def findings(balls: list[real_scans.Finding]) -> Findings:
+    centres = np.array([centre for centre, _ in balls]).reshape(-1, 3)
+    return Findings(("",) * len(balls), centres, np.array([2 * radius for _, radius in balls]))
 
 
 def test_counting_is_that_of_luna16(tmp_path: Path) -> None:
@@ -314,6 +316,9 @@ def test_counting_is_that_of_luna16(tmp_path: Path) -> None:
     # two in one finding; one in an excluded finding without diameter; one just off; one off the small excluded one
     marks = tuple(replace(one, centre_lps=(x, 0.0, 0.0)) for x in (20.0, 25.5, 4.9, 5.2, 53.0))
     assert counted(marks, known, excluded) == (1, 2, 3)
+    # on the very edge of each: a miss, as in the challenge's script
+    edges = tuple(replace(one, centre_lps=(x, 0.0, 0.0)) for x in (26.0, 5.0, 52.0))
+    assert counted(edges, known, excluded) == (0, 3, 3)
 
 
 def test_lidc_0001(shared: Path) -> None:

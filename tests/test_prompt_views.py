@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,18 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import FOLDS
 from nodulens.errors import BadPrompt, NotFound
 from nodulens.evaluate import central_slices, prompts
-from nodulens.evaluate.prompts import ALONE, CARRIED, PROMPTS, VIEWS, WHOLE, Way, evaluate_scans, outlined_scans
-from nodulens.evaluate.slice_networks import Known, Scan, read_scan
+from nodulens.evaluate.prompts import (
+    ALONE,
+    CARRIED,
+    PROMPTS,
+    VIEWS,
+    WHOLE,
+    PromptedOutline,
+    Way,
+    evaluate_scans,
+    outlined_scans,
+)
+from nodulens.evaluate.scans import EvaluationScan, KnownNodule, read_scan
 from nodulens.presentation.evaluation import from_json
 from nodulens.runtime.engine import load_models
 from nodulens.stages.lungs import segment_lungs
@@ -51,27 +61,26 @@ def told(ask: str, prior: NDArray[np.bool_] | None) -> Outline:
 
 
 @pytest.fixture(scope="module")
-def scan() -> Scan:
+def scan() -> EvaluationScan:
     """A cuboid in the first ball is called a nodule: its answers can be worked by hand."""
     volume = small_scans.noisy()
     centre, _ = made_reports.NODULES[0]
     start = np.round(volume.geometry.to_index(centre) - np.asarray(SIDES) / 2).astype(int)
     box = Box.between(start, start + SIDES)
-    unseen = Known(Box((0, 0, 0), (1, 1, 1)), None, 0)
-    nodules = (unseen, Known(box, np.ones(SIDES, dtype=bool), 4))
-    return Scan("MADE", volume, segment_lungs(volume), nodules)
+    unseen = KnownNodule(Box((0, 0, 0), (1, 1, 1)), None, 0)
+    nodules = (unseen, KnownNodule(box, np.ones(SIDES, dtype=bool), 4))
+    return EvaluationScan("MADE", volume, segment_lungs(volume), nodules)
 
 
-def by_prompt(rows: dict[str, list[Any]], view: str | None, carrying: str | None) -> dict[str, dict[str, Any]]:
-    records = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-    return {r["prompt"]: r for r in records if (r["view"], r["carrying"]) == (view, carrying)}
+def by_prompt(rows: tuple[PromptedOutline, ...], view: str | None, carrying: str | None) -> dict[str, dict[str, Any]]:
+    return {r.prompt: asdict(r) for r in rows if (r.view, r.carrying) == (view, carrying)}
 
 
-def test_the_figures_are_those_worked_by_hand(scan: Scan) -> None:
+def test_the_figures_are_those_worked_by_hand(scan: EvaluationScan) -> None:
     """Sides 4 × 10 × 10 of 2.5, 1.5 and 1.5 mm: the disc of 100 pixels is 16.9 mm wide, so the square about its circle
     is 2 · round(5.64) = 12 wide, on 2 · round(3.4) + 1 = 7 slices."""
     found = evaluate_scans(lambda lungs: [Way("crop", ALONE, told)], [scan], load_models(1))
-    assert found.figures["nodules"] == found.figures["patients"] == 1, "a nodule without outline does not count"
+    assert found.figures.nodules == found.figures.patients == 1, "a nodule without outline does not count"
     rows = by_prompt(found.rows, "crop", ALONE)
     assert list(rows) == list(PROMPTS)
     assert (rows["box"]["dice"], rows["box"]["slice_dice"], rows["box"]["readers"]) == (1, 1, 4)
@@ -84,27 +93,28 @@ def test_the_figures_are_those_worked_by_hand(scan: Scan) -> None:
 
     beside = by_prompt(found.rows, None, None)
     assert list(beside) == ["ellipsoid", "ellipsoid_shaken", "ellipsoid_diameter", "earlier_mask"]
-    scores = [k for k in found.rows if k.endswith(("dice", "iou", "sensitivity"))]
+    scores = [k for k in rows["mask"] if k.endswith(("dice", "iou", "sensitivity"))]
+    assert len(scores) == 6
     assert all(rows["mask"][k] == beside["earlier_mask"][k] for k in scores), "the earlier mask came back as it was"
     # of equal slices the first is the central one: 3/4 off the ellipsoid's middle, where its disc measures 5 · √(7/16)
     assert beside["ellipsoid"]["slice_sensitivity"] == 0.32
 
 
-def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: Scan) -> None:
+def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: EvaluationScan) -> None:
     def refuse(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
         raise BadPrompt("nothing")
 
     elsewhere = replace(scan.nodules[1], box=Box((1, 2, 2), (5, 12, 12)))
     twice = replace(scan, nodules=(scan.nodules[1], elsewhere))
     found = evaluate_scans(lambda lungs: [Way("crop", ALONE, lambda ask, prior: refuse)], [twice], load_models(1))
-    assert found.figures["nodules"] == 2
-    ways = {w["prompt"]: w for w in found.figures["ways"]}
+    assert found.figures.nodules == 2
+    ways = {w.prompt: asdict(w) for w in found.figures.ways}
     assert all(ways[kind]["missed"] == 2 and ways[kind]["dice"] == 0 for kind in PROMPTS)
-    assert all(ways[kind]["panel_dice"] == ways[kind]["dice"] for kind in ways) and found.figures["panel_nodules"] == 2
+    assert all(ways[kind]["panel_dice"] == ways[kind]["dice"] for kind in ways) and found.figures.panel_nodules == 2
     assert ways["earlier_mask"]["missed"] == 1 and ways["earlier_mask"]["dice"] > 0, "no mark off the lung: no mask"
 
 
-def test_shaken_boxes_are_the_same_for_every_network(scan: Scan) -> None:
+def test_shaken_boxes_are_the_same_for_every_network(scan: EvaluationScan) -> None:
     models = load_models(1)
     first, second = (
         evaluate_scans(lambda lungs, t=t: [Way("crop", ALONE, t)], [scan], models).rows
@@ -115,7 +125,7 @@ def test_shaken_boxes_are_the_same_for_every_network(scan: Scan) -> None:
     assert by_prompt(second, "crop", ALONE)["box_shaken"]["dice"] == shaken[0]["dice"]
 
 
-def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
+def test_sam_is_asked_in_every_view_with_and_without_memory(scan: EvaluationScan) -> None:
     net = made_sam.Drawn(square=True, side=256)
     found = evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     for view in VIEWS:
@@ -128,27 +138,27 @@ def test_sam_is_asked_in_every_view_with_and_without_memory(scan: Scan) -> None:
         assert carried["box"]["sensitivity"] == pytest.approx(0.75 * alone["box"]["sensitivity"], abs=0.03)
     net.remembers = False
     plain = evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
-    assert {w["carrying"] for w in plain.figures["ways"]} == {ALONE, None}
+    assert {w.carrying for w in plain.figures.ways} == {ALONE, None}
 
 
-def test_prompts_of_a_view_share_embeddings(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_a_view_share_embeddings(scan: EvaluationScan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole slices are the same for every prompt: each that any prompt touches is encoded once, memory or not."""
     monkeypatch.setattr(prompts, "VIEWS", ("slice",))
     touched: set[int] = set()
-    part_of = prompts.part_of
+    view_of = prompts.view_of
 
     def noted(volume: Volume, prompt: Prompt, **more: Any) -> Box:
-        where = part_of(volume, prompt, **more)
+        where = view_of(volume, prompt, **more)
         touched.update(range(where.start[0], where.stop[0]))
         return where
 
-    monkeypatch.setattr(prompts, "part_of", noted)
+    monkeypatch.setattr(prompts, "view_of", noted)
     net = made_sam.Drawn(square=True, side=64)
     evaluate_scans(prompts.sam_ways(Sam(net)), [scan], load_models(1))
     assert net.encoded == len(touched) > SIDES[0]
 
 
-def test_our_own_network_has_one_view(scan: Scan) -> None:
+def test_our_own_network_has_one_view(scan: EvaluationScan) -> None:
     models = load_models(1)
     found = evaluate_scans(prompts.own_ways(models.segmenter), [scan], models)
     rows = by_prompt(found.rows, "own window", WHOLE)
@@ -188,9 +198,9 @@ def test_a_network_of_slices_is_told_the_central_one_alone(stacks: Path) -> None
     assert asked and all(p.stop[0] - p.start[0] == 1 for p in asked)
     assert {p.trust for p in asked} == {DRAWN, ROUGH}
     for row in rows:
-        truth, common = found.rows["box truth"][row], found.rows["box common"][row]
+        box = found.overlap["box"][row]
         plane = material[row].truth.sum(axis=(1, 2)).max()
-        assert truth == common == plane and found.rows["box predicted"][row] > 1.15 * plane
+        assert box.truth_voxels == box.common_voxels == plane and box.predicted_voxels > 1.15 * plane
     asked.clear()
     central_slices.evaluate_prompted(lambda ask, prior: noting, material, rows)
     assert any(p.stop[0] - p.start[0] > 1 for p in asked), (
@@ -203,7 +213,8 @@ def test_sam_on_the_stacks(stacks: Path) -> None:
     found = central_slices.evaluate_prompted(
         central_slices.close_up(Sam(net, memory=True)), central_slices.every_fourth(stacks, 3), np.arange(3), flat=True
     )
-    assert found.figures["box"]["sensitivity"]["value"] == 1 and found.figures["box"]["dice"]["value"] > 0.8
+    box = found.figures.by_prompt["box"]
+    assert box.sensitivity.value == 1 and box.dice.value is not None and box.dice.value > 0.8
 
 
 # ---------------------------------------------------------------- the command
@@ -283,8 +294,8 @@ def test_a_real_nodule_by_every_prompt(shared: Path) -> None:
     assert set(outlined_scans(shared)) == {"LIDC-IDRI-0001", "LIDC-IDRI-0003"}
     models = load_models(1)
     found = evaluate_scans(prompts.own_ways(models.segmenter), [read_scan(shared, "LIDC-IDRI-0001")], models)
-    ways = {w["prompt"]: w for w in found.figures["ways"]}
-    assert found.figures["nodules"] == 1
+    ways = {w.prompt: asdict(w) for w in found.figures.ways}
+    assert found.figures.nodules == 1
     assert min(ways[kind]["dice"] for kind in PROMPTS) > 0.8
     assert ways["box"]["dice"] > ways["ellipsoid"]["dice"] > ways["ellipsoid_shaken"]["dice"]
 

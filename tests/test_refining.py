@@ -17,6 +17,7 @@ from nodulens.data.material import Stacks
 from nodulens.errors import BadPrompt, BadValues
 from nodulens.evaluate import refinement
 from nodulens.evaluate.central_slices import close_up, own
+from nodulens.evaluate.refinement import ClassifiedMasks, Comparison, SecondStep
 from nodulens.methods.catalogue import NNUNET_SAM
 from nodulens.methods.recipe import changed
 from nodulens.metrics.boxes import Image, mask_iou, match
@@ -75,7 +76,7 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
         asked.append((volume, prompt))
         return inscribed(volume, prompt)
 
-    again = refinement.refine(stacks, nodules, first, noting, 1.2)
+    again = refinement.refine(stacks, nodules, first, SecondStep(noting, 1.2))
     assert len(asked) == 2, "nothing is asked where nothing was drawn"
     (volume, one), (_, other) = asked
     assert np.allclose(one.start[1:], (45.5 - 1.1 * 6, 50.5 - 2.1 * 6)) and np.allclose(one.stop[1:], (52.1, 63.1))
@@ -91,11 +92,11 @@ def test_every_piece_is_prompted_by_its_grown_box_on_its_slice(stacks: Stacks, n
 
 
 def test_the_ellipse_in_the_box_of_a_disc_is_the_disc(stacks: Stacks, nodules: Nodules) -> None:
-    again = refinement.refine(stacks, nodules, squares(nodules), inscribed, 1.0)
+    again = refinement.refine(stacks, nodules, squares(nodules), SecondStep(inscribed, 1.0))
     told = refinement.evaluate(nodules, squares(nodules), again).figures
-    assert told["refined"]["dice"]["value"] > 0.97 > 0.9 > told["first"]["dice"]["value"]
-    assert told["first"]["sensitivity"]["value"] == 1
-    assert told["gain"]["dice"]["low"] > 0.05 and told["wilcoxon"]["dice"]["by_nodule"]["p_value"] < 0.001
+    assert told.refined.dice.value > 0.97 > 0.9 > told.first.dice.value
+    assert told.first.sensitivity.value == 1
+    assert told.gain.dice.low > 0.05 and told.dice.by_nodule.p_value < 0.001
 
 
 def test_where_nothing_is_found_the_piece_stands(stacks: Stacks, nodules: Nodules) -> None:
@@ -108,7 +109,7 @@ def test_where_nothing_is_found_the_piece_stands(stacks: Stacks, nodules: Nodule
             raise BadPrompt("nothing")
         return inscribed(volume, prompt)
 
-    again = refinement.refine(stacks, nodules, first, shy, 1.0)
+    again = refinement.refine(stacks, nodules, first, SecondStep(shy, 1.0))
     assert np.array_equal(again[0][:10], first[0][:10]), "that piece stands"
     assert again[0].sum() < first[0].sum(), "the other is drawn anew"
 
@@ -116,9 +117,9 @@ def test_where_nothing_is_found_the_piece_stands(stacks: Stacks, nodules: Nodule
 def test_our_own_network_mends_what_is_too_small(stacks: Stacks, nodules: Nodules) -> None:
     some = nodules.take(np.arange(4))
     first = np.stack([_inner(mask) for mask in some.outline])
-    again = refinement.refine(stacks, some, first, own(load_model("segmenter", 1))("box", None), 1.4)
+    again = refinement.refine(stacks, some, first, SecondStep(own(load_model("segmenter", 1))("box", None), 1.4))
     told = refinement.evaluate(some, first, again).figures
-    assert told["refined"]["dice"]["value"] > told["first"]["dice"]["value"] + 0.05
+    assert told.refined.dice.value > told.first.dice.value + 0.05
 
 
 def _inner(mask: Bool) -> Bool:
@@ -130,8 +131,10 @@ def _inner(mask: Bool) -> Bool:
 
 def test_sam_sees_a_crop_and_draws_its_box(stacks: Stacks, nodules: Nodules) -> None:
     some = nodules.take(np.arange(3))
-    again = refinement.refine(stacks, some, squares(some), close_up(Sam(made_sam.Drawn(square=True)))("box", None), 1.0)
-    assert refinement.evaluate(some, squares(some), again).figures["refined"]["sensitivity"]["value"] > 0.97
+    again = refinement.refine(
+        stacks, some, squares(some), SecondStep(close_up(Sam(made_sam.Drawn(square=True)))("box", None), 1.0)
+    )
+    assert refinement.evaluate(some, squares(some), again).figures.refined.sensitivity.value > 0.97
     for found, square in zip(again, squares(some), strict=True):
         assert abs(int(found.sum()) - int(square.sum())) < 0.15 * square.sum()
 
@@ -140,7 +143,7 @@ def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, t
     pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
     sam = load_sam(made_sam.write_sam(tmp_path), "sam")
     some = nodules.take(np.arange(2))
-    again = refinement.refine(stacks, some, squares(some), close_up(sam)("box", None), 1.2)
+    again = refinement.refine(stacks, some, squares(some), SecondStep(close_up(sam)("box", None), 1.2))
     assert again.shape == (2, *FIELD) and again.any(axis=(1, 2)).all()
 
 
@@ -171,27 +174,28 @@ def test_the_comparison_is_that_worked_by_hand() -> None:
     nodules = made(np.stack([TRUTH] * 6), ["A", "B", "C", "D", "E", "F"])
     told = refinement.evaluate(nodules, first, refined).figures
     iou = np.array([[21, 19, 25, 10, 31, 30], [31, 33, 27, 34, 30, 40]]) / 40
-    for name, stage in zip(("first", "refined"), iou, strict=True):
-        assert told[name]["iou"]["value"] == round(float(stage.mean()), 4)
-        assert told[name]["dice"]["value"] == round(float((2 * stage / (1 + stage)).mean()), 4)
-        assert told[name]["sensitivity"]["value"] == round(float(stage.mean()), 4)
-        assert told[name]["missed"] == 0
+    for step, stage in zip((told.first, told.refined), iou, strict=True):
+        assert step.iou.value == round(float(stage.mean()), 4)
+        assert step.dice.value == round(float((2 * stage / (1 + stage)).mean()), 4)
+        assert step.sensitivity.value == round(float(stage.mean()), 4)
+        assert step.missed == 0
     # IoU .525 passes one threshold of ten, .475 and .25 none, .625 three, .775 and .75 six, …
-    assert told["first"]["average_recall"]["value"] == round((1 + 0 + 3 + 0 + 6 + 6) / 60, 4)
-    assert told["refined"]["average_recall"]["value"] == round((6 + 7 + 4 + 8 + 6 + 10) / 60, 4)
-    for name in ("dice", "iou"):
-        found = told["wilcoxon"][name]["by_nodule"]
-        assert (found["statistic"], found["p_value"], found["pairs"]) == (1, 4 / 64, 6)
-        assert found["rank_biserial"] == round((20 - 1) / 21, 4)
-        assert told["wilcoxon"][name]["by_patient"] == found
-    assert told["gain"]["iou"]["value"] == round(float((iou[1] - iou[0]).mean()), 4)
+    assert told.first.average_recall.value == round((1 + 0 + 3 + 0 + 6 + 6) / 60, 4)
+    assert told.refined.average_recall.value == round((6 + 7 + 4 + 8 + 6 + 10) / 60, 4)
+    for tests in (told.dice, told.iou):
+        found = tests.by_nodule
+        assert (found.statistic, found.p_value, found.pairs) == (1, 4 / 64, 6)
+        assert found.rank_biserial == pytest.approx((20 - 1) / 21)
+        assert tests.by_patient == found
+    assert told.to_json()["wilcoxon"]["dice"]["by_nodule"]["rank_biserial"] == round((20 - 1) / 21, 4)
+    assert told.gain.iou.value == round(float((iou[1] - iou[0]).mean()), 4)
 
 
 def test_a_patient_counts_once_in_the_second_test() -> None:
     nodules = made(np.stack([TRUTH] * 4), ["A", "A", "B", "C"])
-    told = refinement.evaluate(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures["wilcoxon"]["iou"]
-    assert told["by_nodule"]["pairs"] == 4 and told["by_patient"]["pairs"] == 3
-    assert told["by_patient"]["zeros"] == 1, "the gain of one nodule of A is the loss of the other"
+    told = refinement.evaluate(nodules, columns(20, 30, 20, 20), columns(30, 20, 24, 28)).figures.iou
+    assert told.by_nodule.pairs == 4 and told.by_patient.pairs == 3
+    assert told.by_patient.zeros == 1, "the gain of one nodule of A is the loss of the other"
 
 
 def test_what_is_missed_counts_nothing_and_pieces_are_detections() -> None:
@@ -199,16 +203,16 @@ def test_what_is_missed_counts_nothing_and_pieces_are_detections() -> None:
     nothing, elsewhere = drawn(), drawn((70, 70, 80, 80))
     torn = drawn((20, 20, 40, 45), (20, 50, 40, 60))  # 25 and 10 columns: IoU .625 and .25
     told = refinement.evaluate(nodules, np.stack([nothing, elsewhere, torn]), columns(40, 40, 40))
-    assert told.rows["first dice"] == [0, 0, 2 * 35 / 75] and told.figures["first"]["missed"] == 2
-    assert told.rows["first average_recall"] == [0, 0, 0.3]
-    assert told.figures["refined"]["average_recall"]["value"] == 1
+    assert [one.dice for one in told.first] == [0, 0, 2 * 35 / 75] and told.figures.first.missed == 2
+    assert [one.average_recall for one in told.first] == [0, 0, 0.3]
+    assert told.figures.refined.average_recall.value == 1
 
 
 def test_average_recall_is_that_of_coco(nodules: Nodules) -> None:
     rng = np.random.default_rng(1)
     shifted = np.stack([np.roll(m, rng.integers(-2, 3, 2), (0, 1)) for m in nodules.outline])
     shifted |= rng.random(shifted.shape) < 0.001
-    told = refinement.evaluate(nodules, shifted, shifted).figures["first"]["average_recall"]["value"]
+    told = refinement.evaluate(nodules, shifted, shifted).figures.first.average_recall.value
     images = []
     for mask, truth in zip(shifted, nodules.outline, strict=True):
         parts = components(mask, 8)
@@ -221,19 +225,19 @@ def test_rows_of_folds_pool(nodules: Nodules) -> None:
     first, refined = squares(nodules), np.roll(nodules.outline, 1, axis=1)
     whole = refinement.evaluate(nodules, first, refined)
     parts = [
-        refinement.evaluate(nodules.take(rows), first[rows], refined[rows]).rows
+        refinement.evaluate(nodules.take(rows), first[rows], refined[rows]).to_json()
         for rows in np.split(np.arange(len(first)), [5])
     ]
     pooled = {name: parts[0][name] + parts[1][name] for name in parts[0]}
-    assert pooled == whole.rows and refinement.figures(pooled) == whole.figures
+    assert pooled == whole.to_json() and Comparison.from_json(pooled).figures == whole.figures
     case = compare(nodules.outline[3], first[3], (0.7, 0.7))
-    assert whole.rows["first dice"][3] == case.dice
+    assert whole.first[3].dice == case.dice
 
 
 def test_masks_of_another_shape_are_refused(stacks: Stacks, nodules: Nodules) -> None:
     for wrong in (squares(nodules)[1:], squares(nodules).astype(float)):
         with pytest.raises(BadValues, match="one a central slice"):
-            refinement.refine(stacks, nodules, wrong, inscribed, 1.2)
+            refinement.refine(stacks, nodules, wrong, SecondStep(inscribed, 1.2))
         with pytest.raises(BadValues, match="one a central slice"):
             refinement.evaluate(nodules, squares(nodules), wrong)
 
@@ -259,16 +263,16 @@ def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
     masks = {"readers": nodules.outline, "first": squares(nodules), "refined": nothing}
     found = refinement.grade(by_area(), stacks, nodules, crop_of(recipe), masks)
     assert list(found.figures) == list(masks)
-    assert [found.figures[name]["blank"] for name in masks] == [0, 0, 7]
+    assert [found.figures[name].blank for name in masks] == [0, 0, 7]
 
     material = classification.crops(stacks, nodules, crop_of(recipe))
     assert recipe.classifier is not None
     every = np.arange(len(nodules.truth))
     alone = classification.evaluate(by_area(), recipe.classifier, material, every)
-    assert found.rows["readers score"] == alone.rows["score"] and found.rows["truth"] == alone.rows["truth"]
+    assert found.outputs["readers"]["score"] == alone.rows["score"] and found.common["truth"] == alone.rows["truth"]
     for group in ("three_readers_or_more", "all_readers"):
-        assert found.figures["readers"][group] == alone.figures[group]
-    accuracy = {name: found.figures[name]["all_readers"]["accuracy"] for name in masks}
+        assert found.figures["readers"].of[group] == alone.figures[group]
+    accuracy = {name: found.figures[name].of["all_readers"]["accuracy"] for name in masks}
     assert accuracy["refined"] < accuracy["first"], "what was not found is not graded right"
 
 
@@ -276,14 +280,15 @@ def test_graded_rows_pool(stacks: Stacks) -> None:
     nodules = nodules_of(stacks, CLASSES)
     masks = {"readers": nodules.outline, "first": squares(nodules)}
 
-    def grade(rows: NDArray[np.int_]) -> refinement.Outcome:
+    def grade(rows: NDArray[np.int_]) -> ClassifiedMasks:
         own = {name: mask[rows] for name, mask in masks.items()}
         return refinement.grade(by_area(), stacks, nodules.take(rows), crop_of(NNUNET_SAM), own)
 
     every = np.arange(len(nodules.truth))
     one, other, whole = grade(every[:20]), grade(every[20:]), grade(every)
-    pooled = {name: one.rows[name] + other.rows[name] for name in one.rows}
-    assert pooled == whole.rows and refinement.grades(pooled) == whole.figures
+    first, second = one.to_json(), other.to_json()
+    pooled = {name: first[name] + second[name] for name in first}
+    assert pooled == whole.to_json() and ClassifiedMasks.from_json(pooled).figures == whole.figures
 
 
 # ---------------------------------------------------------------- of a run
@@ -308,9 +313,9 @@ def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> Non
     assert steps is not None and steps.graded is not None
     every = nodules_of(stacks, CLASSES)
     own = [k for k, p in enumerate(every.patients) if p in judges]
-    assert steps.compared.rows["row"] == steps.graded.rows["row"] == every.origin[own].tolist()
-    assert steps.compared.figures["first"]["dice"]["value"] > 0.7, "it sees every second pixel of a ball"
-    assert steps.compared.figures["first"]["missed"] == 0
+    assert list(steps.compared.row) == steps.graded.common["row"] == every.origin[own].tolist()
+    assert steps.compared.figures.first.dice.value > 0.7, "it sees every second pixel of a ball"
+    assert steps.compared.figures.first.missed == 0
     assert told[0] == 0 and told == sorted(told) and len(told) == len(own) and told[-1] < 1
     alone = refinement.of_run(replace(recipe, classifier=None), networks, stacks, judges, inscribed)
     assert alone is not None and alone.graded is None and alone.compared == steps.compared
@@ -320,7 +325,9 @@ def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> Non
 
 
 def test_tables_say_what_figures_do(stacks: Stacks, nodules: Nodules) -> None:
-    same = refinement.compared(stacks, nodules, nodules.outline, inscribed, 1.0, (by_area(), crop_of(NNUNET_SAM)))
+    same = refinement.compared(
+        stacks, nodules, nodules.outline, SecondStep(inscribed, 1.0), (by_area(), crop_of(NNUNET_SAM))
+    )
     assert same.graded is not None
     one, other = refinement.tables(same.compared.figures, same.graded.figures)
     assert [row[0] for row in one.rows] == ["first step alone", "outlined again", "gain"]
@@ -353,7 +360,7 @@ def test_real_nodules_are_refined(shared: Path) -> None:
     nodules = nodules_of(stacks, CLASSES)
     nodules = nodules.take(np.arange(0, len(nodules.truth), len(nodules.truth) // 12)[:12])
     first = squares(nodules)
-    again = refinement.refine(stacks, nodules, first, own(load_model("segmenter", 1))("box", None), 1.0)
+    again = refinement.refine(stacks, nodules, first, SecondStep(own(load_model("segmenter", 1))("box", None), 1.0))
     told = refinement.evaluate(nodules, first, again).figures
-    assert told["first"]["sensitivity"]["value"] == 1
-    assert told["refined"]["dice"]["value"] > max(0.85, told["first"]["dice"]["value"] + 0.02)
+    assert told.first.sensitivity.value == 1
+    assert told.refined.dice.value > max(0.85, told.first.dice.value + 0.02)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +28,15 @@ import made_reports
 import made_sam
 import small_scans
 from conftest import Run, launched
-from nodulens.apps.methods import evaluate, tables
 from nodulens.core.nodule import Box, Candidate
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
+from nodulens.evaluate.options import EvaluateOptions
+from nodulens.evaluate.run_page import page_of
+from nodulens.evaluate.runs import check_page
+from nodulens.evaluate.runs import evaluate as evaluate_method
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import changed
@@ -37,8 +44,11 @@ from nodulens.methods.run_record import Run as StoredRun
 from nodulens.methods.run_record import method_named, read_run, write_run
 from nodulens.pipeline import analyze
 from nodulens.presentation.evaluation import from_json
+from nodulens.presentation.page import write_evaluation
 from nodulens.report.record import Report
-from nodulens.runtime.weights import card
+from nodulens.runtime import engine
+from nodulens.runtime.engine import Array
+from nodulens.runtime.weights import Card, card
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.prompted import view_of
 from nodulens.stages.sam import load_sam
@@ -91,6 +101,24 @@ def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOL
     return run
 
 
+def evaluate(
+    name: str,
+    data: Path,
+    split: Path | None = None,
+    *,
+    output: Path | None = None,
+    prompted: Path | None = None,
+    settings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What the command does: the JSON that it prints, and the page."""
+    if output is not None:
+        check_page(name, output)
+    found = evaluate_method(name, data, settings=settings, options=EvaluateOptions(split, prompted, threads=1))
+    if output is not None:
+        write_evaluation(page_of(found, "nodulens evaluate"), output)
+    return found.to_json()
+
+
 def analysed(run: Path, **changes: object) -> Report:
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, max_findings=3, **changes)  # type: ignore[arg-type]
@@ -108,7 +136,7 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
         assert taught and not taught & EVALUATION_PATIENTS and all(fold_of(p) != FOLD for p in taught)
     split = read_split(run / "split.json")
     assert {p for p, group in split.groups.items() if group == str(FOLD)}
-    found = evaluate(str(run), data, None, output=tmp_path / "page", threads=1)
+    found = evaluate(str(run), data, None, output=tmp_path / "page")
     assert found["networks"].keys() == recipe.networks.keys()
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert {drawing.title for drawing in page.drawings} >= {title for part in recipe.networks for title in SHOWN[part]}
@@ -424,9 +452,34 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     assert any(m.name == "Dice, outlined again less first step" for m in page.metrics)
     held = card("segmenter", prompted / f"fold{FOLD}").sha256
     assert held in {w.sha256 for w in page.provenance.weights}
-    shown = {table.title: table for table in tables(found)}
+    shown = {table.title: table for table in page.tables}
     assert "Wilcoxon" in shown["With and without the second step"].note
     assert shown["The classifier on what was outlined"].columns[0] == "crops masked by"
+
+
+def test_networks_are_hashed_and_compiled_once(
+    two_steps: Path, prompted: Path, with_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the whole of an evaluation: its networks one by one, whole scans, the second step and the page."""
+    hashed, compiled = Counter[Path](), Counter[Path]()
+
+    def check(known: Card) -> None:
+        hashed[known.path] += 1
+
+    def compile_model(path: Path, threads: int | None = None) -> Callable[[Array], tuple[Array, ...]]:
+        compiled[path] += 1
+        return compiling(path, threads)
+
+    compiling = engine.compile_model
+    monkeypatch.setattr(engine, "check", check)
+    monkeypatch.setattr(engine, "compile_model", compile_model)
+    run = shutil.copytree(two_steps, tmp_path / "run")
+    own = shutil.copytree(prompted / f"fold{FOLD}", tmp_path / "own")
+    found = evaluate(str(run), with_scan, output=tmp_path / "page", prompted=own)
+    assert found["scans"] and found["second_step"]
+    fresh = {run / "segmenter.onnx", run / "classifier.onnx", own / "segmenter.onnx"}
+    assert hashed.keys() == compiled.keys() >= fresh
+    assert set(hashed.values()) == set(compiled.values()) == {1}
 
 
 def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
@@ -441,7 +494,7 @@ def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
     found = json.loads(done.out)
     assert "second_step" not in found and found["networks"]
     [note] = found["notes"]
-    assert f"has seen all {len(judges)} patients who judge" in note
+    assert f"has seen all {len(judges)} test patients" in note
     assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
 
 
@@ -449,11 +502,11 @@ def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, tmp_pat
     """Random weights, and no figure of them: that it is SAM who is asked, about everybody who judges."""
     pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
     settings = ["prompted=sam", f"checkpoint={made_sam.write_sam(tmp_path / 'sam')}"]
-    found = evaluate(str(two_steps), data, None, threads=1, settings=settings)
+    found = evaluate(str(two_steps), data, None, settings=settings)
     assert found["notes"] == []
     owners = {p for p in Stacks(data).patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
     assert set(found["second_step"]["compared"]["rows"]["patient"]) == owners
-    missing = evaluate(str(two_steps), data, None, threads=1, settings=["prompted=sam", "checkpoint=nobody/sam"])
+    missing = evaluate(str(two_steps), data, None, settings=["prompted=sam", "checkpoint=nobody/sam"])
     [note] = missing["notes"]
     assert "second_step" not in missing and "the second step were left out" in note and "hf download" in note
 
@@ -498,12 +551,12 @@ def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytes
 
 def test_both_arms_are_judged_on_whole_scans(tmp_path: Path, data: Path, with_scan: Path, run: Run) -> None:
     folder = trained("resnet-unet-patch-cnn", data, tmp_path / "run", "segmenter.window=32")
-    found = evaluate(str(folder), with_scan, None, output=tmp_path / "page", threads=1)
+    found = evaluate(str(folder), with_scan, None, output=tmp_path / "page")
     assert [s["name"] for s in found["slid"]] == [s["name"] for s in found["scans"]] == [min(EVALUATION_PATIENTS)]
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     [table] = [t for t in page.tables if t.title == "Whole scans"]
     assert [row[0] for row in table.rows] == [min(EVALUATION_PATIENTS), f"{min(EVALUATION_PATIENTS)}, filter alone"]
-    alone = evaluate(str(folder), with_scan, None, threads=1, settings=["sliding_window=true"])
+    alone = evaluate(str(folder), with_scan, None, settings=["sliding_window=true"])
     assert alone["scans"] == found["slid"] and "slid" not in alone
 
 
@@ -562,7 +615,7 @@ def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Pa
     run = tmp_path / "run"
     train_recipe(recipe, RunSpec(data, run, "", fold=FOLD))
     assert json.loads((run / "classifier.json").read_text())["settings"]["network"] == network
-    judged = evaluate(str(run), data, None, threads=1)["networks"]["classifier"]
+    judged = evaluate(str(run), data, None)["networks"]["classifier"]
     assert judged["figures"]["all_readers"]["classes"] == ["indeterminate", "benign", "malignant"]
     logits = [judged["rows"][f"logit_{name}"] for name in judged["figures"]["all_readers"]["classes"]]
     assert np.isfinite(logits).all() and len({len(column) for column in logits}) == 1
@@ -587,7 +640,7 @@ def test_a_recipe_says_what_sam_is_shown(
 
     monkeypatch.setattr("nodulens.methods.load.view_of", noting)
     settings = ["prompted=sam", f"checkpoint={files}", f"shown={part}"]
-    prompted = load_method(str(densenet), threads=1, settings=settings).prompted
+    prompted = load_method(str(densenet), settings=settings).prompted
     assert prompted is not None
     ct = small_scans.noisy()
     lungs = segment_lungs(ct)
@@ -675,14 +728,14 @@ def test_nobody_left_out_is_nobody_to_judge_on(data: Path, with_scan: Path, tmp_
     run = trained("conv3-classifier", data, tmp_path / "run", fold=None)
     taught = json.loads((run / "classifier.json").read_text())["trained_on"]["patients"]
     assert {fold_of(p) for p in taught} == set(range(5))
-    with pytest.raises(BadOption, match="nobody to judge on"):
+    with pytest.raises(BadOption, match="there are no test patients"):
         evaluate(str(run), data, None)
-    found = evaluate(str(run), with_scan, None, output=tmp_path / "page", threads=1)
+    found = evaluate(str(run), with_scan, None, output=tmp_path / "page")
     assert found["networks"] == {} and [s["name"] for s in found["scans"]] == [min(EVALUATION_PATIENTS)]
     [note] = found["notes"]
-    assert "on whole scans alone" in note and "there is nobody to judge on" in note
+    assert "on whole scans alone" in note and "there are no test patients" in note
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
-    assert page.summary[0].startswith("Judged on whole scans")
+    assert page.summary[0].startswith("Evaluated on whole scans")
     assert page.warnings == (note,) and [t.title for t in page.tables] == ["Whole scans", "Nodules of whole scans"]
 
 

@@ -13,8 +13,7 @@ from nodulens import io
 from nodulens.core.nodule import Nodule
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import NotFound
-from nodulens.evaluate.scans import evaluate_scans, response_curve
-from nodulens.presentation.tables import scan_tables
+from nodulens.evaluate.scans import evaluate_scans, response_curve, scan_tables
 from nodulens.report.record import Report
 
 NAME = min(EVALUATION_PATIENTS)
@@ -51,7 +50,8 @@ AIR = (0.0, 0.0, -60.0)
 def test_what_is_found_and_what_else_is_marked(data: Path) -> None:
     shown = ((*FIRST, 0.6), (FIRST[0] + 7.9, *FIRST[1:], 0.9), (*THIRD, 0.5), (*AIR, 0.7))
     more = (*shown, (SECOND[0] + 4.6, *SECOND[1:], 0.2), (SECOND[0], SECOND[1] + 4.4, SECOND[2], 0.1))
-    [found] = evaluate_scans(data, lambda ct: (reported(*shown), reported(*more)))
+    [scan] = evaluate_scans(data, lambda ct: (reported(*shown), reported(*more)))
+    found = scan.to_json()
     assert (found["name"], found["nodules"], found["found"]) == (NAME, 2, 1), "two marks in one nodule find one"
     assert (found["other"], found["other_strict"]) == (1, 2), "on what does not count it is forgiven, or not"
     assert found["known"] == [{"diameter_mm": 16.0, "score": 0.9}, {"diameter_mm": 9.0, "score": None}]
@@ -59,7 +59,7 @@ def test_what_is_found_and_what_else_is_marked(data: Path) -> None:
         (0.6, 0, False), (0.9, 0, False), (0.5, None, True), (0.7, None, False), (0.2, None, False), (0.1, 1, False)
     ]  # fmt: skip
     assert "outlines" not in found, "there is no XML"
-    curve = {c["threshold"]: (c["found"], c["other_per_scan"]) for c in response_curve([found])}
+    curve = {c.threshold: (c.found, c.other_per_scan) for c in response_curve([scan])}
     assert curve == {0.9: (1, 0), 0.7: (1, 1), 0.6: (1, 1), 0.5: (1, 1), 0.2: (1, 2), 0.1: (2, 2)}
 
 

@@ -218,8 +218,11 @@ def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:
     rows = central_slices.rows_of(material, 1)
     assert len(rows) and all(fold_of(material[r].patient) == 1 and not material[r].is_cube for r in rows)
     found = central_slices.evaluate(load_model("segmenter", 1), material, rows[:3])
-    dice = {kind: found.figures[kind]["dice"]["value"] for kind in (*central_slices.PROMPTED, *central_slices.BESIDE)}
+    dice = {kind: one.dice.value or 0.0 for kind, one in found.figures.by_prompt.items()}
+    assert list(dice) == [*central_slices.PROMPTED, *central_slices.BESIDE]
     assert dice["box"] > 0.8 and dice["ellipse"] > 0.9 > dice["ellipse_shaken"]
     assert all(0 <= value <= 1 for value in dice.values())
-    assert found.figures["nodules"] == len(rows[:3]) == len(found.rows["patient"])
-    assert np.array_equal(found.rows["box truth"], found.rows["point truth"])
+    assert found.figures.nodules == len(rows[:3]) == len(found.patient)
+    columns = found.to_json()
+    assert np.array_equal(columns["box truth"], columns["point truth"])
+    assert central_slices.CentralSlices.from_json(columns).figures == found.figures

@@ -31,7 +31,8 @@ _WHERE = {
     "load_method": "nodulens.methods.load",
     "train": "nodulens.train",
     "TrainOptions": "nodulens.train.options",
-    "evaluate": "nodulens.apps.methods",
+    "evaluate": "nodulens.evaluate",
+    "EvaluateOptions": "nodulens.evaluate.options",
     "write_outputs": "nodulens.report.outputs",
     "to_json": "nodulens.report.json",
     "from_json": "nodulens.report.json",
@@ -49,13 +50,14 @@ _WHERE = {
 __all__ = [*_WHERE, "__version__"]
 
 if TYPE_CHECKING:
-    from nodulens.apps.methods import evaluate as evaluate
     from nodulens.core.geometry import Geometry as Geometry
     from nodulens.core.nodule import Box as Box
     from nodulens.core.nodule import Nodule as Nodule
     from nodulens.core.volume import Mask as Mask
     from nodulens.core.volume import Volume as Volume
     from nodulens.errors import NodulensError as NodulensError
+    from nodulens.evaluate import evaluate as evaluate
+    from nodulens.evaluate.options import EvaluateOptions as EvaluateOptions
     from nodulens.io import list_series as list_series
     from nodulens.io import read as read
     from nodulens.io import read_mask as read_mask

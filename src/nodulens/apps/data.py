@@ -17,11 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from rich.table import Table
-
     from nodulens.data.dataset import Dataset, Item
     from nodulens.data.prepare import Job
     from nodulens.data.prepare import Progress as Show
+    from nodulens.presentation.evaluation import Table
 
 app = typer.Typer(no_args_is_help=True, help="LIDC-IDRI, LUNA16 and folders of slices: summaries, splits, preparation.")
 summary = typer.Typer(no_args_is_help=True, help="What a data set holds, in the tables that papers print.")
@@ -55,19 +54,16 @@ def lidc(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """LIDC-IDRI from its annotation database alone: scans, nodules, ratings, agreement, beside what was published."""
-    from nodulens.apps.lidc_tables import tables
+    from nodulens.apps.printed import print_tables
     from nodulens.data.lidc import read_database
     from nodulens.data.lidc_summary import summarize
+    from nodulens.presentation.lidc_tables import tables
 
     found = summarize(read_database(database))
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for table in tables(found):
-        console.print(table)
-    for note in found.notes:
-        console.print(f"- {note}", highlight=False, markup=False)
+    print_tables(tables(found), (f"- {note}" for note in found.notes), width=120)
 
 
 @summary.command()
@@ -76,9 +72,9 @@ def luna16(
     as_json: AsJson = False,
 ) -> None:
     """LUNA16: scans, nodules, sizes, candidates, beside what LIDC's readers marked on the same scans."""
-    from nodulens.apps.data_tables import of_luna16
     from nodulens.data.lidc import read_database
     from nodulens.data.luna16 import open_luna16, summarize
+    from nodulens.presentation.data_tables import of_luna16
 
     found = summarize(open_luna16(folder, read_database()))
     _tell({"schema": "nodulens-luna16-summary/1", **asdict(found)}, of_luna16(found), as_json)
@@ -129,9 +125,9 @@ def split(
     as_json: AsJson = False,
 ) -> None:
     """Split data sets by patient, all that are named together, so that nobody stands on both sides."""
-    from nodulens.apps.data_tables import of_split
     from nodulens.data import splits
     from nodulens.errors import BadOption
+    from nodulens.presentation.data_tables import of_split
 
     sets: list[Dataset] = []
     if lidc:
@@ -229,28 +225,27 @@ def leakage(
     as_json: AsJson = False,
 ) -> None:
     """What a random split of the same data would have claimed, and what inputs that give the label away would."""
-    from nodulens.apps.data_tables import of_leakage
     from nodulens.evaluate.leakage import leakage as measure
 
     with _bar("leakage") as show:
         found = measure(folder, seed, show)
-    _tell({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, of_leakage(found), as_json)
+    _tell({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, found.tables(), as_json)
 
 
 # ---------------------------------------------------------------- what the commands share
 
 
 def _tell(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
+    from nodulens.apps.printed import print_tables
+
     if as_json:
         print(json.dumps(record, indent=1))
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for table in tables:
-        console.print(table)
+    print_tables(tables)
 
 
 def _sum_up(sets: Iterable[Dataset], as_json: bool) -> None:
-    from nodulens.apps.data_tables import of_dataset
+    from nodulens.presentation.data_tables import of_dataset
 
     records, tables = zip(*map(of_dataset, sets), strict=True)
     _tell({"schema": "nodulens-data-summary/1", "data_sets": list(records)}, tables, as_json)

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from nodulens.apps.typed import typed_command
-
-if TYPE_CHECKING:
-    from nodulens.metrics.boxes import Matches
-    from nodulens.metrics.detection import Froc, FrocInterval
-    from nodulens.presentation import evaluation
-    from nodulens.presentation.evaluation import Provenance
-
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -69,40 +57,29 @@ def method(
     as_json: AsJson = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
 ) -> None:
-    """Judge a method: its networks on patients that it was not trained on, all of it on whole scans."""
+    """Evaluate a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.methods import evaluate as evaluate
-    from nodulens.apps.methods import tables
+    from nodulens.apps.printed import print_tables
+    from nodulens.evaluate.options import EvaluateOptions
+    from nodulens.evaluate.runs import check_page
+    from nodulens.evaluate.runs import evaluate as evaluate
 
+    if output is not None:
+        check_page(name, output)
     with bars() as show:
-        found = evaluate(
-            name,
-            folder,
-            split,
-            output=output,
-            prompted=prompted,
-            threads=threads,
-            settings=settings or (),
-            progress=show,
-        )
+        options = EvaluateOptions(split, prompted, threads, show)
+        found = evaluate(name, folder, settings=settings or (), options=options)
+    if output is not None:
+        from nodulens.evaluate.run_page import page_of
+        from nodulens.presentation.page import write_evaluation
+
+        write_evaluation(page_of(found, typed_command()), output)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found.to_json(), indent=1))
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for table in tables(found):
-        console.print(_shown(table))
-    for note in found["notes"]:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    print_tables(found.tables(), found.notes)
     if output is not None:
         print(output / "evaluation.html")
-
-
-def _shown(table: evaluation.Table) -> Table:
-    """A table of a page on the console."""
-    shown = Table(*(Column(Text(name)) for name in table.columns), title=Text(table.title), caption=Text(table.note))
-    for row in table.rows:
-        shown.add_row(*(Text(f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v)) for v in row))
-    return shown
 
 
 @app.command()
@@ -126,142 +103,33 @@ def froc(
     as_json: AsJson = False,
 ) -> None:
     """FROC, CPM and sensitivity at 1/8 to 8 false positives a scan, as LUNA16 scores them."""
-    from nodulens.metrics import detection
+    from nodulens.apps.printed import print_tables
+    from nodulens.evaluate.froc import FrocFiles, evaluate_detector
 
-    uids = detection.read_series(series)
-    result = detection.froc(
-        detection.read_findings(annotations),
-        detection.read_findings(excluded, unique=False) if excluded else None,
-        uids,
-        detection.read_predictions(predictions, uids),
-    )
-    interval = detection.bootstrap(result, bootstrap, seed) if bootstrap else None
+    files = FrocFiles(annotations, series, predictions, excluded)
+    found = evaluate_detector(files, bootstrap, seed)
     if output is not None:
-        files = [path for path in (annotations, excluded, series, predictions) if path is not None and path.is_file()]
-        _write_froc(output, result, interval, uids, _provenance({"bootstrap": seed} if bootstrap else {}, files))
+        from nodulens.presentation.evaluation import Provenance, hashed, software
+        from nodulens.presentation.figures import save_figure
+        from nodulens.presentation.page import write_evaluation
+        from nodulens.presentation.tables import froc_picture
+
+        provenance = Provenance(
+            command=typed_command(),
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            seeds={"bootstrap": seed} if bootstrap else {},
+            inputs=hashed(*files.files),
+            software=software(),
+        )
+        write_evaluation(found.evaluation(provenance), output)
+        for suffix in ("png", "svg"):
+            save_figure(froc_picture(found.result, found.interval), output / f"froc.{suffix}")
     if as_json:
-        print(json.dumps(_froc_document(result, interval, seed), indent=1))
+        print(json.dumps(found.to_json(), indent=1))
         return
-    _show_froc(result, interval)
+    print_tables(found.tables())
     if output is not None:
         print(output / "evaluation.html")
-
-
-def _froc_document(result: Froc, interval: FrocInterval | None, seed: int) -> dict[str, Any]:
-    from nodulens.metrics.detection import FP_RATES, MAX_MARKS, by_size
-
-    document: dict[str, Any] = {
-        "schema": "nodulens-froc/1",
-        "fp_per_scan": FP_RATES,
-        "sensitivity": result.sensitivity_at(FP_RATES).tolist(),
-        "cpm": result.cpm,
-        "scans": result.scans,
-        "nodules": result.nodules,
-        "true_positives": result.true_positives,
-        "false_negatives": result.false_negatives,
-        "false_positives": result.false_positives,
-        "marks": result.tally.marks,
-        "max_marks_per_scan": MAX_MARKS,
-        "candidates": result.tally.candidates,
-        "ignored_on_excluded": result.tally.ignored_on_excluded,
-        "ignored_double": result.tally.ignored_double,
-        "nodules_elsewhere": result.tally.nodules_elsewhere,
-        "by_size": [
-            {
-                "lo_mm": band.lo_mm,
-                "hi_mm": band.hi_mm if band.hi_mm < math.inf else None,
-                "nodules": band.froc.nodules,
-                "true_positives": band.froc.true_positives,
-                "sensitivity": band.froc.sensitivity_at(FP_RATES).tolist(),
-                "cpm": band.froc.cpm,
-            }
-            for band in by_size(result)
-        ],
-    }
-    if interval:
-        at = [interval.fp_rate.tolist().index(rate) for rate in FP_RATES]
-        document["bootstrap"] = {
-            "samples": len(interval.cpms),
-            "seed": seed,
-            "confidence": interval.confidence,
-            "cpm": interval.cpm,
-            "cpm_mean": float(interval.cpms.mean()),
-            "sensitivity_mean": interval.mean[at].tolist(),
-            "sensitivity_low": interval.low[at].tolist(),
-            "sensitivity_high": interval.high[at].tolist(),
-            "curve": {
-                "fp_per_scan": interval.fp_rate.tolist(),
-                "mean": interval.mean.tolist(),
-                "low": interval.low.tolist(),
-                "high": interval.high.tolist(),
-            },
-        }
-    return document
-
-
-def _show_froc(result: Froc, interval: FrocInterval | None) -> None:
-    from nodulens.metrics.detection import FP_RATES, MAX_MARKS, by_size
-
-    table = Table(
-        "",
-        "nodules",
-        "found",
-        *(f"{rate:g}" for rate in FP_RATES),
-        "CPM",
-        title="Sensitivity by false positives a scan",
-    )
-    rows: list[tuple[str, str, str, list[float]]] = []
-
-    def add(name: str, one: Froc) -> None:
-        rows.append((name, str(one.nodules), str(one.true_positives), [*one.sensitivity_at(FP_RATES), one.cpm]))
-
-    add("all", result)
-    if interval:
-        at = [interval.fp_rate.tolist().index(rate) for rate in FP_RATES]
-        for name, values, cpm in zip(("from", "to"), (interval.low, interval.high), interval.cpm, strict=True):
-            rows.append((f"  {interval.confidence:.0%} {name}", "", "", [*values[at], cpm]))
-    for band in by_size(result):
-        add(
-            f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < math.inf else f"{band.lo_mm:g} mm or more", band.froc
-        )
-    for name, nodules, found, figures in rows:
-        table.add_row(name, nodules, found, *(f"{figure:.3f}" for figure in figures))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    tally = result.tally
-    for count, what in (
-        (result.scans, "scans"),
-        (tally.marks, "marks"),
-        (tally.marks - tally.candidates, f"dropped, beyond {MAX_MARKS} in a scan"),
-        (result.true_positives, "nodules found"),
-        (result.false_negatives, "nodules missed"),
-        (result.false_positives, "false positives"),
-        (tally.ignored_double, "ignored: on a nodule, beside a better mark"),
-        (tally.ignored_on_excluded, "ignored: on an excluded finding"),
-        (tally.nodules_elsewhere, "nodules in series that are not listed"),
-    ):
-        console.print(f"{count:8,d}  {what}", highlight=False)
-
-
-def _provenance(seeds: dict[str, int], files: list[Path]) -> Provenance:
-    from nodulens.presentation.evaluation import Provenance, hashed, software
-
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    return Provenance(command=typed_command(), made=made, seeds=seeds, inputs=hashed(*files), software=software())
-
-
-def _write_froc(
-    folder: Path, result: Froc, interval: FrocInterval | None, series: tuple[str, ...], provenance: Provenance
-) -> None:
-    from nodulens.presentation.figures import save_figure
-    from nodulens.presentation.page import write_evaluation
-    from nodulens.presentation.tables import froc_evaluation, froc_picture
-
-    evaluation = froc_evaluation(result, interval, series, provenance)
-    write_evaluation(evaluation, folder)
-    figure = froc_picture(result, interval)
-    for suffix in ("png", "svg"):
-        save_figure(figure, folder / f"froc.{suffix}")
 
 
 @app.command()
@@ -276,48 +144,15 @@ def boxes(
     as_json: AsJson = False,
 ) -> None:
     """mAP at IoU 0.5 and 0.5 to 0.95, average recall, precision, recall and F1 of boxes, as COCO scores them."""
-    from nodulens.metrics.boxes import match_boxes, read_boxes, summary
+    from nodulens.apps.printed import print_tables
+    from nodulens.evaluate.boxes import evaluate_boxes
 
-    real, found = read_boxes(truth, scored=False), read_boxes(predictions, scored=True)
-    classes = match_boxes(real, found)
-    figures = summary(classes)
-    rows = {name: _box_figures(matches, score) for name, matches in classes.items()}
-    searched = {*real.image, *found.image}
-    images = {"images": len(searched), "images_without_truth": len(searched - {*real.image})}
-    overall = {"map50": figures.map50, "map50_95": figures.map50_95, "average_recall": figures.average_recall}
+    found = evaluate_boxes(truth, predictions, score)
     if as_json:
-        print(json.dumps({"schema": "nodulens-boxes/1", **overall, **images, "classes": rows}, indent=1))
+        print(json.dumps(found.to_json(), indent=1))
         return
-    table = Table("", *(Column(Text(label)) for label in rows))  # classes as they stand in the file, brackets and all
-    for name in next(iter(rows.values())):
-        table.add_row(name, *("–" if row[name] is None else f"{row[name]:.4g}" for row in rows.values()))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(
-        f"mAP@0.5 {figures.map50:.4f}, mAP@0.5:0.95 {figures.map50_95:.4f}, "
-        f"average recall {figures.average_recall:.4f}; {images['images']} images, "
-        f"{images['images_without_truth']} of them without truth",
-        highlight=False,
-    )
-    console.print(table)
-
-
-def _box_figures(matches: Matches, score: float | None) -> dict[str, float | None]:
-    """One class; what is undefined is None."""
-    point = matches.best() if score is None else matches.at(score)
-    figures: dict[str, float] = {
-        "ap50": float(matches.average_precision[0]),
-        "ap50_95": float(matches.average_precision.mean()),
-        "average_recall": float(matches.recall.mean()),
-        "score": point.score,
-        "precision": point.precision,
-        "recall": point.recall,
-        "f1": point.f1,
-        "mean_iou": point.mean_iou,
-        "true_positives": point.true_positives,
-        "false_positives": point.false_positives,
-        "false_negatives": point.false_negatives,
-    }
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    print(found.summary())
+    print_tables((found.table(),))
 
 
 @app.command()
@@ -339,26 +174,30 @@ def prompts(
     as_json: AsJson = False,
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
-    from nodulens.apps.prompting import compare, evaluation, tables
+    from nodulens.apps.printed import print_tables
+    from nodulens.errors import BadOption, MissingExtra
     from nodulens.io.atomic import whole_file
     from nodulens.presentation.page import check_folder, write_evaluation
 
     if output is not None:
         check_folder(output)
-    found = compare(folder, checkpoint, kind, most, lambda line: typer.echo(line, err=True), threads)
-    text = json.dumps(found, indent=1)
+    if (checkpoint is None) is not (kind is None):
+        raise BadOption("--checkpoint and --kind go together: --checkpoint FOLDER_OR_HUB_NAME --kind sam2, or sam.")
+    try:
+        from nodulens.evaluate.prompt_comparison import Checkpoint, compare
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    sam = Checkpoint(checkpoint, kind) if checkpoint is not None and kind is not None else None
+    found = compare(folder, sam, most, lambda line: typer.echo(line, err=True), threads)
+    text = json.dumps(found.to_json(typed_command()), indent=1)
     if output is not None:
-        write_evaluation(evaluation(found), output)
+        write_evaluation(found.evaluation(typed_command()), output)
         with whole_file(output / "prompts.json") as part:
             part.write_text(text + "\n", encoding="utf-8")
     if as_json:
         print(text)
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for table in tables(found):
-        console.print(_shown(table))
-    for note in found["notes"]:
-        console.print(note, highlight=False)
+    print_tables(found.tables(), found.notes)
     if output is not None:
         print(output / "evaluation.html")
 

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.nodule import Box
-from nodulens.data.outlines import Bool, Contour, Rule, consensus, draw
+from nodulens.data.outlines import Bool, Contour, draw
 from nodulens.data.ratings import RATINGS, Ratings
 from nodulens.errors import BadGeometry, BadOption, MissingExtra, NotFound, UnreadableFile
+from nodulens.metrics.segmentation import Rule, consensus
 
 if TYPE_CHECKING:
     import sqlite3
@@ -157,7 +158,7 @@ class LidcNodule:
     def consensus(self, level: float = 0.5, rule: Rule = "at least", *, box: Box | None = None) -> Bool:
         """(z, y, x) what enough readers hold to be nodule, in a box of the scan, by default :attr:`box`.
 
-        By default at least half of the readers, as pylidc has it: see :func:`nodulens.data.outlines.consensus`.
+        By default at least half of the readers, as pylidc has it: see :func:`nodulens.metrics.segmentation.consensus`.
         """
         return consensus(self.masks(box), level, rule)
 

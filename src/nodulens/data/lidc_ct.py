@@ -22,11 +22,11 @@ from nodulens.core.nodule import Box, Point
 from nodulens.core.volume import Volume
 from nodulens.data.dataset import Item, Sample
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
-from nodulens.data.outlines import consensus
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadGeometry, InputError, NotFound
 from nodulens.io import read
 from nodulens.io.dicom import find_series
+from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import canonical
 
 Bool = NDArray[np.bool_]

@@ -38,6 +38,8 @@ from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.io import read
 from nodulens.io.images import read_header, read_mask
 from nodulens.io.tables import read_lines, read_table
+from nodulens.metrics.detection import UNSIZED_MM as UNSIZED_MM
+from nodulens.metrics.detection import Findings
 from nodulens.ops.orient import canonical
 
 SUBSETS = 10
@@ -53,8 +55,6 @@ READERS = 3
 ALIKE_MM = 0.01
 """Grids that differ by less, in origin or from voxel to voxel, are one."""
 BANDS_MM = (4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
-UNSIZED_MM = 10.0
-"""Diameter of a finding whose table gives −1, as in the challenge's own scoring."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Finding:
     def nearest(self, nodules: Sequence[LidcNodule], middles_lps: NDArray[np.float64]) -> LidcNodule | None:
         """The nodule whose middle, of (N, 3) in LPS mm, is nearest and inside the ball; 10 mm where it has no size."""
         away = np.linalg.norm(middles_lps - self.centre_lps, axis=1)
-        if not len(away) or away.min() > (self.diameter_mm or UNSIZED_MM) / 2:
+        if not len(away) or away.min() >= (self.diameter_mm or UNSIZED_MM) / 2:
             return None
         return nodules[int(away.argmin())]
 
@@ -301,7 +301,7 @@ def summarize(luna: Luna16) -> Luna16Summary:
         UnreadableFile, BadValues: a table that cannot be read.
     """
     listed = luna.root / SERIES
-    series = read_lines(listed, "seriesuid").cells["seriesuid"] if listed.is_file() else tuple(luna.files)
+    series = read_series(listed) if listed.is_file() else tuple(luna.files)
     scans = [luna.scan(uid) for uid in series]
     nodules = [finding for findings in luna.annotations.values() for finding in findings]
     excluded = [finding for findings in luna.excluded.values() for finding in findings]
@@ -328,18 +328,45 @@ def summarize(luna: Luna16) -> Luna16Summary:
     )
 
 
-def read_findings(path: str | Path) -> dict[str, tuple[Finding, ...]]:
-    """``annotations.csv`` or ``annotations_excluded.csv``: series UID → its findings.
+def read_findings_table(path: str | Path, *, unique: bool = True) -> Findings:
+    """``annotations.csv`` or ``annotations_excluded.csv``, row by row; a diameter that was not measured is negative.
+
+    Args:
+        path: columns seriesuid, coordX, coordY, coordZ, diameter_mm.
+        unique: refuse rows that say the same. LUNA16's excluded findings repeat, to no effect.
 
     Raises:
-        NotFound, UnreadableFile, BadValues: as :func:`nodulens.io.tables.read_table`.
+        InputError: no such file, no such column, a cell that is no number, a repeated row; with its line.
     """
     table = read_table(path, ("seriesuid", *AXES, "diameter_mm"))
+    if unique:
+        table.refuse_repeats()
+    return Findings(table.cells["seriesuid"], table.points(AXES), table.numbers("diameter_mm"))
+
+
+def read_findings(path: str | Path) -> dict[str, tuple[Finding, ...]]:
+    """The same file by scan: series UID → its findings.
+
+    Raises:
+        InputError: as :func:`read_findings_table`; rows may repeat.
+    """
+    table = read_findings_table(path, unique=False)
     found: dict[str, list[Finding]] = {}
-    rows = zip(table.cells["seriesuid"], table.points((*AXES, "diameter_mm")).tolist(), strict=True)
-    for uid, (x, y, z, diameter) in rows:
+    rows = zip(table.series, table.centre_lps.tolist(), table.diameter_mm.tolist(), strict=True)
+    for uid, (x, y, z), diameter in rows:
         found.setdefault(uid, []).append(Finding((x, y, z), diameter if diameter > 0 else None))
     return {uid: tuple(findings) for uid, findings in found.items()}
+
+
+def read_series(path: str | Path) -> tuple[str, ...]:
+    """Read LUNA16's ``seriesuids.csv``: a series UID a line, with the header ``seriesuid`` or without.
+
+    Raises:
+        InputError: no such file, empty, more than one column, a UID twice; with its line.
+    """
+    table = read_lines(path, "seriesuid")
+    table.refuse_repeats()
+    return table.cells["seriesuid"]
 
 
 def read_lungs(path: Path, grid: Geometry | None = None) -> Mask:

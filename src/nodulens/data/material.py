@@ -27,10 +27,10 @@ from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.jpegls import Streams, tiles_of
 from nodulens.data.lidc_ct import LABELS
 from nodulens.data.luna16 import ANNOTATIONS, EXCLUDED, UNSIZED_MM, read_findings
-from nodulens.data.outlines import consensus
 from nodulens.data.ratings import Malignancy, Ratings
 from nodulens.errors import NotFound, UnreadableFile
 from nodulens.io.images import read_mask
+from nodulens.metrics.segmentation import consensus
 from nodulens.ops.intensity import Quantization
 
 STACKS, CUBES, PATCHES = (

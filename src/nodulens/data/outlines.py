@@ -1,4 +1,4 @@
-"""LIDC's outlines as masks, and masks of several readers as one.
+"""LIDC's outlines as masks.
 
 The convention (Armato et al. 2011): an outline goes through the centres of the first pixels *outside* the nodule. So
 the pixels of the outline are not part of the mask, and neither are the lines between points that are no neighbours.
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.nodule import Box
-from nodulens.errors import BadOption
 
 Bool = NDArray[np.bool_]
-Rule = Literal["at least", "more than"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -115,28 +112,3 @@ def _following(outline_of: NDArray[np.int_]) -> NDArray[np.int_]:
 def _counted(lengths: NDArray[np.int_]) -> NDArray[np.int_]:
     """0, 1, … for each length, one after the other."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-def consensus(masks: Bool, level: float = 0.5, rule: Rule = "at least") -> Bool:
-    """What enough readers hold to be nodule.
-
-    Args:
-        masks: (readers, …).
-        level: share of the readers, 0…1.
-        rule: "at least" or "more than" that share. With two or four readers they differ: half of four is two readers
-            by the first, three by the second.
-
-    Returns:
-        the axes of ``masks`` but the first; may be empty where readers do not overlap.
-
-    Raises:
-        BadOption: a level that everything or nothing reaches, or another rule.
-    """
-    if rule not in ("at least", "more than"):
-        raise BadOption(f'Consensus is "at least" or "more than" a share of the readers, not {rule!r}.')
-    if not (0 < level <= 1 if rule == "at least" else 0 <= level < 1):
-        reach = "above 0 and up to 1" if rule == "at least" else "from 0 and below 1"
-        raise BadOption(f"{rule} {level:g} of the readers: the share must be {reach}.")
-    votes, wanted = masks.sum(0), level * len(masks)
-    # Shares such as 1/3 of three readers are not exact in binary.
-    return np.asarray(votes >= wanted - 1e-9 if rule == "at least" else votes > wanted + 1e-9)

@@ -57,12 +57,12 @@ from nodulens.data.material import (
     STACK_PX,
     STACKS,
 )
-from nodulens.data.outlines import consensus
 from nodulens.data.ratings import RATINGS
 from nodulens.data.whole_slices import MANIFEST, SCANS
 from nodulens.errors import NodulensError, NoLungs, NotFound
 from nodulens.io import read
 from nodulens.io.atomic import whole_file
+from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.ops.resample import resample_array
 

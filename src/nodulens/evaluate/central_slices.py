@@ -1,10 +1,10 @@
-"""How well a prompted network outlines the central slice of a nodule, by what it is told: our own, SAM or SAM2.
+"""How well a prompted network segments the central slice of a nodule, by its prompt: our own, SAM or SAM2.
 
-The publications prompt slice by slice. So the network is told a box on one slice here, as a person draws it, and judged
-on that slice: the box of the readers' outline, the same with every side off by a tenth, and the square that an
-annotated diameter gives; and the strongest mark of our candidate stage and a point in the nodule's middle, to our own
-network in three dimensions. Beside each box stands the ellipse that it inscribes. Ours learnt from LIDC: none of its
-figures is zero-shot. Whole scans, where there is more to show than a close crop, are in
+The publications prompt slice by slice. So the network is prompted by a box on one slice here, as a person draws it, and
+evaluated on that slice: the box of the readers' outline, the same with every side off by a tenth, and the square that
+an annotated diameter gives; and the strongest candidate of our candidate stage and a point in the nodule's middle, for
+our own network in three dimensions. Beside each box stands the ellipse that it inscribes. Ours learnt from LIDC: none
+of its figures is zero-shot. Whole scans, where there is more to see than a close crop, are in
 :mod:`nodulens.evaluate.prompts`.
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import is_left_out
 from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
+from nodulens.evaluate.records import Columns, Estimate
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.segmentation import Overlap, compare, overlaps, summarise
+from nodulens.metrics.statistics import Interval
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.prompted import Outline, prompt_of_annotation, prompt_of_outline, shaken, view_of
@@ -37,19 +39,83 @@ from nodulens.stages.sam import Ask, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.default import segmenter
 from nodulens.train.default.segmenter import Example, inscribed, strongest_candidate, without_ends
-from nodulens.train.tasks.protocol import Outcome, Rows, median_ms
+from nodulens.train.tasks.protocol import Rows, median_ms
 
 Bool = NDArray[np.bool_]
 PromptedNetwork = Callable[[Ask, Bool | None], Outline]
-"""A prompted network, by what it is told: the prompt's box, a point in the middle of it, or an earlier mask on the
-volume's grid, which is given for "mask" alone."""
+"""A prompted network, by the kind of its prompt: a box, a point in the middle of it, or an earlier mask on the volume's
+grid, which is given for "mask" alone."""
 
 SHAKE = 0.1
 """Normal error of every side of a shaken box, over the side."""
 ONE_IN = 4
-"""Of the stacks every fourth is judged, as for the card of the weights."""
+"""Every fourth of the stacks is evaluated, as for the card of the weights."""
 PROMPTED = ("box", "box_shaken", "diameter", "detector", "point")
 BESIDE = ("ellipse", "ellipse_shaken", "ellipse_diameter")
+COUNTS = {"truth": "truth_voxels", "predicted": "predicted_voxels", "common": "common_voxels"}
+
+
+@dataclass(frozen=True)
+class PromptFigures:
+    """Mean overlap with the readers over nodules, each 0…1 with its interval by patient."""
+
+    dice: Estimate
+    iou: Estimate
+    sensitivity: Estimate
+
+
+@dataclass(frozen=True)
+class CentralSliceFigures:
+    """Figures of each prompt, and of the ellipses beside them."""
+
+    nodules: int
+    by_prompt: Mapping[str, PromptFigures]
+
+    def to_json(self) -> dict[str, Any]:
+        """As cells of the table of results keep it."""
+        return {"nodules": self.nodules, **{kind: asdict(one) for kind, one in self.by_prompt.items()}}
+
+
+@dataclass(frozen=True)
+class CentralSlices:
+    """What a network segments on the central slices of nodules.
+
+    Attributes:
+        row: (N,) number of each nodule in its material.
+        patient: (N,).
+        overlap: prompt → (N,) with the readers; of what no prompt leads to, with nothing.
+    """
+
+    row: tuple[int, ...]
+    patient: tuple[str, ...]
+    overlap: Mapping[str, tuple[Overlap, ...]]
+
+    @cached_property
+    def figures(self) -> CentralSliceFigures:
+        """Means over the nodules, with intervals by patient."""
+        found = {kind: summarise(cases, self.patient) for kind, cases in self.overlap.items()}
+        by_prompt = {
+            kind: PromptFigures(*(_estimate(getattr(one, name)) for name in ("dice", "iou", "sensitivity")))
+            for kind, one in found.items()
+        }
+        return CentralSliceFigures(len(self.row), by_prompt)
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Column by column, as cells of the table of results keep rows."""
+        columns: dict[str, list[Any]] = {"row": list(self.row), "patient": list(self.patient)}
+        for kind, cases in self.overlap.items():
+            columns |= {f"{kind} {name}": [getattr(c, field) for c in cases] for name, field in COUNTS.items()}
+        return columns
+
+    @classmethod
+    def from_json(cls, columns: Columns) -> CentralSlices:
+        """The rows that :meth:`to_json` gave, of one fold or several."""
+        overlap = {kind: tuple(overlaps(columns, kind)) for kind in (*PROMPTED, *BESIDE)}
+        return cls(tuple(columns["row"]), tuple(columns["patient"]), overlap)
+
+
+def _estimate(figure: Interval) -> Estimate:
+    return Estimate(*(round(float(end), 4) for end in (figure.value, figure.low, figure.high)))
 
 
 def load(data: Path) -> list[Example]:
@@ -58,7 +124,7 @@ def load(data: Path) -> list[Example]:
 
 
 def every_fourth(data: Path, most: int | None = None) -> list[Example]:
-    """The stacks that are judged, of all folds: for networks that none of them taught.
+    """The stacks that are evaluated on, of all folds: for networks that were not trained on any of them.
 
     Args:
         most: so many at most, the first ones.
@@ -69,17 +135,17 @@ def every_fourth(data: Path, most: int | None = None) -> list[Example]:
 
 
 def rows_of(material: Sequence[Example], fold: int) -> Rows:
-    """The stacks of a fold that are judged."""
+    """The stacks of a fold that are evaluated on."""
     left = is_left_out([e.patient for e in material], fold)
     rows = np.flatnonzero(left & ~np.array([e.is_cube for e in material]))
     return np.asarray(rows[rows % ONE_IN == 0])
 
 
 def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> PromptedNetwork:
-    """Our own network, which looks in three dimensions whatever it is told.
+    """Our own network, which works in three dimensions whatever the prompt.
 
-    A box on one slice is as high as it is wide, as where a person draws it; a mark, a point and a rough box are looked
-    at until the outline settles, ``rounds`` times at most.
+    A box on one slice is as high as it is wide, as where a person draws it; for a candidate, a point and a rough box
+    inference is repeated until the outline settles, ``rounds`` times at most.
     """
 
     def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
@@ -90,70 +156,54 @@ def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> PromptedNetwork:
 
 
 def sam_prompted(sam: Sam) -> PromptedNetwork:
-    """SAM or SAM2 as it is set, asked one way or another."""
+    """SAM or SAM2 as it is set, by any kind of prompt."""
     return lambda ask, prior: partial(replace(sam, ask=ask).segment, prior=prior)
 
 
 def close_up(sam: Sam) -> PromptedNetwork:
-    """SAM or SAM2 on each slice by itself, shown a close crop: stacks hold no more."""
+    """SAM or SAM2 on each slice by itself, on a close crop: stacks hold no more."""
     return sam_prompted(replace(sam, memory=False, view=partial(view_of, part="crop")))
 
 
-def evaluate(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> Outcome:
+def evaluate(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> CentralSlices:
     """Our own network on the central slices of some nodules; what no prompt leads to counts 0."""
     return evaluate_prompted(own(model), material, rows, seed=seed)
 
 
 def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
-    """What a box on one slice costs on the CPU, the median of some nodules, evenly through all that are judged."""
+    """What a box on one slice costs on the CPU, the median of some nodules, evenly through all of the stacks."""
     stacks = [e for e in material if not e.is_cube]
     jobs = []
     for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
-        shown, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
+        volume, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())
         around = Box.of_mask(stacks[k].truth[z : z + 1])
         prompt = prompt_of_outline(Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))).on_slice(z)
-        jobs.append(partial(outlined, own(model)("box", None), shown, prompt))
+        jobs.append(partial(outlined, own(model)("box", None), volume, prompt))
     return median_ms(jobs)
 
 
 def evaluate_prompted(
-    told: PromptedNetwork, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0
-) -> Outcome:
+    network: PromptedNetwork, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0
+) -> CentralSlices:
     """Any prompted network on the central slices of some nodules; what no prompt leads to counts 0.
 
     Args:
-        told: the network: :func:`own`, or :func:`close_up`.
+        network: :func:`own`, or :func:`close_up`.
         material: of :func:`load` or :func:`every_fourth`.
         rows: of the material, each a nodule.
-        flat: whether the network looks at slices one by one, so that of a mark and a point it is told that one slice.
+        flat: whether the network works slice by slice, so that a candidate and a point prompt that one slice.
         seed: of the shaken boxes; the same for every network.
     """
     rng = np.random.default_rng(seed)
-    columns: dict[str, list[Any]] = {"row": rows.tolist(), "patient": [material[r].patient for r in rows]}
-    for row in rows:
-        for kind, case in _central(told, flat, material[row], rng).items():
-            counts = {"truth": case.truth_voxels, "predicted": case.predicted_voxels, "common": case.common_voxels}
-            for name, value in counts.items():
-                columns.setdefault(f"{kind} {name}", []).append(value)
-    return Outcome(figures(columns), columns)
-
-
-def figures(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Mean Dice, IoU and sensitivity by kind of prompt, with intervals by patient, of one fold or of several."""
-    out: dict[str, Any] = {"nodules": len(columns["row"])}
-    for kind in (*PROMPTED, *BESIDE):
-        told = summarise(overlaps(columns, kind), columns["patient"])
-        out[kind] = {
-            name: {end: round(float(getattr(getattr(told, name), end)), 4) for end in ("value", "low", "high")}
-            for name in ("dice", "iou", "sensitivity")
-        }
-    return out
+    cases = [_central(network, flat, material[row], rng) for row in rows]
+    overlap = {kind: tuple(case[kind] for case in cases) for kind in (*PROMPTED, *BESIDE)}
+    return CentralSlices(tuple(rows.tolist()), tuple(material[r].patient for r in rows), overlap)
 
 
 def prompts_at(
     volume: Volume, box: Box, middle_zyx: tuple[float, ...], diameter_mm: float, rng: np.random.Generator
 ) -> dict[str, Prompt]:
-    """What says where a nodule is, without a detector: see :data:`PROMPTED`.
+    """The prompts of a nodule that need no detector: see :data:`PROMPTED`.
 
     Args:
         volume: canonical orientation.
@@ -173,7 +223,7 @@ def prompts_at(
 
 
 def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
-    """What a network finds at a prompt, on the volume's grid; empty where it finds nothing."""
+    """What a network segments at a prompt, on the volume's grid; empty where it finds nothing."""
     out = np.zeros(volume.geometry.shape, dtype=bool)
     with suppress(BadPrompt):
         box, mask = outline(volume, prompt)
@@ -182,7 +232,7 @@ def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
 
 
 def repeated(example: Example) -> Volume:
-    """What a network is shown of a nodule: beyond its stack the end slices go on."""
+    """The input of a network for a nodule: beyond its stack the end slices go on."""
     return _volume(example, without_ends(example))
 
 
@@ -191,26 +241,26 @@ def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
     return Volume(from_unit(unit), Geometry.axial((z, y, x), example.spacing_zyx))
 
 
-def _central(told: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
+def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
     z = int(example.truth.sum(axis=(1, 2)).argmax())
     plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
-    patient, shown = _volume(example, example.image), repeated(example)
+    patient, volume = _volume(example, example.image), repeated(example)
     around = Box.of_mask(plane[None])
     true = Box((z, *around.start[1:]), (z + 1, *around.stop[1:]))
     middle = (z, *ndimage.center_of_mass(plane))
-    asked = prompts_at(patient, true, middle, disc_diameter_mm(plane.sum(), pixel_mm[0]), rng)
+    prompts = prompts_at(patient, true, middle, disc_diameter_mm(plane.sum(), pixel_mm[0]), rng)
     mark: Candidate | None = strongest_candidate(patient, example.truth)
     if mark is not None:
-        asked["detector"] = prompt_of_candidate(patient, mark)
+        prompts["detector"] = prompt_of_candidate(patient, mark)
     found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}
-    for kind, prompt in asked.items():
+    for kind, prompt in prompts.items():
         drawn = prompt.trust == DRAWN
         if flat and not drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
-            continue  # the mark does not reach this slice
+            continue  # the candidate does not reach this slice
         if flat or drawn:
             prompt = prompt.on_slice(z)
-        found[kind] = outlined(told("point" if kind == "point" else "box", None), shown, prompt)[z]
+        found[kind] = outlined(network("point" if kind == "point" else "box", None), volume, prompt)[z]
         if drawn:
             beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
-            found[beside] = outlined(inscribed, shown, prompt)[z]
+            found[beside] = outlined(inscribed, volume, prompt)[z]
     return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}

@@ -22,6 +22,7 @@ from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Patches, Stacks, pat
 from nodulens.errors import MissingExtra
 from nodulens.metrics.classification import auc, ranking_draws
 from nodulens.metrics.statistics import Interval, percentiles
+from nodulens.presentation.evaluation import Table
 
 NODULE, MALIGNANT = "nodule or non-nodule", "malignant or benign"
 NEIGHBOURS, LOGISTIC = "5 nearest neighbours", "logistic regression"
@@ -45,7 +46,7 @@ class Figure:
         source: the classifier, or the number that stands in for one.
         split: what was kept together when the folds were drawn; "" where nothing is learnt.
         auc: area under the ROC curve over all folds, with a 95 % interval from drawing patients.
-        rows: crops or nodules judged.
+        rows: crops or nodules evaluated on.
         patients: whose they are.
     """
 
@@ -68,6 +69,23 @@ class Leakage:
 
     splits: tuple[Figure, ...]
     inputs: tuple[Figure, ...]
+
+    def tables(self) -> tuple[Table, Table]:
+        """The same classifiers under three splits, and what needs no image."""
+        arms: dict[tuple[str, str], list[Figure]] = {}
+        for figure in self.splits:
+            arms.setdefault((figure.question, figure.source), []).append(figure)
+        splits = [figure.split for figure in next(iter(arms.values()))]
+        rows = tuple((question, source, *map(_auc, figures)) for (question, source), figures in arms.items())
+        columns = ("what is told apart", "by", *(f"split {split}" for split in splits))
+        title = "AUC (95 % interval by patient) of one classifier under three splits"
+        beside = tuple((f.question, f.source, f.rows, _auc(f)) for f in self.inputs)
+        head = ("what is told apart", "by", "rows", "AUC")
+        return Table(title, columns, rows), Table("AUC of what needs no image", head, beside)
+
+
+def _auc(figure: Figure) -> str:
+    return f"{figure.auc.value:.3f} ({figure.auc.low:.3f}–{figure.auc.high:.3f})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +240,7 @@ def _under_each_split(crops: _Crops, classifier: str, seed: int) -> list[Figure]
         BY_PATIENT: _folds(crops.patient),
     }
     return [
-        _figure(crops.question, classifier, split, _judged(crops, classifier, fold), crops.label, crops.patient)
+        _figure(crops.question, classifier, split, _scores(crops, classifier, fold), crops.label, crops.patient)
         for split, fold in folds.items()
     ]
 
@@ -239,7 +257,7 @@ def _folds(patient: NDArray[np.str_]) -> Index:
     return np.array([fold_of(str(name)) for name in names])[place]
 
 
-def _judged(crops: _Crops, classifier: str, fold: Index) -> Float:
+def _scores(crops: _Crops, classifier: str, fold: Index) -> Float:
     """What a classifier says of each row when it has learnt from the other folds."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -292,14 +310,14 @@ def _beside_the_stacks(stacks: Stacks, nodules: _Nodules) -> tuple[Figure, ...]:
 
 
 def _by_code(question: str, source: str, code: Index, label: Bool, patient: NDArray[np.str_]) -> Figure:
-    """A code judged by the share of positives that it has among the patients of the other folds."""
+    """A code scored by the share of positives that it has among the patients of the other folds."""
     fold, score = _folds(patient), np.zeros(len(code))
     for k in range(FOLDS):
-        seen, asked = fold != k, fold == k
+        seen, own = fold != k, fold == k
         of_code = np.bincount(code[seen], minlength=code.max() + 1)
         positive = np.bincount(code[seen], label[seen], minlength=code.max() + 1)
         # one row of the average added, so that a rare code says little
-        score[asked] = ((positive + label[seen].mean()) / (of_code + 1))[code[asked]]
+        score[own] = ((positive + label[seen].mean()) / (of_code + 1))[code[own]]
     return _figure(question, source, BY_PATIENT, score, label, patient)
 
 

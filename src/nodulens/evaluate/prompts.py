@@ -1,26 +1,26 @@
-"""How well prompted networks outline the nodules of whole scans: by what they are shown, what they are told, and how
-they go from slice to slice.
+"""How well prompted networks segment the nodules of whole scans: by the part of a slice that is their input, by the
+prompt, and by how they go from slice to slice.
 
-Every nodule that readers outlined is asked for in every way. A network that outlines slices is shown the whole slice,
-the lung, the lobe (estimated, see :mod:`nodulens.stages.position`) or a close crop; our own looks through a window of
-its own, which follows the prompt, so that for it there is one view. The prompts are
+Every nodule that readers outlined is prompted in every way. The input of a network of slices is the whole slice, the
+lung, the lobe (estimated, see :mod:`nodulens.stages.position`) or a close crop; our own has a window of its own, which
+follows the prompt, so that for it there is one view. The prompts are
 
 - "box": of the readers' outline in three dimensions; nobody has it in use;
 - "box_shaken": the same, every face off by a normal error of a tenth of the side;
 - "diameter": what the outline's middle and the diameter of its largest slice give, as an annotation would;
-- "detector": the surest mark of our detector on the nodule, a rough cube;
+- "detector": the surest detection of our detector on the nodule, a rough cube;
 - "point": the middle, and for slices and place the blob that is found there;
-- "mask": an earlier mask, that which our own network draws at the detector's mark.
+- "mask": an earlier mask, that of our own network at the detection.
 
 Beside them stand the ellipsoid that each box inscribes, and the earlier mask itself. A network that finds nothing, or
-has no mark to go by, counts 0.
+has no detection to go by, counts 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ from nodulens.evaluate.central_slices import (
     prompts_at,
     sam_prompted,
 )
-from nodulens.evaluate.slice_networks import Known, Scan
-from nodulens.metrics.segmentation import Overlap, compare
+from nodulens.evaluate.records import columns_of
+from nodulens.evaluate.scans import EvaluationScan, KnownNodule
+from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
 from nodulens.stages.position import central_slice
@@ -49,7 +50,6 @@ from nodulens.stages.sam import Ask, Sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.calibration import PANEL
 from nodulens.train.default.segmenter import first_on, inscribed
-from nodulens.train.tasks.protocol import Outcome
 
 VIEWS: tuple[ViewName, ...] = ("slice", "lung", "lobe", "crop")
 PROMPTS = ("box", "box_shaken", "diameter", "detector", "point", "mask")
@@ -61,21 +61,131 @@ SCORES = ("dice", "iou", "sensitivity")
 
 @dataclass(frozen=True)
 class Way:
-    """A network with what it is shown and how it goes from slice to slice.
+    """A network with its input and how it goes from slice to slice.
 
     Attributes:
         view: one of :data:`VIEWS`, or "own window".
         carrying: :data:`ALONE`, :data:`CARRIED` or :data:`WHOLE`.
-        told: the network.
+        network: the network.
     """
 
     view: str
     carrying: str
-    told: PromptedNetwork
+    network: PromptedNetwork
 
 
 Ways = Callable[[Mask], Sequence[Way]]
-"""From the lungs of a scan, on its grid, to the ways in which a network is asked there."""
+"""From the lungs of a scan, on its grid, to the ways in which a network is prompted there."""
+
+
+@dataclass(frozen=True)
+class PromptedOutline:
+    """The outline of one nodule by one way and prompt, against the readers'.
+
+    Attributes:
+        row: number of the nodule.
+        patient: the scan.
+        diameter_mm: of the ball of the outline's volume.
+        view, carrying: as of :class:`Way`; None of what stands beside the networks.
+        prompt: its name.
+        dice, iou, sensitivity: in three dimensions.
+        slice_dice, slice_iou, slice_sensitivity: on the largest slice.
+    """
+
+    row: int
+    patient: str
+    readers: int
+    diameter_mm: float
+    view: str | None
+    carrying: str | None
+    prompt: str
+    dice: float
+    iou: float
+    sensitivity: float
+    slice_dice: float
+    slice_iou: float
+    slice_sensitivity: float
+
+
+@dataclass(frozen=True)
+class WayFigures:
+    """Means over nodules of one way and prompt.
+
+    Attributes:
+        missed: nodules that nothing was found of.
+        panel_dice: of the nodules of three readers or more; None without one.
+    """
+
+    view: str | None
+    carrying: str | None
+    prompt: str
+    missed: int
+    dice: float
+    iou: float
+    sensitivity: float
+    slice_dice: float
+    slice_iou: float
+    slice_sensitivity: float
+    panel_dice: float | None
+
+
+@dataclass(frozen=True)
+class PromptedScanFigures:
+    """Means over nodules, way by way and prompt by prompt; so few patients give no interval."""
+
+    nodules: int
+    patients: int
+    panel_nodules: int
+    ways: tuple[WayFigures, ...]
+
+
+@dataclass(frozen=True)
+class PromptedScans:
+    """The outlines of all nodules by all ways and prompts."""
+
+    rows: tuple[PromptedOutline, ...]
+
+    @cached_property
+    def figures(self) -> PromptedScanFigures:
+        """Means, in the order in which ways and prompts come."""
+        of: dict[tuple[str | None, str | None, str], list[PromptedOutline]] = {}
+        for one in self.rows:
+            of.setdefault((one.view, one.carrying, one.prompt), []).append(one)
+        ways = tuple(_way_figures(some) for some in of.values())
+        return PromptedScanFigures(
+            nodules=len({one.row for one in self.rows}),
+            patients=len({one.patient for one in self.rows}),
+            panel_nodules=len({one.row for one in self.rows if one.readers >= PANEL}),
+            ways=ways,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures, and rows column by column."""
+        figures = asdict(self.figures)
+        rows = columns_of(PromptedOutline, self.rows) if self.rows else {}
+        return {"figures": {**figures, "ways": list(figures["ways"])}, "rows": rows}
+
+
+def _way_figures(some: Sequence[PromptedOutline]) -> WayFigures:
+    """Means over outlines of one way and prompt."""
+
+    def mean(name: str) -> float:
+        return _mean([getattr(one, name) for one in some])
+
+    panel = [one.dice for one in some if one.readers >= PANEL]
+    return WayFigures(
+        view=some[0].view,
+        carrying=some[0].carrying,
+        prompt=some[0].prompt,
+        missed=sum(one.dice == 0 for one in some),
+        dice=mean("dice"),
+        iou=mean("iou"),
+        sensitivity=mean("sensitivity"),
+        slice_dice=mean("slice_dice"),
+        slice_iou=mean("slice_iou"),
+        slice_sensitivity=mean("slice_sensitivity"),
+        panel_dice=_mean(panel) if panel else None,
+    )
 
 
 def own_ways(model: Model) -> Ways:
@@ -84,7 +194,7 @@ def own_ways(model: Model) -> Ways:
 
 
 def sam_ways(sam: Sam) -> Ways:
-    """SAM in every view; SAM2 in each slice by slice, and with its memory."""
+    """SAM in every view; SAM2 in each view slice by slice, and with its memory."""
     carried = (False, True) if sam.net.remembers else (False,)
 
     def ways(lungs: Mask) -> list[Way]:
@@ -110,55 +220,28 @@ def outlined_scans(data: Path) -> tuple[str, ...]:
     return found
 
 
-def evaluate_scans(ways: Ways, scans: Iterable[Scan], models: Models, seed: int = 0) -> Outcome:
-    """Outlines of the nodules of some scans, asked for in every way.
+def evaluate_scans(ways: Ways, scans: Iterable[EvaluationScan], models: Models, seed: int = 0) -> PromptedScans:
+    """Outlines of the nodules of some scans, prompted in every way.
 
     Args:
         ways: the network; prompts of one nodule and view share the embeddings of the slices that they have in common.
         scans: one at a time; of their nodules those with a known outline count.
         models: of the detector and of the earlier mask.
         seed: of the shaken boxes, with the nodule's number: the same for every network.
-
-    Returns:
-        A row for each nodule, way and prompt; see :func:`figures`.
     """
-    columns: dict[str, list[Any]] = {}
-    row = 0
+    rows: list[PromptedOutline] = []
+    number = 0
     for scan in scans:
-        marks = detect(scan.volume, scan.lungs, models.patch, models.volume)
+        candidates = detect(scan.volume, scan.lungs, models.patch, models.volume)
         for known in scan.nodules:
             if known.mask is None:
                 continue
-            case = _case(scan, known, marks, models.segmenter, np.random.default_rng([seed, row]))
-            head = {"row": row, "patient": scan.name, "readers": known.readers, "diameter_mm": round(case.size_mm, 1)}
-            for told in _judged(scan, case, ways(scan.lungs)):
-                for name, value in {**head, **told}.items():
-                    columns.setdefault(name, []).append(value)
-            row += 1
-    return Outcome(figures(columns), columns)
-
-
-def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Means over nodules, way by way and prompt by prompt, in the order in which they come.
-
-    Returns:
-        "nodules", "patients", "panel_nodules", and "ways": of each its view, carrying, prompt, how many nodules nothing
-        was found of ("missed"), mean Dice, IoU and sensitivity in three dimensions and ("slice_…") on the central
-        slice, and ("panel_dice") Dice of the nodules of three readers or more. So few patients give no interval.
-    """
-    of: dict[tuple[Any, ...], list[int]] = {}
-    for number, way in enumerate(zip(*(rows.get(k, ()) for k in ("view", "carrying", "prompt")), strict=True)):
-        of.setdefault(way, []).append(number)
-    ways = []
-    for (view, carrying, prompt), some in of.items():
-        missed = sum(rows["dice"][k] == 0 for k in some)
-        means: dict[str, float | None] = {n: round(float(np.mean([rows[n][k] for k in some])), 4) for n in _names()}
-        panel = [rows["dice"][k] for k in some if rows["readers"][k] >= PANEL]
-        means["panel_dice"] = round(float(np.mean(panel)), 4) if panel else None
-        ways.append({"view": view, "carrying": carrying, "prompt": prompt, "missed": missed, **means})
-    counts = {name: len(set(rows.get(key, ()))) for name, key in (("nodules", "row"), ("patients", "patient"))}
-    panel_rows = {r for r, n in zip(rows.get("row", ()), rows.get("readers", ()), strict=True) if n >= PANEL}
-    return {**counts, "panel_nodules": len(panel_rows), "ways": ways}
+            case = _case(scan, known, candidates, models.segmenter, np.random.default_rng([seed, number]))
+            head = (number, scan.name, known.readers, round(case.size_mm, 1))
+            for way, mask in _outlines(scan, case, ways(scan.lungs)):
+                rows.append(PromptedOutline(*head, *way, *_scores(scan, case, mask)))
+            number += 1
+    return PromptedScans(tuple(rows))
 
 
 # ---------------------------------------------------------------- one nodule
@@ -166,7 +249,7 @@ def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """A nodule, and what is told of it.
+    """A nodule and its prompts.
 
     Attributes:
         truth: on the scan's grid.
@@ -183,7 +266,9 @@ class _Case:
     size_mm: float
 
 
-def _case(scan: Scan, known: Known, marks: list[Candidate], model: Model, rng: np.random.Generator) -> _Case:
+def _case(
+    scan: EvaluationScan, known: KnownNodule, candidates: list[Candidate], model: Model, rng: np.random.Generator
+) -> _Case:
     assert known.mask is not None
     volume = scan.volume
     truth = np.zeros(volume.geometry.shape, dtype=bool)
@@ -193,43 +278,41 @@ def _case(scan: Scan, known: Known, marks: list[Candidate], model: Model, rng: n
     diameter = disc_diameter_mm(known.mask[largest].sum(), volume.geometry.spacing_zyx[1])
     prompts = prompts_at(volume, known.box, tuple(middle.tolist()), diameter, rng)
     size = ball_diameter_mm(known.mask.sum(), volume.geometry.voxel_mm3)
-    mark = first_on(marks, volume.geometry.to_lps(middle), size)
+    detection = first_on(candidates, volume.geometry.to_lps(middle), size)
     earlier = np.zeros_like(truth)
-    if mark is not None:
-        prompts["detector"] = prompt_of_candidate(volume, mark)
+    if detection is not None:
+        prompts["detector"] = prompt_of_candidate(volume, detection)
         earlier = outlined(own(model)("box", None), volume, prompts["detector"])
     if earlier.any():
         prompts["mask"] = prompt_of_outline(Box.of_mask(earlier))
     return _Case(truth, known.box.start[0] + largest, prompts, earlier, size)
 
 
-def _judged(scan: Scan, case: _Case, ways: Sequence[Way]) -> Iterable[dict[str, Any]]:
-    """The ways one after another, all prompts of each; then what stands beside them."""
+def _outlines(
+    scan: EvaluationScan, case: _Case, ways: Sequence[Way]
+) -> Iterator[tuple[tuple[str | None, str | None, str], Bool]]:
+    """View, carrying, prompt and mask: the ways one after another, all prompts of each; then what stands beside."""
     nothing = np.zeros_like(case.truth)
-    spacing = scan.volume.geometry.spacing_zyx
-
-    def told(view: str | None, carrying: str | None, prompt: str, mask: Bool) -> dict[str, Any]:
-        solid, flat = compare(case.truth, mask, spacing), compare(case.truth[case.z], mask[case.z], spacing[1:])
-        names = {"view": view, "carrying": carrying, "prompt": prompt}
-        return {**names, **_scores(solid), **_scores(flat, "slice_")}
-
     for way in ways:
         for kind in PROMPTS:
             found = nothing
             if kind in case.prompts:
-                outline = way.told(ASKED.get(kind, "box"), case.earlier if kind == "mask" else None)
+                outline = way.network(ASKED.get(kind, "box"), case.earlier if kind == "mask" else None)
                 found = outlined(outline, scan.volume, case.prompts[kind])
-            yield told(way.view, way.carrying, kind, found)
+            yield (way.view, way.carrying, kind), found
     for kind, prompt in case.prompts.items():
         if prompt.trust == DRAWN and kind != "mask":
             name = kind.replace("box", "ellipsoid").replace("diameter", "ellipsoid_diameter")
-            yield told(None, None, name, outlined(inscribed, scan.volume, prompt))
-    yield told(None, None, "earlier_mask", case.earlier)
+            yield (None, None, name), outlined(inscribed, scan.volume, prompt)
+    yield (None, None, "earlier_mask"), case.earlier
 
 
-def _scores(overlap: Overlap, before: str = "") -> dict[str, float]:
-    return {before + name: round(float(getattr(overlap, name)), 4) for name in SCORES}
+def _scores(scan: EvaluationScan, case: _Case, mask: Bool) -> list[float]:
+    """The last six fields of :class:`PromptedOutline`."""
+    spacing = scan.volume.geometry.spacing_zyx
+    solid, flat = compare(case.truth, mask, spacing), compare(case.truth[case.z], mask[case.z], spacing[1:])
+    return [round(float(getattr(overlap, name)), 4) for overlap in (solid, flat) for name in SCORES]
 
 
-def _names() -> list[str]:
-    return [before + name for before in ("", "slice_") for name in SCORES]
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 4)

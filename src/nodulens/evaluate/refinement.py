@@ -2,13 +2,14 @@
 
 As the method has it: the contours of the first stage's mask give boxes, grown by the recipe's factor; a prompted
 network outlines what each box points at, SAM on a crop round it; and what it draws is pasted back. Then the two masks
-are compared, paired, and the recipe's classifier is judged on crops masked by the readers, by the first stage, and by
-the whole method. Any network fits either slot::
+are compared, paired, and the recipe's classifier is evaluated on crops masked by the readers, by the first stage, and
+by the whole method. Any network fits either slot::
 
     nodules = classification.nodules_of(stacks, config.classes).take(rows)       # of one fold
     first = first_masks(model, config, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
-    steps = compared(stacks, nodules, first, own(prompted)("box", None), recipe.grow, (classifier, crop_of(recipe)))
-    steps.compared.figures, steps.graded.figures                           # figures() and grades() pool rows of folds
+    second = SecondStep(own(prompted)("box", None), recipe.box_scale)
+    steps = compared(stacks, nodules, first, second, (classifier, crop_of(recipe)))
+    steps.compared.figures, steps.graded.figures       # Comparison.from_json and ClassifiedMasks.from_json pool folds
     write_pictures(steps, folder)
 
 ``own`` and ``close_up`` (SAM) are of :mod:`nodulens.evaluate.central_slices`;
@@ -19,8 +20,8 @@ fold. What has seen a nodule may not outline it here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, astuple, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,11 @@ from nodulens.core.nodule import Box
 from nodulens.data.material import Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.central_slices import Bool, outlined, repeated
+from nodulens.evaluate.records import Columns, Estimate, columns_of, rows_of
 from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.metrics.boxes import IOUS, label_iou
 from nodulens.metrics.segmentation import compare
-from nodulens.metrics.statistics import bootstrap_means, wilcoxon
+from nodulens.metrics.statistics import Wilcoxon, bootstrap_means, wilcoxon
 from nodulens.ops.components import components
 from nodulens.presentation.evaluation import Table
 from nodulens.presentation.figures import Basis, save_figure
@@ -48,25 +50,220 @@ from nodulens.train.default.segmenter import from_stack
 from nodulens.train.tasks import classification, closeups
 from nodulens.train.tasks.classification import Nodules
 from nodulens.train.tasks.closeups import CloseUps
-from nodulens.train.tasks.protocol import Outcome, with_interval
 from nodulens.train.tasks.segmentation import field_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STAGES = ("first", "refined")
 SCORES = ("dice", "iou", "sensitivity", "average_recall")
 COMMON = ("row", "patient", "truth", "diameter_mm", "readers", "share", "calibration")
-"""Columns of graded nodules that do not hang on the mask."""
+"""Columns of classified nodules that do not hang on the mask."""
+WORDS = {"first": "first step alone", "refined": "outlined again", "gain": "gain", "readers": "the readers"}
+
+
+# ---------------------------------------------------------------- what is found
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """A mask on the central slice of a nodule against the readers', each 0…1; 0 where nothing is drawn.
+
+    Attributes:
+        average_recall: COCO's. Pieces of the mask are the detections, the readers' outline is the one truth of its
+            slice, and recall is averaged over IoU 0.5, 0.55 … 0.95.
+    """
+
+    dice: float
+    iou: float
+    sensitivity: float
+    average_recall: float
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """Means of :class:`MaskScores` over nodules.
+
+    Attributes:
+        missed: nodules that are not touched; None of a difference of two steps.
+    """
+
+    dice: Estimate
+    iou: Estimate
+    sensitivity: Estimate
+    average_recall: Estimate
+    missed: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Without what there is none of."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class PairedTests:
+    """Wilcoxon's test of refined less first: by nodule as the publication has it, and by patient, whose nodules are not
+    independent."""
+
+    by_nodule: Wilcoxon
+    by_patient: Wilcoxon
+
+    def to_json(self) -> dict[str, Any]:
+        """NaN as None; p-values keep their size."""
+        return {name: _defined(values) for name, values in asdict(self).items()}
+
+    def __str__(self) -> str:
+        return f"{self.by_nodule.p_value:.2g} by nodule, {self.by_patient.p_value:.2g} by patient"
+
+
+@dataclass(frozen=True)
+class ComparisonFigures:
+    """The two steps on some nodules.
+
+    Attributes:
+        nodules: how many.
+        first, refined: of the first step alone, and of both.
+        gain: refined less first, paired.
+        dice, iou: tests of the gain.
+    """
+
+    nodules: int
+    first: StepFigures
+    refined: StepFigures
+    gain: StepFigures
+    dice: PairedTests
+    iou: PairedTests
+
+    def to_json(self) -> dict[str, Any]:
+        """As cells of the table of results keep it."""
+        steps = {name: getattr(self, name).to_json() for name in ("first", "refined", "gain")}
+        tests = {"dice": self.dice.to_json(), "iou": self.iou.to_json()}
+        return {"nodules": self.nodules, **steps, "wilcoxon": tests}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """With and without the second step, nodule by nodule.
+
+    Attributes:
+        row: (N,) number of the nodule in the stacks.
+        patient: (N,).
+        first, refined: (N,) scores of the first step alone, and of both.
+    """
+
+    row: tuple[int, ...]
+    patient: tuple[str, ...]
+    first: tuple[MaskScores, ...]
+    refined: tuple[MaskScores, ...]
+
+    @cached_property
+    def figures(self) -> ComparisonFigures:
+        """Means with intervals by patient, and tests."""
+        patients = np.asarray(self.patient)
+        first, refined = (
+            np.array([astuple(one) for one in step], dtype=np.float64) for step in (self.first, self.refined)
+        )
+        owner = np.unique(patients, return_inverse=True)[1]
+        share = np.bincount(owner)
+
+        def tests(k: int) -> PairedTests:
+            by_patient = [np.bincount(owner, values[:, k]) / share for values in (refined, first)]
+            return PairedTests(wilcoxon(refined[:, k], first[:, k]), wilcoxon(*by_patient))
+
+        return ComparisonFigures(
+            nodules=len(patients),
+            first=StepFigures(**_means(first, patients), missed=int((first[:, 0] == 0).sum())),
+            refined=StepFigures(**_means(refined, patients), missed=int((refined[:, 0] == 0).sum())),
+            gain=StepFigures(**_means(refined - first, patients), missed=None),
+            dice=tests(SCORES.index("dice")),
+            iou=tests(SCORES.index("iou")),
+        )
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Column by column, as cells of the table of results keep rows."""
+        scores = {
+            f"{step} {name}": values
+            for step, rows in (("first", self.first), ("refined", self.refined))
+            for name, values in columns_of(MaskScores, rows).items()
+        }
+        return {"row": list(self.row), "patient": list(self.patient), **scores}
+
+    @classmethod
+    def from_json(cls, columns: Columns) -> Comparison:
+        """The rows that :meth:`to_json` gave, of one fold or several."""
+        steps = (
+            rows_of(MaskScores, {name: columns[f"{step} {name}"] for name in SCORES}) for step in ("first", "refined")
+        )
+        return cls(tuple(columns["row"]), tuple(columns["patient"]), *steps)
+
+
+@dataclass(frozen=True)
+class ClassifiedMasks:
+    """A classifier on crops of the same nodules masked in several ways.
+
+    Attributes:
+        common: columns that do not hang on the mask, see :data:`COMMON`.
+        outputs: mask → columns of the classifier's score and outputs.
+        blank: mask → (N,) whether nothing was found, so that the crop is blank.
+    """
+
+    common: Columns
+    outputs: Mapping[str, Columns]
+    blank: Mapping[str, Sequence[bool]]
+
+    @cached_property
+    def figures(self) -> dict[str, ClassifierFigures]:
+        """Mask → figures, in the order in which they were classified."""
+        return {
+            name: ClassifierFigures(int(np.sum(blank)), classification.figures({**self.common, **self.outputs[name]}))
+            for name, blank in self.blank.items()
+        }
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Column by column, as cells of the table of results keep rows."""
+        out = {name: list(values) for name, values in self.common.items()}
+        for mask, columns in self.outputs.items():
+            out |= {f"{mask} {name}": list(values) for name, values in columns.items()}
+            out[f"{mask} blank"] = list(self.blank[mask])
+        return out
+
+    @classmethod
+    def from_json(cls, columns: Columns) -> ClassifiedMasks:
+        """The rows that :meth:`to_json` gave, of one fold or several."""
+        masks = [name.removesuffix(" blank") for name in columns if name.endswith(" blank")]
+        outputs = {
+            mask: {
+                name.removeprefix(f"{mask} "): values
+                for name, values in columns.items()
+                if name.startswith(f"{mask} ") and name != f"{mask} blank"
+            }
+            for mask in masks
+        }
+        return cls({n: columns[n] for n in COMMON}, outputs, {mask: columns[f"{mask} blank"] for mask in masks})
+
+
+@dataclass(frozen=True)
+class ClassifierFigures:
+    """A classifier on crops masked in one way.
+
+    Attributes:
+        blank: how many crops were.
+        of: figures of :func:`nodulens.train.tasks.classification.figures`.
+    """
+
+    blank: int
+    of: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As cells of the table of results keep it."""
+        return {"blank": self.blank, **self.of}
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Nodules outlined by the first step and by both, and how the two compare.
+    """Nodules segmented by the first step and by both, and how the two compare.
 
     Attributes:
         first, refined: (N, 96, 96) on the central slices.
-        compared: see :func:`judge`.
+        compared: see :func:`evaluate`.
         graded: see :func:`grade`; None without a classifier that sees the outline.
     """
 
@@ -74,26 +271,55 @@ class Steps:
     nodules: Nodules
     first: Bool
     refined: Bool
-    compared: Outcome
-    graded: Outcome | None
+    compared: Comparison
+    graded: ClassifiedMasks | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``nodulens evaluate RUN --json`` prints it."""
+        graded = None
+        if self.graded is not None:
+            figures = {mask: one.to_json() for mask, one in self.graded.figures.items()}
+            graded = {"figures": figures, "rows": self.graded.to_json()}
+        compared = {"figures": self.compared.figures.to_json(), "rows": self.compared.to_json()}
+        return {"compared": compared, "graded": graded}
+
+    def tables(self) -> tuple[Table, ...]:
+        """For people: with and without the second step, and what a classifier makes of it."""
+        return tuple(tables(self.compared.figures, None if self.graded is None else self.graded.figures))
+
+
+# ---------------------------------------------------------------- both steps
+
+
+@dataclass(frozen=True)
+class SecondStep:
+    """A prompted network that segments again what a first step drew.
+
+    Attributes:
+        outline: the network. It is prompted by a rough box on the central slice, in the stack, whose end slices go on
+            beyond it; what it draws on other slices does not count.
+        box_scale: sides of the box over those of the piece.
+    """
+
+    outline: Outline
+    box_scale: float
 
 
 def compared(
     stacks: Stacks,
     nodules: Nodules,
     first: Bool,
-    outline: Outline,
-    box_scale: float,
+    second: SecondStep,
     classifier: tuple[Model, Crop] | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Steps:
-    """With and without the second step: :func:`refine`, :func:`judge` and :func:`grade` on the same nodules.
+    """With and without the second step: :func:`refine`, :func:`evaluate` and :func:`grade` on the same nodules.
 
     Args:
         classifier: exported, of other patients, and how it sees a nodule.
-        progress: told the share of the nodules that are outlined again.
+        progress: called with the share of the nodules that are segmented again.
     """
-    refined = refine(stacks, nodules, first, outline, box_scale, progress)
+    refined = refine(stacks, nodules, first, second, progress)
     graded = None
     if classifier is not None:
         masks = {"readers": nodules.outline, "first": first, "refined": refined}
@@ -116,20 +342,16 @@ def refine(
     stacks: Stacks,
     nodules: Nodules,
     first: Bool,
-    outline: Outline,
-    box_scale: float,
+    second: SecondStep,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Bool:
-    """Every piece of a first stage's masks, outlined again from its box; where nothing is found, the piece stands.
+    """Every piece of a first stage's masks, segmented again from its box; where nothing is found, the piece stands.
 
     Args:
         stacks: the nodules' own.
         nodules: N of them.
         first: (N, 96, 96) on their central slices.
-        outline: the prompted network. It is told a rough box on the central slice, in the stack, whose
-            end slices go on beyond it; what it draws on other slices does not count.
-        box_scale: sides of the box over those of the piece.
-        progress: told the share of the nodules that are done.
+        progress: called with the share of the nodules that are done.
 
     Returns:
         (N, 96, 96).
@@ -149,7 +371,7 @@ def refine(
         pieces = components(first[k], 8)
         for part, (rows, columns) in enumerate(pieces.slices, 1):
             box = Box((z, rows.start, columns.start), (z + 1, rows.stop, columns.stop))
-            found = outlined(outline, volume, grown(box, box_scale, ROUGH).on_slice(z))[z]
+            found = outlined(second.outline, volume, grown(box, second.box_scale, ROUGH).on_slice(z))[z]
             out[k] |= found if found.any() else pieces.part(part)
     return out
 
@@ -157,7 +379,7 @@ def refine(
 # ---------------------------------------------------------------- with and without
 
 
-def evaluate(nodules: Nodules, first: Bool, refined: Bool) -> Outcome:
+def evaluate(nodules: Nodules, first: Bool, refined: Bool) -> Comparison:
     """The two masks against the readers', nodule by nodule; a nodule that nothing is drawn for counts 0.
 
     Args:
@@ -166,54 +388,24 @@ def evaluate(nodules: Nodules, first: Bool, refined: Bool) -> Outcome:
     """
     for masks in (first, refined):
         _check(nodules, masks)
-    columns: dict[str, list[Any]] = {"row": nodules.origin.tolist(), "patient": list(nodules.patients)}
-    for stage, masks in zip(STAGES, (first, refined), strict=True):
-        told = [_scores(*pair) for pair in zip(nodules.outline, masks, nodules.pixel_mm.tolist(), strict=True)]
-        columns |= {f"{stage} {name}": [one[name] for one in told] for name in SCORES}
-    return Outcome(figures(columns), columns)
+    scores = (
+        tuple(_scores(*one) for one in zip(nodules.outline, masks, nodules.pixel_mm.tolist(), strict=True))
+        for masks in (first, refined)
+    )
+    return Comparison(tuple(nodules.origin.tolist()), tuple(nodules.patients), *scores)
 
 
-def figures(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of judged rows, of one fold or several.
-
-    Average recall is COCO's: pieces of a mask are the detections, the readers' outline of the nodule is the one truth
-    of its slice, and recall is averaged over IoU 0.5, 0.55 … 0.95. Wilcoxon's test takes refined less first, by nodule
-    as the publication does, and by patient, whose nodules are not independent.
-
-    Returns:
-        "nodules"; for "first" and "refined" the figures with intervals by patient, and "missed", nodules that are not
-        touched; "gain": refined less first, paired; "wilcoxon": Dice and IoU.
-    """
-    patients = np.asarray(rows["patient"])
-    table = {stage: np.array([rows[f"{stage} {name}"] for name in SCORES], dtype=np.float64).T for stage in STAGES}
-    out: dict[str, Any] = {"nodules": len(patients)}
-    for stage, values in table.items():
-        out[stage] = {**_means(values, patients), "missed": int((values[:, 0] == 0).sum())}
-    out["gain"] = _means(table["refined"] - table["first"], patients)
-    owner = np.unique(patients, return_inverse=True)[1]
-    share = np.bincount(owner)
-    out["wilcoxon"] = {}
-    for k, name in enumerate(SCORES[:2]):
-        refined, first = (table[stage][:, k] for stage in ("refined", "first"))
-        by_patient = [np.bincount(owner, values) / share for values in (refined, first)]
-        out["wilcoxon"][name] = {
-            "by_nodule": _defined(asdict(wilcoxon(refined, first))),
-            "by_patient": _defined(asdict(wilcoxon(*by_patient))),
-        }
-    return out
-
-
-def _scores(truth: Bool, mask: Bool, pixel_mm: float) -> dict[str, float]:
+def _scores(truth: Bool, mask: Bool, pixel_mm: float) -> MaskScores:
     case = compare(truth, mask, (pixel_mm, pixel_mm))
     best = label_iou(components(mask, 8).labels, truth.astype(np.uint32)).max(initial=0.0)
     recall = float(np.mean(best >= np.asarray(IOUS)))
-    return {"dice": case.dice, "iou": case.iou, "sensitivity": case.sensitivity, "average_recall": recall}
+    return MaskScores(case.dice, case.iou, case.sensitivity, recall)
 
 
 # ---------------------------------------------------------------- what a classifier makes of it
 
 
-def grade(model: Model, stacks: Stacks, nodules: Nodules, crop: Crop, masks: Mapping[str, Bool]) -> Outcome:
+def grade(model: Model, stacks: Stacks, nodules: Nodules, crop: Crop, masks: Mapping[str, Bool]) -> ClassifiedMasks:
     """The recipe's classifier on crops of the same nodules masked in several ways.
 
     Args:
@@ -222,37 +414,18 @@ def grade(model: Model, stacks: Stacks, nodules: Nodules, crop: Crop, masks: Map
         nodules: N of them.
         crop: see :func:`nodulens.train.tasks.classification.crop_of`.
         masks: name → (N, 96, 96); where one is empty nothing was found, and the crop is blank.
-
-    Returns:
-        A row a nodule; figures by mask, see :func:`grades`.
     """
     every = np.arange(len(nodules.truth))
-    table: dict[str, list[Any]] = {}
+    common: Columns = {}
+    outputs: dict[str, Columns] = {}
     for name, drawn in masks.items():
         _check(nodules, drawn)
         seen = classification.crops(stacks, nodules, crop, drawn)
-        judged = classification.outcome(nodules, every, classify(seen.image.astype(np.float32), model)).rows
-        table |= {column: judged.pop(column) for column in COMMON}
-        table |= {f"{name} {column}": values for column, values in judged.items()}
-        table[f"{name} blank"] = [not mask.any() for mask in drawn]
-    table["row"] = nodules.origin.tolist()
-    return Outcome(grades(table), table)
-
-
-def grades(rows: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of graded rows, of one fold or several: by mask, in the order in which they were graded.
-
-    Returns:
-        mask → "blank", how many crops were, and the figures of :func:`nodulens.train.tasks.classification.figures`.
-    """
-    masks = [column.removesuffix(" blank") for column in rows if column.endswith(" blank")]
-    out = {}
-    for name in masks:
-        own = {c.removeprefix(f"{name} "): v for c, v in rows.items() if c.startswith(f"{name} ")}
-        blank = own.pop("blank")
-        table = {**{column: rows[column] for column in COMMON}, **own}
-        out[name] = {"blank": int(np.sum(blank)), **classification.figures(table)}
-    return out
+        rows = classification.outcome(nodules, every, classify(seen.image.astype(np.float32), model)).rows
+        common = {column: rows[column] for column in COMMON}
+        outputs[name] = {column: values for column, values in rows.items() if column not in COMMON}
+    blank = {name: [not mask.any() for mask in drawn] for name, drawn in masks.items()}
+    return ClassifiedMasks({**common, "row": nodules.origin.tolist()}, outputs, blank)
 
 
 # ---------------------------------------------------------------- of a run
@@ -262,17 +435,17 @@ def of_run(
     recipe: Recipe,
     networks: Mapping[str, Model],
     stacks: Stacks,
-    judges: Collection[str],
+    test: Collection[str],
     outline: Outline,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Steps | None:
     """With and without the second step of a run: :func:`compared` on the nodules of some patients.
 
     Args:
-        recipe: with a segmenter; a classifier of its own that is shown the nodule alone is judged on both masks.
-        networks: the run's own, by their part.
-        judges: patients whom neither these nor ``outline`` have seen.
-        outline: see :func:`refine`.
+        recipe: with a segmenter; a classifier of its own whose input is the nodule alone is evaluated on both masks.
+        networks: the run's own, by their field of the recipe.
+        test: patients whom neither these nor ``outline`` have seen.
+        outline: the prompted network, see :class:`SecondStep`.
 
     Returns:
         None: these patients have no nodule with a class.
@@ -282,40 +455,30 @@ def of_run(
     nodules = classification.nodules_of(
         stacks, classifier.classes if classifier else tuple(sorted(classification.THREE))
     )
-    nodules = nodules.take(np.flatnonzero([patient in judges for patient in nodules.patients]))
+    nodules = nodules.take(np.flatnonzero([patient in test for patient in nodules.patients]))
     if not len(nodules.truth):
         return None
     first = first_masks(networks["segmenter"], recipe.segmenter, CloseUps.of(stacks), nodules)
     graded_by = (networks["classifier"], classification.crop_of(recipe)) if classifier else None
-    return compared(stacks, nodules, first, outline, recipe.box_scale, graded_by, progress)
+    return compared(stacks, nodules, first, SecondStep(outline, recipe.box_scale), graded_by, progress)
 
 
-def tables(compared: Mapping[str, Any], graded: Mapping[str, Any] | None) -> list[Table]:
-    """Of :func:`figures` and :func:`grades`, for people."""
-    words = {"first": "first step alone", "refined": "outlined again", "gain": "gain", "readers": "the readers"}
-    rows = []
-    for stage in (*STAGES, "gain"):
-        held = compared[stage]
-        rows.append((words[stage], *(_cell(held[name]) for name in SCORES), held.get("missed")))
-    at = compared["wilcoxon"]["dice"]
-    p = ", ".join(f"{at[f'by_{who}']['p_value']:.2g} by {who}" for who in ("nodule", "patient"))
-    note = f"{compared['nodules']} nodules, central slices. Wilcoxon signed-rank, Dice: p = {p}."
+def tables(compared: ComparisonFigures, graded: Mapping[str, ClassifierFigures] | None) -> list[Table]:
+    """The figures for people."""
+    steps = {"first": compared.first, "refined": compared.refined, "gain": compared.gain}
+    rows = [(WORDS[name], *(str(getattr(one, score)) for score in SCORES), one.missed) for name, one in steps.items()]
+    note = f"{compared.nodules} nodules, central slices. Wilcoxon signed-rank, Dice: p = {compared.dice}."
     head = ("", "Dice (95 %)", "IoU", "sensitivity", "average recall", "missed")
     out = [Table("With and without the second step", head, tuple(rows), note)]
     if graded is not None:
         lines = []
         for mask, held in graded.items():
-            some = held["three_readers_or_more"]
+            some = held.of["three_readers_or_more"]
             cells = (some.get(name) for name in ("auc", "macro_auc", "accuracy", "macro_f1"))
-            lines.append((words[mask], held["blank"], *cells))
+            lines.append((WORDS[mask], held.blank, *cells))
         head = ("crops masked by", "blank", "AUC, malignant or benign", "AUC, mean of classes", "accuracy", "F1, mean")
         out.append(Table("The classifier on what was outlined", head, tuple(lines), "Three readers or more."))
     return out
-
-
-def _cell(figure: Mapping[str, float | None]) -> str:
-    value, low, high = (figure[end] for end in ("value", "low", "high"))
-    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 # ---------------------------------------------------------------- pictures
@@ -358,7 +521,7 @@ def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
         score = partial(_scores, nodules.outline[k], pixel_mm=pixel)
         name = f"{nodules.patient[k]}, nodule {number}"
         hu = stacks.hu(number)[central]
-        case = Case(name, hu, nodules.outline[k], refined[k], score(refined[k])["dice"], (pixel, pixel))
+        case = Case(name, hu, nodules.outline[k], refined[k], score(refined[k]).dice, (pixel, pixel))
         cases[name] = k, case
     best, worst = best_and_worst([case for _, case in cases.values()], count)
     basis = Basis(len(cases), patients=len(set(nodules.patients)), note="central slices; result: the refined mask")
@@ -367,9 +530,9 @@ def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
         for place, case in enumerate(some, 1):
             k = cases[case.name][0]
             before = compare(case.truth, first[k], case.pixel_mm).dice
-            told = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
+            drawn = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
                         case.pixel_mm)  # fmt: skip
-            out[f"{rank}-{place}"] = difference_figure(told, ("first stage", "refined"), refined[k])
+            out[f"{rank}-{place}"] = difference_figure(drawn, ("first stage", "refined"), refined[k])
     return out
 
 
@@ -382,11 +545,10 @@ def _check(nodules: Nodules, masks: NDArray[Any]) -> None:
                         f"got {masks.dtype} {masks.shape}.")  # fmt: skip
 
 
-def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str, Any]:
-    owners = patients.tolist()
-    return {
-        name: with_interval(one, owners) for name, one in zip(SCORES, bootstrap_means(values, patients), strict=True)
-    }
+def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str, Estimate]:
+    """Mean of each column of scores."""
+    means = bootstrap_means(values, patients)
+    return {name: Estimate.of(one, patients.tolist()) for name, one in zip(SCORES, means, strict=True)}
 
 
 def _defined(values: Mapping[str, float]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""The page of a judged run: figures by class and size, curves, and pictures of what its networks did and looked at.
+"""The page of a run: figures by class and size, curves, and pictures of what its networks did and looked at.
 
-All of it is of rows that taught nothing. The pictures show cases from the best to the worst, and not chosen ones.
+All of it is of test patients. The pictures show cases from the best to the worst, and not chosen ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from nodulens.data.splits import read_split
 from nodulens.evaluate import refinement
 from nodulens.evaluate.explain import grad_cam, shap_values
+from nodulens.evaluate.networks import NetworkEvaluation
 from nodulens.evaluate.refinement import Steps
+from nodulens.evaluate.runs import MethodEvaluation
+from nodulens.evaluate.scans import scan_tables
 from nodulens.methods.run_record import SPLIT, read_run
 from nodulens.metrics.classification import confusion
 from nodulens.ops.intensity import NETWORK_WINDOW
-from nodulens.presentation import evaluation as told
+from nodulens.presentation import evaluation
 from nodulens.presentation.evaluation import Drawing, Evaluation, Metric, Provenance, Table
 from nodulens.presentation.figures import (
     Basis,
@@ -33,11 +36,10 @@ from nodulens.presentation.figures import (
     scatter_figure,
 )
 from nodulens.presentation.panels import Explained, LabelledSlice, class_figure, explained_figure
-from nodulens.presentation.tables import class_table, precision_recall_line, roc_line, scan_tables
+from nodulens.presentation.tables import class_table, precision_recall_line, roc_line
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.registry import build
-from nodulens.train.run import EvaluatedNetwork
 from nodulens.train.tasks import segmentation
 
 SLICES = 5
@@ -48,70 +50,66 @@ BACKGROUND, SAMPLES = 32, 64
 Columns = Mapping[str, Sequence[Any]]
 
 
-def evaluation_of(
-    folder: Path,
-    judged: Mapping[str, EvaluatedNetwork],
-    notes: Sequence[str],
-    provenance: Provenance,
-    *,
-    scans: Sequence[Mapping[str, Any]] = (),
-    slid: Sequence[Mapping[str, Any]] = (),
-    steps: Steps | None = None,
-) -> Evaluation:
-    """What was found of a run, as a page and its JSON.
+def page_of(found: MethodEvaluation, command: str) -> Evaluation:
+    """The evaluation of a run, as a page and its JSON.
 
     Args:
-        folder: of the run.
-        judged: its networks, see :func:`nodulens.train.run.judge_run`.
-        notes: what makes the figures less sure, or was left out; sentences.
-        provenance: command and weights; the rest is filled in.
-        scans, slid: records of whole scans, see :func:`nodulens.presentation.tables.scan_tables`.
-        steps: nodules with and without a second step.
+        found: of a run.
+        command: the line that was typed.
     """
-    run = read_run(folder)
-    judges = "whole scans" if not judged else "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
-    draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
-    metrics: list[Metric] = []
-    tables: list[Table] = []
-    drawings: list[Drawing] = []
-    for name, one in judged.items():
-        found = draw[name](one, folder / f"{name}.pt")
-        metrics += found[0]
-        tables += found[1]
-        drawings += found[2]
-        curves = folder / f"{name}.csv"
-        if curves.exists():
-            drawings.append(Drawing.of_lines(f"Learning curves, {name}", curves_figure(curves, name)))
-    if steps is not None:
-        found = _steps(steps)
-        metrics += found[0]
-        tables += found[1]
-        drawings += found[2]
-    tables += scan_tables(scans, slid)
+    assert found.run is not None
+    folder, run = found.run, read_run(found.run)
+    evaluated_on = (
+        "whole scans" if not found.networks else "whom its split leaves out" if run.fold is None else f"fold {run.fold}"
+    )
+    sections = [_network(name, one, folder) for name, one in found.networks.items()]
+    if found.second_step is not None:
+        sections.append(_steps(found.second_step))
     return Evaluation(
         title=f"{run.recipe.name}: {run.recipe.title}",
-        summary=(f"Judged on {judges}, patients that taught none of its networks.",),
-        metrics=tuple(metrics),
+        summary=(f"Evaluated on {evaluated_on}, patients that none of its networks was trained on.",),
+        metrics=tuple(metric for section in sections for metric in section.metrics),
         interval="95 %, by drawing patients",
-        tables=tuple(tables),
-        drawings=tuple(drawings),
-        warnings=tuple(notes),
-        provenance=replace(
-            provenance,
-            split=told.split_parts(read_split(folder / SPLIT)),
-            software=told.software(),
-            data=(told.LIDC_IDRI, told.LUNA16),
+        tables=(
+            *(table for section in sections for table in section.tables),
+            *scan_tables(found.scans, found.sliding_window),
+        ),
+        drawings=tuple(drawing for section in sections for drawing in section.drawings),
+        warnings=found.notes,
+        provenance=Provenance(
+            command=command,
+            weights=found.weights,
+            split=evaluation.split_parts(read_split(folder / SPLIT)),
+            software=evaluation.software(),
+            data=(evaluation.LIDC_IDRI, evaluation.LUNA16),
         ),
     )
 
 
-PageSection = tuple[list[Metric], list[Table], list[Drawing]]
+@dataclass(frozen=True)
+class PageSection:
+    """What the page shows of one network, or of a comparison."""
+
+    metrics: Sequence[Metric]
+    tables: Sequence[Table]
+    drawings: Sequence[Drawing]
+
+
+def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
+    """A network of a run, with its learning curves where they are kept."""
+    draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
+    section = draw[name](one, folder / f"{name}.pt")
+    curves = folder / f"{name}.csv"
+    if not curves.exists():
+        return section
+    lines = Drawing.of_lines(f"Learning curves, {name}", curves_figure(curves, name))
+    return replace(section, drawings=(*section.drawings, lines))
 
 
 # ---------------------------------------------------------------- whole slices
 
 
-def _segmenter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
+def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     figures, field = one.outcome.figures, segmentation.field_of(one.config)
     columns = segmentation.of_slices(one.outcome.rows)
     metrics = []
@@ -127,7 +125,7 @@ def _segmenter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
     head = ("", "slices", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed", "invented")
     note = "Invented: drawn on a slice that does not show it. Lungs are held against our own lung stage, if no others."
     tables = [Table("By class", head, tuple(rows), note)]
-    sizes = tuple((band, *told.values()) for band, told in figures["dice_by_size"].items() if told["slices"])
+    sizes = tuple((band, *held.values()) for band, held in figures["dice_by_size"].items() if held["slices"])
     if sizes:
         tables.append(Table("Nodule Dice by its diameter on the slice", ("", "slices", "Dice"), sizes))
     if figures["boxes"]:
@@ -139,7 +137,7 @@ def _segmenter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
         basis = Basis(len(columns["row"]), "slices", note="from the best to the worst of those with a nodule")
         figure = class_figure(pictures, dict(enumerate(field.drawn, start=1)), basis)
         drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
-    return metrics, tables, drawings
+    return PageSection(metrics, tables, drawings)
 
 
 def _agreement(columns: Columns, field: Field) -> Iterator[Drawing]:
@@ -164,7 +162,7 @@ def _agreement(columns: Columns, field: Field) -> Iterator[Drawing]:
         )
 
 
-def _pictures(one: EvaluatedNetwork, columns: Columns, field: Field) -> list[LabelledSlice]:
+def _pictures(one: NetworkEvaluation, columns: Columns, field: Field) -> list[LabelledSlice]:
     """Some slices with a nodule, evenly from the best to the worst."""
     shown = np.flatnonzero(np.array(columns[f"{NODULE} truth"]) > 0)
     if not len(shown):
@@ -195,11 +193,11 @@ def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 # ---------------------------------------------------------------- patches
 
 
-def _filter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
+def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     figures, rows = one.outcome.figures, one.outcome.rows
     tables = [Table("Patches", ("", "value"), tuple((k, v) for k, v in figures.items() if isinstance(v, (int, float))))]
     if "auc" not in figures:
-        return [], tables, []
+        return PageSection([], tables, [])
     words = {
         "auc": "AUC, nodule against non-nodule",
         "average_precision": "Average precision",
@@ -219,13 +217,13 @@ def _filter(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
             precision_recall_figure([precision_recall_line("", *drawn)], basis, float(np.mean(rows["truth"]))),
         ),
     ]
-    return metrics, tables, drawings
+    return PageSection(metrics, tables, drawings)
 
 
 # ---------------------------------------------------------------- crops
 
 
-def _classifier(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
+def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     figures, rows = one.outcome.figures, one.outcome.rows
     logits = np.array([rows[f"logit_{name}"] for name in one.config.classes]).T
     truth, called = np.array(rows["truth"]), np.array(one.config.classes)[logits.argmax(1)]
@@ -259,10 +257,10 @@ def _classifier(one: EvaluatedNetwork, checkpoint: Path) -> PageSection:
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
     if checkpoint.exists():
         drawings.append(_explained(one, checkpoint, truth, called))
-    return metrics, tables, drawings
+    return PageSection(metrics, tables, drawings)
 
 
-def _explained(one: EvaluatedNetwork, checkpoint: Path, truth: NDArray[np.str_], called: NDArray[np.str_]) -> Drawing:
+def _explained(one: NetworkEvaluation, checkpoint: Path, truth: NDArray[np.str_], called: NDArray[np.str_]) -> Drawing:
     """What speaks for malignant: the surest nodule of each class, called right and called wrong."""
     net = build(one.config)
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
@@ -291,13 +289,17 @@ def _explained(one: EvaluatedNetwork, checkpoint: Path, truth: NDArray[np.str_],
 
 
 def _steps(steps: Steps) -> PageSection:
-    figures, graded = steps.compared.figures, steps.graded.figures if steps.graded else None
-    words = {"first": "first step alone", "refined": "outlined again", "gain": "outlined again less first step"}
-    metrics = [_metric(f"Dice, {text}", figures[key]["dice"], figures["nodules"]) for key, text in words.items()]
+    figures = steps.compared.figures
+    words = {
+        "first step alone": figures.first,
+        "outlined again": figures.refined,
+        "outlined again less first step": figures.gain,
+    }
+    metrics = [_metric(f"Dice, {text}", asdict(one.dice), figures.nodules) for text, one in words.items()]
     titles = {"cases": "Outlined again: best and worst", "best-1": "Both steps, the best", "worst-1": "The worst"}
     drawn = refinement.pictures(steps)
     drawings = [Drawing.of_pixels(title, drawn[name]) for name, title in titles.items() if name in drawn]
-    return metrics, refinement.tables(figures, graded), drawings
+    return PageSection(metrics, steps.tables(), drawings)
 
 
 # ---------------------------------------------------------------- parts

@@ -1,56 +1,125 @@
 """Whole scans with known nodules: what is found, what else is marked, how well it is outlined.
 
-The scans are those of :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other"
-marks are counted as LUNA16 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has
-no diameter) counts neither way; the strict count, which forgives nothing, stands beside it.
+Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.hold_scan`, LUNA16's hit rule: a mark
+hits where it lies closer to the centre of a nodule than half its diameter. The scans are those of
+:data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
+counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
+way; the strict count, which forgives nothing, stands beside it.
+
+Networks of whole slices, before a method makes findings of them, are in :mod:`nodulens.evaluate.slice_networks`.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Nodule
-from nodulens.core.volume import Volume
+from nodulens import io
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box, Nodule
+from nodulens.core.volume import Mask, Volume
+from nodulens.data import luna16
+from nodulens.data.folders import boxes_of_voc
 from nodulens.data.folds import EVALUATION_PATIENTS
-from nodulens.data.lidc import cluster
+from nodulens.data.lidc import LidcNodule, cluster
 from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
-from nodulens.data.luna16 import UNSIZED_MM, read_findings
 from nodulens.errors import NotFound
-from nodulens.io import read
+from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, hold_scan
 from nodulens.metrics.segmentation import compare
+from nodulens.ops.orient import Reorientation, canonical
+from nodulens.presentation.evaluation import Cell, Table
 from nodulens.report.record import Report
+from nodulens.stages.lungs import segment_lungs
 
-Ball = tuple[NDArray[np.float64], float]
-"""LPS centre and radius in mm."""
-BOXES = "{}-boxes"
-"""Folder beside a scan with a radiologist's boxes, one XML a slice, where there are no outlines."""
+UNMEASURED = -1.0
+"""Diameter of a finding that has none, as LUNA16's tables write it."""
+
+Bool = NDArray[np.bool_]
+Points = Sequence[Sequence[float]] | NDArray[np.float64]
+Analyze = Callable[[Volume], tuple[Report, Report]]
+"""From a scan to its report, and one with as many marks as are wanted for a curve (or the same)."""
 
 
-def evaluate_scans(data: Path, analyze: Callable[[Volume], tuple[Report, Report]]) -> list[dict[str, Any]]:
-    """Every mark of the evaluation scans, and how it counts at the threshold.
+# ---------------------------------------------------------------- what is known
 
-    Args:
-        data: folder with ct/, luna16/ and lidc/xml.
-        analyze: a scan → its report, and one with as many marks as are wanted for a curve (or the same).
 
-    Returns:
-        A record a scan: how many nodules are known, found, how many other marks; each nodule's diameter and the score
-        it was found with; its Dice where there are outlines; every mark of the second report with its score.
+@dataclass(frozen=True, eq=False)
+class KnownNodule:
+    """A nodule in a scan, by an outline or by a bounding box alone.
+
+    Attributes:
+        box: on the grid that is evaluated on.
+        mask: of ``box.shape``; None where only the box is known.
+        readers: how many outlined it; 0 where nobody says.
+    """
+
+    box: Box
+    mask: Bool | None
+    readers: int
+
+    def ball(self, geometry: Geometry) -> tuple[NDArray[np.float64], float]:
+        """Centre (LPS mm) and diameter in mm of the ball that LUNA16's hit rule takes.
+
+        It lies about the middle of the outline and has its volume; where only the box is known it is the largest ball
+        that the box holds.
+        """
+        if self.mask is None:
+            sides = np.asarray(self.box.shape) * geometry.spacing_zyx
+            return geometry.to_lps(self.box.centre_zyx), float(sides.min())
+        middle = np.argwhere(self.mask).mean(axis=0) + self.box.start
+        return geometry.to_lps(middle), compare(self.mask, self.mask, geometry.spacing_zyx).truth_diameter_mm
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationScan:
+    """A scan and what is known of it.
+
+    Attributes:
+        volume: canonical orientation.
+        lungs: by our own lung stage.
+        nodules: boxes and masks are on the canonical volume.
+    """
+
+    name: str
+    volume: Volume
+    lungs: Mask
+    nodules: tuple[KnownNodule, ...]
+
+
+def read_scan(data: Path, name: str) -> EvaluationScan:
+    """A scan of ``ct/``, with the nodules of its readers' XML and of the bounding boxes beside it.
 
     Raises:
-        NotFound: none of the scans is there.
+        NotFound: it does not lie there.
     """
-    names = scans_in(data)
-    if not names:
-        raise NotFound(f"{data}/ct holds none of {', '.join(sorted(EVALUATION_PATIENTS))}.")
-    return [_judge(data, name, analyze) for name in names]
+    ct = io.read(data / "ct" / name)
+    volume, orientation = canonical(ct)
+    return EvaluationScan(name, volume, segment_lungs(volume), known_nodules(data, name, ct, orientation))
+
+
+def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation) -> tuple[KnownNodule, ...]:
+    """The nodules of a scan, by outlines and by bounding boxes, on its canonical volume.
+
+    Args:
+        ct: as read.
+        orientation: to the canonical volume.
+    """
+    out: list[KnownNodule] = []
+    for nodule in _clusters(data, name, ct):
+        held = orientation.apply(consensus_on([nodule], ct.geometry))
+        if held.any():
+            box = Box.of_mask(held)
+            out.append(KnownNodule(box, np.ascontiguousarray(held[box.slices]), len(nodule.readings)))
+    boxes = _boxes(data, name)
+    if boxes.is_dir():
+        out.append(KnownNodule(Box.of_mask(orientation.apply(_boxed(ct, boxes))), None, 0))
+    return tuple(out)
 
 
 def scans_in(data: Path) -> list[str]:
@@ -58,105 +127,297 @@ def scans_in(data: Path) -> list[str]:
     return [name for name in sorted(EVALUATION_PATIENTS) if (data / "ct" / name).is_dir()]
 
 
-def response_curve(scans: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Free-response curve over the scans: at each score how many nodules are found, and other marks a scan."""
-    marks = [m for s in scans for m in s["marks"]]
-    total = sum(s["nodules"] for s in scans)
-    curve = []
-    for level in sorted({m["score"] for m in marks}, reverse=True):
-        kept = [(s["name"], m) for s in scans for m in s["marks"] if m["score"] >= level]
-        hit = {(name, m["hit"]) for name, m in kept if m["hit"] is not None}
-        other = sum(m["hit"] is None and not m["excluded"] for _, m in kept)
-        curve.append(
-            {"threshold": round(level, 4), "found": len(hit), "of": total, "other_per_scan": other / len(scans)}
-        )
-    return curve
+def _boxes(data: Path, name: str) -> Path:
+    """Folder beside a scan with a radiologist's boxes, one Pascal VOC file a slice, where there are no outlines."""
+    return data / "ct" / f"{name}-boxes"
 
 
-def _judge(data: Path, name: str, analyze: Callable[[Volume], tuple[Report, Report]]) -> dict[str, Any]:
-    ct = read(data / "ct" / name)
+def _boxed(ct: Volume, folder: Path) -> Bool:
+    """The voxels inside the boxes of a scan's slices.
+
+    Of Lung_Dx-A0001 half of the boxes are of another series of the same patient; they are left out.
+
+    Raises:
+        NotFound: none of the files belongs to a slice of this scan.
+    """
+    out = np.zeros(ct.geometry.shape, dtype=bool)
+    place = {ref.sop_instance_uid: z for z, ref in enumerate(ct.source.slices)}
+    for path in sorted(folder.glob("*.xml")):
+        if path.stem in place:
+            for box in boxes_of_voc(path):
+                out[place[path.stem]][box.slices[1:]] = True
+    if not out.any():
+        raise NotFound(f"{folder} holds no box of a slice of this scan: its files are named SOP-INSTANCE-UID.xml.")
+    return out
+
+
+def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
+    """The nodules that the readers of a scan outlined; none where there is no XML of it."""
+    xml = data / "lidc" / "xml" / f"{name}.xml"
+    return tuple(cluster(scan_of(read_xml(xml), ct))) if xml.is_file() else ()
+
+
+# ---------------------------------------------------------------- marks against it
+
+
+def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
+    """Nodules as :func:`held_against` takes them, see :meth:`KnownNodule.ball`."""
+    return _findings([nodule.ball(geometry) for nodule in nodules])
+
+
+def held_against(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
+    """Marks of one scan held against what is known of it; see :func:`nodulens.metrics.detection.hold_scan`.
+
+    Args:
+        points_lps: (N, 3) LPS mm (x, y, z).
+        scores: (N) of each.
+        known: nodules to find.
+        excluded: findings that count neither way.
+    """
+    points = np.asarray(points_lps, dtype=np.float64).reshape(-1, 3)
+    return hold_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
+
+
+NOTHING = Findings((), np.empty((0, 3)), np.empty(0))
+"""No finding."""
+
+
+def _findings(found: Sequence[tuple[Sequence[float] | NDArray[np.float64], float]]) -> Findings:
+    centres = np.array([centre for centre, _ in found], dtype=np.float64).reshape(-1, 3)
+    return Findings(("",) * len(found), centres, np.array([diameter for _, diameter in found], dtype=np.float64))
+
+
+def _listed(path: Path, uid: str) -> Findings:
+    """A series' rows of a LUNA16 table."""
+    rows = luna16.read_findings(path).get(uid, ())
+    return _findings([(f.centre_lps, f.diameter_mm or UNMEASURED) for f in rows])
+
+
+# ---------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True)
+class OutlineAgreement:
+    """How well a method outlines a nodule that readers outlined.
+
+    Attributes:
+        readers: how many outlined it.
+        dice_3d: of the best of the outlines whose mark hits it, 0…1; 0 where none does.
+        centre_off_mm: between the centre of that outline and the annotated one; None where it was not found.
+    """
+
+    readers: int
+    dice_3d: float
+    centre_off_mm: float | None
+
+
+@dataclass(frozen=True)
+class EvaluatedNodule:
+    """What became of a known nodule.
+
+    Attributes:
+        diameter_mm: as annotated.
+        score: of the best mark that hits it at the method's threshold; None where it was missed.
+        outline: None where nobody outlined it.
+    """
+
+    diameter_mm: float
+    score: float | None
+    outline: OutlineAgreement | None = None
+
+
+@dataclass(frozen=True)
+class EvaluatedMark:
+    """A mark of a scan, at whatever score.
+
+    Attributes:
+        hit: number of the nodule that it hits, the nearest of several; None where it hits none.
+        hits: numbers of all nodules that it hits.
+        excluded: whether it hits a finding that counts neither way.
+    """
+
+    score: float
+    hit: int | None
+    hits: tuple[int, ...]
+    excluded: bool
+
+
+@dataclass(frozen=True)
+class ScanEvaluation:
+    """What a method makes of one scan.
+
+    Attributes:
+        name: of the scan.
+        threshold: score at which nodules and other marks are counted.
+        nodules: those that are known to be there.
+        other: false positives as LUNA16 counts them.
+        other_strict: marks that hit no nodule, whatever else they lie on.
+        marks: for a curve, also those below the threshold.
+    """
+
+    name: str
+    threshold: float
+    nodules: tuple[EvaluatedNodule, ...]
+    other: int
+    other_strict: int
+    marks: tuple[EvaluatedMark, ...]
+
+    @property
+    def found(self) -> int:
+        """Nodules with a mark."""
+        return sum(nodule.score is not None for nodule in self.nodules)
+
+    def to_json(self) -> dict[str, Any]:
+        """As docs/scans.json and ``nodulens evaluate --json`` hold it."""
+        outlines = [asdict(nodule.outline) for nodule in self.nodules if nodule.outline is not None]
+        return {
+            "name": self.name,
+            "threshold": self.threshold,
+            "nodules": len(self.nodules),
+            "found": self.found,
+            "other": self.other,
+            "other_strict": self.other_strict,
+            "known": [{"diameter_mm": n.diameter_mm, "score": n.score} for n in self.nodules],
+            "marks": [{"score": m.score, "hit": m.hit, "excluded": m.excluded} for m in self.marks],
+            **({"outlines": outlines} if outlines else {}),
+        }
+
+
+def evaluate_scans(data: Path, analyze: Analyze) -> tuple[ScanEvaluation, ...]:
+    """A method on the evaluation scans of a folder.
+
+    Args:
+        data: folder with ct/, luna16/ and lidc/xml.
+        analyze: the method.
+
+    Raises:
+        NotFound: none of the scans is there.
+    """
+    names = scans_in(data)
+    if not names:
+        raise NotFound(f"{data}/ct holds none of {', '.join(sorted(EVALUATION_PATIENTS))}.")
+    return tuple(_evaluated(data, name, analyze) for name in names)
+
+
+def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
+    ct = io.read(data / "ct" / name)
     report, full = analyze(ct)
     uid = ct.source.series_uid or ""
-    boxed = (data / "ct" / BOXES.format(name)).is_dir()
-    known = _boxed(data / "ct", name, ct) if boxed else _findings(data / "luna16" / "annotations.csv", uid)
-    excluded = _findings(data / "luna16" / "annotations_excluded.csv", uid)
-    marks = [
-        {"score": n.score, "hit": _inside(n, known), "excluded": _inside(n, excluded) is not None} for n in full.nodules
-    ]
-    shown = [(_inside(n, known), _inside(n, excluded) is not None) for n in report.nodules]
-    best = [
-        max((n.score for n, (hit, _) in zip(report.nodules, shown, strict=True) if hit == k), default=None)
-        for k in range(len(known))
-    ]
-    out: dict[str, Any] = {
-        "name": name,
-        "threshold": report.threshold,
-        "nodules": len(known),
-        "found": sum(score is not None for score in best),
-        "other": sum(hit is None and not forgiven for hit, forgiven in shown),
-        "other_strict": sum(hit is None for hit, _ in shown),
-        "known": [{"diameter_mm": round(2 * r, 1), "score": score} for (_, r), score in zip(known, best, strict=True)],
-        "marks": marks,
-    }
-    outlines = data / "lidc" / "xml" / f"{name}.xml"
-    if outlines.is_file() and known:
-        out["outlines"] = _outlined(ct, report, known, outlines)
-    return out
+    if _boxes(data, name).is_dir():
+        known = balls([KnownNodule(Box.of_mask(_boxed(ct, _boxes(data, name))), None, 0)], ct.geometry)
+    else:
+        known = _listed(data / "luna16" / luna16.ANNOTATIONS, uid)
+    excluded = _listed(data / "luna16" / luna16.EXCLUDED, uid)
+    at_threshold, all_marks = (
+        held_against([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
+        for one in (report, full)
+    )
+    diameters = np.where(known.diameter_mm < 0, UNSIZED_MM, known.diameter_mm)
+    outlines = _outlined(data, name, ct, report, known)
+    return ScanEvaluation(
+        name=name,
+        threshold=report.threshold,
+        nodules=tuple(
+            EvaluatedNodule(round(float(diameter), 1), score, outline)
+            for diameter, score, outline in zip(diameters, at_threshold.best, outlines, strict=True)
+        ),
+        other=int(at_threshold.false.sum()),
+        other_strict=int(at_threshold.false_strict.sum()),
+        marks=tuple(
+            EvaluatedMark(nodule.score, hit, tuple(np.flatnonzero(on).tolist()), bool(off))
+            for nodule, hit, on, off in zip(
+                full.nodules, all_marks.nearest, all_marks.on_nodule, all_marks.on_excluded, strict=True
+            )
+        ),
+    )
 
 
-def _outlined(ct: Volume, report: Report, known: list[Ball], outlines: Path) -> list[dict[str, Any]]:
-    """3-D Dice and distance of centres for every known nodule, 0 where it was not found."""
-    clusters = cluster(scan_of(read_xml(outlines), ct))
+def _outlined(data: Path, name: str, ct: Volume, report: Report, known: Findings) -> Sequence[OutlineAgreement | None]:
+    """The outline of every known nodule by the method against that of the nearest nodule of the readers."""
+    clusters = _clusters(data, name, ct)
+    if not clusters:
+        return [None] * len(known.series)
+    masks = [consensus_on((c,), ct.geometry) for c in clusters]
+    middles = [ct.geometry.to_lps(np.argwhere(m).mean(0)) if m.any() else np.full(3, np.inf) for m in masks]
+    centres = [n.centre_lps for n in report.nodules]
+    hits = held_against(centres, [n.score for n in report.nodules], known, NOTHING)
     out = []
-    for number, (centre, _) in enumerate(known):
-        masks = [consensus_on((c,), ct.geometry) for c in clusters]
-        middles = [ct.geometry.to_lps(np.argwhere(m).mean(0)) if m.any() else np.full(3, np.inf) for m in masks]
+    for number, centre in enumerate(known.centre_lps):
         nearest = int(np.argmin([np.linalg.norm(m - centre) for m in middles]))
-        hits = [n for n in report.nodules if _inside(n, known) == number]
-        dice = [compare(masks[nearest], _on_the_scan(n, ct), ct.geometry.spacing_zyx).dice for n in hits]
-        off = [float(np.linalg.norm(n.centre_lps - centre)) for n in hits]
-        best = int(np.argmax(dice)) if hits else None
+        own = np.flatnonzero(hits.on_nodule[:, number]).tolist()
+        dice = [_dice(masks[nearest], report.nodules[k], ct) for k in own]
+        best = int(np.argmax(dice)) if own else None
         out.append(
-            {
-                "readers": len(clusters[nearest].readings),
-                "dice_3d": 0.0 if best is None else round(dice[best], 4),
-                "centre_off_mm": None if best is None else round(off[best], 2),
-            }
+            OutlineAgreement(
+                readers=len(clusters[nearest].readings),
+                dice_3d=0.0 if best is None else round(dice[best], 4),
+                centre_off_mm=None if best is None else round(float(hits.distance_mm[own[best], number]), 2),
+            )
         )
     return out
 
 
-def _findings(path: Path, uid: str) -> list[Ball]:
-    """A series' rows of a LUNA16 table."""
-    rows = read_findings(path).get(uid, ())
-    return [(np.asarray(f.centre_lps), (f.diameter_mm or UNSIZED_MM) / 2) for f in rows]
-
-
-def _boxed(folder: Path, name: str, ct: Volume) -> list[Ball]:
-    """The one nodule that the boxes beside a scan go round, as the ball that they inscribe."""
-    place = {s.sop_instance_uid: z for z, s in enumerate(ct.source.slices)}
-    corners = []
-    # of Lung_Dx-A0001 half of the boxes are of another series of the same scan
-    paths = (folder / BOXES.format(name)).glob("*.xml")
-    for path in (p for p in paths if p.stem in place):
-        box = {k: float(ElementTree.parse(path).findtext(f".//{k}") or "nan") for k in ("xmin", "ymin", "xmax", "ymax")}
-        z = place[path.stem]
-        corners += [(z - 0.5, box["ymin"], box["xmin"]), (z + 0.5, box["ymax"], box["xmax"])]
-    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    size = (high - low) * ct.geometry.spacing_zyx
-    return [(ct.geometry.to_lps((low + high) / 2), float(size.min() / 2))]
-
-
-def _inside(nodule: Nodule, known: list[Ball]) -> int | None:
-    """Which finding a mark lies in, the nearest of several."""
-    apart = [float(np.linalg.norm(centre - nodule.centre_lps)) for centre, _ in known]
-    hits = [(d, i) for i, (d, (_, radius)) in enumerate(zip(apart, known, strict=True)) if d <= radius]
-    return min(hits)[1] if hits else None
-
-
-def _on_the_scan(nodule: Nodule, ct: Volume) -> NDArray[np.bool_]:
-    """A nodule's mask on the scan's grid."""
+def _dice(truth: Bool, nodule: Nodule, ct: Volume) -> float:
+    """Dice of a nodule's mask with the truth on the scan's grid."""
     assert nodule.mask is not None
     mask = np.zeros(ct.geometry.shape, dtype=bool)
     mask[nodule.box.slices] = nodule.mask
-    return mask
+    return compare(truth, mask, ct.geometry.spacing_zyx).dice
+
+
+# ---------------------------------------------------------------- many scans
+
+
+@dataclass(frozen=True)
+class ResponsePoint:
+    """A point of the free-response curve.
+
+    Attributes:
+        threshold: marks of this score or a higher one count.
+        found: nodules that are hit.
+        of: nodules that there are.
+        other_per_scan: false positives a scan.
+    """
+
+    threshold: float
+    found: int
+    of: int
+    other_per_scan: float
+
+
+def response_curve(scans: Sequence[ScanEvaluation]) -> tuple[ResponsePoint, ...]:
+    """Free-response curve over the scans: at each score how many nodules are found, and other marks a scan."""
+    total = sum(len(s.nodules) for s in scans)
+    marks = [(s.name, m) for s in scans for m in s.marks]
+    curve = []
+    for level in sorted({m.score for _, m in marks}, reverse=True):
+        kept = [(name, m) for name, m in marks if m.score >= level]
+        hit = {(name, number) for name, m in kept for number in m.hits}
+        other = sum(not m.hits and not m.excluded for _, m in kept)
+        curve.append(ResponsePoint(round(level, 4), len(hit), total, other / len(scans)))
+    return tuple(curve)
+
+
+def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] = ()) -> tuple[Table, ...]:
+    """Whole scans one by one, and their nodules one by one; none without a scan.
+
+    Args:
+        scans: by a method.
+        slid: the same scans by a method's second arm, its filter alone as a sliding window over the lungs.
+    """
+    if not scans:
+        return ()
+    named = [(s.name, s) for s in scans] + [(f"{s.name}, filter alone", s) for s in slid]
+    rows = tuple((name, len(s.nodules), s.found, s.other, s.other_strict) for name, s in named)
+    head = ("", "nodules", "found", "other marks", "other, strict")
+    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
+    nodules: list[tuple[Cell, ...]] = []
+    for k, scan in enumerate(scans):
+        for number, nodule in enumerate(scan.nodules):
+            outline = nodule.outline
+            drawn = (outline.readers, outline.dice_3d, outline.centre_off_mm) if outline else (None, None, None)
+            alone = (slid[k].nodules[number].score,) if slid else ()
+            nodules.append((scan.name, nodule.diameter_mm, nodule.score, *drawn, *alone))
+    columns = ("", "mm", "score", "readers", "3-D Dice", "centre off, mm", *(("score, filter alone",) if slid else ()))
+    missed = "No score: not found."
+    return Table("Whole scans", head, rows, note), Table("Nodules of whole scans", columns, tuple(nodules), missed)

@@ -1,7 +1,7 @@
 """Detection by overlap: average precision, average recall, precision, recall and F1 of boxes and masks.
 
 Matching and interpolation are COCO's (``cocoeval.py``, Lin et al. 2014): per image and class the 100 surest detections,
-the surest first, each take the free truth that they overlap most, if by the IoU asked for or more; a second detection
+the surest first, each take the free truth that they overlap most, if by the least IoU or more; a second detection
 on a truth is a false positive, and so is any in an image without truth. Precision is made to fall with recall and read
 at recall 0, 0.01 … 1. Detections of equal score keep their order: image after image, in each as given.
 
@@ -15,14 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodulens.errors import BadOption, BadValues, UnreadableFile
-from nodulens.io.tables import read_table
+from nodulens.errors import BadOption, BadValues
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -132,7 +130,7 @@ class Image:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What remains of a detector where a score is asked for.
+    """What remains of a detector above a least score.
 
     Attributes:
         score: detections with this score or a higher one count.
@@ -323,35 +321,6 @@ def summary(classes: Mapping[str, Matches]) -> Summary:
     precision = np.mean([matches.average_precision for matches in told], axis=0)
     recall = np.mean([matches.recall for matches in told], axis=0)
     return Summary(float(precision[0]), float(precision.mean()), float(recall.mean()))
-
-
-def read_boxes(path: str | Path, *, scored: bool) -> Labelled:
-    """Read boxes from a CSV file.
-
-    Args:
-        path: columns image, x_min, y_min, x_max, y_max; z_min and z_max for boxes in three dimensions; label where
-            there are classes; score where they are detections.
-        scored: whether they are.
-
-    Raises:
-        InputError: no such file, no such column, a cell that is no number, a box without extent, a repeated row; with
-            its line.
-    """
-    columns = ("image", "x_min", "y_min", "x_max", "y_max", *(("score",) if scored else ()))
-    table = read_table(path, columns, optional=("z_min", "z_max", "label"))
-    if ("z_min" in table.cells) != ("z_max" in table.cells):
-        raise BadValues(f"{path} has one of the columns z_min and z_max; boxes in three dimensions need both.")
-    axes = "xyz" if "z_min" in table.cells else "xy"
-    low, high = (table.points([f"{axis}_{end}" for axis in axes]) for end in ("min", "max"))
-    if scored and not len(table):
-        raise UnreadableFile(f"{path} holds a header and no boxes; a detector that finds nothing scores 0 throughout.")
-    flat = np.flatnonzero((high <= low).any(axis=1))
-    if flat.size:
-        raise BadValues(f"{table.at(int(flat[0]))}: the box is empty: on every axis max must lie above min.")
-    table.refuse_repeats()
-    scores = table.numbers("score") if scored else np.ones(len(table))
-    label = table.cells.get("label", ("nodule",) * len(table))
-    return Labelled(table.cells["image"], label, np.stack([low, high], axis=1), scores)
 
 
 def _boxes(values: ArrayLike) -> Float:

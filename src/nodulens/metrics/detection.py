@@ -16,19 +16,15 @@ The rules are those of the challenge's script, ``noduleCADEvaluationLUNA16.py`` 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
-from nodulens.io.tables import read_lines, read_table
-from nodulens.report.json import from_json
-from nodulens.report.record import Report
+from nodulens.errors import BadOption, BadValues
 
 Float = NDArray[np.float64]
 Int = NDArray[np.intp]
@@ -43,8 +39,6 @@ SIZE_EDGES_MM = (0.0, 6.0, 8.0, 15.0, math.inf)
 """Size bands: the 6 and 8 mm of the guidelines, and 15 mm."""
 # Sixteen steps an octave from 1/8 to 8, exact in binary, so that the seven rates are among them.
 GRID: Float = 2.0 ** np.linspace(-3.0, 3.0, 97)
-
-_POINT = ("coordX", "coordY", "coordZ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +270,7 @@ def froc(annotations: Findings, excluded: Findings | None, series: Sequence[str]
     mark_scan = _numbers(predictions.series, number)
     strangers = sorted({predictions.series[i] for i in np.flatnonzero(mark_scan < 0)})
     if strangers:
-        raise BadValues(f"Marks in {_named(strangers)} not listed: list all series searched, or leave those marks out.")
+        raise BadValues(f"Marks in {named(strangers)} not listed: list all series searched, or leave those marks out.")
     nodule_scan = _numbers(annotations.series, number)
     here = nodule_scan >= 0
     if not here.any():
@@ -307,6 +301,63 @@ def froc(annotations: Findings, excluded: Findings | None, series: Sequence[str]
         nodules_elsewhere=int((~here).sum()),
     )
     return Froc(len(number), nodule_scan, nodules.diameter_mm, best, mark_scan[false], score[false], tally)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanHits:
+    """The marks of one scan held against what is known to be in it.
+
+    Attributes:
+        score: (marks); a higher one is surer.
+        on_nodule: (marks, nodules) which marks hit which nodules.
+        distance_mm: (marks, nodules) from the mark to the nodule's centre.
+        on_excluded: (marks) which marks hit an excluded finding.
+    """
+
+    score: Float
+    on_nodule: NDArray[np.bool_]
+    distance_mm: Float
+    on_excluded: NDArray[np.bool_]
+
+    @property
+    def best(self) -> tuple[float | None, ...]:
+        """(nodules) score of the best mark on each; None where there is none."""
+        return tuple(float(self.score[on].max()) if on.any() else None for on in self.on_nodule.T)
+
+    @property
+    def nearest(self) -> tuple[int | None, ...]:
+        """(marks) the nodule that each hits, of several the nearest; None where it hits none."""
+        if not self.on_nodule.shape[1]:
+            return (None,) * len(self.score)
+        away = np.where(self.on_nodule, self.distance_mm, np.inf)
+        return tuple(int(row.argmin()) if np.isfinite(row.min()) else None for row in away)
+
+    @property
+    def false(self) -> NDArray[np.bool_]:
+        """(marks) the false positives: those on no nodule and on no excluded finding."""
+        return self.false_strict & ~self.on_excluded
+
+    @property
+    def false_strict(self) -> NDArray[np.bool_]:
+        """(marks) those on no nodule, excluded findings or not."""
+        return np.asarray(~self.on_nodule.any(axis=1))
+
+
+def hold_scan(marks: Marks, nodules: Findings, excluded: Findings | None = None) -> ScanHits:
+    """Hold the marks of one scan against what is known of it, by the hit rule of LUNA16.
+
+    Unlike :func:`froc` it takes a scan without nodules, and all marks count, however many they are.
+
+    Args:
+        marks, nodules, excluded: of one and the same scan; their series are not compared.
+    """
+    offset = nodules.centre_lps[None] - marks.centre_lps[:, None]
+    on_excluded: NDArray[np.bool_] = np.zeros(len(marks.score), dtype=bool)
+    if excluded is not None:
+        away = excluded.centre_lps[None] - marks.centre_lps[:, None]
+        on_excluded = np.asarray(_inside(away, excluded.diameter_mm).any(axis=1))
+    distance = np.linalg.norm(offset, axis=2)
+    return ScanHits(marks.score, _inside(offset, nodules.diameter_mm), distance, on_excluded)
 
 
 def by_size(result: Froc, edges_mm: Sequence[float] = SIZE_EDGES_MM) -> tuple[SizeBand, ...]:
@@ -360,107 +411,6 @@ def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: floa
     )
 
 
-def marks_of(reports: Iterable[Report]) -> Marks:
-    """The findings of nodulens reports as marks; analyse with a threshold of 0, or the curve ends early.
-
-    Raises:
-        BadValues: a report without series UID, one of a scan that another is about too, or one where a person pointed
-            at the nodules.
-    """
-    series: list[str] = []
-    points: list[tuple[float, float, float]] = []
-    scores: list[float] = []
-    seen: set[str] = set()
-    for report in reports:
-        uid = report.series_uid
-        if uid is None or uid in seen:
-            raise BadValues(f"Two reports on series {uid}; keep one." if uid else "A report names no series UID.")
-        if report.prompted:
-            raise BadValues(
-                f"The report on series {uid} is of a nodule that a person pointed at: no detector was asked."
-            )
-        seen.add(uid)
-        for nodule in report.nodules:
-            series.append(uid)
-            points.append(nodule.centre_lps)
-            scores.append(nodule.score)
-    return Marks(tuple(series), np.array(points, dtype=np.float64).reshape(-1, 3), np.array(scores, dtype=np.float64))
-
-
-def read_findings(path: str | Path, *, unique: bool = True) -> Findings:
-    """Read LUNA16's ``annotations.csv`` or ``annotations_excluded.csv``.
-
-    Args:
-        path: columns seriesuid, coordX, coordY, coordZ, diameter_mm.
-        unique: refuse rows that say the same. LUNA16's excluded findings repeat, to no effect.
-
-    Raises:
-        InputError: no such file, no such column, a cell that is no number, a repeated row; with its line.
-    """
-    table = read_table(path, ("seriesuid", *_POINT, "diameter_mm"))
-    if unique:
-        table.refuse_repeats()
-    return Findings(table.cells["seriesuid"], table.points(_POINT), table.numbers("diameter_mm"))
-
-
-def read_series(path: str | Path) -> tuple[str, ...]:
-    """Read LUNA16's ``seriesuids.csv``: a series UID a line, with the header ``seriesuid`` or without.
-
-    Raises:
-        InputError: no such file, empty, more than one column, a UID twice; with its line.
-    """
-    table = read_lines(path, "seriesuid")
-    table.refuse_repeats()
-    return table.cells["seriesuid"]
-
-
-def read_predictions(path: str | Path, series: Sequence[str]) -> Marks:
-    """Read marks: a CSV file as LUNA16 takes it, or a folder of nodulens reports.
-
-    Args:
-        path: a file with the columns seriesuid, coordX, coordY, coordZ, probability; or a folder that holds a
-            ``report.json`` for every series, at any depth.
-        series: all that were searched.
-
-    Raises:
-        InputError: no such file, no such column, a cell that is no number, a series that is not listed, with
-            its line; a report that cannot be read or is missing.
-    """
-    path = Path(path)
-    known = frozenset(series)
-    if path.is_dir():
-        return _read_reports(path, known)
-    table = read_table(path, ("seriesuid", *_POINT, "probability"))
-    uids = table.cells["seriesuid"]
-    strange = [row for row, uid in enumerate(uids) if uid not in known]
-    if strange:
-        raise BadValues(
-            f"{table.at(strange[0])}: series {uids[strange[0]]} is not listed; {len(strange)} rows are of such series. "
-            "Add them to the list of series, or take their marks out: they would be counted nowhere."
-        )
-    # repeated marks and none at all are scored, as the official script does: as second hits, and as 0 throughout
-    return Marks(uids, table.points(_POINT), table.numbers("probability"))
-
-
-def _read_reports(folder: Path, known: frozenset[str]) -> Marks:
-    reports = {}
-    for path in sorted(folder.rglob("report.json")):
-        try:
-            report = from_json(path.read_text("utf-8"))
-        except (UnreadableFile, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{path}: {error}") from error
-        if report.series_uid not in known:
-            raise BadValues(f"{path}: series {report.series_uid} is not in the list of series; add it or move it away.")
-        reports[path] = report
-    missing = sorted(known - {report.series_uid for report in reports.values()})
-    if missing:
-        raise NotFound(
-            f"{folder} holds no report.json of {_named(missing)}: analyse every scan, also those in which nothing is "
-            "found, or take it off the list."
-        )
-    return marks_of(reports.values())
-
-
 def _checked(values: ArrayLike, shape: tuple[int, ...], name: str) -> Float:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != shape:
@@ -475,7 +425,8 @@ def _numbers(uids: Sequence[str], number: dict[str, int]) -> Int:
     return np.fromiter((number.get(uid, -1) for uid in uids), dtype=np.intp, count=len(uids))
 
 
-def _named(uids: Sequence[str]) -> str:
+def named(uids: Sequence[str]) -> str:
+    """Series for an error: the first by its UID, and how many more there are."""
     return f"series {uids[0]}" + (f" and {len(uids) - 1} more" if len(uids) > 1 else "")
 
 
@@ -497,11 +448,16 @@ def _hits(mark_scan: Int, point: Float, finding_scan: Int, findings: Findings) -
     count = stop - start
     mark = np.repeat(np.arange(len(mark_scan)), count)
     finding = order[np.arange(len(mark)) + np.repeat(start - (np.cumsum(count) - count), count)]
-    # The radius squared and the sum in this order: a mark on the very edge falls as it does in the script.
-    square = np.square(findings.centre_lps[finding] - point[mark])
-    diameter = np.where(findings.diameter_mm < 0, UNSIZED_MM, findings.diameter_mm)
-    inside = square[:, 0] + square[:, 1] + square[:, 2] < np.square(diameter / 2)[finding]
+    inside = _inside(findings.centre_lps[finding] - point[mark], findings.diameter_mm[finding])
     return mark[inside], finding[inside]
+
+
+def _inside(offset_mm: Float, diameter_mm: Float) -> NDArray[np.bool_]:
+    """LUNA16's hit rule, for offsets (…, 3) of marks from the centres of findings with diameters (…)."""
+    # The radius squared and the sum in this order: a mark on the very edge falls as it does in the script.
+    square = np.square(offset_mm)
+    diameter = np.where(diameter_mm < 0, UNSIZED_MM, diameter_mm)
+    return np.asarray(square[..., 0] + square[..., 1] + square[..., 2] < np.square(diameter / 2))
 
 
 def _ends(values: Float, confidence: float) -> tuple[Float, Float]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,7 @@ from nodulens.metrics.statistics import Float, Groups, Interval, bootstrap_means
 Bool = NDArray[np.bool_]
 NAN = float("nan")
 PERCENTILE = 95
+Rule = Literal["at least", "more than"]
 
 
 @dataclass(frozen=True)
@@ -173,22 +175,32 @@ def compare_labels(truth: Mask, predicted: Mask) -> dict[str, Overlap]:
 # ---------------------------------------------------------------- readers among themselves
 
 
-def consensus(masks: Bool, share: float = 0.5) -> Bool:
-    """Voxels that at least this share of the readers hold.
+def consensus(masks: Bool, share: float = 0.5, rule: Rule = "at least") -> Bool:
+    """What enough readers hold to be nodule.
 
     Args:
-        masks: (readers, z, y, x) or (readers, y, x) bool.
-        share: above 0, up to 1; "at least" counts a voxel that one of two readers holds, "more than" does not.
+        masks: (readers, …) bool.
+        share: of the readers, 0…1.
+        rule: "at least" or "more than" that share. With two or four readers they differ: half of four is two readers
+            by the first, three by the second.
+
+    Returns:
+        the axes of ``masks`` but the first; may be empty where readers do not overlap.
 
     Raises:
-        BadOption: another share.
+        BadOption: a share that everything or nothing reaches, or another rule.
         BadValues: no readers, or masks that are not bool.
     """
-    _check_readers(masks, 1)
-    if not 0 < share <= 1:
-        raise BadOption(f"A consensus takes a share of the readers above 0 and up to 1, got {share}.")
+    if masks.dtype != np.bool_ or masks.ndim < 1 or not len(masks):
+        raise BadValues(f"Readers' masks are bool (readers, …), 1 at least: got {masks.dtype} {masks.shape}.")
+    if rule not in ("at least", "more than"):
+        raise BadOption(f'Consensus is "at least" or "more than" a share of the readers, not {rule!r}.')
+    if not (0 < share <= 1 if rule == "at least" else 0 <= share < 1):
+        reach = "above 0 and up to 1" if rule == "at least" else "from 0 and below 1"
+        raise BadOption(f"{rule} {share:g} of the readers: the share must be {reach}.")
+    votes, wanted = masks.sum(axis=0), share * len(masks)
     # 1e-9: a third of three readers is one of them, however it was rounded
-    return np.asarray(masks.sum(axis=0) >= share * len(masks) - 1e-9)
+    return np.asarray(votes >= wanted - 1e-9 if rule == "at least" else votes > wanted + 1e-9)
 
 
 def reader_pairs(masks: Bool, spacing_zyx: Sequence[float]) -> tuple[Overlap, ...]:

@@ -326,11 +326,9 @@ def benjamini_hochberg(p_values: ArrayLike) -> Float:
 
     For tests that are independent or rise together. Arguments, result and errors as :func:`holm`.
     """
-    p = _probabilities(p_values)
-    order = np.argsort(p)[::-1]
-    out = np.empty_like(p)
-    out[order] = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
-    return out
+    from scipy.stats import false_discovery_control
+
+    return np.asarray(false_discovery_control(_probabilities(p_values)))
 
 
 # ---------------------------------------------------------------- groups

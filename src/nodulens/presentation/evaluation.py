@@ -90,6 +90,12 @@ class Table:
             if len(row) != len(self.columns):
                 raise BadValues(f"{self.title}: {len(self.columns)} columns, but a row of {len(row)}: {row[:3]}.")
 
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold no words; the first never counts as such, for it names the rows."""
+        columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.columns)
+        return tuple(k > 0 and not any(type(v) is str for v in column) for k, column in enumerate(columns))
+
 
 @dataclass(frozen=True)
 class Drawing:

@@ -157,8 +157,7 @@ def _scale(metric: Metric) -> Bar | None:
 
 def _table(table: Table) -> Values:
     """A column of words is set to the left, one of numbers to the right."""
-    columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
-    kinds = ["text" if i == 0 or any(type(v) is str for v in c) else "number" for i, c in enumerate(columns)]
+    kinds = ["number" if number else "text" for number in table.numeric]
     return {
         "title": table.title,
         "columns": _cells(kinds, table.columns),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -129,31 +129,6 @@ def class_table(title: str, found: Confusion, note: str = "") -> Table:
     return Table(title, columns, tuple(rows), note)
 
 
-def scan_tables(scans: Sequence[Mapping[str, Any]], slid: Sequence[Mapping[str, Any]] = ()) -> tuple[Table, ...]:
-    """Whole scans one by one, and their nodules one by one; none without a scan.
-
-    Args:
-        scans: records of :func:`nodulens.evaluate.scans.judge_scans`.
-        slid: of the same scans by a method's second arm, its filter alone, slid over the lungs.
-    """
-    if not scans:
-        return ()
-    named = [(s["name"], s) for s in scans] + [(f"{s['name']}, filter alone", s) for s in slid]
-    rows = tuple((name, *(s[key] for key in ("nodules", "found", "other", "other_strict"))) for name, s in named)
-    head = ("", "nodules", "found", "other marks", "other, strict")
-    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
-    nodules: list[tuple[Cell, ...]] = []
-    for k, scan in enumerate(scans):
-        outlines = scan.get("outlines", [{}] * len(scan["known"]))
-        for number, (known, outline) in enumerate(zip(scan["known"], outlines, strict=True)):
-            one = [outline.get(key) for key in ("readers", "dice_3d", "centre_off_mm")]
-            alone = [slid[k]["known"][number]["score"]] if slid else []
-            nodules.append((scan["name"], known["diameter_mm"], known["score"], *one, *alone))
-    columns = ("", "mm", "score", "readers", "3-D Dice", "centre off, mm", *(("score, filter alone",) if slid else ()))
-    missed = "No score: not found."
-    return Table("Whole scans", head, rows, note), Table("Nodules of whole scans", columns, tuple(nodules), missed)
-
-
 def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
@@ -186,15 +161,6 @@ def froc_evaluation(
         MissingExtra: Matplotlib is not installed.
     """
     tally = result.tally
-    counts: tuple[tuple[Cell, ...], ...] = (
-        ("nodules found", result.true_positives),
-        ("nodules missed", result.false_negatives),
-        ("marks given", tally.marks),
-        (f"dropped, beyond {MAX_MARKS} in a scan", tally.marks - tally.candidates),
-        ("false positives", result.false_positives),
-        ("ignored: on a nodule, beside a better mark", tally.ignored_double),
-        ("ignored: on an excluded finding", tally.ignored_on_excluded),
-    )
     elsewhere = (
         f"{tally.nodules_elsewhere:,} annotated nodules lie in series that were not searched; they do not count."
     )
@@ -206,7 +172,7 @@ def froc_evaluation(
         ),
         metrics=_froc_metrics(result, interval),
         interval=_means(interval),
-        tables=(_size_table(by_size(result)), Table("What became of the marks", ("", "count"), counts)),
+        tables=(_size_table(by_size(result)), Table("What became of the marks", ("", "count"), tally_rows(result))),
         drawings=(
             Drawing.of_lines(
                 "Free response",
@@ -217,6 +183,25 @@ def froc_evaluation(
         warnings=(elsewhere,) if tally.nodules_elsewhere else (),
         provenance=replace(provenance, split=provenance.split or (SplitPart("test", tuple(sorted(series)), "scans"),)),
     )
+
+
+def tally_rows(result: Froc) -> tuple[tuple[str, int], ...]:
+    """What became of the nodules and marks: what, and how many."""
+    tally = result.tally
+    return (
+        ("nodules found", result.true_positives),
+        ("nodules missed", result.false_negatives),
+        ("marks given", tally.marks),
+        (f"dropped, beyond {MAX_MARKS} in a scan", tally.marks - tally.candidates),
+        ("false positives", result.false_positives),
+        ("ignored: on a nodule, beside a better mark", tally.ignored_double),
+        ("ignored: on an excluded finding", tally.ignored_on_excluded),
+    )
+
+
+def band_name(band: SizeBand) -> str:
+    """A size band in words."""
+    return f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < inf else f"{band.lo_mm:g} mm or more"
 
 
 def froc_picture(result: Froc, interval: FrocInterval | None, name: str = "marks") -> Figure:
@@ -249,7 +234,7 @@ def _froc_metrics(result: Froc, interval: FrocInterval | None) -> tuple[Metric, 
 def _size_table(bands: Sequence[SizeBand]) -> Table:
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < inf else f"{band.lo_mm:g} mm or more",
+            band_name(band),
             band.froc.nodules,
             band.froc.true_positives,
             *band.froc.sensitivity_at((1, 4)).tolist(),

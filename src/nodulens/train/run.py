@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +17,9 @@ import torch
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
-from nodulens.errors import BadOption, MissingWeights, NoTestPatients
+from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe
 from nodulens.methods.run_record import SPLIT, Run, is_run, read_run, write_run
-from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train.default import release
@@ -29,7 +28,7 @@ from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
-from nodulens.train.tasks.protocol import Material, Outcome, Rows, TaskModule
+from nodulens.train.tasks.protocol import Material, Rows, TaskModule
 from nodulens.train.tasks.segmentation import CLOSE_UP
 
 PARTS: Mapping[str, TaskModule] = {
@@ -271,99 +270,6 @@ def digest(material: Material, *groups: Rows) -> str:
     """A hash of rows of a material: their numbers, patients and strata, group by group."""
     patients, strata = material.patients, material.strata
     return _digest([[(int(r), patients[r], strata[r]) for r in rows] for rows in groups])
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluatedNetwork:
-    """A network of a run with its evaluation.
-
-    Attributes:
-        outcome: on test rows of the material.
-        material: all of it, as its task loads it.
-    """
-
-    outcome: Outcome
-    model: Model
-    config: NetworkConfig
-    material: Any
-
-
-def evaluate_run(
-    folder: Path,
-    data: Path,
-    split: Split | None = None,
-    *,
-    threads: int | None = None,
-    progress: Callable[[str, float], None] = lambda part, done: None,
-) -> dict[str, EvaluatedNetwork]:
-    """Evaluate each network of a run on test patients.
-
-    Args:
-        split: of test patients, where they are not those that the run left out; patients of the run's own training or
-            validation set are refused.
-        threads: CPU threads.
-        progress: called with a network's name when its evaluation begins and ends.
-
-    Raises:
-        PatientOverlap: a test patient of the split was in the training or validation set.
-        NoTestPatients: nobody was left out.
-        MissingWeights, CorruptWeights: a network is not there, or not what its card says.
-    """
-    run = read_run(folder)
-    test_by = _test_of(folder, run, split)
-    out = {}
-    for name, config in run.recipe.networks.items():
-        material = PARTS[name].load(data, run.recipe)
-        model = load_model(name, threads, folder)
-        taught = frozenset(model.card.trained_on["patients"])
-        validation = frozenset(model.card.trained_on.get("watched", ())) - taught
-        rows = division(material, Parts(taught, parts_of(material.patients, *test_by).test, validation)).test
-        if not len(rows):
-            continue
-        progress(name, 0.0)
-        out[name] = EvaluatedNetwork(PARTS[name].evaluate(model, config, material, rows), model, config, material)
-        progress(name, 1.0)
-    if not out:
-        raise _nobody(folder, run)
-    return out
-
-
-def unseen(
-    folder: Path, patients: Iterable[str], models: Iterable[Model], split: Split | None = None
-) -> frozenset[str]:
-    """The test patients of a run that no network has seen.
-
-    Args:
-        patients: those to choose from.
-        models: networks, of the run or not; each has seen the patients that its card names.
-        split: see :func:`evaluate_run`.
-
-    Raises:
-        NoTestPatients: the run left nobody out.
-    """
-    seen = {p for m in models for who in ("patients", "watched") for p in m.card.trained_on.get(who, ())}
-    return parts_of(patients, *_test_of(folder, read_run(folder), split)).test - seen
-
-
-def _test_of(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
-    """The split and fold of :func:`parts_of` that name the test patients of a run.
-
-    Raises:
-        NoTestPatients: the run left nobody out.
-    """
-    if split is None:
-        own = read_split(folder / SPLIT)
-        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
-        if own.folds and run.fold is None:
-            raise _nobody(folder, run)
-    return split, run.fold if split is None or split.folds else None
-
-
-def _nobody(folder: Path, run: Run) -> NoTestPatients:
-    return NoTestPatients(
-        f"{folder} left out nobody of this material (fold {run.fold}): there is nobody to judge on. Train with a "
-        "--fold that holds some, or name a --split of patients that it was not trained on."
-    )
 
 
 def use_threads(threads: int | None) -> None:

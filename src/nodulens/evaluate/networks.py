@@ -1,0 +1,117 @@
+"""The networks of a run one by one, on patients that they were not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodulens.data.splits import Parts, Split, read_split
+from nodulens.errors import NoTestPatients
+from nodulens.methods.recipe import NetworkConfig
+from nodulens.methods.run_record import SPLIT, Run, read_run
+from nodulens.pipeline import Progress, silent
+from nodulens.runtime.engine import Model
+from nodulens.train.run import FIXED, PARTS, division, parts_of
+from nodulens.train.tasks.protocol import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkEvaluation:
+    """A network of a run, and how it did on rows of its material that it was not trained on.
+
+    Attributes:
+        outcome: figures and rows.
+        model: as it was exported.
+        material: all of it, as its task loads it.
+    """
+
+    outcome: Outcome
+    model: Model
+    config: NetworkConfig
+    material: Any
+
+
+def evaluate_networks(
+    folder: Path,
+    networks: Mapping[str, Model],
+    data: Path,
+    split: Split | None = None,
+    progress: Progress = silent,
+) -> dict[str, NetworkEvaluation]:
+    """How each network of a run does on its test patients.
+
+    Args:
+        folder: of the run.
+        networks: the run's own, by their field of the recipe.
+        data: folder of the material.
+        split: names the test patients, where they are not those of the run; patients of its training and validation
+            sets are refused.
+        progress: called with the network that is evaluated, and how much of it is done.
+
+    Returns:
+        Networks whose material holds a test patient.
+
+    Raises:
+        PatientOverlap: a test patient of the split trained the run, or was in its validation set.
+        NoTestPatients: there is no test patient.
+    """
+    run = read_run(folder)
+    chosen = _test_split(folder, run, split)
+    out = {}
+    for name, config in run.recipe.networks.items():
+        material = PARTS[name].load(data, run.recipe)
+        model = networks[name]
+        trained = frozenset(model.card.trained_on["patients"])
+        validation = frozenset(model.card.trained_on.get("watched", ())) - trained
+        rows = division(material, Parts(trained, parts_of(material.patients, *chosen).test, validation)).test
+        if not len(rows):
+            continue
+        progress(name, 0.0)
+        outcome = PARTS[name].evaluate(model, config, material, rows)
+        out[name] = NetworkEvaluation(outcome, model, config, material)
+        progress(name, 1.0)
+    if not out:
+        raise _nobody(folder, run)
+    return out
+
+
+def unseen_patients(
+    folder: Path, patients: Iterable[str], models: Iterable[Model], split: Split | None = None
+) -> frozenset[str]:
+    """Test patients of a run that none of some networks has seen.
+
+    Args:
+        folder: of the run.
+        patients: of a material.
+        models: also such as are not of the run; each has seen the patients of its training and validation sets, which
+            its card names.
+        split: see :func:`evaluate_networks`.
+
+    Raises:
+        NoTestPatients: the run has no test patients.
+    """
+    seen = {p for m in models for part in ("patients", "watched") for p in m.card.trained_on.get(part, ())}
+    return parts_of(patients, *_test_split(folder, read_run(folder), split)).test - seen
+
+
+def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
+    """The split and fold of :func:`nodulens.train.run.parts_of` that name the test patients of a run.
+
+    Raises:
+        NoTestPatients: the run has none.
+    """
+    if split is None:
+        own = read_split(folder / SPLIT)
+        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
+        if own.folds and run.fold is None:
+            raise _nobody(folder, run)
+    return split, run.fold if split is None or split.folds else None
+
+
+def _nobody(folder: Path, run: Run) -> NoTestPatients:
+    return NoTestPatients(
+        f"{folder} left out nobody of this material (fold {run.fold}): there are no test patients. Train with a "
+        "--fold that holds some, or name a --split of patients that it was not trained on."
+    )

@@ -1,0 +1,285 @@
+"""How a method does where it was not trained: a recipe, or the folder of a run, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nodulens.core.volume import Volume
+from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.data.material import STACKS, Stacks
+from nodulens.data.splits import Split, read_split
+from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound
+from nodulens.evaluate.options import DEFAULTS, EvaluateOptions
+from nodulens.evaluate.scans import ScanEvaluation, evaluate_scans, response_curve, scan_tables, scans_in
+from nodulens.methods.load import load_networks, load_sam_of, prompted_by
+from nodulens.methods.method import Method
+from nodulens.methods.recipe import Recipe, changed_in_use
+from nodulens.methods.run_record import method_named, read_run
+from nodulens.pipeline import Progress, analyze
+from nodulens.presentation.evaluation import Table
+from nodulens.presentation.page import check_folder
+from nodulens.report.record import Report, WeightRef
+from nodulens.runtime.engine import Model, Models, load_model
+
+if TYPE_CHECKING:
+    from nodulens.evaluate.networks import NetworkEvaluation
+    from nodulens.evaluate.refinement import Steps
+    from nodulens.stages.sam import Sam
+
+SCHEMA = "nodulens-method/1"
+
+
+@dataclass(frozen=True, eq=False)
+class MethodEvaluation:
+    """How a method did.
+
+    Attributes:
+        recipe: its name.
+        run: the folder of the run; None where the method is a recipe.
+        networks: by the field of the recipe, each on the run's test patients; empty of a recipe.
+        scans: whole scans by the method.
+        sliding_window: whole scans by its filter alone, where it has one.
+        second_step: nodules with and without a second step, where the method has one.
+        weights: of all that took part.
+        notes: what makes the figures less sure, or was left out; sentences.
+    """
+
+    recipe: str
+    run: Path | None
+    networks: Mapping[str, NetworkEvaluation]
+    scans: tuple[ScanEvaluation, ...] = ()
+    sliding_window: tuple[ScanEvaluation, ...] = ()
+    second_step: Steps | None = None
+    weights: tuple[WeightRef, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``nodulens evaluate RUN --json`` prints it; what there is none of is not there, but for scans."""
+        out: dict[str, Any] = {
+            "schema": SCHEMA,
+            "recipe": self.recipe,
+            "networks": {part: asdict(one.outcome) for part, one in self.networks.items()},
+            "scans": [scan.to_json() for scan in self.scans],
+        }
+        if self.scans:
+            out["curve"] = [asdict(point) for point in response_curve(self.scans)]
+        if self.sliding_window:
+            out["slid"] = [scan.to_json() for scan in self.sliding_window]
+        if self.second_step is not None:
+            out["second_step"] = self.second_step.to_json()
+        return {**out, "notes": list(self.notes)}
+
+    def tables(self) -> tuple[Table, ...]:
+        """All figures, for people."""
+        networks = (
+            Table(f"{self.recipe}: {part}", ("", "value"), tuple(_flat(one.outcome.figures)))
+            for part, one in self.networks.items()
+        )
+        steps = self.second_step.tables() if self.second_step is not None else ()
+        return (*networks, *steps, *scan_tables(self.scans, self.sliding_window))
+
+
+def evaluate(
+    name: str | Path,
+    data: str | Path,
+    *,
+    settings: Sequence[str] = (),
+    options: EvaluateOptions = DEFAULTS,
+) -> MethodEvaluation:
+    """How a method does where it was not trained: its networks on the run's test patients, all of it on whole scans.
+
+    A method that segments its regions again is evaluated with and without that second step, by a prompted network that
+    has not seen the test patients; one whose filter can find by itself, by that as well. The networks of a run need no
+    SAM to be evaluated: where its weights or packages are missing, what it takes part in is left out, and a note says
+    so.
+
+    >>> evaluate("run", "data").to_json()["networks"]["classifier"]["figures"]  # doctest: +SKIP
+
+    Args:
+        name: of a recipe, or the folder of a run.
+        data: folder with lidc/, luna16/, background/ and ct/.
+        settings: ``name=value``, of how whole scans are analyzed; see :func:`nodulens.methods.recipe.changed_in_use`.
+        options: test patients, the prompted network, threads and progress.
+
+    Raises:
+        BadOption: a split for what is no run, a setting that training decided, or a prompted network that this method
+            has no use for.
+        NoTestPatients: the run has no test patients, and there is no scan to evaluate it on.
+        NotFound: no scan to evaluate a recipe on.
+        MissingExtra: evaluating networks on their own needs packages that are not installed.
+        MissingWeights: networks that are not there, or SAM where there is nothing else to evaluate.
+    """
+    data, split = Path(data), options.split
+    recipe, folder = method_named(str(name))
+    recipe = changed_in_use(recipe, settings)
+    if not recipe.networks:
+        _check_whole_scans_alone(str(name), data, split)
+    models = load_networks(recipe, folder, options.threads)
+    if options.prompted is not None:
+        models = replace(models, segmenter=_own_prompted(options.prompted, recipe, options.threads))
+    chosen = read_split(split) if isinstance(split, Path) else split
+    found = MethodEvaluation(recipe.name, folder if recipe.networks else None, {}, notes=recipe.caveats)
+    if found.run is not None:
+        found = _with_networks(found, models, data, chosen, options)
+    again = bool(found.networks) and _segments_again(recipe, data)
+    if not (again or scans_in(data)):
+        return found
+    try:
+        sam = load_sam_of(recipe)
+    except (MissingWeights, MissingExtra) as error:
+        if not found.networks:
+            raise
+        what = " and the second step" if again else ""
+        note = f"Whole scans{what} were left out, for what outlines there is missing. {error}"
+        return replace(found, notes=(*found.notes, note))
+    method = Method(recipe, models, prompted_by(recipe, sam))
+    found = _with_scans(found, method, data, options.progress)
+    return _with_second_step(found, method, sam, (data, chosen), options.progress) if again else found
+
+
+def check_page(name: str, folder: Path) -> None:
+    """Refuse a page where none can be, before hours of work and not after.
+
+    Raises:
+        BadOption: the folder is a file, or the method is no run with networks of its own.
+    """
+    check_folder(folder)
+    recipe, _ = method_named(name)
+    if not recipe.networks:
+        raise BadOption(f"{name!r} is no run with networks of its own: there are no curves and pictures to write.")
+
+
+def _with_networks(
+    found: MethodEvaluation, models: Models, data: Path, split: Split | None, options: EvaluateOptions
+) -> MethodEvaluation:
+    """The networks of a run on its test patients."""
+    assert found.run is not None
+    try:
+        from nodulens.evaluate.networks import evaluate_networks
+        from nodulens.train.run import use_threads
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    use_threads(options.threads)
+    try:
+        networks = evaluate_networks(found.run, models.own, data, split, options.progress)
+    except NoTestPatients as error:
+        if not scans_in(data):
+            raise
+        note = f"Its networks were evaluated together on whole scans alone. {error}"
+        return replace(found, notes=(*found.notes, note))
+    weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in networks.values())
+    return replace(found, networks=networks, weights=weights)
+
+
+def _with_scans(found: MethodEvaluation, method: Method, data: Path, progress: Progress) -> MethodEvaluation:
+    """A method on whole scans, and its filter alone where it has one."""
+    found = replace(found, weights=method.weights)
+    if not scans_in(data):
+        return found
+    scans = evaluate_scans(data, partial(_twice, method, progress))
+    if method.recipe.filter is None or method.recipe.sliding_window:
+        return replace(found, scans=scans)
+    alone = replace(method, recipe=replace(method.recipe, sliding_window=True))
+    return replace(found, scans=scans, sliding_window=evaluate_scans(data, partial(_twice, alone, progress)))
+
+
+def _twice(method: Method, progress: Progress, ct: Volume) -> tuple[Report, Report]:
+    """A report, and the same for the curve."""
+    report = analyze(ct, method=method, progress=progress)
+    return report, report
+
+
+def _with_second_step(
+    found: MethodEvaluation, method: Method, sam: Sam | None, where: tuple[Path, Split | None], progress: Progress
+) -> MethodEvaluation:
+    """With and without the second step, on nodules of test patients whom no network of the method has seen.
+
+    Args:
+        where: folder of the material, and the split that names the test patients.
+    """
+    from nodulens.evaluate import central_slices
+    from nodulens.evaluate.networks import unseen_patients
+    from nodulens.evaluate.refinement import of_run
+
+    assert found.run is not None
+    data, split = where
+    recipe, own, ours = method.recipe, method.models.own, method.models.segmenter
+    stacks = Stacks(data)
+    able = unseen_patients(found.run, stacks.patients, own.values(), split)
+    test = able if sam else unseen_patients(found.run, stacks.patients, [*own.values(), ours], split)
+    left_out = "The comparison with and without the second step was left out: "
+    if able and not test:
+        fold = read_run(found.run).fold
+        named = "N" if fold is None else str(fold)
+        note = (
+            f"{left_out}the prompted network in {ours.card.path.parent} has seen all {len(able)} test patients. "
+            f"Train one that has not: python -m nodulens.train segmenter --data {data} --fold {named} --run FOLDER; "
+            f"and add --prompted FOLDER/segmenter/fold{named}."
+        )
+        return replace(found, notes=(*found.notes, note))
+    outline = (central_slices.close_up(sam) if sam else central_slices.own(ours, recipe.rounds_detected))("box", None)
+    steps = of_run(recipe, own, stacks, test, outline, partial(progress, "second step"))
+    progress("second step", 1.0)
+    if steps is None:
+        note = f"{left_out}no test patient has a nodule of a known class in {STACKS}."
+        return replace(found, notes=(*found.notes, note))
+    return replace(found, second_step=steps)
+
+
+def _own_prompted(folder: Path, recipe: Recipe, threads: int | None) -> Model:
+    """A prompted network of ours from a folder.
+
+    Raises:
+        BadOption: the recipe prompts none, or what lies there is another network.
+        MissingWeights, CorruptWeights: it is not there, or not what its card says.
+    """
+    if recipe.prompted != "network":
+        raise BadOption(
+            f"--prompted names a network of ours, and {recipe.name} outlines by {recipe.prompted or 'its segmenter'}: "
+            "add --set prompted=network, or leave it out."
+        )
+    model = load_model("segmenter", threads, folder)
+    if "prompts" not in model.card.input:
+        raise BadOption(
+            f"{folder} holds a segmenter of whole slices, which takes no prompt; name a folder that python -m "
+            "nodulens.train segmenter --fold has made."
+        )
+    return model
+
+
+def _segments_again(recipe: Recipe, data: Path) -> bool:
+    """Whether regions are segmented again by a prompted network, and there are nodules to evaluate that on."""
+    second = recipe.segmenter is not None and recipe.prompted is not None and not recipe.sliding_window
+    return second and recipe.labels == "lidc" and (data / STACKS).exists()
+
+
+def _check_whole_scans_alone(name: str, data: Path, split: object) -> None:
+    """Refuse what a method without networks of its own, which is evaluated on whole scans alone, cannot give.
+
+    Raises:
+        BadOption: a split, which names the test patients of a run's networks.
+        NotFound: there is no such scan.
+    """
+    if split is not None:
+        raise BadOption(f"{name!r} is no run with networks of its own to evaluate on test patients: leave out --split.")
+    if not scans_in(data):
+        wanted = ", ".join(sorted(EVALUATION_PATIENTS))
+        raise NotFound(
+            f"{name!r} is evaluated on whole scans, and {data / 'ct'} holds none of {wanted}, a folder each."
+        )
+
+
+def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Nested figures as rows of a name and a value."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{before}{name} ")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            rows.append((f"{before}{name}", shown))
+    return rows
