@@ -14,6 +14,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nodulens.apps.show import plain
+from nodulens.core.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -67,7 +70,7 @@ def lidc(
     for table in tables(found):
         console.print(table)
     for note in found.notes:
-        console.print(f"- {note}", highlight=False, markup=False)
+        console.print(plain(f"- {note}"))
 
 
 @summary.command()
@@ -169,7 +172,7 @@ def split(
     splits.write_split(made, output)
     _tell(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
     for note in made.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
 
 
 @app.command()
@@ -214,7 +217,7 @@ def prepare(
         held = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
         print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {held}.")
     for name, reason in {**done.unsliced, **failed}.items():
-        print(f"{name}: {reason}", file=sys.stderr)
+        print(printable(f"{name}: {reason}"), file=sys.stderr)
     if done.unsliced:
         print(f"nodulens: {len(done.unsliced)} scans without whole slices; all else of them is there.", file=sys.stderr)
     if failed:
@@ -327,7 +330,10 @@ def _found(
     scans = read_database()
     strangers = len(folders.keys() - {scan.series_uid for scan in scans})
     if strangers:
-        print(f"{strangers:,} CT in {source} that LIDC's database does not know are left out.", file=sys.stderr)
+        print(
+            f"{strangers:,} CT in {printable(str(source))} that LIDC's database does not know are left out.",
+            file=sys.stderr,
+        )
     tables = source if challenge else tables
     if tables is None:
         return jobs_of_lidc(scans, folders), None, problems
@@ -381,4 +387,4 @@ def render(
     scan = read(ct)
     made = render_many(scan, segment_lungs(scan), chosen, seed=seed, juxtapleural=juxtapleural)
     write_rendered_scan(made, output, seed=seed)
-    print(output)
+    print(printable(str(output)))

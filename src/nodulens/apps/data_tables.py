@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
-from rich.text import Text
+
+from nodulens.apps.show import plain
 
 if TYPE_CHECKING:
     from nodulens.data.dataset import Dataset, Item
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose first column is text and whose others are numbers, set right; None is a gap."""
     first, *others = columns
-    out = Table(first, *(Column(name, justify="right") for name in others), title=title, title_justify="left")
+    out = Table(
+        Column(plain(first)),
+        *(Column(plain(name), justify="right") for name in others),
+        title=plain(title),
+        title_justify="left",
+    )
     for row in rows:
-        out.add_row(*(Text(_cell(value)) for value in row))
+        out.add_row(*(plain(_cell(value)) for value in row))
     return out
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 from typer.core import TyperGroup
 
+from nodulens.apps.show import plain
 from nodulens.apps.typed import typed_command
 
 if TYPE_CHECKING:
@@ -92,16 +92,16 @@ def method(
     for table in tables(found):
         console.print(_shown(table))
     for note in found["notes"]:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        console.print(plain(note), soft_wrap=True)
     if output is not None:
         print(output / "evaluation.html")
 
 
 def _shown(table: evaluation.Table) -> Table:
     """A table of a page on the console."""
-    shown = Table(*(Column(Text(name)) for name in table.columns), title=Text(table.title), caption=Text(table.note))
+    shown = Table(*map(Column, map(plain, table.columns)), title=plain(table.title), caption=plain(table.note))
     for row in table.rows:
-        shown.add_row(*(Text(f"{v:.4g}" if isinstance(v, float) else "" if v is None else str(v)) for v in row))
+        shown.add_row(*(plain(f"{v:.4g}" if isinstance(v, float) else "" if v is None else v) for v in row))
     return shown
 
 
@@ -288,7 +288,7 @@ def boxes(
     if as_json:
         print(json.dumps({"schema": "nodulens-boxes/1", **overall, **images, "classes": rows}, indent=1))
         return
-    table = Table("", *(Column(Text(label)) for label in rows))  # classes as they stand in the file, brackets and all
+    table = Table("", *(Column(plain(label)) for label in rows))  # classes as they stand in the file, brackets and all
     for name in next(iter(rows.values())):
         table.add_row(name, *("–" if row[name] is None else f"{row[name]:.4g}" for row in rows.values()))
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -340,8 +340,9 @@ def prompts(
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
     from nodulens.apps.prompting import compare, evaluation, tables
+    from nodulens.core.private import check_folder
     from nodulens.io.atomic import whole_file
-    from nodulens.presentation.page import check_folder, write_evaluation
+    from nodulens.presentation.page import write_evaluation
 
     if output is not None:
         check_folder(output)
@@ -358,7 +359,7 @@ def prompts(
     for table in tables(found):
         console.print(_shown(table))
     for note in found["notes"]:
-        console.print(note, highlight=False)
+        console.print(plain(note))
     if output is not None:
         print(output / "evaluation.html")
 

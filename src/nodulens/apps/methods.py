@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulens.apps.typed import typed_command
+from nodulens.core.private import check_folder
 from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound
 from nodulens.methods.load import load_networks, load_sam_of, prompted_by
 from nodulens.methods.method import Method
@@ -70,8 +71,6 @@ def evaluate(
     from nodulens.evaluate.scans import scans_in
 
     if output is not None:
-        from nodulens.presentation.page import check_folder
-
         check_folder(output)
     recipe, folder = method_named(name)
     recipe = changed_in_use(recipe, settings)

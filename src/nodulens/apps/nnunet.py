@@ -49,14 +49,15 @@ def train(
     framework = external.trainer("nnunet")
     recipe = changed_to_train(NNUNET_SAM, settings or ())
     known, left_out = test_patients_of(split, fold, everybody=everybody)
-    run = framework.train_nnunet(
-        replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
-        data,
-        output,
-        framework.Environment(env, external.threads_of(threads)),
-        framework.Amount(iterations, memory_gb, slices),
-        command=typed_command(),
-        split=known,
-        fold=left_out,
-    )
+    with external.trained_into(output):
+        run = framework.train_nnunet(
+            replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
+            data,
+            output,
+            framework.Environment(env, external.threads_of(threads)),
+            framework.Amount(iterations, memory_gb, slices),
+            command=typed_command(),
+            split=known,
+            fold=left_out,
+        )
     external.tell(run, output)

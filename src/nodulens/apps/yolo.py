@@ -54,14 +54,15 @@ def train(
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
     recipe = changed_to_train(YOLO_SEG, [*sized, *(settings or ())])
     known, left_out = test_patients_of(split, fold, everybody=everybody)
-    run = framework.train_yolo(
-        replace(recipe, segmenter=framework.settled(recipe.segmenter)),
-        data,
-        output,
-        framework.Environment(env, external.threads_of(threads)),
-        slices=slices,
-        command=typed_command(),
-        split=known,
-        fold=left_out,
-    )
+    with external.trained_into(output):
+        run = framework.train_yolo(
+            replace(recipe, segmenter=framework.settled(recipe.segmenter)),
+            data,
+            output,
+            framework.Environment(env, external.threads_of(threads)),
+            slices=slices,
+            command=typed_command(),
+            split=known,
+            fold=left_out,
+        )
     external.tell(run, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from types import NoneType, UnionType
@@ -52,6 +53,8 @@ def decode(kind: type[Record], text: str, schema: str) -> Record:
         raise UnreadableFile(
             f"Not of schema {schema}: no JSON at line {error.lineno}, column {error.colno}."
         ) from error
+    except (ValueError, RecursionError) as error:  # digits by the thousand, lists within lists
+        raise UnreadableFile(f"Not of schema {schema}: its JSON is beyond measure.") from error
     found = document.pop("schema", None) if type(document) is dict else None
     if found != schema:
         raise UnreadableFile(f"Not of a schema this version reads: {found!r}, expected {schema!r}.")
@@ -80,6 +83,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if kind in _PLAIN:
         _require(type(value) in _PLAIN[kind], where, kind.__name__, value)
+        if kind is float:
+            _require(abs(value) <= sys.float_info.max, where, "a finite number", value)
         return kind(value) if value is not None else None
     if origin is Literal:
         _require(value in args, where, " or ".join(map(repr, args)), value)

@@ -1,0 +1,33 @@
+"""What stands in files, shown on a terminal: no markup, no control characters, no number but a finite one."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from rich.text import Text
+
+from nodulens.core.text import printable
+
+
+def plain(value: object) -> Text:
+    """A value as text on one line, brackets and all."""
+    return Text(printable(str(value)))
+
+
+def print_json(document: Any) -> None:
+    """Print a document as indented JSON in ASCII; NaN and infinities, which JSON cannot hold, are null."""
+    print(json.dumps(_finite(document), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
