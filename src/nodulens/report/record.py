@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
@@ -20,6 +21,7 @@ import numpy as np
 from nodulens.core.nodule import Box, Nodule, Position
 from nodulens.core.volume import Mask, Patient, Volume
 from nodulens.errors import NodulensError, UnreadableFile
+from nodulens.io.deidentify import released
 
 SCHEMA = "nodulens-report/1"
 
@@ -73,8 +75,8 @@ class ScanSummary:
 
     @classmethod
     def of(cls, ct: Volume) -> ScanSummary:
-        """The summary of a volume. A free text that holds a part of the patient's identity is left out."""
-        source = ct.source
+        """The summary of a volume, free texts as :func:`nodulens.io.deidentify.released` lets them through."""
+        source = released(ct.source)
         return cls(
             format=source.format,
             slices=ct.geometry.shape[0],
@@ -83,17 +85,8 @@ class ScanSummary:
             kernel=source.kernel,
             contrast=source.contrast,
             manufacturer=source.manufacturer,
-            description="" if _identifies(source.description, source.patient) else source.description,
+            description=source.description,
         )
-
-
-def _identifies(text: str, patient: Patient | None) -> bool:
-    """Whether a free text repeats the patient's name (any part of three letters or more), id or birth date."""
-    if patient is None:
-        return False
-    known = {*re.split(r"[\s^,=]+", patient.name), patient.patient_id, patient.birth_date}
-    found = text.casefold()
-    return any(len(part) >= 3 and part.casefold() in found for part in known)
 
 
 @dataclass(frozen=True)
@@ -176,6 +169,8 @@ def from_json(text: str) -> Report:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise UnreadableFile(f"Not a report: no JSON at line {error.lineno}, column {error.colno}.") from error
+    except (ValueError, RecursionError) as error:  # digits by the thousand, lists within lists
+        raise UnreadableFile("Not a report: its JSON is beyond measure.") from error
     schema = document.pop("schema", None) if type(document) is dict else None
     if schema != SCHEMA:
         raise UnreadableFile(f"Not a report this version reads: schema {schema!r}, expected {SCHEMA!r}.")
@@ -226,6 +221,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if kind in _JSON_TYPES:
         _require(type(value) in _JSON_TYPES[kind], where, kind.__name__, value)
+        if kind is float:
+            _require(abs(value) <= sys.float_info.max, where, "a finite number", value)
         return kind(value) if value is not None else None
     if origin is Literal:
         _require(value in args, where, " or ".join(map(repr, args)), value)
