@@ -14,7 +14,6 @@ from pydicom.dataset import FileDataset
 from dicom_files import INTERCEPT, body, multiframe, pixels, same_scan, save, slices
 from nodulens.errors import BadGeometry, MixedSeries, NoSeries, UnreadableFile
 from nodulens.io import list_series, read
-from nodulens.io.dicom import find_series
 
 
 def changed(first: int, **changes: Any) -> list[FileDataset]:
@@ -89,8 +88,8 @@ def test_what_some_do_not_say_is_a_warning(tmp_path: Path, keyword: str, words: 
     series = slices()
     for data in series[2:5]:
         delattr(data, keyword)
-    assert read(save(tmp_path, series)).source.warnings == (f"3 of 12 images, first 0002.dcm, {words}",)
-    assert list_series(tmp_path)[0].problems == (f"3 of 12 images, first 0002.dcm, {words}",)
+    assert read(save(tmp_path, series)).source.warnings == (f"3 of 12 images, first «0002.dcm», {words}",)
+    assert list_series(tmp_path)[0].problems == (f"3 of 12 images, first «0002.dcm», {words}",)
 
 
 def test_kernels_that_interleave(tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_an_end_slice_without_a_size(tmp_path: Path) -> None:
 def test_a_damaged_stray_file_does_not_hinder(tmp_path: Path) -> None:
     save(tmp_path, slices())
     (tmp_path / "notes.gz").write_bytes(b"\x1f\x8b\x08\x00 and no more")
-    assert read(tmp_path).source.warnings == ("1 files that are not DICOM were left out, first notes.gz.",)
+    assert read(tmp_path).source.warnings == ("1 files that are not DICOM were left out, first «notes.gz».",)
     (info,) = list_series(tmp_path)
     assert info.readable and info.problems == ()
 
@@ -171,11 +170,11 @@ def test_pipes_sockets_and_links_are_left_out(tmp_path: Path, monkeypatch: pytes
         monkeypatch.chdir(tmp_path / "scan")  # the name of a socket may be 100 characters long
         server.bind("s.dcm")
     expected = (
-        "1 files were left out (a pipe), first a.dcm.",
-        "1 files were left out (no such file or directory), first gone.dcm.",
-        "1 files were left out (a device), first null.",
-        "1 files were left out (a socket), first s.dcm.",
-        "1 folders that are links were left out, first more.",
+        "1 files were left out (a pipe), first «a.dcm».",
+        "1 files were left out (no such file or directory), first «gone.dcm».",
+        "1 files were left out (a device), first «null».",
+        "1 files were left out (a socket), first «s.dcm».",
+        "1 folders that are links were left out, first «more».",
     )
     assert read(tmp_path / "scan").source.warnings == expected
     assert list_series(tmp_path / "scan")[0].problems == expected
@@ -183,8 +182,6 @@ def test_pipes_sockets_and_links_are_left_out(tmp_path: Path, monkeypatch: pytes
 
 def test_nothing_but_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.dcm")
-    with pytest.raises(UnreadableFile, match="is a pipe"):
-        find_series([tmp_path / "a.dcm"])
     with pytest.raises(UnreadableFile, match=r"a\.dcm is a pipe, not a file that can be read"):
         read(tmp_path / "a.dcm")
     with pytest.raises(NoSeries, match=r"holds no files, none of them a scan; .*1 files were left out \(a pipe\)"):
@@ -199,8 +196,8 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     (tmp_path / "a.dcm").touch(mode=0)
     assert read(tmp_path).source.warnings == (
-        "1 files were left out (permission denied), first a.dcm.",
-        "1 folders cannot be opened and were left out, first closed.",
+        "1 files were left out (permission denied), first «a.dcm».",
+        "1 folders cannot be opened and were left out, first «closed».",
     )
 
 
@@ -217,7 +214,6 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         ({"ConvolutionKernel": ""}, "kernel", None),
         ({"RescaleType": "Houndsfield Unit"}, "kernel", "STANDARD"),
         ({"RescaleType": "hounsfield"}, "kernel", "STANDARD"),
-        ({"RescaleType": "[HU]"}, "kernel", "STANDARD"),
         ({"SliceThickness": None}, "slice_thickness_mm", None),
         ({"SliceThickness": 0}, "slice_thickness_mm", None),
         ({"SliceThickness": "NaN"}, "slice_thickness_mm", None),

@@ -271,7 +271,7 @@ def test_nested_folders_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / ".DS_Store").write_bytes(b"\0\1")
     volume = assert_reads(tmp_path)
-    assert volume.source.warnings == ("2 files that are not DICOM were left out, first empty.",)
+    assert volume.source.warnings == ("2 files that are not DICOM were left out, first «empty».",)
 
 
 def test_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

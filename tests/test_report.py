@@ -24,7 +24,7 @@ import SimpleITK as sitk
 import made_reports
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
-from nodulens.errors import BadGeometry, BadOption, NodulensError, UnreadableFile
+from nodulens.errors import BadGeometry, BadOption, CannotWrite, NodulensError, UnreadableFile
 from nodulens.report.csv import COLUMNS, to_csv
 from nodulens.report.json import SCHEMA, fingerprint, from_json, to_json
 from nodulens.report.outputs import FILES, write_outputs
@@ -216,7 +216,7 @@ def test_refusals_leave_nothing_behind(ct: Volume, report: Report, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(BadOption, match="is a file"):
         write_outputs(report, ct, tmp_path / "file")
-    with pytest.raises(BadOption, match="Cannot write to"):
+    with pytest.raises(BadOption, match="file is a file"):
         write_outputs(report, ct, tmp_path / "file" / "below")
     back = from_json(to_json(report))
     with pytest.raises(BadOption, match="Nodule 2 has no mask"):
@@ -240,7 +240,7 @@ def test_a_fault_in_the_middle_leaves_the_earlier_run_whole(
 
     monkeypatch.setattr("nodulens.report.outputs.write_mask", full)
     for folder in (out, tmp_path / "new"):
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(CannotWrite, match="No space"):
             write_outputs(report, ct, folder)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]

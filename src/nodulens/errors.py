@@ -17,6 +17,8 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── NoLungs                no lungs found in the scan
     │   ├── BadPrompt              a point, box or mask outside the scan, or empty
     │   ├── BadOption              an option value that is not allowed, or an output that is in the way
+    │   │   └── CannotWrite        an output whose place is read-only, full, too long a name, or held by another run
+    │   ├── TooLarge               more memory is needed than there is
     │   └── PatientOverlap         a patient would both teach a model and judge it
     ├── MissingExtra               an optional dependency is not installed
     ├── MissingWeights             a model file is not there
@@ -24,6 +26,15 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
 """
 
 from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class NodulensError(Exception):
@@ -90,6 +101,14 @@ class BadOption(InputError):
     """An option value is not allowed, or an output is in the way."""
 
 
+class CannotWrite(BadOption):
+    """An output cannot be written: its place is read-only, full or held by another run, or its name is too long."""
+
+
+class TooLarge(InputError):
+    """What was given needs more memory than there is."""
+
+
 class NoTestPatients(BadOption):
     """A run left out nobody of a material: its networks cannot be judged on it."""
 
@@ -125,3 +144,76 @@ class MissingWeights(NodulensError):
 
 class CorruptWeights(NodulensError):
     """A model file does not match the hash on its card."""
+
+
+_PACKAGE = Path(__file__).resolve().parent
+# What the system says of a place that was named, rather than of a fault in a program. Not every system has them all.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_PLACE_NAMES = (
+    "EACCES EPERM EISDIR EEXIST ENOTEMPTY ELOOP ENAMETOOLONG EINVAL EIO ENXIO ENODEV EBUSY ETXTBSY EXDEV ESTALE"
+)
+_PLACES = frozenset(getattr(errno, name, None) for name in _PLACE_NAMES.split())
+_FULL = frozenset(getattr(errno, name, None) for name in ("EROFS", "ENOSPC", "EDQUOT", "EFBIG"))
+# Damaged, truncated or nested beyond measure, as the standard library says it.
+_DAMAGED = (UnicodeError, json.JSONDecodeError, RecursionError, EOFError, struct.error, zlib.error)
+
+
+def as_input_error(error: BaseException, *, writing: Path | None = None) -> InputError | None:
+    """The one place that decides which errors of others are the input's: those, as one of ours; else None.
+
+    Args:
+        error: what was raised.
+        writing: the place that was written to, where that is known.
+    """
+    match error:
+        case InputError():
+            return error
+        case MemoryError():
+            return TooLarge("More memory is needed than there is; give a smaller scan, or use a larger machine.")
+        case OSError():
+            return _of_system(error, writing)
+        case _ if isinstance(error, _DAMAGED):
+            return UnreadableFile(f"A file is damaged, or no text in UTF-8 where one is expected ({_kind(error)}).")
+        case _:
+            return None
+
+
+@contextmanager
+def input_errors(writing: Path | None = None) -> Iterator[None]:
+    """Raise what :func:`as_input_error` says in place of the errors of others that are the input's.
+
+    Args:
+        writing: where the block writes: only what the system says of it is taken for the input's.
+    """
+    try:
+        yield
+    except NodulensError:
+        raise
+    except Exception as error:
+        ours = as_input_error(error, writing=writing)
+        if ours is None or (writing is not None and not isinstance(ours, CannotWrite)):
+            raise
+        raise ours from error
+
+
+def _of_system(error: OSError, writing: Path | None) -> InputError | None:
+    if error.errno is None or error.errno not in (*_ABSENT, *_PLACES, *_FULL):
+        return None
+    named = error.filename if isinstance(error.filename, str | bytes) else None
+    place = Path(os.fsdecode(named)) if named is not None else writing
+    if place is not None and place.is_absolute() and place.is_relative_to(_PACKAGE):
+        return None  # the package itself is broken
+    said = f"{place or 'The output'}: {os.strerror(error.errno)}"
+    written = writing is not None and (place is None or place.is_relative_to(writing) or writing.is_relative_to(place))
+    if written or error.errno in _FULL:
+        return CannotWrite(
+            f"{place or 'The output'} cannot be written: {os.strerror(error.errno)}. Choose another place."
+        )
+    if error.errno in _ABSENT:
+        return NotFound(f"{said}. Check the path.")
+    return UnreadableFile(f"{said}. Check the path and who may read it.")
+
+
+def _kind(error: BaseException) -> str:
+    """What kind of error it is; its message may repeat what stands in the file."""
+    return type(error).__name__

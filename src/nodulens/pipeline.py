@@ -15,6 +15,7 @@ from nodulens import __version__
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.io import sharp_kernel
+from nodulens.io.deidentify import released
 from nodulens.methods.load import load_method
 from nodulens.methods.method import Method
 from nodulens.methods.recipe import Recipe
@@ -242,7 +243,7 @@ def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str,
 
 def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTimes) -> Report:
     """Everything back on the grid of the scan as read, with its provenance."""
-    ct, lungs = scan.ct, scan.lungs
+    ct, lungs = replace(scan.ct, source=released(scan.ct.source)), scan.lungs
     volumes = lung_volumes_ml(lungs)
     measured = method.models.volume.card.settings["sensitivity_by_size"] if method.recipe.detects else []
     return Report(
@@ -254,20 +255,20 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTime
         scan=ScanSummary.of(ct),
         case=None,
         patient=None,
-        warnings=method.recipe.caveats + ct.source.warnings + quality_warnings(ct, lungs),
+        warnings=method.recipe.caveats + ct.source.warnings + quality_warnings(scan.ct, lungs),
         timing_s={**times.seconds, "total": sum(times.seconds.values())},
         lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
         threshold=method.threshold,
-        nodules=tuple(_as_read(n, scan) for n in nodules),
+        nodules=tuple(_as_read(n, ct, scan.orientation) for n in nodules),
         sensitivity=tuple(SizeSensitivity(*row) for row in measured),
         interval_meaning=str(method.classifier.card.settings.get("interval", {}).get("meaning", UNCALIBRATED)),
         lung_mask=Mask(np.ascontiguousarray(scan.orientation.invert(lungs.labels)), ct.geometry, lungs.names),
     )
 
 
-def _as_read(nodule: Nodule, scan: _Scan) -> Nodule:
+def _as_read(nodule: Nodule, ct: Volume, orientation: Reorientation) -> Nodule:
     """A nodule of the canonical volume in indices of the volume as read."""
-    slices, orientation = scan.ct.source.slices, scan.orientation
+    slices = ct.source.slices
     assert nodule.mask is not None
     assert nodule.heat is not None
     mask = np.ascontiguousarray(orientation.invert(nodule.mask))
@@ -278,7 +279,7 @@ def _as_read(nodule: Nodule, scan: _Scan) -> Nodule:
         nodule.position,
         central_slice=z,
         instance_number=known.instance_number if known else None,
-        sop_instance_uid=known.sop_instance_uid if known else None,
+        sop_instance_uid=(known.sop_instance_uid or None) if known else None,
     )
     return replace(
         nodule, box=box, mask=mask, heat=np.ascontiguousarray(orientation.invert(nodule.heat)), position=position
@@ -299,9 +300,9 @@ def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:
         small = 2 * thickness
         notes.append(f"Slices of {thickness:g} mm: nodules under {small:g} mm may be missed, and volumes are rough.")
     if sharp_kernel(source.kernel):
-        notes.append(
-            f"Sharp kernel {source.kernel}: noise looks like small nodules; densities and textures are less sure."
-        )
+        kernel = released(source).kernel
+        named = f" {kernel}" if kernel else ""
+        notes.append(f"Sharp kernel{named}: noise looks like small nodules; densities and textures are less sure.")
     bottom, top = cut_off_ends(lungs)
     if bottom or top:
         where = "top and bottom" if bottom and top else "top" if top else "bottom"

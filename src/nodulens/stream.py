@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from nodulens.core.geometry import Geometry
+from nodulens.core.private import check_folder, own_folder
 from nodulens.core.volume import Mask, Volume
 from nodulens.data.frames import Hounsfield, Source
 from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
@@ -116,9 +117,7 @@ class FrameOutput:
             if output.is_dir() or output.resolve() == source.resolve():
                 raise BadOption(f"{output} is {'a folder' if output.is_dir() else 'the source'}; name another film.")
             return
-        there = next((path for path in (output, *output.parents) if path.exists()), None)
-        if there is not None and not there.is_dir():
-            raise BadOption(f"{there} is a file; --output names a folder, or a film that ends in {FILM}.")
+        check_folder(output)
         if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
             raise BadOption(f"{output} lies in the source: what is drawn would be read as slices. Name another folder.")
 
@@ -319,7 +318,8 @@ def _sink(output: Path | None, pace: float) -> Iterator[Callable[[str, Image.Ima
     if output is None:
         yield lambda name, picture: None
     elif output.suffix.lower() != FILM:
-        yield partial(_save, output)
+        with own_folder(output):
+            yield partial(_save, output)
     else:
         output.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(output) as part, _film(part, pace) as write:

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from nodulens.apps.show import plain, print_json
 from nodulens.errors import NotFound
 from nodulens.query import QueryResult, resolve
 from nodulens.report.json import from_json
@@ -24,7 +25,7 @@ def ask(report: Path, text: str, as_json: bool) -> None:
         wanted = [nodule.id for nodule in answer.nodules]
         rows = {row["id"]: row for row in json.loads(stored)["nodules"]}
         found = {"schema": SCHEMA, "question": text, "nodules": [rows[n] for n in wanted], "notes": answer.notes}
-        print(json.dumps(found, indent=1))
+        print_json(found)
     else:
         _show(answer)
 
@@ -37,8 +38,8 @@ def _show(answer: QueryResult) -> None:
     if answer.nodules:
         table = Table("nodule", "lobe (estimate)", "zone", "texture", "mean diameter", "volume", "risk", "score")
         for n in answer.nodules:
-            table.add_row(
-                str(n.id),
+            cells = (
+                n.id,
                 n.position.lobe_estimate,
                 n.position.zone,
                 n.texture,
@@ -47,6 +48,7 @@ def _show(answer: QueryResult) -> None:
                 "–" if n.risk is None else f"{n.risk.probability:.0%}",
                 f"{n.score:.2f}",
             )
+            table.add_row(*map(plain, cells))
         console.print(table)
     for note in answer.notes:
-        console.print(note, highlight=False, markup=False)
+        console.print(plain(note))

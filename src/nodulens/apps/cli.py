@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 import time
 from dataclasses import asdict, replace
@@ -17,10 +16,15 @@ from rich.text import Text
 
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.bars import Bars, bars
-from nodulens.errors import BadOption, InputError, NodulensError
+from nodulens.apps.external import trained_into
+from nodulens.apps.faults import told
+from nodulens.apps.show import plain, print_json
+from nodulens.core.text import printable, printable_message
+from nodulens.errors import BadOption
 
 if TYPE_CHECKING:
     from nodulens.core.volume import Volume
+    from nodulens.report.outputs import Claim
     from nodulens.report.record import Report
 
 app = typer.Typer(
@@ -52,30 +56,12 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: 
 
 
 def main() -> None:
-    """Run, and turn what went wrong into a message and an exit code: 2 for bad input, 1 for a fault."""
+    """Run; what goes wrong is told by :mod:`nodulens.apps.faults`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console without "×" shows its number rather than failing
             stream.reconfigure(errors="backslashreplace")
-    try:
+    with told():
         app()
-    except InputError as error:
-        _fail(str(error), 2)
-    except NodulensError as error:
-        _fail(str(error), 1)
-    except BrokenPipeError:
-        sys.exit(1)  # whoever read the output has gone
-    except Exception as error:
-        name = type(error).__name__
-        _fail(f"A fault in nodulens: {name}: {error}. Please report it with the lines above.", 1, fault=True)
-
-
-def _fail(message: str, code: int, *, fault: bool = False) -> None:
-    if fault:
-        import traceback
-
-        traceback.print_exc()
-    print(f"nodulens: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 @app.command()
@@ -97,17 +83,18 @@ def analyze(
     """Find, outline, measure and grade the nodules of a chest CT."""
     from nodulens.methods.load import load_method
     from nodulens.pipeline import analyze as run
+    from nodulens.report.outputs import claimed
 
-    _check_output(output)
-    with bars() as show:
+    _check_case(case)
+    with claimed(output, ct) as claim, bars() as show:
         method = load_method(recipe, threads=threads, settings=settings or ())
         if threshold is not None:
             method = replace(method, recipe=replace(method.recipe, threshold=threshold))
         scan, read_s = _read(ct, series, gaps, show)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        folder = _write(report, scan, output, show)
-    _tell(folder, as_json)
+        folder = _write(report, scan, claim, show)
+    _tell(report, folder, as_json)
 
 
 @app.command()
@@ -132,20 +119,21 @@ def segment(
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
-    """Outline, measure and grade the one nodule that a point, box or mask prompts."""
+    """Outline, measure and grade the one nodule that a point, box or mask points at."""
     from nodulens.apps.prompts import typed_prompt
     from nodulens.methods.load import load_method
     from nodulens.pipeline import segment_prompt
+    from nodulens.report.outputs import claimed
 
     prompt = typed_prompt(point, box, mask, space)
-    _check_output(output)
-    with bars() as show:
+    _check_case(case)
+    with claimed(output, ct) as claim, bars() as show:
         method = load_method("default", threads=threads)
         scan, read_s = _read(ct, series, gaps, show)
         report = segment_prompt(scan, prompt, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        folder = _write(report, scan, output, show)
-    _tell(folder, as_json)
+        folder = _write(report, scan, claim, show)
+    _tell(report, folder, as_json)
 
 
 @app.command()
@@ -167,13 +155,13 @@ def info(path: Scan, as_json: AsJson = False) -> None:
 
     found = list_series(path)
     if as_json:
-        print(json.dumps([asdict(s) for s in found], indent=1))
+        print_json([asdict(s) for s in found])
         return
     uid = Column("series", overflow="fold")
     table = Table("", uid, "modality", "slices", "thickness", "spacing z × y × x", "kernel", "contrast", "orientation")
     for s in found:
         spacing = " × ".join(f"{v:.2f}" for v in s.spacing_zyx) if s.spacing_zyx else "–"
-        row = (
+        cells = (
             "→" if s.recommended else "",
             s.uid or s.format,
             s.modality,
@@ -184,12 +172,12 @@ def info(path: Scan, as_json: AsJson = False) -> None:
             {True: "yes", False: "no", None: "–"}[s.contrast],
             s.orientation,
         )
-        table.add_row(*map(Text, row))  # as it stands in the file, brackets and all
+        table.add_row(*map(plain, cells))
     console = Console(width=None if sys.stdout.isatty() else 240)
     console.print(table)
     for s in found:
         for problem in s.problems:
-            console.print(f"{s.uid or s.format}: {problem}", highlight=False, markup=False)
+            console.print(Text(f"{printable(s.uid or s.format)}: {printable_message(problem)}"))
 
 
 @app.command()
@@ -199,7 +187,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     found = examine()
     if as_json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
     else:
         for name, value in found["versions"].items():
             print(f"{name:28} {value}")
@@ -224,7 +212,7 @@ def phantom(
     if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
         raise BadOption(f"{output} is there already and not empty; name a new folder.")
     write_phantom_dicom(output, seed=seed)
-    print(output)
+    print(printable(str(output)))
 
 
 @app.command()
@@ -256,15 +244,15 @@ def train(
     from nodulens.train import train as run
     from nodulens.train.options import TrainOptions
 
-    _check_output(output)
     options = TrainOptions(split, fold, everybody, epochs, threads, typed_command())
-    made = run(recipe, folder, output, settings=settings or (), options=options)
+    with trained_into(output):
+        made = run(recipe, folder, output, settings=settings or (), options=options)
     from nodulens.train.loop.distributed import Ranks  # what trains is installed: it has trained
 
     ranks = Ranks.joined()
     if ranks.first:
         for name, seconds in made.seconds.items():
-            print(f"{output / name}.onnx and its card, {seconds:.0f} s")
+            print(f"{printable(str(output / name))}.onnx and its card, {seconds:.0f} s")
     ranks.leave()
 
 
@@ -275,7 +263,7 @@ def recipes(as_json: AsJson = False) -> None:
 
     found = described()
     if as_json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return
     numbers = (Column("parameters", justify="right", no_wrap=True), Column("GFLOP", justify="right", no_wrap=True))
     table = Table("recipe", "title", "networks", *numbers, show_lines=True)
@@ -325,14 +313,12 @@ def stream(
     with pace(frames.count and -(-frames.count // every)) as show:
         statistics = streams.stream(frames, segmenter, drawn, every=every, show=show)
     found = streams.summary(statistics, segmenter, drawn.window)
-    print(json.dumps(found, indent=1) if as_json else sentence(found))
+    print_json(found) if as_json else print(sentence(found))
 
 
-def _check_output(output: Path) -> None:
-    """Say no before the work, not after it."""
-    there = next((path for path in (output, *output.parents) if path.exists()), None)
-    if there is not None and not there.is_dir():
-        raise BadOption(f"{there} is a file; --output names a folder.")
+def _check_case(case: str | None) -> None:
+    if case is not None and printable(case) != case:
+        raise BadOption(f"--case is text on one line, got {printable(case)!r}.")
 
 
 def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], show: Bars) -> tuple[Volume, float]:
@@ -345,11 +331,11 @@ def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], s
     return scan, time.perf_counter() - start
 
 
-def _write(report: Report, scan: Volume, output: Path, show: Bars) -> Path:
-    from nodulens.report.outputs import write_outputs
+def _write(report: Report, scan: Volume, claim: Claim, show: Bars) -> Path:
+    from nodulens.report.outputs import write_into
 
     show("report", 0.0)
-    folder = write_outputs(report, scan, output)
+    folder = write_into(claim, report, scan)
     show("report", 1.0)
     return folder
 
@@ -360,11 +346,13 @@ def _with_reading(report: Report, seconds: float) -> Report:
     return replace(report, timing_s=timing)
 
 
-def _tell(folder: Path, as_json: bool) -> None:
+def _tell(report: Report, folder: Path, as_json: bool) -> None:
+    from nodulens.report.json import to_json
+
     if as_json:
-        sys.stdout.buffer.write((folder / "report.json").read_bytes())  # UTF-8 whatever the console's encoding
+        sys.stdout.buffer.write(to_json(report).encode())  # UTF-8 whatever the console's encoding
     else:
-        print(folder / "report.html")
+        print(printable(str(folder / "report.html")))
 
 
 if __name__ == "__main__":

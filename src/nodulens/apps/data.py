@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nodulens.core.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -54,14 +56,14 @@ def lidc(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """LIDC-IDRI from its annotation database alone: scans, nodules, ratings, agreement, beside what was published."""
-    from nodulens.apps.printed import print_tables
+    from nodulens.apps.show import print_json, print_tables
     from nodulens.data.lidc import read_database
     from nodulens.data.lidc_summary import summarize
     from nodulens.presentation.lidc_tables import tables
 
     found = summarize(read_database(database))
     if as_json:
-        print(json.dumps(found.to_dict(), indent=1))
+        print_json(found.to_dict())
         return
     print_tables(tables(found), (f"- {note}" for note in found.notes), width=120)
 
@@ -165,7 +167,7 @@ def split(
     splits.write_split(made, output)
     _tell(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
     for note in made.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
 
 
 @app.command()
@@ -210,7 +212,7 @@ def prepare(
         held = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
         print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {held}.")
     for name, reason in {**done.unsliced, **failed}.items():
-        print(f"{name}: {reason}", file=sys.stderr)
+        print(printable(f"{name}: {reason}"), file=sys.stderr)
     if done.unsliced:
         print(f"nodulens: {len(done.unsliced)} scans without whole slices; all else of them is there.", file=sys.stderr)
     if failed:
@@ -236,7 +238,7 @@ def leakage(
 
 
 def _tell(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
-    from nodulens.apps.printed import print_tables
+    from nodulens.apps.show import print_tables
 
     if as_json:
         print(json.dumps(record, indent=1))
@@ -322,7 +324,10 @@ def _found(
     scans = read_database()
     strangers = len(folders.keys() - {scan.series_uid for scan in scans})
     if strangers:
-        print(f"{strangers:,} CT in {source} that LIDC's database does not know are left out.", file=sys.stderr)
+        print(
+            f"{strangers:,} CT in {printable(str(source))} that LIDC's database does not know are left out.",
+            file=sys.stderr,
+        )
     tables = source if challenge else tables
     if tables is None:
         return jobs_of_lidc(scans, folders), None, problems
@@ -376,4 +381,4 @@ def render(
     scan = read(ct)
     made = render_many(scan, segment_lungs(scan), chosen, seed=seed, juxtapleural=juxtapleural)
     write_rendered_scan(made, output, seed=seed)
-    print(output)
+    print(printable(str(output)))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from nodulens.apps.show import print_json
 from nodulens.apps.typed import typed_command
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -59,7 +60,7 @@ def method(
 ) -> None:
     """Evaluate a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.printed import print_tables
+    from nodulens.apps.show import print_tables
     from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import check_page
     from nodulens.evaluate.runs import evaluate as evaluate
@@ -75,7 +76,7 @@ def method(
 
         write_evaluation(page_of(found, typed_command()), output)
     if as_json:
-        print(json.dumps(found.to_json(), indent=1))
+        print_json(found.to_json())
         return
     print_tables(found.tables(), found.notes)
     if output is not None:
@@ -103,7 +104,7 @@ def froc(
     as_json: AsJson = False,
 ) -> None:
     """FROC, CPM and sensitivity at 1/8 to 8 false positives a scan, as LUNA16 scores them."""
-    from nodulens.apps.printed import print_tables
+    from nodulens.apps.show import print_tables
     from nodulens.evaluate.froc import FrocFiles, evaluate_detector
 
     files = FrocFiles(annotations, series, predictions, excluded)
@@ -125,7 +126,7 @@ def froc(
         for suffix in ("png", "svg"):
             save_figure(froc_picture(found.result, found.interval), output / f"froc.{suffix}")
     if as_json:
-        print(json.dumps(found.to_json(), indent=1))
+        print_json(found.to_json())
         return
     print_tables(found.tables())
     if output is not None:
@@ -144,12 +145,12 @@ def boxes(
     as_json: AsJson = False,
 ) -> None:
     """mAP at IoU 0.5 and 0.5 to 0.95, average recall, precision, recall and F1 of boxes, as COCO scores them."""
-    from nodulens.apps.printed import print_tables
+    from nodulens.apps.show import print_tables
     from nodulens.evaluate.boxes import evaluate_boxes
 
     found = evaluate_boxes(truth, predictions, score)
     if as_json:
-        print(json.dumps(found.to_json(), indent=1))
+        print_json(found.to_json())
         return
     print(found.summary())
     print_tables((found.table(),))
@@ -174,10 +175,11 @@ def prompts(
     as_json: AsJson = False,
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
-    from nodulens.apps.printed import print_tables
+    from nodulens.apps.show import print_tables
+    from nodulens.core.private import check_folder
     from nodulens.errors import BadOption, MissingExtra
     from nodulens.io.atomic import whole_file
-    from nodulens.presentation.page import check_folder, write_evaluation
+    from nodulens.presentation.page import write_evaluation
 
     if output is not None:
         check_folder(output)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nodulens.core.private import own_folder
+from nodulens.core.text import printable
 from nodulens.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -44,7 +48,21 @@ def threads_of(threads: int | None) -> int:
     return threads or os.cpu_count() or 1
 
 
+@contextmanager
+def trained_into(output: Path) -> Iterator[None]:
+    """Keep other runs out of the folder of a run that is trained; of several processes the first does.
+
+    Raises:
+        BadOption, CannotWrite: see :func:`nodulens.core.private.own_folder`.
+    """
+    if os.environ.get("RANK", "0") != "0":  # as PyTorch's launcher says
+        yield
+        return
+    with own_folder(output):
+        yield
+
+
 def tell(run: Run, output: Path) -> None:
     """What a run has left."""
     for name, seconds in run.seconds.items():
-        print(f"{output / name}.onnx and its card, {seconds:.0f} s")
+        print(f"{printable(str(output / name))}.onnx and its card, {seconds:.0f} s")

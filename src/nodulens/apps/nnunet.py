@@ -49,10 +49,11 @@ def train(
     framework = external.trainer("nnunet")
     recipe = changed_to_train(NNUNET_SAM, settings or ())
     known, left_out = test_patients_of(split, fold, everybody=everybody)
-    run = framework.train_nnunet(
-        replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
-        framework.RunSpec(data, output, typed_command(), known, left_out),
-        framework.Environment(env, external.threads_of(threads)),
-        framework.Amount(iterations, memory_gb, slices),
-    )
+    with external.trained_into(output):
+        run = framework.train_nnunet(
+            replace(recipe, segmenter=framework.settled(recipe.segmenter, NNUNET_SAM.segmenter)),
+            framework.RunSpec(data, output, typed_command(), known, left_out),
+            framework.Environment(env, external.threads_of(threads)),
+            framework.Amount(iterations, memory_gb, slices),
+        )
     external.tell(run, output)

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nodulens.apps.show import plain
 from nodulens.errors import BadOption
 from nodulens.stream import StreamStatistics
 
@@ -53,7 +54,7 @@ def pace(count: int | None) -> Iterator[Callable[[StreamStatistics], None]]:
         def show(statistics: StreamStatistics) -> None:
             nonlocal said
             for problem in statistics.left_out[said:]:
-                console.print(f"Left out: {problem}", highlight=False, markup=False, soft_wrap=True)
+                console.print(plain(f"Left out: {problem}"), soft_wrap=True)
             said = len(statistics.left_out)
             progress.update(task, completed=len(statistics.shown) + said, pace=statistics.pace)
 

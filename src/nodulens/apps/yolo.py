@@ -54,10 +54,11 @@ def train(
     sized = [] if size is None else [f"segmenter.network=yolo11{size}-seg"]
     recipe = changed_to_train(YOLO_SEG, [*sized, *(settings or ())])
     known, left_out = test_patients_of(split, fold, everybody=everybody)
-    run = framework.train_yolo(
-        replace(recipe, segmenter=framework.settled(recipe.segmenter)),
-        framework.RunSpec(data, output, typed_command(), known, left_out),
-        framework.Environment(env, external.threads_of(threads)),
-        slices,
-    )
+    with external.trained_into(output):
+        run = framework.train_yolo(
+            replace(recipe, segmenter=framework.settled(recipe.segmenter)),
+            framework.RunSpec(data, output, typed_command(), known, left_out),
+            framework.Environment(env, external.threads_of(threads)),
+            slices,
+        )
     external.tell(run, output)

@@ -27,6 +27,7 @@ from nodulens.io.atomic import whole_file
 
 SCHEMA = "nodulens-split/1"
 EVALUATION = "evaluation"
+MAX_FOLDS = 1000
 PARTS = ("train", "validation", "test")
 NAMED = 5
 """So many patients an error names."""
@@ -78,6 +79,8 @@ class Split:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.folds > MAX_FOLDS:
+            raise BadOption(f"A split has {MAX_FOLDS} folds at most, got {self.folds}.")
         known = {str(k) for k in range(self.folds)} or set(PARTS)
         strange = set(self.groups.values()) - known - {EVALUATION}
         if strange or self.folds == 1 or self.folds < 0 or not self.groups:
@@ -266,7 +269,7 @@ def read_split(path: str | Path) -> Split:
         raise NotFound(f"There is no split file {path}; nodulens data split makes one.")
     try:
         record = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableFile(f"{path} is no JSON ({error}); make it again with nodulens data split.") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UnreadableFile(f"{path} is not of schema {SCHEMA}; make it again with nodulens data split.")
@@ -275,7 +278,7 @@ def read_split(path: str | Path) -> Split:
         sizes = {str(g): int(n) for g, n in record["sizes"].items()}
         made = record["method"], record["seed"], tuple(record["data_sets"]), tuple(record["notes"])
         split = Split(groups, int(record["folds"]), *made)
-    except (KeyError, TypeError, AttributeError, BadOption) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, BadOption) as error:
         raise UnreadableFile(f"{path} is incomplete ({error}); make it again with nodulens data split.") from error
     if Counter(groups.values()) != Counter(sizes):
         raise UnreadableFile(f"{path}: its sizes {sizes} do not fit the patients it names; it was cut or edited.")

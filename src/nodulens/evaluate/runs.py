@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nodulens.core.private import check_folder
 from nodulens.core.volume import Volume
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.material import STACKS, Stacks
@@ -21,7 +22,6 @@ from nodulens.methods.recipe import Recipe, changed_in_use
 from nodulens.methods.run_record import method_named, read_run
 from nodulens.pipeline import Progress, analyze
 from nodulens.presentation.evaluation import Table
-from nodulens.presentation.page import check_folder
 from nodulens.report.record import Report, WeightRef
 from nodulens.runtime.engine import Model, Models, load_model
 

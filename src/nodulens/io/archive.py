@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from nodulens.core.private import private_folder
 from nodulens.errors import UnreadableFile, UnsafeArchive
 from nodulens.io.files import open_regular
 
@@ -42,8 +42,9 @@ def unpacked(path: Path) -> Iterator[Path]:
             another, or it all unpacks too large.
         UnreadableFile: encrypted, damaged, or packed by another method than deflate.
     """
-    with tempfile.TemporaryDirectory(prefix="nodulens-") as name:
-        folder = Path(name).resolve()
+    with private_folder() as temporary:
+        folder = temporary.resolve() / "files"
+        folder.mkdir()
         try:
             with open_regular(path) as file, zipfile.ZipFile(_Sized(file)) as archive:
                 members = [m for m in archive.infolist() if not m.is_dir()]

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nodulens.errors import BadOption, NotFound
+from nodulens.errors import BadOption, CannotWrite, NotFound, as_input_error
 
-CANNOT_WRITE = {
-    getattr(errno, name, None)
-    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "ENAMETOOLONG", "ENOSPC", "EPERM", "EROFS")
-}
-NAME_END = 40
-"""Characters of the target's name that the temporary one ends in: together they stay below 255 bytes."""
+_NAME_END = 40
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside the target, which takes its place when the block ends well.
 
-    The temporary name is hidden and ends as the target's does, so writers that choose a format by
-    suffix work. The bytes are on the disk before the name changes: a reader, a crash or a power cut
-    sees the old file or the new one. Where the block raises, the temporary file goes; where the process
-    is killed it stays under its hidden name, and the target is as it was.
+    The temporary name is hidden, short, and ends as the target's does, so writers that choose a format by
+    suffix work and a long name does no harm. The bytes are on the disk before the name changes: a reader, a
+    crash or a power cut sees the old file or the new one. Where the block raises, the temporary file goes;
+    where the process is killed it stays under its hidden name, and the target is as it was.
 
     Args:
         path: the file to write; replaced if it exists.
@@ -36,11 +30,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         NotFound: the folder is not there.
-        BadOption: a folder, a pipe or a device stands where the file should go, or it cannot be written: a full
-            disk, a folder that is read-only, a name too long.
+        BadOption: a folder, a pipe or a device stands where the file should go.
+        CannotWrite: the disk is full, the folder read-only, or the name too long.
     """
     target = Path(path)
-    part = target.with_name(f".part-{secrets.token_hex(4)}-{target.name[-NAME_END:]}")
+    part = target.with_name(f".part-{secrets.token_hex(4)}-{target.name[-_NAME_END:]}")
     try:
         if not target.parent.is_dir():
             raise NotFound(f"There is no folder {target.parent} to write {target.name} into; create it first.")
@@ -52,15 +46,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _flush(part)
         os.replace(part, target)
     except OSError as error:
-        # Those of other files that the block opened go their way.
-        if error.errno in CANNOT_WRITE and error.filename in (None, *map(str, (part, target))):
-            raise BadOption(f"{target} cannot be written: {error.strerror}. Choose another place.") from error
-        raise
+        if error.filename in (None, *map(str, (part, target))):
+            error.filename = error.filename2 = str(target)
+            raise as_input_error(error, writing=target) or error from error
+        raise  # of another file that the block opened
     finally:
         part.unlink(missing_ok=True)
     if os.name == "posix":
         # The new name is an entry of the folder, which has its own buffer.
         _flush(target.parent)
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all, and read it back: what cannot be read as it was written is not left there.
+
+    Raises:
+        NotFound, BadOption, CannotWrite: as :func:`whole_file`; also where other bytes are found than were given.
+    """
+    with whole_file(path) as part:
+        part.write_bytes(data)
+        if part.read_bytes() != data:
+            raise CannotWrite(f"{path} was not written whole: the disk may be full or damaged. Choose another place.")
 
 
 def _flush(path: Path) -> None:

@@ -16,6 +16,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from nodulens.core.volume import AIR_HU, SliceRef, Source, Volume
 from nodulens.errors import BadGeometry, BadValues, NotCT, UnreadableFile
+from nodulens.io.deidentify import shown_modality, shown_quantity
 from nodulens.io.dicom_header import (
     FAULTS,
     Header,
@@ -191,7 +192,8 @@ def scan_planes(series: DicomSeries) -> tuple[tuple[Plane, ...], tuple[str, ...]
         NotCT: another modality, or nothing is left.
     """
     if series.modality != "CT":
-        raise NotCT(f"Series {series.uid} is of modality {series.modality or 'unknown'}; nodulens reads chest CT only.")
+        modality = shown_modality(series.modality)
+        raise NotCT(f"Series {series.uid} is of modality {modality}; nodulens reads chest CT only.")
     planes = tuple(plane for plane in series.planes if not plane.aside)
     others = Counter(plane.aside for plane in series.planes if plane.aside)
     listed = " and ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in others.items())
@@ -207,7 +209,8 @@ def check_rescale(series: DicomSeries, planes: Sequence[Plane]) -> tuple[str, ..
         BadValues: it is missing in part, impossible, or leads to something other than HU.
     """
     if not _hounsfield_type(series.rescale_type):
-        raise BadValues(f"Series {series.uid} holds {series.rescale_type}, not HU; choose the CT reconstruction.")
+        quantity = shown_quantity(series.rescale_type)
+        raise BadValues(f"Series {series.uid} holds {quantity}, not HU; choose the CT reconstruction.")
     half = [plane for plane in planes if (plane.slope is None) != (plane.intercept is None)]
     missing = sum(plane.slope is None and plane.intercept is None for plane in planes)
     if half:
@@ -229,8 +232,7 @@ def check_rescale(series: DicomSeries, planes: Sequence[Plane]) -> tuple[str, ..
 def _hounsfield_type(kind: str) -> bool:
     """Whether a rescale type means HU, as many ways as there are to spell it."""
     word = "".join(letter for letter in kind if letter.isalpha())
-    known = kind in HOUNSFIELD_TYPES or word in HOUNSFIELD_TYPES
-    return known or bool(difflib.get_close_matches(word, HOUNSFIELD_WORDS, cutoff=ALIKE))
+    return kind in HOUNSFIELD_TYPES or bool(difflib.get_close_matches(word, HOUNSFIELD_WORDS, cutoff=ALIKE))
 
 
 def _complete(series: DicomSeries, planes: Sequence[Plane]) -> DicomSeries:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from nodulens.core.volume import Patient
-from nodulens.errors import InputError, UnreadableFile
+from nodulens.errors import UnreadableFile
 from nodulens.io.dicom_stream import DeflatedRestError, DicomStream, opened
-from nodulens.io.files import open_regular
 
 PIXEL_DATA = 0x7FE00010
 # The records of a DICOMDIR, which may be many, and of which nothing is read.
@@ -79,14 +77,12 @@ FAULTS = (
     ArithmeticError,
     AttributeError,
     BytesLengthException,
-    InvalidDicomError,
     LookupError,
     NotImplementedError,
     OSError,
     RecursionError,
     TypeError,
     ValueError,
-    struct.error,
 )
 
 
@@ -138,23 +134,23 @@ def read_header(path: Path) -> Header | None:
     """The header of a file; None where it is not DICOM.
 
     Raises:
-        UnreadableFile: damaged, larger than that of any CT, or no regular file.
+        UnreadableFile: damaged, or larger than that of any CT.
     """
     try:
         return _parsed(path, force=False)
     except InvalidDicomError:
         pass
-    except InputError:
+    except UnreadableFile:
         raise
     except Exception as error:  # pydicom lets whatever a damaged header causes through
         raise UnreadableFile(f"{path}: the DICOM header is damaged ({line(error)}); copy it again.") from error
     # Some archives store the data set without its preamble. It then begins with group 0002 or 0008.
-    with open_regular(path) as file:
+    with path.open("rb") as file:
         if file.read(2) not in (b"\x02\x00", b"\x08\x00"):
             return None
     try:
         header = _parsed(path, force=True)
-    except InputError:
+    except UnreadableFile:
         raise
     except Exception:  # two bytes promised nothing: this is simply another kind of file
         return None

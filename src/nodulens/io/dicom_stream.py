@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nodulens.errors import UnreadableFile
-from nodulens.io.files import open_regular
 
 # The functional groups of a thousand frames: some 3 MiB in 150,000 reads. Private elements are skipped.
 MAX_HEADER_BYTES = 48 * 2**20
@@ -96,14 +95,15 @@ def opened(path: Path, deflated_at: int | None = None, budget: int = MAX_HEADER_
     """A DICOM file, or what is deflated in it.
 
     Args:
-        path: the file.
+        path: a regular file.
         deflated_at: offset where the deflated data set begins; None where nothing is deflated.
         budget: as for :class:`DicomStream`.
 
     Raises:
-        NotFound, UnreadableFile: no regular file, or as :func:`inflated`.
+        UnreadableFile: as :func:`inflated`.
+        OSError: it cannot be opened.
     """
-    with open_regular(path) as file:
+    with path.open("rb") as file:
         if deflated_at is None:
             yield DicomStream(file, budget)
         else:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
+from nodulens.core.text import file_name
 from nodulens.core.volume import Mask, Source, Volume
-from nodulens.errors import BadGeometry, BadOption, BadValues, NodulensError, UnreadableFile
+from nodulens.errors import BadGeometry, BadOption, BadValues, NodulensError, UnreadableFile, input_errors
 from nodulens.io import metaimage, nifti, nrrd
 from nodulens.io.atomic import whole_file
 from nodulens.io.files import open_regular
@@ -104,7 +105,7 @@ def read_image(path: Path, format: str) -> Volume:
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         bad = int(stored.size - np.isfinite(stored).sum())
         raise BadValues(f"{path}: {bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
-    odd = check_hounsfield(stored, path.name, header.geometry.spacing_zyx)
+    odd = check_hounsfield(stored, file_name(path), header.geometry.spacing_zyx)
     fits = stored.dtype.kind in "iu" and stored.min() >= -32768 and stored.max() <= 32767
     hu: NDArray[Any] = stored.astype(np.int16 if fits else np.float32, copy=False)
     outside_to_air(hu)
@@ -117,6 +118,7 @@ def read_image(path: Path, format: str) -> Volume:
     return Volume(hu, header.geometry, source)
 
 
+@input_errors()
 def read_mask(path: str | Path) -> Mask:
     """Read labels from MetaImage, NIfTI or NRRD; each value v > 0 is named "label v".
 

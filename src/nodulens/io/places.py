@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodulens.core.text import file_name
 from nodulens.errors import NotFound
 from nodulens.io.archive import unpacked
 from nodulens.io.files import KINDS, open_regular
@@ -61,8 +62,8 @@ def is_zip(path: Path) -> bool:
 
 
 def counted(what: str, names: Sequence[str]) -> str:
-    """ "3 files that …, first NAME." """
-    return f"{len(names)} {what}, first {names[0]}."
+    """ "3 files that …, first «NAME»." """
+    return f"{len(names)} {what}, first {file_name(Path(names[0]))}."
 
 
 def _below(folder: Path) -> Place:

@@ -14,7 +14,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from nodulens.core.text import file_name
 from nodulens.errors import MixedSeries
+from nodulens.io.deidentify import is_kernel, shown_modality
 from nodulens.io.plane import Origin, Plane
 
 Value = TypeVar("Value", bound=Hashable)
@@ -31,7 +33,7 @@ class Attribute:
         one: its name.
         several: the same of more than one.
         value: reads it off a slice; an empty string is unknown.
-        shown: how a message writes a value; None where it tells who was scanned, and groups are lettered.
+        shown: how a message writes a value; None, or nothing, where that tells who was scanned: groups are lettered.
     """
 
     one: str
@@ -44,12 +46,17 @@ def _end(uid: str) -> str:
     return f"…{uid[-UID_END:]}"
 
 
+def _known_kernel(name: str) -> str:
+    """A kernel's name; of what is none nothing, for it may say who was scanned."""
+    return name if is_kernel(name) else ""
+
+
 ATTRIBUTES = (
-    Attribute("modality", "modalities", lambda origin: origin.modality),
+    Attribute("modality", "modalities", lambda origin: origin.modality, shown_modality),
     Attribute("patient ID", "patients", lambda origin: origin.patient.patient_id, None),
     Attribute("study UID", "studies", lambda origin: origin.study_uid, _end),
     Attribute("frame of reference", "frames of reference", lambda origin: origin.frame_of_reference_uid, _end),
-    Attribute("kernel", "kernels", lambda origin: origin.kernel),
+    Attribute("kernel", "kernels", lambda origin: origin.kernel, _known_kernel),
 )
 # Where patient IDs are empty, these tell patients apart.
 WITHOUT_ID = (
@@ -80,7 +87,7 @@ def check_same_scan(planes: Sequence[Plane]) -> tuple[str, ...]:
             listed = grouped(known, [value for value in values if value], attribute.shown)
             raise MixedSeries(f"The series mixes {attribute.several}: {listed}; export one scan only.")
         if 0 < silent < len(planes):
-            first = planes[values.index("")].path.name
+            first = file_name(planes[values.index("")].path)
             warnings.append(
                 f"{silent} of {len(planes)} images, first {first}, have no {attribute.one}; the others agree on it."
             )
@@ -93,7 +100,7 @@ def grouped(planes: Sequence[Plane], values: Sequence[Value], shown: Callable[[V
     Args:
         planes: the images.
         values: one for each.
-        shown: how a value is written; None where it must not be, and groups are lettered.
+        shown: how a value is written; None, or nothing, where it must not be, and groups are lettered.
     """
     groups: dict[Value, list[Plane]] = {}
     for plane, value in zip(planes, values, strict=True):
@@ -101,7 +108,7 @@ def grouped(planes: Sequence[Plane], values: Sequence[Value], shown: Callable[[V
     # The largest group first; equal ones as they were met.
     ranked = sorted(groups.items(), key=lambda item: -len(item[1]))
     parts = [
-        f"{len(members)} of {shown(value) if shown else letter}{_heights(members)}"
+        f"{len(members)} of {(shown(value) if shown else '') or letter}{_heights(members)}"
         for letter, (value, members) in zip(ascii_uppercase[:SHOWN_GROUPS], ranked, strict=False)
     ]
     more = len(ranked) - SHOWN_GROUPS

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulens.core.text import printable
 from nodulens.core.volume import Volume
-from nodulens.errors import InputError, NoSeries, SeveralSeries, UnreadableFile
+from nodulens.errors import InputError, NoSeries, SeveralSeries, UnreadableFile, input_errors
 from nodulens.io import images
 from nodulens.io.alignment import orientation
+from nodulens.io.deidentify import Identity, released, shown_modality
 from nodulens.io.dicom import DicomSeries, Progress, check_scan, find_series, read_series, slice_readers
 from nodulens.io.kernels import sharp_kernel
 from nodulens.io.places import Place, counted, is_zip, opened_place
@@ -59,6 +61,7 @@ class SeriesInfo:
     recommended: bool = False
 
 
+@input_errors()
 def list_series(path: str | Path) -> list[SeriesInfo]:
     """Every series in a folder, file or zip, the recommended one first; only headers are read.
 
@@ -80,6 +83,7 @@ def list_series(path: str | Path) -> list[SeriesInfo]:
     return _recommend(infos)
 
 
+@input_errors()
 def read(
     path: str | Path, *, series: str | None = None, gaps: Gaps = "error", progress: Progress | None = None
 ) -> Volume:
@@ -118,13 +122,14 @@ def read(
     notes = [*volume.source.warnings, *place.warnings]
     if others:
         notes.append(counted("files that are not DICOM were left out", [file.name for file in others]))
-    aside = Counter(s.modality or "unknown" for s in found if s is not chosen)
+    aside = Counter(shown_modality(s.modality) for s in found if s is not chosen)
     if aside and series is None:
         listed = ", ".join(f"{n} {modality}" for modality, n in aside.most_common())
         notes.append(f"Other series in the same place were left out: {listed}.")
     return replace(volume, source=replace(volume.source, warnings=tuple(notes)))
 
 
+@input_errors()
 def read_one_by_one(path: str | Path, *, series: str | None = None) -> tuple[Callable[[], Volume], ...]:
     """The slices of a DICOM CT in a folder, each decoded when it is asked for.
 
@@ -169,7 +174,7 @@ def _nothing(path: Path, place: Place, found: Sequence[DicomSeries], others: Seq
     """The error that says why there is nothing to read."""
     advice = "give a folder of DICOM slices, or a zip, MetaImage, NIfTI or NRRD file."
     if found:
-        kinds = ", ".join(sorted({s.modality or "unknown" for s in found}))
+        kinds = ", ".join(sorted({shown_modality(s.modality) for s in found}))
         return NoSeries(f"{path} holds no images, only DICOM of modality {kinds}; {advice}")
     if list(others) == [path]:
         return UnreadableFile(f"{path} is neither DICOM nor MetaImage, NIfTI or NRRD; {advice}")
@@ -208,13 +213,16 @@ def _choose(path: Path, place: Place, found: Sequence[DicomSeries], wanted: str 
 
 def _choices(what: str, found: Sequence[DicomSeries]) -> str:
     lines = []
+    shown = {s.uid: released(s.source) for s in found}
     for info in _recommend([_info(s) for s in found]):
+        known = shown[info.uid or ""]
         thickness = "thickness unknown" if info.thickness_mm is None else f"{info.thickness_mm:g} mm"
-        kernel = f"kernel {info.kernel or 'unknown'}"
-        words = [f"{info.slices} slices", thickness, kernel, info.modality, info.orientation, info.description]
+        kernel = f"kernel {known.kernel or 'unknown'}"
+        words = [f"{info.slices} slices", thickness, kernel, shown_modality(info.modality), info.orientation]
+        words.append(known.description)
         advice = " (recommended)" if info.recommended else ""
-        lines.append(f"  {info.uid}  " + ", ".join(word for word in words if word) + advice)
-    return f"{what}; choose one with --series UID (series=… in Python):\n" + "\n".join(lines)
+        lines.append(f"  {printable(info.uid or '')}  " + ", ".join(word for word in words if word) + advice)
+    return f"{printable(what)}; choose one with --series UID (series=… in Python):\n" + "\n".join(lines)
 
 
 def _info(series: DicomSeries, left_out: Sequence[str] = ()) -> SeriesInfo:
@@ -236,15 +244,16 @@ def _info(series: DicomSeries, left_out: Sequence[str] = ()) -> SeriesInfo:
         problems.append(str(error))
     problems += left_out
     cosines = next((plane.cosines for plane in series.planes if plane.cosines), None)
+    source, identity = series.source, Identity.of(series.source.patient)
     return SeriesInfo(
         uid=series.uid,
         format="dicom",
-        description=series.source.description,
+        description="" if identity.occurs_in(source.description) else source.description,
         modality=series.modality,
         slices=len(series.planes),
         thickness_mm=series.source.slice_thickness_mm,
         spacing_zyx=spacing,
-        kernel=series.source.kernel,
+        kernel=None if identity.occurs_in(source.kernel or "") else source.kernel,
         contrast=series.source.contrast,
         orientation=orientation(cosines) if cosines else "",
         tilt_deg=round(tilt, 2),

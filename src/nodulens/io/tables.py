@@ -1,10 +1,11 @@
-"""Tables with a header and commas between columns (CSV), where a wrong cell is named by its line."""
+"""Tables with a header and commas between columns (CSV), read so that a wrong cell is named by its line, and written so
+that no cell is more than its text."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nodulens.core.text import csv_cell
 from nodulens.errors import BadValues, NotFound, UnreadableFile
 
 
@@ -129,6 +131,26 @@ def read_lines(path: str | Path, name: str) -> Table:
     if len(rows) == start:
         raise UnreadableFile(f"{path} is empty; it should hold one {name} a line.")
     return Table(path, (name,), {name: tuple(row[0].strip() for row in rows[start:])}, tuple(lines[start:]))
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, digits: int = 17) -> str:
+    """A table as CSV with a header, its cells as :func:`nodulens.core.text.csv_cell` writes them.
+
+    Args:
+        columns: names, in the order of the file.
+        rows: column → value; empty where a row has none.
+        digits: significant ones of floats.
+
+    Raises:
+        KeyError: a row has a column that the table has not.
+    """
+    lines = [",".join(map(csv_cell, columns))]
+    for row in rows:
+        unknown = set(row).difference(columns)
+        if unknown:
+            raise KeyError(f"No column {sorted(unknown)} in the table.")
+        lines.append(",".join(csv_cell(row.get(name), digits) for name in columns))
+    return "\n".join(lines) + "\n"
 
 
 def _rows(path: Path) -> tuple[list[list[str]], list[int]]:

@@ -7,8 +7,9 @@ import binascii
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from nodulens.errors import BadOption, UnreadableFile
-from nodulens.io.atomic import whole_file
+from nodulens.core.private import own_folder
+from nodulens.errors import UnreadableFile
+from nodulens.io.atomic import write_whole
 from nodulens.presentation.evaluation import (
     Cell,
     Drawing,
@@ -62,16 +63,6 @@ def evaluation_page(evaluation: Evaluation) -> str:
     )
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a file where a folder is to be; a command asks this before hours of work, not after.
-
-    Raises:
-        BadOption: the folder is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise BadOption(f"{folder} is a file; name a folder for the page.")
-
-
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
     """Write ``evaluation.html`` and, last, ``evaluation.json``: where that is, the page is too.
 
@@ -83,16 +74,14 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
         the page.
 
     Raises:
-        BadOption: the folder is a file.
+        BadOption, CannotWrite: see :func:`nodulens.core.private.own_folder`.
         UnreadableFile: a drawing that is no SVG or PNG.
     """
     folder = Path(folder)
-    check_folder(folder)
     files = {"evaluation.html": evaluation_page(evaluation), "evaluation.json": to_json(evaluation)}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        with whole_file(folder / name) as part:
-            part.write_bytes(text.encode())
+    with own_folder(folder):
+        for name, text in files.items():
+            write_whole(folder / name, text.encode())
     return folder / "evaluation.html"
 
 

@@ -16,14 +16,18 @@ def to_console(table: Table) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    from nodulens.core.text import printable
+
     columns = (
-        Column(Text(name), justify="right" if number else "left")
+        Column(Text(printable(name)), justify="right" if number else "left")
         for name, number in zip(table.columns, table.numeric, strict=True)
     )
     # Text, and no plain strings: a file may name a class "[red]"
-    out = RichTable(*columns, title=Text(table.title), title_justify="left", caption=Text(table.note) or None)
+    out = RichTable(
+        *columns, title=Text(printable(table.title)), title_justify="left", caption=Text(printable(table.note)) or None
+    )
     for row in table.rows:
-        out.add_row(*(Text(_short(value)) for value in row))
+        out.add_row(*(Text(printable(_short(value))) for value in row))
     return out
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Iterator
 from dataclasses import fields
-from io import StringIO
 
 from nodulens.core.nodule import Measurements, Nodule
+from nodulens.io.tables import table_text
 from nodulens.report.record import Report
 
 _MEASURED = tuple(f.name for f in fields(Measurements))
@@ -24,11 +22,7 @@ COLUMNS = (
 
 def to_csv(report: Report) -> str:
     """The nodules as CSV, a row each, below a header that is always there."""
-    text = StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows({column: _cell(value) for column, value in _row(nodule, report)} for nodule in report.nodules)
-    return text.getvalue()
+    return table_text(COLUMNS, (dict(_row(nodule, report)) for nodule in report.nodules), digits=6)
 
 
 def _row(nodule: Nodule, report: Report) -> Iterator[tuple[str, object]]:
@@ -44,14 +38,3 @@ def _row(nodule: Nodule, report: Report) -> Iterator[tuple[str, object]]:
         yield from (("risk_probability", risk.probability), ("risk_calibrated", risk.calibrated))
         yield from (("risk_low", risk.interval[0]), ("risk_high", risk.interval[1]), ("risk_model", risk.model))
     yield "warnings", " | ".join(nodule.warnings)
-
-
-def _cell(value: object) -> object:
-    """A value for CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value):
-        return f"'{value}"
-    return value

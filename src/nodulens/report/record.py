@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Mask, Patient, Volume
 from nodulens.errors import NodulensError
+from nodulens.io.deidentify import released
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class ScanSummary:
 
     @classmethod
     def of(cls, ct: Volume) -> ScanSummary:
-        """The summary of a volume. A free text that holds a part of the patient's identity is left out."""
-        source = ct.source
+        """The summary of a volume, free texts as :func:`nodulens.io.deidentify.released` lets them through."""
+        source = released(ct.source)
         return cls(
             format=source.format,
             slices=ct.geometry.shape[0],
@@ -69,17 +69,8 @@ class ScanSummary:
             kernel=source.kernel,
             contrast=source.contrast,
             manufacturer=source.manufacturer,
-            description="" if _identifies(source.description, source.patient) else source.description,
+            description=source.description,
         )
-
-
-def _identifies(text: str, patient: Patient | None) -> bool:
-    """Whether a free text repeats the patient's name (any part of three letters or more), id or birth date."""
-    if patient is None:
-        return False
-    known = {*re.split(r"[\s^,=]+", patient.name), patient.patient_id, patient.birth_date}
-    found = text.casefold()
-    return any(len(part) >= 3 and part.casefold() in found for part in known)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import sys
@@ -24,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
+from nodulens.io.tables import table_text
 from nodulens.methods.recipe import Training
 from nodulens.train.loop.distributed import Ranks
 
@@ -360,10 +359,6 @@ def _memory_mb() -> float:
 def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows = state["progress"]["rows"]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     # TensorBoard appends: opened anew it goes on after the epochs that are there
     with SummaryWriter(str(checkpoint.with_suffix(".events")), purge_step=int(rows[-1]["epoch"])) as events:
         for name in ("loss", "watched", "learning_rate"):
@@ -371,7 +366,7 @@ def _save(state: dict[str, Any], checkpoint: Path) -> None:
     with whole_file(checkpoint) as path:
         torch.save(state, path)
     with whole_file(checkpoint.with_suffix(".csv")) as path:
-        path.write_text(table.getvalue(), encoding="utf-8")
+        path.write_text(table_text(tuple(rows[0]), rows), encoding="utf-8")
 
 
 @torch.inference_mode()

@@ -1,0 +1,69 @@
+"""Text from strangers, shown where it can do no harm: on a terminal and in the cell of a table."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+# Controls (Cc), invisible marks and bidirectional overrides (Cf), halves of characters that stand for bytes that are
+# no UTF-8 (Cs), and the separators that end a line (Zl, Zp).
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# What a spreadsheet takes for the start of a formula, in ASCII and as wide forms.
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+_LAYOUT = "\n  "
+
+
+def printable(text: str) -> str:
+    """The text on one line, each character that a terminal would act upon written as its number, such as ``\\x1b``.
+
+    Controls, invisible characters, bidirectional overrides, line ends, and bytes of file names that are no text.
+    """
+    return text if text.isprintable() else "".join(map(_seen, text))
+
+
+def printable_message(text: str) -> str:
+    """As :func:`printable`, but the lines of a list that a message holds, each indented by two spaces, stay lines."""
+    return _LAYOUT.join(map(printable, text.split(_LAYOUT)))
+
+
+def file_name(path: Path) -> str:
+    """The name of a file or folder as a message shows it, «NAME»; :func:`without_file_names` finds it again."""
+    return f"«{printable(path.name).replace('«', '‹').replace('»', '›')}»"
+
+
+def without_file_names(text: str) -> str:
+    """A message without the names that :func:`file_name` put into it, as in "first «DOE.dcm»" or "«DOE.dcm»: …"."""
+    left = re.sub(r"^«[^»]*»: |,? ?(first )?«[^»]*»", "", text)
+    return left[:1].upper() + left[1:]
+
+
+def csv_cell(value: object, digits: int = 17) -> str:
+    """A value as the cell of a table with commas (CSV), quoted where need be; None is an empty cell.
+
+    A text stays on its line, and where a spreadsheet would take it for a formula an apostrophe stands before it.
+    Numbers, also those that are written as text, stay numbers.
+
+    Args:
+        value: a text, a number, a truth value or None.
+        digits: significant ones of a float; of 17 those that are needed to read the same number back.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(float(value)) if digits >= 17 else f"{value:.{digits}g}"
+    text = printable(str(value))
+    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
+    # Semicolons and tabs divide cells where a spreadsheet's language does not use the comma.
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[",;|\t]|^\s|\s$', text) else text
+
+
+def _seen(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN:
+        return character
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
