@@ -488,13 +488,15 @@ def test_stacks_are_put_in_order(data: Path) -> None:
     stacks = Stacks(data)
     raw = read_arrays(data / STACKS)
     streams = Streams(raw["hu_jls"], raw["hu_offset"])
+    mixed = 0
     for nodule in (0, 7, 30):
         own = raw["slice_nodule"] == nodule
         order = np.argsort(raw["slice_z_mm"][own])
         stored = streams.picture(nodule).reshape(-1, 96, 96)
         assert np.array_equal(stacks.hu(nodule), np.float32(8) * stored[order] - 1000)
         assert np.array_equal(stacks.outlined(nodule), raw["reader_bits"][own][order] > 0)
-        assert not np.array_equal(order, np.arange(len(order))), "they do stand in another order"
+        mixed += not np.array_equal(order, np.arange(len(order)))
+    assert mixed, "some do stand in another order"
     share = stacks.share(0)
     assert set(np.unique(share)) == {0.0, 1.0}
     assert share.shape == (made_material.SLICES, 96, 96)
