@@ -1,6 +1,7 @@
 # make demo                  a report on a made-up chest, in demo/report
 # make demo CT=path OUT=dir  a report on your own scan
-# make test                  what CI runs
+# make test                  lint, types and every quick test: minutes
+# make check                 all tests, what CI runs: training, whole scans, a real browser, a wheel
 #
 # PYTHON chooses the interpreter (3.11 or newer): make demo PYTHON=python3.12
 
@@ -12,8 +13,12 @@ OUT = demo/report
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 CHECKED = src tests scripts benchmarks experiments
+# A test process a core, each with one thread: two that share the cores wait for each other.
+WORKERS = auto
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+QUICK = not training and not scans and not browser and not packaging and not fuzz
 
-.PHONY: demo test chromium clean
+.PHONY: demo test check lint chromium clean
 
 demo: $(VENV)/core
 	@if [ "$(CT)" = demo/ct ] && [ ! -d demo/ct ]; then \
@@ -23,11 +28,16 @@ demo: $(VENV)/core
 	@echo "Looking for nodules in $(CT) …"
 	@report=$$($(BIN)/nodulens analyze "$(CT)" -o "$(OUT)") && printf '\nThe report: %s\n' "$$report"
 
-test: $(VENV)/dev chromium
+test: $(VENV)/dev lint
+	$(PYTEST) -m "$(QUICK)"
+
+check: $(VENV)/dev chromium lint
+	$(PYTEST) -rs --durations=15
+
+lint: $(VENV)/dev
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -rs --durations=10
 
 # An editable install follows the sources; it comes again where the dependencies change.
 $(VENV)/core: pyproject.toml constraints.txt $(BIN)/python

@@ -61,7 +61,7 @@ def risk_of(logit: float, model: Model) -> Risk:
     """
     settings = model.card.settings
     slope, constant = settings["calibration"]
-    p = float(special.expit(slope * logit + constant))
+    p = float(special.expit(float(slope * logit + constant)))
     table = settings["interval"]
     row = int(np.searchsorted(table["upper_edge"], p))
     row = min(row, len(table["low"]) - 1)

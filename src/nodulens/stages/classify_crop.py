@@ -128,7 +128,7 @@ def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tu
     heat = _heat(covered[0] - covered[1:], box, volume.geometry.shape)
     if "calibration" in settings:
         return risk_of(score, model), heat
-    p = float(special.expit(score))
+    p = float(special.expit(float(score)))
     return Risk(probability=p, interval=(0.0, 1.0), calibrated=False, model=model.card.name), heat
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, special
+from scipy import ndimage
 
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
@@ -65,7 +65,8 @@ def soft_outline(outline: NDArray[np.float32], shift: NDArray[np.float32] | floa
     """Outlines (…, y, x) 0…1 with a soft rim; ``shift`` moves the rim out where it is positive, as readers differ."""
     size = (1,) * (outline.ndim - 2) + (3, 3)
     level = ndimage.uniform_filter(outline, size, mode="constant") - np.float32(0.5) + shift
-    return np.asarray(special.expit(8 * level), dtype=np.float32)
+    # Not by scipy's expit, which rounds the last bit otherwise: probabilities of the network that ships would move.
+    return np.asarray(1 / (1 + np.exp(-8 * level)), dtype=np.float32)
 
 
 def telling_slices(mask: NDArray[np.bool_]) -> NDArray[np.int_]:
