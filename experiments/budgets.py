@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-BUDGETS: Mapping[str, Mapping[str, float | str]] = {
+
+@dataclass(frozen=True)
+class Budget:
+    """What the networks of the table are trained with, in place of what their recipes say.
+
+    Attributes:
+        networks: name of a network → settings of its config. Minutes are a limit for slow machines: an epoch that has
+            begun is ended, none is begun after them.
+        copies: changed ones of every row, where classes are split after augmentation.
+        renderings: how often nodules are rendered into each background; None: as often as the recipe says.
+    """
+
+    networks: Mapping[str, Mapping[str, float | str]]
+    copies: int = 3
+    renderings: int | None = None
+
+
+BUDGET = Budget({
     "conv3": {"epochs": 12, "minutes": 30},
     "densenet121": {"epochs": 8, "minutes": 30},
     "efficientnet-b0": {"epochs": 8, "minutes": 30},
@@ -15,5 +33,4 @@ BUDGETS: Mapping[str, Mapping[str, float | str]] = {
         "minutes": 60,
     },
     "planned-unet": {"epochs": 40, "size": 256, "window": 256, "precision": "mixed", "minutes": 240},
-}  # fmt: skip
-"""By network. Minutes are a limit for slow machines: an epoch that has begun is ended, none is begun after them."""
+})  # fmt: skip

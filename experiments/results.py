@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.budgets import BUDGETS
+from experiments.budgets import BUDGET
 from nodulens.evaluate import refinement
 from nodulens.evaluate.central_slices import CentralSlices
 from nodulens.evaluate.records import Estimate
@@ -365,7 +365,7 @@ def budgets(found: Sequence[Found]) -> str:
     lines = []
     for recipe in RECIPES.values():
         for part, config in recipe.networks.items():
-            limits = BUDGETS[config.network]
+            limits = BUDGET.networks[config.network]
             epochs = limits.get("epochs", config.epochs)
             lines.append((f"`{recipe.name}`", part, f"`{config.network}`", epochs, config.epochs, limits["minutes"]))
     return _table(("method", "part", "network", "epochs", "epochs of the recipe", "minutes at most"), lines)

@@ -25,7 +25,7 @@ import torch
 import typer
 
 from experiments import results
-from experiments.budgets import BUDGETS
+from experiments.budgets import BUDGET, Budget
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.material import Background, Stacks
 from nodulens.data.splits import Parts
@@ -49,7 +49,6 @@ PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
 everybody who may train against the four whole scans."""
 HANDCRAFTED = ("svm", "forest")
 """Classifiers on handcrafted features, which take the place of a recipe."""
-COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,20 @@ class Cell:
     def name(self) -> str:
         """The name of its file."""
         return f"{self.row}.{self.split}-{self.fold}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What cells are computed from, where their checkpoints go, and how long their networks are trained.
+
+    Attributes:
+        data: folder with ``lidc/``, ``luna16/``, ``background/`` and ``ct/``.
+        run: folder of the checkpoints.
+    """
+
+    data: Path
+    run: Path
+    budget: Budget = BUDGET
 
 
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
@@ -129,21 +142,21 @@ def cells() -> Iterator[Cell]:
         yield from (Cell(name, part, PATIENTS, VARIANT_FOLD, settings) for settings in variants)
 
 
-def compute(cell: Cell, material: Any, config: NetworkConfig, data: Path, run: Path) -> dict[str, Any]:
-    """Train and judge a network in a cell."""
-    part = PARTS[cell.part]
+def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
+    """Train and evaluate a network in a cell."""
+    part, config, copies = PARTS[cell.part], _recipe(cell, bench).networks[cell.part], bench.budget.copies
     if cell.split == AUGMENTED:
-        material = part.multiplied(material, config.augment, COPIES)
+        material = part.multiplied(material, config.augment, copies)
         if cell.part != "segmenter":  # as many steps as without copies; a segmenter's epoch is as long as ever
-            config = replace(config, epochs=-(-config.epochs // (COPIES + 1)))
+            config = replace(config, epochs=-(-config.epochs // (copies + 1)))
     rows = _rows(cell, material)
     config = part.settled(config, material, rows.train)
-    folder = run / cell.name
+    folder = bench.run / cell.name
     model = _trained(cell.part, config, material, rows, folder)
     if cell.split == SCANS and cell.part == "filter":
-        outcome = slice_networks.evaluate_sliding_window(model, data).outcome()  # alone, the method's second arm
+        outcome = slice_networks.evaluate_sliding_window(model, bench.data).outcome()  # alone, the method's second arm
     elif cell.split == SCANS:
-        outcome = slice_networks.evaluate_network(model, config, data, _filter(cell, data, run)).outcome()
+        outcome = slice_networks.evaluate_network(model, config, bench.data, _filter(cell, bench)).outcome()
     else:
         outcome = part.evaluate(model, config, material, rows.test)
     return {
@@ -178,15 +191,15 @@ def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str
     return {**_head(cell), **spent, "figures": outcome.figures.to_json(), "rows": _rounded(outcome.to_json())}
 
 
-def compute_refined(cell: Cell, data: Path, run: Path) -> dict[str, Any]:
+def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
     """Method C's first stage on close-ups of a fold, outlined again by the default's prompted network from grown boxes;
     and its classifier on crops masked by the readers, by the first stage, and by the whole method.
 
     All three networks are of the same fold, and trained where the table has not trained them yet.
     """
-    recipe = changed(RECIPES[cell.recipe], cell.settings)
-    first_stage, config, slices, _ = _network(replace(cell, part="segmenter", settings=()), data, run)
-    classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), data, run)
+    recipe, data, run = changed(RECIPES[cell.recipe], cell.settings), bench.data, bench.run
+    first_stage, config, slices, _ = _network(replace(cell, part="segmenter", settings=()), bench)
+    classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), bench)
     prompted = central_slices.own(release.segmenter_without(cell.fold, central_slices.load(data), run))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     nodules = crops.nodules.take(judged.test)
@@ -225,19 +238,19 @@ def _rows(cell: Cell, material: Material) -> Division:
     return Division(train, validation, test_rows)
 
 
-def _filter(cell: Cell, data: Path, run: Path) -> Model | None:
+def _filter(cell: Cell, bench: Bench) -> Model | None:
     """The network that keeps or rejects what a method outlines, trained on the same patients; None without one."""
     if RECIPES[cell.recipe].filter is None:
         return None
-    return _network(replace(cell, part="filter", settings=()), data, run)[0]
+    return _network(replace(cell, part="filter", settings=()), bench)[0]
 
 
-def _network(cell: Cell, data: Path, run: Path) -> tuple[Model, NetworkConfig, Any, Division]:
+def _network(cell: Cell, bench: Bench) -> tuple[Model, NetworkConfig, Any, Division]:
     """The network of a cell with its material and rows, trained where the table has not trained it yet."""
-    material = _loaded(cell, data)
+    material = _loaded(cell, bench)
     rows = _rows(cell, material)
-    config = PARTS[cell.part].settled(_recipe(cell).networks[cell.part], material, rows.train)
-    return _trained(cell.part, config, material, rows, run / cell.name), config, material, rows
+    config = PARTS[cell.part].settled(_recipe(cell, bench).networks[cell.part], material, rows.train)
+    return _trained(cell.part, config, material, rows, bench.run / cell.name), config, material, rows
 
 
 def _trained(name: str, config: NetworkConfig, material: Any, rows: Division, folder: Path) -> Model:
@@ -299,33 +312,54 @@ def main(
     """Compute the cells that are missing, then fill in the page."""
     if threads:
         torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
-    loaded: dict[str, Any] = {}
-    timed: dict[str, float] = {}
-    for cell in cells():
-        path = out / f"{cell.name}.json"
-        if times and only in cell.name and path.exists():
-            _time_anew(cell, path, data, timed)
-        if times or only not in cell.name or path.exists():
-            continue
-        source = f"{cell.recipe}.{cell.part}"
-        if source not in loaded and cell.part != "refined":  # one at a time: slices fill gigabytes
-            loaded = {source: _loaded(cell, data)}
-        if cell.part == "handcrafted":
-            found = compute_handcrafted(cell, loaded[source], data)
-        elif cell.part == "prompted":
-            found = compute_prompted(cell, loaded[source], run)
-        elif cell.part == "refined":
-            found = compute_refined(cell, data, run)
-        else:
-            found = compute(cell, loaded[source], _recipe(cell).networks[cell.part], data, run)
-        with whole_file(path) as file:
-            file.write_text(json.dumps(found) + "\n", encoding="utf-8")
-        typer.echo(f"{cell.name}: {found['train_seconds']:.0f} s")
+    bench = Bench(data, run)
+    if times:
+        time_anew(bench, out, only)
+    else:
+        fill(bench, out, only, typer.echo)
     results.write(out, page)
 
 
-def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> None:
+def fill(bench: Bench, out: Path, only: str = "", tell: Callable[[str], object] = lambda line: None) -> None:
+    """Compute the cells that are missing.
+
+    Args:
+        out: folder of the cells.
+        only: computes those alone whose name holds this.
+        tell: is called with a line for each cell.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    loaded: dict[str, Any] = {}
+    for cell in cells():
+        path = out / f"{cell.name}.json"
+        if only not in cell.name or path.exists():
+            continue
+        source = f"{cell.recipe}.{cell.part}"
+        if source not in loaded and cell.part != "refined":  # one at a time: slices fill gigabytes
+            loaded = {source: _loaded(cell, bench)}
+        if cell.part == "handcrafted":
+            found = compute_handcrafted(cell, loaded[source], bench.data)
+        elif cell.part == "prompted":
+            found = compute_prompted(cell, loaded[source], bench.run)
+        elif cell.part == "refined":
+            found = compute_refined(cell, bench)
+        else:
+            found = compute(cell, loaded[source], bench)
+        with whole_file(path) as file:
+            file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        tell(f"{cell.name}: {found['train_seconds']:.0f} s")
+
+
+def time_anew(bench: Bench, out: Path, only: str = "") -> None:
+    """Measure again what an input costs, for the cells that are there."""
+    timed: dict[str, float] = {}
+    for cell in cells():
+        path = out / f"{cell.name}.json"
+        if only in cell.name and path.exists():
+            _time_anew(cell, path, bench, timed)
+
+
+def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) -> None:
     """Put the cost of an input into a cell again; what is in ``timed`` is not timed twice.
 
     Of a network that has learnt nothing, or of the one that ships: what it has learnt changes nothing, and the cell's
@@ -334,7 +368,7 @@ def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> N
     found = json.loads(path.read_text(encoding="utf-8"))
     if cell.part == "refined":
         return  # what each of its networks costs, their own cells say
-    config = _recipe(cell).networks[cell.part] if cell.part in PARTS else None
+    config = _recipe(cell, bench).networks[cell.part] if cell.part in PARTS else None
     name = f"{config.network} {config.size}" if config else cell.recipe
     if name not in timed:
         if config:
@@ -342,10 +376,10 @@ def _time_anew(cell: Cell, path: Path, data: Path, timed: dict[str, float]) -> N
                 timed[name] = _milliseconds(_exported(cell.part, build(config), config, Path(folder)), config)
         elif cell.part == "prompted":
             timed[name] = central_slices.milliseconds(
-                load_model("segmenter", torch.get_num_threads()), _loaded(cell, data)
+                load_model("segmenter", torch.get_num_threads()), _loaded(cell, bench)
             )
         else:
-            timed[name] = handcrafted.milliseconds(_kind(cell), _loaded(cell, data), data)
+            timed[name] = handcrafted.milliseconds(_kind(cell), _loaded(cell, bench), bench.data)
     found["cpu_ms"] = round(timed[name], 2)
     with whole_file(path) as file:
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")
@@ -355,19 +389,21 @@ def _kind(cell: Cell) -> handcrafted.Kind:
     return "svm" if cell.recipe == "svm" else "forest"
 
 
-def _loaded(cell: Cell, data: Path) -> Any:
+def _loaded(cell: Cell, bench: Bench) -> Any:
     if cell.part == "handcrafted":
-        return handcrafted.load(data)
+        return handcrafted.load(bench.data)
     if cell.part == "prompted":
-        return central_slices.load(data)
-    return PARTS[cell.part].load(data, _recipe(cell))
+        return central_slices.load(bench.data)
+    return PARTS[cell.part].load(bench.data, _recipe(cell, bench))
 
 
-def _recipe(cell: Cell) -> Recipe:
+def _recipe(cell: Cell, bench: Bench) -> Recipe:
     """The recipe of a cell with its settings, within the budget."""
-    recipe = RECIPES[cell.recipe]
-    budget = BUDGETS[recipe.networks[cell.part].network]
-    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in budget.items()), *cell.settings))
+    recipe, budget = RECIPES[cell.recipe], bench.budget
+    own = budget.networks[recipe.networks[cell.part].network]
+    if budget.renderings is not None:
+        recipe = replace(recipe, renderings=budget.renderings)
+    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in own.items()), *cell.settings))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import torch
 
 import made_material
 from experiments import results, table
-from experiments.table import AUGMENTED, PATIENTS, RANDOM, Cell, cells, main
+from experiments.budgets import BUDGET, Budget
+from experiments.table import AUGMENTED, PATIENTS, RANDOM, Bench, Cell, cells, fill, main
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.evaluate import central_slices
 from nodulens.methods.catalogue import RECIPES
@@ -45,6 +46,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_material.write(tmp_path_factory.mktemp("material"))
 
 
+def budget(copies: int = 3, renderings: int | None = None, **networks: dict[str, int]) -> Budget:
+    """The table's budget, but for some networks."""
+    return Budget({**BUDGET.networks, **networks}, copies, renderings)
+
+
 def test_the_table_has_every_part_of_every_recipe_by_five_folds() -> None:
     plan = list(cells())
     assert len({cell.name for cell in plan}) == len(plan)
@@ -62,23 +68,21 @@ def test_the_table_has_every_part_of_every_recipe_by_five_folds() -> None:
 def test_cells_are_computed_once_and_the_page_is_filled(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(table.BUDGETS, "conv3", {"epochs": 1})
-    monkeypatch.setattr(table, "COPIES", 1)
+    bench, out = Bench(data, tmp_path / "run", budget(copies=1, conv3={"epochs": 1})), tmp_path / "cells"
     page = tmp_path / "results.md"
     page.write_text(PAGE)
-    folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}
     for only in (f"{E5}.patients-1", f"{E5}.random", f"{E5}.augmented", "svm.handcrafted.patients-1"):
-        main(**folders, only=only)  # type: ignore[arg-type]
+        fill(bench, out, only)
     made = sorted((tmp_path / "cells").glob("*.json"))
     assert [p.stem for p in made] == [
         f"{E5}.augmented-0", f"{E5}.patients-1", f"{E5}.random-0", "svm.handcrafted.patients-1",
     ]  # fmt: skip
     times = [p.stat().st_mtime_ns for p in made]
-    main(**folders, only=f"{E5}.patients-1")  # type: ignore[arg-type]
+    fill(bench, out, f"{E5}.patients-1")
     assert [p.stat().st_mtime_ns for p in made] == times
     with monkeypatch.context() as patch:
         patch.setattr(table, "_milliseconds", lambda exported, config: 4321.0)
-        main(**folders, only=f"{E5}.patients-1", times=True)  # type: ignore[arg-type]
+        main(data, out, tmp_path / "run", page, f"{E5}.patients-1", 1, times=True)
     cell = json.loads((tmp_path / "cells" / f"{E5}.patients-1.json").read_text())
     assert cell["cpu_ms"] == 4321 and "4321 ms" in page.read_text() and cell["epochs_run"] == 1
     by_hand = json.loads((tmp_path / "cells" / "svm.handcrafted.patients-1.json").read_text())
@@ -190,8 +194,8 @@ def test_method_c_is_compared_with_and_without_its_second_step(
 ) -> None:
     """First stage and classifier of one fold; the prompted network is the one that ships, as this tests the path."""
     small = {"epochs": 1, "size": 64, "window": 32, "batch": 4, "examples": 16}
-    monkeypatch.setitem(table.BUDGETS, "planned-unet", small)
-    monkeypatch.setitem(table.BUDGETS, "efficientnet-b0", {"epochs": 1})
+    networks = {"planned-unet": small, "efficientnet-b0": {"epochs": 1}}
+    bench, out = Bench(data, tmp_path / "run", budget(renderings=1, **networks)), tmp_path / "cells"
 
     def shipped(fold: int, material: object, run: Path) -> Model:
         (run / "segmenter").mkdir()
@@ -201,8 +205,8 @@ def test_method_c_is_compared_with_and_without_its_second_step(
     monkeypatch.setattr(release, "segmenter_without", shipped)
     page = tmp_path / "results.md"
     page.write_text("<!-- refined -->\n<!-- end of refined -->\n")
-    folders = {"data": data, "out": tmp_path / "cells", "run": tmp_path / "run", "page": page, "threads": 1}
-    main(**folders, only="nnunet-sam.refined.patients-1")  # type: ignore[arg-type]
+    fill(bench, out, "nnunet-sam.refined.patients-1")
+    results.write(out, page)
     cell = json.loads((tmp_path / "cells" / "nnunet-sam.refined.patients-1.json").read_text())
     assert {fold_of(p) for p in cell["rows"]["patient"]} == {1}
     assert cell["rows"]["row"] == cell["graded"]["row"]
