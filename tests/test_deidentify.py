@@ -123,10 +123,14 @@ def test_what_is_known_is_written_as_it_stands() -> None:
 
 @pytest.mark.parametrize("uid", ["Muller.Anna", "1.2.19500312.7", "1.2.3.", "1.02.3", "1." * 40 + "1", "1.2.3\n4"])
 def test_a_uid_that_is_none_or_holds_the_birth_date_is_left_out(uid: str) -> None:
-    known = released(Source("dicom", uid, slices=(SliceRef(uid, 3), SliceRef(UID, 4)), patient=PATIENT))
+    remark = f"Series {uid}: one slice is odd."
+    known = released(
+        Source("dicom", uid, slices=(SliceRef(uid, 3), SliceRef(UID, 4)), patient=PATIENT, warnings=(remark,))
+    )
     assert known.series_uid is None
     assert known.slices == (SliceRef("", 3), SliceRef(UID, 4))
-    assert "series UID, SOP instance UIDs" in known.warnings[0]
+    assert known.warnings[0] == "Series …: one slice is odd."
+    assert "series UID, SOP instance UIDs" in known.warnings[1]
 
 
 def test_remarks_that_repeat_the_patient_are_left_out() -> None:

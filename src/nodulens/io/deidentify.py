@@ -164,6 +164,8 @@ def released(source: Source) -> Source:
         if not kept
     ]
     remarks = [printable(without_file_names(text)) for text in source.warnings]
+    if series is None and source.series_uid:
+        remarks = [text.replace(printable(source.series_uid), "…") for text in remarks]
     warnings = [text for text in remarks if not identity.occurs_in(text, common=_PROTOCOL)]
     hidden = len(source.warnings) - len(warnings)
     if hidden:

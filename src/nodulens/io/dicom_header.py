@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +159,8 @@ def read_header(path: Path) -> Header | None:
 
 
 def line(error: BaseException) -> str:
-    """What an exception says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an exception says, on one line, without what it quotes from the file: that may name the patient."""
+    return re.sub(r"""(["']).*\1""", "…", " ".join(str(error).split())) or type(error).__name__
 
 
 def text(value: Any) -> str:
@@ -238,7 +239,7 @@ def _known_characters(data: Dataset) -> tuple[str, ...]:
     if not unknown:
         return ()
     data.set_original_encoding(*data.original_encoding, default_encoding)
-    return (f"The character set {unknown[0][:40]!r} is unknown; names and descriptions were read as Latin letters.",)
+    return ("The character set that the header names is unknown; its texts were read as Latin letters.",)
 
 
 def _spelt(name: str) -> str:
