@@ -212,7 +212,7 @@ def _masks() -> Iterator[Sample]:
 
 
 def _tables() -> Iterator[Sample]:
-    from nodulens.report.record import to_json
+    from nodulens.report.json import to_json
 
     report = to_json(made_reports.report(made_reports.scan((44, 40, 100)), 2)).encode()
     yield Sample("report", {"report.json": report}, ("command", "ask", "{}", "largest nodule in the left lung"))

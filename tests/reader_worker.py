@@ -234,7 +234,7 @@ def _main() -> None:
 
     import nodulens
     import nodulens.apps.cli
-    import nodulens.report.record
+    import nodulens.report.json
 
     answers = os.fdopen(int(sys.argv[1]), "w")
     _ = nodulens.read, nodulens.analyze

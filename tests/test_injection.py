@@ -28,8 +28,8 @@ from nodulens.errors import (
     input_errors,
 )
 from nodulens.io.tables import read_table, table_text
-from nodulens.report.outputs import to_csv
-from nodulens.report.record import to_json
+from nodulens.report.csv import to_csv
+from nodulens.report.json import to_json
 
 HOSTILE = "\x1b[31m\x1b]0;owned\x07[bold red]x[/] [link=https://evil]y[/link]\r\x9b2J\u202e\u2028"
 

@@ -18,8 +18,9 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, CannotWrite, InputError
 from nodulens.io.atomic import whole_file, write_whole
 from nodulens.report import outputs
+from nodulens.report.json import from_json
 from nodulens.report.outputs import FILES, claimed, write_outputs
-from nodulens.report.record import Report, from_json
+from nodulens.report.record import Report
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
 
