@@ -88,7 +88,7 @@ def samples() -> tuple[Sample, ...]:
     """One of every format."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return (*_dicom(), *_images(), *_masks(), *_tables())
+        return (*_dicom(), *_images(), *_masks(), *_pictures(), *_tables())
 
 
 def _dicom() -> Iterator[Sample]:
@@ -227,12 +227,53 @@ def _tables() -> Iterator[Sample]:
     words = [word for name in ("annotations", "series", "predictions") for word in (f"--{name}", f"{{}}/{name}.csv")]
     encoded = {name: text.encode() for name, text in tables.items()}
     yield Sample("froc tables", encoded, ("command", "evaluate", "froc", *words, "--json"))
+    boxes = "image,x_min,y_min,x_max,y_max,label"
+    tables = {
+        "truth.csv": f"{boxes}\n1.png,10,12,20.5,30,nodule\n2.png,1,2,3,4,nodule\n",
+        "found.csv": f"{boxes},score\n1.png,11,12,21,30,nodule,0.9\n2.png,5,5,9,9,nodule,0.2\n",
+    }
+    words = ["--truth", "{}/truth.csv", "--predictions", "{}/found.csv"]
+    encoded = {name: text.encode() for name, text in tables.items()}
+    yield Sample("tables of boxes", encoded, ("command", "evaluate", "boxes", *words))
+    yield Sample(
+        "evaluation", {"e.json": _evaluation()}, ("command", "evaluate", "page", "{}/e.json", "-o", "{}/e.html")
+    )
     split = {
         "schema": "nodulens-split/1", "method": "by hand", "seed": 1, "folds": 2, "data_sets": ["made"], "notes": [],
         "sizes": {"0": 1, "1": 1}, "patients": {"P1": "0", "P2": "1"},
     }  # fmt: skip
     yield Sample("split", {"split.json": json.dumps(split, indent=1).encode()}, ("split", "{}/split.json"))
     yield Sample("run", {"run.json": _run()}, ("method", "{}"))
+
+
+def _evaluation() -> bytes:
+    from nodulens.presentation.evaluation import Evaluation, Metric, Table, to_json
+
+    made = Evaluation(
+        title="Patches",
+        summary=("Ninety were judged.",),
+        metrics=(Metric("AUC", 0.9123, 0.874, 0.951, 1090, note="of 6 to 12 mm"), Metric("Kappa", float("nan"))),
+        tables=(Table("By texture", ("", "n", "AUC"), (("solid", 1700, 0.93), ("ground glass", 7, None))),),
+    )
+    return to_json(made).encode()
+
+
+def _pictures() -> Iterator[Sample]:
+    from PIL import Image
+
+    grey = np.clip((dicom_files.body(SHAPE)[4] + 1000) / 6, 0, 255).astype(np.uint8)
+    for name, picture in (
+        ("a.png", Image.fromarray(grey)),
+        ("deep.png", Image.fromarray(grey.astype(np.uint16) * 257)),
+        ("palette.png", Image.fromarray(grey).quantize(16)),
+        ("a.jpg", Image.fromarray(grey)),
+    ):
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG" if name.endswith("jpg") else "PNG")
+        yield Sample(f"picture {name}", {name: buffer.getvalue()}, ("picture", f"{{}}/{name}"))
+    corners = "<xmin>3</xmin><ymin>4</ymin><xmax>10</xmax><ymax>12.5</ymax>"
+    voc = f"<annotation>\n<object>\n<name>n</name>\n<bndbox>{corners}</bndbox>\n</object>\n</annotation>\n"
+    yield Sample("pascal voc", {"a.xml": voc.encode()}, ("voc", "{}/a.xml"))
 
 
 def _run() -> bytes:

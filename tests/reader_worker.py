@@ -17,7 +17,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nodulens.core.volume import Volume
 
 MEMORY = 2 * 2**30
 """Bytes that reading may take beyond what the process holds before."""
@@ -124,6 +127,7 @@ def read_scan(path: str, gaps: str = "error") -> dict[str, Any]:
     assert thickness is None or 0 < thickness < 100, thickness
     assert all(text.isprintable() for text in released(ct.source).warnings), ct.source.warnings
     assert listed
+    _look_for_lungs(ct)
     return {
         "shape": geometry.shape,
         "low": low,
@@ -133,6 +137,25 @@ def read_scan(path: str, gaps: str = "error") -> dict[str, Any]:
         "warnings": ct.source.warnings,
         "sum": int(np.asarray(ct.hu, dtype=np.int64).sum()),
     }
+
+
+def _look_for_lungs(ct: Volume) -> None:
+    """The way of an analysis up to its networks."""
+    from nodulens.errors import NoLungs
+    from nodulens.ops.orient import canonical
+    from nodulens.pipeline import quality_warnings
+    from nodulens.report.record import ScanSummary
+    from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
+
+    try:
+        volume, _ = canonical(ct)
+        lungs = segment_lungs(volume)
+    except NoLungs:
+        return
+    summary = ScanSummary.of(ct)
+    assert summary.slices == ct.geometry.shape[0]
+    assert all(text.isprintable() for text in quality_warnings(ct, lungs))
+    assert all(0 <= volume < 20_000 for volume in lung_volumes_ml(lungs).values()), lung_volumes_ml(lungs)
 
 
 def read_mask(path: str) -> dict[str, Any]:
@@ -191,6 +214,24 @@ def read_method(path: str) -> dict[str, Any]:
     return {"name": recipe.name}
 
 
+def read_picture(path: str) -> dict[str, Any]:
+    """Read a slice as PNG or JPEG, and as the mask of one."""
+    from nodulens.data.folders import read_mask_picture
+    from nodulens.data.folders import read_picture as read_grey
+
+    grey, mask = read_grey(path), read_mask_picture(path)
+    assert grey.shape == mask.shape and 0 <= grey.min() <= grey.max() <= 1
+    return {"shape": grey.shape}
+
+
+def read_voc(path: str) -> dict[str, Any]:
+    """Read the boxes of Pascal VOC."""
+    from nodulens.data.folders import boxes_of_voc
+
+    boxes = boxes_of_voc(Path(path))
+    return {"boxes": [(box.start, box.stop) for box in boxes]}
+
+
 def fail(how: str) -> dict[str, Any]:
     """End badly, to see that it is noticed."""
     match how:
@@ -211,6 +252,8 @@ JOBS = {
     "command": command,
     "split": read_split,
     "method": read_method,
+    "picture": read_picture,
+    "voc": read_voc,
     "fail": fail,
 }
 

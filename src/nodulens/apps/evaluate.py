@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from nodulens.apps.show import print_json
 from nodulens.apps.typed import typed_command
+from nodulens.core.text import printable
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -80,7 +81,7 @@ def method(
         return
     print_tables(found.tables(), found.notes)
     if output is not None:
-        print(output / "evaluation.html")
+        print(printable(str(output / "evaluation.html")))
 
 
 @app.command()
@@ -130,7 +131,7 @@ def froc(
         return
     print_tables(found.tables())
     if output is not None:
-        print(output / "evaluation.html")
+        print(printable(str(output / "evaluation.html")))
 
 
 @app.command()
@@ -201,7 +202,7 @@ def prompts(
         return
     print_tables(found.tables(), found.notes)
     if output is not None:
-        print(output / "evaluation.html")
+        print(printable(str(output / "evaluation.html")))
 
 
 @app.command()
@@ -223,4 +224,4 @@ def page(
         raise UnreadableFile(f"{evaluation}: {error}") from error
     with whole_file(output) as part:
         part.write_bytes(text.encode())
-    print(output)
+    print(printable(str(output)))
