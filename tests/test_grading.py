@@ -141,7 +141,7 @@ def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
     rows = np.arange(16)
     nodules = replace(material.nodules, truth=np.random.default_rng(0).integers(0, 2, len(material.patients)))
     known = replace(material, nodules=nodules)
-    config = replace(config_of(SMALL), epochs=40, augment=(), batch=16, learning_rate=3e-3, averaging=0)
+    config = replace(config_of(SMALL), epochs=80, augment=(), batch=16, learning_rate=3e-3, averaging=0)
     net = classification.train(config, known, rows, NOBODY, tmp_path / "c.pt")
     logits = predict(net, [torch.from_numpy(known.image[rows].astype(np.float32))]).numpy()
     assert classification.outcome(nodules, rows, logits).figures["all_readers"]["accuracy"] == 1
