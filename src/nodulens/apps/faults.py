@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,6 +95,8 @@ def _said(error: BaseException) -> str:
 
 
 def _signals() -> list[signal.Signals]:
+    if threading.current_thread() is not threading.main_thread():
+        return []  # Python lets no other thread say what a signal does
     return [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
