@@ -16,7 +16,7 @@ CHECKED = src tests scripts benchmarks experiments
 # A test process a core, each with one thread: two that share the cores wait for each other.
 WORKERS = auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-QUICK = not training and not scans and not browser and not packaging and not fuzz
+QUICK = not training and not real and not browser and not packaging and not fuzz
 
 .PHONY: demo test check lint chromium clean
 

@@ -15,6 +15,15 @@ import pytest
 from nodulens.apps import cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+NEEDS = {"shared": "real", "browser": "browser", "opened": "browser", "wheel": "packaging", "installed": "packaging"}
+"""Fixture → mark of the tests that take it: ``make test`` leaves them out, ``make check`` runs them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need."""
+    for item in items:
+        for fixture in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(NEEDS[fixture])
 
 
 @dataclass(frozen=True)

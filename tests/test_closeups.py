@@ -28,6 +28,8 @@ from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
 from nodulens.train.tasks.segmentation import CLOSE_UP, Slices, evaluate, field_of, figures, parted, train
 
+pytestmark = pytest.mark.training
+
 CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 assert SE_AUX_UNET.segmenter and NNUNET_SAM.segmenter and RESNET_UNET_PATCH_CNN.segmenter
 SIDES: NetworkConfig = replace(SE_AUX_UNET.segmenter, size=64, window=32, epochs=1, batch=4)

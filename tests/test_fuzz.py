@@ -46,6 +46,7 @@ def test_mutations_repeat_by_their_seed() -> None:
     assert len({str(fuzz.mutated(sample, seed)) for seed in range(20)}) > 15
 
 
+@pytest.mark.fuzz
 def test_mutated_inputs_are_refused_or_read_right(record_property: Callable[[str, object], None]) -> None:
     with Worker(limit_s=30) as worker:
         results = list(fuzz.run(0, COUNT, worker))

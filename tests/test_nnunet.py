@@ -57,6 +57,8 @@ from nodulens.train.networks.registry import build
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks.segmentation import Slices
 
+pytestmark = pytest.mark.training
+
 FOLD = 2
 CLASSES = ("background", "nodule")
 VALUES = {"mean": -310.5, "std": 290.25, "percentile_00_5": -880.0, "percentile_99_5": 210.0, "median": -250.0}

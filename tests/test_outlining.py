@@ -35,6 +35,8 @@ from nodulens.train.networks.unet_plan import Plan, plan
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Slab, Slices, compared, evaluate, field_of, figures, settled, train
 
+pytestmark = pytest.mark.training
+
 LEARNERS: dict[str, NetworkConfig] = {
     r.name: replace(r.segmenter, size=32, epochs=1, batch=2) for r in RECIPES.values() if r.segmenter is not None
 }

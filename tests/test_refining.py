@@ -31,6 +31,8 @@ from nodulens.train.default.segmenter import inscribed
 from nodulens.train.tasks import classification
 from nodulens.train.tasks.classification import Nodules, crop_of, nodules_of
 
+pytestmark = pytest.mark.training
+
 Bool = NDArray[np.bool_]
 FIELD = (96, 96)
 CLASSES = ("indeterminate", "benign", "malignant")

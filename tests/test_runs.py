@@ -64,6 +64,8 @@ from nodulens.train.run import RunSpec, begun, division, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
 
+pytestmark = pytest.mark.training
+
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
 SHORT = {

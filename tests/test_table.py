@@ -22,6 +22,8 @@ from nodulens.train.default import release
 from nodulens.train.networks.registry import build
 from nodulens.train.tasks import classification
 
+pytestmark = pytest.mark.training
+
 E5 = "conv3-classifier.classifier"
 PAGE = """# Results
 

@@ -45,6 +45,8 @@ from nodulens.train.loop.fit import Maker, Task, fit
 from nodulens.train.networks.default_method import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
 from nodulens.train.run import train_default
 
+pytestmark = pytest.mark.training
+
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 
 

@@ -40,6 +40,8 @@ from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.segmentation import Slices, evaluate, settled, train
 from test_outlining import _model
 
+pytestmark = pytest.mark.training
+
 COUNT = 9
 NEVER = "LIDC-IDRI-0001"
 """Whose scan the last one is."""

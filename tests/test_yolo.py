@@ -59,6 +59,8 @@ from nodulens.train.networks.registry import APART, build
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks.segmentation import Slices
 
+pytestmark = pytest.mark.training
+
 FOLD = 2
 SIZE = 64
 
