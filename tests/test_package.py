@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -123,9 +124,15 @@ def test_no_install_draws_torchvision_or_cuda() -> None:
     assert not [word for word in ("torchvision", "nvidia", "cuda", "://", "+cpu") if word in text]
 
 
+@cache
+def installed_packages() -> Mapping[str, list[str]]:
+    """Module → distributions; asked once, for it reads what every installed package holds."""
+    return packages_distributions()
+
+
 def distributions(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Names, as in pyproject.toml, of what some statements import from others."""
-    known = packages_distributions()
+    known = installed_packages()
     for node in nodes:
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]

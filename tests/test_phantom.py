@@ -147,7 +147,7 @@ def test_dicom_has_what_ct_image_storage_asks_for(
             assert ds.get(keyword) not in (None, ""), keyword
         for keyword in TYPE_2.split():
             assert keyword in ds, keyword
-        assert ds.PatientName == "Phantom^Nodulens"
+        assert ds.PatientName == "Made^Up"
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

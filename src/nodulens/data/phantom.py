@@ -172,7 +172,7 @@ def _dicom_slice(volume: Volume, z: int, seed: int) -> FileDataset:
     ds.StudyInstanceUID = generate_uid(entropy_srcs=[name, "study"])
     ds.SeriesInstanceUID = generate_uid(entropy_srcs=[name, "series"])
     ds.FrameOfReferenceUID = generate_uid(entropy_srcs=[name, "frame"])
-    ds.PatientName, ds.PatientID, ds.PatientSex = "Phantom^Nodulens", f"PHANTOM-{seed}", "O"
+    ds.PatientName, ds.PatientID, ds.PatientSex = "Made^Up", f"MADE-UP-{seed}", "O"
     ds.PatientBirthDate = ds.ReferringPhysicianName = ds.AccessionNumber = ds.PositionReferenceIndicator = ""
     ds.StudyDate = ds.SeriesDate = ds.ContentDate = "20000101"
     ds.StudyTime = ds.SeriesTime = ds.ContentTime = "120000"
@@ -182,7 +182,7 @@ def _dicom_slice(volume: Volume, z: int, seed: int) -> FileDataset:
     ds.Modality, ds.BodyPartExamined, ds.PatientPosition = "CT", "CHEST", "HFS"
     ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     ds.BurnedInAnnotation = "NO"
-    ds.KVP, ds.ConvolutionKernel, ds.SliceThickness = "120", "PHANTOM", f"{depth:g}"
+    ds.KVP, ds.ConvolutionKernel, ds.SliceThickness = "120", "STANDARD", f"{depth:g}"
     ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     ds.ImagePositionPatient = [f"{v:g}" for v in volume.geometry.to_lps((z, 0, 0))]
     ds.PixelSpacing = [f"{row:g}", f"{column:g}"]
