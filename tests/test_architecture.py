@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +158,8 @@ def test_functions_take_six_parameters_at_most(path: Path) -> None:
             names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             count = len([n for n in names if n not in ("self", "cls")])
             assert count <= 6, f"{name(path)}:{node.lineno} {node.name} takes {count}"
+
+
+def test_the_picture_of_the_layout_is_that_of_the_code() -> None:
+    script = [sys.executable, str(REPOSITORY / "scripts" / "layout.py"), "--check"]
+    assert subprocess.run(script, capture_output=True, text=True).stderr == ""
