@@ -467,7 +467,7 @@ def test_networks_are_hashed_and_compiled_once(
         hashed[path] += 1
         return checking(path, sha256)
 
-    def compile_bytes(model: bytes, threads: int | None = None) -> engine.Run:
+    def compile_bytes(model: bytes, threads: int) -> engine.Run:
         compiled[model] += 1
         return compiling(model, threads)
 
