@@ -119,7 +119,11 @@ def abandoned(path: Path, process: str) -> Path:
 
 
 @POSIX
-@pytest.mark.parametrize("process", ["1-5", f"{os.getpid()}-7", f"{os.getpid()}-0", "999999999-1", "", "x"])
+@pytest.mark.parametrize(
+    "process",
+    ["1-5", f"{os.getpid()}-7", f"{os.getpid()}-0", "999999999-1", "", "x"],
+    ids=["another", "this number, started then", "this number", "nobody", "empty", "no number"],
+)
 def test_who_holds_no_lock_is_dead_whatever_its_number(process: str, tmp_path: Path) -> None:
     """Process 1 of a container that is no more is not process 1 of this one."""
     left = abandoned(tmp_path / f"{private.PREFIX}1-5-abcd", process)
