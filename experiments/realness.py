@@ -147,7 +147,7 @@ def make_pairs(everyone: tuple[Host, ...], most: int | None = None, seed: int = 
 
 
 def _corner(centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int_] | None:
-    """Of a patch with this centre near its middle; None where it would not lie in the stack."""
+    """The corner of a patch with this centre near its middle; None where it would not lie in the stack."""
     corner = np.round(centre + rng.uniform(-JITTER_PX, JITTER_PX, 2)).astype(int) - PX // 2
     return corner if bool(((corner >= 0) & (corner <= 96 - PX)).all()) else None
 

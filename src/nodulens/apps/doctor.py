@@ -15,7 +15,7 @@ PACKAGES = (
     "numpy", "scipy", "SimpleITK", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
     "connected-components-3d", "fill-voids", "edt", "openvino", "pillow", "lark", "typer", "rich",
 )  # fmt: skip
-OPTIONAL = ("torch", "onnxruntime-gpu", "pylidc")
+OPTIONAL = ("torch", "pylidc")
 
 
 def examine() -> dict[str, Any]:

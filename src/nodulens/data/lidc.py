@@ -233,7 +233,7 @@ def cluster(scan: LidcScan, tolerance: float | None = None, *, unit: Unit = "pix
 
 
 def _points(scan: LidcScan, unit: Unit) -> list[NDArray[np.float64]]:
-    """Of each reading (n, 3): column, row and slice, or x, y and z in mm from the first pixel, of every point."""
+    """The points of each reading, (n, 3): column, row and slice, or x, y and z in mm from the first pixel."""
     out = []
     for reading in scan.readings:
         xy = np.concatenate([c.xy for c in reading.contours])

@@ -129,7 +129,7 @@ class NoduleMaterial(ABC):
         return np.asarray(self.share(nodule) >= 0.5)
 
     def diameter_mm(self, nodule: int) -> float:
-        """Of the ball of the ground truth's volume: area times slice spacing, never thickness."""
+        """Diameter in mm of the ball of the ground truth's volume: area times slice spacing, never thickness."""
         z, y, x = self.spacing_zyx(nodule)
         return ball_diameter_mm(int(self.truth(nodule).sum()), z * (y * x))
 
@@ -201,7 +201,7 @@ class Stacks(NoduleMaterial):
         return z, y, x
 
     def thickness_mm(self, nodule: int) -> float:
-        """Of its slices, which may lie closer than they are thick."""
+        """Spacing of its slices, which may lie closer than they are thick."""
         return float(self._thickness_mm[nodule])
 
     def calibration(self, nodule: int) -> Bytes:

@@ -205,7 +205,7 @@ def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int =
 
 
 def _diameter_at(centre: NDArray[np.float64], findings: Sequence[Finding]) -> float:
-    """Of the finding whose ball holds a point, the nearest; 0 without one."""
+    """The diameter of the nearest finding whose ball holds a point; 0 without one."""
     away = [(float(np.linalg.norm(np.subtract(f.centre_lps, centre))), f.diameter_mm or 0.0) for f in findings]
     return min([(d, size) for d, size in away if d <= size / 2], default=(0.0, 0.0))[1]
 
@@ -296,7 +296,7 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
 
 
 def _begin() -> None:
-    """Of a worker process: one thread, and no life after its parent's."""
+    """Begin a worker process: one thread, and no life after its parent's."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)

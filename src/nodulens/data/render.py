@@ -118,7 +118,7 @@ def _edge_blur(hu: Float, spacing: NDArray[np.float64]) -> float:
 
 
 def _autocorrelation(rest: Float, where: NDArray[np.bool_]) -> Float:
-    """Of what is left where the mask is true, at all :data:`LAGS`, tapered to their ends."""
+    """The autocorrelation of what is left where the mask is true, at all :data:`LAGS`, tapered to their ends."""
     kept = np.where(where, rest - rest[where].mean(), 0).astype(np.float32)
     size = [fft.next_fast_len(n + lag, real=True) for n, lag in zip(rest.shape, LAGS, strict=True)]
     products, pairs = (fft.irfftn(np.abs(fft.rfftn(a, size)) ** 2, size) for a in (kept, where.astype(np.float32)))

@@ -84,7 +84,7 @@ class Shape:
 
     @property
     def diameter_mm(self) -> float:
-        """Of the ball of that volume."""
+        """Diameter in mm of the ball of that volume."""
         return ball_diameter_mm(self.volume_mm3)
 
     def reach_mm(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:

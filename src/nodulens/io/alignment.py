@@ -108,7 +108,7 @@ def _orientation_words(plane: Plane) -> str:
 
 
 def _logarithms(plane: Plane) -> tuple[float, ...]:
-    """Of the spacing: their difference is the relative one."""
+    """The logarithms of the spacing: their difference is the relative one."""
     assert plane.spacing is not None
     return tuple(np.log(plane.spacing))
 

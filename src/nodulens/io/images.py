@@ -217,7 +217,7 @@ def _voxels(path: Path, header: Header) -> NDArray[Any]:
 
 
 def _sha256(path: Path, stored: Stored) -> str:
-    """Of the header and the files that hold the voxels, as they stand on the disk."""
+    """The sha256 of the header and the files that hold the voxels, as they stand on the disk."""
     digest = hashlib.sha256()
     for file_path in (path, *(part.path for part in stored.parts if part.path != path)):
         with open_regular(file_path) as file:

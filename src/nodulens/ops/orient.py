@@ -76,7 +76,7 @@ def canonical(volume: Volume) -> tuple[Volume, Reorientation]:
 
 
 def _closest(geometry: Geometry) -> tuple[Axes, Flips]:
-    """Of the right-handed permutations and flips, the one with the smallest rotation left over."""
+    """The right-handed permutation and flips that leave the smallest rotation over."""
     # Rows L, P, S → S, P, L: the diagonal of the permuted matrix is then what each axis keeps.
     towards = geometry.direction[::-1]
     handedness = np.linalg.det(towards)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SCHEMA = "nodulens-evaluation/1"
 FORM = Format(SCHEMA, "evaluation")
 Cell = str | int | float | None
-PACKAGES = ("nodulens", "numpy", "scipy", "SimpleITK", "openvino", "onnxruntime-gpu", "torch", "matplotlib")
+PACKAGES = ("nodulens", "numpy", "scipy", "SimpleITK", "openvino", "torch", "matplotlib")
 PNG_DPI = 160
 
 
