@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import made_material
-from experiments.table import VARIANTS, Cell, _recipe
+from experiments.table import VARIANTS, Bench, Cell, _recipe
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import (
     CONV3_CLASSIFIER,
@@ -172,4 +172,5 @@ def test_whatever_the_table_of_results_trains_is_allowed() -> None:
     for name, part, config in LEARNERS:
         check_config(part, config)
         for settings in ((), *VARIANTS.get((name, part), ())):
-            check_config(part, _recipe(Cell(name, part, "patients", 1, settings)).networks[part])
+            cell = Cell(name, part, "patients", 1, settings)
+            check_config(part, _recipe(cell, Bench(Path(), Path())).networks[part])

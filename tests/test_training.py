@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.jpegls import Streams
 from nodulens.data.material import STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.splits import read_split
-from nodulens.errors import BadOption, CorruptWeights, NodulensError, NotFound
+from nodulens.errors import BadOption, CannotWrite, CorruptWeights, NodulensError, NotFound
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Augmentation, Training
 from nodulens.pipeline import analyze
@@ -148,10 +149,10 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
 
     def fails(state: object, path: Path) -> None:
         path.write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotWrite, match=r"other\.pt"):
         fit(small_net(), Task(disc_batches, entropy), Training(epochs=2), tmp_path / "other.pt")
     assert not (tmp_path / "other.pt").exists()
     assert (tmp_path / "run.pt").read_bytes() == before

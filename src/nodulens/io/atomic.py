@@ -46,7 +46,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _flush(part)
         os.replace(part, target)
     except OSError as error:
-        if error.filename in (None, *map(str, (part, target))):
+        if error.errno is not None and error.filename in (None, *map(str, (part, target))):
             error.filename = error.filename2 = str(target)
             raise as_input_error(error, writing=target) or error from error
         raise  # of another file that the block opened
