@@ -131,3 +131,21 @@ def _plain(kind: UID) -> FileDataset:
     data.PatientName, data.PatientID, data.PatientBirthDate = "Test^Body", "T1", "19500101"
     data.Manufacturer, data.ConvolutionKernel, data.SeriesDescription = "Maker", "STANDARD", "chest"
     return data
+
+
+def to_jpeg_lossless(source: Path, target: Path) -> None:
+    """Write an uncompressed image again as JPEG lossless, by the one library that can; both may be the same file."""
+    import gdcm
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(source))
+    assert reader.Read()
+    turn = gdcm.ImageChangeTransferSyntax()
+    turn.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    turn.SetInput(reader.GetImage())
+    assert turn.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(turn.GetOutput())
+    assert writer.Write()

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 from scipy.spatial.transform import Rotation
 
-from dicom_files import INTERCEPT, SPACING_ZYX, body, multiframe, pixels, same_scan, save, slices
+from dicom_files import INTERCEPT, SPACING_ZYX, body, multiframe, pixels, same_scan, save, slices, to_jpeg_lossless
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import NodulensError, NoSeries, NotFound, SeveralSeries
@@ -220,23 +220,6 @@ def test_compressed(tmp_path: Path, syntax: str, plugin: str, signed: bool) -> N
             data.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
         save(packed, series)
     assert_reads(packed)
-
-
-def to_jpeg_lossless(source: Path, target: Path) -> None:
-    import gdcm
-
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(source))
-    assert reader.Read()
-    turn = gdcm.ImageChangeTransferSyntax()
-    turn.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    turn.SetInput(reader.GetImage())
-    assert turn.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(target))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(turn.GetOutput())
-    assert writer.Write()
 
 
 def test_multiframe(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.networks.default_method import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
-CALCIFICATION = TARGETS.index("calcification")
 TRAINING = DefaultTraining(epochs=12, learning_rate=3e-3, batch=64, examples=None)
 
 
