@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from nodulens.core.coverage import Coverage, SideCoverage
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Measurements, Nodule, Position, Risk
 from nodulens.core.volume import Mask, Patient, SliceRef, Source, Volume
@@ -53,6 +54,7 @@ def report(ct: Volume, count: int = 2) -> Report:
         warnings=("Slices are 2.5 mm apart.",),
         timing_s={"read": 0.5, "lungs": 1.25, "total": 1.75},
         lungs=LungVolumes(2412.5, 2698.0),
+        coverage=Coverage(True, (), SideCoverage(2412.5, 0.0, 0.0), SideCoverage(2698.0, 0.0, 0.0), ()),
         threshold=0.42,
         nodules=nodules,
         sensitivity=(SizeSensitivity(3.0, 6.0, 30, 60), SizeSensitivity(6.0, 30.0, 95, 100)),

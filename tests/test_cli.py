@@ -112,7 +112,7 @@ def test_analyze_json_and_case(run: Run, series: Path, tmp_path: Path) -> None:
     jsonschema.validate(report, json.loads(schema.read_text("utf-8")))
     assert {p.name for p in out.iterdir()} == set(FILES)
 
-    assert report["schema"] == "nodulens-report/1"
+    assert report["schema"] == "nodulens-report/2"
     assert report["series_uid"] == pydicom.dcmread(series / "0000.dcm").SeriesInstanceUID
     assert report["case"] == "CASE-42"
     with (out / "nodules.csv").open(newline="", encoding="utf-8") as file:

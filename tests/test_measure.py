@@ -308,6 +308,29 @@ def test_side_zone_and_lobe(at: tuple[int, int, int], side: str, zone: str, lobe
     assert place(*at)[:3] == (side, zone, lobe)
 
 
+@pytest.mark.parametrize(
+    ("slices", "at", "zone", "lobe"),
+    [
+        ((40, 60), (50, 30, 60), "unknown", "unknown"),  # 60 mm from the middle say nothing
+        ((30, 90), (78, 30, 60), "upper", "left upper lobe"),  # near the apex, however far down the lung goes on
+        ((30, 90), (35, 30, 60), "unknown", "unknown"),
+        ((0, 60), (12, 45, 20), "lower", "right lower lobe"),  # near the base, however far up
+        ((0, 60), (55, 13, 60), "unknown", "left upper lobe"),
+        ((0, 90), (50, 30, 60), "middle", "left upper lobe"),
+    ],
+)
+def test_zone_and_lobe_are_unknown_where_the_scan_shows_too_little(
+    slices: tuple[int, int], at: tuple[int, int, int], zone: str, lobe: str
+) -> None:
+    whole = two_lungs()
+    box = Box((slices[0], 0, 0), (slices[1], 60, 80))
+    lungs = Mask(np.ascontiguousarray(whole.labels[box.slices]), whole.geometry.crop(box), NAMES)
+    volume = Volume(np.zeros(box.shape, np.int16), lungs.geometry)
+    z, y, x = at[0] - slices[0], at[1], at[2]
+    found = locate(volume, Box.around((z, y, x), (1, 1, 1)), np.ones((1, 1, 1), dtype=bool), lungs)
+    assert (found.zone, found.lobe_estimate) == (zone, lobe)
+
+
 def test_the_central_slice_names_its_instance() -> None:
     slices = tuple(SliceRef(f"1.2.{i}", 200 - i) for i in range(90))
     assert place(40, 30, 20, Source(slices=slices))[3:] == (40, 160)

@@ -21,6 +21,7 @@ from PIL import Image
 
 import made_reports
 from browser import Browser
+from nodulens.core.coverage import Coverage, Opacity, SideCoverage
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
@@ -108,6 +109,31 @@ def test_every_measurement_is_shown(page: str) -> None:
     assert [row[0] for row in MEASUREMENTS] == list(Measurements.__dataclass_fields__)
     text = _Reader(page).text
     assert all(text.count(words) >= 3 for _, words, _, _ in MEASUREMENTS)
+
+
+def test_what_was_not_searched_is_the_first_thing_said(ct: Volume, report: Report) -> None:
+    left, right = SideCoverage(1000.0, 0.0, 0.0), SideCoverage(600.0, 400.0, 0.4)
+    hidden = (Opacity("fluid", "right", 400.0, 0.4),)
+    coverage = Coverage(False, ("It is as dense as fluid: an effusion.",), left, right, hidden)
+    for nodules, words in (
+        ((), "no nodule found in the rest"),
+        (report.nodules, f"{len(report.nodules)} nodules found in the rest"),
+    ):
+        text = _Reader(render_page(replace(report, nodules=nodules, coverage=coverage), ct)).text
+        first = f"About 40 % of the right lung was not searched; {words}"
+        assert first in text and "No nodule found" not in text
+        summary = text[text.index(first) :]
+        assert summary.index("effusion") < summary.index("Nodules may be hidden. Fluid in the right lung: about 400 ml")
+    cut = Coverage(False, ("Cut off.",), left, replace(right, unsearched_ml=0.0, unsearched_share=0.0), ())
+    assert "The scan ends inside the lungs" in _Reader(render_page(replace(report, coverage=cut), ct)).text
+    gone = Coverage(False, ("Gone.",), replace(left, unsearched_share=1.0), replace(right, unsearched_share=0.0), ())
+    assert gone.headline == "All of the left lung was not searched"
+
+
+@pytest.mark.parametrize(("given", "words"), [(True, "with contrast"), (False, "without contrast"), (None, "unknown")])
+def test_contrast_is_said_or_said_to_be_unknown(ct: Volume, report: Report, given: bool | None, words: str) -> None:
+    text = _Reader(render_page(replace(report, scan=replace(report.scan, contrast=given)), ct)).text
+    assert words in text[text.index("Acquisition") :]
 
 
 def test_nothing_found_is_said_in_words_with_what_was_measured(ct: Volume, report: Report) -> None:

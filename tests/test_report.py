@@ -62,7 +62,7 @@ def test_json_round_trip_of_numpy_numbers(report: Report) -> None:
 
 def test_json_has_the_promised_keys(report: Report) -> None:
     document = json.loads(to_json(report))
-    assert document["schema"] == SCHEMA == "nodulens-report/1"
+    assert document["schema"] == SCHEMA == "nodulens-report/2"
     promised = "schema series_uid software recipe weights warnings timing_s lungs nodules"
     assert set(promised.split()) <= set(document)
     nodule = document["nodules"][0]
@@ -102,7 +102,7 @@ def test_identity_stays_out_unless_it_was_asked_for(ct: Volume, report: Report) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(schema="nodulens-report/2"), "schema 'nodulens-report/2'"),
+        (lambda d: d.update(schema="nodulens-report/1"), "schema 'nodulens-report/1'"),
         (lambda d: d.pop("schema"), "schema None"),
         (lambda d: d.update(colour="red"), r"report has unknown keys \['colour'\]"),
         (lambda d: d.pop("lungs"), r"lacks \['lungs'\]"),
@@ -126,7 +126,7 @@ def test_wrong_json_is_refused_by_name(report: Report, change: Callable[[dict], 
         from_json(json.dumps(document))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"nodulens-report/1"'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"nodulens-report/2"'])
 def test_what_is_no_report_is_refused(text: str) -> None:
     with pytest.raises(UnreadableFile, match="Not a valid report"):
         from_json(text)

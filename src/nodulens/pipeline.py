@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nodulens import __version__
+from nodulens.core.coverage import Coverage
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.io import sharp_kernel
@@ -23,10 +24,11 @@ from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
 from nodulens.stages.classify import evaluate
 from nodulens.stages.classify_crop import UNCALIBRATED, grade
+from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.detect import detect
 from nodulens.stages.findings import Finding, outline_all, refined
 from nodulens.stages.fp_reduction import kept, sliding_window
-from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, segment_lungs
+from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.slices import Field, find_regions, segment_slices
@@ -151,18 +153,21 @@ class _Scan:
         volume: the same in canonical orientation.
         orientation: the way back.
         lungs: on the grid of ``volume``.
+        coverage: how much of them was found.
     """
 
     ct: Volume
     volume: Volume
     orientation: Reorientation
     lungs: Mask
+    coverage: Coverage
 
 
 def _prepared(ct: Volume, times: StageTimes) -> _Scan:
     volume, orientation = canonical(ct)
     with times.stage("lungs"):
-        return _Scan(ct, volume, orientation, segment_lungs(volume))
+        lungs = segment_lungs(volume)
+        return _Scan(ct, volume, orientation, lungs, lung_coverage(volume, lungs))
 
 
 def _from_candidates(scan: _Scan, method: Method, times: StageTimes) -> list[Finding]:
@@ -258,6 +263,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTime
         warnings=method.recipe.caveats + ct.source.warnings + quality_warnings(scan.ct, lungs),
         timing_s={**times.seconds, "total": sum(times.seconds.values())},
         lungs=LungVolumes(volumes["left_ml"], volumes["right_ml"]),
+        coverage=scan.coverage,
         threshold=method.threshold,
         nodules=tuple(_as_read(n, ct, scan.orientation) for n in nodules),
         sensitivity=tuple(SizeSensitivity(*row) for row in measured),
@@ -303,10 +309,6 @@ def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:
         kernel = released(source).kernel
         named = f" {kernel}" if kernel else ""
         notes.append(f"Sharp kernel{named}: noise looks like small nodules; densities and textures are less sure.")
-    bottom, top = cut_off_ends(lungs)
-    if bottom or top:
-        where = "top and bottom" if bottom and top else "top" if top else "bottom"
-        notes.append(f"The lungs are cut off at the {where} of the scan: what lies beyond was not searched.")
     if not 0.45 <= min(spacing[1:]) <= max(spacing[1:]) <= 1.0 or not 0.5 <= spacing[0] <= 5.0:
         notes.append(
             f"Voxels of {spacing[0]:.2f} × {spacing[1]:.2f} × {spacing[2]:.2f} mm (z, y, x): the models saw slices of "
@@ -315,8 +317,4 @@ def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:
     inside = ct.hu if ct.hu.size < 4_000_000 else ct.hu[:: max(1, ct.hu.shape[0] // 16)]
     if float(np.max(inside)) < 100:
         notes.append("Nothing in this scan is denser than 100 HU: its values may not be Hounsfield units.")
-    if not all(np.any(lungs.labels[::4, ::4, ::4] == label) for label in (1, 2)):
-        notes.append(
-            "Only one lung was found: the other may be collapsed, removed, or outside the scan; it was not searched."
-        )
     return tuple(notes)

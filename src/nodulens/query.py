@@ -53,7 +53,7 @@ class Place:
         return (
             self.side in (None, found.side)
             and self.zone in (None, found.zone)
-            and (self.lobe is None or found.lobe_estimate.split()[1] == self.lobe)
+            and (self.lobe is None or found.lobe_estimate == f"{found.side} {self.lobe} lobe")
         )
 
 

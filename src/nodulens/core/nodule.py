@@ -183,14 +183,14 @@ class Position:
 
     Attributes:
         side: by geometry, LPS.
-        zone: upper, middle or lower third of that lung's height.
-        lobe_estimate: an estimate from position alone: fissures are not looked for.
+        zone: upper, middle or lower third of that lung's height; unknown where the scan shows too little of it.
+        lobe_estimate: an estimate from position alone: fissures are not looked for; "unknown" likewise.
         central_slice: array index z of the slice where the nodule is largest.
         instance_number, sop_instance_uid: of that slice in the PACS; None where the format has none.
     """
 
     side: Side
-    zone: Literal["upper", "middle", "lower"]
+    zone: Literal["upper", "middle", "lower", "unknown"]
     lobe_estimate: str
     central_slice: int
     instance_number: int | None = None

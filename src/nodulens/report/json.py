@@ -14,7 +14,7 @@ from nodulens.core.nodule import Box, Nodule, Position
 from nodulens.io.records import Arrangement, Format, Row, decode, encode, from_plain
 from nodulens.report.record import Report
 
-SCHEMA = "nodulens-report/1"
+SCHEMA = "nodulens-report/2"
 _ROW_OF_NUMBERS = re.compile(r"\[\n\s*([-+.\deE]+(?:,\s+[-+.\deE]+)*)\s*\]")
 _BOX = tuple[tuple[int, int, int], tuple[int, int, int]]
 

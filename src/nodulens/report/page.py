@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from markupsafe import Markup
 
+from nodulens.core.coverage import OpacityKind
 from nodulens.core.nodule import Nodule, Risk
 from nodulens.core.volume import Volume
 from nodulens.report.html import Entry, bar, source, templates
@@ -41,6 +42,13 @@ MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
     ("distance_to_pleura_mm", "Distance to the pleura", "mm", 1),
 )
 """Field of :class:`~nodulens.core.nodule.Measurements`, its words, unit and decimals."""
+
+HIDING: dict[OpacityKind, str] = {
+    "solid tissue": "Airless tissue (consolidation, collapse or a large mass)",
+    "fluid": "Fluid",
+    "gas": "Gas without the structure of lung (a pneumothorax or a large bulla)",
+    "dense lung": "Dense lung (fibrosis, oedema or ground glass)",
+}
 
 
 def render_page(report: Report, ct: Volume) -> str:
@@ -111,7 +119,8 @@ def _size(nodule: Nodule) -> str:
 
 
 def _place(nodule: Nodule) -> str:
-    return f"{nodule.position.side} lung, {nodule.position.zone} zone"
+    zone = nodule.position.zone
+    return f"{nodule.position.side} lung" + (", zone unknown" if zone == "unknown" else f", {zone} zone")
 
 
 def _who(report: Report) -> str:
@@ -124,18 +133,37 @@ def _headline(report: Report) -> str:
     count = len(report.nodules)
     if report.prompted:
         return "One nodule, where you pointed" if count == 1 else f"{count} nodules, where you pointed"
-    words = {0: "No nodule found", 1: "One nodule found"}
-    return words.get(count, f"{count} nodules found")
+    found = {0: "No nodule found", 1: "One nodule found"}.get(count, f"{count} nodules found")
+    missing = report.coverage.headline
+    return f"{missing}; {found[:1].lower()}{found[1:]} in the rest" if missing else found
 
 
 def _lead(report: Report) -> list[str]:
-    """The summary: what was found, in a sentence or two."""
+    """The summary: what was not searched, what may hide nodules, and what was found."""
+    return [*_covered(report), *_found(report)]
+
+
+def _covered(report: Report) -> Iterator[str]:
+    """What was not searched, and what may hide nodules."""
+    if report.coverage.reasons:
+        yield " ".join(report.coverage.reasons)
+    hiding = [
+        f"{HIDING[o.kind]} in the {o.side} lung: about {_number(o.ml, 0)} ml, {_percent(o.share)} of it"
+        for o in report.coverage.opacities
+    ]
+    if hiding:
+        yield f"Nodules may be hidden. {'; '.join(hiding)}."
+
+
+def _found(report: Report) -> list[str]:
+    """What was found, in a sentence or two."""
     if not report.nodules:
+        where = "this scan" if report.coverage.complete else "what was searched"
         return [
-            f"Nothing in this scan scored {_number(report.threshold, 2)} or more, from which on a finding is reported. "
+            f"Nothing in {where} scored {_number(report.threshold, 2)} or more, from which on a finding is reported. "
             "This does not rule nodules out: the table below says how many such an analysis finds, and misses."
             if report.sensitivity
-            else f"Nothing in this scan scored {_number(report.threshold, 2)} or more, from which on a finding is "
+            else f"Nothing in {where} scored {_number(report.threshold, 2)} or more, from which on a finding is "
             "reported. This does not rule nodules out; how many are missed has not been measured at this threshold."
         ]
     largest = max(report.nodules, key=lambda n: n.measurements.mean_diameter_mm)
@@ -165,7 +193,7 @@ def _facts(report: Report) -> Iterator[Entry]:
     scan, lungs = report.scan, report.lungs
     z, y, x = scan.spacing_zyx
     thick = "" if scan.slice_thickness_mm is None else f", {_number(scan.slice_thickness_mm, 2)} mm thick"
-    contrast = {True: "with contrast", False: "without contrast", None: ""}[scan.contrast]
+    contrast = {True: "with contrast", False: "without contrast", None: "contrast unknown"}[scan.contrast]
     made = ", ".join(filter(None, [scan.manufacturer, scan.kernel and f"kernel {scan.kernel}", contrast]))
     yield Entry("Scan", f"{scan.slices} slices{thick}")
     yield Entry("Voxel", f"{_number(x, 2)} × {_number(y, 2)} × {_number(z, 2)} mm")
@@ -249,7 +277,7 @@ def _row(nodule: Nodule) -> Values:
     risk, m = nodule.risk, nodule.measurements
     return {
         "id": nodule.id,
-        "place": f"{nodule.position.side} {nodule.position.zone}".capitalize(),
+        "place": f"{nodule.position.side} {nodule.position.zone}".capitalize().replace("unknown", "lung"),
         "texture": nodule.texture,
         "diameter": f"{m.mean_diameter_mm:.1f}",
         "volume": f"{m.volume_mm3:.3f}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nodulens.core.coverage import Coverage
 from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Mask, Patient, Volume
 from nodulens.errors import NodulensError
@@ -89,6 +90,7 @@ class Report:
         warnings: what makes the whole result less sure, sentences.
         timing_s: seconds per stage, and ``total``.
         lungs: volumes of the lung masks.
+        coverage: how much of the lungs was searched, and what in them may hide nodules.
         threshold: the detector score from which a finding is reported.
         nodules: the findings; ids are unique and are the label values of ``nodules.nii.gz``.
         prompted: a person pointed at the nodules; nothing was searched for.
@@ -111,6 +113,7 @@ class Report:
     warnings: tuple[str, ...]
     timing_s: dict[str, float]
     lungs: LungVolumes
+    coverage: Coverage
     threshold: float
     nodules: tuple[Nodule, ...]
     prompted: bool = False

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box
+from nodulens.core.nodule import Box, Side
 from nodulens.core.volume import Mask, Volume
-from nodulens.errors import NoLungs
 from nodulens.ops.blocks import block_means
-from nodulens.ops.components import closed, components, dilated, distance_mm, filled, opened, touching
+from nodulens.ops.components import closed, dilated, filled, opened
 from nodulens.ops.resample import resample_array
+from nodulens.stages.airway import airway_lumen
+from nodulens.stages.lung_air import gas_beside_lungs, lung_parts, sides
+from nodulens.stages.thorax import EDGE_HU, air_within_body
 
 Bool = NDArray[np.bool_]
 HU = NDArray[np.float32]
@@ -32,18 +34,8 @@ GRID_MM = 2.1
 """Voxel size to work at, roughly: whole voxels are put together."""
 COARSE_MM = 3.5
 """The same, for balls of several centimetres."""
-EDGE_HU = -400
-"""Half-way between lung and soft tissue."""
 PULL = 0.4
 """How far, in voxels of the working grid, full-size detail may move the edge."""
-GAS_HU = -955
-"""Median of gut, stomach and pneumothorax lies below, of lung, even emphysematous, above."""
-LEAST_PART_ML = 15.0
-"""Smaller pockets of air are left out, unless closing takes them in."""
-LEAST_ML = 60.0
-"""Less aerated lung than this in the whole scan is none."""
-APART_MM = 60.0
-"""The centroids of two lungs lie farther apart than this from left to right; those of two lobes do not."""
 CLOSING_MM = 12.0
 """Radius of the ball that cannot enter a dent that is filled anywhere on the lung."""
 MASS_MM = 50.0
@@ -71,11 +63,14 @@ def segment_lungs(volume: Volume) -> Mask:
     """
     low, grid = _reduced(volume)
     spacing = grid.spacing_zyx
-    air = (low < EDGE_HU) & _within_body(low, spacing)
-    airway = _airway(low, air, spacing)
+    air = air_within_body(low, spacing)
+    airway = airway_lumen(low, air, spacing)
     lung = air & ~dilated(airway, 2.5, spacing) if airway.any() else air
-    labels = _sides(_aerated(lung, low, grid), low, spacing)
+    labels = sides(lung_parts(lung, low, grid), low, spacing)
+    gas = gas_beside_lungs(labels, low, spacing)
+    labels[gas] = 0
     labels = _closed_sides(labels, grid)
+    labels[gas] = 0
     if airway.any():
         trunk = opened(airway, 3.5, spacing)
         labels[dilated(trunk, 2.0, spacing)] = 0
@@ -106,10 +101,11 @@ def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
     return {f"{side}_ml": np.count_nonzero(lungs.of(f"{side} lung")) * voxel_ml for side in ("left", "right")}
 
 
-def cut_off_ends(lungs: Mask) -> tuple[bool, bool]:
-    """Whether the scan ends inside the lungs: (at the first slice, at the last slice), inferior first."""
+def cut_off_ends(lungs: Mask, side: Side | None = None) -> tuple[bool, bool]:
+    """Whether the scan ends inside the lungs, or that of a side: (at the first slice, at the last), inferior first."""
     pixel_mm2 = lungs.geometry.spacing_zyx[1] * lungs.geometry.spacing_zyx[2]
-    first, last = (np.count_nonzero(lungs.labels[z]) * pixel_mm2 for z in (0, -1))
+    labels = lungs.labels if side is None else lungs.of(f"{side} lung")
+    first, last = (np.count_nonzero(labels[z]) * pixel_mm2 for z in (0, -1))
     return bool(first > CUT_MM2), bool(last > CUT_MM2)
 
 
@@ -122,160 +118,6 @@ def _reduced(volume: Volume) -> tuple[HU, Geometry]:
     spacing = (grid.spacing_zyx[0] * fz, grid.spacing_zyx[1] * fy, grid.spacing_zyx[2] * fx)
     nz, ny, nx = low.shape
     return low, Geometry((nz, ny, nx), spacing, (x, y, z), grid.direction)
-
-
-def _within_body(low: HU, spacing: Spacing) -> Bool:
-    """Voxels with thick tissue both before and behind them: not the room, the table, the blankets.
-
-    Tissue thinner than a centimetre (table tops, tubes, sheets) does not count, nor does the side: a
-    tight crop may have no wall there.
-    """
-    step = [max(1, round(4.0 / s)) for s in spacing[1:]]
-    coarse = low[:, :: step[0], :: step[1]] > -300
-    thick = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
-    parts = components(opened(coarse, 5.0, thick))
-    if not len(parts):
-        return np.zeros(low.shape, dtype=bool)
-    body = parts.part(1)
-    before = np.logical_or.accumulate(body, axis=1)
-    behind = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
-    out = np.repeat(np.repeat(before & behind, step[0], axis=1), step[1], axis=2)
-    return out[:, : low.shape[1], : low.shape[2]]
-
-
-def _airway(low: HU, air: Bool, spacing: Spacing) -> Bool:
-    """Lumen of windpipe and large bronchi; empty where no windpipe is seen.
-
-    Grown from the windpipe at the highest threshold that does not yet leak into the lungs.
-    """
-    seed = _windpipe(low, air, spacing)
-    if not seed.any():
-        return seed
-    voxel_ml = float(np.prod(spacing)) / 1000
-    box = Box.of_mask(seed)
-    reach = tuple(int(mm / s) for mm, s in zip((90.0, 55.0, 75.0), spacing, strict=True))
-    near = box.grown((reach[0], reach[1], reach[2])).clipped(low.shape).slices
-    seed_near, low_near = seed[near], low[near]
-    allowed = np.count_nonzero(seed) * voxel_ml + 45
-    out = seed.copy()
-    for threshold in (-800, -840, -870, -900, -920, -940, -960):
-        grown = touching((low_near < threshold) & air[near] | seed_near, seed_near)
-        if np.count_nonzero(grown) * voxel_ml <= allowed:
-            out[near] = grown
-            break
-    return out
-
-
-def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
-    """The tallest stack of round, empty spots near the middle that reaches into the upper lungs."""
-    pixel_mm2 = spacing[1] * spacing[2]
-    hollow = air & (low < -850)
-    columns = np.flatnonzero(air.any(axis=(0, 1)))
-    if not len(columns):
-        return np.zeros_like(air)
-    middle, reach = (columns[0] + columns[-1]) / 2, 0.22 * (columns[-1] - columns[0] + 1)
-    spots = np.zeros_like(air)
-    for z, plane in enumerate(hollow):
-        parts = components(plane, 4)
-        for i in range(len(parts)):
-            area = parts.sizes[i] * pixel_mm2
-            if area < 50:
-                break
-            (ys, xs), (_, x) = parts.slices[i], parts.centroids_zyx[i]
-            height, width = (ys.stop - ys.start) * spacing[1], (xs.stop - xs.start) * spacing[2]
-            round_enough = area > 0.5 * height * width and max(height, width) < 2.5 * min(height, width)
-            if area < 900 and round_enough and abs(x - middle) < reach:
-                spot = parts.labels[ys, xs] == i + 1
-                if np.median(low[z, ys, xs][spot]) < -900:
-                    spots[z, ys, xs] |= spot
-    stacks = components(spots)
-    filling = air.sum(axis=(1, 2)).cumsum()
-    upper = int(np.searchsorted(filling, 0.6 * filling[-1]))  # gut is as hollow and as round, but low
-    heights = [(where[0].stop - where[0].start) * spacing[0] * (where[0].stop > upper) for where in stacks.slices]
-    if not heights or max(heights) < 20:
-        return np.zeros_like(air)
-    return stacks.part(int(np.argmax(heights)) + 1)
-
-
-def _aerated(air: Bool, low: HU, grid: Geometry) -> list[Bool]:
-    """Parts of the air that are lung, the largest first.
-
-    The smaller ones must be about as dense as the largest and at its height, before and behind no
-    farther: air in an armpit, under the back, in the gut is none.
-
-    Raises:
-        NoLungs: there are none.
-    """
-    voxel_ml = grid.voxel_mm3 / 1000
-    parts = components(air)
-    lungs: list[Bool] = []
-    floor, tall, deep = float(GAS_HU), slice(0, air.shape[0]), slice(0, air.shape[1])
-    for i in range(len(parts)):
-        if parts.sizes[i] * voxel_ml < LEAST_PART_ML:
-            break
-        where, (z, y, _) = parts.slices[i], parts.centroids_zyx[i]
-        part = parts.labels[where] == i + 1
-        inner = low[where][distance_mm(part, grid.spacing_zyx) > 1.5 * max(grid.spacing_zyx[1:])]
-        density = float(np.median(inner)) if inner.size else -np.inf
-        if density < floor or not (tall.start <= z < tall.stop and deep.start <= y < deep.stop):
-            continue
-        if not lungs:
-            floor, tall, deep = max(floor, density - 50), where[0], where[1]
-        lungs.append(parts.part(i + 1))
-    found = sum(np.count_nonzero(part) for part in lungs) * voxel_ml
-    if found < LEAST_ML:
-        raise NoLungs(
-            f"No lungs in this scan: {found:.0f} ml of air-filled tissue, {LEAST_ML:.0f} ml is the least for a chest. "
-            "Choose a series of the chest, in Hounsfield units."
-        )
-    return lungs
-
-
-def _sides(parts: list[Bool], low: HU, spacing: Spacing) -> Labels:
-    """Left 1, right 2, from the parts of the lungs, the largest first."""
-    if len(parts) == 1 or np.count_nonzero(parts[1]) < 0.15 * np.count_nonzero(parts[0]):
-        parts = [*_halves(parts[0], low, spacing), *parts[1:]]
-    places = [_mean_x(part) for part in parts]
-    if len(parts) > 1 and abs(places[0] - places[1]) * spacing[2] > APART_MM:
-        middle = (places[0] + places[1]) / 2
-    else:
-        columns = (low > 250).sum(axis=(0, 1)).cumsum()
-        middle = float(np.searchsorted(columns, columns[-1] / 2)) if columns[-1] else (low.shape[2] - 1) / 2
-    labels = np.zeros(low.shape, dtype=np.uint8)
-    for part, place in zip(parts, places, strict=True):
-        labels[part] = 1 if place > middle else 2
-    return labels
-
-
-def _halves(part: Bool, low: HU, spacing: Spacing) -> list[Bool]:
-    """Two lungs that touch, taken apart along the thinnest, densest sheet; one lung as it is."""
-    import SimpleITK as sitk
-
-    where = Box.of_mask(part).slices
-    lung, hu = part[where], low[where]
-    depth = distance_mm(lung, spacing)
-    for threshold, radius in ((-700, 2.0), (-750, 4.0), (EDGE_HU, 6.0), (EDGE_HU, 9.0), (EDGE_HU, 13.0)):
-        cores = components((depth > radius) & (hu < threshold))
-        if len(cores) < 2 or cores.sizes[1] < 0.15 * cores.sizes[0]:
-            continue
-        if abs(cores.centroids_zyx[0, 2] - cores.centroids_zyx[1, 2]) * spacing[2] < APART_MM:
-            continue
-        height = np.where(lung, 120 - 8 * np.minimum(depth, 15) + np.clip(hu + 900, 0, 500) / 4, 255)
-        seeds = np.where(cores.labels <= 2, cores.labels, 0)
-        flood = sitk.MorphologicalWatershedFromMarkers(
-            sitk.GetImageFromArray(height.astype(np.uint8)), sitk.GetImageFromArray(seeds.astype(np.uint8)), False
-        )
-        flooded = np.where(lung, sitk.GetArrayViewFromImage(flood), 0)
-        halves = [np.zeros_like(part), np.zeros_like(part)]
-        for number, half in enumerate(halves, start=1):
-            half[where] = flooded == number
-        return halves
-    return [part]
-
-
-def _mean_x(mask: Bool) -> float:
-    line = mask.sum(axis=(0, 1))
-    return float(line @ np.arange(len(line)) / line.sum())
 
 
 def _closed_sides(labels: Labels, grid: Geometry) -> Labels:

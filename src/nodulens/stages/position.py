@@ -1,11 +1,13 @@
 """Where a nodule lies: side, zone, an estimate of the lobe, and the slice that shows it best.
 
 All of it by geometry. Fissures are not looked for: the lobe comes from flat mean fissures in a frame that
-spans the lung from apex to base and from front to back, and is named an estimate for that reason.
+spans the lung from apex to base and from front to back, and is named an estimate for that reason. Where the scan ends
+inside the lungs, what holds however far they go on is said, and "unknown" otherwise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.nodule import Box, Position, Side
 from nodulens.core.volume import Mask, Volume, crop_array
+from nodulens.stages.lungs import cut_off_ends
 
 # Mean fissures in a lung's own frame: height 0 at the base, 1 at the apex; depth 0 in front, 1 at the back.
 # The oblique fissures climb from the front of the base to about the fourth thoracic vertebra behind, the
@@ -23,6 +26,8 @@ OBLIQUE_FRONT, OBLIQUE_BACK = 0.10, 0.87
 HORIZONTAL_RIGHT = 0.57
 
 NEAR_MM = 5.0
+HEIGHTS_MM = (180.0, 340.0)
+"""What a lung that the scan shows in part may measure from base to apex."""
 
 
 def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Position:
@@ -39,14 +44,16 @@ def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Po
         ``source.slices`` where the slices are known.
     """
     side = side_of(box, lungs)
-    height, depth = _in_lung(box, mask, lungs, side)
+    places = [_in_lung(box, mask, extent) for extent in _extents(lungs, side)]
+    zones = {_zone(height) for height, _ in places}
+    lobes = {lobe_at(side, height, depth) for height, depth in places}
     central = box.start[0] + central_slice(mask)
     slices = volume.source.slices
     stored = slices[central] if len(slices) == volume.geometry.shape[0] else None
     return Position(
         side=side,
-        zone="upper" if height > 2 / 3 else "middle" if height > 1 / 3 else "lower",
-        lobe_estimate=f"{side} {lobe_at(side, height, depth)} lobe",
+        zone=zones.pop() if len(zones) == 1 else "unknown",
+        lobe_estimate=f"{side} {lobes.pop()} lobe" if len(lobes) == 1 else "unknown",
         central_slice=central,
         instance_number=stored.instance_number if stored else None,
         sop_instance_uid=stored.sop_instance_uid if stored else None,
@@ -91,14 +98,35 @@ def lung_extent(lungs: Mask, side: Side) -> NDArray[np.intp]:
     return np.array([(k[0], k[-1]) if k.size else (0, n - 1) for k, n in zip(lines, lungs.labels.shape, strict=False)])
 
 
-def share_along(extent: NDArray[np.intp], place: NDArray[np.float64]) -> NDArray[np.float64]:
+def share_along(extent: NDArray[np.intp] | NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far indices ``place``, any shape, lie along one row of :func:`lung_extent`, 0…1."""
     low, high = extent
     return np.asarray(np.clip((place - low) / max(high - low, 1), 0, 1))
 
 
-def _in_lung(box: Box, mask: NDArray[np.bool_], lungs: Mask, side: Side) -> tuple[float, float]:
+def _zone(height: float) -> Literal["upper", "middle", "lower"]:
+    return "upper" if height > 2 / 3 else "middle" if height > 1 / 3 else "lower"
+
+
+def _extents(lungs: Mask, side: Side) -> Iterator[NDArray[np.float64]]:
+    """What the whole lung may extend over, as :func:`lung_extent`: one where the scan shows both its ends."""
+    extent = lung_extent(lungs, side).astype(np.float64)
+    bottom, top = cut_off_ends(lungs, side)
+    if not (bottom or top):
+        yield extent
+        return
+    (low, high), spacing = extent[0], lungs.geometry.spacing_zyx[0]
+    seen = high - low
+    for height_mm in HEIGHTS_MM:
+        beyond = max(0.0, height_mm / spacing - seen)
+        for below in (0.0, beyond) if bottom and top else (beyond if bottom else 0.0,):
+            whole = extent.copy()
+            whole[0] = low - below, high + beyond - below
+            yield whole
+
+
+def _in_lung(box: Box, mask: NDArray[np.bool_], extent: NDArray[np.float64]) -> tuple[float, float]:
     """Centroid of a mask as (height, depth) in the lung's frame, each clipped to 0…1."""
     centre = np.argwhere(mask).mean(axis=0) + box.start
-    height, depth = (float(share_along(e, c)) for e, c in zip(lung_extent(lungs, side), centre, strict=False))
+    height, depth = (float(share_along(e, c)) for e, c in zip(extent, centre, strict=False))
     return height, depth

@@ -1,0 +1,74 @@
+"""The thoracic cage: where lungs can be, whatever air is left in them.
+
+Ribs, spine and sternum are closed to a shell; what it encloses is the cage. A healthy lung reaches the shell at the
+side and behind, so what of the cage is neither lung nor mediastinum was lung once, or is fluid or gas of the pleura.
+Where that is one-sided, the other lung, mirrored, says how far the lost one reached.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens.ops.components import components, distance_mm, opened, touching
+
+Bool = NDArray[np.bool_]
+HU = NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+EDGE_HU = -400
+"""Half-way between lung and soft tissue."""
+ROOM_HU = -965
+"""Air of the room lies below, lung above, once three voxels of noise are averaged."""
+STRIP_MM = 80.0
+"""How far from the edge of a round field of view lung may have no chest wall before or behind it."""
+LARGE_ML = 100.0
+"""Air that goes on in such a strip is no smaller."""
+BONE_HU = 180
+"""Above muscle, cartilage and most contrast in voxels of 2 mm; below ribs."""
+THICK_MM = 9.0
+"""Ribs and sternum are thinner than a ball of this radius, chambers and vessels full of contrast are not."""
+BETWEEN_RIBS_MM = 22.0
+"""A ball of this radius does not pass between two ribs."""
+
+
+def air_within_body(low: HU, spacing: Spacing) -> Bool:
+    """Air of lungs, airways and bowel, also where the field of view ends inside the chest.
+
+    Args:
+        low: HU (z, y, x) in voxels of about 2 mm, canonical.
+        spacing: millimetres (z, y, x).
+    """
+    from scipy.ndimage import uniform_filter
+
+    air = low < EDGE_HU
+    inside = air & _within_body(low, spacing)
+    beyond = (low == low[0, 0, 0]).all(axis=0)  # padding round a circle of reconstruction
+    if not beyond.any() or beyond.all():
+        return inside
+    strip = (distance_mm(~beyond, spacing[1:]) < STRIP_MM) & ~beyond
+    if not (inside & strip).any():
+        return inside
+    lunglike = opened(air & strip & (uniform_filter(low, 3) > ROOM_HU), 4.0, spacing)  # no rims of half-filled voxels
+    pockets = components(inside)
+    large = np.flatnonzero(pockets.sizes > LARGE_ML * 1000 / float(np.prod(spacing))) + 1
+    return inside | touching(lunglike, lunglike & np.isin(pockets.labels, large))
+
+
+def _within_body(low: HU, spacing: Spacing) -> Bool:
+    """Voxels with thick tissue both before and behind them: not the room, the table, the blankets.
+
+    Tissue thinner than a centimetre (table tops, tubes, sheets) does not count, nor does the side: a
+    tight crop may have no wall there.
+    """
+    step = [max(1, round(4.0 / s)) for s in spacing[1:]]
+    coarse = low[:, :: step[0], :: step[1]] > -300
+    thick = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
+    parts = components(opened(coarse, 5.0, thick))
+    if not len(parts):
+        return np.zeros(low.shape, dtype=bool)
+    body = parts.part(1)
+    before = np.logical_or.accumulate(body, axis=1)
+    behind = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    out = np.repeat(np.repeat(before & behind, step[0], axis=1), step[1], axis=2)
+    return out[:, : low.shape[1], : low.shape[2]]
