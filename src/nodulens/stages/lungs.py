@@ -19,9 +19,11 @@ from nodulens.core.volume import Mask, Volume
 from nodulens.ops.blocks import block_means
 from nodulens.ops.components import closed, dilated, filled, opened
 from nodulens.ops.resample import resample_array
+from nodulens.stages.airless import airless_lung
 from nodulens.stages.airway import airway_lumen
+from nodulens.stages.expected import coarse_chest
 from nodulens.stages.lung_air import gas_beside_lungs, lung_parts, sides
-from nodulens.stages.thorax import EDGE_HU, air_within_body
+from nodulens.stages.thorax import CUT_MM2, EDGE_HU, air_within_body
 
 Bool = NDArray[np.bool_]
 HU = NDArray[np.float32]
@@ -41,8 +43,6 @@ CLOSING_MM = 12.0
 MASS_MM = 50.0
 """Dents narrower than this are filled at the chest wall and searched everywhere; a ball of 40 mm on the
 pleura leaves one of about that."""
-CUT_MM2 = 300.0
-"""Lung on the outermost slice: less is the tip of an apex or of a sinus, and nothing is missing."""
 
 
 def segment_lungs(volume: Volume) -> Mask:
@@ -69,6 +69,7 @@ def segment_lungs(volume: Volume) -> Mask:
     labels = sides(lung_parts(lung, low, grid), low, spacing)
     gas = gas_beside_lungs(labels, low, spacing)
     labels[gas] = 0
+    _add_airless(labels, low, grid)
     labels = _closed_sides(labels, grid)
     labels[gas] = 0
     if airway.any():
@@ -118,6 +119,26 @@ def _reduced(volume: Volume) -> tuple[HU, Geometry]:
     spacing = (grid.spacing_zyx[0] * fz, grid.spacing_zyx[1] * fy, grid.spacing_zyx[2] * fx)
     nz, ny, nx = low.shape
     return low, Geometry((nz, ny, nx), spacing, (x, y, z), grid.direction)
+
+
+def _add_airless(labels: Labels, low: HU, grid: Geometry) -> None:
+    """Give consolidated and collapsed lung the label of its side."""
+    chest = coarse_chest(low, labels, grid.spacing_zyx)
+    sides: tuple[tuple[int, Side], ...] = ((1, "left"), (2, "right"))
+    for label, side in sides:
+        airless = airless_lung(chest, side)
+        if airless.any():
+            labels[_fine(airless, chest.spacing, grid) & (labels == 0) & (low > EDGE_HU)] = label
+
+
+def _fine(mask: Bool, spacing: Spacing, grid: Geometry) -> Bool:
+    """A mask of whole blocks of a grid's voxels, on that grid."""
+    step = [round(a / b) for a, b in zip(spacing, grid.spacing_zyx, strict=True)]
+    place = [(n - 1) / 2 for n in step]
+    origin = grid.to_lps(place)
+    nz, ny, nx = mask.shape
+    coarse = Geometry((nz, ny, nx), spacing, (origin[0], origin[1], origin[2]), grid.direction)
+    return np.asarray(resample_array(mask.view(np.uint8), coarse, grid, order=1, fill=0) > 0.5)
 
 
 def _closed_sides(labels: Labels, grid: Geometry) -> Labels:

@@ -1,9 +1,4 @@
-"""The thoracic cage: where lungs can be, whatever air is left in them.
-
-Ribs, spine and sternum are closed to a shell; what it encloses is the cage. A healthy lung reaches the shell at the
-side and behind, so what of the cage is neither lung nor mediastinum was lung once, or is fluid or gas of the pleura.
-Where that is one-sided, the other lung, mirrored, says how far the lost one reached.
-"""
+"""The body and its air, without the room, the table and the blankets."""
 
 from __future__ import annotations
 
@@ -25,11 +20,9 @@ STRIP_MM = 80.0
 LARGE_ML = 100.0
 """Air that goes on in such a strip is no smaller."""
 BONE_HU = 180
-"""Above muscle, cartilage and most contrast in voxels of 2 mm; below ribs."""
-THICK_MM = 9.0
-"""Ribs and sternum are thinner than a ball of this radius, chambers and vessels full of contrast are not."""
-BETWEEN_RIBS_MM = 22.0
-"""A ball of this radius does not pass between two ribs."""
+"""Above muscle and cartilage, below ribs, in voxels of 4 mm."""
+CUT_MM2 = 300.0
+"""Lung on the outermost slice: less is the tip of an apex or of a sinus, and nothing is missing."""
 
 
 def air_within_body(low: HU, spacing: Spacing) -> Bool:
