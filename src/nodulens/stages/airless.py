@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Side
-from nodulens.ops.components import components, opened
+from nodulens.core.nodule import Box, Side
+from nodulens.ops.components import closed, components, distance_mm, opened
 from nodulens.stages.expected import LEAST_ML, TISSUE_HU, Chest, missing_lung
 from nodulens.stages.thorax import BONE_HU
 
@@ -19,6 +19,12 @@ Bool = NDArray[np.bool_]
 
 FLUID_HU, CONTRAST_HU = 24.0, 110.0
 """Pleural fluid lies below the first; airless lung and tumour above it, and below vessels full of contrast."""
+BETWEEN_RIBS_MM = 20.0
+"""A ball of this radius does not pass between two ribs."""
+GAP_MM = 20.0
+"""How far airless lung found by the mirror image may stay away from the ribs."""
+PLEURA_MM = 7.0
+"""Between ribs and lung."""
 REACH_MM = 24.0
 """How far the mirror image is moved at most, along each axis."""
 
@@ -33,12 +39,24 @@ def airless_lung(chest: Chest, side: Side) -> Bool:
     either = chest.lungs["left"] | chest.lungs["right"]
     room = _moved(chest.mirrored(side), *_shift(chest, side)) & ~either
     smooth = uniform_filter(np.clip(chest.hu, -200, 200), 3)
-    tissue = room & (chest.hu > TISSUE_HU) & (smooth > FLUID_HU) & (smooth < CONTRAST_HU)
-    parts = components(opened(tissue, 6.0, chest.spacing))
-    for number, size in enumerate(parts.sizes, start=1):
-        if size * chest.voxel_ml > LEAST_ML:
-            nothing |= parts.part(number)
-    return nothing
+    tissue = room & (chest.hu > TISSUE_HU) & (smooth < CONTRAST_HU)
+    if not tissue.any() or np.median(smooth[tissue]) < FLUID_HU:
+        return nothing
+    parts = components(opened(tissue & (smooth > FLUID_HU), 6.0, chest.spacing))
+    large = np.flatnonzero(parts.sizes * chest.voxel_ml > LEAST_ML) + 1
+    found = np.isin(parts.labels, large)
+    return found | _up_to_the_ribs(found, chest) & ~either if found.any() else found
+
+
+def _up_to_the_ribs(found: Bool, chest: Chest) -> Bool:
+    """What of a narrow gap between airless lung and the ribs or the spine is no bone."""
+    box = Box.of_mask(found).grown([int(np.ceil(2 * GAP_MM / s)) for s in chest.spacing]).clipped(found.shape).slices
+    shell = closed(chest.hu[box] > BONE_HU, BETWEEN_RIBS_MM, chest.spacing)
+    out = np.zeros_like(found)
+    to_shell = distance_mm(~shell, chest.spacing)
+    gap = distance_mm(~found[box], chest.spacing) + to_shell < GAP_MM
+    out[box] = gap & (to_shell > PLEURA_MM) & (chest.hu[box] > TISSUE_HU)
+    return out
 
 
 def _shift(chest: Chest, side: Side) -> tuple[int, int, int]:

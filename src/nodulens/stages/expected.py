@@ -40,6 +40,8 @@ BESIDE_SHARE = 0.2
 """On more of these slices than this a lung must stay away from the spine."""
 LEAST_ML, LEAST_SHARE = 60.0, 0.08
 """Smaller amounts, or shares of a lung, are within what healthy chests differ by."""
+LEAST_ROLL = np.radians(8)
+"""Smaller angles are within what the bones of a chest differ by from side to side."""
 TISSUE_HU = -200.0
 """Lung denser than this is airless."""
 
@@ -52,13 +54,15 @@ class Chest:
         hu: (z, y, x) float32, canonical.
         lungs: bool (z, y, x) by side.
         spacing: millimetres (z, y, x).
-        middle: column of the plane that halves its bones.
+        middle: (row, column) of the middle of its bones.
+        roll: radians by which the patient is turned about the long axis, the left side towards the back.
     """
 
     hu: HU
     lungs: dict[Side, Bool]
     spacing: Spacing
-    middle: float
+    middle: tuple[float, float]
+    roll: float
 
     @property
     def voxel_ml(self) -> float:
@@ -68,12 +72,25 @@ class Chest:
         """Volume of a lung."""
         return float(np.count_nonzero(self.lungs[side])) * self.voxel_ml
 
+    def across(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(y, x) each: millimetres to the left of the plane that halves the chest, and towards its back."""
+        _, ny, nx = self.hu.shape
+        _, sy, sx = self.spacing
+        y, x = np.mgrid[:ny, :nx]
+        down, aside = (y - self.middle[0]) * sy, (x - self.middle[1]) * sx
+        cos, sin = np.cos(self.roll), np.sin(self.roll)
+        return aside * cos + down * sin, down * cos - aside * sin
+
     def mirrored(self, side: Side) -> Bool:
         """Where the lung of a side would be if it were the other's mirror image."""
         other = self.lungs["right" if side == "left" else "left"]
-        columns = np.round(2 * self.middle - np.arange(other.shape[2])).astype(int)
-        inside = (columns >= 0) & (columns < other.shape[2])
-        return np.where(inside, other[:, :, np.clip(columns, 0, other.shape[2] - 1)], False)
+        aside, _ = self.across()
+        _, sy, sx = self.spacing
+        y, x = np.mgrid[: other.shape[1], : other.shape[2]]
+        rows = np.rint(y - 2 * aside * np.sin(self.roll) / sy).astype(int)
+        columns = np.rint(x - 2 * aside * np.cos(self.roll) / sx).astype(int)
+        inside = (rows >= 0) & (rows < other.shape[1]) & (columns >= 0) & (columns < other.shape[2])
+        return np.asarray(other[:, np.where(inside, rows, 0), np.where(inside, columns, 0)] & inside)
 
     def cut_off_ends(self) -> tuple[bool, bool]:
         """Whether the scan ends inside the lungs: (at the first slice, at the last), inferior first."""
@@ -131,11 +148,18 @@ def coarse_chest(hu: NDArray[np.float32] | NDArray[np.int16], labels: Labels, sp
         np.minimum(np.arange(n) * f + f // 2, size - 1) for n, f, size in zip(low.shape, step, hu.shape, strict=True)
     ]
     picked = labels[np.ix_(*middles)]
-    columns = (low > BONE_HU).sum(axis=(0, 1)).cumsum()
-    present = np.flatnonzero((picked > 0).any(axis=(0, 1)))
-    middle = float(np.searchsorted(columns, columns[-1] / 2)) if columns[-1] else float(present.mean())
     dz, dy, dx = (n * s for n, s in zip(step, spacing, strict=True))
-    return Chest(low, {"left": picked == 1, "right": picked == 2}, (dz, dy, dx), middle)
+    bones = np.argwhere(low > BONE_HU)[:, 1:]
+    if not len(bones):
+        bones = np.argwhere(picked > 0)[:, 1:]
+    centre = bones.mean(axis=0)
+    down, aside = ((bones - centre) * (dy, dx)).T
+    wide, deep = (aside * aside).mean(), (down * down).mean()
+    roll = 0.5 * float(np.arctan2(2 * (aside * down).mean(), wide - deep))
+    roll = roll if abs(roll) > LEAST_ROLL else 0.0
+    off = float(np.median(aside * np.cos(roll) + down * np.sin(roll)))
+    middle = float(centre[0]) + off * np.sin(roll) / dy, float(centre[1]) + off * np.cos(roll) / dx
+    return Chest(low, {"left": picked == 1, "right": picked == 2}, (dz, dy, dx), middle, roll)
 
 
 def missing_lung(chest: Chest, side: Side) -> Missing:
@@ -178,26 +202,20 @@ def _away_from_spine(chest: Chest, side: Side) -> Bool:
     if not len(heights) or not lung.any():
         return out
     first, last = (round(heights[0] + share * (heights[-1] - heights[0])) for share in BESIDE_HEIGHT)
-    _, sy, sx = chest.spacing
-    near = np.abs(np.arange(lung.shape[2]) - chest.middle) * sx < 20
+    aside, down = chest.across()
     asked = 0
     for z in range(first, last + 1):
-        rows = np.flatnonzero(lung[z].any(axis=1))
-        both = np.flatnonzero((chest.lungs["left"][z] | chest.lungs["right"][z]).any(axis=1))
-        if not len(both):
-            continue
-        spine = np.nonzero(chest.hu[z][:, near] > BONE_HU)[0]
-        spine = spine[spine > both.mean()]
+        both = down[chest.lungs["left"][z] | chest.lungs["right"][z]]
+        spine = down[(chest.hu[z] > BONE_HU) & (np.abs(aside) < 20)]
+        spine = spine[spine > both.mean()] if both.size else spine[:0]
         if len(spine) < 3:
             continue
         asked += 1
         middle = float(np.median(spine))
-        hindmost = rows[-1] if len(rows) else middle - 60 / sy
-        if (hindmost - middle) * sy < BESIDE_SPINE_MM:
-            columns = np.flatnonzero(lung[z].any(axis=0))
-            if len(columns):
-                out[z, int(hindmost) + 1 : round(middle + BEHIND_SPINE_MM / sy) + 1, columns[0] : columns[-1] + 1] = (
-                    True
-                )
+        hindmost = float(down[lung[z]].max(initial=-np.inf))
+        if lung[z].any() and hindmost - middle < BESIDE_SPINE_MM:
+            own = aside[lung[z]]
+            gap = (down > hindmost) & (down < middle + BEHIND_SPINE_MM) & (aside >= own.min()) & (aside <= own.max())
+            out[z] = gap & (chest.hu[z] > TISSUE_HU)
     away = int(out.any(axis=(1, 2)).sum())
-    return out & (chest.hu > TISSUE_HU) if away > BESIDE_SHARE * asked else np.zeros_like(out)
+    return out if away > BESIDE_SHARE * asked else np.zeros_like(out)
