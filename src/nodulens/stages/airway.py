@@ -45,19 +45,22 @@ def _trachea(low: HU, air: Bool, spacing: Spacing) -> Bool:
         return np.zeros_like(air)
     middle, reach = (columns[0] + columns[-1]) / 2, 0.22 * (columns[-1] - columns[0] + 1)
     spots = np.zeros_like(air)
-    for z, plane in enumerate(hollow):
+    margin = 45 / spacing[2]
+    start, stop = max(0, int(middle - reach - margin)), int(middle + reach + margin) + 1
+    for z, plane in enumerate(hollow[:, :, start:stop]):
         parts = components(plane, 4)
         for i in range(len(parts)):
             area = parts.sizes[i] * pixel_mm2
             if area < 50:
                 break
-            (ys, xs), (_, x) = parts.slices[i], parts.centroids_zyx[i]
+            (ys, xs), x = parts.slices[i], parts.centroids_zyx[i, 1] + start
             height, width = (ys.stop - ys.start) * spacing[1], (xs.stop - xs.start) * spacing[2]
             round_enough = area > 0.5 * height * width and max(height, width) < 2.5 * min(height, width)
             if area < 900 and round_enough and abs(x - middle) < reach:
                 spot = parts.labels[ys, xs] == i + 1
-                if np.median(low[z, ys, xs][spot]) < -900:
-                    spots[z, ys, xs] |= spot
+                columns_of = slice(xs.start + start, xs.stop + start)
+                if np.median(low[z, ys, columns_of][spot]) < -900:
+                    spots[z, ys, columns_of] |= spot
     stacks = components(spots)
     filling = air.sum(axis=(1, 2)).cumsum()
     upper = int(np.searchsorted(filling, 0.6 * filling[-1]))  # gut is as hollow and as round, but low

@@ -7,9 +7,6 @@ body, not in the windpipe and not in the gut; two halves; dents in the surface b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +33,8 @@ GRID_MM = 2.1
 """Voxel size to work at, roughly: whole voxels are put together."""
 COARSE_MM = 3.5
 """The same, for balls of several centimetres."""
+WALL_MM = 40.0
+"""What is farther from all air in the body is no chest wall."""
 PULL = 0.4
 """How far, in voxels of the working grid, full-size detail may move the edge."""
 CLOSING_MM = 12.0
@@ -64,6 +63,9 @@ def segment_lungs(volume: Volume) -> Mask:
     low, grid = _reduced(volume)
     spacing = grid.spacing_zyx
     air = air_within_body(low, spacing)
+    if air.any():
+        near = _near(air, spacing)
+        low, air, grid = low[near.slices], air[near.slices], grid.crop(near)
     airway = airway_lumen(low, air, spacing)
     lung = air & ~dilated(airway, 2.5, spacing) if airway.any() else air
     labels = sides(lung_parts(lung, low, grid), low, spacing)
@@ -88,12 +90,10 @@ def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
     Returns:
         bool (z, y, x) on the mask's grid. Most of the mediastinum is outside.
     """
-
-    def widened(labels: Labels, spacing: Spacing) -> Bool:
-        return dilated(_dents_filled(labels == 1, spacing) | _dents_filled(labels == 2, spacing), margin_mm, spacing)
-
     labels = np.asarray(lungs.labels, dtype=np.uint8)
-    return _coarsely(widened, labels, lungs.geometry) | (labels > 0)
+    coarse, place = _thinned(labels, lungs.geometry)
+    both = _dents_filled(coarse == 1, place.spacing_zyx) | _dents_filled(coarse == 2, place.spacing_zyx)
+    return _on_grid(dilated(both, margin_mm, place.spacing_zyx), place, lungs.geometry) | (labels > 0)
 
 
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
@@ -117,28 +117,30 @@ def _reduced(volume: Volume) -> tuple[HU, Geometry]:
     low = block_means(volume.hu, (fz, fy, fx))
     x, y, z = grid.to_lps(((fz - 1) / 2, (fy - 1) / 2, (fx - 1) / 2))
     spacing = (grid.spacing_zyx[0] * fz, grid.spacing_zyx[1] * fy, grid.spacing_zyx[2] * fx)
-    nz, ny, nx = low.shape
-    return low, Geometry((nz, ny, nx), spacing, (x, y, z), grid.direction)
+    return low, Geometry(_shape(low), spacing, (x, y, z), grid.direction)
+
+
+def _near(air: Bool, spacing: Spacing) -> Box:
+    """All slices, and the rows and columns of the chest with its wall."""
+    box = Box.of_mask(air).grown([0, *(round(WALL_MM / s) for s in spacing[1:])]).clipped(air.shape)
+    return Box((0, *box.start[1:]), (len(air), *box.stop[1:]))
 
 
 def _add_airless(labels: Labels, low: HU, grid: Geometry) -> None:
     """Give consolidated and collapsed lung the label of its side."""
     chest = coarse_chest(low, labels, grid.spacing_zyx)
-    sides: tuple[tuple[int, Side], ...] = ((1, "left"), (2, "right"))
-    for label, side in sides:
-        airless = airless_lung(chest, side)
-        if airless.any():
-            labels[_fine(airless, chest.spacing, grid) & (labels == 0) & (low > EDGE_HU)] = label
+    blocks = [round(a / b) for a, b in zip(chest.spacing, grid.spacing_zyx, strict=True)]
+    x, y, z = grid.to_lps([(n - 1) / 2 for n in blocks])
+    place = Geometry(_shape(chest.hu), chest.spacing, (x, y, z), grid.direction)
+    both: tuple[tuple[int, Side], ...] = ((1, "left"), (2, "right"))
+    for label, side in both:
+        airless = _on_grid(airless_lung(chest, side), place, grid)
+        labels[airless & (labels == 0) & (low > EDGE_HU)] = label
 
 
-def _fine(mask: Bool, spacing: Spacing, grid: Geometry) -> Bool:
-    """A mask of whole blocks of a grid's voxels, on that grid."""
-    step = [round(a / b) for a, b in zip(spacing, grid.spacing_zyx, strict=True)]
-    place = [(n - 1) / 2 for n in step]
-    origin = grid.to_lps(place)
-    nz, ny, nx = mask.shape
-    coarse = Geometry((nz, ny, nx), spacing, (origin[0], origin[1], origin[2]), grid.direction)
-    return np.asarray(resample_array(mask.view(np.uint8), coarse, grid, order=1, fill=0) > 0.5)
+def _shape(array: NDArray[np.generic]) -> tuple[int, int, int]:
+    nz, ny, nx = array.shape
+    return nz, ny, nx
 
 
 def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
@@ -147,9 +149,16 @@ def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
     Generously at the side and the back, where a dent is a mass on the chest wall; narrowly towards the
     middle, where it is a hilum, the heart or the liver.
     """
-    spacing = grid.spacing_zyx
+    coarse, place = _thinned(labels, grid)
+    between = _between_lungs(coarse, place.spacing_zyx)
     left, right = (
-        filled(closed((labels == side) | _coarsely(partial(_costal_dents, side), labels, grid), CLOSING_MM, spacing))
+        filled(
+            closed(
+                (labels == side) | _on_grid(_costal_dents(coarse == side, between, place.spacing_zyx), place, grid),
+                CLOSING_MM,
+                grid.spacing_zyx,
+            )
+        )
         for side in (1, 2)
     )
     out = labels.copy()
@@ -158,15 +167,18 @@ def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
     return out
 
 
-def _costal_dents(side: int, labels: Labels, spacing: Spacing) -> Bool:
-    """The depth of a lung's wide dents that have no lung behind them, or do not lie between the two lungs."""
+def _between_lungs(labels: Labels, spacing: Spacing) -> Bool:
+    """What lies between the two lungs and has lung behind it: the mediastinum."""
     has_left = np.logical_or.accumulate((labels == 1)[:, :, ::-1], axis=2)[:, :, ::-1]
     has_right = np.logical_or.accumulate(labels == 2, axis=2)
     solid = opened(labels > 0, 4.0, spacing)  # slivers round a mass are not lung behind it
-    has_behind = np.logical_or.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
-    own = labels == side
-    dents = own | _dents_filled(own, spacing) & ~(has_left & has_right & has_behind)
-    return opened(dents, 5.0, spacing) & ~dilated(own, COARSE_MM, spacing)
+    return has_left & has_right & np.logical_or.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
+
+
+def _costal_dents(lung: Bool, between: Bool, spacing: Spacing) -> Bool:
+    """The depth of a lung's wide dents outside the mediastinum."""
+    dents = lung | _dents_filled(lung, spacing) & ~between
+    return opened(dents, 5.0, spacing) & ~dilated(lung, COARSE_MM, spacing)
 
 
 def _dents_filled(lung: Bool, spacing: Spacing) -> Bool:
@@ -174,19 +186,21 @@ def _dents_filled(lung: Bool, spacing: Spacing) -> Bool:
     return closed(lung, MASS_MM / 2, spacing)
 
 
-def _coarsely(work: Callable[[Labels, Spacing], Bool], labels: Labels, grid: Geometry) -> Bool:
-    """``work(labels, spacing)`` on every second or so voxel, for balls so wide that it makes no difference."""
+def _thinned(labels: Labels, grid: Geometry) -> tuple[Labels, Geometry]:
+    """Every second or so voxel, for balls so wide that it makes no difference."""
     step = [max(1, round(COARSE_MM / s)) for s in grid.spacing_zyx]
     z, y, x = (slice(n // 2, None, n) for n in step)
     coarse = labels[z, y, x]
     dz, dy, dx = (n * s for n, s in zip(step, grid.spacing_zyx, strict=True))
     origin = grid.to_lps([n // 2 for n in step])
-    nz, ny, nx = coarse.shape
-    place = Geometry((nz, ny, nx), (dz, dy, dx), (origin[0], origin[1], origin[2]), grid.direction)
-    done = work(coarse, place.spacing_zyx)
-    if not done.any():
+    return coarse, Geometry(_shape(coarse), (dz, dy, dx), (origin[0], origin[1], origin[2]), grid.direction)
+
+
+def _on_grid(mask: Bool, place: Geometry, grid: Geometry) -> Bool:
+    """A mask on a finer grid."""
+    if not mask.any():
         return np.zeros(grid.shape, dtype=bool)
-    return np.asarray(resample_array(done.view(np.uint8), place, grid, order=1, fill=0) > 0.5)
+    return np.asarray(resample_array(mask.view(np.uint8), place, grid, order=1, fill=0) > 0.5)
 
 
 def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Labels:

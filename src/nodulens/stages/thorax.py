@@ -39,13 +39,17 @@ def air_within_body(low: HU, spacing: Spacing) -> Bool:
     beyond = (low == low[0, 0, 0]).all(axis=0)  # padding round a circle of reconstruction
     if not beyond.any() or beyond.all():
         return inside
-    strip = (distance_mm(~beyond, spacing[1:]) < STRIP_MM) & ~beyond
-    if not (inside & strip).any():
-        return inside
-    lunglike = opened(air & strip & (uniform_filter(low, 3) > ROOM_HU), 4.0, spacing)  # no rims of half-filled voxels
-    pockets = components(inside)
-    large = np.flatnonzero(pockets.sizes > LARGE_ML * 1000 / float(np.prod(spacing))) + 1
-    return inside | touching(lunglike, lunglike & np.isin(pockets.labels, large))
+    step = _steps(spacing)
+    thin = (slice(None), slice(None, None, step[0]), slice(None, None, step[1]))
+    wide = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
+    strip = (distance_mm(~beyond[thin[1:]], wide[1:]) < STRIP_MM) & ~beyond[thin[1:]]
+    lunglike = opened(  # no rims of half-filled voxels
+        air[thin] & strip & (uniform_filter(low[thin], (3, 2, 2)) > ROOM_HU), 4.0, wide
+    )
+    pockets = components(inside[thin])
+    large = np.flatnonzero(pockets.sizes > LARGE_ML * 1000 / float(np.prod(wide))) + 1
+    more = touching(lunglike, lunglike & np.isin(pockets.labels, large))
+    return inside | air & _repeated(more, step, low.shape)
 
 
 def _within_body(low: HU, spacing: Spacing) -> Bool:
@@ -54,7 +58,7 @@ def _within_body(low: HU, spacing: Spacing) -> Bool:
     Tissue thinner than a centimetre (table tops, tubes, sheets) does not count, nor does the side: a
     tight crop may have no wall there.
     """
-    step = [max(1, round(4.0 / s)) for s in spacing[1:]]
+    step = _steps(spacing)
     coarse = low[:, :: step[0], :: step[1]] > -300
     thick = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
     parts = components(opened(coarse, 5.0, thick))
@@ -63,5 +67,14 @@ def _within_body(low: HU, spacing: Spacing) -> Bool:
     body = parts.part(1)
     before = np.logical_or.accumulate(body, axis=1)
     behind = np.logical_or.accumulate(body[:, ::-1], axis=1)[:, ::-1]
-    out = np.repeat(np.repeat(before & behind, step[0], axis=1), step[1], axis=2)
-    return out[:, : low.shape[1], : low.shape[2]]
+    return _repeated(before & behind, step, low.shape)
+
+
+def _steps(spacing: Spacing) -> tuple[int, int]:
+    """Rows and columns to a step of about 4 mm."""
+    return max(1, round(4.0 / spacing[1])), max(1, round(4.0 / spacing[2]))
+
+
+def _repeated(mask: Bool, step: tuple[int, int], shape: tuple[int, ...]) -> Bool:
+    """A mask of every so-many-th row and column at full size."""
+    return np.repeat(np.repeat(mask, step[0], axis=1), step[1], axis=2)[:, : shape[1], : shape[2]]
