@@ -87,7 +87,7 @@ def _opacities(chest: Chest, side: Side, whole_ml: float) -> list[Opacity]:
     hu, voxel = chest.hu, chest.voxel_ml
     solid = np.count_nonzero(opened(lung & (hu > TISSUE_HU), 5.0, chest.spacing)) * voxel
     dense = np.count_nonzero(inner & (hu > DENSE_HU) & (hu < TISSUE_HU)) / (np.count_nonzero(inner) or 1)
-    beside = chest.mirrored(side) & ~lung & (hu < GAS_HU)
+    beside = chest.mirrored(side) & ~lung & ~chest.beyond() & (hu < GAS_HU)
     gas = np.count_nonzero(opened(beside, 5.0, chest.spacing)) * voxel
     out = []
     if solid > max(LEAST_ML, SOLID_SHARE * whole_ml):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.ops.components import components, distance_mm, opened, touching
+from nodulens.ops.components import components, dilated, distance_mm, opened, touching
 
 Bool = NDArray[np.bool_]
 HU = NDArray[np.float32]
@@ -43,12 +43,11 @@ def air_within_body(low: HU, spacing: Spacing) -> Bool:
     thin = (slice(None), slice(None, None, step[0]), slice(None, None, step[1]))
     wide = (spacing[0], spacing[1] * step[0], spacing[2] * step[1])
     strip = (distance_mm(~beyond[thin[1:]], wide[1:]) < STRIP_MM) & ~beyond[thin[1:]]
-    lunglike = opened(  # no rims of half-filled voxels
-        air[thin] & strip & (uniform_filter(low[thin], (3, 2, 2)) > ROOM_HU), 4.0, wide
-    )
+    lunglike = air[thin] & strip & (uniform_filter(low[thin], (3, 2, 2)) > ROOM_HU)
+    thick = opened(lunglike, 6.0, wide)  # no rims of half-filled voxels
     pockets = components(inside[thin])
     large = np.flatnonzero(pockets.sizes > LARGE_ML * 1000 / float(np.prod(wide))) + 1
-    more = touching(lunglike, lunglike & np.isin(pockets.labels, large))
+    more = dilated(touching(thick, thick & np.isin(pockets.labels, large)), 6.0, wide) & lunglike
     return inside | air & _repeated(more, step, low.shape)
 
 
