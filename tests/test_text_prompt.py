@@ -206,6 +206,17 @@ def test_an_answer_by_lobe_says_that_lobes_are_estimated(nodules: tuple[Nodule, 
     assert resolve("nodules in the left lower zone", nodules).notes == ()
 
 
+def test_a_nodule_of_unknown_place_is_named_and_not_placed(nodules: tuple[Nodule, ...]) -> None:
+    position = replace(nodules[0].position, side="left", zone="unknown", lobe_estimate="unknown")
+    lost = replace(nodules[0], id=9, position=position)
+    for text in ("nodules in the left lower lobe", "nodules in the left lower zone", "LLL"):
+        answer = resolve(text, (*nodules, lost))
+        assert lost not in answer.nodules
+        assert "Left out because the scan shows too little of the lung to say where: nodule 9." in answer.notes
+    assert lost in resolve("nodules in the left lung", (*nodules, lost)).nodules
+    assert "too little" not in " ".join(resolve("nodules in the right lower lobe", (*nodules, lost)).notes)
+
+
 def test_what_is_short_doubtful_or_tied_is_said(nodules: tuple[Nodule, ...]) -> None:
     def notes(text: str) -> str:
         return " ".join(resolve(text, nodules).notes)

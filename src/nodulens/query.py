@@ -183,6 +183,9 @@ def _notes(query: Query, nodules: Sequence[Nodule], known: list[Nodule]) -> list
     notes = []
     if any(place.lobe for place in query.places):
         notes.append(LOBES_ESTIMATED)
+    unplaced = _unplaced(query, nodules)
+    if unplaced:
+        notes.append(f"Left out because the scan shows too little of the lung to say where: {_numbered(unplaced)}.")
     graded = tuple(span for span in query.ranges if span.measure == "risk")
     if graded or query.order in (ORDERS["MOST_SUSPICIOUS"], ORDERS["LEAST_SUSPICIOUS"]):
         rest = replace(query, ranges=tuple(span for span in query.ranges if span not in graded))
@@ -190,11 +193,29 @@ def _notes(query: Query, nodules: Sequence[Nodule], known: list[Nodule]) -> list
     else:
         ungraded = []
     if ungraded:
-        numbers = ", ".join(str(n.id) for n in ungraded)
-        notes.append(f"Left out because no risk is known: nodule{'s' * (len(ungraded) > 1)} {numbers}.")
+        notes.append(f"Left out because no risk is known: {_numbered(ungraded)}.")
     if query.one and not query.order and len(known) > 1:
         notes.append(f"You asked for one and {len(known)} fit: all of them are given, for none is singled out.")
     return notes
+
+
+def _unplaced(query: Query, nodules: Sequence[Nodule]) -> list[Nodule]:
+    """Those that would fit, were their lobe or zone known."""
+    anywhere = replace(query, places=tuple(Place(side=place.side) for place in query.places))
+    return [
+        nodule
+        for nodule in nodules
+        if _fits(anywhere, nodule)
+        and any(
+            (place.lobe is not None and nodule.position.lobe_estimate == "unknown")
+            or (place.zone is not None and nodule.position.zone == "unknown")
+            for place in query.places
+        )
+    ]
+
+
+def _numbered(nodules: Sequence[Nodule]) -> str:
+    return f"nodule{'s' * (len(nodules) > 1)} {', '.join(str(nodule.id) for nodule in nodules)}"
 
 
 def _nodules(count: int) -> str:

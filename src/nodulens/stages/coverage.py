@@ -91,9 +91,9 @@ def _opacities(chest: Chest, side: Side, whole_ml: float) -> list[Opacity]:
     gas = np.count_nonzero(opened(beside, 5.0, chest.spacing)) * voxel
     out = []
     if solid > max(LEAST_ML, SOLID_SHARE * whole_ml):
-        out.append(Opacity("solid tissue", side, solid, solid / whole_ml))
+        out.append(Opacity("solid tissue", side, float(solid), float(solid / whole_ml)))
     if dense > DENSE_SHARE:
-        out.append(Opacity("dense lung", side, dense * np.count_nonzero(lung) * voxel, dense))
+        out.append(Opacity("dense lung", side, float(dense * chest.ml(side)), float(dense)))
     if gas > LEAST_ML:
-        out.append(Opacity("gas", side, gas, min(1.0, gas / whole_ml)))
+        out.append(Opacity("gas", side, float(gas), float(min(1.0, gas / whole_ml))))
     return out

@@ -190,7 +190,7 @@ def missing_lung(chest: Chest, side: Side) -> Missing:
         (_away_from_spine(chest, side), f"The {side} lung does not reach the chest wall beside the spine."),
         (apex, f"The {side} lung ends lower than the apex of the other."),
     ):
-        lacking = np.count_nonzero(where) * chest.voxel_ml
+        lacking = float(np.count_nonzero(where)) * chest.voxel_ml
         if lacking > max(LEAST_ML, LEAST_SHARE * own):
             return Missing(lacking, why, where)
     return Missing(0.0, "", np.zeros_like(apex))

@@ -99,7 +99,7 @@ def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
     """``{"left_ml": …, "right_ml": …}``: volume inside each mask, tissue included."""
     voxel_ml = lungs.geometry.voxel_mm3 / 1000
-    return {f"{side}_ml": np.count_nonzero(lungs.of(f"{side} lung")) * voxel_ml for side in ("left", "right")}
+    return {f"{side}_ml": float(np.count_nonzero(lungs.of(f"{side} lung")) * voxel_ml) for side in ("left", "right")}
 
 
 def cut_off_ends(lungs: Mask, side: Side | None = None) -> tuple[bool, bool]:
