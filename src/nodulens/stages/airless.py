@@ -64,9 +64,11 @@ def _shift(chest: Chest, side: Side) -> tuple[int, int, int]:
     worth = np.where(chest.lungs[side], 1.0, 0.0) - (chest.hu > BONE_HU)
     image = chest.mirrored(side)
     shape = [n + int(2 * REACH_MM / s) for n, s in zip(worth.shape, chest.spacing, strict=True)]
-    agreement = np.fft.irfftn(np.fft.rfftn(worth, shape) * np.conj(np.fft.rfftn(image, shape)), shape)
+    axes = (0, 1, 2)
+    product = np.fft.rfftn(worth, shape, axes) * np.conj(np.fft.rfftn(image, shape, axes))
+    agreement = np.fft.irfftn(product, shape, axes)
     reach = [int(REACH_MM / s) for s in chest.spacing]
-    near = np.roll(agreement, reach, axis=(0, 1, 2))[tuple(slice(0, 2 * r + 1) for r in reach)]
+    near = np.roll(agreement, reach, axis=axes)[tuple(slice(0, 2 * r + 1) for r in reach)]
     z, y, x = np.unravel_index(int(near.argmax()), near.shape)
     return int(z) - reach[0], int(y) - reach[1], int(x) - reach[2]
 
