@@ -17,8 +17,13 @@ from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.lungs import segment_lungs
 from real_scans import SCANS
 
-BELOW: dict[str, float] = {}
-"""Cases that stay below 0.97, and what they reach on every scan; docs/lungs.md says why."""
+BELOW: dict[str, float] = {
+    "consolidation, half a lower lobe, right": 0.95,
+    "consolidation, lower lobe, right": 0.94,
+    "consolidation, lower lobe, left": 0.93,
+    "consolidation, upper quarter, left": 0.96,
+}
+"""Cases that stay below 0.97, and what they reach on every scan at least; docs/lungs.md says why."""
 
 
 @lru_cache(maxsize=2)

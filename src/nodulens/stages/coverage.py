@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nodulens.core.coverage import Coverage, Opacity, OpacityKind, SideCoverage
 from nodulens.core.nodule import Side
 from nodulens.core.volume import Mask, Volume
-from nodulens.ops.components import distance_mm, opened
+from nodulens.ops.components import dilated, distance_mm, opened
 from nodulens.stages.airless import FLUID_HU
 from nodulens.stages.expected import LEAST_ML, TISSUE_HU, Chest, coarse_chest, missing_lung
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml
@@ -27,6 +27,10 @@ SOLID_SHARE = 0.04
 """Airless tissue of a lung from which on it is named; vessels and a mass of 5 cm stay below."""
 GAS_HU = -955.0
 """Gas without lung lies below."""
+LEAST_GAS_ML = 100.0
+"""Less may be a bubble of the stomach under the dome."""
+CENTRAL_MM = 25.0
+"""Gas nearer to the middle is that of the airways."""
 
 MEANING: dict[OpacityKind, str] = {
     "solid tissue": "Tissue lies there: consolidation, collapse, a mass, or the lung was removed.",
@@ -87,13 +91,14 @@ def _opacities(chest: Chest, side: Side, whole_ml: float) -> list[Opacity]:
     hu, voxel = chest.hu, chest.voxel_ml
     solid = np.count_nonzero(opened(lung & (hu > TISSUE_HU), 5.0, chest.spacing)) * voxel
     dense = np.count_nonzero(inner & (hu > DENSE_HU) & (hu < TISSUE_HU)) / (np.count_nonzero(inner) or 1)
-    beside = chest.mirrored(side) & ~lung & ~chest.beyond() & (hu < GAS_HU)
+    reach = dilated(chest.mirrored(side), 8.0, chest.spacing) & (np.abs(chest.across()[0]) > CENTRAL_MM)
+    beside = reach & ~lung & ~chest.beyond() & (hu < GAS_HU)
     gas = np.count_nonzero(opened(beside, 5.0, chest.spacing)) * voxel
     out = []
     if solid > max(LEAST_ML, SOLID_SHARE * whole_ml):
         out.append(Opacity("solid tissue", side, float(solid), float(solid / whole_ml)))
     if dense > DENSE_SHARE:
         out.append(Opacity("dense lung", side, float(dense * chest.ml(side)), float(dense)))
-    if gas > LEAST_ML:
+    if gas > LEAST_GAS_ML:
         out.append(Opacity("gas", side, float(gas), float(min(1.0, gas / whole_ml))))
     return out

@@ -28,11 +28,11 @@ STRUCTURE_HU = 32
 is made 200 HU emptier, and below 25 over gas of stomach, bowel and pleura."""
 STRUCTURE_MM = 5.0
 """Half the side of that box."""
-DENSER_HU = 60.0
+DENSER_HU = 95.0
 """A lung is at least so much denser than gas that lies beside it, or the two are not told apart."""
 LEAST_GAS_ML = 10.0
 """Smaller pockets of gas beside a lung are left to it."""
-AMONG_LUNG = 0.65
+AMONG_LUNG = 0.8
 """A pocket with a larger share of its surface on lung is a bulla: lung."""
 LEAST_PART_ML = 15.0
 """Smaller pockets of air are left out, unless closing takes them in."""
