@@ -89,7 +89,7 @@ def emphysema(volume: Volume, lungs: Mask, side: int, emptier: float) -> Made:
 
 def _solid(hu: NDArray[np.float32], where: Bool, mean: float, airways: bool) -> None:
     """Paint tissue; larger bronchi stay open in it where asked."""
-    where = where & (hu > -960) if airways else where
+    where = where & (ndimage.uniform_filter(hu, 3) > -960) if airways else where
     hu[where] = mean + _noise(where, 15)
 
 
