@@ -31,7 +31,7 @@ NAMES = {1: "left lung", 2: "right lung"}
 
 GRID_MM = 2.1
 """Voxel size to work at, roughly: whole voxels are put together."""
-COARSE_MM = 4.0
+COARSE_MM = 3.5
 """The same, for balls of several centimetres."""
 WALL_MM = 40.0
 """What is farther from all air in the body is no chest wall."""
