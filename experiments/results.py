@@ -19,7 +19,7 @@ from nodulens.methods.recipe import changed
 from nodulens.presentation.evaluation import Table
 from nodulens.presentation.table_writer import to_markdown
 from nodulens.stages.slices import Field
-from nodulens.train.tasks import classification, fp_reduction, segmentation
+from nodulens.train.tasks import classification, fp_reduction, segmentation_figures
 
 Found = Mapping[str, Any]
 """One cell, as its file holds it."""
@@ -57,7 +57,7 @@ def pooled(found: Sequence[Found]) -> dict[str, Any]:
     rows = _joined(found, "rows")
     part, config = found[0]["part"], found[0].get("learner", {})
     if part == "segmenter":
-        return segmentation.figures(rows, Field(config["size"], tuple(config["classes"]), config["pixel_mm"]))
+        return segmentation_figures.figures(rows, Field(config["size"], tuple(config["classes"]), config["pixel_mm"]))
     return fp_reduction.figures(rows) if part == "filter" else classification.figures(rows)
 
 

@@ -29,7 +29,7 @@ from nodulens.stages.slices import BACKGROUND
 from nodulens.train.loop.fit import Task
 from nodulens.train.loop.losses import LOSSES, OVERLAPS
 from nodulens.train.run import PARTS, RunSpec, train_recipe
-from nodulens.train.tasks import classification, fp_reduction, segmentation
+from nodulens.train.tasks import classification, fp_reduction, segmentation, slice_material
 from nodulens.train.tasks.checks import check_config
 
 MODULES: dict[str, ModuleType] = {"segmenter": segmentation, "filter": fp_reduction, "classifier": classification}
@@ -97,7 +97,7 @@ def loaded(data: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, part, _ in LEARNERS:
         recipe = changed(RECIPES[name], [small[part]] if part in small else [])
-        out[f"{name} {part}"] = segmentation.Slices(slabs) if part == "segmenter" else PARTS[part].load(data, recipe)
+        out[f"{name} {part}"] = slice_material.Slices(slabs) if part == "segmenter" else PARTS[part].load(data, recipe)
     return out
 
 

@@ -45,7 +45,7 @@ def answering(material: Candidates, logits: np.ndarray) -> Model:
     def values(patch: Array) -> bytes:
         return np.sort(patch, axis=None).tobytes()
 
-    known = {values(material.seen(np.array([r]))): logits[r] for r in range(len(material.patients))}
+    known = {values(material.images(np.array([r]))): logits[r] for r in range(len(material.patients))}
 
     def run(batch: Array) -> tuple[Array, ...]:
         return (np.array([[known[values(one)]] for one in batch], dtype=np.float32),)
@@ -57,7 +57,7 @@ def test_patches_are_those_that_may_be_learnt_from(material: Candidates) -> None
     assert len(material.patients) == len(material.strata) == len(material.patches.label)
     assert not set(material.patients) & EVALUATION_PATIENTS
     assert [kind == "nodule" for kind in material.strata] == material.patches.label.tolist()
-    seen = material.seen(np.array([3, 0]))
+    seen = material.images(np.array([3, 0]))
     assert (seen.shape, seen.dtype) == ((2, 1, 64, 64), np.float32)
     assert seen[0, 0] == pytest.approx(material.patches.unit(np.array([3]))[0])
     assert seen.min() >= 0
@@ -90,7 +90,7 @@ def test_two_patches_are_learnt_by_heart(tmp_path: Path, material: Candidates, b
     rows = np.tile(pair, 160 if balance == "sampling" else 60)
     net = train(replace(config, epochs=4, batch=8), material, rows, pair[:0], tmp_path / "run.pt")
     with torch.inference_mode():
-        p = net(torch.from_numpy(material.seen(pair))).sigmoid()[:, 0]
+        p = net(torch.from_numpy(material.images(pair))).sigmoid()[:, 0]
     assert p[0] > 0.8
     assert p[1] < 0.2
 
@@ -141,13 +141,13 @@ def test_copies_follow_their_patches(material: Candidates) -> None:
     assert len(many.patients) == 3 * n and many.patients == material.patients * 3
     assert many.strata == material.strata * 3
     rows = np.arange(n)
-    plain, first, second = (many.seen(rows + k * n) for k in range(3))
-    np.testing.assert_array_equal(plain, material.seen(rows))
+    plain, first, second = (many.images(rows + k * n) for k in range(3))
+    np.testing.assert_array_equal(plain, material.images(rows))
     for one, other in ((plain, first), (plain, second), (first, second)):
         assert (np.abs(one - other).max(axis=(1, 2, 3)) > 0).mean() > 0.9
     quarter = fp_reduction.multiplied(material, ("turn",), 1)  # a turned patch holds the same values
-    np.testing.assert_array_equal(np.sort(quarter.seen(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
-    np.testing.assert_array_equal(fp_reduction.multiplied(material, ("turn", "noise"), 2).seen(rows + n), first)
+    np.testing.assert_array_equal(np.sort(quarter.images(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
+    np.testing.assert_array_equal(fp_reduction.multiplied(material, ("turn", "noise"), 2).images(rows + n), first)
 
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:

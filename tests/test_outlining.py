@@ -32,8 +32,10 @@ from nodulens.stages.slices import Field
 from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.export import export
 from nodulens.train.networks.unet_plan import Plan, plan
-from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Slab, Slices, compared, evaluate, field_of, figures, settled, train
+from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.segmentation import evaluate, field_of, settled, train
+from nodulens.train.tasks.segmentation_figures import figures, slice_counts
+from nodulens.train.tasks.slice_material import Slab, Slices
 
 pytestmark = pytest.mark.training
 
@@ -56,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(data: Path) -> Slices:
-    return segmentation.load(data, replace(SE_AUX_UNET, renderings=1))
+    return slice_material.load(data, replace(SE_AUX_UNET, renderings=1))
 
 
 def slab(patient: str = "a", n: int = 4, nodules: int = 2) -> Slab:
@@ -81,7 +83,7 @@ def some(*slabs: Slab) -> tuple[Slices, NDArray[np.int_]]:
 
 def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) -> None:
     assert set(loaded.patients) == set(Background.PATIENTS)
-    assert len(loaded.patients) == len(loaded.strata) == len(loaded.shows)
+    assert len(loaded.patients) == len(loaded.strata) == len(loaded.has_nodule)
     for patient in Background.PATIENTS:
         own = np.array(loaded.strata)[np.array(loaded.patients) == patient]
         assert set(own) == {"nodule", "no nodule"}
@@ -99,7 +101,7 @@ def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) 
 
 def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
-    again = segmentation.load(data, replace(SE_AUX_UNET, renderings=1)).slabs
+    again = slice_material.load(data, replace(SE_AUX_UNET, renderings=1)).slabs
     for one, other in zip(loaded.slabs[: len(again)], again, strict=True):
         assert np.array_equal(one.hu, other.hu)
         assert np.array_equal(one.nodule, other.nodule)
@@ -112,8 +114,8 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
         used[patient] = {s.patient for s in shapes}
         return []
 
-    monkeypatch.setattr(segmentation, "_slabs", remember)
-    segmentation.load(data, SE_AUX_UNET)
+    monkeypatch.setattr(slice_material, "_rendered_slabs", remember)
+    slice_material.load(data, SE_AUX_UNET)
     assert used.keys() == set(Background.PATIENTS)
     for patient, theirs in used.items():
         assert theirs
@@ -124,24 +126,24 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
 def test_slices_through_what_is_not_annotated_are_left_out() -> None:
     (patient, (centre, radius)), *_ = Background.PLEURAL_MASS.items()
     grid = Geometry.axial((100, 4, 4), (2.0, 1.0, 1.0), (0.0, 0.0, centre[2] - 90.0))
-    usable = segmentation._usable(grid, patient)
+    usable = slice_material._usable(grid, patient)
     z = grid.to_lps(np.stack([np.arange(100), np.zeros(100), np.zeros(100)], 1))[:, 2]
     assert np.array_equal(usable, np.abs(z - centre[2]) > radius)
     assert 0 < usable.sum() < 100
-    assert segmentation._usable(grid, "another").all()
+    assert slice_material._usable(grid, "another").all()
 
 
 def test_a_folder_without_backgrounds_says_what_is_missing(data: Path, tmp_path: Path) -> None:
     (tmp_path / "lidc").symlink_to(data / "lidc")
     with pytest.raises(NotFound, match="background"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
 
 
 def test_the_truth_of_exclusive_classes_and_of_those_that_overlap() -> None:
     material, rows = some(slab())
     sides, each = field_of(replace(SE_AUX, size=64)), field_of(replace(RESNET, size=64))
     shown = replace(sides, pixel_mm=5.0), replace(each, pixel_mm=5.0)
-    (images, exclusive), (same, both) = (material.seen(field, rows) for field in shown)
+    (images, exclusive), (same, both) = (material.examples(field, rows) for field in shown)
     assert np.array_equal(images, same)
     assert images.shape == (4, 64, 64)
     assert exclusive.shape == (4, 3, 64, 64)
@@ -159,7 +161,7 @@ def test_backgrounds_are_shown_as_far_off_as_whole_slices_would_be() -> None:
     material, rows = some(slab())
     whole = 512 * material.slabs[0].whole_mm
     for size in (32, 128, 512):
-        _, truth = material.seen(replace(field_of(RESNET), size=size), rows[:1])
+        _, truth = material.examples(replace(field_of(RESNET), size=size), rows[:1])
         area_mm2 = truth[0, 0].sum() * (whole / size) ** 2
         assert area_mm2 == pytest.approx((material.slabs[0].lungs[0] > 0).sum() * 25, rel=0.1)
 
@@ -167,7 +169,7 @@ def test_backgrounds_are_shown_as_far_off_as_whole_slices_would_be() -> None:
 def test_an_unknown_class_is_refused() -> None:
     material, rows = some(slab())
     with pytest.raises(BadOption, match="'heart'"):
-        material.seen(Field(32, ("heart", "nodule")), rows)
+        material.examples(Field(32, ("heart", "nodule")), rows)
 
 
 # ---- Training
@@ -244,12 +246,12 @@ def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
 def test_an_epoch_holds_as_many_slices_with_a_nodule_as_without() -> None:
     rng = np.random.default_rng(0)
     shows = np.arange(1000) < 100
-    chosen = segmentation._drawn(shows, rng, 240)
+    chosen = segmentation._epoch_rows(shows, rng, 240)
     assert len(chosen) == 240
     assert shows[chosen].mean() == 0.5
     assert len(np.unique(chosen[~shows[chosen]])) == 120
-    assert sorted(segmentation._drawn(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
-    assert len(segmentation._drawn(np.array([True]), rng, 240)) == 1
+    assert sorted(segmentation._epoch_rows(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
+    assert len(segmentation._epoch_rows(np.array([True]), rng, 240)) == 1
 
 
 @pytest.mark.parametrize("kind", ["flip", "turn"])
@@ -379,7 +381,7 @@ def test_slices_are_counted_by_hand() -> None:
     seen[0, 1, 0, :3] = (0.5, 1.0, 0.75)  # three pixels, two of them right; the other nodule is missed
     seen[2, 1, 2, 2] = 0.625  # invented
     columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], "kind": ["slice"] * 3, "pixel_mm": [2.0] * 3}
-    columns |= compared(field, truth, seen)
+    columns |= slice_counts(field, truth, seen)
     assert columns["nodule truth"] == [3, 0, 0]
     assert columns["nodule predicted"] == [3, 0, 1]
     assert columns["nodule common"] == [2, 0, 0]

@@ -81,21 +81,21 @@ def test_rows_are_the_slices_of_patients_with_a_nodule_and_without(data: Path) -
     assert isinstance(material, Pictures)
     assert material.patients == [person for person in PEOPLE for _ in (0, 1)]
     assert material.strata == ["nodule", "no nodule"] * len(PEOPLE)
-    assert material.shows.tolist() == [True, False] * len(PEOPLE)
+    assert material.has_nodule.tolist() == [True, False] * len(PEOPLE)
 
 
 def test_a_slice_is_seen_as_it_is_used(data: Path) -> None:
     """The picture itself where the network's input is as large, with masks on the same pixels."""
     material = load_pictures(data)
     field = replace(LUNG_AND_NODULE, size=SIDE)
-    images, truth = material.seen(field, np.array([0, 1]))
+    images, truth = material.examples(field, np.array([0, 1]))
     assert np.allclose(images[0], slice_of(nodule=True, seed=0) / 255, atol=1e-3)
     nodule, lungs = masks()
     assert np.array_equal(truth[0], [lungs > 0, nodule > 0])
     assert truth[1, 0].any() and not truth[1, 1].any()
     exclusive = replace(field, classes=("background", "lung", "nodule"))
-    assert np.array_equal(material.seen(exclusive, np.array([0]))[1][0, 0], (lungs > 0) & (nodule == 0))
-    images, truth = material.seen(LUNG_AND_NODULE, np.array([0]))
+    assert np.array_equal(material.examples(exclusive, np.array([0]))[1][0, 0], (lungs > 0) & (nodule == 0))
+    images, truth = material.examples(LUNG_AND_NODULE, np.array([0]))
     assert truth[0, 1].sum() == pytest.approx((nodule > 0).sum() * (64 / SIDE) ** 2, rel=0.1)
     assert material.pixels_mm(LUNG_AND_NODULE, np.array([0])) == pytest.approx([WIDE_MM / 64])
 
@@ -107,7 +107,7 @@ def test_boxes_are_filled_and_a_warning_says_so(data: Path) -> None:
     (data / "boxes.csv").write_text("filename,xmin,ymin,xmax,ymax\n" + rows)
     with pytest.warns(UserWarning, match="filled boxes"):
         material = load_pictures(data)
-    _, truth = material.seen(replace(LUNG_AND_NODULE, size=SIDE), np.array([0, 1]))
+    _, truth = material.examples(replace(LUNG_AND_NODULE, size=SIDE), np.array([0, 1]))
     assert np.array_equal(truth[0, 1], masks()[0] > 0)
     assert not truth[1, 1].any()
     assert load_patches(data).label.sum() == len(PEOPLE)
@@ -115,9 +115,9 @@ def test_boxes_are_filled_and_a_warning_says_so(data: Path) -> None:
 
 def test_classes_that_are_not_drawn_are_not_learnt(data: Path) -> None:
     material = load_pictures(data)
-    assert material.known(("lung", "nodule")) == ("lung", "nodule")
+    assert material.annotated(("lung", "nodule")) == ("lung", "nodule")
     with pytest.warns(UserWarning, match="left lung, right lung"):
-        assert material.known(SIDES) == ("background", "nodule")
+        assert material.annotated(SIDES) == ("background", "nodule")
     bare = load_pictures(without(data, "lungs"))
     assert RESNET_UNET_PATCH_CNN.segmenter is not None
     with pytest.warns(UserWarning, match="does not show lung: the network learns nodule alone"):
@@ -132,7 +132,7 @@ def test_masks_may_lie_beside_the_slices(data: Path) -> None:
     (data / "masks").rmdir()
     material = load_pictures(data)
     assert material.strata == ["nodule", "no nodule"] * len(PEOPLE)
-    assert material.seen(LUNG_AND_NODULE, np.array([1]))[1][0, 0].any()
+    assert material.examples(LUNG_AND_NODULE, np.array([1]))[1][0, 0].any()
 
 
 def test_a_folder_that_does_not_say_enough_is_refused(data: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_folder_that_does_not_say_enough_is_refused(data: Path, tmp_path: Path
     (data / "boxes.csv").unlink()
     Image.fromarray(masks()[1][:50]).save(data / "lungs" / "anna" / "0.png")
     with pytest.raises(BadValues, match="lungs"):
-        load_pictures(data).seen(LUNG_AND_NODULE, np.array([0]))
+        load_pictures(data).examples(LUNG_AND_NODULE, np.array([0]))
     (data / "images" / "anna" / "0.png").rename(data / "images" / "0.png")
     with pytest.raises(BadOption, match="a folder of its own below"):
         find_pictures(data)
@@ -169,7 +169,7 @@ def test_patches_show_nodules_and_what_is_like_them(data: Path) -> None:
     inner = shown[:, 28:36, 28:36] * 255
     assert inner[patches.label].min() > 150
     assert (inner[~patches.label] < 60).any(axis=(1, 2)).all()
-    seen = material.seen(np.array([0]))
+    seen = material.images(np.array([0]))
     assert seen[0, 0] * 255 == pytest.approx(shown[0] * 255, rel=1e-3, abs=0.1)
     assert np.array_equal(shown, load_patches(data).unit(np.arange(len(patches)))), "the same again"
 

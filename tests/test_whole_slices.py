@@ -36,8 +36,9 @@ from nodulens.pipeline import analyze
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stream import load_segmenter
 from nodulens.train.run import division, parts_of
-from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Slices, evaluate, settled, train
+from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.segmentation import evaluate, settled, train
+from nodulens.train.tasks.slice_material import Slices
 from test_outlining import _model
 
 pytestmark = pytest.mark.training
@@ -216,14 +217,14 @@ def test_a_mask_that_does_not_fit_costs_its_own_scan(tmp_path: Path) -> None:
 
 
 def test_slices_of_scans_are_the_material_where_there_are_any(data: Path, tmp_path: Path) -> None:
-    material = segmentation.load(data, SE_AUX_UNET)
+    material = slice_material.load(data, SE_AUX_UNET)
     assert isinstance(material, Slices)
     assert set(material.patients) == {f"P{n}" for n in range(COUNT - 1)}, "evaluation patients are left out"
-    assert material.shows.sum() == 3 * (COUNT - 1)
+    assert material.has_nodule.sum() == 3 * (COUNT - 1)
     both = made_material.write(tmp_path / "both")
     for name in ("scans", "prepared.json"):
         (both / name).symlink_to(data / name)
-    assert segmentation.load(both, SE_AUX_UNET).patients == material.patients
+    assert slice_material.load(both, SE_AUX_UNET).patients == material.patients
 
 
 def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,15 +236,15 @@ def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.
         return whole(scan, rows)
 
     monkeypatch.setattr(SlicedScan, "read", counted)
-    material = segmentation.load(data, SE_AUX_UNET)
+    material = slice_material.load(data, SE_AUX_UNET)
     field = segmentation.field_of(replace(config_of(SE_AUX_UNET), size=64))
     assert len(material.strata) == len(material.pixels_mm(field, np.arange(len(material.patients))))  # type: ignore[union-attr]
     assert not asked
     rows = np.flatnonzero(np.array(material.patients) == "P3")[:5]
-    images, truth = material.seen(field, rows)
+    images, truth = material.examples(field, rows)
     assert asked == [("P3", 5)]
     assert images.shape == (5, 64, 64) and truth.shape == (5, 3, 64, 64)
-    assert np.array_equal(truth[:, 2].any(axis=(1, 2)), material.shows[rows])
+    assert np.array_equal(truth[:, 2].any(axis=(1, 2)), material.has_nodule[rows])
     left, right = (np.nonzero(truth[:, k])[2].mean() for k in (0, 1))
     assert left > right
 
@@ -251,8 +252,8 @@ def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.
 def test_which_slices_is_a_setting(data: Path) -> None:
     counts = {}
     for kind in ("middle", "central", "all"):
-        material = segmentation.load(data, changed(SE_AUX_UNET, [f"slices={kind}"]))
-        counts[kind] = len(material.patients), int(material.shows.sum())
+        material = slice_material.load(data, changed(SE_AUX_UNET, [f"slices={kind}"]))
+        counts[kind] = len(material.patients), int(material.has_nodule.sum())
     n = COUNT - 1
     assert counts["central"] == (n, n)
     assert counts["middle"] == (n, 0)  # the lungs are largest above the blocks, or below
@@ -264,10 +265,10 @@ def test_settings_that_need_scans_say_so(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "images").mkdir(parents=True)
     for place in (folder, tmp_path / "pictures"):
         with pytest.raises(NotFound, match=r"slices=middle need: cut them with nodulens data prepare"):
-            segmentation.load(place, changed(SE_AUX_UNET, ["slices=middle"]))
+            slice_material.load(place, changed(SE_AUX_UNET, ["slices=middle"]))
     with pytest.raises(NotFound, match="one that nodulens data prepare has made"):
         (folder / "background" / "LIDC-IDRI-0293.nii.gz").unlink()
-        segmentation.load(folder, SE_AUX_UNET)
+        slice_material.load(folder, SE_AUX_UNET)
 
 
 def test_what_is_gone_or_broken_is_named(luna: Luna16, tmp_path: Path) -> None:
@@ -275,13 +276,13 @@ def test_what_is_gone_or_broken_is_named(luna: Luna16, tmp_path: Path) -> None:
     path = WholeSlices(tmp_path).scans[0].path
     path.rename(tmp_path / "away")
     with pytest.raises(NotFound, match="is gone"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
     (tmp_path / "prepared.json").write_text("{", "utf-8")
     with pytest.raises(Exception, match=r"prepared\.json cannot be read"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
     (tmp_path / "prepared.json").unlink()
     with pytest.raises(NotFound, match="preparing was stopped"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
 
 
 def config_of(recipe: Recipe):  # type: ignore[no-untyped-def]
@@ -292,7 +293,7 @@ def config_of(recipe: Recipe):  # type: ignore[no-untyped-def]
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
 @pytest.mark.parametrize("recipe", [NNUNET_SAM, RESNET_UNET_PATCH_CNN], ids=lambda r: r.name)
 def test_the_other_networks_plan_train_and_are_judged_on_them(recipe: Recipe, data: Path, tmp_path: Path) -> None:
-    material = segmentation.load(data, recipe)
+    material = slice_material.load(data, recipe)
     fold = fold_of("P0")
     rows = division(material, parts_of(material.patients, None, fold))
     config = settled(replace(config_of(recipe), examples=8), material, rows.train)
@@ -309,14 +310,14 @@ def test_the_other_networks_plan_train_and_are_judged_on_them(recipe: Recipe, da
 def test_airways_stand_for_nodules_where_that_is_asked_for(data: Path, luna: Luna16) -> None:
     recipe = changed(SE_AUX_UNET, ["labels=luna16-mask"])
     with pytest.warns(UserWarning, match=r"trachea and airways.*hold no nodules, and no figure"):
-        material = segmentation.load(data, recipe)
+        material = slice_material.load(data, recipe)
     field = segmentation.field_of(replace(config_of(recipe), size=80))
     rows = np.arange(len(material.patients))
-    _, truth = material.seen(field, rows)
+    _, truth = material.examples(field, rows)
     shows = truth[:, 2].any(axis=(1, 2))
-    assert np.array_equal(shows, material.shows) and 0 < shows.sum() < len(rows)
+    assert np.array_equal(shows, material.has_nodule) and 0 < shows.sum() < len(rows)
     assert set(truth[:, 2].sum(axis=(1, 2))) == {0, 12}
-    _, lidcs = segmentation.load(data, SE_AUX_UNET).seen(field, rows)
+    _, lidcs = slice_material.load(data, SE_AUX_UNET).examples(field, rows)
     assert np.array_equal(truth[:, :2] & ~lidcs[:, [2]], lidcs[:, :2])  # the same lungs, but for nodules on them
     assert not (truth[:, 2] & lidcs[:, 2]).any()
 
@@ -334,8 +335,8 @@ def test_scans_without_masks_are_refused_for_it(luna: Luna16, data: Path, tmp_pa
     for place, words in refusals:
         with pytest.raises(NotFound, match=words), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            segmentation.load(place, recipe)
-    assert set(segmentation.load(tmp_path / "out", SE_AUX_UNET).patients) == {"P0", "P1", "P9"}
+            slice_material.load(place, recipe)
+    assert set(slice_material.load(tmp_path / "out", SE_AUX_UNET).patients) == {"P0", "P1", "P9"}
 
 
 # ---- From the command line

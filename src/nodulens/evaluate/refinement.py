@@ -335,7 +335,7 @@ def first_masks(model: Model, config: NetworkConfig, near: CloseUps, nodules: No
         near: of the stacks that the nodules are of.
     """
     places = np.searchsorted(near.origin, nodules.origin)
-    return closeups.outlined(model, field_of(config), near, places) >= 0.5
+    return closeups.nodule_probabilities(model, field_of(config), near, places) >= 0.5
 
 
 def refine(

@@ -40,7 +40,7 @@ from nodulens.presentation.tables import class_table, precision_recall_line, roc
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.registry import build
-from nodulens.train.tasks import segmentation
+from nodulens.train.tasks import segmentation, segmentation_figures
 
 SLICES = 5
 """Slices shown, evenly from the best to the worst."""
@@ -111,7 +111,7 @@ def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
 
 def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     figures, field = one.outcome.figures, segmentation.field_of(one.config)
-    columns = segmentation.of_slices(one.outcome.rows)
+    columns = segmentation_figures.of_slices(one.outcome.rows)
     metrics = []
     if "close_ups" in figures:
         near = figures["close_ups"]
@@ -155,7 +155,7 @@ def _agreement(columns: Columns, field: Field) -> Iterator[Drawing]:
     lungs = [name for name in field.drawn if name != NODULE]
     shown = np.array(columns[f"{NODULE} truth"]) > 0
     if lungs and shown.sum() > 2:
-        lung, nodule = (segmentation.dice_by_slice(columns, names)[shown] for names in (lungs, [NODULE]))
+        lung, nodule = (segmentation_figures.dice_by_slice(columns, names)[shown] for names in (lungs, [NODULE]))
         labels = ("Dice of the lungs", "Dice of the nodule")
         yield Drawing.of_lines(
             "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(int(shown.sum()), "slices"))
@@ -167,17 +167,17 @@ def _pictures(one: NetworkEvaluation, columns: Columns, field: Field) -> list[La
     shown = np.flatnonzero(np.array(columns[f"{NODULE} truth"]) > 0)
     if not len(shown):
         return []
-    dice = segmentation.dice_by_slice(columns, [NODULE])[shown]
+    dice = segmentation_figures.dice_by_slice(columns, [NODULE])[shown]
     ranked = shown[np.argsort(-dice, kind="stable")]
     chosen = ranked[np.unique(np.linspace(0, len(ranked) - 1, SLICES).astype(int))]
     rows = np.array(columns["row"])[chosen]
-    images, truth = one.material.seen(field, rows)
+    images, truth = one.material.examples(field, rows)
     found = field.decided(field.probabilities(one.model.run(images[:, None])[0]))
     low, high = NETWORK_WINDOW
     return [
         LabelledSlice(f"Dice {value:.2f}", image * (high - low) + low, _labels(true), _labels(drawn))
         for image, true, drawn, value in zip(
-            images, truth, found, segmentation.dice_by_slice(columns, [NODULE])[chosen], strict=True
+            images, truth, found, segmentation_figures.dice_by_slice(columns, [NODULE])[chosen], strict=True
         )
     ]
 

@@ -14,7 +14,7 @@ from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
 from nodulens.stages.slices import Field
 from nodulens.train.tasks.protocol import Rows
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 CHUNK = 64
 """Slices read at a time."""
@@ -34,7 +34,7 @@ def views(material: Material, field: Field, rows: Rows) -> Iterator[tuple[str, N
     """The name of every row, its slice (size, size) 0…1 as networks see it, and its truth (drawn, size, size)."""
     for first in range(0, len(rows), CHUNK):
         some = rows[first : first + CHUNK]
-        yield from zip(cases(material, some), *material.seen(field, some), strict=True)
+        yield from zip(cases(material, some), *material.examples(field, some), strict=True)
 
 
 def is_written(path: Path, description: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from nodulens.train.external.training import ExternalNetwork, Job, Trained, larg
 from nodulens.train.networks.unets import steady_norm
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 NAME = "nnunet"
 """The network's name in a recipe."""
@@ -297,7 +297,7 @@ def _bring_back(job: Job, environment: Environment) -> NetworkConfig:
     net = Normalised(steadied(torch.export.load(work / "network.pt2").module()), planned)
 
     shown = job.examples()
-    hu = hounsfield(material.seen(segmentation.field_of(config), shown)[0])
+    hu = hounsfield(material.examples(segmentation.field_of(config), shown)[0])
     write_slice(hu[0], planned.pixel_mm, work / "parity.nii.gz")
     environment.step(work, "predict", trained, work / "parity.nii.gz", work / "parity.npy", side)
     unit = to_unit(hu)

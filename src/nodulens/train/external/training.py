@@ -26,9 +26,9 @@ from nodulens.methods.run_record import Run, write_run
 from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
 from nodulens.train.run import Division, RunSpec, begun, digest, division, noted, parts_of, train_recipe
-from nodulens.train.tasks import segmentation
+from nodulens.train.tasks import slice_material
 from nodulens.train.tasks.protocol import Rows
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 
 def settled(config: NetworkConfig, standard: NetworkConfig, free: Sequence[str], title: str) -> NetworkConfig:
@@ -140,7 +140,7 @@ class Job:
     def examples(self) -> Rows:
         """Two training rows, with a nodule where there is one: the export is tried on them."""
         train = self.division.train
-        return train[np.argsort(~self.material.shows[train], kind="stable")][:2]
+        return train[np.argsort(~self.material.has_nodule[train], kind="stable")][:2]
 
     def bring_back(self, trained: Trained) -> None:
         """Write ``segmenter.onnx`` and its card.
@@ -189,7 +189,7 @@ def train_external(
     """
     environment.check()
     start = time.monotonic()
-    material = segmentation.load(spec.data, recipe)
+    material = slice_material.load(spec.data, recipe)
     chosen = thinned(division(material, parts_of(material.patients, spec.split, spec.fold)), slices)
     if not len(chosen.train) or not len(chosen.validation):
         raise BadOption(

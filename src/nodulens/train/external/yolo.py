@@ -32,7 +32,7 @@ from nodulens.train.external.training import ExternalNetwork, Job, Trained, larg
 from nodulens.train.networks.registry import YOLO11
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 Bool = NDArray[np.bool_]
 
@@ -302,7 +302,7 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     net = Outlines(torch.export.load(work / "network.pt2").module(), config.size)
 
     shown = job.examples()
-    unit = job.material.seen(segmentation.field_of(config), shown)[0]
+    unit = job.material.examples(segmentation.field_of(config), shown)[0]
     np.save(work / "parity.npy", unit[0])
     environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
     with torch.inference_mode(), np.load(work / "parity.npz") as said:

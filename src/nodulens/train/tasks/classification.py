@@ -178,7 +178,7 @@ def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.boo
 
 
 def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> Crops:
-    """See :class:`nodulens.train.tasks.protocol.Part`; rows that share their ``origin`` show the same nodule."""
+    """See :class:`nodulens.train.tasks.protocol.TaskModule`; rows that share their ``origin`` show the same nodule."""
     plain = torch.from_numpy(material.image.astype(np.float32))
     changed = copies_of(plain, None, kinds, copies, seed=0)[0].flatten(0, 1).numpy().astype(np.float16)
     rows = np.tile(np.arange(len(material.image)), copies + 1)
@@ -201,7 +201,7 @@ def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, 
     image = torch.from_numpy(material.image)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
-        order = _drawn(config, material.nodules.truth, rows, rng)
+        order = _epoch_rows(config, material.nodules.truth, rows, rng)
         parts = [order[i : i + config.batch] for i in range(0, len(order), config.batch)]
         # batch norm has nothing to go by in one example
         return [partial(make, r) for r in parts if len(r) > 1 or len(parts) == 1]
@@ -223,7 +223,7 @@ def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, 
     return fit(started(config, "classifier"), task, config, checkpoint)
 
 
-def _drawn(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
+def _epoch_rows(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
     """The rows of an epoch in random order; balanced by sampling, as many of each class as of any other."""
     if config.balance != "sampling":
         return rng.permutation(rows)

@@ -25,8 +25,8 @@ from nodulens.train.loop.augment import copies_of
 Bool = NDArray[np.bool_]
 Int = NDArray[np.int_]
 
-HELD = 1024
-"""Slices looked at or changed at a time."""
+CHUNK = 1024
+"""Slices resampled or augmented at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,8 @@ class CloseUps:
         :func:`nodulens.train.loop.augment.augmented`. A copy is a nodule of its own, of the same patient
         and ``origin``."""
         image, nodule = [np.empty((copies, *a.shape), dtype=a.dtype) for a in (self.image, self.nodule)]
-        for first in range(0, len(self.image), HELD):
-            some = slice(first, first + HELD)
+        for first in range(0, len(self.image), CHUNK):
+            some = slice(first, first + CHUNK)
             plain = torch.from_numpy(self.image[some, None].astype(np.float32) / 255)
             truth = torch.from_numpy(self.nodule[some])
             changed, along = copies_of(plain, truth, kinds, copies, seed=first)
@@ -104,7 +104,7 @@ class CloseUps:
         """Whole pixels of a network's that every close-up fills along each side."""
         return max(int(self.image.shape[-1] / max(self._step(field).max(), 1e-9) + 1e-6), 1)
 
-    def seen(self, field: Field, slices: Int, side: int) -> tuple[NDArray[np.float32], Bool]:
+    def examples(self, field: Field, slices: Int, side: int) -> tuple[NDArray[np.float32], Bool]:
         """Some close-ups as a network of whole slices sees them, and where their nodule is.
 
         Args:
@@ -140,13 +140,13 @@ class CloseUps:
         steps = self._step(field)[slices]
         for step in np.unique(steps):
             all_of_step = np.flatnonzero(steps == step)
-            for first in range(0, len(all_of_step), HELD):
-                own = all_of_step[first : first + HELD]
+            for first in range(0, len(all_of_step), CHUNK):
+                own = all_of_step[first : first + CHUNK]
                 grid = Geometry.axial((len(own), *self.image.shape[1:]), (1.0, 1.0, 1.0))
                 yield own, replace(field, size=side, pixel_mm=float(step)), grid
 
 
-def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
+def nodule_probabilities(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
     """Probabilities of a network of whole slices on central slices, as many on a sheet as its input holds.
 
     Args:
@@ -165,7 +165,7 @@ def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> ND
         slices = closeups.central[nodules[first : first + along**2]]
         sheet = np.zeros((field.size, field.size), dtype=np.float32)
         places = [_place(number, along, side) for number in range(len(slices))]
-        for place, image in zip(places, closeups.seen(field, slices, side)[0], strict=True):
+        for place, image in zip(places, closeups.examples(field, slices, side)[0], strict=True):
             sheet[place] = image
         said = field.probabilities(model.run(sheet[None, None])[0])[0, index]
         out.append(closeups.invert(field, slices, np.stack([said[place] for place in places])))
@@ -178,7 +178,7 @@ def _place(number: int, along: int, side: int) -> tuple[slice, slice]:
     return slice(down * side, (down + 1) * side), slice(right * side, (right + 1) * side)
 
 
-def drawn_sheets(
+def random_sheets(
     images: NDArray[np.float16], truth: Bool, chosen: Int, side: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float16], Bool]:
     """Sheets of close-ups to learn from: side by side without a gap, each moved at random and cut to its place.

@@ -34,8 +34,8 @@ from nodulens.train.tasks.protocol import Outcome, Rows, rounded, with_interval
 SHARE = 4
 """Where classes are balanced by sampling, an epoch sees one in so many non-nodules, and as many nodules."""
 THRESHOLD = 0.5
-HELD = 1024
-"""Patches changed at a time."""
+CHUNK = 1024
+"""Patches augmented at a time."""
 BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 
 
@@ -55,7 +55,7 @@ class Candidates:
         """(N,) "nodule" or "non-nodule"."""
         return np.where(self.patches.label, "nodule", "non-nodule").tolist()
 
-    def seen(self, rows: Rows) -> NDArray[np.float32]:
+    def images(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""
         return self.patches.unit(rows)[:, None]
 
@@ -73,12 +73,12 @@ def load(data: Path, recipe: Recipe) -> Candidates:
 
 
 def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
-    """See :class:`nodulens.train.tasks.protocol.Part`; rows that share their ``nodule`` show the same one."""
+    """See :class:`nodulens.train.tasks.protocol.TaskModule`; rows that share their ``nodule`` show the same one."""
     patches = material.patches
-    parts = np.array_split(np.arange(len(patches)), -(-len(patches) // HELD))
+    parts = np.array_split(np.arange(len(patches)), -(-len(patches) // CHUNK))
     steps = np.empty((copies, len(patches), PATCH_PX, PATCH_PX), dtype=np.uint8)
     for number, rows in enumerate(parts):
-        changed = copies_of(torch.from_numpy(material.seen(rows)), None, kinds, copies, seed=number)[0]
+        changed = copies_of(torch.from_numpy(material.images(rows)), None, kinds, copies, seed=number)[0]
         steps[:, rows] = PATCH_STEPS.steps_of_unit(changed[:, :, 0].numpy())
     return Candidates(patches.with_copies(steps))
 
@@ -116,7 +116,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
         return [partial(make, part) for part in np.array_split(chosen, -(-len(chosen) // config.batch))]
 
     def make(chosen: Rows) -> Batch:
-        return torch.from_numpy(material.seen(chosen)), truth[chosen]
+        return torch.from_numpy(material.images(chosen)), truth[chosen]
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         return augmented(batch[0], None, config.augment, rng)[0], batch[1]
@@ -126,7 +126,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
 
     def validate(net: nn.Module) -> float:
         parts = (
-            torch.from_numpy(material.seen(part)) for part in np.array_split(validation, -(-len(validation) // 256))
+            torch.from_numpy(material.images(part)) for part in np.array_split(validation, -(-len(validation) // 256))
         )
         logits = predict(net, parts)[:, 0].numpy()
         return average_precision(patches.label[validation], logits, patches.weight[validation])
@@ -141,7 +141,7 @@ def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Ro
     """Ranking and decisions on patches, each seen as in inference; all patches of a nodule weigh as one."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
-    logits = np.concatenate([patch_logits(model, material.seen(part)) for part in parts])
+    logits = np.concatenate([patch_logits(model, material.images(part)) for part in parts])
     columns = {
         "row": rows.tolist(),
         "patient": [material.patients[r] for r in rows],

@@ -91,11 +91,11 @@ class Pictures:
         return [item.stratum for item in self.folder.items()]
 
     @cached_property
-    def shows(self) -> Bool:
+    def has_nodule(self) -> Bool:
         """(N,) whether there is a nodule."""
         return np.array(self.strata) == NODULE
 
-    def known(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+    def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Those of a network's classes that are drawn here; which lung is which, no picture says."""
         drawn = (BACKGROUND, NODULE, *((LUNG,) if self.lungs is not None else ()))
         left = [name for name in classes if name not in drawn]
@@ -107,8 +107,8 @@ class Pictures:
             )
         return tuple(name for name in classes if name in drawn)
 
-    def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """Images and truth of some rows, see :meth:`nodulens.train.tasks.segmentation.Slices.seen`."""
+    def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
+        """Images and truth of some rows, see :meth:`nodulens.train.tasks.slice_material.Slices.examples`."""
         images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
         truth = np.empty((len(rows), len(field.drawn), field.size, field.size), dtype=bool)
         for n, row in enumerate(rows):
