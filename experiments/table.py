@@ -26,6 +26,7 @@ import typer
 
 from experiments import results
 from experiments.budgets import BUDGET, Budget
+from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, SCHEMA, Cell
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.material import Background, Stacks
 from nodulens.data.splits import Parts
@@ -41,39 +42,10 @@ from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import build
 from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.tasks import classification, handcrafted
-from nodulens.train.tasks.protocol import Material, median_ms
+from nodulens.train.tasks.protocol import Evaluated, Material, median_ms
 
-SCHEMA = "nodulens-cell/1"
-PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
-"""Splits: by patient; of the rows, stratified by class, whoever's they are; of rows and their changed copies; and
-everybody who may train against the four whole scans."""
 HANDCRAFTED = ("svm", "forest")
 """Classifiers on handcrafted features, which take the place of a recipe."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One network, one split, one fold.
-
-    Attributes:
-        settings: what differs from the recipe, see :func:`nodulens.methods.recipe.changed`.
-    """
-
-    recipe: str
-    part: str
-    split: str
-    fold: int
-    settings: tuple[str, ...] = ()
-
-    @property
-    def row(self) -> str:
-        """Cells of one row of the table differ in split and fold alone."""
-        return ".".join((self.recipe, self.part, *self.settings))
-
-    @property
-    def name(self) -> str:
-        """The name of its file."""
-        return f"{self.row}.{self.split}-{self.fold}"
 
 
 @dataclass(frozen=True)
@@ -153,12 +125,13 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
     config = part.settled(config, material, rows.train)
     folder = bench.run / cell.name
     model = _trained(cell.part, config, material, rows, folder)
+    found: Evaluated
     if cell.split == SCANS and cell.part == "filter":
-        outcome = slice_networks.evaluate_sliding_window(model, bench.data).outcome()  # alone, the method's second arm
+        found = slice_networks.evaluate_sliding_window(model, bench.data)  # alone, the method's second arm
     elif cell.split == SCANS:
-        outcome = slice_networks.evaluate_network(model, config, bench.data, _filter(cell, bench)).outcome()
+        found = slice_networks.evaluate_network(model, config, bench.data, _filter(cell, bench))
     else:
-        outcome = part.evaluate(model, config, material, rows.test)
+        found = part.evaluate(model, config, material, rows.test)
     return {
         **_head(cell),
         "learner": asdict(config),
@@ -166,8 +139,7 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
         "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
         "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), config),
-        "figures": outcome.figures,
-        "rows": _rounded(outcome.rows),
+        **_results(found),
     }
 
 
@@ -176,19 +148,19 @@ def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) 
     rows = _rows(cell, material.nodules)
     taught = np.sort(np.concatenate([rows.train, rows.validation]))
     start = time.monotonic()
-    outcome = handcrafted.evaluate(_kind(cell), material, taught, rows.test)
+    found = handcrafted.evaluate(_kind(cell), material, taught, rows.test)
     spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
     spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
-    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome.rows)}
+    return {**_head(cell), **spent, **_results(found)}
 
 
 def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
     """The default's prompted network on central slices, by what it is told."""
     model = release.segmenter_without(cell.fold, material, run)
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
-    outcome = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
+    found = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
     spent["cpu_ms"] = round(central_slices.milliseconds(model, material), 2)
-    return {**_head(cell), **spent, "figures": outcome.figures.to_json(), "rows": _rounded(outcome.to_json())}
+    return {**_head(cell), **spent, **_results(found)}
 
 
 def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
@@ -208,10 +180,16 @@ def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
     second = refinement.SecondStep(prompted, recipe.box_scale)
     steps = refinement.compared(Stacks(data), nodules, first, second, graded_by)
     refinement.write_pictures(steps, run / cell.name)
-    found = steps.to_json()
-    figures = {name: found[name]["figures"] for name in ("compared", "graded")}
-    rows = {"rows": _rounded(found["compared"]["rows"]), "graded": _rounded(found["graded"]["rows"])}
+    assert steps.graded is not None
+    figures = {"compared": steps.compared.figures.to_json()}
+    figures["graded"] = {mask: one.to_json() for mask, one in steps.graded.figures.items()}
+    rows = {"rows": _rounded(steps.compared.to_json()), "graded": _rounded(steps.graded.to_json())}
     return {**_head(cell), **spent, "figures": figures, **rows}
+
+
+def _results(found: Evaluated) -> dict[str, Any]:
+    """Figures and rows as they go into the file."""
+    return {"figures": found.figures.to_json(), "rows": _rounded(found.to_json())}
 
 
 def _seconds(curves: Path) -> float:
@@ -365,7 +343,6 @@ def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) ->
     Of a network that has learnt nothing, or of the one that ships: what it has learnt changes nothing, and the cell's
     checkpoint may lie elsewhere.
     """
-    found = json.loads(path.read_text(encoding="utf-8"))
     if cell.part == "refined":
         return  # what each of its networks costs, their own cells say
     config = _recipe(cell, bench).networks[cell.part] if cell.part in PARTS else None
@@ -380,6 +357,7 @@ def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) ->
             )
         else:
             timed[name] = handcrafted.milliseconds(_kind(cell), _loaded(cell, bench), bench.data)
+    found = json.loads(path.read_text(encoding="utf-8"))  # its other keys stay as they are, in their order
     found["cpu_ms"] = round(timed[name], 2)
     with whole_file(path) as file:
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")

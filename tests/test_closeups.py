@@ -27,8 +27,8 @@ from nodulens.train.run import division
 from nodulens.train.tasks import segmentation, slice_material
 from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
 from nodulens.train.tasks.segmentation import evaluate, field_of, train
-from nodulens.train.tasks.segmentation_figures import figures
-from nodulens.train.tasks.slice_material import CLOSE_UP, Slices, slices_and_closeups
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
+from nodulens.train.tasks.slice_material import Slices, slices_and_closeups
 
 pytestmark = pytest.mark.training
 
@@ -180,11 +180,12 @@ def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path:
         return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
 
     found = evaluate(Model(CARD, run), config, material, np.append(rows[:5], rows[-12:]))
-    assert found.figures["slices"] == 5
-    assert found.figures["close_ups"]["nodules"] == 12
-    assert {len(column) for column in found.rows.values()} == {17}
-    assert figures(found.rows, field_of(config)) == found.figures
-    json.dumps(found.figures, allow_nan=False)
+    assert found.figures.slices == 5
+    assert found.figures.close_ups.nodules == 12
+    columns = found.to_json()
+    assert {len(column) for column in columns.values()} == {17}
+    assert EvaluatedSlices.from_json(columns, field_of(config).drawn) == found
+    json.dumps(found.figures.to_json(), allow_nan=False)
 
 
 def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:

@@ -13,7 +13,8 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.jpegls import Streams
 from nodulens.data.material import Stacks, read_arrays
 from nodulens.errors import BadOption
-from nodulens.train.tasks import classification, handcrafted
+from nodulens.train.tasks import handcrafted
+from nodulens.train.tasks.nodule_material import nodules_of
 
 PIXEL = handcrafted.PIXEL_MM
 
@@ -155,14 +156,15 @@ def test_both_learn_repeat_and_keep_patients_apart(material: handcrafted.Feature
     left = is_left_out(material.patients, 0)
     train, test = np.flatnonzero(~left), np.flatnonzero(left)
     found = handcrafted.evaluate(kind, material, train, test, trees=30)
-    assert found.figures["all_readers"]["auc"] > 0.8  # malignancy goes by size here
-    assert found.rows["patient"] == [material.patients[r] for r in test]
+    assert found.figures.all_readers.beside_diameter.ranking.auc > 0.8  # malignancy goes by size here
+    assert [row.patient for row in found.rows] == [material.patients[r] for r in test]
     # the test rows' labels and features do not teach
     truth = np.where(left, 1 - material.nodules.truth, material.nodules.truth)
     other = replace(material, nodules=replace(material.nodules, truth=truth))
-    assert handcrafted.evaluate(kind, other, train, test, trees=30).rows["score"] == found.rows["score"]
-    assert handcrafted.evaluate(kind, material, train, train, trees=30).figures["all_readers"]["auc"] > 0.9
-    assert set(found.figures) == set(classification.outcome(material.nodules, test, np.zeros((len(test), 2))).figures)
+    again = handcrafted.evaluate(kind, other, train, test, trees=30)
+    assert [row.score for row in again.rows] == [row.score for row in found.rows]
+    taught = handcrafted.evaluate(kind, material, train, train, trees=30).figures.all_readers
+    assert taught.beside_diameter.ranking.auc > 0.9
 
 
 def test_another_kind(material: handcrafted.Features) -> None:
@@ -173,7 +175,7 @@ def test_another_kind(material: handcrafted.Features) -> None:
 def test_the_real_nodules_have_figures(shared: Path) -> None:
     """A few; the whole takes a quarter of a minute."""
     stacks = Stacks(shared)
-    nodules = classification.nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
+    nodules = nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
     for k, (number, central) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
         image = stacks.unit(number)[central]
         found = handcrafted.slice_features(image, nodules.outline[k], float(nodules.pixel_mm[k]))

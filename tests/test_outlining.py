@@ -34,7 +34,7 @@ from nodulens.train.loop.export import export
 from nodulens.train.networks.unet_plan import Plan, plan
 from nodulens.train.tasks import segmentation, slice_material
 from nodulens.train.tasks.segmentation import evaluate, field_of, settled, train
-from nodulens.train.tasks.segmentation_figures import figures, slice_counts
+from nodulens.train.tasks.segmentation_figures import SLICE, DiameterBand, EvaluatedSlices, slice_rows
 from nodulens.train.tasks.slice_material import Slab, Slices
 
 pytestmark = pytest.mark.training
@@ -184,9 +184,9 @@ def test_two_slices_are_learnt_by_heart(tmp_path: Path, config: NetworkConfig) -
     material, rows = some(slab(n=2, nodules=1))
     config = replace(config, learning_rate=3e-3, optimizer="adamw", schedule="constant", augment=(), patience=None)
     net = train(config, material, np.tile(rows, 100), rows[:0], tmp_path / "run.pt")
-    found = evaluate(_model(net), config, material, rows).figures["classes"]["nodule"]
-    assert found["dice"]["value"] > 0.8
-    assert (found["both_empty"], found["invented"], found["missed"]) == (1, 0, 0)
+    found = evaluate(_model(net), config, material, rows).figures.classes["nodule"]
+    assert found.dice.value > 0.8
+    assert (found.both_empty, found.invented, found.missed) == (1, 0, 0)
 
 
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
@@ -194,9 +194,9 @@ def test_a_large_network_is_trained_and_judged(tmp_path: Path) -> None:
     material, rows = some(slab())
     net = train(RESNET, material, rows, rows, tmp_path / "run.pt")
     found = evaluate(_model(net), RESNET, material, rows)
-    assert found.figures["classes"].keys() == {"lung", "nodule"}
-    assert found.figures["slices"] == 4
-    json.dumps(found.figures, allow_nan=False)
+    assert found.figures.classes.keys() == {"lung", "nodule"}
+    assert found.figures.slices == 4
+    json.dumps(found.figures.to_json(), allow_nan=False)
 
 
 def _model(net: torch.nn.Module) -> Model:
@@ -219,13 +219,12 @@ def test_what_is_exported_is_judged(tmp_path: Path) -> None:
     model = load_model("segmenter", 1, tmp_path)
     assert Field.of(model.card.settings) == field_of(config)
     judged = evaluate(model, config, material, rows[4:])
-    assert judged.rows["row"] == [4, 5, 6]
-    assert judged.rows["patient"] == ["b"] * 3
-    assert {len(column) for column in judged.rows.values()} == {3}
-    json.dumps(judged.rows)
-    json.dumps(judged.figures, allow_nan=False)
-    theirs = evaluate(_model(net), config, material, rows[4:])
-    assert theirs.rows["nodule truth"] == judged.rows["nodule truth"]
+    assert [(row.row, row.patient) for row in judged.rows] == [(4, "b"), (5, "b"), (6, "b")]
+    columns = judged.to_json()
+    assert {len(column) for column in columns.values()} == {3}
+    json.dumps([judged.figures.to_json(), columns], allow_nan=False)
+    theirs = evaluate(_model(net), config, material, rows[4:]).to_json()
+    assert theirs["nodule truth"] == columns["nodule truth"]
 
 
 def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
@@ -380,8 +379,13 @@ def test_slices_are_counted_by_hand() -> None:
     seen[:, 0, :2] = 0.75  # half of the lung
     seen[0, 1, 0, :3] = (0.5, 1.0, 0.75)  # three pixels, two of them right; the other nodule is missed
     seen[2, 1, 2, 2] = 0.625  # invented
-    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], "kind": ["slice"] * 3, "pixel_mm": [2.0] * 3}
-    columns |= slice_counts(field, truth, seen)
+    places = [(0, "a", 2.0), (1, "a", 2.0), (2, "b", 2.0)]
+    evaluated = EvaluatedSlices(tuple(slice_rows(places, SLICE, field, truth, seen)))
+    columns = evaluated.to_json()
+    assert list(columns) == [
+        "row", "patient", "kind", "pixel_mm", "pixels", "right", "lung truth", "lung predicted", "lung common",
+        "nodule truth", "nodule predicted", "nodule common", "scores", "truths", "iou",
+    ]  # fmt: skip
     assert columns["nodule truth"] == [3, 0, 0]
     assert columns["nodule predicted"] == [3, 0, 1]
     assert columns["nodule common"] == [2, 0, 0]
@@ -389,24 +393,27 @@ def test_slices_are_counted_by_hand() -> None:
     assert columns["truths"] == [2, 0, 0]
     assert np.allclose(columns["iou"][0], [[2 / 3, 0]])
     assert columns["right"] == [7, 8, 8]
-    found = figures(columns, field)
-    nodule, lung = found["classes"]["nodule"], found["classes"]["lung"]
-    assert nodule["dice"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert nodule["iou"]["value"] == 0.5
-    assert nodule["sensitivity"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert nodule["dice_pooled"] == pytest.approx(4 / 7, abs=1e-4)
-    assert nodule["dice_all"]["value"] == pytest.approx((2 / 3 + 1 + 0) / 3, abs=1e-4)
-    assert [nodule[k] for k in ("cases", "both_empty", "invented", "missed")] == [3, 1, 1, 0]
-    assert lung["dice"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert nodule["areas_px"]["difference"] == 0.5  # 0 and 1 pixels too many; the empty slice says nothing
-    assert found["accuracy"] == pytest.approx(23 / 48, abs=1e-4)
-    assert (found["slices"], found["with_nodule"]) == (3, 1)
-    sizes = {band: told for band, told in found["dice_by_size"].items() if told["slices"]}
-    assert sizes == {"3–5 mm": {"slices": 1, "dice": pytest.approx(2 / 3, abs=1e-4)}}  # 3 pixels: a disc of 3.9 mm
-    assert list(found["dice_by_size"]) == ["under 3 mm", "3–5 mm", "5–8 mm", "8–12 mm", "from 12 mm"]
-    boxes = found["boxes"]
-    assert (boxes["truths"], boxes["found"], boxes["precision"], boxes["recall"]) == (2, 1, 0.5, 0.5)
-    json.dumps(found, allow_nan=False)
+    found = evaluated.figures
+    nodule, lung = found.classes["nodule"], found.classes["lung"]
+    assert nodule.dice.value == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule.iou.value == 0.5
+    assert nodule.sensitivity.value == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule.dice_pooled == pytest.approx(4 / 7, abs=1e-4)
+    assert nodule.dice_all.value == pytest.approx((2 / 3 + 1 + 0) / 3, abs=1e-4)
+    assert (nodule.cases, nodule.both_empty, nodule.invented, nodule.missed) == (3, 1, 1, 0)
+    assert lung.dice.value == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule.areas_px.difference == 0.5  # 0 and 1 pixels too many; the empty slice says nothing
+    assert found.accuracy == pytest.approx(23 / 48, abs=1e-4)
+    assert (found.slices, found.with_nodule) == (3, 1)
+    sizes = {band: held for band, held in found.dice_by_size.items() if held.slices}
+    assert sizes == {"3–5 mm": DiameterBand(1, pytest.approx(2 / 3, abs=1e-4))}  # 3 pixels: a disc of 3.9 mm
+    assert list(found.dice_by_size) == ["under 3 mm", "3–5 mm", "5–8 mm", "8–12 mm", "from 12 mm"]
+    boxes = found.boxes
+    assert (boxes.truths, boxes.found, boxes.precision, boxes.recall) == (2, 1, 0.5, 0.5)
+    written = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert list(written) == ["slices", "with_nodule", "accuracy", "classes", "boxes", "dice_by_size"]
+    assert written["classes"]["nodule"]["iou"]["value"] == 0.5
+    assert EvaluatedSlices.from_json(columns, field.drawn) == evaluated
 
 
 def test_folds_are_pooled_from_their_rows() -> None:
@@ -419,11 +426,12 @@ def test_folds_are_pooled_from_their_rows() -> None:
 
     model = Model(CARD, run)
     parts = [evaluate(model, config, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
-    pooled = {name: parts[0].rows[name] + parts[1].rows[name] for name in parts[0].rows}
+    one, other = (part.to_json() for part in parts)
+    pooled = EvaluatedSlices.from_json({name: one[name] + other[name] for name in one}, field_of(config).drawn)
     whole = evaluate(model, config, material, rows)
-    assert figures(pooled, field_of(config)) == whole.figures
-    assert whole.figures["classes"]["lung"]["dice"]["value"] > 0.85
-    assert parts[0].figures["classes"]["lung"]["dice"]["low"] is None  # one patient
+    assert pooled == whole and pooled.figures == whole.figures
+    assert whole.figures.classes["lung"].dice.value > 0.85
+    assert parts[0].figures.classes["lung"].dice.low is None  # one patient
 
 
 # ---- Real scans
@@ -447,7 +455,7 @@ def test_findings_are_held_against_what_is_known() -> None:
         Finding(0.6, Box((7, 0, 30), (9, 4, 34)), np.ones((2, 4, 4), dtype=bool)),
     ]
     found = slice_networks.evaluate_findings(scan, findings)
-    assert found.counts == {"nodules": 3, "hit": 2, "findings": 4, "other": 1}
+    assert (len(found.nodules), found.hit, found.findings, found.other) == (3, 2, 4, 1)
     assert [n.dice for n in found.nodules] == [1.0, 0.0, None]
     assert [n.hit for n in found.nodules] == [True, False, True]
     assert [n.score for n in found.nodules] == [0.9, None, 0.7]
@@ -458,7 +466,7 @@ def test_findings_are_held_against_what_is_known() -> None:
     assert all(n.dice is n.iou is n.sensitivity is None for n in places.nodules)
     assert [(n.diameter_mm, n.hit) for n in places.nodules] == [(n.diameter_mm, n.hit) for n in found.nodules]
     nothing = slice_networks.evaluate_findings(scan, [])
-    assert nothing.counts == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
+    assert (len(nothing.nodules), nothing.hit, nothing.findings, nothing.other) == (3, 0, 0, 0)
     assert nothing.image.iou.shape == (0, 3)
 
 
@@ -487,14 +495,14 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
         inside = (batch > 0.05) & (batch < 0.35)
         return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
 
-    found = slice_networks.evaluate_network(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",)).outcome()
-    scan = found.figures["scans"]["Lung_Dx-A0001"]
-    assert 0.6 < scan["lung_agreement"]["lung"] < 0.8  # it takes the table for lung, too
-    assert found.rows["patient"] == ["Lung_Dx-A0001"]
-    assert found.rows["dice"] == [None]
-    assert found.figures["hit"] == 0
-    assert scan["ms_per_slice"] > 0
-    json.dumps(found.figures, allow_nan=False)
+    found = slice_networks.evaluate_network(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",))
+    scan = found.figures.scans["Lung_Dx-A0001"]
+    assert 0.6 < scan.lung_agreement["lung"] < 0.8  # it takes the table for lung, too
+    assert [(nodule.patient, nodule.dice) for nodule in found.nodules] == [("Lung_Dx-A0001", None)]
+    assert found.figures.hit == 0
+    assert scan.ms_per_slice > 0
+    written = json.loads(json.dumps(found.figures.to_json(), allow_nan=False))
+    assert slice_networks.SliceNetworkFigures.from_json(written) == found.figures
 
 
 def test_the_nodules_of_a_real_scan_are_where_luna16_has_them(shared: Path) -> None:

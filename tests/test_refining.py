@@ -29,7 +29,8 @@ from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.sam import Sam, load_sam
 from nodulens.train.default.segmenter import inscribed
 from nodulens.train.tasks import classification
-from nodulens.train.tasks.classification import Nodules, crop_of, nodules_of
+from nodulens.train.tasks.classification import crop_of
+from nodulens.train.tasks.nodule_material import Nodules, nodules_of
 
 pytestmark = pytest.mark.training
 
@@ -271,10 +272,11 @@ def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
     assert recipe.classifier is not None
     every = np.arange(len(nodules.truth))
     alone = classification.evaluate(by_area(), recipe.classifier, material, every)
-    assert found.outputs["readers"]["score"] == alone.rows["score"] and found.common["truth"] == alone.rows["truth"]
-    for group in ("three_readers_or_more", "all_readers"):
-        assert found.figures["readers"].of[group] == alone.figures[group]
-    accuracy = {name: found.figures[name].of["all_readers"]["accuracy"] for name in masks}
+    own = found.by_mask["readers"]
+    assert [(row.score, row.truth) for row in own.rows] == [(row.score, row.truth) for row in alone.rows]
+    assert [row.row for row in own.rows] == nodules.origin.tolist()
+    assert found.figures["readers"].of == alone.figures
+    accuracy = {name: found.figures[name].of.all_readers.decisions.rates.accuracy.value for name in masks}
     assert accuracy["refined"] < accuracy["first"], "what was not found is not graded right"
 
 
@@ -290,7 +292,8 @@ def test_graded_rows_pool(stacks: Stacks) -> None:
     one, other, whole = grade(every[:20]), grade(every[20:]), grade(every)
     first, second = one.to_json(), other.to_json()
     pooled = {name: first[name] + second[name] for name in first}
-    assert pooled == whole.to_json() and ClassifiedMasks.from_json(pooled).figures == whole.figures
+    assert pooled == whole.to_json()
+    assert ClassifiedMasks.from_json(pooled, nodules.classes, tuple(masks)).figures == whole.figures
 
 
 # ---------------------------------------------------------------- of a run
@@ -315,7 +318,8 @@ def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> Non
     assert steps is not None and steps.graded is not None
     every = nodules_of(stacks, CLASSES)
     own = [k for k, p in enumerate(every.patients) if p in judges]
-    assert list(steps.compared.row) == steps.graded.common["row"] == every.origin[own].tolist()
+    graded = [row.row for row in steps.graded.by_mask["refined"].rows]
+    assert list(steps.compared.row) == graded == every.origin[own].tolist()
     assert steps.compared.figures.first.dice.value > 0.7, "it sees every second pixel of a ball"
     assert steps.compared.figures.first.missed == 0
     assert told[0] == 0 and told == sorted(told) and len(told) == len(own) and told[-1] < 1

@@ -299,9 +299,9 @@ def test_the_other_networks_plan_train_and_are_judged_on_them(recipe: Recipe, da
     config = settled(replace(config_of(recipe), examples=8), material, rows.train)
     net = train(config, material, rows.train, rows.validation, tmp_path / "run.pt")
     found = evaluate(_model(net), config, material, rows.test)
-    assert set(found.rows["patient"]) == {p for p in material.patients if fold_of(p) == fold}
-    assert found.figures["with_nodule"] == 3 * len(set(found.rows["patient"]))
-    json.dumps(found.figures, allow_nan=False)
+    assert {row.patient for row in found.rows} == {p for p in material.patients if fold_of(p) == fold}
+    assert found.figures.with_nodule == 3 * len({row.patient for row in found.rows})
+    json.dumps(found.figures.to_json(), allow_nan=False)
 
 
 # ---- Value 5 of LUNA16's masks, taken for nodules

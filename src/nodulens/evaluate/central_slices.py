@@ -27,9 +27,10 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import is_left_out
 from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
-from nodulens.evaluate.records import Columns, Estimate
+from nodulens.io.records import Columns
 from nodulens.methods.recipe import DEFAULT
-from nodulens.metrics.segmentation import Overlap, compare, overlaps, summarise
+from nodulens.metrics.estimates import Estimate
+from nodulens.metrics.segmentation import Overlap, compare, overlap_columns, overlaps, summarise
 from nodulens.metrics.statistics import Interval
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
@@ -52,7 +53,6 @@ ONE_IN = 4
 """Every fourth of the stacks is evaluated, as for the card of the weights."""
 PROMPTED = ("box", "box_shaken", "diameter", "detector", "point")
 BESIDE = ("ellipse", "ellipse_shaken", "ellipse_diameter")
-COUNTS = {"truth": "truth_voxels", "predicted": "predicted_voxels", "common": "common_voxels"}
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class CentralSlices:
         """Column by column, as cells of the table of results keep rows."""
         columns: dict[str, list[Any]] = {"row": list(self.row), "patient": list(self.patient)}
         for kind, cases in self.overlap.items():
-            columns |= {f"{kind} {name}": [getattr(c, field) for c in cases] for name, field in COUNTS.items()}
+            columns |= overlap_columns(cases, kind)
         return columns
 
     @classmethod
     def from_json(cls, columns: Columns) -> CentralSlices:
         """The rows that :meth:`to_json` gave, of one fold or several."""
-        overlap = {kind: tuple(overlaps(columns, kind)) for kind in (*PROMPTED, *BESIDE)}
+        overlap = {kind: overlaps(columns, kind) for kind in (*PROMPTED, *BESIDE)}
         return cls(tuple(columns["row"]), tuple(columns["patient"]), overlap)
 
 

@@ -14,7 +14,7 @@ from nodulens.methods.run_record import SPLIT, Run, read_run
 from nodulens.pipeline import Progress, silent
 from nodulens.runtime.engine import Model
 from nodulens.train.run import FIXED, PARTS, division, parts_of
-from nodulens.train.tasks.protocol import Outcome
+from nodulens.train.tasks.protocol import Evaluated
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +22,12 @@ class NetworkEvaluation:
     """A network of a run, and how it did on rows of its material that it was not trained on.
 
     Attributes:
-        outcome: figures and rows.
+        evaluated: rows, and figures of them.
         model: as it was exported.
         material: all of it, as its task loads it.
     """
 
-    outcome: Outcome
+    evaluated: Evaluated
     model: Model
     config: NetworkConfig
     material: Any
@@ -69,8 +69,8 @@ def evaluate_networks(
         if not len(rows):
             continue
         progress(name, 0.0)
-        outcome = PARTS[name].evaluate(model, config, material, rows)
-        out[name] = NetworkEvaluation(outcome, model, config, material)
+        evaluated = PARTS[name].evaluate(model, config, material, rows)
+        out[name] = NetworkEvaluation(evaluated, model, config, material)
         progress(name, 1.0)
     if not out:
         raise _nobody(folder, run)

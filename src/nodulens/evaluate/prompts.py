@@ -38,8 +38,8 @@ from nodulens.evaluate.central_slices import (
     prompts_at,
     sam_prompted,
 )
-from nodulens.evaluate.records import columns_of
 from nodulens.evaluate.scans import EvaluationScan, KnownNodule
+from nodulens.io.records import columns_of
 from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect

@@ -5,7 +5,7 @@ network outlines what each box points at, SAM on a crop round it; and what it dr
 are compared, paired, and the recipe's classifier is evaluated on crops masked by the readers, by the first stage, and
 by the whole method. Any network fits either slot::
 
-    nodules = classification.nodules_of(stacks, config.classes).take(rows)       # of one fold
+    nodules = nodules_of(stacks, config.classes).take(rows)               # of one fold
     first = first_masks(model, config, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
     second = SecondStep(own(prompted)("box", None), recipe.box_scale)
     steps = compared(stacks, nodules, first, second, (classifier, crop_of(recipe)))
@@ -20,7 +20,7 @@ fold. What has seen a nodule may not outline it here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,10 @@ from nodulens.core.nodule import Box
 from nodulens.data.material import Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.central_slices import Bool, outlined, repeated
-from nodulens.evaluate.records import Columns, Estimate, columns_of, rows_of
+from nodulens.io.records import Columns, columns_of, records_of
 from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.metrics.boxes import IOUS, label_iou
+from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.segmentation import compare
 from nodulens.metrics.statistics import Wilcoxon, bootstrap_means, wilcoxon
 from nodulens.ops.components import components
@@ -48,8 +49,9 @@ from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import ROUGH
 from nodulens.train.default.segmenter import from_stack
 from nodulens.train.tasks import classification, closeups
-from nodulens.train.tasks.classification import Nodules
+from nodulens.train.tasks.classification_figures import ClassificationFigures, EvaluatedNodules
 from nodulens.train.tasks.closeups import CloseUps
+from nodulens.train.tasks.nodule_material import THREE, Nodules, nodules_of
 from nodulens.train.tasks.segmentation import field_of
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
 SCORES = ("dice", "iou", "sensitivity", "average_recall")
 COMMON = ("row", "patient", "truth", "diameter_mm", "readers", "share", "calibration")
 """Columns of classified nodules that do not hang on the mask."""
+MASKS = ("readers", "first", "refined")
+"""Masks of a nodule: the readers', the first step's alone, and both steps'."""
 WORDS = {"first": "first step alone", "refined": "outlined again", "gain": "gain", "readers": "the readers"}
 
 
@@ -189,10 +193,11 @@ class Comparison:
     @classmethod
     def from_json(cls, columns: Columns) -> Comparison:
         """The rows that :meth:`to_json` gave, of one fold or several."""
-        steps = (
-            rows_of(MaskScores, {name: columns[f"{step} {name}"] for name in SCORES}) for step in ("first", "refined")
+        first, refined = (
+            records_of(MaskScores, {name: columns[f"{step} {name}"] for name in SCORES})
+            for step in ("first", "refined")
         )
-        return cls(tuple(columns["row"]), tuple(columns["patient"]), *steps)
+        return cls(tuple(columns["row"]), tuple(columns["patient"]), first, refined)
 
 
 @dataclass(frozen=True)
@@ -200,44 +205,46 @@ class ClassifiedMasks:
     """A classifier on crops of the same nodules masked in several ways.
 
     Attributes:
-        common: columns that do not hang on the mask, see :data:`COMMON`.
-        outputs: mask → columns of the classifier's score and outputs.
-        blank: mask → (N,) whether nothing was found, so that the crop is blank.
+        by_mask: name of a mask → the nodules as the classifier judges them; their rows are numbers in the stacks.
+        blank: the same → (N,) whether nothing was found, so that the crop is blank.
     """
 
-    common: Columns
-    outputs: Mapping[str, Columns]
+    by_mask: Mapping[str, EvaluatedNodules]
     blank: Mapping[str, Sequence[bool]]
 
     @cached_property
     def figures(self) -> dict[str, ClassifierFigures]:
         """Mask → figures, in the order in which they were classified."""
         return {
-            name: ClassifierFigures(int(np.sum(blank)), classification.figures({**self.common, **self.outputs[name]}))
-            for name, blank in self.blank.items()
+            name: ClassifierFigures(int(np.sum(self.blank[name])), found.figures)
+            for name, found in self.by_mask.items()
         }
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
-        out = {name: list(values) for name, values in self.common.items()}
-        for mask, columns in self.outputs.items():
-            out |= {f"{mask} {name}": list(values) for name, values in columns.items()}
+        """Column by column, as cells of the table of results keep rows; what hangs on no mask is there once."""
+        out: dict[str, list[Any]] = {}
+        for mask, found in self.by_mask.items():
+            columns = found.to_json()
+            out = out or {name: columns[name] for name in COMMON}
+            out |= {f"{mask} {name}": values for name, values in columns.items() if name not in COMMON}
             out[f"{mask} blank"] = list(self.blank[mask])
         return out
 
     @classmethod
-    def from_json(cls, columns: Columns) -> ClassifiedMasks:
-        """The rows that :meth:`to_json` gave, of one fold or several."""
-        masks = [name.removesuffix(" blank") for name in columns if name.endswith(" blank")]
-        outputs = {
-            mask: {
-                name.removeprefix(f"{mask} "): values
-                for name, values in columns.items()
-                if name.startswith(f"{mask} ") and name != f"{mask} blank"
-            }
+    def from_json(cls, columns: Columns, classes: Sequence[str], masks: Sequence[str] = MASKS) -> ClassifiedMasks:
+        """The rows that :meth:`to_json` gave, of one fold or several.
+
+        Args:
+            classes: of the classifier.
+            masks: their names.
+        """
+        common = {name: columns[name] for name in COMMON}
+        own = ("score", *(f"logit_{name}" for name in classes))
+        by_mask = {
+            mask: EvaluatedNodules.from_json({**common, **{name: columns[f"{mask} {name}"] for name in own}}, classes)
             for mask in masks
         }
-        return cls({n: columns[n] for n in COMMON}, outputs, {mask: columns[f"{mask} blank"] for mask in masks})
+        return cls(by_mask, {mask: columns[f"{mask} blank"] for mask in masks})
 
 
 @dataclass(frozen=True)
@@ -246,15 +253,15 @@ class ClassifierFigures:
 
     Attributes:
         blank: how many crops were.
-        of: figures of :func:`nodulens.train.tasks.classification.figures`.
+        of: figures of the classifier.
     """
 
     blank: int
-    of: Mapping[str, Any]
+    of: ClassificationFigures
 
     def to_json(self) -> dict[str, Any]:
         """As cells of the table of results keep it."""
-        return {"blank": self.blank, **self.of}
+        return {"blank": self.blank, **self.of.to_json()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -416,16 +423,14 @@ def grade(model: Model, stacks: Stacks, nodules: Nodules, crop: Crop, masks: Map
         masks: name → (N, 96, 96); where one is empty nothing was found, and the crop is blank.
     """
     every = np.arange(len(nodules.truth))
-    common: Columns = {}
-    outputs: dict[str, Columns] = {}
+    by_mask = {}
     for name, drawn in masks.items():
         _check(nodules, drawn)
-        seen = classification.crops(stacks, nodules, crop, drawn)
-        rows = classification.outcome(nodules, every, classify(seen.image.astype(np.float32), model)).rows
-        common = {column: rows[column] for column in COMMON}
-        outputs[name] = {column: values for column, values in rows.items() if column not in COMMON}
-    blank = {name: [not mask.any() for mask in drawn] for name, drawn in masks.items()}
-    return ClassifiedMasks({**common, "row": nodules.origin.tolist()}, outputs, blank)
+        crops = classification.crops(stacks, nodules, crop, drawn)
+        found = classification.evaluated(nodules, every, classify(crops.image.astype(np.float32), model))
+        rows = zip(found.rows, nodules.origin.tolist(), strict=True)
+        by_mask[name] = EvaluatedNodules(tuple(replace(row, row=number) for row, number in rows))
+    return ClassifiedMasks(by_mask, {name: [not mask.any() for mask in drawn] for name, drawn in masks.items()})
 
 
 # ---------------------------------------------------------------- of a run
@@ -452,9 +457,7 @@ def of_run(
     """
     assert recipe.segmenter is not None
     classifier = recipe.classifier if recipe.masked else None
-    nodules = classification.nodules_of(
-        stacks, classifier.classes if classifier else tuple(sorted(classification.THREE))
-    )
+    nodules = nodules_of(stacks, classifier.classes if classifier else tuple(sorted(THREE)))
     nodules = nodules.take(np.flatnonzero([patient in test for patient in nodules.patients]))
     if not len(nodules.truth):
         return None
@@ -473,9 +476,12 @@ def tables(compared: ComparisonFigures, graded: Mapping[str, ClassifierFigures] 
     if graded is not None:
         lines = []
         for mask, held in graded.items():
-            some = held.of["three_readers_or_more"]
-            cells = (some.get(name) for name in ("auc", "macro_auc", "accuracy", "macro_f1"))
-            lines.append((WORDS[mask], held.blank, *cells))
+            some = held.of.three_readers_or_more
+            ranking = some.beside_diameter.ranking
+            rates = some.decisions and some.decisions.rates
+            means = (rates.macro_auc, rates.accuracy, rates.macro_f1) if rates else (None, None, None)
+            cells = (None if mean is None else mean.value for mean in means)
+            lines.append((WORDS[mask], held.blank, ranking.auc if ranking else None, *cells))
         head = ("crops masked by", "blank", "AUC, malignant or benign", "AUC, mean of classes", "accuracy", "F1, mean")
         out.append(Table("The classifier on what was outlined", head, tuple(lines), "Three readers or more."))
     return out

@@ -5,10 +5,10 @@ All of it is of test patients. The pictures show cases from the best to the wors
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from nodulens.evaluate.runs import MethodEvaluation
 from nodulens.evaluate.scans import scan_tables
 from nodulens.methods.run_record import SPLIT, read_run
 from nodulens.metrics.classification import confusion
+from nodulens.metrics.estimates import Estimate
 from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.presentation import evaluation
 from nodulens.presentation.evaluation import Drawing, Evaluation, Metric, Provenance, Table
@@ -40,14 +41,15 @@ from nodulens.presentation.tables import class_table, precision_recall_line, roc
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.registry import build
-from nodulens.train.tasks import segmentation, segmentation_figures
+from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
+from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches
+from nodulens.train.tasks.segmentation_figures import EvaluatedSlices, SliceRow
 
 SLICES = 5
 """Slices shown, evenly from the best to the worst."""
 BACKGROUND, SAMPLES = 32, 64
 """Images that SHAP values are held against, and points on the ways from them."""
-
-Columns = Mapping[str, Sequence[Any]]
 
 
 def page_of(found: MethodEvaluation, command: str) -> Evaluation:
@@ -110,75 +112,69 @@ def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
 
 
 def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    figures, field = one.outcome.figures, segmentation.field_of(one.config)
-    columns = segmentation_figures.of_slices(one.outcome.rows)
+    assert isinstance(one.evaluated, EvaluatedSlices)
+    figures, slices, field = one.evaluated.figures, one.evaluated.slices, segmentation.field_of(one.config)
     metrics = []
-    if "close_ups" in figures:
-        near = figures["close_ups"]
-        metrics.append(_metric("Dice, close-ups of real nodules", near["dice"], near["nodules"]))
+    if figures.close_ups is not None:
+        near = figures.close_ups
+        metrics.append(_metric("Dice, close-ups of real nodules", near.dice, near.nodules))
     rows = []
-    for name, found in figures["classes"].items():
-        shown = found["cases"] - found["both_empty"] - found["invented"]
-        metrics.append(_metric(f"Dice, {name}", found["dice"], shown, "mean over the slices that show it"))
-        values = (found[key]["value"] for key in ("dice", "iou", "sensitivity", "precision"))
-        rows.append((name, shown, *values, found["dice_pooled"], found["missed"], found["invented"]))
+    for name, found in figures.classes.items():
+        metrics.append(_metric(f"Dice, {name}", found.dice, found.with_class, "mean over the slices that show it"))
+        values = (mean.value for mean in (found.dice, found.iou, found.sensitivity, found.precision))
+        rows.append((name, found.with_class, *values, found.dice_pooled, found.missed, found.invented))
     head = ("", "slices", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed", "invented")
     note = "Invented: drawn on a slice that does not show it. Lungs are held against our own lung stage, if no others."
     tables = [Table("By class", head, tuple(rows), note)]
-    sizes = tuple((band, *held.values()) for band, held in figures["dice_by_size"].items() if held["slices"])
+    sizes = tuple((band, held.slices, held.dice) for band, held in figures.dice_by_size.items() if held.slices)
     if sizes:
         tables.append(Table("Nodule Dice by its diameter on the slice", ("", "slices", "Dice"), sizes))
-    if figures["boxes"]:
-        boxes = tuple((name, value) for name, value in figures["boxes"].items())
+    if figures.boxes is not None:
+        boxes = tuple(asdict(figures.boxes).items())
         tables.append(Table("Boxes of nodules on slices, as COCO scores them", ("", "value"), boxes))
-    drawings = list(_agreement(columns, field))
-    pictures = _pictures(one, columns, field)
+    drawings = list(_agreement(slices, field))
+    pictures = _pictures(one, slices, field)
     if pictures:
-        basis = Basis(len(columns["row"]), "slices", note="from the best to the worst of those with a nodule")
+        basis = Basis(len(slices), "slices", note="from the best to the worst of those with a nodule")
         figure = class_figure(pictures, dict(enumerate(field.drawn, start=1)), basis)
         drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
     return PageSection(metrics, tables, drawings)
 
 
-def _agreement(columns: Columns, field: Field) -> Iterator[Drawing]:
+def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
     """Areas against the truth's, and the nodule's Dice against that of the lungs."""
-    areas = [
-        Pairs(name, predicted[either], true[either])
-        for name in field.drawn
-        for true, predicted in [(np.array(columns[f"{name} {w}"], float) for w in ("truth", "predicted"))]
-        if (either := (true + predicted) > 0).sum() > 2
-    ]
-    basis = Basis(len(columns["row"]), "slices")
+    areas = []
+    for name in field.drawn:
+        cases = [row.overlap[name] for row in slices]
+        true, predicted = np.array([(one.truth_voxels, one.predicted_voxels) for one in cases], float).reshape(-1, 2).T
+        if (either := (true + predicted) > 0).sum() > 2:
+            areas.append(Pairs(name, predicted[either], true[either]))
+    basis = Basis(len(slices), "slices")
     if areas:
         figure = bland_altman_figure(areas, "Area", "pixels", basis)
         yield Drawing.of_lines("Bland–Altman of areas on slices, predicted less true", figure)
     lungs = [name for name in field.drawn if name != NODULE]
-    shown = np.array(columns[f"{NODULE} truth"]) > 0
-    if lungs and shown.sum() > 2:
-        lung, nodule = (segmentation_figures.dice_by_slice(columns, names)[shown] for names in (lungs, [NODULE]))
+    shown = [row for row in slices if row.overlap[NODULE].truth_voxels]
+    if lungs and len(shown) > 2:
+        lung, nodule = (np.array([row.dice(*names) for row in shown]) for names in (lungs, [NODULE]))
         labels = ("Dice of the lungs", "Dice of the nodule")
         yield Drawing.of_lines(
-            "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(int(shown.sum()), "slices"))
+            "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(len(shown), "slices"))
         )
 
 
-def _pictures(one: NetworkEvaluation, columns: Columns, field: Field) -> list[LabelledSlice]:
+def _pictures(one: NetworkEvaluation, slices: Sequence[SliceRow], field: Field) -> list[LabelledSlice]:
     """Some slices with a nodule, evenly from the best to the worst."""
-    shown = np.flatnonzero(np.array(columns[f"{NODULE} truth"]) > 0)
-    if not len(shown):
+    ranked = sorted((row for row in slices if row.overlap[NODULE].truth_voxels), key=lambda row: -row.dice(NODULE))
+    if not ranked:
         return []
-    dice = segmentation_figures.dice_by_slice(columns, [NODULE])[shown]
-    ranked = shown[np.argsort(-dice, kind="stable")]
-    chosen = ranked[np.unique(np.linspace(0, len(ranked) - 1, SLICES).astype(int))]
-    rows = np.array(columns["row"])[chosen]
-    images, truth = one.material.examples(field, rows)
+    chosen = [ranked[k] for k in np.unique(np.linspace(0, len(ranked) - 1, SLICES).astype(int))]
+    images, truth = one.material.examples(field, np.array([row.row for row in chosen]))
     found = field.decided(field.probabilities(one.model.run(images[:, None])[0]))
     low, high = NETWORK_WINDOW
     return [
-        LabelledSlice(f"Dice {value:.2f}", image * (high - low) + low, _labels(true), _labels(drawn))
-        for image, true, drawn, value in zip(
-            images, truth, found, segmentation_figures.dice_by_slice(columns, [NODULE])[chosen], strict=True
-        )
+        LabelledSlice(f"Dice {row.dice(NODULE):.2f}", image * (high - low) + low, _labels(true), _labels(drawn))
+        for row, image, true, drawn in zip(chosen, images, truth, found, strict=True)
     ]
 
 
@@ -194,27 +190,29 @@ def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    figures, rows = one.outcome.figures, one.outcome.rows
-    tables = [Table("Patches", ("", "value"), tuple((k, v) for k, v in figures.items() if isinstance(v, (int, float))))]
-    if "auc" not in figures:
+    assert isinstance(one.evaluated, EvaluatedPatches)
+    figures, rows = one.evaluated.figures, one.evaluated.rows
+    counts = ("patches", figures.patches), ("on_nodules", figures.on_nodules), ("nodules", figures.nodules)
+    tables = [Table("Patches", ("", "value"), counts)]
+    kept = figures.kept
+    if kept is None:
         return PageSection([], tables, [])
     words = {
-        "auc": "AUC, nodule against non-nodule",
-        "average_precision": "Average precision",
-        "precision": "Precision, nodules among what is kept",
-        "recall": "Recall, nodules kept",
-        "specificity": "Specificity, non-nodules rejected",
+        "AUC, nodule against non-nodule": kept.auc,
+        "Average precision": kept.average_precision,
+        "Precision, nodules among what is kept": kept.precision,
+        "Recall, nodules kept": kept.recall,
+        "Specificity, non-nodules rejected": kept.specificity,
     }
-    metrics = [_metric(text, figures[k], figures["patches"], "nodules weigh alike") for k, text in words.items()]
-    sizes = tuple(figures["recall_by_size"].items())
-    tables.append(Table("Recall by diameter", ("", "recall"), sizes))
-    drawn = rows["truth"], rows["score"], rows["patient"]
-    basis = Basis(len(rows["truth"]), "patches", patients=len(set(rows["patient"])), note="every patch weighs one")
+    metrics = [_metric(text, figure, figures.patches, "nodules weigh alike") for text, figure in words.items()]
+    tables.append(Table("Recall by diameter", ("", "recall"), tuple(kept.recall_by_size.items())))
+    truth, score, patients = [row.truth for row in rows], [row.score for row in rows], [row.patient for row in rows]
+    basis = Basis(len(rows), "patches", patients=len(set(patients)), note="every patch weighs one")
     drawings = [
-        Drawing.of_lines("ROC", roc_figure([roc_line("", *drawn)], basis)),
+        Drawing.of_lines("ROC", roc_figure([roc_line("", truth, score, patients)], basis)),
         Drawing.of_lines(
             "Precision and recall",
-            precision_recall_figure([precision_recall_line("", *drawn)], basis, float(np.mean(rows["truth"]))),
+            precision_recall_figure([precision_recall_line("", truth, score, patients)], basis, float(np.mean(truth))),
         ),
     ]
     return PageSection(metrics, tables, drawings)
@@ -224,24 +222,30 @@ def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
 
 
 def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    figures, rows = one.outcome.figures, one.outcome.rows
-    logits = np.array([rows[f"logit_{name}"] for name in one.config.classes]).T
-    truth, called = np.array(rows["truth"]), np.array(one.config.classes)[logits.argmax(1)]
-    found = confusion(truth, called, classes=one.config.classes)
-    names = {
-        "three_readers_or_more": "three readers or more",
-        "six_to_twelve_mm": "6 to 12 mm",
-        "all_readers": "any number of readers",
+    assert isinstance(one.evaluated, EvaluatedNodules)
+    figures, rows, classes = one.evaluated.figures, one.evaluated.rows, one.config.classes
+    truth = np.array([row.truth for row in rows])
+    called = np.array([max(classes, key=row.logits.__getitem__) for row in rows])
+    found = confusion(truth, called, classes=classes)
+    groups = {
+        "three readers or more": figures.three_readers_or_more,
+        "6 to 12 mm": figures.six_to_twelve_mm,
+        "any number of readers": figures.all_readers,
     }
     metrics, lines = [], []
-    for group, words in names.items():
-        held = figures[group]
-        if held.get("auc") is not None:
-            low, high = held.get("auc_interval_95") or (None, None)
-            metrics.append(Metric(f"AUC, {words}", held["auc"], low, high, held["nodules"]))
-            lines.append((words, held["nodules"], held["auc"], held["diameter_alone"]))
-        for name in ("accuracy", "sensitivity", "specificity") if held.get("judged") else ():
-            metrics.append(_metric(f"{name.title()}, {words}", held["intervals"][name], held["judged"], "all classes"))
+    for words, group in groups.items():
+        nodules, ranking = group.beside_diameter.nodules, group.beside_diameter.ranking
+        if ranking is not None:
+            metrics.append(_metric(f"AUC, {words}", ranking.auc_estimate, nodules))
+            lines.append((words, nodules, ranking.auc, ranking.diameter_alone))
+        if group.decisions is not None:
+            rates, judged = group.decisions.rates, group.decisions.judged
+            for name, rate in (
+                ("Accuracy", rates.accuracy),
+                ("Sensitivity", rates.sensitivity),
+                ("Specificity", rates.specificity),
+            ):
+                metrics.append(_metric(f"{name}, {words}", rate, judged, "all classes"))
     tables = [
         class_table("By class, any number of readers", found),
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), tuple(lines)),
@@ -249,28 +253,29 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     drawings = [Drawing.of_lines("Confusion", confusion_figure(found, Basis(len(truth))))]
     two = np.isin(truth, ("benign", "malignant"))
     if len(set(truth[two])) == 2:
-        patients = np.array(rows["patient"])[two]
-        curves = [
-            roc_line(words, truth[two] == "malignant", np.array(rows[column], float)[two], patients)
-            for words, column in (("network", "score"), ("diameter alone", "diameter_mm"))
-        ]
+        some = list(compress(rows, two))
+        patients = [row.patient for row in some]
+        scores = {"network": [row.score for row in some], "diameter alone": [row.diameter_mm for row in some]}
+        curves = [roc_line(words, truth[two] == "malignant", score, patients) for words, score in scores.items()]
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
     if checkpoint.exists():
-        drawings.append(_explained(one, checkpoint, truth, called))
+        drawings.append(_explained(one, checkpoint, rows, called))
     return PageSection(metrics, tables, drawings)
 
 
-def _explained(one: NetworkEvaluation, checkpoint: Path, truth: NDArray[np.str_], called: NDArray[np.str_]) -> Drawing:
+def _explained(
+    one: NetworkEvaluation, checkpoint: Path, evaluated: Sequence[NoduleRow], called: NDArray[np.str_]
+) -> Drawing:
     """What speaks for malignant: the surest nodule of each class, called right and called wrong."""
     net = build(one.config)
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
-    score = np.abs(np.array(one.outcome.rows["score"]))
+    truth, score = np.array([row.truth for row in evaluated]), np.abs([row.score for row in evaluated])
     chosen = []
     for name in ("malignant", "benign"):
         for right in (True, False):
             some = np.flatnonzero((truth == name) & ((called == truth) == right))
             chosen += [int(some[score[some].argmax()])] if len(some) else []
-    rows = np.array(one.outcome.rows["row"])
+    rows = np.array([row.row for row in evaluated])
     others = np.setdiff1d(np.arange(len(one.material.image)), rows)
     taught = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
     images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], taught))
@@ -295,7 +300,7 @@ def _steps(steps: Steps) -> PageSection:
         "outlined again": figures.refined,
         "outlined again less first step": figures.gain,
     }
-    metrics = [_metric(f"Dice, {text}", asdict(one.dice), figures.nodules) for text, one in words.items()]
+    metrics = [_metric(f"Dice, {text}", one.dice, figures.nodules) for text, one in words.items()]
     titles = {"cases": "Outlined again: best and worst", "best-1": "Both steps, the best", "worst-1": "The worst"}
     drawn = refinement.pictures(steps)
     drawings = [Drawing.of_pixels(title, drawn[name]) for name, title in titles.items() if name in drawn]
@@ -305,5 +310,5 @@ def _steps(steps: Steps) -> PageSection:
 # ---------------------------------------------------------------- parts
 
 
-def _metric(name: str, figure: Mapping[str, float | None], n: int, note: str = "") -> Metric:
-    return Metric(name, figure["value"], figure["low"], figure["high"], n, note=note)
+def _metric(name: str, figure: Estimate, n: int, note: str = "") -> Metric:
+    return Metric(name, figure.value, figure.low, figure.high, n, note=note)

@@ -62,7 +62,10 @@ class MethodEvaluation:
         out: dict[str, Any] = {
             "schema": SCHEMA,
             "recipe": self.recipe,
-            "networks": {part: asdict(one.outcome) for part, one in self.networks.items()},
+            "networks": {
+                part: {"figures": one.evaluated.figures.to_json(), "rows": one.evaluated.to_json()}
+                for part, one in self.networks.items()
+            },
             "scans": [scan.to_json() for scan in self.scans],
         }
         if self.scans:
@@ -76,7 +79,7 @@ class MethodEvaluation:
     def tables(self) -> tuple[Table, ...]:
         """All figures, for people."""
         networks = (
-            Table(f"{self.recipe}: {part}", ("", "value"), tuple(_flat(one.outcome.figures)))
+            Table(f"{self.recipe}: {part}", ("", "value"), tuple(_flat(one.evaluated.figures.to_json())))
             for part, one in self.networks.items()
         )
         steps = self.second_step.tables() if self.second_step is not None else ()

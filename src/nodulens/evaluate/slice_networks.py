@@ -11,10 +11,11 @@ LIDC-IDRI-0028 it is known that it has none of 3 mm or more.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,15 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask
 from nodulens.evaluate.scans import NOTHING, EvaluationScan, KnownNodule, balls, held_against, read_scan
+from nodulens.io.records import Format, columns_of, from_plain, omitting, to_plain
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.metrics.boxes import Image, Summary, box_iou, match, summary
+from nodulens.metrics.boxes import Image, box_iou, match, summary
+from nodulens.metrics.estimates import rounded
 from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Model
 from nodulens.stages.findings import Finding
 from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.slices import NODULE, Outlined, find_regions, segment_slices
-from nodulens.train.tasks.protocol import Outcome, rounded
 from nodulens.train.tasks.segmentation import field_of
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
@@ -83,10 +85,80 @@ class ScanResult:
         """Nodules that a finding hits."""
         return sum(nodule.hit for nodule in self.nodules)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """For JSON."""
-        return {"nodules": len(self.nodules), "hit": self.hit, "findings": self.findings, "other": self.other}
+
+@dataclass(frozen=True)
+class ScanDetails:
+    """What was measured on a scan beside its nodules.
+
+    Attributes:
+        regions: that were outlined, before any was rejected; None where nothing outlines.
+        lung_agreement: class → Dice with our own lung stage; None where nothing outlines.
+        ms_per_slice: milliseconds.
+    """
+
+    regions: int | None
+    lung_agreement: Mapping[str, float | None] | None
+    ms_per_slice: float
+
+
+@dataclass(frozen=True)
+class ScanFigures:
+    """Counts of one scan, and what was measured beside, see :class:`ScanResult` and :class:`ScanDetails`."""
+
+    nodules: int
+    hit: int
+    findings: int
+    other: int
+    regions: int | None
+    lung_agreement: Mapping[str, float | None] | None
+    ms_per_slice: float
+
+
+@dataclass(frozen=True)
+class ScanBoxFigures:
+    """COCO's figures of boxes in three dimensions, see :class:`nodulens.metrics.boxes.Summary`."""
+
+    map50: float | None
+    map50_95: float | None
+    average_recall: float | None
+
+
+@dataclass(frozen=True)
+class SliceNetworkFigures:
+    """Counts of several scans: each, and all together.
+
+    Attributes:
+        scans: by their name.
+        boxes: None without a nodule.
+    """
+
+    scans: Mapping[str, ScanFigures]
+    nodules: int
+    hit: int
+    findings: int
+    other: int
+    boxes: ScanBoxFigures | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a cell of the table of results holds it."""
+        out: dict[str, Any] = to_plain(self, FORM.arranged)
+        return out
+
+    @classmethod
+    def from_json(cls, figures: Mapping[str, Any]) -> SliceNetworkFigures:
+        """What :meth:`to_json` gave.
+
+        Raises:
+            UnreadableFile: something else.
+        """
+        return cast("SliceNetworkFigures", from_plain(cls, figures, FORM.name, FORM))
+
+
+FORM = Format(
+    "",
+    "figures",
+    arranged={ScanFigures: omitting("regions", "lung_agreement"), SliceNetworkFigures: omitting("boxes")},
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,29 +167,41 @@ class SliceNetworkResult:
 
     Attributes:
         scans: one by one.
-        details: of each, for JSON: what it took, and how the network's lungs agree with our own.
+        details: of each.
     """
 
     scans: tuple[ScanResult, ...]
-    details: tuple[dict[str, Any], ...]
+    details: tuple[ScanDetails, ...]
+
+    @cached_property
+    def figures(self) -> SliceNetworkFigures:
+        """Counts of each scan and of all, and COCO's figures of boxes."""
+        each = {
+            scan.name: ScanFigures(len(scan.nodules), scan.hit, scan.findings, scan.other, **vars(more))
+            for scan, more in zip(self.scans, self.details, strict=True)
+        }
+        nodules = sum(len(scan.nodules) for scan in self.scans)
+        boxes = None
+        if nodules:
+            found = asdict(summary({NODULE: match([scan.image for scan in self.scans])}))
+            boxes = ScanBoxFigures(**{name: rounded(value) for name, value in found.items()})
+        return SliceNetworkFigures(
+            scans=each,
+            nodules=nodules,
+            hit=sum(scan.hit for scan in self.scans),
+            findings=sum(scan.findings for scan in self.scans),
+            other=sum(scan.other for scan in self.scans),
+            boxes=boxes,
+        )
 
     @property
-    def boxes(self) -> Summary | None:
-        """COCO's figures of boxes in three dimensions; None without a nodule."""
-        if not any(scan.nodules for scan in self.scans):
-            return None
-        return summary({NODULE: match([scan.image for scan in self.scans])})
+    def nodules(self) -> tuple[NoduleResult, ...]:
+        """Those of all scans."""
+        return tuple(nodule for scan in self.scans for nodule in scan.nodules)
 
-    def outcome(self) -> Outcome:
-        """As a cell of the table of results holds it: counts of each scan and of all, and a row a nodule."""
-        totals = {key: sum(scan.counts[key] for scan in self.scans) for key in ("nodules", "hit", "findings", "other")}
-        each = {s.name: {**s.counts, **more} for s, more in zip(self.scans, self.details, strict=True)}
-        boxes = self.boxes
-        together = {"boxes": {key: rounded(v) for key, v in asdict(boxes).items()}} if boxes else {}
-        rows = [astuple(nodule) for scan in self.scans for nodule in scan.nodules]
-        names = [field.name for field in fields(NoduleResult)]
-        columns = {name: [row[k] for row in rows] for k, name in enumerate(names)}
-        return Outcome({"scans": each, **totals, **together}, {"row": list(range(len(rows))), **columns})
+    def to_json(self) -> dict[str, list[Any]]:
+        """A row a nodule, column by column, as a cell of the table of results keeps them."""
+        return {"row": list(range(len(self.nodules))), **columns_of(NoduleResult, self.nodules)}
 
 
 def evaluate_network(
@@ -145,7 +229,7 @@ def evaluate_network(
         seconds = time.perf_counter() - start
         scans.append(evaluate_findings(scan, findings))
         lungs = _lung_agreement(outlined, scan.lungs)
-        details.append({"regions": regions, "lung_agreement": lungs, "ms_per_slice": _pace(scan, seconds)})
+        details.append(ScanDetails(regions, lungs, _pace(scan, seconds)))
     return SliceNetworkResult(tuple(scans), tuple(details))
 
 
@@ -163,7 +247,7 @@ def evaluate_sliding_window(
         findings = sliding_window(scan.volume, scan.lungs, patch, stride_px=stride_px)
         seconds = time.perf_counter() - start
         scans.append(evaluate_findings(scan, findings, outlined=False))
-        details.append({"ms_per_slice": _pace(scan, seconds)})
+        details.append(ScanDetails(None, None, _pace(scan, seconds)))
     return SliceNetworkResult(tuple(scans), tuple(details))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 """Field → plain value of one record: the content of a JSON object."""
+Columns = Mapping[str, Sequence[Any]]
+"""Name of a column → one value a record: how JSON keeps many records of one kind."""
 UNIONS = (Union, UnionType)
 _PLAIN: dict[Any, tuple[type, ...]] = {
     str: (str,), bool: (bool,), int: (int,), float: (int, float), NoneType: (NoneType,)
@@ -41,6 +43,14 @@ class Arrangement:
 
     write: Callable[[Row], Row] = dict
     read: Callable[[Row, str], Row] = lambda row, where: row
+
+
+def omitting(*names: str) -> Arrangement:
+    """Fields that are left out of the object where they are None."""
+    return Arrangement(
+        write=lambda row: {key: value for key, value in row.items() if value is not None or key not in names},
+        read=lambda row, where: {**dict.fromkeys(names), **row},
+    )
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,18 @@ class Format:
     arranged: Mapping[type, Arrangement] = field(default_factory=dict)
 
 
+def inlined(*names: str) -> Arrangement:
+    """Fields whose keys stand among the object's own, in their place; None has none. Such an object is not read."""
+
+    def write(row: Row) -> Row:
+        out: Row = {}
+        for key, value in row.items():
+            out |= (value or {}) if key in names else {key: value}
+        return out
+
+    return Arrangement(write)
+
+
 def encode(record: DataclassInstance, form: Format) -> str:
     """A record as indented JSON under the key ``schema``, with a final newline.
 
@@ -84,7 +106,7 @@ def decode(kind: type[Record], text: str, form: Format) -> Record:
     """The record that :func:`encode` wrote, equal to the one it was given.
 
     Args:
-        kind: a dataclass whose fields are plain values, records, tuples, dicts by name, and unions of these.
+        kind: a dataclass whose fields are plain values, records, tuples, mappings by name, and unions of these.
         text: JSON.
         form: as it was written.
 
@@ -119,8 +141,8 @@ def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
     """What JSON holds → a value of an annotated type.
 
     Args:
-        kind: the annotation: a plain type, a dataclass, Literal, a tuple, a dict by name, or a union of these, of which
-            one member at most may be other than plain.
+        kind: the annotation: a plain type, a dataclass, Literal, a tuple, a mapping by name, or a union of these, of
+            which one member at most may be other than plain.
         value: as :mod:`json` reads it.
         where: path of the value, for messages.
         form: says of which dataclasses keys may be missing or arranged otherwise.
@@ -142,9 +164,20 @@ def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
         return _sequence(args, value, where, form)
     if type(value) is not dict:
         _refuse(where, wording(kind), value)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {key: from_plain(args[1], item, f"{where}.{key}", form) for key, item in value.items()}
     return _record(kind, value, where, form)
+
+
+def columns_of(kind: type[Record], records: Sequence[Record]) -> dict[str, list[Any]]:
+    """Records of one kind as columns, in the order of its fields."""
+    return {field.name: [getattr(record, field.name) for record in records] for field in fields(kind)}
+
+
+def records_of(kind: type[Record], columns: Columns) -> tuple[Record, ...]:
+    """Records from columns; columns that the kind does not know are left out."""
+    names = [field.name for field in fields(kind)]
+    return tuple(kind(**dict(zip(names, row, strict=True))) for row in zip(*(columns[n] for n in names), strict=True))
 
 
 def wording(kind: Any) -> str:

@@ -34,6 +34,8 @@ Bool = NDArray[np.bool_]
 NAN = float("nan")
 PERCENTILE = 95
 Rule = Literal["at least", "more than"]
+COUNTS = {"truth": "truth_voxels", "predicted": "predicted_voxels", "common": "common_voxels"}
+"""Column of counted voxels → field of :class:`Overlap`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Overlap:
     voxel_mm3: float
     hd95_mm: float
     surface_mm: float
+
+    @classmethod
+    def of_counts(cls, truth: int, predicted: int, common: int) -> Overlap:
+        """Voxels that were counted and nothing else: each counts 1 mm³, and distances are not defined."""
+        return cls(truth, predicted, common, 1.0, NAN, NAN)
 
     @property
     def dice(self) -> float:
@@ -279,13 +286,15 @@ class Summary:
         return self.both_empty + self.invented + self.missed
 
 
-def overlaps(columns: Mapping[str, Sequence[int]], name: str) -> list[Overlap]:
-    """Cases of which voxels were counted and nothing else: one for each row of "NAME truth", "… predicted", "… common".
+def overlaps(columns: Mapping[str, Sequence[int]], name: str) -> tuple[Overlap, ...]:
+    """Cases of which voxels were counted: one for each row of "NAME truth", "NAME predicted", "NAME common"."""
+    counts = zip(*(columns[f"{name} {what}"] for what in COUNTS), strict=True)
+    return tuple(Overlap.of_counts(*row) for row in counts)
 
-    A voxel counts 1, and distances are not defined.
-    """
-    counts = zip(*(columns[f"{name} {what}"] for what in ("truth", "predicted", "common")), strict=True)
-    return [Overlap(truth, predicted, common, 1.0, NAN, NAN) for truth, predicted, common in counts]
+
+def overlap_columns(cases: Sequence[Overlap], name: str) -> dict[str, list[int]]:
+    """The columns that :func:`overlaps` reads."""
+    return {f"{name} {what}": [getattr(case, field) for case in cases] for what, field in COUNTS.items()}
 
 
 def summarise(

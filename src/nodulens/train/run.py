@@ -29,7 +29,7 @@ from nodulens.train.loop.export import export
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.protocol import Material, Rows, TaskModule
-from nodulens.train.tasks.slice_material import CLOSE_UP
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP
 
 PARTS: Mapping[str, TaskModule] = {
     "segmenter": cast("TaskModule", segmentation),

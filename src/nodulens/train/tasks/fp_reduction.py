@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,23 +19,21 @@ from torch import Tensor, nn
 from nodulens.data.material import PATCH_PX, PATCH_STEPS, Patches, PatchMaterial
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
-from nodulens.metrics.classification import average_precision, curve, ranking_draws
-from nodulens.metrics.statistics import patient_draws, percentiles, ratio
+from nodulens.metrics.classification import average_precision
 from nodulens.runtime.engine import Model
 from nodulens.stages.fp_reduction import patch_logits
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
+from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, PatchRow
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
-from nodulens.train.tasks.protocol import Outcome, Rows, rounded, with_interval
+from nodulens.train.tasks.protocol import Rows
 
 SHARE = 4
 """Where classes are balanced by sampling, an epoch sees one in so many non-nodules, and as many nodules."""
-THRESHOLD = 0.5
 CHUNK = 1024
 """Patches augmented at a time."""
-BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,64 +134,19 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
     return fit(net, task, config, checkpoint)
 
 
-def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> Outcome:
-    """Ranking and decisions on patches, each seen as in inference; all patches of a nodule weigh as one."""
+def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> EvaluatedPatches:
+    """Evaluate ranking and decisions on patches, each seen as in inference."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
     logits = np.concatenate([patch_logits(model, material.images(part)) for part in parts])
-    columns = {
-        "row": rows.tolist(),
-        "patient": [material.patients[r] for r in rows],
-        "truth": patches.label[rows].astype(int).tolist(),
-        "score": special.expit(logits).tolist(),
-        "weight": patches.weight[rows].tolist(),
-        "nodule": patches.nodule[rows].tolist(),
-        "diameter_mm": patches.diameter_mm[rows].tolist(),
-    }
-    return Outcome(figures(columns), columns)
-
-
-def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """Figures of evaluated patches, of one fold or of several, with intervals by patient."""
-    truth, score, weight, diameter = (
-        np.array(columns[name], dtype=float) for name in ("truth", "score", "weight", "diameter_mm")
+    found = zip(
+        rows.tolist(),
+        [material.patients[row] for row in rows],
+        patches.label[rows].astype(int).tolist(),
+        special.expit(logits).tolist(),
+        patches.weight[rows].tolist(),
+        patches.nodule[rows].tolist(),
+        patches.diameter_mm[rows].tolist(),
+        strict=True,
     )
-    nodules = truth > 0
-    out: dict[str, Any] = {
-        "patches": len(truth),
-        "on_nodules": int(nodules.sum()),
-        "nodules": rounded(float(weight[nodules].sum())),
-    }
-    if not 0 < nodules.sum() < len(truth):
-        return out
-    patients = columns["patient"]
-    ranked, draws = curve(truth, score, weight), ranking_draws(truth, score, patients, weights=weight)
-    called = score >= THRESHOLD
-    owner, times = patient_draws(patients)
-    cells = np.stack([nodules & called, nodules & ~called, ~nodules & called, ~nodules & ~called]) * weight
-    by_patient = np.array([np.bincount(owner, cell, times.shape[1]) for cell in cells], dtype=np.float64)
-    whole, drawn = _rates(by_patient.sum(axis=1)), _rates(by_patient @ times.T)
-    recall = {
-        f"{low:g}–{high:g} mm" if np.isfinite(high) else f"from {low:g} mm": rounded(
-            float(np.average(called[band], weights=weight[band]))
-        )
-        for low, high in BANDS_MM
-        if (band := nodules & (diameter >= low) & (diameter < high)).any()
-    }
-    return {
-        **out,
-        "auc": with_interval(percentiles(ranked.auc, draws.auc), patients),
-        "average_precision": with_interval(percentiles(ranked.average_precision, draws.average_precision), patients),
-        **{name: with_interval(percentiles(float(whole[name]), drawn[name]), patients) for name in whole},
-        "recall_by_size": recall,
-    }
-
-
-def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Precision, recall and specificity of (4, …) nodules called and not, non-nodules called and not."""
-    hit, missed, wrong, right = cells
-    return {
-        "precision": ratio(hit, hit + wrong),
-        "recall": ratio(hit, hit + missed),
-        "specificity": ratio(right, right + wrong),
-    }
+    return EvaluatedPatches(tuple(PatchRow(*row) for row in found))

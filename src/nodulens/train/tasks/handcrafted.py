@@ -6,7 +6,7 @@ How many slices a stack has is no feature: it ends where the readers' outlines e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,16 @@ from scipy.spatial import ConvexHull
 from nodulens.data.material import Stacks
 from nodulens.errors import BadOption
 from nodulens.stages.classify_crop import Crop, crop_view, crop_window
-from nodulens.train.tasks.classification import Nodules, nodules_of, outcome
-from nodulens.train.tasks.protocol import Outcome, Rows, median_ms
+from nodulens.train.tasks.classification import evaluated
+from nodulens.train.tasks.classification_figures import EvaluatedNodules
+from nodulens.train.tasks.nodule_material import NoduleMaterial, Nodules, load_nodules
+from nodulens.train.tasks.protocol import Rows, median_ms
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Kind = Literal["svm", "forest"]
+
+CLASSES = ("benign", "malignant")
 
 PIXEL_MM = 0.5
 FIELD = Crop(96, PIXEL_MM)
@@ -40,28 +44,16 @@ TREES = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
-    """Nodules with their features.
+class Features(NoduleMaterial):
+    """Benign and malignant nodules with their features.
 
     Attributes:
-        nodules: benign and malignant ones.
         names: of the features.
         values: (N, features).
     """
 
-    nodules: Nodules
     names: tuple[str, ...]
     values: Float
-
-    @property
-    def patients(self) -> Sequence[str]:
-        """(N,)."""
-        return self.nodules.patients
-
-    @property
-    def strata(self) -> Sequence[str]:
-        """(N,) names of the classes."""
-        return self.nodules.strata
 
 
 def load(data: Path) -> Features:
@@ -70,8 +62,7 @@ def load(data: Path) -> Features:
     Raises:
         NotFound: the stacks do not lie in the folder.
     """
-    stacks = Stacks(data)
-    nodules = nodules_of(stacks, ("benign", "malignant"))
+    stacks, nodules = load_nodules(data, CLASSES)
     rows = [_features(stacks, nodules, k) for k in range(len(nodules.truth))]
     return Features(nodules, tuple(rows[0]), np.array([list(r.values()) for r in rows]))
 
@@ -84,7 +75,9 @@ def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
     return of_slice | depth_features(image[stacks.truth(n)], pixel**2 * spacing[0])
 
 
-def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: int = 0, trees: int = TREES) -> Outcome:
+def evaluate(
+    kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: int = 0, trees: int = TREES
+) -> EvaluatedNodules:
     """Evaluate on ``test`` a classifier trained on ``rows``; figures as of the networks.
 
     Args:
@@ -96,7 +89,7 @@ def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: in
     if kind not in get_args(Kind):
         raise BadOption(f"There is no classifier {kind!r}; there are {', '.join(get_args(Kind))}.")
     score = _trained(kind, material, rows, seed, trees)(material.values[test])
-    return outcome(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
+    return evaluated(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
 
 
 def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:

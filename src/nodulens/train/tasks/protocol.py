@@ -6,10 +6,8 @@ rows of a patient stand or fall together in an honest split; which rows are whic
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
-from nodulens.metrics.statistics import Interval
 from nodulens.runtime.engine import Model
 
 Rows = NDArray[np.int_]
@@ -36,24 +33,22 @@ class Material(Protocol):
         """(N,) what a split should spread evenly, such as the class of a row."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The evaluation of a network on rows that it was not trained on.
+class Figures(Protocol):
+    """Figures of evaluated rows, a frozen dataclass; those of several rows come with intervals by patient."""
 
-    Attributes:
-        figures: name → value or nested figures; JSON can hold them.
-        rows: name of a column → its values, one an evaluated row; enough to pool folds and draw intervals by patient.
-            "row" and "patient" are always there.
-    """
-
-    figures: dict[str, Any]
-    rows: dict[str, list[Any]] = field(default_factory=dict)
+    def to_json(self) -> dict[str, Any]:
+        """Name → value or nested figures, as JSON holds them."""
 
 
-def with_interval(figure: Interval, patients: Sequence[str]) -> dict[str, float | None]:
-    """A figure and its interval by patient for JSON; one patient alone gives none."""
-    low, high = (figure.low, figure.high) if len(set(patients)) > 1 else (math.nan, math.nan)
-    return {"value": rounded(figure.value), "low": rounded(low), "high": rounded(high)}
+class Evaluated(Protocol):
+    """A network evaluated on rows that it was not trained on; rows of several folds together are one too."""
+
+    @property
+    def figures(self) -> Figures:
+        """Figures of all rows."""
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Name of a column → its values, one an evaluated row; "row" and "patient" are always there."""
 
 
 def median_ms(jobs: Iterable[Callable[[], object]]) -> float:
@@ -64,11 +59,6 @@ def median_ms(jobs: Iterable[Callable[[], object]]) -> float:
         job()
         times.append(1000 * (time.perf_counter() - start))
     return float(np.median(times))
-
-
-def rounded(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return round(float(value), 4) if np.isfinite(value) else None
 
 
 class TaskModule(Protocol):
@@ -92,5 +82,5 @@ class TaskModule(Protocol):
     def train(self, config: NetworkConfig, material: Any, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
         """A network trained on ``rows``; ``validation`` says when it is best. Resumes ``checkpoint``."""
 
-    def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Outcome:
+    def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Evaluated:
         """Evaluate the exported network on ``rows``."""

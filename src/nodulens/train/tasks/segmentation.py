@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nodulens.methods.recipe import NetworkConfig
+from nodulens.metrics.segmentation import Overlap
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
 from nodulens.train.loop.augment import augmented
@@ -32,10 +33,10 @@ from nodulens.train.networks.registry import check_window
 from nodulens.train.networks.unet_plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.networks.unets import PlannedUNet
 from nodulens.train.tasks.checks import check_config
-from nodulens.train.tasks.closeups import nodule_probabilities, random_sheets
-from nodulens.train.tasks.protocol import Outcome, Rows
-from nodulens.train.tasks.segmentation_figures import SLICE, figures, slice_counts
-from nodulens.train.tasks.slice_material import CLOSE_UP, Material, Slices, load, multiplied, slices_and_closeups
+from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
+from nodulens.train.tasks.protocol import Rows
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP, SLICE, EvaluatedSlices, SliceRow, slice_rows
+from nodulens.train.tasks.slice_material import Material, Slices, load, multiplied, slices_and_closeups
 
 __all__ = ["evaluate", "field_of", "load", "multiplied", "settled", "train"]
 
@@ -291,31 +292,34 @@ def _validation(config: NetworkConfig, material: Material, validation: Rows) -> 
 # ---------------------------------------------------------------- evaluation
 
 
-def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows) -> Outcome:
+def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows) -> EvaluatedSlices:
     """Evaluate masks and nodules' boxes, slice by slice, as the network sees them; of close-ups the central slices of
-    the nodules, on their own pixels. See :func:`figures`."""
+    the nodules, on their own pixels."""
     field = field_of(config)
-    columns: dict[str, list[Any]] = {}
-
-    def note(some: Rows, kind: str, counts: dict[str, list[Any]]) -> None:
-        patients = [material.patients[r] for r in some]
-        for name, values in {"row": some.tolist(), "patient": patients, "kind": [kind] * len(some), **counts}.items():
-            columns.setdefault(name, []).extend(values)
-
     slices, nodules = slices_and_closeups(material, rows)
+    found: list[SliceRow] = []
     for first in range(0, len(slices), EVALUATION_CHUNK):
         some = slices[first : first + EVALUATION_CHUNK]
         images, truth = material.examples(field, some)
-        counts = slice_counts(field, truth, field.probabilities(model.run(images[:, None])[0]))
-        note(some, SLICE, {"pixel_mm": material.pixels_mm(field, some), **counts})
+        patients = [material.patients[row] for row in some]
+        places = list(zip(some.tolist(), patients, material.pixels_mm(field, some), strict=True))
+        found += slice_rows(places, SLICE, field, truth, field.probabilities(model.run(images[:, None])[0]))
     if len(nodules):
         assert isinstance(material, Slices) and material.closeups is not None
-        closeups = material.closeups
-        drawn = nodule_probabilities(model, field, closeups, nodules) >= 0.5
-        truth = closeups.nodule[closeups.central[nodules]]
-        nodule_alone = replace(field, classes=(NODULE,))
-        counts = {"pixel_mm": closeups.pixel_mm[closeups.central[nodules]].tolist()}
-        counts |= slice_counts(nodule_alone, truth[:, None], drawn[:, None].astype(np.float32))
-        lungs = [f"{n} {what}" for n in field.drawn if n != NODULE for what in ("truth", "predicted", "common")]
-        note(nodules + len(material.has_nodule), CLOSE_UP, counts | {name: [0] * len(nodules) for name in lungs})
-    return Outcome(figures(columns, field), columns)
+        found += _evaluated_closeups(model, field, material.closeups, nodules, len(material.has_nodule))
+    return EvaluatedSlices(tuple(found))
+
+
+def _evaluated_closeups(
+    model: Model, field: Field, closeups: CloseUps, nodules: NDArray[np.int_], first_row: int
+) -> list[SliceRow]:
+    """Close-ups of some nodules, whose rows begin at ``first_row``; of lungs nothing is known there."""
+    central = closeups.central[nodules]
+    patients, pixels = [closeups.patients[n] for n in nodules], closeups.pixel_mm[central].tolist()
+    places = list(zip((nodules + first_row).tolist(), patients, pixels, strict=True))
+    predicted = nodule_probabilities(model, field, closeups, nodules) >= 0.5
+    nodule_alone = replace(field, classes=(NODULE,))
+    truth = closeups.nodule[central][:, None]
+    rows = slice_rows(places, CLOSE_UP, nodule_alone, truth, predicted[:, None].astype(np.float32))
+    unknown = dict.fromkeys(field.drawn, Overlap.of_counts(0, 0, 0))
+    return [replace(row, overlap={**unknown, **row.overlap}) for row in rows]

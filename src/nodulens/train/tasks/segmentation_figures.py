@@ -1,57 +1,291 @@
-"""Figures of segmentation on slices: overlap class by class, nodules' boxes, and Dice by the nodule's diameter."""
+"""Evaluated slices, and figures of them: overlap class by class, nodules' boxes, and Dice by the nodule's diameter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nodulens.io.records import Arrangement, Columns, columns_of, omitting, records_of, to_plain
 from nodulens.metrics.agreement import bland_altman, pearson
 from nodulens.metrics.boxes import Image, box_iou, match, summary
-from nodulens.metrics.segmentation import NAN, Overlap, overlaps, summarise
+from nodulens.metrics.estimates import Estimate, rounded
+from nodulens.metrics.segmentation import NAN, Overlap, overlap_columns, overlaps, summarise
 from nodulens.ops.components import components
 from nodulens.stages.slices import NODULE, Field
-from nodulens.train.tasks.protocol import rounded, with_interval
-from nodulens.train.tasks.slice_material import CLOSE_UP
 
 Bool = NDArray[np.bool_]
 
-SLICE = "slice"
+SLICE, CLOSE_UP = "slice", "close-up"
 DIAMETERS_MM = (0, 3, 5, 8, 12)
 """Nodules on slices by the disc of their area there, from so many millimetres of diameter on."""
 
 
-def slice_counts(field: Field, truth: Bool, seen: NDArray[np.float32]) -> dict[str, list[Any]]:
-    """Pixels and boxes of slices, predicted against true.
+# ---------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class AreaAgreement:
+    """Bland–Altman of areas in pixels, predicted less true, over the slices where there is either.
+
+    Attributes:
+        slices: how many those are.
+        difference: mean.
+        lower, upper: limits of agreement.
+    """
+
+    slices: int
+    difference: float | None
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class on slices, each 0…1; see :class:`nodulens.metrics.segmentation.Summary`.
+
+    Dice, IoU, sensitivity and precision are means over the slices whose truth has the class (a missed one counts 0).
+    Slices whose truth lacks it are counted apart.
+
+    Attributes:
+        dice_all: mean Dice over all slices, with 1 for both empty and 0 for invented.
+        both_empty: slices without it where none is predicted either.
+        invented: slices without it where one is.
+        missed: slices with it where none is predicted.
+        dice_pooled: Dice of the pixels of all slices together. This and ``dice_all`` are the two ways in which small
+            things vanish behind large ones.
+        areas_px: None where fewer than two slices have either.
+    """
+
+    dice: Estimate
+    iou: Estimate
+    sensitivity: Estimate
+    precision: Estimate
+    dice_all: Estimate
+    cases: int
+    both_empty: int
+    invented: int
+    missed: int
+    dice_pooled: float | None
+    areas_px: AreaAgreement | None
+
+    @property
+    def with_class(self) -> int:
+        """Slices whose truth has the class."""
+        return self.cases - self.both_empty - self.invented
+
+
+@dataclass(frozen=True)
+class BoxFigures:
+    """COCO's figures of the nodules' boxes on slices.
+
+    Attributes:
+        truths, found: true boxes, and how many of them are found at an IoU of 0.5.
+        precision, recall, f1, mean_iou: of all predicted boxes, at that IoU.
+        map50, map50_95, average_recall: see :class:`nodulens.metrics.boxes.Summary`.
+    """
+
+    truths: int
+    found: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    mean_iou: float | None
+    map50: float | None
+    map50_95: float | None
+    average_recall: float | None
+
+
+@dataclass(frozen=True)
+class DiameterBand:
+    """Slices whose nodule has about one diameter, and mean Dice of the nodule on them."""
+
+    slices: int
+    dice: float | None
+
+
+@dataclass(frozen=True)
+class CloseUpFigures:
+    """Close-ups of real nodules, means over nodules."""
+
+    nodules: int
+    missed: int
+    dice: Estimate
+    iou: Estimate
+    sensitivity: Estimate
+
+
+@dataclass(frozen=True)
+class SegmentationFigures:
+    """Figures of evaluated slices, of one fold or of several, with intervals by patient.
+
+    Attributes:
+        slices, with_nodule: whole slices, and how many of them show a nodule.
+        accuracy: share of pixels that are right in every class.
+        classes: each but the background.
+        boxes: None without a true one.
+        dice_by_size: of the nodule, by its diameter on the slice; words for a range → slices of it.
+        pearson_of_nodule_and_lung_dice: over the slices with a nodule; None where there are fewer than three or no
+            lungs, or where it is undefined.
+        close_ups: summed up apart; None without any.
+    """
+
+    slices: int
+    with_nodule: int
+    accuracy: float | None
+    classes: Mapping[str, ClassFigures]
+    boxes: BoxFigures | None
+    dice_by_size: Mapping[str, DiameterBand]
+    pearson_of_nodule_and_lung_dice: float | None
+    close_ups: CloseUpFigures | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As cells of the table of results and ``nodulens evaluate RUN --json`` hold it."""
+        out: dict[str, Any] = to_plain(self, ARRANGED)
+        if not self.relates_nodule_and_lung:
+            del out["pearson_of_nodule_and_lung_dice"]
+        return out
+
+    @property
+    def relates_nodule_and_lung(self) -> bool:
+        """Whether there are lungs, and nodules enough for a correlation."""
+        return len(self.classes) > 1 and self.with_nodule > 2
+
+
+ARRANGED: Mapping[type, Arrangement] = {SegmentationFigures: omitting("close_ups")}
+
+
+# ---------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """An evaluated slice, or the close-up of a nodule.
+
+    Attributes:
+        row: of the material.
+        kind: :data:`SLICE` or :data:`CLOSE_UP`.
+        pixel_mm: as the network sees it.
+        pixels: of the slice, all.
+        right: of them, those that are right in every class.
+        overlap: of each class, in pixels; a close-up tells of the nodule alone.
+        scores: of the nodules' boxes that are found (connected parts), the mean probability.
+        truths: how many boxes there are.
+        iou: of boxes, found × true.
+    """
+
+    row: int
+    patient: str
+    kind: str
+    pixel_mm: float
+    pixels: int
+    right: int
+    overlap: Mapping[str, Overlap]
+    scores: Sequence[float]
+    truths: int
+    iou: Sequence[Sequence[float]]
+
+    def dice(self, *names: str) -> float:
+        """Dice of some classes together, 0…1; 1 where they are nowhere."""
+        own = [self.overlap[name] for name in names]
+        counts = [(one.truth_voxels, one.predicted_voxels, one.common_voxels) for one in own]
+        return Overlap.of_counts(*map(sum, zip(*counts, strict=True))).dice
+
+
+@dataclass(frozen=True)
+class EvaluatedSlices:
+    """A segmenter evaluated on slices, and on close-ups where there are any."""
+
+    rows: tuple[SliceRow, ...]
+
+    @property
+    def slices(self) -> tuple[SliceRow, ...]:
+        """The whole slices."""
+        return tuple(row for row in self.rows if row.kind == SLICE)
+
+    @property
+    def close_ups(self) -> tuple[SliceRow, ...]:
+        """The close-ups."""
+        return tuple(row for row in self.rows if row.kind == CLOSE_UP)
+
+    @cached_property
+    def figures(self) -> SegmentationFigures:
+        """Means with intervals by patient; whole slices and close-ups apart."""
+        rows, classes = self.slices, tuple(self.rows[0].overlap)
+        with_nodule = [row for row in rows if row.overlap[NODULE].truth_voxels]
+        lungs = [name for name in classes if name != NODULE]
+        correlation = None
+        if lungs and len(with_nodule) > 2:
+            dice = (np.array([row.dice(*names) for row in with_nodule]) for names in (lungs, [NODULE]))
+            correlation = rounded(pearson(*dice).r.value)
+        return SegmentationFigures(
+            slices=len(rows),
+            with_nodule=len(with_nodule),
+            accuracy=rounded(sum(row.right for row in rows) / max(sum(row.pixels for row in rows), 1)),
+            classes={name: _class_figures(rows, name) for name in classes},
+            boxes=_box_figures(rows),
+            dice_by_size=_dice_by_size(with_nodule),
+            pearson_of_nodule_and_lung_dice=correlation,
+            close_ups=_close_up_figures(self.close_ups) if self.close_ups else None,
+        )
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Column by column, as cells of the table of results keep rows."""
+        columns: dict[str, list[Any]] = {}
+        for name, values in columns_of(SliceRow, self.rows).items():
+            if name == "overlap":
+                for one in values[0]:
+                    columns |= overlap_columns([cases[one] for cases in values], one)
+            else:
+                columns[name] = values
+        return columns
+
+    @classmethod
+    def from_json(cls, columns: Columns, classes: Sequence[str]) -> EvaluatedSlices:
+        """The rows that :meth:`to_json` gave, of one fold or several.
+
+        Args:
+            classes: of the network, but the background.
+        """
+        cases = zip(*(overlaps(columns, name) for name in classes), strict=True)
+        overlap = [dict(zip(classes, row, strict=True)) for row in cases]
+        return cls(records_of(SliceRow, {**columns, "overlap": overlap}))
+
+
+def slice_rows(
+    places: Sequence[tuple[int, str, float]], kind: str, field: Field, truth: Bool, probabilities: NDArray[np.float32]
+) -> list[SliceRow]:
+    """Slices, predicted against true.
 
     Args:
+        places: (N,) row, patient and pixel.
+        kind: :data:`SLICE` or :data:`CLOSE_UP`.
         truth: (N, drawn, y, x).
-        seen: probabilities of the same shape.
-
-    Returns:
-        Columns: "pixels" and how many of them are "right" in every class; of each class its pixels in truth, as
-        predicted and in common; of the nodules' boxes (connected parts) the "scores" of those found (mean probability),
-        how many "truths" there are, and their "iou", found × truths.
+        probabilities: of the same shape.
     """
-    found = field.decided(seen)
-    out: dict[str, list[Any]] = {"pixels": [found[0, 0].size] * len(found)}
-    out["right"] = (found == truth).all(axis=1).sum(axis=(1, 2)).tolist()
-    for k, name in enumerate(field.drawn):
-        for what, mask in (("truth", truth[:, k]), ("predicted", found[:, k]), ("common", truth[:, k] & found[:, k])):
-            out[f"{name} {what}"] = mask.sum(axis=(1, 2)).tolist()
-    nodule = field.drawn.index(NODULE)
-    out |= {"scores": [], "truths": [], "iou": []}
-    for true, drawn, sure in zip(truth[:, nodule], found[:, nodule], seen[:, nodule], strict=True):
-        real, marks = components(true, 8), components(drawn, 8)
-        scores = [float(sure[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
-        out["scores"].append(scores)
-        out["truths"].append(len(real))
-        out["iou"].append(box_iou(_corners(marks.slices), _corners(real.slices)).tolist())
-    return out
+    predicted, nodule = field.decided(probabilities), field.drawn.index(NODULE)
+    rows = []
+    for (row, patient, pixel_mm), true, found, sure in zip(places, truth, predicted, probabilities, strict=True):
+        boxes = _boxes(true[nodule], found[nodule], sure[nodule])
+        counts = (
+            Overlap.of_counts(int(a.sum()), int(b.sum()), int((a & b).sum())) for a, b in zip(true, found, strict=True)
+        )
+        overlap = dict(zip(field.drawn, counts, strict=True))
+        right = int((found == true).all(axis=0).sum())
+        rows.append(SliceRow(row, patient, kind, pixel_mm, found[0].size, right, overlap, *boxes))
+    return rows
+
+
+def _boxes(true: Bool, found: Bool, sure: NDArray[np.float32]) -> tuple[list[float], int, list[list[float]]]:
+    """Scores of the boxes round found nodules, how many true ones there are, and IoU of each with each."""
+    real, marks = components(true, 8), components(found, 8)
+    scores = [float(sure[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
+    return scores, len(real), box_iou(_corners(marks.slices), _corners(real.slices)).tolist()
 
 
 def _corners(slices: Sequence[tuple[slice, ...]]) -> NDArray[np.float64]:
@@ -60,66 +294,44 @@ def _corners(slices: Sequence[tuple[slice, ...]]) -> NDArray[np.float64]:
     return np.array(ends, dtype=np.float64).reshape(-1, 2, 2)
 
 
-def figures(columns: Mapping[str, Sequence[Any]], field: Field) -> dict[str, Any]:
-    """Figures of evaluated slices, of one fold or of several.
-
-    Dice, IoU, sensitivity and precision are means over the slices whose truth has the class (a missed one counts 0),
-    with intervals by patient. Slices whose truth lacks it are counted apart: "both_empty" where none is predicted
-    either, "invented" where one is. "dice_pooled" counts pixels over all slices, and "dice_all" is the mean over all
-    slices with 1 for both empty and 0 for invented: the two ways in which small things vanish behind large ones.
-
-    Args:
-        columns: of :class:`~nodulens.train.tasks.protocol.Outcome` rows. Close-ups are summed up apart.
-    """
-    columns, near = of_slices(columns), of_slices(columns, CLOSE_UP)
-    patients = columns["patient"]
-    means = ("dice", "iou", "sensitivity", "precision", "dice_all")
-    classes, areas = {}, {}
-    for name in field.drawn:
-        cases = overlaps(columns, name)
-        told = summarise(cases, patients)
-        areas[name] = np.array([(c.truth_voxels, c.predicted_voxels) for c in cases], dtype=float)
-        classes[name] = {
-            **{key: with_interval(getattr(told, key), patients) for key in means},
-            **{key: getattr(told, key) for key in ("cases", "both_empty", "invented", "missed")},
-            "dice_pooled": rounded(_pooled_dice(cases)),
-            "areas_px": _agreement(areas[name]),
-        }
-    shown = np.array(columns[f"{NODULE} truth"]) > 0
-    out: dict[str, Any] = {
-        "slices": len(patients),
-        "with_nodule": int(shown.sum()),
-        "accuracy": rounded(sum(columns["right"]) / max(sum(columns["pixels"]), 1)),
-        "classes": classes,
-        "boxes": _boxes(columns),
-        "dice_by_size": _dice_by_size(columns),
-    }
-    lungs = [name for name in field.drawn if name != NODULE]
-    if lungs and shown.sum() > 2:
-        lung, nodule = dice_by_slice(columns, lungs)[shown], dice_by_slice(columns, [NODULE])[shown]
-        out["pearson_of_nodule_and_lung_dice"] = rounded(pearson(lung, nodule).r.value)
-    if near["row"]:
-        told = summarise(overlaps(near, NODULE), near["patient"])
-        rates = {key: with_interval(getattr(told, key), near["patient"]) for key in ("dice", "iou", "sensitivity")}
-        out["close_ups"] = {"nodules": told.cases, "missed": told.missed, **rates}
-    return out
+# ---------------------------------------------------------------- parts of the figures
 
 
-def of_slices(columns: Mapping[str, Sequence[Any]], kind: str = SLICE) -> dict[str, list[Any]]:
-    """The columns of evaluated rows, those of one kind."""
-    own = [k for k, name in enumerate(columns["kind"]) if name == kind]
-    return {name: [values[k] for k in own] for name, values in columns.items()}
+def _class_figures(rows: Sequence[SliceRow], name: str) -> ClassFigures:
+    cases, patients = [row.overlap[name] for row in rows], [row.patient for row in rows]
+    found = summarise(cases, patients)
+    return ClassFigures(
+        dice=Estimate.of(found.dice, patients),
+        iou=Estimate.of(found.iou, patients),
+        sensitivity=Estimate.of(found.sensitivity, patients),
+        precision=Estimate.of(found.precision, patients),
+        dice_all=Estimate.of(found.dice_all, patients),
+        cases=found.cases,
+        both_empty=found.both_empty,
+        invented=found.invented,
+        missed=found.missed,
+        dice_pooled=rounded(_pooled_dice(cases)),
+        areas_px=_area_agreement(cases),
+    )
 
 
-def _dice_by_size(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean Dice of the nodule on the slices that show so much of it, and how many slices those are."""
-    pixels, dice = np.array(columns[f"{NODULE} truth"]), dice_by_slice(columns, [NODULE])
-    wide = 2 * np.sqrt(pixels / np.pi) * np.array(columns["pixel_mm"])
+def _close_up_figures(rows: Sequence[SliceRow]) -> CloseUpFigures:
+    patients = [row.patient for row in rows]
+    found = summarise([row.overlap[NODULE] for row in rows], patients)
+    means = (Estimate.of(one, patients) for one in (found.dice, found.iou, found.sensitivity))
+    return CloseUpFigures(found.cases, found.missed, *means)
+
+
+def _dice_by_size(rows: Sequence[SliceRow]) -> dict[str, DiameterBand]:
+    """Of slices with a nodule, by the disc of its area there."""
+    dice = np.array([row.dice(NODULE) for row in rows])
+    pixels = np.array([row.overlap[NODULE].truth_voxels for row in rows])
+    diameter = 2 * np.sqrt(pixels / np.pi) * np.array([row.pixel_mm for row in rows])
     out = {}
     for low, high in pairwise((*DIAMETERS_MM, np.inf)):
-        own = dice[(pixels > 0) & (wide >= low) & (wide < high)]
+        own = dice[(diameter >= low) & (diameter < high)]
         band = f"from {low} mm" if high == np.inf else f"{low}–{high} mm" if low else f"under {high} mm"
-        out[band] = {"slices": len(own), "dice": rounded(own.mean()) if len(own) else None}
+        out[band] = DiameterBand(len(own), rounded(own.mean()) if len(own) else None)
     return out
 
 
@@ -128,31 +340,20 @@ def _pooled_dice(cases: Sequence[Overlap]) -> float:
     return 2 * sum(c.common_voxels for c in cases) / total if total else NAN
 
 
-def dice_by_slice(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> NDArray[np.float64]:
-    """(N,) Dice of some classes together; 1 where they are nowhere."""
-    truth, predicted, common = (
-        np.sum([columns[f"{name} {what}"] for name in names], axis=0) for what in ("truth", "predicted", "common")
-    )
-    either = truth + predicted
-    return np.where(either > 0, 2 * common / np.maximum(either, 1), 1.0)
-
-
-def _agreement(areas: NDArray[np.float64]) -> dict[str, Any] | None:
-    """Bland–Altman of areas in pixels, predicted less true, over the slices where there is either."""
+def _area_agreement(cases: Sequence[Overlap]) -> AreaAgreement | None:
+    areas = np.array([(c.truth_voxels, c.predicted_voxels) for c in cases], dtype=float)
     some = areas[areas.any(axis=1)]
     if len(some) < 2:
         return None
     found = bland_altman(some[:, 1], some[:, 0])
-    limits = {"difference": found.difference, "lower": found.lower, "upper": found.upper}
-    return {"slices": found.count, **{key: rounded(limit.value) for key, limit in limits.items()}}
+    return AreaAgreement(found.count, *(rounded(one.value) for one in (found.difference, found.lower, found.upper)))
 
 
-def _boxes(columns: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
-    """COCO's figures of the nodules' boxes; precision and recall of all predicted ones, at an IoU of 0.5."""
-    if not sum(columns["truths"]):
+def _box_figures(rows: Sequence[SliceRow]) -> BoxFigures | None:
+    if not sum(row.truths for row in rows):
         return None
-    rows = zip(columns["scores"], columns["iou"], columns["truths"], strict=True)
-    matches = match([Image(np.array(s), np.reshape(iou, (len(s), n))) for s, iou, n in rows])
-    at, means = matches.at(0.0), summary({NODULE: matches})
-    told = {"precision": at.precision, "recall": at.recall, "f1": at.f1, "mean_iou": at.mean_iou, **asdict(means)}
-    return {"truths": matches.truths, "found": at.true_positives, **{key: rounded(v) for key, v in told.items()}}
+    images = (Image(np.array(row.scores), np.reshape(row.iou, (len(row.scores), row.truths))) for row in rows)
+    matches = match(list(images))
+    at, means = matches.at(0.0), asdict(summary({NODULE: matches}))
+    point = (rounded(value) for value in (at.precision, at.recall, at.f1, at.mean_iou))
+    return BoxFigures(matches.truths, at.true_positives, *point, **{name: rounded(v) for name, v in means.items()})

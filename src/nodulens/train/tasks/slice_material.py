@@ -35,11 +35,10 @@ from nodulens.train.loop.augment import copies_of
 from nodulens.train.tasks.closeups import CloseUps
 from nodulens.train.tasks.picture_folders import Pictures, is_pictures, load_pictures
 from nodulens.train.tasks.protocol import Rows
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP
 
 Bool = NDArray[np.bool_]
 
-CLOSE_UP = "close-up"
-"""The stratum of a row that is a close-up."""
 LUNG_ML_PER_NODULE, MAX_NODULES = 200.0, 20
 """Lung to a rendered nodule, and nodules in a scene at most."""
 MIN_DIAMETER_MM = 3.0
