@@ -363,12 +363,12 @@ def test_review_is_saved_kept_and_loaded(opened: Browser, report: Report, tmp_pa
     ]
 
     marks = "[...document.querySelectorAll('#table .mark')].map(mark => mark.textContent)"
-    opened.open(tmp_path / "report.html")
+    opened.open(tmp_path / "page.html")
     opened.requests.pop()
     assert opened.run(marks) == ["✓ accepted", "✕ rejected", "–"]  # kept by the browser
 
     opened.run("localStorage.clear()")
-    opened.open(tmp_path / "report.html")
+    opened.open(tmp_path / "page.html")
     opened.requests.pop()
     assert opened.run(marks) == ["–", "–", "–"]
     _load(opened, saved)
