@@ -137,7 +137,6 @@ def test_a_bad_prompt_is_refused_before_the_work(prompt: dict[str, object], said
         nl.segment(small_scans.noisy(), **prompt)  # type: ignore[arg-type]
 
 
-def test_a_method_without_a_prompted_network_cannot_be_prompted(tmp_path: Path) -> None:
-    run = made_outliners.write(tmp_path / "run")
+def test_a_method_without_a_prompted_network_cannot_be_prompted(outliners: Path) -> None:
     with pytest.raises(BadOption, match="has no prompted network"):
-        nl.segment(small_scans.noisy(), point=CENTRE, method=run)
+        nl.segment(small_scans.noisy(), point=CENTRE, method=outliners)

@@ -85,11 +85,6 @@ def steps(net: nn.Module, task: Task, config: NetworkConfig, checkpoint: Path) -
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("checks"))
-
-
-@pytest.fixture(scope="module")
 def loaded(data: Path) -> dict[str, Any]:
     """Material by recipe and part, small."""
     slabs = tuple(made_material.slab(patient) for patient in "abcd")

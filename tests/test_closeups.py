@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import made_material
+import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import Stacks
 from nodulens.data.splits import Parts
@@ -18,8 +18,7 @@ from nodulens.errors import BadOption
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig, changed
 from nodulens.metrics.segmentation import compare
-from nodulens.runtime.engine import Array, Model
-from nodulens.runtime.weights import Card
+from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
 from nodulens.train.loop.losses import bce, loss_of_one
 from nodulens.train.networks.registry import check_window
@@ -30,23 +29,12 @@ from nodulens.train.tasks.segmentation import evaluate, field_of, train
 from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
 from nodulens.train.tasks.slice_material import Slices, slices_and_closeups
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 assert SE_AUX_UNET.segmenter and NNUNET_SAM.segmenter and RESNET_UNET_PATCH_CNN.segmenter
 SIDES: NetworkConfig = replace(SE_AUX_UNET.segmenter, size=64, window=32, epochs=1, batch=4)
 PLANNED: NetworkConfig = replace(NNUNET_SAM.segmenter, size=64, window=32, epochs=1, batch=4)
 EACH: NetworkConfig = replace(RESNET_UNET_PATCH_CNN.segmenter, size=64, window=32, epochs=1, batch=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("closeups"))
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +95,16 @@ def test_a_network_of_whole_slices_outlines_sheets_of_them(closeups: CloseUps, s
         return dense(batch)
 
     nodules = np.arange(30)
-    found = nodule_probabilities(Model(CARD, run), Field(size, ("nodule",)), closeups, nodules) >= 0.5
+    model, field = made_models.model(run), Field(size, ("nodule",))
+    found = nodule_probabilities(model, field, closeups, nodules) >= 0.5
     assert sheets == [(1, 1, size, size)] * 2  # 5 × 5 on one
     dice = [compare(a, b, (1, 1)).dice for a, b in zip(closeups.nodule[closeups.central[nodules]], found, strict=True)]
     assert min(dice) > 0.75
-    assert nodule_probabilities(Model(CARD, run), Field(size, ("nodule",)), closeups, nodules[:0]).shape == (0, 96, 96)
+    assert nodule_probabilities(model, field, closeups, nodules[:0]).shape == (
+        0,
+        96,
+        96,
+    )
 
 
 def test_sheets_to_learn_from_are_full_and_keep_outline_and_image_together() -> None:
@@ -179,7 +172,7 @@ def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path:
             found = net(torch.from_numpy(batch))
         return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
 
-    found = evaluate(Model(CARD, run), config, material, np.append(rows[:5], rows[-12:]))
+    found = evaluate(made_models.model(run), config, material, np.append(rows[:5], rows[-12:]))
     assert found.figures.slices == 5
     assert found.figures.close_ups.nodules == 12
     columns = found.to_json()

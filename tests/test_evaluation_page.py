@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ import numpy as np
 import pytest
 
 from browser import Browser
-from conftest import REPOSITORY
-from nodulens.apps import cli
+from conftest import REPOSITORY, Run
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, BadValues, NodulensError, UnreadableFile
 from nodulens.metrics.classification import confusion
@@ -49,6 +46,7 @@ from nodulens.presentation.page import evaluation_page, write_evaluation
 from nodulens.presentation.panels import Case, difference_figure
 from nodulens.presentation.tables import class_table, outline_table
 from nodulens.report.record import WeightRef
+from page_reader import PageReader
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{title}}"
 BASIS = Basis(90, "nodules", 50, 40)
@@ -114,34 +112,11 @@ def page(evaluation: Evaluation) -> str:
     return evaluation_page(evaluation)
 
 
-class _Reader(HTMLParser):
-    """Tags with their attributes, and the text outside styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._inside = ""
-        self.feed(text)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside != "style":
-            self.words.append(data)
-
-
 # ---- What it says
 
 
 def test_page_holds_everything(page: str, evaluation: Evaluation) -> None:
-    text, provenance = _Reader(page).text, evaluation.provenance
+    text, provenance = PageReader(page).text, evaluation.provenance
     for words in (
         "Malignancy by patient",
         *evaluation.summary,
@@ -178,7 +153,7 @@ def test_page_holds_everything(page: str, evaluation: Evaluation) -> None:
 
 
 def test_an_evaluation_of_nothing_is_a_page_too() -> None:
-    text = _Reader(evaluation_page(Evaluation("Nothing yet"))).text
+    text = PageReader(evaluation_page(Evaluation("Nothing yet"))).text
     assert "Nothing yet" in text and "Not a medical device" in text
     for absent in ("Warnings", "Figures", "Split", "Data"):
         assert absent not in text
@@ -190,7 +165,7 @@ def test_who_stands_in_two_parts_is_named(evaluation: Evaluation) -> None:
         SplitPart("test", tuple(f"P{i:02d}" for i in range(9, 30))),
     )
     leaky = replace(evaluation, provenance=replace(evaluation.provenance, split=parts))
-    text = _Reader(evaluation_page(leaky)).text
+    text = PageReader(evaluation_page(leaky)).text
     assert "11 stand in more than one part, so the figures claim too much: P09, P10" in text and "and 3 more" in text
     assert "Nobody stands" not in text
     assert shared((SplitPart("a", ("x", "x")), SplitPart("b", ("y",)))) == ()  # twice in one part is not in two
@@ -207,7 +182,7 @@ def test_parts_name_every_patient_of_a_split() -> None:
     ("value", "text"), [(0.00049, "0.000"), (9.9996, "10.000"), (10, "10.0"), (-1234.6, "−1,235"), (0, "0.000")]
 )
 def test_numbers_are_read_easily(value: float, text: str) -> None:
-    assert f"M {text}" in _Reader(evaluation_page(Evaluation("t", metrics=(Metric("M", value),)))).text
+    assert f"M {text}" in PageReader(evaluation_page(Evaluation("t", metrics=(Metric("M", value),)))).text
 
 
 # ---- Values that are refused
@@ -298,7 +273,7 @@ def test_outline_table_shows_groups_and_dashes() -> None:
     rows = {row[0]: row for row in table.rows}
     assert rows["solid"][1:4] == (3, 1, pytest.approx((1 + 2 / 3 + 0) / 3))
     assert rows["none"][3] is None
-    assert "solid 3 1 0.556" in _Reader(evaluation_page(Evaluation("t", tables=(table,)))).text
+    assert "solid 3 1 0.556" in PageReader(evaluation_page(Evaluation("t", tables=(table,)))).text
 
 
 def test_class_table_is_the_report() -> None:
@@ -324,14 +299,14 @@ def test_no_text_becomes_part_of_the_page(evaluation: Evaluation) -> None:
                                   (DataSet(text, text, text, text),)),
         )  # fmt: skip
 
-    hostile, plain = (_Reader(evaluation_page(with_texts(text))) for text in (HOSTILE, "Plain"))
+    hostile, plain = (PageReader(evaluation_page(with_texts(text))) for text in (HOSTILE, "Plain"))
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
     assert hostile.text.count(HOSTILE) == plain.text.count("Plain") > 20
     assert not [tag for tag, attributes in hostile.tags if any(name.startswith("on") for name in attributes)]
 
 
 def test_page_refers_to_nothing_outside_itself_and_runs_nothing(page: str) -> None:
-    for tag, attributes in _Reader(page).tags:
+    for tag, attributes in PageReader(page).tags:
         assert tag != "script" and "style" not in attributes
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
             value = attributes.get(name)
@@ -363,7 +338,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:x="http://www.w3.org/1999/x
 def test_a_drawing_can_do_no_harm(inside: str) -> None:
     made = inline_svg(SVG.format(inside), "d-", "A drawing")
     assert not re.search(r"script|alert|onload|onclick|example|style|<a|foreign|image|<set|php", made), made
-    assert {tag for tag, _ in _Reader(made).tags} <= {"svg", "g", "path", "use", "text"}
+    assert {tag for tag, _ in PageReader(made).tags} <= {"svg", "g", "path", "use", "text"}
 
 
 def test_a_drawing_keeps_what_it_draws_with() -> None:
@@ -405,7 +380,7 @@ def test_what_is_no_picture_is_refused(png: str) -> None:
 
 
 def test_ids_are_unique_and_what_they_name_is_there(page: str) -> None:
-    tags = _Reader(page).tags
+    tags = PageReader(page).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids)) > 20
     used = set(re.findall(r'(?:href="#|url\(#|aria-labelledby=")([\w-]+)', page))
@@ -427,23 +402,6 @@ def test_page_and_json_are_written_together(evaluation: Evaluation, page: str, t
 def test_inputs_are_named_by_their_hash(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"abc")
     assert hashed(tmp_path / "a.csv") == {"a.csv": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output and error."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nodulens", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def test_evaluate_page_makes_the_page_again(run: Run, evaluation: Evaluation, page: str, tmp_path: Path) -> None:
@@ -520,19 +478,6 @@ def test_the_example_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.M
 
 
 # ---- In a browser
-
-
-@pytest.fixture(scope="module")
-def opened(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The page; at the end nothing has gone wrong in it and nothing was asked for."""
-    path = tmp_path_factory.mktemp("page") / "evaluation.html"
-    path.write_bytes(page.encode())
-    with Browser() as browser:
-        browser.size(1280, 900)
-        browser.open(path)
-        yield browser
-        assert browser.problems == []
-        assert browser.requests == [path.as_uri()]
 
 
 @pytest.mark.parametrize(("width", "mobile"), [(400, True), (820, False), (1280, False)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import made_material
+import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
@@ -19,25 +19,20 @@ from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.classification import auc, average_precision
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Array, Model, load_model
-from nodulens.runtime.weights import Card
 from nodulens.train.loop.export import export
 from nodulens.train.tasks import fp_reduction
 from nodulens.train.tasks.fp_reduction import Candidates, evaluate, load, settled, train
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, FpReductionFigures
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 assert RESNET_UNET_PATCH_CNN.filter is not None
 FILTER: NetworkConfig = replace(RESNET_UNET_PATCH_CNN.filter, epochs=2, batch=16)
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
-    return load(made_material.write(tmp_path_factory.mktemp("patches")), RESNET_UNET_PATCH_CNN)
+def material(data: Path) -> Candidates:
+    return load(data, RESNET_UNET_PATCH_CNN)
 
 
 def answering(material: Candidates, logits: np.ndarray) -> Model:
@@ -51,7 +46,7 @@ def answering(material: Candidates, logits: np.ndarray) -> Model:
     def run(batch: Array) -> tuple[Array, ...]:
         return (np.array([[known[values(one)]] for one in batch], dtype=np.float32),)
 
-    return Model(CARD, run)
+    return made_models.model(run)
 
 
 def test_patches_are_those_that_may_be_learnt_from(material: Candidates) -> None:

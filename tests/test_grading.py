@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import made_encoders
-import made_material
+import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy
@@ -22,7 +22,6 @@ from nodulens.metrics.classification import auc
 from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
-from nodulens.runtime.weights import FOLDER, Card
 from nodulens.train.default import calibration
 from nodulens.train.default.calibration import BesideDiameter
 from nodulens.train.loop.fit import predict
@@ -31,18 +30,10 @@ from nodulens.train.tasks import classification
 from nodulens.train.tasks.classification_figures import EvaluatedNodules
 from nodulens.train.tasks.nodule_material import nodules_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = changed(CONV3_CLASSIFIER, ["classifier.size=32", "classifier.pixel_mm=1.4", "classifier.epochs=1"])
 NOBODY = np.zeros(0, int)
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def config_of(recipe: Recipe) -> NetworkConfig:
@@ -56,7 +47,7 @@ def model_of(net: torch.nn.Module) -> Model:
     def run(batch: np.ndarray) -> tuple[np.ndarray, ...]:
         return (predict(net, torch.from_numpy(np.ascontiguousarray(batch)).split(64)).numpy(),)
 
-    return Model(Card("classifier", FOLDER / "made.onnx", "", "", "", {}, {}, {}, {}), run)
+    return made_models.model(run, name="classifier")
 
 
 # ---- Material
@@ -104,27 +95,27 @@ def test_what_the_crops_hold_gives_no_label_away(shared: Path) -> None:
     assert np.all(lit < (np.sqrt(area) + 2 * 1.6) ** 2)
 
 
-def test_evaluation_patients_and_the_undecided_stay_out(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_evaluation_patients_and_the_undecided_stay_out(data: Path) -> None:
+    material = classification.load(data, SMALL)
     assert not set(material.patients) & EVALUATION_PATIENTS
     assert set(material.strata) == {"benign", "malignant"}
     assert material.image.shape == (len(material.patients), 1, 32, 32)
     assert 0 <= material.image.min() < material.image.max() <= 1
-    three = classification.load(made, replace(NNUNET_SAM, classifier=replace(config_of(NNUNET_SAM), size=16)))
+    three = classification.load(data, replace(NNUNET_SAM, classifier=replace(config_of(NNUNET_SAM), size=16)))
     assert three.nodules.classes == ("indeterminate", "benign", "malignant")
 
 
-def test_what_cannot_be_loaded(made: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         classification.load(tmp_path, SMALL)
     with pytest.raises(BadOption, match="no classifier of its own"):
-        classification.load(made, RESNET_UNET_PATCH_CNN)
+        classification.load(data, RESNET_UNET_PATCH_CNN)
     with pytest.raises(BadOption, match="benign or malignant"):
-        classification.load(made, replace(SMALL, classifier=replace(config_of(SMALL), classes=("cat", "dog"))))
+        classification.load(data, replace(SMALL, classifier=replace(config_of(SMALL), classes=("cat", "dog"))))
 
 
-def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
-    stacks = Stacks(made)
+def test_outlines_of_a_method_take_the_place_of_the_readers(data: Path) -> None:
+    stacks = Stacks(data)
     nodules = nodules_of(stacks, ("benign", "malignant"))
     crop = replace(classification.crop_of(SMALL), masked=True)
     found = nodules.outline.copy()
@@ -139,9 +130,9 @@ def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
 # ---- Training
 
 
-def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
+def test_it_learns_by_heart(data: Path, tmp_path: Path) -> None:
     """Sixteen nodules, over and over, half of them with the wrong label: it must know them."""
-    material = classification.load(made, SMALL)
+    material = classification.load(data, SMALL)
     rows = np.arange(16)
     nodules = replace(material.nodules, truth=np.random.default_rng(0).integers(0, 2, len(material.patients)))
     known = replace(material, nodules=nodules)
@@ -157,11 +148,11 @@ def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
     ["classifier.balance=none", "classifier.loss=bce"],
     ["classifier.balance=weights", "classifier.loss=bce"],
 ])  # fmt: skip
-def test_what_was_not_judged_on_never_teaches(made: Path, tmp_path: Path, settings: list[str]) -> None:
+def test_what_was_not_judged_on_never_teaches(data: Path, tmp_path: Path, settings: list[str]) -> None:
     """The rows left out, made noise with other labels, change nothing; the same seed gives the same network."""
     settings = [s for s in settings if not s.endswith("augment=none")]
     config = config_of(changed(SMALL, settings))
-    material = classification.load(made, SMALL)
+    material = classification.load(data, SMALL)
     left = is_left_out(material.patients, 0)
     rows, validation = np.flatnonzero(~left), np.flatnonzero(left)[:4]
     other = replace(
@@ -191,9 +182,9 @@ def test_balance_by_sampling_draws_all_classes_alike() -> None:
 
 
 @pytest.mark.parametrize("recipe", [SAM2_DENSENET, NNUNET_SAM])
-def test_the_larger_networks_take_a_step(made: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_the_larger_networks_take_a_step(data: Path, tmp_path: Path, recipe: Recipe) -> None:
     recipe = changed(recipe, ["classifier.size=32", "classifier.epochs=1", "classifier.batch=8"])
-    config, material = config_of(recipe), classification.load(made, recipe)
+    config, material = config_of(recipe), classification.load(data, recipe)
     with pytest.warns(UserWarning, match="random weights"):
         net = classification.train(config, material, np.arange(16), NOBODY, tmp_path / "c.pt")
     found = classification.evaluate(model_of(net), config, material, np.arange(16, len(material.patients)))
@@ -201,8 +192,8 @@ def test_the_larger_networks_take_a_step(made: Path, tmp_path: Path, recipe: Rec
     assert all(tuple(row.logits) == config.classes for row in found.rows)
 
 
-def test_copies_made_before_a_random_split_leak(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_copies_made_before_a_random_split_leak(data: Path) -> None:
+    material = classification.load(data, SMALL)
     many = classification.multiplied(material, ("flip", "rotate", "zoom"), 2)
     n = len(material.patients)
     assert len(many.image) == 3 * n and many.image.dtype == np.float16
@@ -218,9 +209,9 @@ def test_copies_made_before_a_random_split_leak(made: Path) -> None:
 # ---- Judging
 
 
-def test_figures_of_a_known_classifier(made: Path) -> None:
+def test_figures_of_a_known_classifier(data: Path) -> None:
     """Scores by the diameter: as good as it, and no better; decisions counted by hand."""
-    material = classification.load(made, SMALL)
+    material = classification.load(data, SMALL)
     nodules, rows = material.nodules, np.arange(len(material.patients))
     logits = np.stack([np.zeros(len(rows)), nodules.diameter_mm - 12], 1)
     found = classification.evaluated(nodules, rows, logits)
@@ -244,8 +235,8 @@ def test_figures_of_a_known_classifier(made: Path) -> None:
     assert told["accuracy"] == told["intervals"]["accuracy"]["value"] and told["auc"] == alone
 
 
-def test_folds_pooled_are_the_whole(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_folds_pooled_are_the_whole(data: Path) -> None:
+    material = classification.load(data, SMALL)
     logits = np.random.default_rng(0).normal(size=(len(material.patients), 2))
     parts = []
     for fold in range(5):
@@ -287,8 +278,8 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
         assert rate.low < rate.value < rate.high
 
 
-def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(data: Path) -> None:
+    material = classification.load(data, SMALL)
     benign = np.flatnonzero(material.nodules.truth == 0)[:3]
     figures = classification.evaluated(material.nodules, benign, np.zeros((3, 2))).figures
     group = figures.all_readers

@@ -20,13 +20,8 @@ PIXEL = handcrafted.PIXEL_MM
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture(scope="session")
-def material(made: Path) -> handcrafted.Features:
-    return handcrafted.load(made)
+def material(data: Path) -> handcrafted.Features:
+    return handcrafted.load(data)
 
 
 def ellipse(long: float, short: float, turn: float = 0.0, side: int = 96) -> np.ndarray:
@@ -130,9 +125,9 @@ def test_the_pixel_of_the_scan_is_no_feature() -> None:
 # ---- Classifiers
 
 
-def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted.Features, tmp_path: Path) -> None:
+def test_the_length_of_the_stack_is_no_feature(data: Path, material: handcrafted.Features, tmp_path: Path) -> None:
     """Empty slices at a stack's end, which a reader of one slice more would bring, change nothing."""
-    raw = read_arrays(made / "lidc" / "lidc_nodule_stacks.npz")
+    raw = read_arrays(data / "lidc" / "lidc_nodule_stacks.npz")
     n = len(raw["patient_id"])
     more = {
         "reader_bits": np.zeros((n, 96, 96), np.uint8), "slice_nodule": np.arange(n), "slice_z_mm": np.full(n, 99.0),
@@ -146,7 +141,7 @@ def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted
     longer |= made_material.encoded(pictures, longer["reader_bits"].shape)
     np.savez(tmp_path / "lidc" / "lidc_nodule_stacks.npz", **longer)
     again = handcrafted.load(tmp_path)
-    assert Stacks(tmp_path).slices(0) == Stacks(made).slices(0) + 1
+    assert Stacks(tmp_path).slices(0) == Stacks(data).slices(0) + 1
     np.testing.assert_array_equal(again.values, material.values)
 
 

@@ -25,6 +25,7 @@ import SimpleITK as sitk
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from conftest import zip_of
 from dicom_files import body
 from nodulens.core.geometry import MAX_POSITION_MM, MAX_SIDE, Geometry
 from nodulens.core.volume import Mask
@@ -614,13 +615,6 @@ def test_names_too_long_are_of_nothing(tmp_path: Path) -> None:
 
 
 # --- zip -----------------------------------------------------------------------------------------
-
-
-def zip_of(path: Path, members: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return path
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-import made_material
 from conftest import REPOSITORY
 from nodulens.core.nodule import Box
 from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
@@ -17,12 +16,6 @@ from nodulens.data.material import CROP_STEPS, CUBES, PATCH_STEPS, PATCHES, STAC
 from nodulens.errors import InputError, UnreadableFile
 from nodulens.ops.intensity import Quantization, from_unit, to_unit
 from nodulens.train.default import volume as volume_task
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
 
 # ---------------------------------------------------------------- pictures
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import made_material
+import made_models
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
@@ -25,8 +25,7 @@ from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.ops.orient import canonical
-from nodulens.runtime.engine import Array, Model, load_model
-from nodulens.runtime.weights import Card
+from nodulens.runtime.engine import Array, load_model
 from nodulens.stages.findings import Finding
 from nodulens.stages.slices import Field
 from nodulens.train.loop.augment import augmented
@@ -37,23 +36,12 @@ from nodulens.train.tasks.segmentation import evaluate, field_of, settled, train
 from nodulens.train.tasks.segmentation_figures import SLICE, DiameterBand, EvaluatedSlices, slice_rows
 from nodulens.train.tasks.slice_material import Slab, Slices
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 LEARNERS: dict[str, NetworkConfig] = {
     r.name: replace(r.segmenter, size=32, epochs=1, batch=2) for r in RECIPES.values() if r.segmenter is not None
 }
 SE_AUX, PLANNED, RESNET = (LEARNERS[r.name] for r in (SE_AUX_UNET, NNUNET_SAM, RESNET_UNET_PATCH_CNN))
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("slices"))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +172,7 @@ def test_two_slices_are_learnt_by_heart(tmp_path: Path, config: NetworkConfig) -
     material, rows = some(slab(n=2, nodules=1))
     config = replace(config, learning_rate=3e-3, optimizer="adamw", schedule="constant", augment=(), patience=None)
     net = train(config, material, np.tile(rows, 100), rows[:0], tmp_path / "run.pt")
-    found = evaluate(_model(net), config, material, rows).figures.classes["nodule"]
+    found = evaluate(made_models.model_of(net), config, material, rows).figures.classes["nodule"]
     assert found.dice.value > 0.8
     assert (found.both_empty, found.invented, found.missed) == (1, 0, 0)
 
@@ -193,21 +181,10 @@ def test_two_slices_are_learnt_by_heart(tmp_path: Path, config: NetworkConfig) -
 def test_a_large_network_is_trained_and_judged(tmp_path: Path) -> None:
     material, rows = some(slab())
     net = train(RESNET, material, rows, rows, tmp_path / "run.pt")
-    found = evaluate(_model(net), RESNET, material, rows)
+    found = evaluate(made_models.model_of(net), RESNET, material, rows)
     assert found.figures.classes.keys() == {"lung", "nodule"}
     assert found.figures.slices == 4
     json.dumps(found.figures.to_json(), allow_nan=False)
-
-
-def _model(net: torch.nn.Module) -> Model:
-    """A trained network as the runtime gives it."""
-
-    def run(batch: Array) -> tuple[Array, ...]:
-        with torch.inference_mode():
-            found = net(torch.from_numpy(batch))
-        return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
-
-    return Model(CARD, run)
 
 
 def test_what_is_exported_is_judged(tmp_path: Path) -> None:
@@ -223,7 +200,7 @@ def test_what_is_exported_is_judged(tmp_path: Path) -> None:
     columns = judged.to_json()
     assert {len(column) for column in columns.values()} == {3}
     json.dumps([judged.figures.to_json(), columns], allow_nan=False)
-    theirs = evaluate(_model(net), config, material, rows[4:]).to_json()
+    theirs = evaluate(made_models.model_of(net), config, material, rows[4:]).to_json()
     assert theirs["nodule truth"] == columns["nodule truth"]
 
 
@@ -424,7 +401,7 @@ def test_folds_are_pooled_from_their_rows() -> None:
         lung = np.where(batch > 0.02, 0.4 - batch, -1)  # black is what lies round the slice
         return (np.concatenate([40 * lung, 40 * (batch - 0.6)], axis=1),)
 
-    model = Model(CARD, run)
+    model = made_models.model(run)
     parts = [evaluate(model, config, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
     one, other = (part.to_json() for part in parts)
     pooled = EvaluatedSlices.from_json({name: one[name] + other[name] for name in one}, field_of(config).drawn)
@@ -495,7 +472,7 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
         inside = (batch > 0.05) & (batch < 0.35)
         return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
 
-    found = slice_networks.evaluate_network(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",))
+    found = slice_networks.evaluate_network(made_models.model(run), config, shared, names=("Lung_Dx-A0001",))
     scan = found.figures.scans["Lung_Dx-A0001"]
     assert 0.6 < scan.lung_agreement["lung"] < 0.8  # it takes the table for lung, too
     assert [(nodule.patient, nodule.dice) for nodule in found.nodules] == [("Lung_Dx-A0001", None)]

@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 import dicom_files
 import small_scans
-from conftest import REPOSITORY, Run
+from conftest import Run, command, environment
 from nodulens.core.private import PREFIX
 
 SECRETS = (
@@ -54,14 +53,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told_of(content: bytes) -> list[str]:
     return [secret for secret in SECRETS if secret.encode() in content.lower()]
-
-
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "nodulens.apps.cli", *map(str, words)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), **more}
 
 
 def test_outputs_name_nobody(run: Run, hostile: Path, tmp_path: Path) -> None:

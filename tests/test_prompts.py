@@ -153,11 +153,6 @@ def test_channels_are_image_box_and_earlier_mask() -> None:
 # ---- Prompts as they are typed
 
 
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return small_scans.noisy()
-
-
 def box_of(prompt: Prompt) -> NDArray[np.float64]:
     return np.array([prompt.start, prompt.stop])
 

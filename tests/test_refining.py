@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import made_material
+import made_models
 import made_sam
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
@@ -24,7 +24,6 @@ from nodulens.metrics.boxes import Image, mask_iou, match
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.components import components
 from nodulens.runtime.engine import Model, load_model
-from nodulens.runtime.weights import Card
 from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.sam import Sam, load_sam
 from nodulens.train.default.segmenter import inscribed
@@ -40,8 +39,8 @@ CLASSES = ("indeterminate", "benign", "malignant")
 
 
 @pytest.fixture(scope="module")
-def stacks(tmp_path_factory: pytest.TempPathFactory) -> Stacks:
-    return Stacks(made_material.write(tmp_path_factory.mktemp("data") / "data"))
+def stacks(data: Path) -> Stacks:
+    return Stacks(data)
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +141,8 @@ def test_sam_sees_a_crop_and_draws_its_box(stacks: Stacks, nodules: Nodules) -> 
         assert abs(int(found.sum()) - int(square.sum())) < 0.15 * square.sum()
 
 
-def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    sam = load_sam(made_sam.write_sam(tmp_path), "sam")
+def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, sams: Path) -> None:
+    sam = load_sam(sams / "sam", "sam")
     some = nodules.take(np.arange(2))
     again = refinement.refine(stacks, some, squares(some), SecondStep(close_up(sam)("box", None), 1.2))
     assert again.shape == (2, *FIELD) and again.any(axis=(1, 2)).all()
@@ -255,7 +253,7 @@ def by_area() -> Model:
         area = (views > 0.2).sum(axis=(1, 2, 3)).astype(np.float32)
         return (np.stack([np.where(area > 0, -9, 9), 150 - area, area - 150], axis=1).astype(np.float32),)
 
-    return Model(Card("made", Path("made.onnx"), "0" * 64, "", "", {}, {}, {}, {}), run)
+    return made_models.model(run)
 
 
 def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
@@ -306,7 +304,7 @@ def draws_what_is_dense() -> Model:
         nodule = 40 * (seen[:, 0] - 0.5)
         return (np.stack([-nodule, nodule], axis=1).astype(np.float32),)
 
-    return Model(Card("made", Path("made.onnx"), "0" * 64, "", "", {}, {}, {}, {}), run)
+    return made_models.model(run)
 
 
 def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> None:

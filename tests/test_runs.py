@@ -22,10 +22,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-import made_material
 import made_outliners
 import made_reports
-import made_sam
 import small_scans
 from conftest import Run, launched
 from nodulens.core.nodule import Box, Candidate
@@ -63,7 +61,7 @@ from nodulens.train.run import RunSpec, begun, division, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -81,16 +79,6 @@ SHOWN = {
     "classifier": {"Learning curves, classifier", "ROC", "Confusion", "What it looked at"},
 }
 """What the page of a run shows of each part."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
 
 
 def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> Path:
@@ -378,15 +366,13 @@ def test_where_nothing_else_is_judged_missing_sam_is_a_fault(with_scan: Path, ru
     [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe",))],
 )
 def test_sam_outlines_what_a_run_analyses(
-    densenet: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]
+    densenet: Path, sams: Path, dicom: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]
 ) -> None:
     """Random weights in the published format: that they take part, not that they are any good."""
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    files = {"sam2": made_sam.write_sam2, "sam": made_sam.write_sam}[kind](tmp_path / kind)
+    files = sams / kind
     words = ("--recipe", densenet, "--set", f"prompted={kind}", "--set", f"checkpoint={files}")
     words += tuple(word for setting in asked for word in ("--set", setting))
-    scan = small_scans.dicom(tmp_path / "ct")
-    done = run("analyze", scan, "-o", tmp_path / "out", *words, "--threshold", "0.02", "--threads", "1")
+    done = run("analyze", dicom, "-o", tmp_path / "out", *words, "--threshold", "0.02", "--threads", "1")
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     held = hashlib.sha256((files / "model.safetensors").read_bytes()).hexdigest()
@@ -498,10 +484,9 @@ def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
     assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
 
 
-def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, tmp_path: Path) -> None:
+def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, sams: Path) -> None:
     """Random weights, and no figure of them: that it is SAM who is asked, about everybody who judges."""
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    settings = ["prompted=sam", f"checkpoint={made_sam.write_sam(tmp_path / 'sam')}"]
+    settings = ["prompted=sam", f"checkpoint={sams / 'sam'}"]
     found = evaluate(str(two_steps), data, None, settings=settings)
     assert found["notes"] == []
     owners = {p for p in Stacks(data).patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
@@ -525,15 +510,14 @@ def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path,
 # ---------------------------------------------------------------- method D's second arm
 
 
-def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_filter_finds_by_itself(dicom: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps what is bright in the middle, as the balls are."""
     monkeypatch.setattr(made_outliners, "KEPT", made_outliners.BRIGHT)
     folder = made_outliners.write(tmp_path / "run")
-    scan = small_scans.dicom(tmp_path / "ct")
     reports = {}
     for arm in ("false", "true"):
         words = ("--recipe", folder, "--set", f"sliding_window={arm}", "--threads", "1")
-        done = run("analyze", scan, "-o", tmp_path / arm, *words)
+        done = run("analyze", dicom, "-o", tmp_path / arm, *words)
         assert done.code == 0, done.err
         reports[arm] = json.loads((tmp_path / arm / "report.json").read_text())
     whole, alone = reports["false"], reports["true"]
@@ -543,7 +527,7 @@ def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytes
     assert any("cells of 8 pixels" in w for w in alone["warnings"]), "sizes are those of cells, and it says so"
     assert alone["nodules"] and alone["threshold"] == 0.5 and alone["sensitivity"] == []
     words = ("--recipe", folder, "--set", "sliding_window=true", "--set", "prompted=network", "--threads", "1")
-    assert run("analyze", scan, "-o", tmp_path / "outlined", *words).code == 0
+    assert run("analyze", dicom, "-o", tmp_path / "outlined", *words).code == 0
     outlined = json.loads((tmp_path / "outlined" / "report.json").read_text())
     assert not any("cells of 8 pixels" in w for w in outlined["warnings"])
     assert [w["name"] for w in outlined["weights"]] == ["filter", "segmenter", "malignancy"]
@@ -627,11 +611,9 @@ def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("part", ["slice", "lung", "lobe", "crop"])
 def test_a_recipe_says_what_sam_is_shown(
-    densenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+    densenet: Path, sams: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """The lungs that views need are those of the scan."""
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    files = made_sam.write_sam(tmp_path / "sam")
     seen: list[Box] = []
 
     def noting(*args: object, **more: object) -> Box:
@@ -639,7 +621,7 @@ def test_a_recipe_says_what_sam_is_shown(
         return seen[-1]
 
     monkeypatch.setattr("nodulens.methods.load.view_of", noting)
-    settings = ["prompted=sam", f"checkpoint={files}", f"shown={part}"]
+    settings = ["prompted=sam", f"checkpoint={sams / 'sam'}", f"shown={part}"]
     prompted = load_method(str(densenet), settings=settings).prompted
     assert prompted is not None
     ct = small_scans.noisy()
@@ -650,11 +632,10 @@ def test_a_recipe_says_what_sam_is_shown(
     assert seen == [view_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
 
 
-def test_memory_is_of_sam2_alone(densenet: Path, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
+def test_memory_is_of_sam2_alone(densenet: Path, sams: Path, tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="memory would change nothing"):
         load_method(str(densenet), settings=["prompted=sam", "memory=true"])
-    load_sam(made_sam.write_sam2(tmp_path / "whole"), "sam2").net.model.save_pretrained(tmp_path / "alone")  # type: ignore[attr-defined]
+    load_sam(sams / "sam2", "sam2").net.model.save_pretrained(tmp_path / "alone")  # type: ignore[attr-defined]
     with pytest.raises(BadOption, match=r"has no memory .* --set memory=false"):
         load_method(str(densenet), settings=[f"checkpoint={tmp_path / 'alone'}", "memory=true"])
 
@@ -749,11 +730,12 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
     assert file.read_text() == "kept"
 
 
-def test_without_torch_the_line_to_type(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = made_outliners.write(tmp_path / "run")
+def test_without_torch_the_line_to_type(
+    run: Run, data: Path, outliners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "nodulens.train.run")
     monkeypatch.setitem(sys.modules, "torch", None)
-    for words in (("evaluate", made), ("train", "conv3-classifier", "-o", tmp_path / "new")):
+    for words in (("evaluate", outliners), ("train", "conv3-classifier", "-o", tmp_path / "new")):
         done = run(*words, "--data", data)
         assert (done.code, done.out) == (1, "")
         assert done.err == "nodulens: torch is not installed: pip install 'nodulens[train]'\n"

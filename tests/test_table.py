@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-import made_material
 from experiments import results, table
 from experiments.budgets import BUDGET, Budget
 from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, Cell, ComputedCell, read_cell
@@ -25,7 +23,7 @@ from nodulens.train.default import release
 from nodulens.train.networks.registry import build
 from nodulens.train.tasks import classification
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 E5 = "conv3-classifier.classifier"
 PAGE = """# Results
@@ -39,16 +37,6 @@ Words that stay.
 <!-- prompts -->
 <!-- end of prompts -->
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
 
 
 def budget(copies: int = 3, renderings: int | None = None, **networks: dict[str, int]) -> Budget:

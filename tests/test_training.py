@@ -46,20 +46,9 @@ from nodulens.train.loop.fit import Maker, Task, fit
 from nodulens.train.networks.default_method import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
 from nodulens.train.run import train_default
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Sums in float32 depend on how many threads share them; and little work is done soonest by one."""
-    torch.set_num_threads(1)
 
 
 # ---- The loop
