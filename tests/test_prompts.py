@@ -252,11 +252,11 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "phrase"),
     [
-        ({"point": "1,2"}, "2 numbers, 3 are needed"),
+        ({"point": "1,2"}, "2 numbers; 3 are needed"),
         ({"point": "1,2,x"}, "not a list of numbers"),
         ({"point": "1,2,nan"}, "not a number of millimetres or voxels"),
         ({"point": "1,2,9000"}, "outside the scan"),
-        ({"box": "1,2,3"}, "3 numbers, 6 are needed"),
+        ({"box": "1,2,3"}, "3 numbers; 6 are needed"),
         ({"box": "10,0,0,0,10,10"}, "box is empty"),
         ({"box": "0,0,0,10,0,10"}, "box is empty"),
         ({"box": "900,900,0,910,910,10"}, "outside the scan"),
@@ -272,7 +272,7 @@ def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
     write_mask(Mask(np.ones((4, 4, 4), np.uint8), elsewhere, {1: "nodule"}), tmp_path / "off.nii.gz")
     write_mask(Mask(np.zeros(ct.geometry.shape, np.uint8), ct.geometry, {}), tmp_path / "empty.nii.gz")
     for name in ("off.nii.gz", "empty.nii.gz"):
-        with pytest.raises(BadPrompt, match="marks nothing inside the scan"):
+        with pytest.raises(BadPrompt, match="has no voxel inside the scan"):
             typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
 
 

@@ -320,7 +320,7 @@ def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> N
     for setting in settings:
         name = setting.partition("=")[0].strip()
         if not {name, name.partition(".")[0]} & set(acts):
-            raise BadOption(f"{name} would change nothing: {why}")
+            raise BadOption(f"{name} has no effect: {why}")
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:

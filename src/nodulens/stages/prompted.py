@@ -1,6 +1,6 @@
-"""Boxes that prompted networks are compared with, and the field of view that they are given.
+"""Prompt boxes for comparing prompted networks, and their field of view.
 
-Boxes: round the readers' outline, jittered, from an annotation's diameter; the detector's is
+Boxes: around the readers' outline, jittered, or from an annotation's diameter; the detector's is
 :func:`nodulens.stages.segment.prompt_of_candidate`. Fields of view: whole slices, the lung, the lobe, or a close crop.
 """
 
@@ -32,10 +32,10 @@ LEAST_SIDE = 0.3
 
 
 def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) -> Prompt:
-    """The box that a centre and a diameter give where nobody drew an outline.
+    """The box that a centre and a diameter give where there is no outline.
 
-    Slices z ± round(d / 2 / spacing) round the slice of the centre; in the plane the square about the circle of radius
-    round(d / 2 / spacing) voxels round the centre, one voxel at least.
+    Slices z ± round(d / 2 / spacing) around that of the centre; in the plane the square about the circle of radius
+    round(d / 2 / spacing) voxels around the centre, one voxel at least.
 
     Args:
         volume: canonical orientation.
@@ -43,13 +43,13 @@ def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) 
         diameter_mm: as annotated.
 
     Raises:
-        BadPrompt: a diameter that is none, or a centre outside the scan.
+        BadPrompt: the diameter is not positive, or the centre is outside the scan.
     """
     if not (np.isfinite(diameter_mm) and diameter_mm > 0):
         raise BadPrompt(f"An annotated diameter must be above 0 mm, got {diameter_mm:g}.")
     if not volume.geometry.contains(centre_lps):
         x, y, z = centre_lps
-        raise BadPrompt(f"The annotation at ({x:.1f}, {y:.1f}, {z:.1f}) mm (LPS) lies outside the scan.")
+        raise BadPrompt(f"The annotation at ({x:.1f}, {y:.1f}, {z:.1f}) mm (LPS) is outside the scan.")
     middle = volume.geometry.to_index(centre_lps) + 0.5
     reach = np.round(diameter_mm / 2 / np.asarray(volume.geometry.spacing_zyx))
     reach[1:] = np.maximum(reach[1:], 1)
@@ -59,7 +59,7 @@ def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) 
 
 
 def prompt_of_outline(box: Box) -> Prompt:
-    """The ground truth's own box, as tight round it as voxels allow: an upper bound that nobody has in use."""
+    """The tight bounding box of the ground truth: an upper bound, not available in practice."""
     return Prompt.between(box.start, box.stop, DRAWN)
 
 
@@ -81,15 +81,15 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
     Args:
         volume: canonical orientation.
         prompt: in face indices of the volume.
-        part: "slice" shows whole slices; "lung" and "lobe" the box round that lung, or round the estimate of that lobe,
-            on these slices, and the prompt's own box where it reaches beyond; "crop" a square round the prompt.
+        part: "slice" is whole slices; "lung" and "lobe" the box around that lung, or the estimate of that lobe, on
+            these slices, extended to the prompt's own box; "crop" a square around the prompt.
         lungs: "left lung" and "right lung" on the grid of ``volume``; needed for "lung" and "lobe".
 
     Returns:
-        A box inside the volume, on the slices whose middles the prompt holds (the nearest one where it holds none).
+        A box inside the volume, on the slices whose centres are in the prompt (the nearest one if there are none).
 
     Raises:
-        BadPrompt: the prompt lies outside the scan.
+        BadPrompt: the prompt is outside the scan.
         BadOption: another part, or no lungs where they are needed.
     """
     held = _voxels(volume, prompt)
@@ -98,9 +98,9 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
     if part == "crop":
         return _close_crop(volume, prompt, held)
     if part not in ("lung", "lobe"):
-        raise BadOption(f"A nodule is shown in its slice, lung, lobe or crop, not in {part!r}.")
+        raise BadOption(f"The field of view is slice, lung, lobe or crop, not {part!r}.")
     if lungs is None:
-        raise BadOption(f"Showing a nodule in its {part} needs the lungs: pass lungs=segment_lungs(volume).")
+        raise BadOption(f"The field of view {part!r} needs the lungs: pass lungs=segment_lungs(volume).")
     side = side_of(held, lungs)
     value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
     rows = slice(held.start[0], held.stop[0])
@@ -119,7 +119,7 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
 
 
 def _voxels(volume: Volume, prompt: Prompt) -> Box:
-    """The voxels that a prompt touches in the plane, on the slices whose middles it holds; inside the volume."""
+    """The voxels that a prompt touches in the plane, on the slices whose centres are in it; inside the volume."""
     shape = np.asarray(volume.geometry.shape)
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
     if np.any(stop <= start) or np.any(stop <= 0) or np.any(start >= shape):
@@ -137,7 +137,7 @@ def _voxels(volume: Volume, prompt: Prompt) -> Box:
 
 
 def _close_crop(volume: Volume, prompt: Prompt, held: Box) -> Box:
-    """A square, in millimetres, on the prompt's slices; cut off at the edge of the scan."""
+    """A square in millimetres on the prompt's slices, clipped to the scan."""
     start, stop = np.asarray(prompt.start)[1:], np.asarray(prompt.stop)[1:]
     spacing = np.asarray(volume.geometry.spacing_zyx)[1:]
     side_mm = max(CROP_SIDES * float(((stop - start) * spacing).max()), CROP_LEAST_MM)
