@@ -254,7 +254,7 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
     [
         ({"point": "1,2"}, "2 numbers; 3 are needed"),
         ({"point": "1,2,x"}, "not a list of numbers"),
-        ({"point": "1,2,nan"}, "not a number of millimetres or voxels"),
+        ({"point": "1,2,nan"}, "not a finite number"),
         ({"point": "1,2,9000"}, "outside the scan"),
         ({"box": "1,2,3"}, "3 numbers; 6 are needed"),
         ({"box": "10,0,0,0,10,10"}, "box is empty"),

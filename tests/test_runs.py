@@ -227,8 +227,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
     with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
         trained("conv3-classifier", data, run, split=split, fold=1)
     for strange in {own, other, None} - {split}:
-        with pytest.raises(BadOption, match=r"patients, .* are in other parts\). Give the split that it was started
-        with"):
+        with pytest.raises(BadOption, match=r"patients, .* are in other parts\). Give the split that it was"):
             trained("conv3-classifier", data, run, split=strange)
     with pytest.raises(BadOption, match="started with"):
         trained("conv3-classifier", other_data, run, split=split)
@@ -519,7 +518,7 @@ def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path,
         evaluate(str(densenet), data, None, prompted=prompted / f"fold{FOLD}")
     with pytest.raises(BadOption, match="outlines by its segmenter"):
         evaluate(str(two_steps), data, None, prompted=prompted / f"fold{FOLD}", settings=["prompted=none"])
-    with pytest.raises(MissingWeights, match="not there"):
+    with pytest.raises(MissingWeights, match="does not exist"):
         evaluate(str(two_steps), data, None, prompted=prompted / "fold4")
 
 

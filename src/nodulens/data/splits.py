@@ -9,13 +9,11 @@ The project's own figures stand on :func:`fixed`, which depends on nothing but t
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +22,10 @@ from nodulens.data.dataset import Item
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.errors import BadOption, NotFound, PatientOverlap, UnreadableFile
 from nodulens.io.atomic import whole_file
+from nodulens.io.records import Format, decode, encode
 
 SCHEMA = "nodulens-split/1"
+FORM = Format(SCHEMA, "split")
 EVALUATION = "evaluation"
 MAX_FOLDS = 1000
 PARTS = ("train", "validation", "test")
@@ -242,18 +242,11 @@ def write_split(split: Split, path: str | Path) -> None:
     Raises:
         NotFound, BadOption: as :func:`nodulens.io.atomic.whole_file`.
     """
-    record = {
-        "schema": SCHEMA,
-        "folds": split.folds,
-        "method": split.method,
-        "seed": split.seed,
-        "data_sets": list(split.data_sets),
-        "notes": list(split.notes),
-        "sizes": dict(sorted(Counter(split.groups.values()).items())),
-        "patients": dict(sorted(split.groups.items())),
-    }
+    sizes = dict(sorted(Counter(split.groups.values()).items()))
+    patients = dict(sorted(split.groups.items()))
+    stored = _Stored(split.folds, split.method, split.seed, split.data_sets, split.notes, sizes, patients)
     with whole_file(path) as part:
-        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        part.write_text(encode(stored, FORM), "utf-8")
 
 
 def read_split(path: str | Path) -> Split:
@@ -261,36 +254,34 @@ def read_split(path: str | Path) -> Split:
 
     Raises:
         NotFound: no such file.
-        UnreadableFile: no JSON, another schema, or the sizes do not fit the patients: the file was cut or edited.
-        PatientOverlap: a patient named twice, or an evaluation patient in a part that trains.
+        UnreadableFile: not JSON, another schema, a patient named twice, or the sizes do not fit the patients: the file
+            was cut or edited.
+        PatientOverlap: an evaluation patient in a part that trains.
     """
     path = Path(path)
     if not path.is_file():
         raise NotFound(f"There is no split file {path}; nodulens data split makes one.")
     try:
-        record = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableFile(f"{path} is no JSON ({error}); make it again with nodulens data split.") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UnreadableFile(f"{path} is not of schema {SCHEMA}; make it again with nodulens data split.")
-    try:
-        groups = {str(p): str(g) for p, g in record["patients"].items()}
-        sizes = {str(g): int(n) for g, n in record["sizes"].items()}
-        made = record["method"], record["seed"], tuple(record["data_sets"]), tuple(record["notes"])
-        split = Split(groups, int(record["folds"]), *made)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, BadOption) as error:
-        raise UnreadableFile(f"{path} is incomplete ({error}); make it again with nodulens data split.") from error
-    if Counter(groups.values()) != Counter(sizes):
-        raise UnreadableFile(f"{path}: its sizes {sizes} do not fit the patients it names; it was cut or edited.")
+        stored = decode(_Stored, path.read_text("utf-8"), FORM)
+        split = Split(stored.patients, stored.folds, stored.method, stored.seed, stored.data_sets, stored.notes)
+    except (UnicodeDecodeError, UnreadableFile, BadOption) as error:
+        raise UnreadableFile(f"{path}: {error} Make it again with nodulens data split.") from error
+    if Counter(stored.patients.values()) != Counter(stored.sizes):
+        raise UnreadableFile(f"{path}: its sizes {stored.sizes} do not fit its patients; it was cut or edited.")
     return split
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a plain parser would let the last of two equal names win."""
-    twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-    if twice:
-        raise PatientOverlap(f"The split names {_listed(twice)} more than once; keep one line each.", tuple(twice))
-    return dict(pairs)
+@dataclass(frozen=True)
+class _Stored:
+    """A split as its file has it: with the size of each group, which shows whether the file was cut."""
+
+    folds: int
+    method: str
+    seed: int | None
+    data_sets: tuple[str, ...]
+    notes: tuple[str, ...]
+    sizes: dict[str, int]
+    patients: dict[str, str]
 
 
 def _grouped(items: Sequence[Item], group: Callable[[str], str]) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Lung segmentation: left and right, airways excluded, pleural nodules included.
+"""Where the lungs are: left and right, airways out, what grows on the pleura in.
 
-It works on a grid of about 2 mm, where a structuring element of a centimetre is cheap and noise is averaged
-out; only the edge is computed at full resolution. The lungs are the air that is not around the body, in the
-trachea or in the bowel, split into two sides, with the dents of their surface filled.
+Found on a grid of about 2 mm, where a ball of a centimetre is cheap and noise is averaged away; only
+the edge is drawn at full size. The steps are those of any radiologist's eye: air that is not round the
+body, not in the windpipe and not in the gut; two halves; dents in the surface belong to the lung.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ Spacing = tuple[float, float, float]
 NAMES = {1: "left lung", 2: "right lung"}
 
 GRID_MM = 2.1
-"""Approximate voxel size of the working grid: whole voxels are averaged."""
+"""Voxel size to work at, roughly: whole voxels are put together."""
 COARSE_MM = 3.5
-"""The same, for structuring elements of several centimetres."""
+"""The same, for balls of several centimetres."""
 EDGE_HU = -400
 """Half-way between lung and soft tissue."""
 PULL = 0.4
 """How far, in voxels of the working grid, full-size detail may move the edge."""
 GAS_HU = -955
-"""The median of bowel, stomach and pneumothorax is lower, that of lung, even emphysematous, higher."""
+"""Median of gut, stomach and pneumothorax lies below, of lung, even emphysematous, above."""
 LEAST_PART_ML = 15.0
-"""Smaller pockets of air are left out, unless the closing includes them."""
+"""Smaller pockets of air are left out, unless closing takes them in."""
 LEAST_ML = 60.0
-"""A scan with less aerated lung than this has none."""
+"""Less aerated lung than this in the whole scan is none."""
 APART_MM = 60.0
-"""The centroids of two lungs are farther apart than this from left to right; those of two lobes are not."""
+"""The centroids of two lungs lie farther apart than this from left to right; those of two lobes do not."""
 CLOSING_MM = 12.0
-"""Radius of the closing: dents narrower than this ball are filled anywhere on the lung."""
+"""Radius of the ball that cannot enter a dent that is filled anywhere on the lung."""
 MASS_MM = 50.0
 """Dents narrower than this are filled at the chest wall and searched everywhere; a ball of 40 mm on the
 pleura leaves one of about that."""
 CUT_MM2 = 300.0
-"""Lung on the outermost slice: less is the tip of an apex or of a sinus, and the lung is complete."""
+"""Lung on the outermost slice: less is the tip of an apex or of a sinus, and nothing is missing."""
 
 
 def segment_lungs(volume: Volume) -> Mask:
     """Left and right lung of a chest CT.
 
-    Vessels, nodules and dents of the surface are included (24 mm wide anywhere, 50 mm at the side and the
-    back, where they are masses on the chest wall); trachea and main bronchi are excluded.
+    Vessels, nodules and dents of the surface are inside (24 mm wide anywhere, 50 mm at the side and the
+    back, where they are masses on the chest wall), windpipe and main bronchi outside.
 
     Args:
         volume: in canonical orientation: z, y, x rise towards superior, posterior, left.
@@ -83,11 +83,11 @@ def segment_lungs(volume: Volume) -> Mask:
 
 
 def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
-    """Where a nodule's centre may be: the lungs, dents that a mass of 40 mm leaves in them, and a margin.
+    """Where a nodule's middle may lie: the lungs, dents that a mass of 40 mm leaves in them, and a margin.
 
     Args:
         lungs: as :func:`segment_lungs` gives them.
-        margin_mm: how far to search into chest wall, diaphragm and mediastinum.
+        margin_mm: how far into chest wall, diaphragm and mediastinum to look.
 
     Returns:
         bool (z, y, x) on the mask's grid. Most of the mediastinum is outside.
@@ -125,7 +125,7 @@ def _reduced(volume: Volume) -> tuple[HU, Geometry]:
 
 
 def _within_body(low: HU, spacing: Spacing) -> Bool:
-    """Voxels with thick tissue both in front of and behind them: not the room, the table, the blankets.
+    """Voxels with thick tissue both before and behind them: not the room, the table, the blankets.
 
     Tissue thinner than a centimetre (table tops, tubes, sheets) does not count, nor does the side: a
     tight crop may have no wall there.
@@ -144,9 +144,9 @@ def _within_body(low: HU, spacing: Spacing) -> Bool:
 
 
 def _airway(low: HU, air: Bool, spacing: Spacing) -> Bool:
-    """Lumen of trachea and large bronchi; empty where no trachea is found.
+    """Lumen of windpipe and large bronchi; empty where no windpipe is seen.
 
-    Grown from the trachea at the highest threshold that does not leak into the lungs.
+    Grown from the windpipe at the highest threshold that does not yet leak into the lungs.
     """
     seed = _windpipe(low, air, spacing)
     if not seed.any():
@@ -167,7 +167,7 @@ def _airway(low: HU, air: Bool, spacing: Spacing) -> Bool:
 
 
 def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
-    """The tallest stack of round, dark components near the midline that reaches the upper lungs: the trachea."""
+    """The tallest stack of round, empty spots near the middle that reaches into the upper lungs."""
     pixel_mm2 = spacing[1] * spacing[2]
     hollow = air & (low < -850)
     columns = np.flatnonzero(air.any(axis=(0, 1)))
@@ -190,7 +190,7 @@ def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
                     spots[z, ys, xs] |= spot
     stacks = components(spots)
     filling = air.sum(axis=(1, 2)).cumsum()
-    upper = int(np.searchsorted(filling, 0.6 * filling[-1]))  # bowel is as dark and as round, but lower
+    upper = int(np.searchsorted(filling, 0.6 * filling[-1]))  # gut is as hollow and as round, but low
     heights = [(where[0].stop - where[0].start) * spacing[0] * (where[0].stop > upper) for where in stacks.slices]
     if not heights or max(heights) < 20:
         return np.zeros_like(air)
@@ -200,8 +200,8 @@ def _windpipe(low: HU, air: Bool, spacing: Spacing) -> Bool:
 def _aerated(air: Bool, low: HU, grid: Geometry) -> list[Bool]:
     """Parts of the air that are lung, the largest first.
 
-    The smaller ones must be about as dense as the largest, at its height, and no farther anterior or posterior:
-    this excludes air in an armpit, under the back and in the bowel.
+    The smaller ones must be about as dense as the largest and at its height, before and behind no
+    farther: air in an armpit, under the back, in the gut is none.
 
     Raises:
         NoLungs: there are none.
@@ -248,7 +248,7 @@ def _sides(parts: list[Bool], low: HU, spacing: Spacing) -> Labels:
 
 
 def _halves(part: Bool, low: HU, spacing: Spacing) -> list[Bool]:
-    """Separate two lungs that touch along the thinnest, densest sheet; a single lung is returned as it is."""
+    """Two lungs that touch, taken apart along the thinnest, densest sheet; one lung as it is."""
     import SimpleITK as sitk
 
     where = Box.of_mask(part).slices
@@ -279,10 +279,10 @@ def _mean_x(mask: Bool) -> float:
 
 
 def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
-    """Close each lung and fill its cavities; voxels that both would gain are mediastinum.
+    """Each lung closed and its cavities filled; what both would claim is mediastinum.
 
-    The closing is wide at the side and the back, where a dent is a mass on the chest wall, and narrow towards
-    the middle, where it is a hilum, the heart or the liver.
+    Generously at the side and the back, where a dent is a mass on the chest wall; narrowly towards the
+    middle, where it is a hilum, the heart or the liver.
     """
     spacing = grid.spacing_zyx
     left, right = (
@@ -296,7 +296,7 @@ def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
 
 
 def _costal_dents(side: int, labels: Labels, spacing: Spacing) -> Bool:
-    """The depth of a lung's wide dents that have no lung behind them, or are not between the two lungs."""
+    """The depth of a lung's wide dents that have no lung behind them, or do not lie between the two lungs."""
     has_left = np.logical_or.accumulate((labels == 1)[:, :, ::-1], axis=2)[:, :, ::-1]
     has_right = np.logical_or.accumulate(labels == 2, axis=2)
     solid = opened(labels > 0, 4.0, spacing)  # slivers round a mass are not lung behind it
@@ -307,12 +307,12 @@ def _costal_dents(side: int, labels: Labels, spacing: Spacing) -> Bool:
 
 
 def _dents_filled(lung: Bool, spacing: Spacing) -> Bool:
-    """Fill the dents that a mass may leave in a lung."""
+    """A lung and the dents that a mass may leave in it."""
     return closed(lung, MASS_MM / 2, spacing)
 
 
 def _coarsely(work: Callable[[Labels, Spacing], Bool], labels: Labels, grid: Geometry) -> Bool:
-    """``work(labels, spacing)`` on a subsampled grid, for structuring elements so wide that it makes no difference."""
+    """``work(labels, spacing)`` on every second or so voxel, for balls so wide that it makes no difference."""
     step = [max(1, round(COARSE_MM / s)) for s in grid.spacing_zyx]
     z, y, x = (slice(n // 2, None, n) for n in step)
     coarse = labels[z, y, x]
@@ -327,10 +327,10 @@ def _coarsely(work: Callable[[Labels, Spacing], Bool], labels: Labels, grid: Geo
 
 
 def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Labels:
-    """The labels at full resolution, with the edge where the CT crosses half-way to soft tissue.
+    """The labels at full size, their edge drawn where the CT crosses half-way to soft tissue.
 
-    The CT may move the interpolated edge by ``PULL`` of a coarse voxel, and noise hardly at all. Where the
-    closing included tissue there is no such crossing: those voxels get a higher weight, so that they stay.
+    The CT may move the interpolated edge by ``PULL`` of a coarse voxel, and noise hardly at all. Where
+    the closing took tissue in there is no such crossing: those voxels weigh more, to stand against it.
     """
     from scipy.ndimage import maximum_filter
 
