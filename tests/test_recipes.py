@@ -92,9 +92,9 @@ def test_only_what_outlines_airways_as_nodules_says_so() -> None:
         ("classifier=conv3", "'classifier' is a network that this recipe has not"),
         ("classifier=none", "'classifier' is a network that this recipe has not"),
         ("rounds_drawn=2", "no 'rounds_drawn'"),
-        ("name=mine", "name says which recipe this is and cannot be set"),
-        ("title=mine", "title says which recipe this is"),
-        ("source=mine", "source says which recipe this is"),
+        ("name=mine", "name identifies the recipe and cannot be set"),
+        ("title=mine", "title identifies the recipe"),
+        ("source=mine", "source identifies the recipe"),
     ],
 )
 def test_a_typo_is_an_error(setting: str, message: str) -> None:

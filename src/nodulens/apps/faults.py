@@ -1,7 +1,7 @@
 """What went wrong, as a message and an exit code: 2 for what the user gave, 1 for a fault; and no end without cleaning.
 
-Messages name files that were given, never what stands in them. A fault is told with its lines, so that it can be
-reported, but without what the libraries underneath say of it where a scan was being read: they quote headers.
+Messages name files that were given, never their content. A fault is printed with its traceback, so that it can be
+reported, but while a scan is being read without the messages of libraries, which may quote headers.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def sentence(found: dict[str, Any]) -> str:
 
 @contextmanager
 def pace(count: int | None) -> Iterator[Callable[[StreamStatistics], None]]:
-    """Frames and frames a second on a terminal; what cannot be read is said anywhere."""
+    """Frames and frames a second on a terminal; unreadable frames are always reported."""
     columns = (TextColumn("{task.completed:g} frames, {task.fields[pace]:.1f} a second"), BarColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:

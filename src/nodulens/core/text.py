@@ -1,4 +1,4 @@
-"""Text from strangers, shown where it can do no harm: on a terminal and in the cell of a table."""
+"""Safe display of untrusted text on a terminal and in table cells."""
 
 from __future__ import annotations
 

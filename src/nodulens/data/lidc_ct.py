@@ -32,7 +32,7 @@ from nodulens.ops.orient import canonical
 Bool = NDArray[np.bool_]
 
 MARGIN_MM = 10.0
-"""What a nodule's sample shows around its outlines."""
+"""Margin of a nodule's sample around its outlines."""
 LABELS = {Malignancy.BENIGN: 0, Malignancy.MALIGNANT: 1}
 
 
@@ -77,7 +77,7 @@ def masks_on(nodule: LidcNodule, geometry: Geometry, box: Box) -> Bool:
 
 
 def middle_on(nodule: LidcNodule, geometry: Geometry) -> Point:
-    """LPS mm (x, y, z) of the centroid of what half of the readers hold to be nodule; of all outlines where empty.
+    """Centroid, LPS mm (x, y, z), of the consensus of half of the readers; of all outlines if that is empty.
 
     Raises:
         BadGeometry: as :func:`box_on`.
@@ -90,7 +90,7 @@ def middle_on(nodule: LidcNodule, geometry: Geometry) -> Point:
 
 
 def consensus_on(nodules: Iterable[LidcNodule], geometry: Geometry) -> Bool:
-    """The whole grid as read, true where half of a nodule's readers hold it to be nodule."""
+    """The consensus of half of the readers of each nodule, on the whole grid as read."""
     out = np.zeros(geometry.shape, dtype=bool)
     for nodule in nodules:
         box = box_on(nodule, geometry).clipped(geometry.shape)
@@ -174,7 +174,7 @@ class LidcNodules:
         return tuple(Item(k, n.scan.patient_id, self._classes[k].name.lower()) for k, n in self.nodules.items())
 
     def load(self, item: Item) -> Sample:
-        """The nodule in HU, turned as :meth:`LidcScans.load`; other nodules in the crop are not marked.
+        """The nodule in HU, turned as :meth:`LidcScans.load`; other nodules in the crop are not in the mask.
 
         Raises:
             NotFound, BadGeometry: as :meth:`LidcScans.load`.

@@ -1,4 +1,4 @@
-"""LIDC-IDRI in figures, from the annotation database alone, beside what was published of it."""
+"""Counts of LIDC-IDRI from the annotation database, beside published ones."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class Rated:
 
 @dataclass(frozen=True)
 class LidcSummary:
-    """The tables that papers print.
+    """The counts of the usual tables.
 
     Attributes:
         patients_with_several_scans: their ids; splits must keep their scans together.
         contours, holes: outlines of all readers, and those of them that are of holes.
-        nodules_by_readers: number of readings → nodules; five and more are clusters that cannot be parted.
+        nodules_by_readers: number of readings → nodules; five and more are clusters that cannot be separated.
         malignancy_classes: way of pooling readers → class → nodules.
         slice_thickness_mm, slice_spacing_mm: value → scans.
         pixel_mm: least, quartiles and largest over scans.
@@ -114,7 +114,7 @@ class LidcSummary:
 
 
 def summarize(scans: Sequence[LidcScan], *, orders: int = 200, seed: int = 0) -> LidcSummary:
-    """Count what the scans hold.
+    """Count scans, nodules, outlines and ratings.
 
     Args:
         scans: of :func:`nodulens.data.lidc.read_database`, or some of them.
@@ -175,7 +175,7 @@ def summarize(scans: Sequence[LidcScan], *, orders: int = 200, seed: int = 0) ->
 
 
 def kappa(said: NDArray[np.uint8], categories: Sequence[int], *, orders: int, seed: int) -> Kappa:
-    """Agreement among readers who have no names.
+    """Agreement among anonymous readers.
 
     Args:
         said: (N, n) one category a reader.

@@ -1,11 +1,11 @@
-"""From scans to crops and slices that training reads: once, in parallel, and again from where it stopped.
+"""Prepare crops and slices of scans for training, in parallel and resumably.
 
-Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``. It appears whole or not at all, and its
-fingerprint covers the scan's files, its annotations and the settings: what has one is done, and a change of any makes
-it anew. Whole slices stay in that file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all
-scans are done their crops are joined into the files of :mod:`nodulens.data.material`::
+Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``, written atomically. The fingerprint covers the
+scan's files, its annotations and the settings; if any changes, the scan is prepared again. Whole slices stay in that
+file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all scans are done their crops are joined
+into the files of :mod:`nodulens.data.material`::
 
-    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
+    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader outlined
     OUT/lidc/luna16_cubes_50mm.npz             50³ voxels of 1 mm around every nodule
     OUT/luna16/luna16_axial_patches_64.npz     64 × 64 pixels around LUNA16's nodules and candidates
     OUT/luna16/annotations.csv, …              the tables that the patches belong to
@@ -68,7 +68,7 @@ from nodulens.ops.resample import resample_array
 
 SCHEMA = "nodulens-prepared/1"
 VERSION = 3
-"""Rises when the same input would give other crops."""
+"""Incremented when the same input would give other crops."""
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
 THROUGH, WITHOUT = 2, 4
@@ -130,7 +130,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         made, skipped: scans prepared now, and those that were done before.
@@ -159,7 +159,7 @@ def jobs_of_xml(folders: Mapping[str, Path]) -> tuple[Job, ...]:
 def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
     """A job for every scan that is there, patches and lung masks included.
 
-    Patches show every annotation and every candidate on one, and non-nodules drawn at random from the others.
+    Patches show every annotation and every candidate on one, and non-nodules sampled at random from the others.
 
     Args:
         luna: with its files.
@@ -291,7 +291,7 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
             pool.shutdown(cancel_futures=True)
         waiting = [job for job in waiting if job in left]
         if waiting and workers == 1:
-            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for want of memory."
+            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for lack of memory."
         workers = 1
 
 
@@ -367,7 +367,7 @@ def _whose(scan: LidcScan, rows: int) -> Arrays:
 
 
 def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
-    """Every slice that a reader marked, 96 × 96 stored pixels around the middle of the outlines."""
+    """Every slice that a reader outlined, 96 × 96 stored pixels around the centre of the outlines."""
     heights = slices_mm(volume.geometry)
     rank = np.argsort(np.argsort(heights))
     hu, bits, owner, marked, corners = [], [], [], [], []
@@ -502,8 +502,8 @@ def _patches(job: Job, volume: Volume) -> Arrays:
 def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Volume) -> Arrays:
     """Whole axial slices from low to high, rows rising towards posterior and columns towards left.
 
-    All nodules are drawn on each, by the consensus of half of the readers. There are none where nobody is asked for
-    lungs, and none and a "problem" where no lungs are found: stacks and cubes need none.
+    Masks of all nodules are the consensus of half of the readers. Without a source of lung masks there are no slices,
+    and if no lungs are found there is a "problem" in their place: stacks and cubes need no lungs.
     """
     turned, orientation = canonical(volume)
     problem, lungs = "", None

@@ -1,4 +1,4 @@
-"""What LIDC's readers said of a nodule: nine ratings each, and how several readers become one answer."""
+"""The nine ratings of LIDC's readers for a nodule, and their pooling over readers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Malignancy(IntEnum):
 
 @dataclass(frozen=True)
 class Ratings:
-    """What readers said of nodules.
+    """Readers' ratings of nodules.
 
     Attributes:
         readers: (N,) how many outlined the nodule.

@@ -1,8 +1,8 @@
-"""Nodules that were never scanned: real outlines and ratings, rendered into real or made-up lungs.
+"""Synthetic nodules: real outlines and ratings, rendered into real or phantom lungs.
 
 The body is closed between and beyond the slices of the outline (:mod:`nodulens.data.shapes`), filled with what its
-ratings say, seen through the scanner's blur and slice thickness, and given the noise of the scan around it. No pixel
-of the real nodule is used, and the truth is exact: how much of each voxel the body fills.
+ratings imply, blurred by the scanner's point spread and slice thickness, and given the noise of the scan around it. No
+pixel of the real nodule is used, and the ground truth is exact: how much of each voxel the body fills.
 
 Filling keeps what is there: a nodule takes the place of air. A voxel of HU ``b`` that it fills by ``a`` with tissue of
 HU ``t`` becomes ``(1 − a) b + a max(t, b)``, so that vessels run on through ground glass, and a nodule on the chest
@@ -47,7 +47,7 @@ MARGIN_MM = 3.5
 
 @dataclass(frozen=True, eq=False)
 class Scanner:
-    """How a scan shows things, near one place.
+    """Blur and noise of a scan near one place.
 
     Attributes:
         blur_mm: standard deviations (z, y, x) of the point spread beyond the averaging over a voxel.
@@ -64,7 +64,7 @@ LAGS = (2, 4, 4)
 SMOOTH_PX = 2.0
 """Smoothing within the slices that leaves the noise over."""
 AROUND_MM, AROUND_SLICES = 24.0, 4
-"""How far around a place the scan is looked at: mm in the plane, and slices at most."""
+"""Size of the surroundings that are analysed: mm in the plane, and slices at most."""
 USUAL_BLUR_MM = 0.6
 LUNG_NOISE = 0.7
 """Noise in soft tissue over what is left of lung when its vessels are taken out, as measured on LIDC nodules."""
@@ -155,7 +155,7 @@ def _noise(shape: tuple[int, ...], grain: Float, rng: np.random.Generator) -> Fl
 
 @dataclass(frozen=True)
 class Look:
-    """What a nodule is made of.
+    """The appearance of a nodule.
 
     Attributes:
         tissue_hu: of its solid parts.
@@ -181,7 +181,8 @@ class Look:
 
 
 def look_of(shape: Shape, rng: np.random.Generator) -> Look:
-    """Draw the look of a nodule from its ratings; what is not rated is as in most nodules (solid, sharp, no calcium).
+    """Sample the appearance of a nodule from its ratings; missing ones are as in most nodules (solid, sharp, no
+    calcium).
 
     The figures follow what LIDC's nodules show on average at these ratings, see docs/rendering.md.
     """
@@ -370,16 +371,16 @@ class NoduleRecord:
 
 @dataclass(frozen=True)
 class RenderedScanRecord:
-    """What was rendered into a scan, and the seed that gives it again."""
+    """The nodules rendered into a scan, and the seed that reproduces them."""
 
     seed: int
     nodules: tuple[NoduleRecord, ...]
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that holds something, or a file (BadOption)."""
+    """Refuse a folder that is not empty, or a file (BadOption)."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadOption(f"{folder} is there already and not empty; name a new folder.")
+        raise BadOption(f"{folder} exists and is not empty; name a new folder.")
 
 
 def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None:
@@ -402,7 +403,7 @@ def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None
 
 
 TRIES = 2000
-"""Places looked at for one nodule."""
+"""Places tried for one nodule."""
 
 
 @dataclass(frozen=True, eq=False)

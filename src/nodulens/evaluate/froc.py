@@ -180,7 +180,7 @@ def marks_of(reports: Iterable[Report]) -> Marks:
     """The findings of nodulens reports as marks; analyse with a threshold of 0, or the curve ends early.
 
     Raises:
-        BadValues: a report without series UID, one of a scan that another is about too, or one where a person pointed
+        BadValues: a report without series UID, one of a scan that another is about too, or one where a person prompted
             at the nodules.
     """
     series: list[str] = []

@@ -63,7 +63,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PromptComparison:
-    """What a prompted network makes of every prompt and view.
+    """The results of a prompted network by prompt and view.
 
     Attributes:
         network: its weights.

@@ -1,4 +1,4 @@
-"""Whole scans with known nodules: what is found, what else is marked, how well it is outlined.
+"""Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
 Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.hold_scan`, LUNA16's hit rule: a mark
 hits where it lies closer to the centre of a nodule than half its diameter. The scans are those of
@@ -51,7 +51,7 @@ Analyze = Callable[[Volume], tuple[Report, Report]]
 
 @dataclass(frozen=True, eq=False)
 class KnownNodule:
-    """A nodule in a scan, by an outline or by a bounding box alone.
+    """A ground truth nodule in a scan, with an outline or only a bounding box.
 
     Attributes:
         box: on the grid that is evaluated on.
@@ -78,7 +78,7 @@ class KnownNodule:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationScan:
-    """A scan and what is known of it.
+    """A scan with its ground truth.
 
     Attributes:
         volume: canonical orientation.
@@ -96,7 +96,7 @@ def read_scan(data: Path, name: str) -> EvaluationScan:
     """A scan of ``ct/``, with the nodules of its readers' XML and of the bounding boxes beside it.
 
     Raises:
-        NotFound: it does not lie there.
+        NotFound: there is no such scan.
     """
     ct = io.read(data / "ct" / name)
     volume, orientation = canonical(ct)
@@ -123,7 +123,7 @@ def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation)
 
 
 def scans_in(data: Path) -> list[str]:
-    """Names of the evaluation scans that lie in a folder."""
+    """Names of the evaluation scans in a folder."""
     return [name for name in sorted(EVALUATION_PATIENTS) if (data / "ct" / name).is_dir()]
 
 
@@ -166,7 +166,7 @@ def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
 
 
 def held_against(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
-    """Marks of one scan held against what is known of it; see :func:`nodulens.metrics.detection.hold_scan`.
+    """Match the marks of one scan to its ground truth; see :func:`nodulens.metrics.detection.hold_scan`.
 
     Args:
         points_lps: (N, 3) LPS mm (x, y, z).
@@ -198,7 +198,7 @@ def _listed(path: Path, uid: str) -> Findings:
 
 @dataclass(frozen=True)
 class OutlineAgreement:
-    """How well a method outlines a nodule that readers outlined.
+    """Agreement of a method's outline with that of the readers.
 
     Attributes:
         readers: how many outlined it.
@@ -213,7 +213,7 @@ class OutlineAgreement:
 
 @dataclass(frozen=True)
 class EvaluatedNodule:
-    """What became of a known nodule.
+    """The result for a ground truth nodule.
 
     Attributes:
         diameter_mm: as annotated.
@@ -244,7 +244,7 @@ class EvaluatedMark:
 
 @dataclass(frozen=True)
 class ScanEvaluation:
-    """What a method makes of one scan.
+    """The result of a method for one scan.
 
     Attributes:
         name: of the scan.
@@ -410,7 +410,7 @@ def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] 
     named = [(s.name, s) for s in scans] + [(f"{s.name}, filter alone", s) for s in slid]
     rows = tuple((name, len(s.nodules), s.found, s.other, s.other_strict) for name, s in named)
     head = ("", "nodules", "found", "other marks", "other, strict")
-    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
+    note = "False positives as LUNA16 counts them; strict also counts those on findings of annotations_excluded.csv."
     nodules: list[tuple[Cell, ...]] = []
     for k, scan in enumerate(scans):
         for number, nodule in enumerate(scan.nodules):
