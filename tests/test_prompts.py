@@ -32,8 +32,8 @@ from nodulens.stages.views import (
     patch_view,
     plane_view,
     plane_window,
+    representative_slices,
     soft_outline,
-    telling_slices,
 )
 
 # ---- Windows
@@ -356,5 +356,5 @@ def test_slices_that_tell() -> None:
     mask = np.zeros((len(areas), 10, 10), dtype=bool)
     for plane, area in zip(mask, areas, strict=True):
         plane.ravel()[:area] = True
-    assert telling_slices(mask).tolist() == [2, 3, 4, 5, 7]
-    assert telling_slices(mask[:1]).tolist() == [0]
+    assert representative_slices(mask).tolist() == [2, 3, 4, 5, 7]
+    assert representative_slices(mask[:1]).tolist() == [0]

@@ -203,15 +203,15 @@ def _of_system(error: OSError, writing: Path | None) -> InputError | None:
     place = Path(os.fsdecode(named)) if named is not None else writing
     if place is not None and place.is_absolute() and place.is_relative_to(_PACKAGE):
         return None  # the package itself is broken
-    said = f"{place or 'The output'}: {os.strerror(error.errno)}"
+    sentence = f"{place or 'The output'}: {os.strerror(error.errno)}"
     written = writing is not None and (place is None or place.is_relative_to(writing) or writing.is_relative_to(place))
     if written or error.errno in _FULL:
         return CannotWrite(
             f"{place or 'The output'} cannot be written: {os.strerror(error.errno)}. Choose another place."
         )
     if error.errno in _ABSENT:
-        return NotFound(f"{said}. Check the path.")
-    return UnreadableFile(f"{said}. Check the path and who may read it.")
+        return NotFound(f"{sentence}. Check the path.")
+    return UnreadableFile(f"{sentence}. Check the path and who may read it.")
 
 
 def _kind(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.bars import Bars, bars
 from nodulens.apps.external import trained_into
-from nodulens.apps.faults import told
+from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
 from nodulens.core.text import printable, printable_message
 from nodulens.errors import BadOption
@@ -60,7 +60,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console without "×" shows its number rather than failing
             stream.reconfigure(errors="backslashreplace")
-    with told():
+    with errors_reported():
         app()
 
 
@@ -94,7 +94,7 @@ def analyze(
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
-    _tell(report, folder, as_json)
+    _print_summary(report, folder, as_json)
 
 
 @app.command()
@@ -133,7 +133,7 @@ def segment(
         report = segment_prompt(scan, prompt, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
-    _tell(report, folder, as_json)
+    _print_summary(report, folder, as_json)
 
 
 @app.command()
@@ -346,7 +346,7 @@ def _with_reading(report: Report, seconds: float) -> Report:
     return replace(report, timing_s=timing)
 
 
-def _tell(report: Report, folder: Path, as_json: bool) -> None:
+def _print_summary(report: Report, folder: Path, as_json: bool) -> None:
     from nodulens.report.json import to_json
 
     if as_json:

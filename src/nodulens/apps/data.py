@@ -79,7 +79,7 @@ def luna16(
     from nodulens.presentation.data_tables import of_luna16
 
     found = summarize(open_luna16(folder, read_database()))
-    _tell({"schema": "nodulens-luna16-summary/1", **asdict(found)}, of_luna16(found), as_json)
+    _print({"schema": "nodulens-luna16-summary/1", **asdict(found)}, of_luna16(found), as_json)
 
 
 @summary.command()
@@ -165,7 +165,7 @@ def split(
         raise BadOption("The ten subsets are LUNA16's alone: name --luna16 and no other data.")
     made = replace(made, data_sets=tuple(s.name for s in sets))
     splits.write_split(made, output)
-    _tell(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
+    _print(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
     for note in made.notes:
         print(printable(note), file=sys.stderr)
 
@@ -209,8 +209,8 @@ def prepare(
     if as_json:
         print(json.dumps({**asdict(done), "failed": failed}, indent=1))
     else:
-        held = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
-        print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {held}.")
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
+        print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {counts}.")
     for name, reason in {**done.unsliced, **failed}.items():
         print(printable(f"{name}: {reason}"), file=sys.stderr)
     if done.unsliced:
@@ -231,13 +231,13 @@ def leakage(
 
     with _bar("leakage") as show:
         found = measure(folder, seed, show)
-    _tell({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, found.tables(), as_json)
+    _print({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, found.tables(), as_json)
 
 
 # ---------------------------------------------------------------- what the commands share
 
 
-def _tell(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
+def _print(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
     from nodulens.apps.show import print_tables
 
     if as_json:
@@ -250,7 +250,7 @@ def _sum_up(sets: Iterable[Dataset], as_json: bool) -> None:
     from nodulens.presentation.data_tables import of_dataset
 
     records, tables = zip(*map(of_dataset, sets), strict=True)
-    _tell({"schema": "nodulens-data-summary/1", "data_sets": list(records)}, tables, as_json)
+    _print({"schema": "nodulens-data-summary/1", "data_sets": list(records)}, tables, as_json)
 
 
 def _crops(folder: Path) -> tuple[Dataset, ...]:

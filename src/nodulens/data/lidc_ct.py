@@ -83,8 +83,8 @@ def middle_on(nodule: LidcNodule, geometry: Geometry) -> Point:
         BadGeometry: as :func:`box_on`.
     """
     box = box_on(nodule, geometry)
-    held = consensus(masks_on(nodule, geometry, box))
-    inside = np.argwhere(held).mean(axis=0) if held.any() else (np.asarray(box.shape) - 1) / 2
+    agreed = consensus(masks_on(nodule, geometry, box))
+    inside = np.argwhere(agreed).mean(axis=0) if agreed.any() else (np.asarray(box.shape) - 1) / 2
     x, y, z = (float(v) for v in geometry.to_lps(inside + box.start))
     return x, y, z
 
@@ -185,7 +185,7 @@ class LidcNodules:
         box = box_on(nodule, volume.geometry).grown(margin).clipped(volume.geometry.shape)
         crop, orientation = canonical(volume.crop(box))
         masks = np.stack([orientation.apply(mask) for mask in masks_on(nodule, volume.geometry, box)])
-        held = consensus(masks)
+        agreed = consensus(masks)
         return Sample(
             item,
             crop.hu.astype(np.float32),
@@ -193,8 +193,8 @@ class LidcNodules:
             crop.geometry.spacing_zyx,
             crop.geometry,
             reader_masks=masks,
-            mask=held,
-            boxes=(Box.of_mask(held),) if held.any() else (),
+            mask=agreed,
+            boxes=(Box.of_mask(agreed),) if agreed.any() else (),
             label=LABELS.get(self._classes[item.key]),
             ratings=nodule.ratings,
         )
@@ -221,10 +221,10 @@ def scan_sample(
     found = []
     for nodule in nodules:
         box = box_on(nodule, volume.geometry).clipped(mask.shape)
-        held = consensus(masks_on(nodule, volume.geometry, box))
-        mask[box.slices] |= held
-        if held.any():
-            own = Box.of_mask(held)
+        agreed = consensus(masks_on(nodule, volume.geometry, box))
+        mask[box.slices] |= agreed
+        if agreed.any():
+            own = Box.of_mask(agreed)
             ends = np.array([own.start, np.subtract(own.stop, 1)]) + box.start
             found.append(_box_of(turned.geometry.to_index(volume.geometry.to_lps(ends))))
     return Sample(

@@ -66,8 +66,8 @@ def read_xml(path: Path) -> LidcXml:
     try:
         return _message(ElementTree.parse(path).getroot())
     except (ElementTree.ParseError, ValueError, OverflowError) as error:
-        told = f"{path} cannot be read as annotations of LIDC: {error}. Download it again from TCIA."
-        raise UnreadableFile(told) from error
+        message = f"{path} cannot be read as annotations of LIDC: {error}. Download it again from TCIA."
+        raise UnreadableFile(message) from error
 
 
 def read_folder(folder: Path, *, series: str | None = None) -> tuple[Volume, LidcScan]:
@@ -167,9 +167,9 @@ def _message(root: Element) -> LidcXml:
 
 def _reading(finding: Element, reader: int) -> Reading:
     ratings = np.zeros(len(RATINGS), dtype=np.uint8)
-    said = finding.find("characteristics")
-    if said is not None and len(said):  # some sites write it, and leave it empty, below 3 mm
-        ratings[:] = [int(_text(said, name.lower())) for name in RATINGS]
+    characteristics = finding.find("characteristics")
+    if characteristics is not None and len(characteristics):  # some sites write it, and leave it empty, below 3 mm
+        ratings[:] = [int(_text(characteristics, name.lower())) for name in RATINGS]
     contours = tuple(
         Contour(_z(roi), _text(roi, "inclusion").upper() == "TRUE", _pixels(roi, "edgemap"))
         for roi in finding.findall("roi")

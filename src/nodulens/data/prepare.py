@@ -511,10 +511,10 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         lungs = _lungs(job, volume, orientation)
     except NoLungs as error:
         problem = str(error)
-    held, areas, near = _outlined(nodules, volume.geometry, orientation)
-    middle, central, others = np.zeros((3, len(held)), dtype=bool)
+    agreed, areas, near = _outlined(nodules, volume.geometry, orientation)
+    middle, central, others = np.zeros((3, len(agreed)), dtype=bool)
     if lungs is None:
-        lungs = np.zeros(held.shape, dtype=np.uint8)
+        lungs = np.zeros(agreed.shape, dtype=np.uint8)
     else:
         cross_section = np.isin(lungs, SIDES).sum(axis=(1, 2))
         middle, central, others = _chosen(cross_section, areas, near, np.random.default_rng([*job.series_uid.encode()]))
@@ -524,16 +524,16 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         **_whose(scan, len(rows)),
         "hu_u8": CROP_STEPS.steps(turned.hu[rows]),
         "lungs": lungs[rows],
-        "nodule": held[rows],
+        "nodule": agreed[rows],
         "middle": middle[rows],
         "central": central[rows],
-        "nodule_px": held[rows].sum(axis=(1, 2), dtype=np.int32),
+        "nodule_px": agreed[rows].sum(axis=(1, 2), dtype=np.int32),
         "airway_px": (lungs[rows] == AIRWAYS).sum(axis=(1, 2), dtype=np.int32),
         "airways_known": np.full(len(rows), job.lungs is not None),
         "slice_z_mm": slices_mm(turned.geometry)[rows].astype(np.float32),
         "slice_spacing_mm": np.full(len(rows), slice_mm, dtype=np.float32),
         "pixel_spacing_mm": np.full((len(rows), 2), (row_mm, column_mm), dtype=np.float32),
-        "shape_px": np.full((len(rows), 2), held.shape[1:], dtype=np.int32),
+        "shape_px": np.full((len(rows), 2), agreed.shape[1:], dtype=np.int32),
         "problem": np.array([problem]),
     }
 
@@ -558,17 +558,17 @@ def _outlined(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int_], NDArray[np.bool_]]:
     """In canonical orientation: (z, y, x) the consensus of half of the readers; (nodules, z) how much of it is each;
     (z,) whether readers outlined anything there, or both above and below."""
-    held = np.zeros(grid.shape, dtype=bool)
+    agreed = np.zeros(grid.shape, dtype=bool)
     areas = np.zeros((len(nodules), grid.shape[0]), dtype=int)
     near = np.zeros(grid.shape[0], dtype=bool)
     for nodule, area in zip(nodules, areas, strict=True):
         box = box_on(nodule, grid).clipped(grid.shape)
         own = consensus(masks_on(nodule, grid, box))
-        held[box.slices] |= own
+        agreed[box.slices] |= own
         area[box.slices[0]] = own.sum(axis=(1, 2))
         near[box.slices[0]] = True
     upwards = slice(None, None, -1 if orientation.flips[0] else None)
-    return orientation.apply(held), areas[:, upwards], near[upwards]
+    return orientation.apply(agreed), areas[:, upwards], near[upwards]
 
 
 def _chosen(

@@ -111,10 +111,10 @@ def _edge_blur(hu: Float, spacing: NDArray[np.float64]) -> float:
     if edge.sum() < 40:
         return USUAL_BLUR_MM
     steepest = float(np.percentile(slope[edge] / contrast[edge], 93))
-    seen = 1 / (steepest * np.sqrt(2 * np.pi))
+    width = 1 / (steepest * np.sqrt(2 * np.pi))
     # a difference over two voxels and the voxel itself are boxes: their variances are not the scanner's
     pixel = float(spacing[1:].mean())
-    return float(np.clip(np.sqrt(max(seen**2 - (4 + 1) * pixel**2 / 12, 0.0)), 0.2, 1.2))
+    return float(np.clip(np.sqrt(max(width**2 - (4 + 1) * pixel**2 / 12, 0.0)), 0.2, 1.2))
 
 
 def _autocorrelation(rest: Float, where: NDArray[np.bool_]) -> Float:
@@ -154,7 +154,7 @@ def _noise(shape: tuple[int, ...], grain: Float, rng: np.random.Generator) -> Fl
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """The appearance of a nodule.
 
     Attributes:
@@ -180,7 +180,7 @@ class Look:
     calcium_hu: float
 
 
-def look_of(shape: Shape, rng: np.random.Generator) -> Look:
+def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
     """Sample the appearance of a nodule from its ratings; missing ones are as in most nodules (solid, sharp, no
     calcium).
 
@@ -201,7 +201,7 @@ def look_of(shape: Shape, rng: np.random.Generator) -> Look:
     glass_hu = texture_of(-650, -580, -520, -460, -350) + rng.normal(0, 70)
     solid = texture_of(0, 0.08, 0.25, 0.65, 1)
     uneven = texture_of(0.33, 0.3, 0.22, 0.15, margin_of(0.07, 0.05, 0.035, 0.02, 0.015))
-    return Look(
+    return Appearance(
         tissue_hu=tissue,
         opacity=float(np.clip((glass_hu - LUNG_HU) / (tissue - LUNG_HU), 0.08, 0.8)),
         solid=float(np.clip(solid + rng.normal(0, 0.1), 0, 1)) if 1 < texture < 5 else solid,
@@ -258,7 +258,7 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
         x, y, z = (f"{v:.1f}" for v in centre_lps)
         raise BadOption(f"LPS ({x}, {y}, {z}) mm lies outside the scan; give a place inside it.")
     rng = np.random.default_rng(seed)
-    look = look_of(shape, rng)
+    appearance = sample_appearance(shape, rng)
     index = volume.geometry.to_index(centre_lps)
     scanner = scanner_at(volume, index)
     spacing = np.asarray(volume.geometry.spacing_zyx)
@@ -266,7 +266,7 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
     whole = Box.around(np.round(index), 2 * reach + 1)
     grid = volume.geometry.crop(whole)
     edge = None if lungs is None else _lung_edge(crop_array(lungs.labels, whole) > 0, grid)
-    share, filled, added = _filled(shape, look, centre_lps, _Canvas.over(grid, rng), edge)
+    share, filled, added = _filled(shape, appearance, centre_lps, _Canvas.over(grid, rng), edge)
 
     sigma = np.asarray(scanner.blur_mm) / spacing
     filled, added = (ndimage.gaussian_filter(a, sigma, mode="constant", truncate=3) for a in (filled, added))
@@ -527,11 +527,11 @@ class _Canvas:
 
 
 def _filled(
-    shape: Shape, look: Look, centre_lps: Point, canvas: _Canvas, lung_edge: Float | None
+    shape: Shape, appearance: Appearance, centre_lps: Point, canvas: _Canvas, lung_edge: Float | None
 ) -> tuple[Float, Float, Float]:
     """Means over the voxels: the body's share, the share of air that it takes, and that times its HU."""
     distance = shape.distance_at(centre_lps, canvas.fine)
-    distance += min(look.rough_mm, 0.04 * shape.diameter_mm) * _roughness(distance, canvas)
+    distance += min(appearance.rough_mm, 0.04 * shape.diameter_mm) * _roughness(distance, canvas)
     # pixels, caps and roughness have moved the surface a little: the volume is to be the outline's
     count = min(max(round(shape.volume_mm3 / canvas.fine.voxel_mm3), 1), distance.size - 1)
     most = float(np.mean(shape.spacing_zyx[1:]))
@@ -541,15 +541,15 @@ def _filled(
     body = np.clip(0.5 - distance / canvas.step_mm, 0, 1)
     distance += np.float32(shape.outside_mm)  # from here on, to what is seen
     # a logistic curve of this steepness is a Gaussian's integral, nearly
-    soft = special.expit(distance * np.float32(-1.702 / np.hypot(look.margin_mm, canvas.step_mm / np.sqrt(12))))
+    soft = special.expit(distance * np.float32(-1.702 / np.hypot(appearance.margin_mm, canvas.step_mm / np.sqrt(12))))
     depth = distance / min(float(distance.min()), -1e-3)
 
-    opacity = look.opacity + (1 - look.opacity) * _solid_part(depth, look.solid, canvas)
-    opacity = np.clip(opacity * (1 - look.mottle * canvas.field(1.5)), 0, 1)
-    calcium = _calcified_part(depth, look.calcification, canvas)
+    opacity = appearance.opacity + (1 - appearance.opacity) * _solid_part(depth, appearance.solid, canvas)
+    opacity = np.clip(opacity * (1 - appearance.mottle * canvas.field(1.5)), 0, 1)
+    calcium = _calcified_part(depth, appearance.calcification, canvas)
     taken = soft * np.maximum(opacity, calcium)
-    taken = np.maximum(taken, look.haze * np.clip(1 - distance / MARGIN_MM, 0, 1))
-    hu = look.tissue_hu + (look.calcium_hu - look.tissue_hu) * calcium
+    taken = np.maximum(taken, appearance.haze * np.clip(1 - distance / MARGIN_MM, 0, 1))
+    hu = appearance.tissue_hu + (appearance.calcium_hu - appearance.tissue_hu) * calcium
     return canvas.pooled(body), canvas.pooled(taken), canvas.pooled(taken * hu)
 
 

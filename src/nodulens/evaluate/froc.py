@@ -186,16 +186,16 @@ def marks_of(reports: Iterable[Report]) -> Marks:
     series: list[str] = []
     points: list[tuple[float, float, float]] = []
     scores: list[float] = []
-    seen: set[str] = set()
+    known_uids: set[str] = set()
     for report in reports:
         uid = report.series_uid
-        if uid is None or uid in seen:
+        if uid is None or uid in known_uids:
             raise BadValues(f"Two reports on series {uid}; keep one." if uid else "A report names no series UID.")
         if report.prompted:
             raise BadValues(
                 f"The report on series {uid} is of a nodule that a person pointed at: no detector was asked."
             )
-        seen.add(uid)
+        known_uids.add(uid)
         for nodule in report.nodules:
             series.append(uid)
             points.append(nodule.centre_lps)

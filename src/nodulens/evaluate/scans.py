@@ -30,7 +30,7 @@ from nodulens.data.lidc import LidcNodule, cluster
 from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import NotFound
-from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, hold_scan
+from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, match_scan
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.presentation.evaluation import Cell, Table
@@ -161,11 +161,11 @@ def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
 
 
 def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
-    """Nodules as :func:`held_against` takes them, see :meth:`KnownNodule.ball`."""
+    """Nodules as :func:`match_findings` takes them, see :meth:`KnownNodule.ball`."""
     return _findings([nodule.ball(geometry) for nodule in nodules])
 
 
-def held_against(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
+def match_findings(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
     """Match the marks of one scan to its ground truth; see :func:`nodulens.metrics.detection.hold_scan`.
 
     Args:
@@ -175,7 +175,7 @@ def held_against(points_lps: Points, scores: Sequence[float], known: Findings, e
         excluded: findings that count neither way.
     """
     points = np.asarray(points_lps, dtype=np.float64).reshape(-1, 3)
-    return hold_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
+    return match_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
 
 
 NOTHING = Findings((), np.empty((0, 3)), np.empty(0))
@@ -309,7 +309,7 @@ def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
         known = _listed(data / "luna16" / luna16.ANNOTATIONS, uid)
     excluded = _listed(data / "luna16" / luna16.EXCLUDED, uid)
     at_threshold, all_marks = (
-        held_against([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
+        match_findings([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
         for one in (report, full)
     )
     diameters = np.where(known.diameter_mm < 0, UNSIZED_MM, known.diameter_mm)
@@ -340,7 +340,7 @@ def _outlined(data: Path, name: str, ct: Volume, report: Report, known: Findings
     masks = [consensus_on((c,), ct.geometry) for c in clusters]
     middles = [ct.geometry.to_lps(np.argwhere(m).mean(0)) if m.any() else np.full(3, np.inf) for m in masks]
     centres = [n.centre_lps for n in report.nodules]
-    hits = held_against(centres, [n.score for n in report.nodules], known, NOTHING)
+    hits = match_findings(centres, [n.score for n in report.nodules], known, NOTHING)
     out = []
     for number, centre in enumerate(known.centre_lps):
         nearest = int(np.argmin([np.linalg.norm(m - centre) for m in middles]))

@@ -316,11 +316,11 @@ def summary(classes: Mapping[str, Matches]) -> Summary:
     Raises:
         BadValues: no class has a true box.
     """
-    told = [matches for matches in classes.values() if matches.truths]
-    if not told:
+    defined = [matches for matches in classes.values() if matches.truths]
+    if not defined:
         raise BadValues("No image has a true box: neither precision nor recall is defined.")
-    precision = np.mean([matches.average_precision for matches in told], axis=0)
-    recall = np.mean([matches.recall for matches in told], axis=0)
+    precision = np.mean([matches.average_precision for matches in defined], axis=0)
+    recall = np.mean([matches.recall for matches in defined], axis=0)
     return Summary(float(precision[0]), float(precision.mean()), float(recall.mean()))
 
 

@@ -343,7 +343,7 @@ class ScanHits:
         return np.asarray(~self.on_nodule.any(axis=1))
 
 
-def hold_scan(marks: Marks, nodules: Findings, excluded: Findings | None = None) -> ScanHits:
+def match_scan(marks: Marks, nodules: Findings, excluded: Findings | None = None) -> ScanHits:
     """Match the marks of one scan to its findings, by the hit rule of LUNA16.
 
     Unlike :func:`froc` it takes a scan without nodules, and all marks count.

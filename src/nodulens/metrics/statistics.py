@@ -292,10 +292,10 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
     n, k = only_first + only_second, min(only_first, only_second)
     if not n:
         return McNemar(0, 0, 1.0, 1.0, 1.0)
-    seen = float(stats.binom.pmf(k, n, 0.5))
+    observed = float(stats.binom.pmf(k, n, 0.5))
     one_sided = float(stats.binom.cdf(k, n, 0.5))
     chi2 = max(abs(only_first - only_second) - 1, 0) ** 2 / n
-    exact, mid_p = min(1.0, 2 * one_sided), min(1.0, 2 * one_sided - seen)
+    exact, mid_p = min(1.0, 2 * one_sided), min(1.0, 2 * one_sided - observed)
     return McNemar(only_first, only_second, exact, mid_p, float(stats.chi2.sf(chi2, 1)))
 
 

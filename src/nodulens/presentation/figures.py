@@ -336,7 +336,7 @@ def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | Non
         chosen: the epoch whose weights were kept; it is marked.
     """
     figure, column = _sheets((5.2, 0.7 + 1.9 * len(courses)), basis, rows=len(courses))
-    said: set[tuple[str, ...]] = set()  # a legend once for the same lines
+    listed: set[tuple[str, ...]] = set()  # a legend once for the same lines
     for axes, course in zip(column, courses, strict=True):
         _draw(axes, course.lines)
         if course.logarithmic:
@@ -348,8 +348,8 @@ def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | Non
             axes.axvline(chosen, **_FAINT)
         axes.set_ylabel(course.quantity)
         named = tuple(map(_words, course.lines))
-        if any(named) and named not in said:
-            said.add(named)
+        if any(named) and named not in listed:
+            listed.add(named)
             _legend(axes, "best")
     if chosen is not None:
         column[0].set_title(f"kept: epoch {chosen:g}", loc="right", fontsize=SMALL, color=INK)

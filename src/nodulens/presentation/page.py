@@ -87,7 +87,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
 
 def _facts(provenance: Provenance) -> Iterator[Entry]:
     for part in provenance.split:
-        yield Entry(_begun(part.name), f"{len(part.members):,} {part.unit}")
+        yield Entry(_capitalised(part.name), f"{len(part.members):,} {part.unit}")
     if provenance.data:
         yield Entry("Data", ", ".join(one.name for one in provenance.data))
     if provenance.made:
@@ -97,7 +97,7 @@ def _facts(provenance: Provenance) -> Iterator[Entry]:
 # ---- Words and numbers
 
 
-def _begun(text: str) -> str:
+def _capitalised(text: str) -> str:
     """Capitalise the first letter only."""
     return text[:1].upper() + text[1:]
 
@@ -207,7 +207,7 @@ def _overlap(both: Sequence[str]) -> str:
 def _part(part: SplitPart) -> Values:
     long = any(len(member) > _LONG_NAME for member in part.members)
     return {
-        "name": _begun(part.name),
+        "name": _capitalised(part.name),
         "count": f"{len(part.members):,}",
         "unit": part.unit,
         "width": "members long" if long else "members",

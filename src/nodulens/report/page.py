@@ -314,7 +314,7 @@ def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> Values:
 
 
 def _estimate(risk: Risk, meaning: str) -> Values:
-    standing = (
+    calibration = (
         "The probability that expert readers rate it suspicious rather than not, calibrated on held-out patients."
         if risk.calibrated
         else "Not calibrated: it ranks nodules, but is not a probability."
@@ -324,7 +324,7 @@ def _estimate(risk: Risk, meaning: str) -> Values:
     return {
         "text": probability,
         "bar": bar(risk.probability, f"{probability}, interval {interval}", risk.interval),
-        "words": f"{standing} Interval {interval}. {meaning}",
+        "words": f"{calibration} Interval {interval}. {meaning}",
     }
 
 

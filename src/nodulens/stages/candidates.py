@@ -46,10 +46,10 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     box = Box.of_mask(region)
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
-    seen = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
+    clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
     # the filters release the interpreter's lock, and the finest scale takes as long as all others together
     with ThreadPoolExecutor(2) as pool:
-        scales = pool.map(lambda scale: _blobs(seen, allowed, grid, *scale), SCALES)
+        scales = pool.map(lambda scale: _blobs(clipped, allowed, grid, *scale), SCALES)
         found = [blob for blobs in scales for blob in blobs]
     found.sort(key=lambda blob: -blob[0])
     return _distinct(found, grid)

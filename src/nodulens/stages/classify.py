@@ -13,7 +13,7 @@ from nodulens.core.volume import Volume
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 from nodulens.runtime.engine import Model
-from nodulens.stages.views import PLANE_MM, plane_view, plane_window, soft_outline, telling_slices
+from nodulens.stages.views import PLANE_MM, plane_view, plane_window, representative_slices, soft_outline
 
 Heat = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) ->
         The risk, calibrated unless the nodule is longer than any the network was trained on; and a heat map (z, y, x)
         0…1 of ``box.shape``: evidence for malignancy, 1 where it is strongest.
     """
-    rows = telling_slices(mask)
+    rows = representative_slices(mask)
     views, windows = [], []
     for z in rows:
         at = box.start[0] + int(z)
@@ -48,8 +48,8 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) ->
     maps = np.mean([maps[:, ::v, ::h] for (_, maps), (v, h) in zip(runs, turns, strict=True)], axis=0)
     heat = _heat([m for m in maps], windows, rows, volume.geometry.shape, box)
     risk = risk_of(logit, model)
-    seen_whole = max(w.step[1] * volume.geometry.spacing_zyx[1] for w in windows) <= PLANE_MM * 1.001
-    return replace(risk, calibrated=seen_whole), heat
+    fits = max(w.step[1] * volume.geometry.spacing_zyx[1] for w in windows) <= PLANE_MM * 1.001
+    return replace(risk, calibrated=fits), heat
 
 
 def risk_of(logit: float, model: Model) -> Risk:

@@ -77,11 +77,11 @@ def crop_view(
         pixel_mm: along y and x.
     """
     window = crop_window(mask, pixel_mm, crop)
-    seen = np.where(mask, image, np.float32(0)) if crop.masked else image
+    source = np.where(mask, image, np.float32(0)) if crop.masked else image
     middle = np.round(np.argwhere(mask).mean(0)).astype(int)
     low = np.maximum(middle - FIELD_PX // 2, 0)
     high = middle + FIELD_PX // 2
-    field = seen[low[0] : high[0], low[1] : high[1]]
+    field = source[low[0] : high[0], low[1] : high[1]]
     moved = Window((0.0, window.first[1] - low[0], window.first[2] - low[1]), window.step, window.shape)
     return moved.look(field[None])
 

@@ -123,10 +123,10 @@ def _window(volume: Volume, box: Box, mask: NDArray[np.bool_]) -> _Window:
     spacing = np.asarray(volume.geometry.spacing_zyx)
     margin = [max(3, int(np.ceil(MARGIN_MM / s))) for s in spacing]
     wide = box.grown(margin)
-    seen = wide.clipped(volume.hu.shape)
-    missing = [(a - w, z - b) for w, a, b, z in zip(wide.start, seen.start, seen.stop, wide.stop, strict=True)]
-    hu = np.pad(volume.hu[seen.slices].astype(np.float32), missing, mode="edge")
-    inside = np.pad(np.ones(seen.shape, dtype=bool), missing)
+    clipped = wide.clipped(volume.hu.shape)
+    missing = [(a - w, z - b) for w, a, b, z in zip(wide.start, clipped.start, clipped.stop, wide.stop, strict=True)]
+    hu = np.pad(volume.hu[clipped.slices].astype(np.float32), missing, mode="edge")
+    inside = np.pad(np.ones(clipped.shape, dtype=bool), missing)
     nodule = np.pad(mask, [(m, m) for m in margin])
     fractions, tissue = _fractions(hu, nodule, inside, spacing)
     return _Window(hu, nodule, fractions, tissue, spacing)

@@ -92,30 +92,30 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
         BadPrompt: the prompt is outside the scan.
         BadOption: another part, or no lungs where they are needed.
     """
-    held = _voxels(volume, prompt)
+    touched = _voxels(volume, prompt)
     if part == "slice":
-        return _around(held, np.zeros(2), np.asarray(volume.geometry.shape[1:]))
+        return _around(touched, np.zeros(2), np.asarray(volume.geometry.shape[1:]))
     if part == "crop":
-        return _close_crop(volume, prompt, held)
+        return _close_crop(volume, prompt, touched)
     if part not in ("lung", "lobe"):
         raise BadOption(f"The field of view is slice, lung, lobe or crop, not {part!r}.")
     if lungs is None:
         raise BadOption(f"The field of view {part!r} needs the lungs: pass lungs=segment_lungs(volume).")
-    side = side_of(held, lungs)
+    side = side_of(touched, lungs)
     value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
-    rows = slice(held.start[0], held.stop[0])
-    seen = lungs.labels[rows] == value
+    rows = slice(touched.start[0], touched.stop[0])
+    labelled = lungs.labels[rows] == value
     if part == "lobe":
         height, depth = lung_extent(lungs, side)
-        z, y = held.centre_zyx[:2]
+        z, y = touched.centre_zyx[:2]
         own = lobe_at(side, *(float(share_along(e, np.asarray(c))) for e, c in ((height, z), (depth, y))))
         heights = share_along(height, np.arange(rows.start, rows.stop, dtype=float))
-        depths = share_along(depth, np.arange(seen.shape[1], dtype=float))
-        seen &= np.array([[lobe_at(side, h, d) == own for d in depths] for h in heights])[..., None]
-    if not seen.any():
-        return held
-    found = Box.of_mask(seen)
-    return _around(held, np.minimum(found.start, held.start)[1:], np.maximum(found.stop, held.stop)[1:])
+        depths = share_along(depth, np.arange(labelled.shape[1], dtype=float))
+        labelled &= np.array([[lobe_at(side, h, d) == own for d in depths] for h in heights])[..., None]
+    if not labelled.any():
+        return touched
+    found = Box.of_mask(labelled)
+    return _around(touched, np.minimum(found.start, touched.start)[1:], np.maximum(found.stop, touched.stop)[1:])
 
 
 def _voxels(volume: Volume, prompt: Prompt) -> Box:
@@ -136,17 +136,17 @@ def _voxels(volume: Volume, prompt: Prompt) -> Box:
     return Box.between(low, np.clip(high, low + 1, shape))
 
 
-def _close_crop(volume: Volume, prompt: Prompt, held: Box) -> Box:
+def _close_crop(volume: Volume, prompt: Prompt, touched: Box) -> Box:
     """A square in millimetres on the prompt's slices, clipped to the scan."""
     start, stop = np.asarray(prompt.start)[1:], np.asarray(prompt.stop)[1:]
     spacing = np.asarray(volume.geometry.spacing_zyx)[1:]
     side_mm = max(CROP_SIDES * float(((stop - start) * spacing).max()), CROP_LEAST_MM)
     middle, half = (start + stop) / 2, side_mm / 2 / spacing
-    low = np.clip(np.floor(middle - half), 0, held.start[1:])
-    high = np.clip(np.ceil(middle + half), held.stop[1:], volume.geometry.shape[1:])
-    return _around(held, low, high)
+    low = np.clip(np.floor(middle - half), 0, touched.start[1:])
+    high = np.clip(np.ceil(middle + half), touched.stop[1:], volume.geometry.shape[1:])
+    return _around(touched, low, high)
 
 
-def _around(held: Box, low: NDArray[np.generic], high: NDArray[np.generic]) -> Box:
-    """The slices of ``held`` from ``low`` to ``high`` in the plane (y, x)."""
-    return Box.between((held.start[0], *low), (held.stop[0], *high))
+def _around(touched: Box, low: NDArray[np.generic], high: NDArray[np.generic]) -> Box:
+    """The slices of ``touched`` from ``low`` to ``high`` in the plane (y, x)."""
+    return Box.between((touched.start[0], *low), (touched.stop[0], *high))

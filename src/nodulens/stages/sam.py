@@ -33,7 +33,7 @@ from nodulens.stages.segment import prompted_component
 
 Array = NDArray[np.float32]
 Kind = Literal["sam2", "sam"]
-Ask = Literal["box", "point", "mask"]
+PromptKind = Literal["box", "point", "mask"]
 
 CACHE_BYTES = 512 * 1024**2
 """Size of the embedding cache: 25 slices of SAM2, 128 of SAM."""
@@ -168,7 +168,7 @@ class Sam:
     Attributes:
         net: the network.
         pixels: the normalisation of its pictures.
-        ask: kind of prompt: the prompt's box, the box's centre, or an earlier mask alone.
+        prompt_kind: kind of prompt: the prompt's box, the box's centre, or an earlier mask alone.
         memory: prompt the central slice and propagate the mask by SAM2's memory; else prompt each slice.
         view: the field of view; ``functools.partial(view_of, part="crop")`` is a close crop.
         cache: of embeddings; copies by :func:`dataclasses.replace` share it.
@@ -177,7 +177,7 @@ class Sam:
 
     net: Net
     pixels: Pixels = Pixels()
-    ask: Ask = "box"
+    prompt_kind: PromptKind = "box"
     memory: bool = False
     view: View = view_of
     cache: Embeddings = field(default_factory=Embeddings)
@@ -191,7 +191,7 @@ class Sam:
         Args:
             volume: canonical orientation; windowed from −1000 to 400 HU.
             prompt: in face indices of the volume; its slices are segmented.
-            prior: an earlier mask on the volume's grid, for ``ask="mask"``.
+            prior: an earlier mask on the volume's grid, for ``prompt_kind="mask"``.
 
         Returns:
             A box inside the volume and the mask in it, in one piece and without holes.
@@ -204,12 +204,12 @@ class Sam:
         spots = self._spots(prompt, where, prior)
         pictures = [self.encode(plane) for plane in to_unit(volume.hu[where.slices])]
         if self.memory:
-            at = _most(spots) if self.ask == "mask" else len(spots) // 2
+            at = _most(spots) if self.prompt_kind == "mask" else len(spots) // 2
             logits = self.propagate(pictures, at, spots[at])
         else:
             blank = np.full(where.shape[1:], MASK_SHIFT, dtype=np.float32)
-            asked = zip(pictures, spots, strict=True)
-            logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in asked])
+            pairs = zip(pictures, spots, strict=True)
+            logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in pairs])
         return prompted_component(volume, prompt, where, logits)
 
     def encode(self, image: Array) -> Embedding:
@@ -224,7 +224,7 @@ class Sam:
         and gives one mask.
         """
         many = spot.point is not None and spot.box is None
-        logits, fit = self.net.decode(embedding.maps, self._told(embedding.frame, spot), many)
+        logits, fit = self.net.decode(embedding.maps, self._inputs(embedding.frame, spot), many)
         best = logits[fit.argmax()][None, None]
         return embedding.frame.invert(best.float())[0, 0].cpu().numpy()
 
@@ -236,7 +236,7 @@ class Sam:
             BadOption: the network has no memory.
         """
         frame = embeddings[at].frame
-        logits = self.net.carry(embeddings, at, self._told(frame, spot))
+        logits = self.net.carry(embeddings, at, self._inputs(frame, spot))
         return frame.invert(logits[None].float())[0].cpu().numpy()
 
     @torch.inference_mode()
@@ -252,7 +252,7 @@ class Sam:
 
     def _spots(self, prompt: Prompt, where: Box, prior: NDArray[np.bool_] | None) -> list[Spot]:
         """The prompt on each slice of the view."""
-        if self.ask == "mask":
+        if self.prompt_kind == "mask":
             if prior is None or not prior[where.slices].any():
                 raise BadPrompt(
                     "A mask prompt needs an earlier mask of the nodule: pass prior=, or prompt by box or point."
@@ -263,19 +263,19 @@ class Sam:
         (top, left), (bottom, right) = start.tolist(), stop.tolist()
         box = Spot(box=((top, left), (bottom, right)))
         point = Spot(point=((top + bottom) / 2, (left + right) / 2))
-        return [box if self.ask == "box" else point] * where.shape[0]
+        return [box if self.prompt_kind == "box" else point] * where.shape[0]
 
-    def _told(self, frame: Frame, spot: Spot) -> dict[str, Tensor]:
+    def _inputs(self, frame: Frame, spot: Spot) -> dict[str, Tensor]:
         """The spot as inputs of the networks of ``transformers``."""
-        told = {}
+        inputs = {}
         if spot.box is not None:
-            told["input_boxes"] = torch.tensor(frame.place(spot.box)).reshape(1, 1, 4)
+            inputs["input_boxes"] = torch.tensor(frame.place(spot.box)).reshape(1, 1, 4)
         if spot.point is not None:
-            told["input_points"] = torch.tensor(frame.place([spot.point])).reshape(1, 1, 1, 2)
-            told["input_labels"] = torch.ones(1, 1, 1, dtype=torch.int32)
+            inputs["input_points"] = torch.tensor(frame.place([spot.point])).reshape(1, 1, 1, 2)
+            inputs["input_labels"] = torch.ones(1, 1, 1, dtype=torch.int32)
         if spot.mask is not None:
-            told["input_masks"] = frame.fill(torch.from_numpy(spot.mask.astype(np.float32))[None, None])
-        return told
+            inputs["input_masks"] = frame.fill(torch.from_numpy(spot.mask.astype(np.float32))[None, None])
+        return inputs
 
 
 def _scaled(picture: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -372,11 +372,11 @@ class _Sam2:
 
 
 def _decoded(model: Any, embeddings: Any, spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
-    told = {name: value.to(model.device) for name, value in spot.items()}
-    if "input_masks" in told:
+    inputs = {name: value.to(model.device) for name, value in spot.items()}
+    if "input_masks" in inputs:
         side = embeddings[-1].shape[-1] * 4
-        told["input_masks"] = _scaled(told["input_masks"], (side, side)) * MASK_SCALE + MASK_SHIFT
-    found = model(image_embeddings=embeddings, multimask_output=many, **told)
+        inputs["input_masks"] = _scaled(inputs["input_masks"], (side, side)) * MASK_SCALE + MASK_SHIFT
+    found = model(image_embeddings=embeddings, multimask_output=many, **inputs)
     return found.pred_masks[0, 0], found.iou_scores[0, 0]
 
 
@@ -414,9 +414,9 @@ def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> S
         raise BadOption(f"Prompted networks are 'sam2' and 'sam', not {kind!r}.")
     folder = _folder(str(checkpoint), kind, download)
     config = _json(folder / "config.json")
-    held = config.get("model_type")
-    if held not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
-        raise CorruptWeights(f"{folder} holds a network of type {held!r}, not {kind!r}.")
+    model_type = config.get("model_type")
+    if model_type not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
+        raise CorruptWeights(f"{folder} holds a network of type {model_type!r}, not {kind!r}.")
     if kind == "sam":
         net: Net = _Sam(_read(transformers.SamModel, folder, None))
     else:
@@ -489,11 +489,11 @@ def _folder(name: str, kind: Kind, download: bool) -> Path:
 def _pixels(folder: Path) -> Pixels:
     """The normalisation of pictures, from the processor file beside the weights; ImageNet's without one."""
     file = folder / "preprocessor_config.json"
-    told = _json(file) if file.is_file() else {}
-    if not told.get("do_normalize", True):
+    inputs = _json(file) if file.is_file() else {}
+    if not inputs.get("do_normalize", True):
         return PLAIN
     usual = Pixels()
-    mean, std = told.get("image_mean") or usual.mean, told.get("image_std") or usual.std
+    mean, std = inputs.get("image_mean") or usual.mean, inputs.get("image_std") or usual.std
     return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 

@@ -50,17 +50,17 @@ def segment(
     Raises:
         BadPrompt: nothing there looks like a nodule.
     """
-    box, logits = _look(volume, prompt, model, prior)
+    box, logits = _logits(volume, prompt, model, prior)
     sides = None
-    for look in range(1, rounds):
+    for number in range(1, rounds):
         if not (logits > 0).any():
             break
         found = Box.of_mask(logits > 0)
-        if _settled(sides, found.shape, look):
+        if _settled(sides, found.shape, number):
             break
         sides, start = found.shape, np.add(found.start, box.start)
         prompt = Prompt.between(start, start + found.shape, ROUGH)
-        box, logits = _look(volume, prompt, model, None)
+        box, logits = _logits(volume, prompt, model, None)
     if prompt.flat and prompt.trust == DRAWN and prior is None:
         logits = logits - _filling_level(prompt, box, logits)
     return prompted_component(volume, prompt, box, logits)
@@ -138,7 +138,7 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
     return Prompt.between(start, stop, DRAWN).raised(volume.geometry.spacing_zyx)
 
 
-def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
+def _logits(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
     window = prompt.window
     channels = prompt.channels(to_unit(window.look(volume.hu)), None if prior is None else window.look(prior))
     return window.project(_mirrored(model, channels), volume.geometry.shape, fill=OFF)
@@ -152,9 +152,9 @@ def _mirrored(model: Model, channels: Array) -> Array:
     return np.asarray(np.mean(back, axis=0), dtype=np.float32)
 
 
-def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], looks: int) -> bool:
+def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], rounds_done: int) -> bool:
     """Whether a mask has stopped growing: by less than a twentieth on every axis, after three inferences at least."""
-    return looks >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
+    return rounds_done >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
 
 
 def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:

@@ -108,9 +108,9 @@ class Field:
         apart[:, nodule] = masks[:, nodule]
         return np.asarray(apart)
 
-    def invert(self, seen: Float32, geometry: Geometry) -> Float32:
+    def invert(self, values: Float32, geometry: Geometry) -> Float32:
         """Values (slices, size, size) → (slices, y, x) on ``geometry``; 0 beyond the field."""
-        return np.asarray(resample_array(seen, self.grid(geometry), geometry, fill=0))
+        return np.asarray(resample_array(values, self.grid(geometry), geometry, fill=0))
 
     def probabilities(self, logits: Float32) -> Float32:
         """Logits (N, classes, …) → probabilities (N, foreground classes, …)."""
@@ -156,8 +156,8 @@ def segment_slices(
     for box in _chunks(geometry):
         where, piece = box.slices, geometry.crop(box)
         progress(box.start[0] / geometry.shape[0])
-        seen = field.probabilities(model.run(field.look(volume.hu[where], piece)[:, None])[0])
-        found = np.stack([field.invert(seen[:, k], piece) for k in range(seen.shape[1])], axis=1)
+        values = field.probabilities(model.run(field.look(volume.hu[where], piece)[:, None])[0])
+        found = np.stack([field.invert(values[:, k], piece) for k in range(values.shape[1])], axis=1)
         for number, drawn in enumerate(field.decided(found).swapaxes(0, 1), start=1):
             labels[where][drawn] = number
         nodule[where] = found[:, field.drawn.index(NODULE)]

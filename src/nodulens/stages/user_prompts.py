@@ -94,16 +94,16 @@ class UserPrompt:
 def _check(numbers: Sequence[float], names: tuple[str, ...]) -> None:
     form = ",".join(names)
     if len(numbers) != len(names):
-        raise BadPrompt(f"{_shown(numbers)} has {len(numbers)} numbers; {len(names)} are needed: {form}.")
+        raise BadPrompt(f"{_text(numbers)} has {len(numbers)} numbers; {len(names)} are needed: {form}.")
     try:
         finite = np.isfinite(np.asarray(numbers, dtype=float)).all()
     except (TypeError, ValueError):
         finite = False
     if not finite:
-        raise BadPrompt(f"{_shown(numbers)} has a value that is not a finite number; the form is {form}.")
+        raise BadPrompt(f"{_text(numbers)} has a value that is not a finite number; the form is {form}.")
 
 
-def _shown(numbers: Sequence[float]) -> str:
+def _text(numbers: Sequence[float]) -> str:
     return repr(",".join(str(n) for n in numbers))
 
 

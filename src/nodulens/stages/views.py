@@ -69,7 +69,7 @@ def soft_outline(outline: NDArray[np.float32], shift: NDArray[np.float32] | floa
     return np.asarray(1 / (1 + np.exp(-8 * level)), dtype=np.float32)
 
 
-def telling_slices(mask: NDArray[np.bool_]) -> NDArray[np.int_]:
+def representative_slices(mask: NDArray[np.bool_]) -> NDArray[np.int_]:
     """Indices z of the slices that are evaluated: those with at least 0.7 of the largest area, five at most."""
     area = mask.sum(axis=(1, 2))
     rows = np.flatnonzero(area >= 0.7 * area.max())

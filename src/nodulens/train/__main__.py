@@ -61,9 +61,9 @@ def main(
         model = release.segmenter_without(fold, material, run, trainings.segmenter)
         typer.echo(f"{model.card.path} and its card")
         return
-    asked = release.Release(data, out, run, folds, trainings)
+    chosen = release.Release(data, out, run, folds, trainings)
     for each in release.MAKERS if name is Name.all else (name.value,):
-        typer.echo(f"{release.MAKERS[each](asked)} and its card")
+        typer.echo(f"{release.MAKERS[each](chosen)} and its card")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ PARTS: Mapping[str, TaskModule] = {
     "classifier": cast("TaskModule", classification),
 }
 """Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
-SEEN = ("labels", "slices", "renderings", "masked")
+TRAINING_FIELDS = ("labels", "slices", "renderings", "masked")
 """Fields of a recipe, beside its networks, that determine their training data."""
 FIXED = "fixed"
 """The ``method`` of a split by the project's own folds."""
@@ -336,7 +336,7 @@ def _same_run(known: Run, run: Run, folder: Path) -> None:
             f"{folder} holds a run of {known.recipe.name}, fold {known.fold}; name another folder for "
             f"{run.recipe.name}, fold {run.fold}."
         )
-    _same_settings({name: getattr(known.recipe, name) for name in SEEN}, vars(run.recipe), "", folder)
+    _same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
 
 
 def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: str, folder: Path) -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.data.material import Stacks
-from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
+from nodulens.stages.views import plane_view, plane_window, representative_slices, soft_outline
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
@@ -65,7 +65,7 @@ def planes(stacks: Stacks) -> Planes:
         if central is None:
             continue
         image, mask, pixel = stacks.unit(n), stacks.truth(n), stacks.spacing_zyx(n)[1]
-        for z in telling_slices(mask):
+        for z in representative_slices(mask):
             views.append(plane_view(image[z], mask[z], plane_window(mask[z], (pixel, pixel))).astype(np.float16))
             owner.append(len(kept))
         diameter.append(central.diameter_mm)

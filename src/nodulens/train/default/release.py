@@ -260,7 +260,7 @@ def _known(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card(name: str, training: DefaultTraining, material: str, patients: Sequence[str]) -> dict[str, Any]:
-    taught = sorted(set(patients) - EVALUATION_PATIENTS)
+    trained_on = sorted(set(patients) - EVALUATION_PATIENTS)
     schedule = {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
     option = ""
     if training.augment:
@@ -273,7 +273,7 @@ def _card(name: str, training: DefaultTraining, material: str, patients: Sequenc
             "material": material,
             "schedule": schedule,
             "never": sorted(EVALUATION_PATIENTS),
-            "patients": taught,
+            "patients": trained_on,
         },
         "settings": {},
         "figures": {},

@@ -95,8 +95,8 @@ def predict(trained: Path, image: Path, target: Path, side: int) -> None:
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # type: ignore[import-not-found]
 
     pixels, properties = SimpleITKIO().read_images([str(image)])
-    _, seen = _predictor(trained, side).predict_single_npy_array(pixels, properties, None, None, True)
-    np.save(target, seen[:, 0].astype(np.float32))
+    _, probabilities = _predictor(trained, side).predict_single_npy_array(pixels, properties, None, None, True)
+    np.save(target, probabilities[:, 0].astype(np.float32))
 
 
 def _predictor(trained: Path, side: int) -> Any:

@@ -240,17 +240,17 @@ def settled(config: NetworkConfig) -> NetworkConfig:
         NotFound: the initial weights are no file; nothing is fetched.
     """
     assert YOLO_SEG.segmenter is not None
-    asked = training.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
-    if asked.network not in YOLO11:
-        raise BadOption(f"YOLO has no network {asked.network!r} here; there are {', '.join(YOLO11)}.")
-    if asked.size % STRIDE:
-        raise BadOption(f"YOLO halves its input five times: {asked.size} pixels are no multiple of {STRIDE}.")
-    if asked.pretrained is not None and not (Path(asked.pretrained).is_file() and asked.pretrained.endswith(".pt")):
+    wanted = training.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
+    if wanted.network not in YOLO11:
+        raise BadOption(f"YOLO has no network {wanted.network!r} here; there are {', '.join(YOLO11)}.")
+    if wanted.size % STRIDE:
+        raise BadOption(f"YOLO halves its input five times: {wanted.size} pixels are no multiple of {STRIDE}.")
+    if wanted.pretrained is not None and not (Path(wanted.pretrained).is_file() and wanted.pretrained.endswith(".pt")):
         raise NotFound(
-            f"There is no .pt file {asked.pretrained}. Nothing is fetched: name a file that you have, or leave "
+            f"There is no .pt file {wanted.pretrained}. Nothing is fetched: name a file that you have, or leave "
             "out --set segmenter.pretrained to start from random weights."
         )
-    return asked
+    return wanted
 
 
 def train_yolo(recipe: Recipe, spec: RunSpec, environment: Environment, slices: int | None = None) -> Run:
@@ -289,8 +289,8 @@ def _train(job: Job, environment: Environment) -> Path:
     }
     if config.pretrained is not None:
         wishes["weights"] = Path(config.pretrained).resolve()
-    told = [f"--{name}={value}" for name, value in wishes.items()]
-    environment.step(job.work, "train", known.resolve(), trained.resolve(), *told)
+    options = [f"--{name}={value}" for name, value in wishes.items()]
+    environment.step(job.work, "train", known.resolve(), trained.resolve(), *options)
     return trained
 
 
@@ -305,9 +305,9 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     unit = job.material.seen(segmentation.field_of(config), shown)[0]
     np.save(work / "parity.npy", unit[0])
     environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
-    with torch.inference_mode(), np.load(work / "parity.npz") as said:
+    with torch.inference_mode(), np.load(work / "parity.npz") as stored:
         own = net.net(torch.from_numpy(unit[:1])[:, None].expand(-1, 3, -1, -1))
-        theirs = [torch.from_numpy(said[name]) for name in ("found", "prototypes")]
+        theirs = [torch.from_numpy(stored[name]) for name in ("found", "prototypes")]
         surest = theirs[0][:, 4].max()
         for found in (own[0], theirs[0]):  # so that a network with low scores is compared too
             found[:, 4] /= surest

@@ -95,7 +95,7 @@ def find_pretrained(place: str) -> Path:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
-        raise MissingExtra("sam", "huggingface_hub") from error
+        raise MissingExtra("train", "huggingface_hub") from error
     try:
         return Path(hf_hub_download(place, "model.safetensors"))
     except (HfHubHTTPError, OSError, ValueError) as error:
