@@ -32,11 +32,11 @@ from nodulens.metrics.classification import auc_by_group, delong
 from nodulens.metrics.statistics import Groups, Interval
 
 PX = 32
-"""Side of the patches that are judged, in pixels of the scan."""
+"""Side of the patches that are classified, in pixels of the scan."""
 SIZES_MM = (4.0, 20.0)
 JITTER_PX = 2
 EPOCHS = 40
-"""A dozen are too few: the network goes on learning what gives rendered nodules away."""
+"""A dozen are too few: the network keeps improving at telling rendered nodules from real ones."""
 LEVEL_HU = 12.0
 """Greatest way to a level that a slice has; what is farther lies beyond all its levels."""
 HOSTS, PLACES = 12, 6
@@ -290,7 +290,7 @@ class Realness:
 
     Attributes:
         pairs: rendered.
-        judged: of them by the network; the trees judge all.
+        judged: number evaluated with the network; the trees are evaluated on all.
         network, trees: of each classifier, with DeLong's 95 % interval.
         context: of the network with the nodules blanked out: what the surroundings tell.
         by_kind: of the network, by texture and size.
@@ -313,7 +313,7 @@ def kind_of(shape: Shape) -> str:
 
 
 def evaluate(pairs: Pairs, epochs: int = EPOCHS, judged: int = FOLDS) -> Realness:
-    """Train and judge both classifiers, fold by fold; the network for the first few folds alone on demand."""
+    """Train and evaluate both classifiers, fold by fold; the network optionally for the first few folds only."""
     images, labels, folds = pairs.cases()
     seen = folds < judged
     scores = network_scores(images, labels, folds, epochs, judged)[seen]
@@ -337,11 +337,11 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder that holds lidc/.")],
     most: Annotated[int | None, typer.Option(help="Pairs at most; all by default.")] = None,
     epochs: Annotated[int, typer.Option(help="Of the network.")] = EPOCHS,
-    folds: Annotated[int, typer.Option(min=1, max=FOLDS, help="How many the network judges.")] = FOLDS,
-    seed: Annotated[int, typer.Option(help="Of places and looks.")] = 0,
+    folds: Annotated[int, typer.Option(min=1, max=FOLDS, help="Folds to evaluate with the network.")] = FOLDS,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
 ) -> None:
-    """Render twins of real nodules, and say how well classifiers tell them apart (JSON)."""
+    """Render twins of real nodules, and print how well classifiers tell them apart (JSON)."""
     if threads:
         torch.set_num_threads(threads)
     found = evaluate(make_pairs(hosts(data), most, seed), epochs, folds)

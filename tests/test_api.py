@@ -125,10 +125,10 @@ def test_a_point_a_box_and_a_mask_prompt_the_same_nodule() -> None:
     [
         ({}, "exactly one of"),
         ({"point": (1, 2, 3), "box": (0, 0, 0, 1, 1, 1)}, "exactly one of"),
-        ({"point": (1, 2)}, "2 numbers, 3 are needed"),
-        ({"point": (1, 2, float("nan"))}, "not a number of millimetres or voxels"),
-        ({"point": ("1", "2", "here")}, "not a number of millimetres or voxels"),
-        ({"box": (1, 2, 3)}, "3 numbers, 6 are needed"),
+        ({"point": (1, 2)}, "2 numbers; 3 are needed"),
+        ({"point": (1, 2, float("nan"))}, "not a finite number"),
+        ({"point": ("1", "2", "here")}, "not a finite number"),
+        ({"box": (1, 2, 3)}, "3 numbers; 6 are needed"),
         ({"point": (1, 2, 3), "space": "ras"}, "lps .* or voxel .*, not 'ras'"),
     ],
 )

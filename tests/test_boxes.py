@@ -199,7 +199,7 @@ def test_nothing_at_all_is_undefined_not_wrong() -> None:
     assert math.isnan(nothing.best().f1) and math.isnan(nothing.at(0.5).mean_iou)
     silent = match([Image(np.zeros(0), np.zeros((0, 2)))])
     assert silent.average_precision.max() == 0 and silent.best().f1 == 0 and math.isnan(silent.best().precision)
-    with pytest.raises(BadValues, match="no truth"):
+    with pytest.raises(BadValues, match="has a true box"):
         summary({"nodule": nothing})
 
 
@@ -282,7 +282,7 @@ def test_the_command_in_three_dimensions_with_classes(ask: Ask) -> None:
 @pytest.mark.parametrize(("truth", "found", "message"), [
     (TRUTH.replace("x_max", "right"), FOUND, "no column x_max"),
     (TRUTH, FOUND.split("\n")[0], "holds a header and no boxes"),
-    (TRUTH.split("\n")[0], FOUND, "There is no truth in any image"),
+    (TRUTH.split("\n")[0], FOUND, "No image has a true box"),
     (TRUTH, FOUND.replace("5,5,6,6", "5,5,5,6"), "found.csv, line 3: the box is empty"),
     (TRUTH, FOUND.replace("0.9", "sure"), "found.csv, line 2: score is 'sure'"),
     (TRUTH + "a,0,0,2,2\n", FOUND, "truth.csv, line 4 repeats line 2"),

@@ -118,7 +118,7 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
     small = {} if part == "filter" else {"size": SIDE}
     config = replace(config, loss=loss, balance=balance, augment=(), batch=16, **small)  # type: ignore[arg-type]
     if refused(part, config):
-        with pytest.raises(BadOption, match=r"cross-entropy|take bce|would change nothing"):
+        with pytest.raises(BadOption, match=r"cross-entropy|take bce|has no effect|would change nothing"):
             check_config(part, config)
         return
     check_config(part, config)
@@ -131,7 +131,7 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
     ("recipe", "setting", "message"),
     [
         (RESNET_UNET_PATCH_CNN, "filter.loss=cross-entropy", "take bce"),
-        (RESNET_UNET_PATCH_CNN, "segmenter.loss=cross-entropy", "lung, nodule do not: take bce"),
+        (RESNET_UNET_PATCH_CNN, "segmenter.loss=cross-entropy", "lung, nodule are not: take bce"),
         (RESNET_UNET_PATCH_CNN, "segmenter.balance=sampling", "drawn as often as those without"),
         (RESNET_UNET_PATCH_CNN, "filter.window=32", "filter.window can only be set of a segmenter"),
         (RESNET_UNET_PATCH_CNN, "filter.batch=1", "filter.batch is 2 or more"),
@@ -140,13 +140,13 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
         (SAM2_DENSENET, "classifier.batch=1", "classifier.batch is 2 or more"),
         (NNUNET_SAM, "classifier.loss=entropy", "no loss 'entropy'; there are cross-entropy"),
         (SE_AUX_UNET, "segmenter.augment=flip", "takes left for right"),
-        (SE_AUX_UNET, "segmenter.loss=bce", "nodule exclude one another: take cross-entropy"),
-        (SAM2_DENSENET, "classifier.loss=bce", "benign, malignant exclude one another"),
+        (SE_AUX_UNET, "segmenter.loss=bce", "nodule are exclusive: take cross-entropy"),
+        (SAM2_DENSENET, "classifier.loss=bce", "benign, malignant are exclusive"),
         (SE_AUX_UNET, "segmenter.network=conv3", "segmenter.network=conv3 grades, and a segmenter is .* outlines"),
         (SAM2_DENSENET, "classifier.network=resnet50-unet", "resnet50-unet outlines, and a classifier is .* grades"),
         (RESNET_UNET_PATCH_CNN, "filter.network=se-aux-unet", "outlines, and a filter"),
         (CONV3_CLASSIFIER, "classifier.size=9", "need 22 × 22 pixels at least"),
-        (SAM2_DENSENET, "classifier.size=2", "'densenet121' cannot see classifier.size=2 pixels"),
+        (SAM2_DENSENET, "classifier.size=2", "'densenet121' cannot take classifier.size=2 pixels"),
     ],
 )
 def test_what_a_network_cannot_learn_by_is_said_before_anything_is_loaded(

@@ -135,7 +135,7 @@ def test_page_holds_everything(page: str, evaluation: Evaluation) -> None:
         "Train: 60 patients",
         "Test: 40 patients",
         "Scans: 1 scans",
-        "Nobody stands in more than one part.",
+        "No patient is in more than one part.",
         *(member for part in provenance.split for member in part.members),
         provenance.command,
         provenance.made,
@@ -166,8 +166,8 @@ def test_who_stands_in_two_parts_is_named(evaluation: Evaluation) -> None:
     )
     leaky = replace(evaluation, provenance=replace(evaluation.provenance, split=parts))
     text = PageReader(evaluation_page(leaky)).text
-    assert "11 stand in more than one part, so the figures claim too much: P09, P10" in text and "and 3 more" in text
-    assert "Nobody stands" not in text
+    assert "11 are in more than one part, so the figures are optimistic: P09, P10" in text and "and 3 more" in text
+    assert "No patient is" not in text
     assert shared((SplitPart("a", ("x", "x")), SplitPart("b", ("y",)))) == ()  # twice in one part is not in two
 
 
@@ -191,7 +191,7 @@ def test_numbers_are_read_easily(value: float, text: str) -> None:
 def test_metrics_and_tables_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(BadValues, match="both ends"):
         Metric("AUC", 0.9, low=0.8)
-    with pytest.raises(BadValues, match="turn it round"):
+    with pytest.raises(BadValues, match="swap its ends"):
         Metric("AUC", 0.9, 0.95, 0.85)
     with pytest.raises(BadValues, match="2 columns, but a row of 1"):
         Table("t", ("a", "b"), (("x",),))
@@ -236,7 +236,7 @@ def _changed(evaluation: Evaluation, change: Callable[[dict[str, Any]], object])
         (lambda d: d.pop("schema"), "None, expected"),
         (lambda d: d.update(extra=1), "unknown keys ['extra']"),
         (lambda d: d.pop("metrics"), "lacks ['metrics']"),
-        (lambda d: d["metrics"][0].update(low=0.99), "turn it round"),
+        (lambda d: d["metrics"][0].update(low=0.99), "swap its ends"),
         (lambda d: d.update(title=3), ".title should be str, is 3"),
         (lambda d: d["metrics"][0].update(n=1.5), "metrics[0].n should be"),
         (lambda d: d["metrics"][0].update(value="0.9"), "metrics[0].value should be"),
@@ -449,7 +449,7 @@ def test_evaluate_froc_leaves_page_curve_and_json(run: Run, tmp_path: Path, draw
     assert made.provenance.seeds == ({"bootstrap": 4} if drawn else {})
     assert set(made.provenance.inputs) == {"annotations.csv", "predictions.csv", "series.csv"}
     assert made.provenance.command.startswith("nodulens evaluate froc --annotations")
-    assert made.warnings == ("1 annotated nodules lie in series that were not searched; they do not count.",)
+    assert made.warnings == ("1 annotated nodules are in series that were not searched; they do not count.",)
     if drawn:
         assert (made.metrics[0].low, made.metrics[0].high) == tuple(document["bootstrap"]["cpm"])
         assert made.metrics[3].low == document["bootstrap"]["sensitivity_low"][2]

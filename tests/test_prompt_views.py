@@ -238,7 +238,7 @@ def test_the_command_with_our_own_network(run: Run, with_scan: Path, tmp_path: P
     done = run("evaluate", "prompts", "--data", with_scan, "-o", tmp_path / "out", "--threads", 1)
     assert done.code == 0, done.err
     assert "box of the outline" in done.out and "own window" in done.out and "MADE" in done.err
-    assert "make no difference" in " ".join(done.out.split())
+    assert "do not apply to it" in " ".join(done.out.split())
     found = json.loads((tmp_path / "out" / "prompts.json").read_text())
     assert found["schema"] == "nodulens-prompts/1" and found["stacks"] is None
     card = load_models(1).segmenter.card

@@ -32,8 +32,8 @@ from nodulens.stages.views import (
     patch_view,
     plane_view,
     plane_window,
+    representative_slices,
     soft_outline,
-    telling_slices,
 )
 
 # ---- Windows
@@ -247,11 +247,11 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "phrase"),
     [
-        ({"point": "1,2"}, "2 numbers, 3 are needed"),
+        ({"point": "1,2"}, "2 numbers; 3 are needed"),
         ({"point": "1,2,x"}, "not a list of numbers"),
-        ({"point": "1,2,nan"}, "not a number of millimetres or voxels"),
+        ({"point": "1,2,nan"}, "not a finite number"),
         ({"point": "1,2,9000"}, "outside the scan"),
-        ({"box": "1,2,3"}, "3 numbers, 6 are needed"),
+        ({"box": "1,2,3"}, "3 numbers; 6 are needed"),
         ({"box": "10,0,0,0,10,10"}, "box is empty"),
         ({"box": "0,0,0,10,0,10"}, "box is empty"),
         ({"box": "900,900,0,910,910,10"}, "outside the scan"),
@@ -267,7 +267,7 @@ def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
     write_mask(Mask(np.ones((4, 4, 4), np.uint8), elsewhere, {1: "nodule"}), tmp_path / "off.nii.gz")
     write_mask(Mask(np.zeros(ct.geometry.shape, np.uint8), ct.geometry, {}), tmp_path / "empty.nii.gz")
     for name in ("off.nii.gz", "empty.nii.gz"):
-        with pytest.raises(BadPrompt, match="marks nothing inside the scan"):
+        with pytest.raises(BadPrompt, match="has no voxel inside the scan"):
             typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
 
 
@@ -351,5 +351,5 @@ def test_slices_that_tell() -> None:
     mask = np.zeros((len(areas), 10, 10), dtype=bool)
     for plane, area in zip(mask, areas, strict=True):
         plane.ravel()[:area] = True
-    assert telling_slices(mask).tolist() == [2, 3, 4, 5, 7]
-    assert telling_slices(mask[:1]).tolist() == [0]
+    assert representative_slices(mask).tolist() == [2, 3, 4, 5, 7]
+    assert representative_slices(mask[:1]).tolist() == [0]

@@ -208,16 +208,16 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
     if finished:
         trained("conv3-classifier", data, run, split=split)
     else:
-        with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
+        with pytest.raises(BadOption, match=r"classifier is not trained yet; resume it: nodulens"):
             method_named(str(run))
     files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
     with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
         trained("conv3-classifier", data, run, split=split, fold=1)
     for strange in {own, other, None} - {split}:
-        with pytest.raises(BadOption, match=r"patients, .* stand elsewhere\). Give the split that it was begun with"):
+        with pytest.raises(BadOption, match=r"patients, .* are in other parts\). Give the split that it was"):
             trained("conv3-classifier", data, run, split=strange)
-    with pytest.raises(BadOption, match="begun with"):
+    with pytest.raises(BadOption, match="started with"):
         trained("conv3-classifier", other_data, run, split=split)
     for setting, told in {
         "masked=true": "with masked=false; name another folder for masked=true",
@@ -241,7 +241,7 @@ def test_a_checkpoint_that_nobody_answers_for_is_not_gone_on_with(data: Path, tm
     run = tmp_path / "run"
     stopped(data, run)
     (run / "run.json").unlink()
-    with pytest.raises(BadOption, match=r"classifier\.pt is there, but .* does not say who taught it"):
+    with pytest.raises(BadOption, match=r"classifier\.pt exists, but .* does not record its training patients"):
         trained("conv3-classifier", data, run)
 
 
@@ -349,7 +349,7 @@ def test_without_sam_its_networks_are_judged_and_scans_left_out(
 
 def test_what_training_decided_is_not_set_to_judge(densenet: Path, data: Path) -> None:
     for setting in ("classifier.size=64", "masked=false"):
-        with pytest.raises(BadOption, match=f"{setting.partition('=')[0]} would change nothing: sam2-densenet"):
+        with pytest.raises(BadOption, match=f"{setting.partition('=')[0]} has no effect: sam2-densenet"):
             evaluate(str(densenet), data, None, settings=[setting])
 
 
@@ -503,7 +503,7 @@ def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path,
         evaluate(str(densenet), data, None, prompted=prompted / f"fold{FOLD}")
     with pytest.raises(BadOption, match="outlines by its segmenter"):
         evaluate(str(two_steps), data, None, prompted=prompted / f"fold{FOLD}", settings=["prompted=none"])
-    with pytest.raises(MissingWeights, match="not there"):
+    with pytest.raises(MissingWeights, match="does not exist"):
         evaluate(str(two_steps), data, None, prompted=prompted / "fold4")
 
 
@@ -633,7 +633,7 @@ def test_a_recipe_says_what_sam_is_shown(
 
 
 def test_memory_is_of_sam2_alone(densenet: Path, sams: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadOption, match="memory would change nothing"):
+    with pytest.raises(BadOption, match="memory has no effect"):
         load_method(str(densenet), settings=["prompted=sam", "memory=true"])
     load_sam(sams / "sam2", "sam2").net.model.save_pretrained(tmp_path / "alone")  # type: ignore[attr-defined]
     with pytest.raises(BadOption, match=r"has no memory .* --set memory=false"):
@@ -643,7 +643,7 @@ def test_memory_is_of_sam2_alone(densenet: Path, sams: Path, tmp_path: Path) -> 
 def test_names(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="se-aux-unet"):
         method_named("unet")
-    with pytest.raises(BadOption, match="no folder that nodulens train"):
+    with pytest.raises(BadOption, match="not a run of nodulens train"):
         method_named(str(tmp_path))
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UnreadableFile):
@@ -658,7 +658,7 @@ def test_a_run_is_used_as_it_was_trained(tmp_path: Path) -> None:
     assert (method.threshold, method.recipe.max_findings, method.recipe.box_scale) == (0.2, 3, 2.0)
     assert method.outline is not None and method.recipe.caveats == read_run(Path(run)).recipe.caveats != ()
     for setting in ("labels=lidc", "slices=middle", "masked=true", "segmenter.size=32", "filter.loss=dice"):
-        with pytest.raises(BadOption, match="would change nothing: resnet-unet-patch-cnn is used as it was trained"):
+        with pytest.raises(BadOption, match="has no effect: resnet-unet-patch-cnn is used as it was trained"):
             load_method(run, settings=[setting])
     with pytest.raises(BadOption, match="cannot be set"):
         load_method(run, settings=["name=mine"])
@@ -687,7 +687,7 @@ def test_the_default_is_trained_as_it_ships(
     write_split(Split({f"P{n}": str(n % 2) for n in range(4)}, 2, "stratified"), tmp_path / "split.json")
     monkeypatch.chdir(tmp_path)
     done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
-    assert done.code == 2 and "is trained on everybody who may, as it ships" in done.err
+    assert done.code == 2 and "is trained on all training patients, as it ships" in done.err
     assert not (tmp_path / "run").exists()
 
 

@@ -382,7 +382,7 @@ def test_what_cannot_be_streamed_is_said(run: Run, outliners: Path, pictures: Pa
         refused(run("stream", pictures, *ours, "--window", window), "black and white")
     refused(run("stream", pictures, *ours, "--steps"), "--output")
     refused(run("stream", pictures, *ours, "--steps", "-o", tmp_path / "a.mp4"), "--output")
-    refused(run("stream", pictures, *ours, "-o", pictures / "drawn"), "in the source")
+    refused(run("stream", pictures, *ours, "-o", pictures / "drawn"), "is inside the source")
     refused(run("stream", pictures, *ours, "-o", tmp_path / "note.txt"), "is a file")
     assert len(files(pictures)) == 4
 

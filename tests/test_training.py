@@ -340,7 +340,7 @@ def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -
     raw = dict(np.load(other / STACKS))
     raw["patient_id"][0] = "LIDC-IDRI-0999"
     np.savez(other / STACKS, **raw)
-    with pytest.raises(BadOption, match="was taught by other rows or patients"):
+    with pytest.raises(BadOption, match="was trained on other rows or patients"):
         train_default(other, run, command="again", epochs=1, trainings=FEW)
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, max_findings=5)

@@ -1,4 +1,4 @@
-"""Frames of a folder, a video or a camera, segmented and drawn one by one as they come."""
+"""Segment and render the frames of a folder, a video or a camera one by one."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ SCHEMA = "nodulens-stream/1"
 FILM = ".mp4"
 STEPS = "steps"
 THICK_MM = LEAST_MM * 2 / 3
-"""A disc so thick holds as much as a ball of its diameter: specks are told by their size on the frame alone."""
+"""A disc of this thickness has the volume of a ball of its diameter, so specks are recognised by area."""
 SMALL_PX = 512
-"""Frames are shown at least about so large, enlarged a whole number of times."""
+"""Least size of displayed frames, which are enlarged by an integer factor."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class SliceSegmenter:
     Attributes:
         segmenter: segments a slice.
         filter: keeps or rejects regions; None where the recipe has none.
-        threshold: least score of a region that is shown.
+        threshold: least score of a region.
         seconds: that the networks have taken.
     """
 
@@ -84,11 +84,11 @@ class SliceSegmenter:
 
 @dataclass(frozen=True)
 class FrameOutput:
-    """Where frames go, and how they are drawn.
+    """Destination and rendering of frames.
 
     Attributes:
         path: folder for a PNG a frame, or an MP4 file; None: nothing is written.
-        window: HU shown black and white.
+        window: HU of black and white.
         steps: also write the classic steps of each frame, side by side, into ``steps`` of the folder.
     """
 
@@ -119,7 +119,9 @@ class FrameOutput:
             return
         check_folder(output)
         if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-            raise BadOption(f"{output} lies in the source: what is drawn would be read as slices. Name another folder.")
+            raise BadOption(
+                f"{output} is inside the source: rendered frames would be read as slices. Name another folder."
+            )
 
 
 @dataclass
@@ -189,9 +191,9 @@ def stream(
     every: int = 1,
     show: Callable[[StreamStatistics], None] = lambda statistics: None,
 ) -> StreamStatistics:
-    """Segment frame after frame; Ctrl-C ends it, and what was shown until then stays.
+    """Segment frame after frame until the end or Ctrl-C; output written until then is kept.
 
-    A frame that cannot be read is left out and the stream goes on.
+    A frame that cannot be read is skipped.
 
     Args:
         source: see :func:`nodulens.data.frames.open_source`.
@@ -257,14 +259,14 @@ def summary(statistics: StreamStatistics, segmenter: SliceSegmenter, window: tup
 
 
 def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
-    """A frame with the outlines of what the network draws, and each region's outline, box and score.
+    """Render a frame with the network's masks, and each region's outline, box and score.
 
     Classes have the colours of :data:`nodulens.presentation.panels.CLASS_COLOURS`, others are yellow.
 
     Args:
         grey: (y, x) 0…1.
         found: on (1, y, x).
-        drawn: all that the network drew, (1, y, x).
+        drawn: the network's masks, (1, y, x).
     """
     scale = max(1, SMALL_PX // max(grey.shape))
     picture = _picture(grey, scale).convert("RGB")

@@ -42,7 +42,7 @@ def evaluate() -> None:
 def method(
     name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
     folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")],
-    split: Annotated[Path | None, typer.Option(help="Who judges, where it is not whom the run left out.")] = None,
+    split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
     ] = None,
@@ -53,7 +53,8 @@ def method(
     prompted: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a prompted network that has not seen who judges: python -m nodulens.train segmenter --fold."
+            help="Folder of a prompted network trained without the test patients: python -m nodulens.train segmenter "
+            "--fold."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -93,12 +94,14 @@ def froc(
     predictions: Annotated[
         Path,
         typer.Option(
-            help="CSV of the marks: seriesuid, coordX, coordY, coordZ, probability; or a folder of nodulens reports."
+            help="CSV of the detections: seriesuid, coordX, coordY, coordZ, probability; or a folder of reports."
         ),
     ],
     excluded: Annotated[Path | None, typer.Option(help="CSV of the findings that count neither way.")] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Draws of scans for the interval; LUNA16 makes 1000.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of scans for the interval; LUNA16 uses 1000.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and the curve as PNG and SVG.")
     ] = None,

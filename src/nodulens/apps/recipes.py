@@ -20,7 +20,7 @@ class NetworkSummary:
     Attributes:
         does: "find", "outline", "filter" or "grade".
         network: its name; that of one of ours ends in ".onnx", that of SAM's weights is a folder or hub name.
-        parameters: all numbers it has learnt, the statistics of its batch norms included; None: unknown until fetched.
+        parameters: all parameters, the statistics of batch norms included; None: unknown until fetched.
         trainable: those that training moves; None where it is not trained by the recipe.
         gflop: arithmetic of one input, multiplications and additions; None: unknown until fetched.
     """

@@ -1,4 +1,4 @@
-"""Folders for what is half done: nobody else looks into them, and what a killed process leaves is swept away.
+"""Private folders for unfinished output, which are removed even after a process was killed.
 
 Each holds a locked file as long as its process lives. The system takes the lock away when the process ends, however it
 ends, so whoever can take the lock knows that the folder is abandoned. That holds where process numbers do not: two
@@ -33,7 +33,7 @@ _OLD_S = 3600
 
 @contextmanager
 def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterator[Path]:
-    """A new folder that nobody else can read, gone when the block ends.
+    """A new folder with mode 0700, removed when the block ends.
 
     What processes that are no more have left in the same place goes first.
 
@@ -53,13 +53,13 @@ def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterato
 
 @contextmanager
 def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
-    """A new folder of the given name, mode 0700, that one living process at a time can hold; gone when the block ends.
+    """A new folder of the given name, mode 0700, locked by this process and removed when the block ends.
 
     One that a process which is no more has left is replaced.
 
     Args:
         path: of the folder.
-        owner: what it is held for, for messages.
+        owner: the output it is for, for messages.
 
     Raises:
         CannotWrite: another process holds it, or nothing can be written there.
@@ -79,7 +79,7 @@ def own_folder(folder: Path) -> Iterator[None]:
     What was made is gone again where the block leaves nothing in it.
 
     Raises:
-        BadOption: a file or a link to nothing stands in the way.
+        BadOption: there is a file or a dangling link of this name.
         CannotWrite: nothing can be written there, or another run is at work there.
     """
     folder = folder.absolute()
@@ -152,7 +152,7 @@ def sweep_temporary() -> None:
 
 
 def discard(path: Path) -> bool:
-    """Remove a private folder whose process is no more; whether it is gone."""
+    """Remove a private folder of a process that has ended; whether it was removed."""
     handle = _abandoned(path)
     if handle is not None:
         _remove(path, handle)

@@ -1,4 +1,4 @@
-"""Text from strangers, shown where it can do no harm: on a terminal and in the cell of a table."""
+"""Safe display of untrusted text on a terminal and in table cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
     Controls, invisible characters, bidirectional overrides, line ends, and bytes of file names that are no text.
     """
-    return text if text.isprintable() else "".join(map(_seen, text))
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def printable_message(text: str) -> str:
@@ -62,7 +62,7 @@ def csv_cell(value: object, digits: int = 17) -> str:
     return '"' + text.replace('"', '""') + '"' if re.search(r'[",;|\t]|^\s|\s$', text) else text
 
 
-def _seen(character: str) -> str:
+def _visible(character: str) -> str:
     if unicodedata.category(character) not in _UNSEEN:
         return character
     number = ord(character)

@@ -1,9 +1,8 @@
 """Folders of PNG or JPEG slices with masks or boxes, slices without a nodule included.
 
 Masks are pictures beside the slices, of the same stem: ``masks/p1/7.png`` belongs to ``images/p1/7.jpg``. Boxes are
-Pascal VOC ``.xml`` or YOLO ``.txt`` files of the same stem, or one CSV table with a row a box. A slice that none of
-them names shows no nodule; a mask or box that belongs to no slice is an error, for then names do not fit and every
-slice would pass for healthy.
+Pascal VOC ``.xml`` or YOLO ``.txt`` files of the same stem, or one CSV table with a row a box. A slice without any has
+no nodule; a mask or box without a slice is an error, since otherwise mismatched names would make every slice healthy.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ PRESENCE = {False: "no nodule", True: "nodule"}
 LABELS_END = 32
 """A mask whose brightest channel stays below this holds label numbers, not grey values."""
 FORMATS = ("PNG", "JPEG")
-"""What a picture may be, whatever its name says; Pillow would open dozens of kinds, some by other programs."""
+"""Accepted formats, by content; Pillow would open dozens, some by other programs."""
 MAX_PIXELS = 8192**2
-"""Larger pictures are refused before they unfold: 64 MiB with 8 bits of grey, 192 MiB in colour."""
+"""Larger pictures are refused before decoding: 64 MiB with 8 bits of grey, 192 MiB in colour."""
 MAX_PIXEL = 65_535
-"""Corners of boxes farther out than any picture reaches are a mistake."""
+"""Limit of box corners, beyond any picture."""
 
 Colour = int | tuple[int, int, int]
 
@@ -56,7 +55,7 @@ class SliceFolder:
         patients: key → patient.
         masks: key → mask picture; None where the folder is described by boxes.
         boxes: key → boxes, (1, y, x) half-open; None where it is described by masks.
-        nodule: the grey value or colour that means nodule; None for whatever is bright.
+        nodule: the grey value or colour of nodules; None for bright pixels.
     """
 
     name: str
@@ -67,7 +66,7 @@ class SliceFolder:
     nodule: Colour | None = None
 
     def items(self) -> tuple[Item, ...]:
-        """One a slice; the masks are opened once to see whether anything is drawn."""
+        """One item a slice; the masks are opened once to find empty ones."""
         return self._items
 
     @cached_property
@@ -93,9 +92,7 @@ class SliceFolder:
             boxes = self.boxes.get(item.key, ())
             for box in boxes:
                 if min(box.start) < 0 or any(b > n for b, n in zip(box.stop, image.shape, strict=True)):
-                    raise BadValues(
-                        f"{path}: a box to {box.stop[1:]} lies outside its {image.shape[1:]} pixels (y, x)."
-                    )
+                    raise BadValues(f"{path}: a box to {box.stop[1:]} is outside its {image.shape[1:]} pixels (y, x).")
             return Sample(item, image, "unit", boxes=boxes, label=int(bool(boxes)))
         mask = np.zeros(image.shape, dtype=bool)
         if self.masks is not None and item.key in self.masks:
@@ -117,7 +114,7 @@ def open_folder(
     patient: str | None = None,
     nodule: Colour | None = None,
 ) -> SliceFolder:
-    """Find the slices of a folder, and what is known of them.
+    """Find the slices of a folder, with their masks or boxes.
 
     Args:
         images: the folder of slices, sub-folders included.
@@ -137,7 +134,7 @@ def open_folder(
     """
     root = Path(images)
     if (masks is None) == (boxes is None):
-        raise BadOption("Say where the masks are or where the boxes are: exactly one of the two.")
+        raise BadOption("Name the masks or the boxes: exactly one of the two.")
     drawn: dict[str, Path] = {}
     if masks is not None:
         together = Path(masks).resolve() == root.resolve()
@@ -170,7 +167,7 @@ def read_picture(path: str | Path) -> NDArray[np.float32]:
 
 
 def read_mask_picture(path: str | Path, nodule: Colour | None = None) -> NDArray[np.bool_]:
-    """Where a mask picture shows a nodule, (y, x).
+    """The nodule pixels of a mask picture, (y, x).
 
     Args:
         path: a coloured, grey or palette picture.
@@ -263,7 +260,7 @@ def _patient(key: str, pattern: str | None, root: Path) -> str:
         folders = PurePosixPath(key).parts[:-1]
         if not folders:
             raise BadOption(
-                f"{root / key} lies in no folder of a patient. Say where its name holds the patient, such as "
+                f"{root / key} is in no folder of a patient. Give a pattern for the patient in its name, such as "
                 r"'(LIDC-IDRI-\d{4})', or (.+) where every slice is a patient of its own (--patient, patient=…)."
             )
         return folders[0]

@@ -151,15 +151,15 @@ class NoduleMaterial(ABC):
         """A nodule in HU with each reader's mask, the consensus of half of them, its box, and the readers' ratings."""
         n = int(item.key)
         masks = self.masks(n)
-        held = consensus(masks)
+        agreed = consensus(masks)
         return Sample(
             item,
             self.hu(n),
             "hu",
             self.spacing_zyx(n),
             reader_masks=masks,
-            mask=held,
-            boxes=(Box.of_mask(held),) if held.any() else (),
+            mask=agreed,
+            boxes=(Box.of_mask(agreed),) if agreed.any() else (),
             label=LABELS.get(Malignancy[item.stratum.upper()]),
             ratings=self.ratings.values[n, : len(masks)],
         )

@@ -72,8 +72,8 @@ def _filled(xy: NDArray[np.int64], outline_of: NDArray[np.int_], shape: tuple[in
     """Inside of each outline and the line itself, both (outlines, rows, columns) and without a common pixel."""
     count, height, width = shape
     line = np.zeros(shape, dtype=bool)
-    seen = ((xy >= 0) & (xy < (width, height))).all(1)
-    line[outline_of[seen], xy[seen, 1], xy[seen, 0]] = True
+    visible = ((xy >= 0) & (xy < (width, height))).all(1)
+    line[outline_of[visible], xy[visible, 1], xy[visible, 0]] = True
     # Each edge turns by ±1 all that lies to its right on the rows it crosses: from its upper row up to, but not
     # including, its lower one, so that a row through a corner counts one of the two edges that meet there.
     step = xy[_following(outline_of)] - xy
@@ -84,8 +84,10 @@ def _filled(xy: NDArray[np.int64], outline_of: NDArray[np.int_], shape: tuple[in
     # Rounded up: a pixel centre on the edge counts as to its right, and is taken away with the line anyway.
     column = xy[edge, 0] - (row - xy[edge, 1]) * step[edge, 0] * down // -rise[edge]
     turns = np.zeros((count, height, width + 1), dtype=np.int16)
-    seen = (row >= 0) & (row < height)
-    np.add.at(turns, (outline_of[edge[seen]], row[seen], column[seen].clip(0, width)), down[seen].astype(np.int16))
+    visible = (row >= 0) & (row < height)
+    np.add.at(
+        turns, (outline_of[edge[visible]], row[visible], column[visible].clip(0, width)), down[visible].astype(np.int16)
+    )
     return (turns[:, :, :-1].cumsum(2, dtype=np.int16) != 0) & ~line, line
 
 

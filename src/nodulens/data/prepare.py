@@ -1,11 +1,11 @@
-"""From scans to crops and slices that training reads: once, in parallel, and again from where it stopped.
+"""Prepare crops and slices of scans for training, in parallel and resumably.
 
-Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``. It appears whole or not at all, and its
-fingerprint covers the scan's files, its annotations and the settings: what has one is done, and a change of any makes
-it anew. Whole slices stay in that file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all
-scans are done their crops are joined into the files of :mod:`nodulens.data.material`::
+Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``, written atomically. The fingerprint covers the
+scan's files, its annotations and the settings; if any changes, the scan is prepared again. Whole slices stay in that
+file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all scans are done their crops are joined
+into the files of :mod:`nodulens.data.material`::
 
-    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
+    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader outlined
     OUT/lidc/luna16_cubes_50mm.npz             50³ voxels of 1 mm around every nodule
     OUT/luna16/luna16_axial_patches_64.npz     64 × 64 pixels around LUNA16's nodules and candidates
     OUT/luna16/annotations.csv, …              the tables that the patches belong to
@@ -68,7 +68,7 @@ from nodulens.ops.resample import resample_array
 
 SCHEMA = "nodulens-prepared/1"
 VERSION = 3
-"""Rises when the same input would give other crops."""
+"""Incremented when the same input would give other crops."""
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
 THROUGH, WITHOUT = 2, 4
@@ -130,7 +130,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         made, skipped: scans prepared now, and those that were done before.
@@ -159,7 +159,7 @@ def jobs_of_xml(folders: Mapping[str, Path]) -> tuple[Job, ...]:
 def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
     """A job for every scan that is there, patches and lung masks included.
 
-    Patches show every annotation and every candidate on one, and non-nodules drawn at random from the others.
+    Patches show every annotation and every candidate on one, and non-nodules sampled at random from the others.
 
     Args:
         luna: with its files.
@@ -291,7 +291,7 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
             pool.shutdown(cancel_futures=True)
         waiting = [job for job in waiting if job in left]
         if waiting and workers == 1:
-            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for want of memory."
+            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for lack of memory."
         workers = 1
 
 
@@ -367,7 +367,7 @@ def _whose(scan: LidcScan, rows: int) -> Arrays:
 
 
 def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
-    """Every slice that a reader marked, 96 × 96 stored pixels around the middle of the outlines."""
+    """Every slice that a reader outlined, 96 × 96 stored pixels around the centre of the outlines."""
     heights = slices_mm(volume.geometry)
     rank = np.argsort(np.argsort(heights))
     hu, bits, owner, marked, corners = [], [], [], [], []
@@ -502,8 +502,8 @@ def _patches(job: Job, volume: Volume) -> Arrays:
 def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Volume) -> Arrays:
     """Whole axial slices from low to high, rows rising towards posterior and columns towards left.
 
-    All nodules are drawn on each, by the consensus of half of the readers. There are none where nobody is asked for
-    lungs, and none and a "problem" where no lungs are found: stacks and cubes need none.
+    Masks of all nodules are the consensus of half of the readers. Without a source of lung masks there are no slices,
+    and if no lungs are found there is a "problem" in their place: stacks and cubes need no lungs.
     """
     turned, orientation = canonical(volume)
     problem, lungs = "", None
@@ -511,10 +511,10 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         lungs = _lungs(job, volume, orientation)
     except NoLungs as error:
         problem = str(error)
-    held, areas, near = _outlined(nodules, volume.geometry, orientation)
-    middle, central, others = np.zeros((3, len(held)), dtype=bool)
+    agreed, areas, near = _outlined(nodules, volume.geometry, orientation)
+    middle, central, others = np.zeros((3, len(agreed)), dtype=bool)
     if lungs is None:
-        lungs = np.zeros(held.shape, dtype=np.uint8)
+        lungs = np.zeros(agreed.shape, dtype=np.uint8)
     else:
         cross_section = np.isin(lungs, SIDES).sum(axis=(1, 2))
         middle, central, others = _chosen(cross_section, areas, near, np.random.default_rng([*job.series_uid.encode()]))
@@ -524,16 +524,16 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         **_whose(scan, len(rows)),
         "hu_u8": CROP_STEPS.steps(turned.hu[rows]),
         "lungs": lungs[rows],
-        "nodule": held[rows],
+        "nodule": agreed[rows],
         "middle": middle[rows],
         "central": central[rows],
-        "nodule_px": held[rows].sum(axis=(1, 2), dtype=np.int32),
+        "nodule_px": agreed[rows].sum(axis=(1, 2), dtype=np.int32),
         "airway_px": (lungs[rows] == AIRWAYS).sum(axis=(1, 2), dtype=np.int32),
         "airways_known": np.full(len(rows), job.lungs is not None),
         "slice_z_mm": slices_mm(turned.geometry)[rows].astype(np.float32),
         "slice_spacing_mm": np.full(len(rows), slice_mm, dtype=np.float32),
         "pixel_spacing_mm": np.full((len(rows), 2), (row_mm, column_mm), dtype=np.float32),
-        "shape_px": np.full((len(rows), 2), held.shape[1:], dtype=np.int32),
+        "shape_px": np.full((len(rows), 2), agreed.shape[1:], dtype=np.int32),
         "problem": np.array([problem]),
     }
 
@@ -558,17 +558,17 @@ def _outlined(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int_], NDArray[np.bool_]]:
     """In canonical orientation: (z, y, x) the consensus of half of the readers; (nodules, z) how much of it is each;
     (z,) whether readers outlined anything there, or both above and below."""
-    held = np.zeros(grid.shape, dtype=bool)
+    agreed = np.zeros(grid.shape, dtype=bool)
     areas = np.zeros((len(nodules), grid.shape[0]), dtype=int)
     near = np.zeros(grid.shape[0], dtype=bool)
     for nodule, area in zip(nodules, areas, strict=True):
         box = box_on(nodule, grid).clipped(grid.shape)
         own = consensus(masks_on(nodule, grid, box))
-        held[box.slices] |= own
+        agreed[box.slices] |= own
         area[box.slices[0]] = own.sum(axis=(1, 2))
         near[box.slices[0]] = True
     upwards = slice(None, None, -1 if orientation.flips[0] else None)
-    return orientation.apply(held), areas[:, upwards], near[upwards]
+    return orientation.apply(agreed), areas[:, upwards], near[upwards]
 
 
 def _chosen(

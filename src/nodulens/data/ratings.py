@@ -1,4 +1,4 @@
-"""What LIDC's readers said of a nodule: nine ratings each, and how several readers become one answer."""
+"""The nine ratings of LIDC's readers for a nodule, and their pooling over readers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Malignancy(IntEnum):
 
 @dataclass(frozen=True)
 class Ratings:
-    """What readers said of nodules.
+    """Readers' ratings of nodules.
 
     Attributes:
         readers: (N,) how many outlined the nodule.
@@ -71,8 +71,8 @@ class Ratings:
     def share_above(self, name: str, value: int) -> NDArray[np.float32]:
         """(N,) share of readers above ``value``; one who said just that counts half."""
         v = self.of(name).astype(np.float32)
-        said = ((v > value) + 0.5 * (v == value)) * (v > 0)
-        return np.asarray(said.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
+        counted = ((v > value) + 0.5 * (v == value)) * (v > 0)
+        return np.asarray(counted.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
 
     def malignancy(self, by: Pooling = "median", *, too_far: int | None = None) -> NDArray[np.uint8]:
         """(N,) the :class:`Malignancy` of each nodule: below 3 benign, above 3 malignant, 3 indeterminate.

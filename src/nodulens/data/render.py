@@ -1,8 +1,8 @@
-"""Nodules that were never scanned: real outlines and ratings, rendered into real or made-up lungs.
+"""Synthetic nodules: real outlines and ratings, rendered into real or phantom lungs.
 
 The body is closed between and beyond the slices of the outline (:mod:`nodulens.data.shapes`), filled with what its
-ratings say, seen through the scanner's blur and slice thickness, and given the noise of the scan around it. No pixel
-of the real nodule is used, and the truth is exact: how much of each voxel the body fills.
+ratings imply, blurred by the scanner's point spread and slice thickness, and given the noise of the scan around it. No
+pixel of the real nodule is used, and the ground truth is exact: how much of each voxel the body fills.
 
 Filling keeps what is there: a nodule takes the place of air. A voxel of HU ``b`` that it fills by ``a`` with tissue of
 HU ``t`` becomes ``(1 − a) b + a max(t, b)``, so that vessels run on through ground glass, and a nodule on the chest
@@ -47,7 +47,7 @@ MARGIN_MM = 3.5
 
 @dataclass(frozen=True, eq=False)
 class Scanner:
-    """How a scan shows things, near one place.
+    """Blur and noise of a scan near one place.
 
     Attributes:
         blur_mm: standard deviations (z, y, x) of the point spread beyond the averaging over a voxel.
@@ -64,7 +64,7 @@ LAGS = (2, 4, 4)
 SMOOTH_PX = 2.0
 """Smoothing within the slices that leaves the noise over."""
 AROUND_MM, AROUND_SLICES = 24.0, 4
-"""How far around a place the scan is looked at: mm in the plane, and slices at most."""
+"""Size of the surroundings that are analysed: mm in the plane, and slices at most."""
 USUAL_BLUR_MM = 0.6
 LUNG_NOISE = 0.7
 """Noise in soft tissue over what is left of lung when its vessels are taken out, as measured on LIDC nodules."""
@@ -111,10 +111,10 @@ def _edge_blur(hu: Float, spacing: NDArray[np.float64]) -> float:
     if edge.sum() < 40:
         return USUAL_BLUR_MM
     steepest = float(np.percentile(slope[edge] / contrast[edge], 93))
-    seen = 1 / (steepest * np.sqrt(2 * np.pi))
+    width = 1 / (steepest * np.sqrt(2 * np.pi))
     # a difference over two voxels and the voxel itself are boxes: their variances are not the scanner's
     pixel = float(spacing[1:].mean())
-    return float(np.clip(np.sqrt(max(seen**2 - (4 + 1) * pixel**2 / 12, 0.0)), 0.2, 1.2))
+    return float(np.clip(np.sqrt(max(width**2 - (4 + 1) * pixel**2 / 12, 0.0)), 0.2, 1.2))
 
 
 def _autocorrelation(rest: Float, where: NDArray[np.bool_]) -> Float:
@@ -154,8 +154,8 @@ def _noise(shape: tuple[int, ...], grain: Float, rng: np.random.Generator) -> Fl
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a nodule is made of.
+class Appearance:
+    """The appearance of a nodule.
 
     Attributes:
         tissue_hu: of its solid parts.
@@ -180,8 +180,9 @@ class Look:
     calcium_hu: float
 
 
-def look_of(shape: Shape, rng: np.random.Generator) -> Look:
-    """Draw the look of a nodule from its ratings; what is not rated is as in most nodules (solid, sharp, no calcium).
+def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
+    """Sample the appearance of a nodule from its ratings; missing ones are as in most nodules (solid, sharp, no
+    calcium).
 
     The figures follow what LIDC's nodules show on average at these ratings, see docs/rendering.md.
     """
@@ -200,7 +201,7 @@ def look_of(shape: Shape, rng: np.random.Generator) -> Look:
     glass_hu = texture_of(-650, -580, -520, -460, -350) + rng.normal(0, 70)
     solid = texture_of(0, 0.08, 0.25, 0.65, 1)
     uneven = texture_of(0.33, 0.3, 0.22, 0.15, margin_of(0.07, 0.05, 0.035, 0.02, 0.015))
-    return Look(
+    return Appearance(
         tissue_hu=tissue,
         opacity=float(np.clip((glass_hu - LUNG_HU) / (tissue - LUNG_HU), 0.08, 0.8)),
         solid=float(np.clip(solid + rng.normal(0, 0.1), 0, 1)) if 1 < texture < 5 else solid,
@@ -257,7 +258,7 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
         x, y, z = (f"{v:.1f}" for v in centre_lps)
         raise BadOption(f"LPS ({x}, {y}, {z}) mm lies outside the scan; give a place inside it.")
     rng = np.random.default_rng(seed)
-    look = look_of(shape, rng)
+    appearance = sample_appearance(shape, rng)
     index = volume.geometry.to_index(centre_lps)
     scanner = scanner_at(volume, index)
     spacing = np.asarray(volume.geometry.spacing_zyx)
@@ -265,7 +266,7 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
     whole = Box.around(np.round(index), 2 * reach + 1)
     grid = volume.geometry.crop(whole)
     edge = None if lungs is None else _lung_edge(crop_array(lungs.labels, whole) > 0, grid)
-    share, filled, added = _filled(shape, look, centre_lps, _Canvas.over(grid, rng), edge)
+    share, filled, added = _filled(shape, appearance, centre_lps, _Canvas.over(grid, rng), edge)
 
     sigma = np.asarray(scanner.blur_mm) / spacing
     filled, added = (ndimage.gaussian_filter(a, sigma, mode="constant", truncate=3) for a in (filled, added))
@@ -370,16 +371,16 @@ class NoduleRecord:
 
 @dataclass(frozen=True)
 class RenderedScanRecord:
-    """What was rendered into a scan, and the seed that gives it again."""
+    """The nodules rendered into a scan, and the seed that reproduces them."""
 
     seed: int
     nodules: tuple[NoduleRecord, ...]
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that holds something, or a file (BadOption)."""
+    """Refuse a folder that is not empty, or a file (BadOption)."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadOption(f"{folder} is there already and not empty; name a new folder.")
+        raise BadOption(f"{folder} exists and is not empty; name a new folder.")
 
 
 def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None:
@@ -402,7 +403,7 @@ def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None
 
 
 TRIES = 2000
-"""Places looked at for one nodule."""
+"""Places tried for one nodule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -526,11 +527,11 @@ class _Canvas:
 
 
 def _filled(
-    shape: Shape, look: Look, centre_lps: Point, canvas: _Canvas, lung_edge: Float | None
+    shape: Shape, appearance: Appearance, centre_lps: Point, canvas: _Canvas, lung_edge: Float | None
 ) -> tuple[Float, Float, Float]:
     """Means over the voxels: the body's share, the share of air that it takes, and that times its HU."""
     distance = shape.distance_at(centre_lps, canvas.fine)
-    distance += min(look.rough_mm, 0.04 * shape.diameter_mm) * _roughness(distance, canvas)
+    distance += min(appearance.rough_mm, 0.04 * shape.diameter_mm) * _roughness(distance, canvas)
     # pixels, caps and roughness have moved the surface a little: the volume is to be the outline's
     count = min(max(round(shape.volume_mm3 / canvas.fine.voxel_mm3), 1), distance.size - 1)
     most = float(np.mean(shape.spacing_zyx[1:]))
@@ -540,15 +541,15 @@ def _filled(
     body = np.clip(0.5 - distance / canvas.step_mm, 0, 1)
     distance += np.float32(shape.outside_mm)  # from here on, to what is seen
     # a logistic curve of this steepness is a Gaussian's integral, nearly
-    soft = special.expit(distance * np.float32(-1.702 / np.hypot(look.margin_mm, canvas.step_mm / np.sqrt(12))))
+    soft = special.expit(distance * np.float32(-1.702 / np.hypot(appearance.margin_mm, canvas.step_mm / np.sqrt(12))))
     depth = distance / min(float(distance.min()), -1e-3)
 
-    opacity = look.opacity + (1 - look.opacity) * _solid_part(depth, look.solid, canvas)
-    opacity = np.clip(opacity * (1 - look.mottle * canvas.field(1.5)), 0, 1)
-    calcium = _calcified_part(depth, look.calcification, canvas)
+    opacity = appearance.opacity + (1 - appearance.opacity) * _solid_part(depth, appearance.solid, canvas)
+    opacity = np.clip(opacity * (1 - appearance.mottle * canvas.field(1.5)), 0, 1)
+    calcium = _calcified_part(depth, appearance.calcification, canvas)
     taken = soft * np.maximum(opacity, calcium)
-    taken = np.maximum(taken, look.haze * np.clip(1 - distance / MARGIN_MM, 0, 1))
-    hu = look.tissue_hu + (look.calcium_hu - look.tissue_hu) * calcium
+    taken = np.maximum(taken, appearance.haze * np.clip(1 - distance / MARGIN_MM, 0, 1))
+    hu = appearance.tissue_hu + (appearance.calcium_hu - appearance.tissue_hu) * calcium
     return canvas.pooled(body), canvas.pooled(taken), canvas.pooled(taken * hu)
 
 

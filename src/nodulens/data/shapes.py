@@ -1,4 +1,4 @@
-"""Bodies of nodules: an outline drawn slice by slice, and what readers said of it, as one closed surface.
+"""Bodies of nodules: slice-wise outlines and ratings as one closed surface.
 
 A renderer needs no pixel of the nodule, only its outline and ratings; but these too belong to patients. Outlines come
 from the patients of the nodule stacks less the evaluation patients, see :func:`check_allowed`.
@@ -30,7 +30,7 @@ SMOOTH_PX = 0.6
 FAR_MM = 4.0
 """So far around a body distances are known; farther out they are at least this."""
 READERS_OUTSIDE_MM = 0.05
-"""LIDC's readers draw around what they see: so far inside their consensus lies the half-way surface of a nodule."""
+"""LIDC's readers draw around nodules: the half-way surface is this far inside their consensus."""
 FINE = 4
 """Planes in a slice spacing."""
 
@@ -165,7 +165,7 @@ def stack_shapes(stacks: Stacks, left_out: int | None = None) -> dict[int, Shape
     Nodules of which no pixel is shared by half of the readers are left out.
 
     Args:
-        stacks: as read; their pixels are not looked at.
+        stacks: as read; their pixels are not used.
         left_out: the fold whose patients are left out; None for none.
     """
     medians = {name: stacks.ratings.median(name) for name in RATINGS}
@@ -179,7 +179,7 @@ def stack_shapes(stacks: Stacks, left_out: int | None = None) -> dict[int, Shape
 
 
 def check_allowed(patients: Iterable[str], known: Collection[str], left_out: int | None = None) -> None:
-    """Refuse outlines of patients that nothing may learn from.
+    """Refuse outlines of patients that may not train.
 
     The annotation database holds every patient, also those kept back for independent checks. So outlines are drawn
     only from patients of the nodule stacks, less the evaluation patients, less the fold left out.
@@ -187,7 +187,7 @@ def check_allowed(patients: Iterable[str], known: Collection[str], left_out: int
     Args:
         patients: whose outlines are wanted.
         known: the patients of the nodule stacks.
-        left_out: the fold that judges what learns from these outlines; None where all may be used.
+        left_out: the test fold of the networks trained on these outlines; None where all may be used.
 
     Raises:
         BadOption: one may not be used; the message says which, and why.

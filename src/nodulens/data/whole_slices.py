@@ -21,7 +21,7 @@ SCANS, MANIFEST = "scans", "prepared.json"
 
 @dataclass(frozen=True, eq=False)
 class SlicedScan:
-    """Whole axial slices of one scan, from low to high; their pixels stay in the file until they are asked for.
+    """Whole axial slices of one scan, from low to high; their pixels are read on demand.
 
     Attributes:
         path: of the file.
@@ -78,7 +78,7 @@ class WholeSlices:
         self.scans = tuple(scan for scan in found if scan is not None and scan.patient not in EVALUATION_PATIENTS)
 
     def items(self) -> tuple[Item, ...]:
-        """One a slice; nothing is read."""
+        """One item a slice; nothing is read."""
         return tuple(
             Item(f"{scan.series_uid}/{n}", scan.patient, "nodule" if px else "no nodule")
             for scan in self.scans

@@ -36,14 +36,14 @@ from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.prompted import Outline, prompt_of_annotation, prompt_of_outline, shaken, view_of
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
-from nodulens.stages.sam import Ask, Sam
+from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.default import segmenter
 from nodulens.train.default.segmenter import Example, inscribed, strongest_candidate, without_ends
 from nodulens.train.tasks.protocol import Rows, median_ms
 
 Bool = NDArray[np.bool_]
-PromptedNetwork = Callable[[Ask, Bool | None], Outline]
+PromptedNetwork = Callable[[PromptKind, Bool | None], Outline]
 """A prompted network, by the kind of its prompt: a box, a point in the middle of it, or an earlier mask on the volume's
 grid, which is given for "mask" alone."""
 
@@ -152,12 +152,12 @@ def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> PromptedNetwork:
         looks = rounds if prompt.trust == ROUGH else DRAWN_ROUNDS
         return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, looks, prior)
 
-    return lambda ask, prior: partial(outline, prior=prior)
+    return lambda prompt_kind, prior: partial(outline, prior=prior)
 
 
 def sam_prompted(sam: Sam) -> PromptedNetwork:
     """SAM or SAM2 as it is set, by any kind of prompt."""
-    return lambda ask, prior: partial(replace(sam, ask=ask).segment, prior=prior)
+    return lambda prompt_kind, prior: partial(replace(sam, prompt_kind=prompt_kind).segment, prior=prior)
 
 
 def close_up(sam: Sam) -> PromptedNetwork:

@@ -1,4 +1,4 @@
-"""What a careless split would have claimed, and what inputs that give the label away would.
+"""Leakage: figures under careless splits, and inputs that give the label away.
 
 Two small classifiers are trained on the real crops, three times on the same rows: split at random, by nodule, and by
 patient. Only the last says what to expect of a new patient; what the others show beyond it is memory. Beside them
@@ -30,7 +30,7 @@ AT_RANDOM, BY_NODULE, BY_PATIENT = "at random", "by nodule", "by patient"
 COPIES = 3
 """Turned and enlarged copies of each slice, where slices are multiplied before they are split."""
 SIDE = 16
-"""Pixels of the picture that the classifiers see, along each side."""
+"""Side of the classifiers' input in pixels."""
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -39,7 +39,7 @@ Index = NDArray[np.int_]
 
 @dataclass(frozen=True)
 class Figure:
-    """How well something tells a label.
+    """How well a source predicts a label.
 
     Attributes:
         question: what is told apart, and on which crops.
@@ -169,7 +169,7 @@ def _nodules(stacks: Stacks) -> _Nodules:
 
 
 def _slices(stacks: Stacks, nodules: _Nodules) -> _Crops:
-    """Every slice that a reader marked."""
+    """Every slice that a reader outlined."""
     owner = np.repeat(np.arange(len(nodules.number)), [stacks.slices(n) for n in nodules.number])
     image = np.concatenate([_small(CROP_STEPS.steps(stacks.hu(n))) for n in nodules.number.tolist()])
     return _Crops(f"{MALIGNANT}, every slice", image, nodules.label[owner], owner, nodules.patient[owner])
@@ -258,7 +258,7 @@ def _folds(patient: NDArray[np.str_]) -> Index:
 
 
 def _scores(crops: _Crops, classifier: str, fold: Index) -> Float:
-    """What a classifier says of each row when it has learnt from the other folds."""
+    """Out-of-fold scores of a classifier for all rows."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier

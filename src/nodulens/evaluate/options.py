@@ -1,4 +1,4 @@
-"""Who a method is evaluated on, and how that is computed."""
+"""Options of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nodulens.pipeline import Progress, silent
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What an evaluation does beside its method.
+    """Options of an evaluation beside its method.
 
     Attributes:
         split: names the test patients, where they are not those of the run; or the file of such a split.

@@ -25,22 +25,21 @@ SCHEMA = "nodulens-prompts/1"
 Kind = Literal["sam2", "sam"]
 
 EARLIER = (
-    "The earlier mask, and the detector's mark, are those of the networks that ship; the mask's own figures stand "
-    "beside those of what is made of it."
+    "The earlier mask and the detection are by the networks that ship; the mask's own figures are listed as a baseline."
 )
-LOBE = "The lobe that is the input is estimated from position; fissures are not looked for."
+LOBE = "The lobe is estimated from position, without fissures."
 ONE_VIEW = (
-    "Our own network looks through a window that follows the prompt, in three dimensions at once: whole slice, lung, "
-    "lobe and crop make no difference to it, nor does going from slice to slice."
+    "Our own network has a three-dimensional window that follows the prompt: field of view and propagation between "
+    "slices do not apply to it."
 )
-TAUGHT = (
-    "The network that ships was trained on the stacks, so they are left out; by networks that have not seen the "
-    "patient they are evaluated with: python -m experiments.table --only prompted."
+TRAINED_ON_STACKS = (
+    "The network that ships was trained on the stacks, so they are left out; for out-of-fold figures run "
+    "python -m experiments.table --only prompted."
 )
-FEW = "Nodules of so few patients give no interval."
+FEW = "There are too few patients for intervals."
 NAMES = {
-    "box": "box of the outline", "box_shaken": "shaken by a tenth", "diameter": "box of the diameter",
-    "detector": "our detector's mark", "point": "point", "mask": "earlier mask",
+    "box": "box of the outline", "box_shaken": "jittered by a tenth", "diameter": "box of the diameter",
+    "detector": "our detection", "point": "point", "mask": "earlier mask",
     "ellipsoid": "ellipsoid in the box", "ellipsoid_shaken": "ellipsoid, shaken box",
     "ellipsoid_diameter": "ellipsoid, diameter's box", "earlier_mask": "earlier mask as it is",
     "ellipse": "ellipse in the box", "ellipse_shaken": "ellipse, shaken box",
@@ -63,7 +62,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PromptComparison:
-    """What a prompted network makes of every prompt and view.
+    """The results of a prompted network by prompt and view.
 
     Attributes:
         network: its weights.
@@ -142,7 +141,7 @@ class PromptComparison:
         ]  # fmt: skip
         note = (
             "Means over nodules, a missed one 0. Central: on the largest slice. 3 readers: of the "
-            f"{scans.panel_nodules} nodules that three or more marked. Rows without a view are what stands beside."
+            f"{scans.panel_nodules} nodules that three or more outlined. Rows without a view are baselines."
         )
         head = ("prompt", "input", "slices", "missed", *scores, *central, "3 readers Dice")
         yield Table(f"{self.network.name}: {scans.nodules} nodules of whole scans", head, tuple(rows), note)
@@ -203,7 +202,7 @@ def compare(
         kind=checkpoint.kind if checkpoint else "network",
         scans=prompts.evaluate_scans(ways, _read(data, names, tell), models),
         stacks=stacks,
-        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else (ONE_VIEW, TAUGHT))),
+        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else (ONE_VIEW, TRAINED_ON_STACKS))),
         weights=tuple(dict.fromkeys([weights, *beside])),
         inputs=hashed(*read, *([data / STACKS] if stacks else [])),
         software=software(),

@@ -1,6 +1,6 @@
-"""Whole scans with known nodules: what is found, what else is marked, how well it is outlined.
+"""Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
-Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.hold_scan`, LUNA16's hit rule: a mark
+Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.match_scan`, LUNA16's hit rule: a mark
 hits where it lies closer to the centre of a nodule than half its diameter. The scans are those of
 :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
@@ -30,7 +30,7 @@ from nodulens.data.lidc import LidcNodule, cluster
 from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import NotFound
-from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, hold_scan
+from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, match_scan
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.presentation.evaluation import Cell, Table
@@ -51,7 +51,7 @@ Analyze = Callable[[Volume], tuple[Report, Report]]
 
 @dataclass(frozen=True, eq=False)
 class KnownNodule:
-    """A nodule in a scan, by an outline or by a bounding box alone.
+    """A ground truth nodule in a scan, with an outline or only a bounding box.
 
     Attributes:
         box: on the grid that is evaluated on.
@@ -78,7 +78,7 @@ class KnownNodule:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationScan:
-    """A scan and what is known of it.
+    """A scan with its ground truth.
 
     Attributes:
         volume: canonical orientation.
@@ -96,7 +96,7 @@ def read_scan(data: Path, name: str) -> EvaluationScan:
     """A scan of ``ct/``, with the nodules of its readers' XML and of the bounding boxes beside it.
 
     Raises:
-        NotFound: it does not lie there.
+        NotFound: there is no such scan.
     """
     ct = io.read(data / "ct" / name)
     volume, orientation = canonical(ct)
@@ -123,7 +123,7 @@ def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation)
 
 
 def scans_in(data: Path) -> list[str]:
-    """Names of the evaluation scans that lie in a folder."""
+    """Names of the evaluation scans in a folder."""
     return [name for name in sorted(EVALUATION_PATIENTS) if (data / "ct" / name).is_dir()]
 
 
@@ -161,12 +161,12 @@ def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
 
 
 def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
-    """Nodules as :func:`held_against` takes them, see :meth:`KnownNodule.ball`."""
+    """Nodules as :func:`match_findings` takes them, see :meth:`KnownNodule.ball`."""
     return _findings([nodule.ball(geometry) for nodule in nodules])
 
 
-def held_against(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
-    """Marks of one scan held against what is known of it; see :func:`nodulens.metrics.detection.hold_scan`.
+def match_findings(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
+    """Match the marks of one scan to its ground truth; see :func:`nodulens.metrics.detection.match_scan`.
 
     Args:
         points_lps: (N, 3) LPS mm (x, y, z).
@@ -175,7 +175,7 @@ def held_against(points_lps: Points, scores: Sequence[float], known: Findings, e
         excluded: findings that count neither way.
     """
     points = np.asarray(points_lps, dtype=np.float64).reshape(-1, 3)
-    return hold_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
+    return match_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
 
 
 NOTHING = Findings((), np.empty((0, 3)), np.empty(0))
@@ -198,7 +198,7 @@ def _listed(path: Path, uid: str) -> Findings:
 
 @dataclass(frozen=True)
 class OutlineAgreement:
-    """How well a method outlines a nodule that readers outlined.
+    """Agreement of a method's outline with that of the readers.
 
     Attributes:
         readers: how many outlined it.
@@ -213,7 +213,7 @@ class OutlineAgreement:
 
 @dataclass(frozen=True)
 class EvaluatedNodule:
-    """What became of a known nodule.
+    """The result for a ground truth nodule.
 
     Attributes:
         diameter_mm: as annotated.
@@ -244,7 +244,7 @@ class EvaluatedMark:
 
 @dataclass(frozen=True)
 class ScanEvaluation:
-    """What a method makes of one scan.
+    """The result of a method for one scan.
 
     Attributes:
         name: of the scan.
@@ -309,7 +309,7 @@ def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
         known = _listed(data / "luna16" / luna16.ANNOTATIONS, uid)
     excluded = _listed(data / "luna16" / luna16.EXCLUDED, uid)
     at_threshold, all_marks = (
-        held_against([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
+        match_findings([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
         for one in (report, full)
     )
     diameters = np.where(known.diameter_mm < 0, UNSIZED_MM, known.diameter_mm)
@@ -340,7 +340,7 @@ def _outlined(data: Path, name: str, ct: Volume, report: Report, known: Findings
     masks = [consensus_on((c,), ct.geometry) for c in clusters]
     middles = [ct.geometry.to_lps(np.argwhere(m).mean(0)) if m.any() else np.full(3, np.inf) for m in masks]
     centres = [n.centre_lps for n in report.nodules]
-    hits = held_against(centres, [n.score for n in report.nodules], known, NOTHING)
+    hits = match_findings(centres, [n.score for n in report.nodules], known, NOTHING)
     out = []
     for number, centre in enumerate(known.centre_lps):
         nearest = int(np.argmin([np.linalg.norm(m - centre) for m in middles]))
@@ -410,7 +410,7 @@ def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] 
     named = [(s.name, s) for s in scans] + [(f"{s.name}, filter alone", s) for s in slid]
     rows = tuple((name, len(s.nodules), s.found, s.other, s.other_strict) for name, s in named)
     head = ("", "nodules", "found", "other marks", "other, strict")
-    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
+    note = "False positives as LUNA16 counts them; strict also counts those on findings of annotations_excluded.csv."
     nodules: list[tuple[Cell, ...]] = []
     for k, scan in enumerate(scans):
         for number, nodule in enumerate(scan.nodules):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask
-from nodulens.evaluate.scans import NOTHING, EvaluationScan, KnownNodule, balls, held_against, read_scan
+from nodulens.evaluate.scans import NOTHING, EvaluationScan, KnownNodule, balls, match_findings, read_scan
 from nodulens.io.records import Format, columns_of, from_plain, omitting, to_plain
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.boxes import Image, box_iou, match, summary
@@ -262,7 +262,7 @@ def evaluate_findings(scan: EvaluationScan, findings: Sequence[Finding], *, outl
     """
     geometry = scan.volume.geometry
     middles = [geometry.to_lps(np.argwhere(f.mask).mean(axis=0) + f.box.start) for f in findings]
-    hits = held_against(np.array(middles), [f.score for f in findings], balls(scan.nodules, geometry), NOTHING)
+    hits = match_findings(np.array(middles), [f.score for f in findings], balls(scan.nodules, geometry), NOTHING)
     overlap = box_iou(_corners([f.box for f in findings]), _corners([k.box for k in scan.nodules]))
     nodules = []
     for number, (known, score) in enumerate(zip(scan.nodules, hits.best, strict=True)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
@@ -58,7 +59,7 @@ class Format:
     """How records of one schema are laid out as JSON.
 
     Attributes:
-        schema: value of the key ``schema``; a file of another is refused.
+        schema: value of the key ``schema``; a file of another is refused. None for files without that key.
         name: what messages call such a record, and where its paths begin: "report" in ``report.nodules[0]``.
         indent: spaces a level.
         escaped: letters beyond ASCII are written as ``\\uXXXX``.
@@ -66,7 +67,7 @@ class Format:
         arranged: the dataclasses whose objects are arranged otherwise.
     """
 
-    schema: str
+    schema: str | None
     name: str
     indent: int = 1
     escaped: bool = False
@@ -94,7 +95,8 @@ def encode(record: DataclassInstance, form: Format) -> str:
     Raises:
         NodulensError: a number is NaN or infinite, which JSON cannot hold; the message says which.
     """
-    document = {"schema": form.schema, **to_plain(record, form.arranged)}
+    head = {} if form.schema is None else {"schema": form.schema}
+    document = head | to_plain(record, form.arranged)
     try:
         return json.dumps(document, indent=form.indent, ensure_ascii=form.escaped, allow_nan=False) + "\n"
     except ValueError:
@@ -142,7 +144,7 @@ def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
 
     Args:
         kind: the annotation: a plain type, a dataclass, Literal, a tuple, a mapping by name, or a union of these, of
-            which one member at most may be other than plain.
+            which one member at most may be other than plain; or Any, which is not checked.
         value: as :mod:`json` reads it.
         where: path of the value, for messages.
         form: says of which dataclasses keys may be missing or arranged otherwise.
@@ -150,6 +152,8 @@ def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
     Raises:
         UnreadableFile: it does not fit; the message says where, what is expected and what is there.
     """
+    if kind is Any:
+        return value
     origin, args = get_origin(kind), get_args(kind)
     if kind in _PLAIN:
         return _plain(kind, value, where)
@@ -252,7 +256,8 @@ def _parsed(text: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise UnreadableFile(f"A key stands twice among {', '.join(key for key, _ in pairs)[:80]}.")
+        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+        raise UnreadableFile(f"A key stands twice: {', '.join(twice)[:80]}.")
     return row
 
 

@@ -34,8 +34,8 @@ def load_method(name: str | Path | Recipe, *, threads: int | None = None, settin
 
     Raises:
         BadOption: no such recipe or setting, or one that acts in training alone.
-        MissingWeights: networks that are not there; the message says how to come by them.
-        CorruptWeights: a network is not what its card says.
+        MissingWeights: missing networks; the message says how to get them.
+        CorruptWeights: a network does not match its card.
         MissingExtra: SAM needs packages that are not installed.
     """
     recipe, folder = (name, None) if isinstance(name, Recipe) else method_named(str(name))
@@ -47,9 +47,9 @@ def load_networks(recipe: Recipe, folder: Path | None, threads: int | None) -> M
     """All networks but SAM: those that ship, and the recipe's own from the folder of its run.
 
     Raises:
-        MissingWeights, CorruptWeights: a network is not there, or not what its card says.
+        MissingWeights, CorruptWeights: a network is missing, or does not match its card.
     """
-    if folder is not None and not recipe.networks:  # the default, trained anew
+    if folder is not None and not recipe.networks:  # the default method, trained again
         return load_models(threads, folder)
     if folder is None and recipe.networks:
         raise untrained(recipe, recipe.networks)
@@ -58,7 +58,7 @@ def load_networks(recipe: Recipe, folder: Path | None, threads: int | None) -> M
 
 
 def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
-    """SAM or SAM2, looking at scans as the recipe says; None without it.
+    """SAM or SAM2 with the recipe's prompt and field of view; None without it.
 
     Raises:
         BadOption: the recipe wants a memory that these weights lack.
@@ -76,7 +76,7 @@ def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
 
 
 def load_sam_of(recipe: Recipe) -> Sam | None:
-    """SAM or SAM2 from files on this machine; None where the recipe asks for neither.
+    """SAM or SAM2 from files on this machine; None if the recipe uses neither.
 
     Raises:
         MissingWeights: the recipe names no weights, or they are not on this machine.

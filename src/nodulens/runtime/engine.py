@@ -80,7 +80,7 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
     Args:
         name: of the ONNX file and its card, without a suffix.
         threads: CPU threads; None for as many as there are cores.
-        folder: that they lie in.
+        folder: of the models.
 
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.

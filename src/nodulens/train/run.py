@@ -1,4 +1,4 @@
-"""Training and evaluation of a recipe's networks, one after the other, in a folder that says how to repeat it."""
+"""Training of a recipe's networks into a run folder, which records how to reproduce it."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ PARTS: Mapping[str, TaskModule] = {
     "classifier": cast("TaskModule", classification),
 }
 """Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
-SEEN = ("labels", "slices", "renderings", "masked")
-"""Fields of a recipe, beside its networks, that decide what those learn from."""
+TRAINING_FIELDS = ("labels", "slices", "renderings", "masked")
+"""Fields of a recipe, beside its networks, that determine their training data."""
 FIXED = "fixed"
-"""The method of a split by the project's own folds."""
+"""The ``method`` of a split by the project's own folds."""
 VALIDATED = 10
-"""One training patient in so many is moved to the validation set, where a split has none."""
+"""One training patient in so many is moved to the validation set if a split has none."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Division:
 def division(material: Material, parts: Parts) -> Division:
     """The rows of each part of a split.
 
-    Where the split has no patients for validation, one training patient in ten is moved there: always the same ones,
-    whatever else there is. Where that gives nobody, as of two or three scans, one row in ten is. Whole slices and
-    close-ups of other patients' nodules are divided each by themselves.
+    If the split has no validation patients, one training patient in ten is moved there, chosen by a hash of its name.
+    If that gives none, as with two or three scans, one row in ten is moved. Whole slices and close-ups of other
+    patients' nodules are divided separately.
     """
     patients = material.patients
     rows = np.arange(len(patients))
@@ -85,7 +85,7 @@ def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> 
     Args:
         patients: of the material.
         split: None for :func:`nodulens.data.folds.fold_of`.
-        fold: the test fold; None: a split into shares, or nobody is left out.
+        fold: the test fold; None: a split into shares, or no test patients.
 
     Raises:
         BadOption: no such fold.
@@ -105,8 +105,8 @@ class RunSpec:
 
     Attributes:
         data: folder of the material.
-        folder: of the run; made where it is not there.
-        command: that makes the same again.
+        folder: of the run; created if it does not exist.
+        command: that reproduces the run.
         split, fold: see :func:`parts_of`.
     """
 
@@ -118,17 +118,17 @@ class RunSpec:
 
 
 def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
-    """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
+    """Train every network of a recipe into a folder; finished networks are kept, an interrupted one is resumed.
 
-    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes.
+    In distributed training (:mod:`nodulens.train.loop.distributed`) the first process writes.
 
     Args:
-        recipe: with one network of its own at least.
+        recipe: with at least one network of its own.
 
     Raises:
-        BadOption: the folder holds a run of another recipe, fold, split or material, nobody is left to train on, or a
-            network cannot learn by what is set.
-        NotFound: material is not there.
+        BadOption: the folder holds a run of another recipe, fold, split or material, no patient is left to train on, or
+            a network cannot be trained with its settings.
+        NotFound: there is no such material.
     """
     if not recipe.networks:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
@@ -142,24 +142,26 @@ def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
 
 
 def _with_network(name: str, recipe: Recipe, run: Run, spec: RunSpec) -> Run:
-    """The run with one network more, which is trained and exported unless it is there."""
+    """Add a network to the run, trained and exported unless it is there."""
     part, folder = PARTS[name], spec.folder
     material = part.load(spec.data, recipe)
     rows = division(material, parts_of(material.patients, spec.split, spec.fold))
     if not len(rows.train):
-        raise BadOption(f"Nobody in {spec.data} is left to train {name} on; take a split that was made for this data.")
+        raise BadOption(
+            f"No patient in {spec.data} is left to train {name} on; take a split that was made for this data."
+        )
     config = part.settled(recipe.networks[name], material, rows.train)
     run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
     if spec.split is None:
         _add_to_split(material.patients, spec.fold, folder)
     if _is_done(name, config, folder):
-        # stopped just after it was exported, or trained by an external framework
+        # interrupted just after the export, or trained by an external framework
         return run if name in run.seconds else replace(run, seconds={**run.seconds, name: 0.0})
     start = time.monotonic()
     net = part.train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
     if Ranks.joined().first:
         draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
-    _export(name, net, config, run, _owners(material, rows), folder)  # its card is there last
+    _export(name, net, config, run, _owners(material, rows), folder)  # the card is written last
     run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
     _write(run, folder)
     return run
@@ -173,20 +175,20 @@ def train_default(
     epochs: int | None = None,
     trainings: release.Trainings = release.SHIPPED,
 ) -> Run:
-    """Train the default's four networks on everybody who may, into a folder: another set to analyze with.
+    """Train the default method's four networks on all training patients into a run folder.
 
-    Their figures come from five folds, which ``python -m nodulens.train`` computes.
+    Their figures are from five folds, see ``python -m nodulens.train``.
 
     Args:
         data: folder of the material.
-        folder: of the run; made where it is not there.
-        command: that makes the same again.
+        folder: of the run; created if it does not exist.
+        command: that reproduces the run.
         epochs: of each; None for those of ``trainings``.
-        trainings: how each is trained.
+        trainings: settings of each network.
 
     Raises:
         BadOption: the folder holds a run of another recipe or material.
-        NotFound: material is not there.
+        NotFound: there is no such material.
     """
     ranks = Ranks.joined()
     run = begun(DEFAULT, RunSpec(data, folder, command))
@@ -207,9 +209,9 @@ def train_default(
 
 
 def begun(recipe: Recipe, spec: RunSpec) -> Run:
-    """The run of a folder as far as it is; the record of a new one is written before anything is trained.
+    """Load the run of a folder, or write the record of a new one.
 
-    A run that has trained nothing yet, such as one whose fold does not exist, is begun anew.
+    A run that has trained nothing yet, such as one whose fold does not exist, is replaced.
 
     Raises:
         BadOption: the folder holds another run; the message says what differs.
@@ -217,7 +219,7 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
     ranks, folder = Ranks.joined(), spec.folder
     run = Run(recipe, spec.command, spec.fold, software())
     known = read_run(folder) if is_run(folder) else run
-    ranks.wait()  # until all have read what the first may write over
+    ranks.wait()  # until all have read what the first may overwrite
     there = {**known.seconds, **known.taught}
     if there:
         _same_run(known, run, folder)
@@ -235,22 +237,22 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
 
 
 def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder: Path) -> Run:
-    """The run with a record of what a network is about to be trained on, written before it is.
+    """Record what a network is trained on, before it is trained.
 
     Args:
         name: of the network, or of an external framework that trains it.
-        config: None where it is no network of the recipe.
+        config: None if it is no network of the recipe.
         taught: :func:`digest` of its rows.
 
     Raises:
-        BadOption: the folder holds one that was trained on other rows, or does not say on which.
+        BadOption: the folder holds one that was trained on other rows, or without a record of them.
     """
     if name not in run.taught:
         checkpoint = folder / f"{name}.pt" if config else folder / "checkpoints" / name / "foldNone.pt"
         if checkpoint.exists():
             raise BadOption(
-                f"{checkpoint} is there, but {folder} does not say who taught it, so it cannot be gone on with. Name "
-                "another folder."
+                f"{checkpoint} exists, but {folder} does not record its training patients, so it cannot be resumed. "
+                "Name another folder."
             )
         recipe = run.recipe if config is None else replace(run.recipe, **{name: config})  # type: ignore[arg-type]
         run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
@@ -260,8 +262,8 @@ def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder
         _same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
     if run.taught[name] != taught:
         raise BadOption(
-            f"{folder} holds a run whose {name} was taught by other rows or patients than --data holds now. Give the "
-            "data that it was begun with, or name another folder."
+            f"{folder} holds a run whose {name} was trained on other rows or patients than --data has now. Give the "
+            "data that it was started with, or name another folder."
         )
     return run
 
@@ -300,9 +302,9 @@ def _export(
 
 
 def example_of(config: NetworkConfig) -> torch.Tensor:
-    """The input on which an exported network is compared: noise, and noise in a field of air, as slices are.
+    """The input for comparing an exported network: noise, and noise in a field of air, like a slice.
 
-    Two and not one: the exporter takes an axis of one example for fixed.
+    There are two, since the exporter takes a batch axis of length one as fixed.
     """
     example = torch.rand(2, 1, config.size, config.size)
     example[1, :, config.size // 3 :] = 0
@@ -310,7 +312,7 @@ def example_of(config: NetworkConfig) -> torch.Tensor:
 
 
 def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
-    """Whether a network is there that was trained by this config."""
+    """Whether the folder has a network trained with this config."""
     try:
         known = card_of(name, folder)
         check(known)
@@ -328,13 +330,13 @@ def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
 
 
 def _same_run(known: Run, run: Run, folder: Path) -> None:
-    """Refuse to mix two runs: one folder, one recipe, one fold."""
+    """Refuse to mix runs of different recipes or folds in a folder."""
     if (known.recipe.name, known.fold) != (run.recipe.name, run.fold):
         raise BadOption(
             f"{folder} holds a run of {known.recipe.name}, fold {known.fold}; name another folder for "
             f"{run.recipe.name}, fold {run.fold}."
         )
-    _same_settings({name: getattr(known.recipe, name) for name in SEEN}, vars(run.recipe), "", folder)
+    _same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
 
 
 def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: str, folder: Path) -> None:
@@ -347,15 +349,15 @@ def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: s
 
 
 def _typed(value: Any) -> str:
-    """A value as ``--set`` takes it."""
+    """Format a value for ``--set``."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def _same_split(split: Split | None, folder: Path) -> None:
-    """Refuse a split that is not the one a run was begun with."""
-    if not (folder / SPLIT).exists():  # stopped before its material was read: nothing was trained
+    """Refuse another split than the run was started with."""
+    if not (folder / SPLIT).exists():  # interrupted before its material was read: nothing was trained
         return
     known = read_split(folder / SPLIT)
     asked = split or _as_split({p: _group(p) for p in known.groups}, None)
@@ -363,13 +365,13 @@ def _same_split(split: Split | None, folder: Path) -> None:
     if moved or known.folds != asked.folds:
         raise BadOption(
             f"{folder} holds a run by the split {folder / SPLIT}, and {'--split' if split else 'the fixed folds'} "
-            f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, stand elsewhere). Give the split that "
-            "it was begun with, or name another folder."
+            f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, are in other parts). Give the split "
+            "that it was started with, or name another folder."
         )
 
 
 def _write(run: Run, folder: Path) -> None:
-    """Write a run, for all processes."""
+    """Write a run, by the first process."""
     ranks = Ranks.joined()
     if ranks.first:
         write_run(run, folder)
@@ -377,7 +379,7 @@ def _write(run: Run, folder: Path) -> None:
 
 
 def _add_to_split(patients: Iterable[str], fold: int | None, folder: Path) -> None:
-    """Name patients of the material in the run's file of the fixed folds, for all processes."""
+    """Add patients of the material to the run's file of the fixed folds, by the first process."""
     ranks = Ranks.joined()
     if ranks.first:
         path = folder / SPLIT
@@ -404,5 +406,5 @@ def _hash(patient: str) -> int:
 
 
 def _rank(chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.int_]]:
-    """The number of chosen places before each."""
+    """The number of chosen elements before each."""
     return np.cumsum(chosen) - chosen

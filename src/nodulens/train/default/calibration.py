@@ -1,4 +1,4 @@
-"""A malignancy score evaluated beside the diameter alone, and calibrated to a probability with an interval."""
+"""Evaluation of a malignancy score beside the diameter alone, and its calibration to a probability with an interval."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.statistics import percentiles
 
 BOOTSTRAPS = 1000
-"""Samples of patients for intervals."""
+"""Bootstrap resamples of patients for intervals."""
 INTERVAL = 0.9
 BINS = 12
 PANEL = 3
 """Readers that a nodule needs to be evaluated on."""
 BETWEEN_MM = (6.0, 12.0)
-"""Range in which the diameter says least."""
+"""Range in which the diameter is least informative."""
 LEAST = 5
-"""Nodules of each class that an AUC needs to be worth a line."""
+"""Nodules of each class below which no AUC is reported."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredNodules:
-    """Nodules, each with the score of a network that has not seen its patient; (N,) all.
+    """Nodules with out-of-fold scores; all arrays (N,).
 
     Attributes:
-        score: any number; higher speaks for malignant.
+        score: any number; higher is more malignant.
         truth: 1 malignant, 0 benign, −1 neither.
         share: of the readers who rated malignancy above 3.
         diameter_mm: of the disc of the largest axial area.
@@ -51,17 +51,17 @@ class ScoredNodules:
 
     @property
     def decided(self) -> NDArray[np.bool_]:
-        """(N,) those that count as benign or malignant."""
+        """Which nodules (N,) are benign or malignant."""
         return np.asarray(self.truth >= 0)
 
     @property
     def panel(self) -> NDArray[np.bool_]:
-        """(N,) those with readers enough."""
+        """Which nodules (N,) have enough readers."""
         return np.asarray(self.readers >= PANEL)
 
     @property
     def between(self) -> NDArray[np.bool_]:
-        """(N,) those of 6 to 12 mm."""
+        """Which nodules (N,) are of 6 to 12 mm."""
         low, high = BETWEEN_MM
         return np.asarray((self.diameter_mm >= low) & (self.diameter_mm < high))
 
@@ -162,7 +162,7 @@ def beside_diameter(scored: ScoredNodules, chosen: NDArray[np.bool_]) -> BesideD
 
 
 def by_calibration_code(scored: ScoredNodules) -> dict[str, CodeFigures]:
-    """AUC within each code of the slices' values, where a network that reads only how a slice was made is at chance."""
+    """AUC within each calibration code: a network that only recognises how a slice was stored would be at chance."""
     codes = {}
     decided = scored.decided & scored.panel
     for code in np.unique(scored.calibration[decided]):
@@ -174,8 +174,7 @@ def by_calibration_code(scored: ScoredNodules) -> dict[str, CodeFigures]:
 
 
 def figures(scored: ScoredNodules) -> dict[str, Any]:
-    """For a card: AUC overall and from 6 to 12 mm beside diameter alone, by code, and how well the probability is
-    calibrated.
+    """AUC overall and from 6 to 12 mm beside the diameter alone, AUC by calibration code, and calibration.
 
     Needs nodules of all five folds.
     """
@@ -190,7 +189,7 @@ def figures(scored: ScoredNodules) -> dict[str, Any]:
 
 
 def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> CalibrationFigures:
-    """Calibration of probabilities."""
+    """Calibration measures of probabilities; undefined ones are None."""
     found = calibration(truth, p)
     brier, ece, slope, intercept = (
         None if np.isnan(value) else round(value, digits)
@@ -200,8 +199,8 @@ def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> 
 
 
 def settings(scored: ScoredNodules) -> dict[str, Any]:
-    """For a card: logistic calibration, and the interval: quantiles of the readers' share among nodules of like
-    probability. Needs nodules of all five folds."""
+    """Settings of a card: logistic calibration, and the interval, quantiles of the readers' share among nodules of
+    similar probability. Needs nodules of all five folds."""
     rows = np.flatnonzero(scored.decided)
     slope, constant = _calibrate(scored.score[rows], scored.truth[rows])
     panel = np.flatnonzero(scored.panel)
@@ -227,7 +226,7 @@ def _probability(score: NDArray[np.floating], slope: float, constant: float) -> 
 
 
 def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict[str, Any]:
-    """Edges of bins of like probability; in each the quantiles of the share, corrected for the number in the bin."""
+    """Edges of bins of similar probability, and in each the quantiles of the share, corrected for the bin's count."""
     order = np.argsort(p)
     low, high, edges = [], [], []
     for rows in np.array_split(order, BINS):
@@ -241,7 +240,7 @@ def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict
 
 
 def _coverage(scored: ScoredNodules) -> float:
-    """Share of the intervals that hold the readers' share, each fold by a table built from the other four."""
+    """Coverage of the intervals by cross-validation: each fold by a table built from the other four."""
     inside: list[NDArray[np.bool_]] = []
     for fold in range(FOLDS):
         left = is_left_out(scored.patients, fold)
@@ -269,6 +268,6 @@ def _cross_fitted(scored: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.f
 
 
 def ends(draws: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Both ends of the 95 % interval of bootstrap samples; None where no sample has a value."""
+    """Both ends of the 95 % interval of bootstrap samples; None if no sample is defined."""
     interval = percentiles(float("nan"), draws)
     return None if np.isnan(interval.low) else (round(interval.low, 4), round(interval.high, 4))

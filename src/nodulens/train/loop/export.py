@@ -25,11 +25,11 @@ Compiled = Callable[[Array], tuple[Array, ...]]
 
 LICENCE = "Apache-2.0; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 TOLERANCE = 1e-3
-"""By how much an output of the file may differ from the network's."""
+"""Largest difference between an output of the file and the network's."""
 
 
 class Logits(nn.Module):
-    """A classifier without its map."""
+    """A classifier without its feature map."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Logits(nn.Module):
 
 
 class LogitsAndActivation(nn.Module):
-    """A classifier with the class activation map of its first logit: its last map weighted by the classifier."""
+    """A classifier with the class activation map of its first logit: its last feature map, weighted."""
 
     def __init__(self, net: MapClassifier) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class LogitsAndActivation(nn.Module):
 
 
 def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], tolerance: float = TOLERANCE) -> Path:
-    """Write ``name.onnx`` and ``name.json``; both appear whole, the card last.
+    """Write ``name.onnx`` and its card ``name.json``, both atomically, the card last.
 
-    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes; the others wait for it.
+    In distributed training (:mod:`nodulens.train.loop.distributed`) the first process writes; the others wait for it.
 
     Args:
         net: in evaluation mode, on the CPU.
         example: an input; the first axis is free.
-        card: everything a card says but the hash; a licence where it is not ours.
+        card: all fields of the card but the hash; the licence only where it is not ours.
         tolerance: see :func:`check_parity`.
 
     Raises:
@@ -80,7 +80,7 @@ def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any],
     partial = target.with_suffix(".partial")
     net = net.eval().cpu()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making, and nothing a user can act on
+        warnings.simplefilter("ignore")  # the exporter's own, which a user cannot act on
         torch.onnx.export(
             net,
             (example,),
@@ -103,14 +103,14 @@ def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any],
 
 
 def gflop(net: nn.Module, example: Tensor) -> float:
-    """Arithmetic of one example, multiplications and additions."""
+    """GFLOP of one example, multiplications and additions."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(example)
     return float(counter.get_total_flops()) / len(example) / 1e9
 
 
 def _stripped(path: Path) -> bytes:
-    """An ONNX file without the exporter's notes of the machine: folders and lines of the calls that led to a node."""
+    """An ONNX file without the exporter's stack traces, which name folders of this machine."""
     model = onnx.load(path)
     graph = model.graph
     named = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
