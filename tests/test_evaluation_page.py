@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import re
 import sys
@@ -20,7 +21,7 @@ from browser import Browser
 from conftest import REPOSITORY
 from nodulens.apps import cli
 from nodulens.data.splits import Split
-from nodulens.errors import BadOption, BadValues, NodulensError, UnreadableFile
+from nodulens.errors import BadOption, BadValues, CannotWrite, NodulensError, UnreadableFile
 from nodulens.metrics.classification import confusion
 from nodulens.metrics.segmentation import compare, summarise_by
 from nodulens.metrics.statistics import Groups, Interval
@@ -422,6 +423,26 @@ def test_page_and_json_are_written_together(evaluation: Evaluation, page: str, t
     assert sorted(path.name for path in made.parent.iterdir()) == ["evaluation.html", "evaluation.json"]
     with pytest.raises(BadOption, match="is a file"):
         write_evaluation(evaluation, made)
+    write_evaluation(evaluation, made.parent, {"rows.json": b"{}"})
+    assert sorted(path.name for path in made.parent.iterdir()) == ["evaluation.html", "evaluation.json", "rows.json"]
+
+
+def test_an_evaluation_that_cannot_be_written_leaves_the_one_before(
+    evaluation: Evaluation, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(evaluation, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "evaluation.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        write_evaluation(replace(evaluation, title="another"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_inputs_are_named_by_their_hash(tmp_path: Path) -> None:

@@ -209,8 +209,6 @@ def phantom(
     """Write a made-up chest CT with known nodules as DICOM, to try things on."""
     from nodulens.data.phantom import write_phantom_dicom
 
-    if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
-        raise BadOption(f"{output} is there already and not empty; name a new folder.")
     write_phantom_dicom(output, seed=seed)
     print(printable(str(output)))
 

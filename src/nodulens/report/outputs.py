@@ -9,7 +9,6 @@ side by side, and where there is a ``report.json`` the set is complete.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from nodulens.core.nodule import Nodule
-from nodulens.core.private import HELD, folders_made, held_folder, nearest, remove_empty, sweep
+from nodulens.core.private import HELD, folders_made, held_beside, held_folder, nearest, remove_empty, sweep
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption, CannotWrite, input_errors
 from nodulens.io import write_mask
@@ -145,10 +144,9 @@ def _held(target: Path) -> Iterator[Path]:
     """A private folder that stands for the target: beside it where it is new, in it where it exists."""
     for _ in range(2):
         fresh = not target.exists()
-        home = target.parent if fresh else target
-        name = f"{HELD}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}" if fresh else HELD
-        sweep(home, HELD)
-        with held_folder(home / name, target) as folder:
+        if not fresh:
+            sweep(target, HELD)
+        with held_beside(target) if fresh else held_folder(target / HELD, target) as folder:
             if fresh is not target.exists():  # else another run has made it just now
                 yield folder
                 return
