@@ -295,6 +295,9 @@ def stream(
         str, typer.Option(help="HU of black and white: what pictures are taken for, and how DICOM slices are shown.")
     ] = "-1000,400",
     series: Series = None,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Name pictures as the slices are named, which may name the patient.")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
     threads: Threads = None,
@@ -304,7 +307,7 @@ def stream(
     from nodulens.apps.stream import pace, sentence, window_of
     from nodulens.data.frames import open_source
 
-    drawn = streams.FrameOutput(output, window_of(window), steps)
+    drawn = streams.FrameOutput(output, window_of(window), steps, identify)
     drawn.check(Path(source))
     segmenter = streams.load_segmenter(recipe, settings or (), threads)
     frames = open_source(source, drawn.window, series)
