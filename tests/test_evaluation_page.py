@@ -513,6 +513,8 @@ def test_evaluate_froc_leaves_page_curve_and_json(run: Run, tmp_path: Path, draw
     assert set(made.provenance.inputs) == {"annotations.csv", "predictions.csv", "series.csv"}
     assert made.provenance.command.startswith("nodulens evaluate froc --annotations")
     assert made.warnings == ("1 annotated nodules lie in series that were not searched; they do not count.",)
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
     if drawn:
         assert (made.metrics[0].low, made.metrics[0].high) == tuple(document["bootstrap"]["cpm"])
         assert made.metrics[3].low == document["bootstrap"]["sensitivity_low"][2]
