@@ -22,6 +22,7 @@ from pathlib import Path
 
 from nodulens.errors import BadOption, CannotWrite, as_input_error, input_errors
 
+POSIX = os.name == "posix"
 LOCK = "lock"
 HELD = ".nodulens.partial"
 """Name of the private folder in a folder of outputs that a run is writing."""
@@ -187,7 +188,7 @@ def discard(path: Path) -> bool:
 def _claimed(path: Path, owner: Path) -> int:
     """Make the folder, and the handle that holds its lock. It gets its name when it is locked, not before."""
     making = path.with_name(f"{_MAKING}{secrets.token_hex(8)}")
-    if os.name != "posix":  # there a folder that holds an open file cannot be renamed
+    if not POSIX:  # there a folder that holds an open file cannot be renamed
         _refuse_taken(path, owner)
         making = path
     making.mkdir(mode=0o700)
@@ -248,10 +249,10 @@ def _remove(path: Path, handle: int) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != LOCK:
                 entry.unlink(missing_ok=True)
-    if os.name != "posix":  # there an open file cannot be removed
+    if not POSIX:  # there an open file cannot be removed
         os.close(handle)
     shutil.rmtree(path, ignore_errors=True)
-    if os.name == "posix":
+    if POSIX:
         os.close(handle)
 
 
@@ -261,7 +262,7 @@ def _is_ours(path: Path) -> bool:
         known = path.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(known.st_mode) and (os.name != "posix" or known.st_uid == os.geteuid())
+    return stat.S_ISDIR(known.st_mode) and (not POSIX or known.st_uid == os.geteuid())
 
 
 def _age_s(path: Path) -> float:
@@ -309,7 +310,7 @@ def _started(number: int) -> str:
 def _lives(process: str) -> bool:
     """Whether the process that wrote :func:`_process` may still be there. Where that is not known, it may."""
     number, _, start = process.partition("-")
-    if not number.isdigit() or os.name != "posix":
+    if not number.isdigit() or not POSIX:
         return True
     try:
         os.kill(int(number), 0)
