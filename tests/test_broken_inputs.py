@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from conftest import zip_of
+from conftest import Run, zip_of
 from dicom_files import INTERCEPT, body, multiframe, pixels, same_scan, save, slices
 from nodulens.errors import (
     BadGeometry,
@@ -658,6 +658,23 @@ def test_headers_tell_what_is_wrong(tmp_path: Path) -> None:
         assert not info.readable and not info.recommended, make.__name__
         with pytest.raises(AssertionError, match=phrase):
             raise AssertionError("; ".join(info.problems))
+
+
+VOXELS = (
+    truncated_nifti, truncated_packed_nifti, truncated_packed_metaimage, truncated_packed_nrrd, damaged_packed_nifti,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", VOXELS, ids=[make.__name__ for make in VOXELS])
+def test_damaged_voxels_are_listed_as_such(run: Run, make: Maker, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    with pytest.raises(UnreadableFile, match="truncated"):
+        list_series(path)
+    done = run("info", path)
+    assert done.code == 2 and done.out == "" and "truncated" in done.err
+    write_image(tmp_path / "whole.mha", body())
+    whole, damaged = list_series(tmp_path)
+    assert whole.readable and whole.recommended and not damaged.readable and "truncated" in damaged.problems[0]
 
 
 def test_a_gap_too_wide_is_not_filled(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import re
 import time
@@ -17,7 +18,7 @@ import pytest
 from browser import Browser
 from conftest import REPOSITORY, Run
 from nodulens.data.splits import Split
-from nodulens.errors import BadOption, BadValues, NodulensError, UnreadableFile
+from nodulens.errors import BadOption, BadValues, CannotWrite, NodulensError, UnreadableFile
 from nodulens.metrics.classification import confusion
 from nodulens.metrics.segmentation import compare, summarise_by
 from nodulens.metrics.statistics import Groups, Interval
@@ -397,6 +398,26 @@ def test_page_and_json_are_written_together(evaluation: Evaluation, page: str, t
     assert sorted(path.name for path in made.parent.iterdir()) == ["evaluation.html", "evaluation.json"]
     with pytest.raises(BadOption, match="is a file"):
         write_evaluation(evaluation, made)
+    write_evaluation(evaluation, made.parent, {"rows.json": b"{}"})
+    assert sorted(path.name for path in made.parent.iterdir()) == ["evaluation.html", "evaluation.json", "rows.json"]
+
+
+def test_an_evaluation_that_cannot_be_written_leaves_the_one_before(
+    evaluation: Evaluation, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(evaluation, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "evaluation.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        write_evaluation(replace(evaluation, title="another"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_inputs_are_named_by_their_hash(tmp_path: Path) -> None:
@@ -450,6 +471,8 @@ def test_evaluate_froc_leaves_page_curve_and_json(run: Run, tmp_path: Path, draw
     assert set(made.provenance.inputs) == {"annotations.csv", "predictions.csv", "series.csv"}
     assert made.provenance.command.startswith("nodulens evaluate froc --annotations")
     assert made.warnings == ("1 annotated nodules are in series that were not searched; they do not count.",)
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
     if drawn:
         assert (made.metrics[0].low, made.metrics[0].high) == tuple(document["bootstrap"]["cpm"])
         assert made.metrics[3].low == document["bootstrap"]["sensitivity_low"][2]

@@ -15,14 +15,19 @@ from conftest import REPOSITORY, Run
 from nodulens.core import private
 from nodulens.core.private import held_folder, private_folder
 from nodulens.core.volume import Volume
+from nodulens.data.phantom import write_phantom_dicom
 from nodulens.errors import BadOption, CannotWrite, InputError
-from nodulens.io.atomic import whole_file, write_whole
+from nodulens.io.atomic import whole_file, whole_folder, write_whole
 from nodulens.report import outputs
 from nodulens.report.json import from_json
 from nodulens.report.outputs import FILES, claimed, write_outputs
 from nodulens.report.record import Report
 
+if os.name == "posix":
+    import resource
+
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+COARSE = (6.0, 3.0, 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -356,6 +361,75 @@ except InputError as error:
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 2, done.stderr
     assert "File too large" in done.stdout or "not written whole" in done.stdout or "cannot be written" in done.stdout
+    assert names(tmp_path) == []
+
+
+# ---- A folder of files that belong together
+
+
+KILLED_PHANTOM = """
+import sys, time
+from pathlib import Path
+from nodulens.data import phantom
+real = phantom._dicom_slice
+def pausing(volume, z, seed):
+    if z == 20:
+        print("ready", flush=True)
+        time.sleep(60)
+    return real(volume, z, seed)
+phantom._dicom_slice = pausing
+phantom.write_phantom_dicom(Path(sys.argv[1]), 1, (6.0, 3.0, 3.0))
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
+def test_a_killed_phantom_leaves_no_slice(there: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    words = [sys.executable, "-c", KILLED_PHANTOM, out]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        with pytest.raises(CannotWrite, match="Another run"):
+            write_phantom_dicom(out, 1, COARSE)
+        process.kill()
+    assert out.exists() is there and not list(out.glob("*"))
+    assert len(list(tmp_path.rglob("*.dcm"))) == 20
+    write_phantom_dicom(out, 1, COARSE)
+    assert len(names(out)) == 50 and names(tmp_path) == ["out"]
+
+
+def test_a_whole_folder_is_the_target_or_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "deep" / "out") as room:
+        (room / "a").touch()
+        raise ZeroDivisionError
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        with pytest.raises(CannotWrite, match=r"/out .*" + os.strerror(number)), whole_folder(tmp_path / "out") as room:
+            raise OSError(number, os.strerror(number), str(room / "a"))
+    with pytest.raises(PermissionError), whole_folder(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/another/place")
+    assert names(tmp_path) == []
+    with whole_folder(tmp_path / "out") as room:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").touch()
+        with pytest.raises(BadOption, match="not empty"), whole_folder(tmp_path / "out"):
+            pytest.fail("the work began")
+        (tmp_path / "out" / "theirs").unlink()
+        (room / "ours").touch()
+    assert names(tmp_path / "out") == ["ours"] and names(tmp_path) == ["out"]
+
+
+@POSIX
+def test_a_phantom_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(CannotWrite, match="/out cannot be written: File too large"):
+            write_phantom_dicom(tmp_path / "out", 1, COARSE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path) == []
 
 

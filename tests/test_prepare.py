@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import made_luna16
+from nodulens.core.private import HELD, own_folder
 from nodulens.data.jpegls import Streams
 from nodulens.data.lidc import LidcScan
 from nodulens.data.lidc_ct import find_scans
@@ -35,7 +36,10 @@ from nodulens.data.prepare import (
     prepare,
 )
 from nodulens.data.whole_slices import WholeSlices
-from nodulens.errors import NotFound
+from nodulens.errors import CannotWrite, NotFound
+
+if os.name == "posix":
+    import resource
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX does")
 
@@ -247,21 +251,24 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
     pickled.write_bytes(pickle.dumps(jobs))
     run = subprocess.Popen([sys.executable, script, pickled, out], start_new_session=True)
     scans = out / "scans"
-    wait_until(lambda: scans.is_dir() and sum(p.name[0] != "." for p in scans.iterdir()) >= 3)
+    wait_until(lambda: scans.is_dir() and len(list(scans.iterdir())) >= 3)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     wait_until(lambda: not alive(run.pid))  # its workers follow it
-    whole = [p for p in scans.iterdir() if not p.name.startswith(".")]
-    assert 3 <= len(whole) < 16
+    whole = sorted(scans.iterdir())
+    assert 3 <= len(whole) < 16 and (out / HELD).is_dir()
     for path in whole:
         read_arrays(path)
     assert not (out / STACKS).exists() and not (out / "prepared.json").exists()
     with pytest.raises(NotFound, match="preparing was stopped"):
         WholeSlices(out)
-    (scans / ".part-0000-left.npz").write_bytes(b"half")
+    damaged = bytearray(whole[0].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    whole[0].write_bytes(damaged)
+    whole[1].write_bytes(whole[1].read_bytes()[:-100])
     done = prepare(jobs, out, workers=2)
-    assert done.skipped == len(whole) and done.made == 16 - len(whole) and not done.failed
-    assert not list(out.rglob(".part-*"))
+    assert done.skipped == len(whole) - 2 and done.made == 16 - len(whole) + 2 and not done.failed
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     joined = read_arrays(out / STACKS)
     wanted = [crops_of(job) for job in jobs]
     for key in ("hu_jls", "reader_bits", "ratings", "slice_z_mm", "series_uid"):
@@ -271,6 +278,27 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
         hu, lungs, nodule = scan.read(np.arange(len(scan.middle)))
         assert np.array_equal(hu, crops["slices.hu_u8"].astype(int) * 8 - 1000)
         assert np.array_equal(lungs, crops["slices.lungs"]) and np.array_equal(nodule, crops["slices.nodule"])
+
+
+@posix
+def test_a_full_disk_ends_the_run_and_blames_no_scan(tmp_path: Path) -> None:
+    """Files may not grow beyond a limit, as on a disk that is full."""
+    jobs, out = jobs_in(tmp_path / "in"), tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(CannotWrite, match=r"scans.*\.npz cannot be written: File too large"):
+            prepare(jobs, out, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+    assert prepare(jobs, out, workers=1).made == 3
+
+
+def test_two_runs_do_not_write_into_one_folder(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    with own_folder(tmp_path), pytest.raises(CannotWrite, match="Another run"):
+        prepare(jobs, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def alive(group: int) -> bool:

@@ -84,17 +84,17 @@ def test_frames_are_outlined_filtered_and_drawn(run: Run, outliners: Path, pictu
     assert found["left_out"] == [] and not found["stopped"]
     assert 0 < found["model_s"] < found["work_s"] <= found["total_s"]
     assert found["fps_mean"] == pytest.approx(4 / found["total_s"], rel=0.05)
-    assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/2.png", "p1/9.png"]
+    assert files(tmp_path / "out") == ["00001.png", "00002.png", "00003.png", "00004.png"]
     scale = streams.SMALL_PX // SIDE
-    kept = painted(tmp_path / "out" / "p1" / "1.png", "nodule")
+    kept = painted(tmp_path / "out" / "00001.png", "nodule")
     assert kept.shape == (SIDE * scale, SIDE * scale)
     rows, columns = np.nonzero(kept)
     # the box round rows 16 to 24, columns 12 to 20, and its score above it
     assert rows.max() == 24 * scale + 1 and columns.min() == 12 * scale - 2 and columns.max() == 20 * scale + 1
     assert kept[20 * scale, 12 * scale - 1 : 12 * scale + 1].any()  # the outline itself
-    assert not painted(tmp_path / "out" / "p1" / "2.png", "nodule").any()
-    assert not painted(tmp_path / "out" / "p1" / "10.png", "nodule").any()
-    lungs = painted(tmp_path / "out" / "p1" / "10.png", "lung")
+    assert not painted(tmp_path / "out" / "00002.png", "nodule").any()
+    assert not painted(tmp_path / "out" / "00004.png", "nodule").any()
+    lungs = painted(tmp_path / "out" / "00004.png", "lung")
     assert lungs[30 * scale, 6 * scale - 2 : 6 * scale + 2].any()
 
 
@@ -126,7 +126,8 @@ def test_people_are_told_the_pace(run: Run, outliners: Path, pictures: Path) -> 
 def test_frames_come_in_natural_order(pictures: Path) -> None:
     source = open_source(str(pictures))
     assert source.count == 4
-    assert [frame.name for frame in source.frames] == ["p1/1", "p1/2", "p1/9", "p1/10"]
+    seen = [(frame.number, frame.name) for frame in source.frames]
+    assert seen == [(1, "p1/1"), (2, "p1/2"), (3, "p1/9"), (4, "p1/10")]
 
 
 def test_a_picture_is_what_its_window_says(pictures: Path, run: Run, unfiltered: Path) -> None:
@@ -146,8 +147,8 @@ def test_a_picture_is_what_its_window_says(pictures: Path, run: Run, unfiltered:
 
 def test_the_classic_steps_are_pictures_too(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--steps", "--every", "4", "--threads", "1")
-    assert files(tmp_path / "out") == ["p1/1.png", "steps/p1/1.png"]
-    strip = np.asarray(Image.open(tmp_path / "out" / "steps" / "p1" / "1.png"))
+    assert files(tmp_path / "out") == ["00001.png", "steps/00001.png"]
+    strip = np.asarray(Image.open(tmp_path / "out" / "steps" / "00001.png"))
     assert strip.shape == (SIDE, 5 * SIDE)
     assert np.array_equal(strip[:, :SIDE], slice_of(MUCH))
 
@@ -195,7 +196,7 @@ def test_frames_a_second_count_decoding_waiting_and_what_is_skipped(outliners: P
     def frames() -> Iterator[Frame]:
         for number in range(8):
             clock.s += 1.0
-            yield Frame(str(number), read)
+            yield Frame(number, "", read)
 
     paces: list[float] = []
     segmenter = streams.load_segmenter(outliners, threads=1)
@@ -229,7 +230,7 @@ def test_dicom_slices_one_by_one_are_those_of_the_scan(tmp_path: Path, cosines: 
     upright, _ = canonical(scan)
     frames = list(open_source(str(folder)).frames)
     seen = [frame.read() for frame in frames]
-    assert [frame.name for frame in frames[:2]] == ["00001", "00002"]
+    assert [(frame.number, frame.name) for frame in frames[:2]] == [(1, ""), (2, "")]
     assert all(np.array_equal(hu, upright.hu[z]) for z, (hu, _) in enumerate(seen))
     assert seen[0][1] == upright.geometry.spacing_zyx[1:]
 
@@ -244,14 +245,16 @@ def test_a_dicom_folder_is_streamed_without_its_damaged_slice(run: Run, unfilter
     cut.write_bytes(cut.read_bytes()[:-3000])
     done = run(*words, "-o", tmp_path / "out")
     found = told(done)
-    assert found["frames"] == 5 and cut.name in found["left_out"][0]
-    assert done.err.startswith("Left out: ") and cut.name in done.err
-    assert len(files(tmp_path / "out")) == 5
+    assert found["frames"] == 5 and len(files(tmp_path / "out")) == 5
+    (said,) = found["left_out"]  # positions rise against the order of files
+    assert said.startswith("Frame ") and "(UnreadableFile)" in said and cut.name not in done.out + done.err
+    found = told(run(*words, "--identify"))
+    assert cut.name in found["left_out"][0] and "truncated" in found["left_out"][0]
 
 
 def test_slices_that_are_not_axial_are_refused(run: Run, unfiltered: Path, tmp_path: Path) -> None:
     coronal = dicom_files.slices(cosines=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
-    done = run("stream", dicom_files.save(tmp_path / "ct", coronal), "--recipe", unfiltered)
+    done = run("stream", dicom_files.save(tmp_path / "ct", coronal), "--recipe", unfiltered, "--identify")
     assert done.code == 2 and "not axial" in done.err
 
 
@@ -287,7 +290,7 @@ def test_a_video_is_outlined_frame_by_frame_into_a_film(run: Run, outliners: Pat
 
 def test_frames_of_a_film_are_of_one_size(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     Image.fromarray(slice_of()[:40]).save(pictures / "p1" / "3.png")
-    refused(run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "films" / "out.mp4"), "p1/3", "folder")
+    refused(run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "films" / "out.mp4"), "00003", "folder")
     assert files(tmp_path / "films") == []
 
 
@@ -354,13 +357,33 @@ def test_there_is_no_such_camera(run: Run, outliners: Path) -> None:
 # ---- bad input
 
 
-def test_a_broken_picture_is_left_out_and_named(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
+def test_names_of_the_source_are_written_only_where_they_are_asked_for(
+    run: Run, outliners: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Folder and files bear the patient's name, one file is damaged, and another run is drawn with the steps."""
+    source = pictures.rename(tmp_path / "Quirinzyx_Wolframvax")
+    for path in source.rglob("*.png"):
+        path.rename(path.with_name(f"Quirinzyx-{path.name}"))
+    (source / "p1" / "Quirinzyx-9.png").write_bytes(b"\x89PNG\r\n\x1a\nQuirinzyx")
+    words = ("stream", source, "--recipe", outliners, "--steps", "--threads", "1")
+    for done in (run(*words, "-o", tmp_path / "a", "--json"), run(*words, "-o", tmp_path / "b")):
+        assert done.code == 0 and "Frame 3 cannot" in done.err
+        assert "quirinzyx" not in (done.out + done.err).lower() and "wolframvax" not in (done.out + done.err).lower()
+    for path in (*(tmp_path / "a").rglob("*"), *(tmp_path / "b").rglob("*")):
+        assert "quirinzyx" not in path.relative_to(tmp_path).as_posix().lower()
+        assert path.is_dir() or b"quirinzyx" not in path.read_bytes().lower()
+    found = told(run(*words, "-o", tmp_path / "c", "--json", "--identify"))
+    assert "Quirinzyx-9.png" in found["left_out"][0]
+    assert files(tmp_path / "c")[0] == "p1/Quirinzyx-1.png" and len(files(tmp_path / "c")) == 6
+
+
+def test_a_broken_picture_is_left_out_and_numbered(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     (pictures / "p1" / "2.png").write_bytes((pictures / "p1" / "2.png").read_bytes()[:60])
     done = run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--json")
     found = told(done)
-    assert found["frames"] == 3 and len(found["left_out"]) == 1 and "2.png" in found["left_out"][0]
-    assert done.err.startswith("Left out: ") and "2.png" in done.err
-    assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/9.png"]
+    said = "Frame 2 cannot be read (UnreadableFile); --identify names its file and says why."
+    assert found["frames"] == 3 and found["left_out"] == [said] and done.err == f"Left out: {said}\n"
+    assert files(tmp_path / "out") == ["00001.png", "00003.png", "00004.png"]
     for path in pictures.rglob("*.png"):
         path.write_bytes(b"no picture")
     done = run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "none")
@@ -414,7 +437,7 @@ def third(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_drawn_before_a_stop_stays(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     found = told(run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--json"))
     assert found["stopped"] and found["frames"] == 2
-    assert files(tmp_path / "out") == ["p1/1.png", "p1/2.png"]
+    assert files(tmp_path / "out") == ["00001.png", "00002.png"]
 
 
 @pytest.mark.usefixtures("third")

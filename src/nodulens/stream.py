@@ -20,7 +20,7 @@ from scipy import ndimage
 from nodulens.core.geometry import Geometry
 from nodulens.core.private import check_folder, own_folder
 from nodulens.core.volume import Mask, Volume
-from nodulens.data.frames import Hounsfield, Source
+from nodulens.data.frames import Frame, Hounsfield, Source
 from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
 from nodulens.io.atomic import whole_file
 from nodulens.methods.catalogue import RECIPES
@@ -90,11 +90,14 @@ class FrameOutput:
         path: folder for a PNG a frame, or an MP4 file; None: nothing is written.
         window: HU of black and white.
         steps: also write the classic steps of each frame, side by side, into ``steps`` of the folder.
+        identify: name pictures as those of the source, and say which file cannot be read and why. Else frames have
+            numbers alone: names of files often hold the patient's.
     """
 
     path: Path | None
     window: tuple[float, float]
     steps: bool = False
+    identify: bool = False
 
     def check(self, source: Path) -> None:
         """Refuse what cannot be written, before the work.
@@ -214,16 +217,17 @@ def stream(
                 try:
                     hu, pixel_mm = frame.read()
                 except InputError as error:
-                    statistics.left_out.append(str(error))
+                    statistics.left_out.append(str(error) if output.identify else _unnamed(frame, error))
                     statistics.elapsed = time.perf_counter() - begun
                     show(statistics)
                     continue
                 found, labels = segmenter.segment(hu, pixel_mm)
                 grey = to_unit(hu, output.window)
-                write(frame.name, overlaid(grey, found, labels))
+                name = frame.name if output.identify and frame.name else f"{frame.number:05d}"
+                write(name, overlaid(grey, found, labels))
                 if output.steps:
                     strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
-                    write(f"{STEPS}/{frame.name}", _picture(strip))
+                    write(f"{STEPS}/{name}", _picture(strip))
                 statistics.count(found, start - begun, time.perf_counter() - begun)
                 show(statistics)
         except KeyboardInterrupt:
@@ -234,6 +238,11 @@ def stream(
         if not statistics.shown:
             raise UnreadableFile(f"Not one frame can be read. {' '.join(statistics.left_out[:1])}".strip())
     return statistics
+
+
+def _unnamed(frame: Frame, error: InputError) -> str:
+    """What is said of a frame that cannot be read: nothing of its file."""
+    return f"Frame {frame.number} cannot be read ({type(error).__name__}); --identify names its file and says why."
 
 
 def summary(statistics: StreamStatistics, segmenter: SliceSegmenter, window: tuple[float, float]) -> dict[str, Any]:
@@ -320,18 +329,18 @@ def _sink(output: Path | None, pace: float) -> Iterator[Callable[[str, Image.Ima
     if output is None:
         yield lambda name, picture: None
     elif output.suffix.lower() != FILM:
-        with own_folder(output):
-            yield partial(_save, output)
+        with own_folder(output) as staging:
+            yield partial(_save, output, staging)
     else:
         output.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(output) as part, _film(part, pace) as write:
             yield write
 
 
-def _save(folder: Path, name: str, picture: Image.Image) -> None:
+def _save(folder: Path, staging: Path, name: str, picture: Image.Image) -> None:
     path = folder / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
+    with whole_file(path, staging) as part:
         picture.save(part, compress_level=1)  # a stream has little time, and disks have room
 
 

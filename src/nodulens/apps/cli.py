@@ -209,8 +209,6 @@ def phantom(
     """Write a phantom chest CT with known nodules as DICOM."""
     from nodulens.data.phantom import write_phantom_dicom
 
-    if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
-        raise BadOption(f"{output} exists and is not empty; name a new folder.")
     write_phantom_dicom(output, seed=seed)
     print(printable(str(output)))
 
@@ -297,6 +295,9 @@ def stream(
         str, typer.Option(help="HU of black and white, of input pictures and for display of DICOM slices.")
     ] = "-1000,400",
     series: Series = None,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Name pictures as the slices are named, which may name the patient.")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
     threads: Threads = None,
@@ -306,7 +307,7 @@ def stream(
     from nodulens.apps.stream import pace, sentence, window_of
     from nodulens.data.frames import open_source
 
-    drawn = streams.FrameOutput(output, window_of(window), steps)
+    drawn = streams.FrameOutput(output, window_of(window), steps, identify)
     drawn.check(Path(source))
     segmenter = streams.load_segmenter(recipe, settings or (), threads)
     frames = open_source(source, drawn.window, series)

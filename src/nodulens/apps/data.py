@@ -365,10 +365,11 @@ def render(
     import numpy as np
 
     from nodulens.data.material import Stacks
-    from nodulens.data.render import check_new, render_many, write_rendered_scan
+    from nodulens.data.render import render_many, write_rendered_scan
     from nodulens.data.shapes import stack_shapes
     from nodulens.errors import BadOption
     from nodulens.io import read
+    from nodulens.io.atomic import check_new
     from nodulens.stages.lungs import segment_lungs
 
     check_new(output)

@@ -115,7 +115,7 @@ def froc(
     found = evaluate_detector(files, bootstrap, seed)
     if output is not None:
         from nodulens.presentation.evaluation import Provenance, hashed, software
-        from nodulens.presentation.figures import save_figure
+        from nodulens.presentation.figures import to_png, to_svg
         from nodulens.presentation.page import write_evaluation
         from nodulens.presentation.tables import froc_picture
 
@@ -126,9 +126,9 @@ def froc(
             inputs=hashed(*files.files),
             software=software(),
         )
-        write_evaluation(found.evaluation(provenance), output)
-        for suffix in ("png", "svg"):
-            save_figure(froc_picture(found.result, found.interval), output / f"froc.{suffix}")
+        curve = froc_picture(found.result, found.interval)
+        pictures = {"froc.png": to_png(curve), "froc.svg": to_svg(curve).encode()}
+        write_evaluation(found.evaluation(provenance), output, pictures)
     if as_json:
         print_json(found.to_json())
         return
@@ -182,7 +182,6 @@ def prompts(
     from nodulens.apps.show import print_tables
     from nodulens.core.private import check_folder
     from nodulens.errors import BadOption, MissingExtra
-    from nodulens.io.atomic import whole_file
     from nodulens.presentation.page import write_evaluation
 
     if output is not None:
@@ -197,9 +196,8 @@ def prompts(
     found = compare(folder, sam, most, lambda line: typer.echo(line, err=True), threads)
     text = json.dumps(found.to_json(typed_command()), indent=1)
     if output is not None:
-        write_evaluation(found.evaluation(typed_command()), output)
-        with whole_file(output / "prompts.json") as part:
-            part.write_text(text + "\n", encoding="utf-8")
+        rows = {"prompts.json": f"{text}\n".encode()}
+        write_evaluation(found.evaluation(typed_command()), output, rows)
     if as_json:
         print(text)
         return

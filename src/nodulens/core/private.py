@@ -8,6 +8,7 @@ containers both have a process 1. Where a file system has no locks, number and s
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -19,8 +20,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nodulens.errors import BadOption, CannotWrite, input_errors
+from nodulens.errors import BadOption, CannotWrite, as_input_error, input_errors
 
+POSIX = os.name == "posix"
 LOCK = "lock"
 HELD = ".nodulens.partial"
 """Name of the private folder in a folder of outputs that a run is writing."""
@@ -32,7 +34,7 @@ _OLD_S = 3600
 
 
 @contextmanager
-def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterator[Path]:
+def private_folder(home: Path | None = None, *, hidden: bool = False, owner: Path | None = None) -> Iterator[Path]:
     """A new folder with mode 0700, removed when the block ends.
 
     What processes that are no more have left in the same place goes first.
@@ -40,6 +42,7 @@ def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterato
     Args:
         home: where it is made; None for the system's temporary folder.
         hidden: whether its name begins with a dot.
+        owner: what it is for, for messages.
 
     Raises:
         CannotWrite: nothing can be written there.
@@ -47,7 +50,7 @@ def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterato
     home = Path(tempfile.gettempdir()) if home is None else home
     prefix = f".{PREFIX}" if hidden else PREFIX
     sweep(home, prefix)
-    with held_folder(home / f"{prefix}{_process()}-{secrets.token_hex(4)}") as folder:
+    with held_folder(home / f"{prefix}{_process()}-{secrets.token_hex(4)}", owner or home) as folder:
         yield folder
 
 
@@ -64,8 +67,12 @@ def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
     Raises:
         CannotWrite: another process holds it, or nothing can be written there.
     """
-    with input_errors(writing=path.parent):
-        handle = _claimed(path, owner or path)
+    owner = owner or path
+    try:
+        handle = _claimed(path, owner)
+    except OSError as error:
+        error.filename = error.filename2 = str(owner)  # and not a name that nobody has heard of
+        raise as_input_error(error, writing=owner) or error from error
     try:
         yield path
     finally:
@@ -73,10 +80,26 @@ def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
+def held_beside(target: Path) -> Iterator[Path]:
+    """A private folder beside a target that is not there yet, held for it: of two runs one gets it.
+
+    Raises:
+        CannotWrite: as :func:`held_folder`.
+    """
+    sweep(target.parent, HELD)
+    name = f"{HELD}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    with held_folder(target.parent / name, target) as folder:
+        yield folder
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
     """A folder, made with its parents where it is not there, that no other run of nodulens writes meanwhile.
 
     What was made is gone again where the block leaves nothing in it.
+
+    Yields:
+        a private folder in it, for what is half done.
 
     Raises:
         BadOption: there is a file or a dangling link of this name.
@@ -85,8 +108,8 @@ def own_folder(folder: Path) -> Iterator[None]:
     folder = folder.absolute()
     made = folders_made(folder)
     try:
-        with held_folder(folder / HELD, folder):
-            yield
+        with held_folder(folder / HELD, folder) as staging:
+            yield staging
     finally:
         remove_empty(made)
 
@@ -165,7 +188,7 @@ def discard(path: Path) -> bool:
 def _claimed(path: Path, owner: Path) -> int:
     """Make the folder, and the handle that holds its lock. It gets its name when it is locked, not before."""
     making = path.with_name(f"{_MAKING}{secrets.token_hex(8)}")
-    if os.name != "posix":  # there a folder that holds an open file cannot be renamed
+    if not POSIX:  # there a folder that holds an open file cannot be renamed
         _refuse_taken(path, owner)
         making = path
     making.mkdir(mode=0o700)
@@ -226,10 +249,10 @@ def _remove(path: Path, handle: int) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != LOCK:
                 entry.unlink(missing_ok=True)
-    if os.name != "posix":  # there an open file cannot be removed
+    if not POSIX:  # there an open file cannot be removed
         os.close(handle)
     shutil.rmtree(path, ignore_errors=True)
-    if os.name == "posix":
+    if POSIX:
         os.close(handle)
 
 
@@ -239,7 +262,7 @@ def _is_ours(path: Path) -> bool:
         known = path.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(known.st_mode) and (os.name != "posix" or known.st_uid == os.geteuid())
+    return stat.S_ISDIR(known.st_mode) and (not POSIX or known.st_uid == os.geteuid())
 
 
 def _age_s(path: Path) -> float:
@@ -287,7 +310,7 @@ def _started(number: int) -> str:
 def _lives(process: str) -> bool:
     """Whether the process that wrote :func:`_process` may still be there. Where that is not known, it may."""
     number, _, start = process.partition("-")
-    if not number.isdigit() or os.name != "posix":
+    if not number.isdigit() or not POSIX:
         return True
     try:
         os.kill(int(number), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -37,6 +38,27 @@ def without_file_names(text: str) -> str:
     """A message without the names that :func:`file_name` put into it, as in "first «DOE.dcm»" or "«DOE.dcm»: …"."""
     left = re.sub(r"^«[^»]*»: |,? ?(first )?«[^»]*»", "", text)
     return left[:1].upper() + left[1:]
+
+
+def without_places(word: str) -> str:
+    """A word of a command, or a place, with no more of a path than says what it was: ``--set checkpoint=…/sam2``.
+
+    Of a path out of the working folder the last name is left, after ``…``; of the home folder and those above nothing.
+    What lies in the working folder is named from there. All else, such as the name of a recipe, stays as it is.
+    """
+    return "".join(map(_without_place, re.split("([=,])", word)))
+
+
+def _without_place(text: str) -> str:
+    path = Path(text)
+    if not (path.is_absolute() or text.startswith("~") or ".." in path.parts):
+        return text
+    full, here, home = (Path(os.path.abspath(os.path.expanduser(place))) for place in (path, ".", "~"))
+    if home.is_relative_to(full):
+        return "…"
+    if full.is_relative_to(here) and (here == home or not home.is_relative_to(here)):
+        return full.relative_to(here).as_posix()
+    return f"…/{full.name}"
 
 
 def csv_cell(value: object, digits: int = 17) -> str:

@@ -34,12 +34,14 @@ class Frame:
     """An axial slice, read on demand.
 
     Attributes:
-        name: path below the source without its suffix, or the number of a slice or frame.
+        number: in the source, from 1.
+        name: path of a picture below the source without its suffix, which may name the patient; else "".
         read: gives HU (y, x), rows towards posterior and columns towards the patient's left, and the pixel's height
             and width in mm. For a video it works until the next frame is requested. Raises InputError where this one
             cannot be read.
     """
 
+    number: int
     name: str
     read: Callable[[], tuple[Hounsfield, tuple[float, float]]]
 
@@ -110,7 +112,8 @@ def _pictures(files: dict[str, Path], window: tuple[float, float]) -> Source:
         return _shown(read_picture(path), window)
 
     names = sorted(files, key=_natural)
-    return Source((Frame(name, partial(read, files[name])) for name in names), len(names))
+    frames = (Frame(number, name, partial(read, files[name])) for number, name in enumerate(names, start=1))
+    return Source(frames, len(names))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -129,7 +132,7 @@ def _dicom(folder: Path, series: str | None) -> Source:
         _, height, width = volume.geometry.spacing_zyx
         return volume.hu[0], (height, width)
 
-    frames = (Frame(f"{number:05d}", partial(read, one)) for number, one in enumerate(slices, start=1))
+    frames = (Frame(number, "", partial(read, one)) for number, one in enumerate(slices, start=1))
     return Source(frames, len(slices))
 
 
@@ -171,10 +174,10 @@ def _video(name: str, window: tuple[float, float], *, camera: bool) -> Source:
     def frames() -> Iterator[Frame]:
         number = 1
         try:
-            yield Frame(f"{number:05d}", read)
+            yield Frame(number, "", read)
             while capture.grab():
                 number += 1
-                yield Frame(f"{number:05d}", read)
+                yield Frame(number, "", read)
         finally:
             capture.release()
 

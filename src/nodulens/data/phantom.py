@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from scipy.spatial.distance import cdist
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Point, Texture
 from nodulens.core.volume import AIR_HU, Source, Volume
-from nodulens.errors import BadOption
+from nodulens.io.atomic import whole_folder
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -135,23 +136,23 @@ def phantom_ct(
 def write_phantom_dicom(
     folder: Path, seed: int = 0, spacing_zyx: Triple = (2.5, 0.75, 0.75)
 ) -> tuple[PhantomNodule, ...]:
-    """Write the phantom as a DICOM CT series, one uncompressed explicit little-endian file a slice.
+    """Write the phantom as a DICOM CT series, one uncompressed explicit little-endian file a slice; all or none.
 
     The same seed and spacing give the same bytes, UIDs included.
 
     Args:
-        folder: made where it is not there; must be empty.
+        folder: as for :func:`nodulens.io.atomic.whole_folder`: not there yet, or empty.
         seed, spacing_zyx: as of :func:`phantom_ct`.
 
     Raises:
-        BadOption: the folder holds something.
+        BadOption, CannotWrite: as :func:`nodulens.io.atomic.whole_folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise BadOption(f"{folder} is not empty; a series is written into a folder of its own. Name a new one.")
-    volume, nodules = phantom_ct(seed, spacing_zyx)
-    for z in range(volume.geometry.shape[0]):
-        _dicom_slice(volume, z, seed).save_as(folder / f"{z + 1:04d}.dcm", enforce_file_format=True)
+    with whole_folder(folder) as room:
+        volume, nodules = phantom_ct(seed, spacing_zyx)
+        for z in range(volume.geometry.shape[0]):
+            file = BytesIO()  # pydicom would not say which error of the system it met
+            _dicom_slice(volume, z, seed).save_as(file, enforce_file_format=True)
+            (room / f"{z + 1:04d}.dcm").write_bytes(file.getvalue())
     return nodules
 
 

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
+from nodulens.core.private import own_folder
 from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
 from nodulens.data.jpegls import encode, mosaic
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
@@ -59,8 +60,9 @@ from nodulens.data.material import (
 )
 from nodulens.data.ratings import RATINGS
 from nodulens.data.whole_slices import MANIFEST, SCANS
-from nodulens.errors import NodulensError, NoLungs, NotFound
+from nodulens.errors import CannotWrite, NodulensError, NoLungs, NotFound, input_errors
 from nodulens.io import read
+from nodulens.io.archive import BROKEN
 from nodulens.io.atomic import whole_file
 from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import Reorientation, canonical
@@ -220,8 +222,8 @@ def prepare(
 ) -> Prepared:
     """Prepare scans, each in a process of its own, and join what they give.
 
-    A scan that fails costs its own crops, no others; the next run tries it again. One run at a time may write into a
-    folder.
+    A scan that fails costs its own crops, no others; the next run tries it again, as it does a scan whose file is
+    damaged. One run at a time writes into a folder.
 
     Args:
         jobs: what to prepare; the joined files hold these scans and no others.
@@ -233,20 +235,35 @@ def prepare(
     Raises:
         NotFound: there is no scan to prepare.
         BadOption: ``out`` is a file.
+        CannotWrite: the disk is full, the folder read-only, or another run is at work there.
     """
     if not jobs:
         raise NotFound("There is no scan to prepare: no folder holds a CT of LIDC-IDRI or LUNA16.")
-    folder = Path(out) / SCANS
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob(".part-*"):  # what a killed run left
-        part.unlink()
+    with own_folder(Path(out)) as staging:
+        return _prepare(jobs, _Place(Path(out), staging), tables, workers or os.cpu_count() or 1, progress)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run writes: its folder, and a private one for what is half done."""
+
+    out: Path
+    staging: Path
+
+
+def _prepare(
+    jobs: Sequence[Job], place: _Place, tables: Path | None, workers: int, progress: Progress | None
+) -> Prepared:
+    folder = place.out / SCANS
+    with input_errors(writing=place.out):
+        folder.mkdir(exist_ok=True)
     targets = {job.series_uid: folder / f"{job.series_uid}.{job.fingerprint()}.npz" for job in jobs}
-    waiting = [job for job in jobs if not targets[job.series_uid].exists()]
+    waiting = [job for job in jobs if not _is_whole(targets[job.series_uid])]
     done = len(jobs) - len(waiting)
     failed: dict[str, str] = {}
     show = progress or (lambda *_: None)
     show(done, len(jobs))
-    for uid, problem in _in_processes(waiting, targets, workers or os.cpu_count() or 1):
+    for uid, problem in _in_processes(waiting, targets, place.staging, workers):
         done += 1
         if problem:
             failed[uid] = problem
@@ -255,10 +272,10 @@ def prepare(
     for uid, path in ready.items():
         for stale in set(folder.glob(f"{uid}.*.npz")) - {path}:
             stale.unlink()
-    rows = _join(ready, failed, Path(out))
+    rows = _join(ready, failed, place)
     for table in (tables / ANNOTATIONS, tables / EXCLUDED) if tables and rows["patches"] else ():
         if table.is_file():
-            with whole_file(Path(out, "luna16", table.name)) as part:
+            with whole_file(place.out / "luna16" / table.name, place.staging) as part:
                 shutil.copyfile(table, part)
     problems = {uid: str(_read_array(path, "slices.problem")[0]) for uid, path in ready.items()}
     unsliced = {uid: problem for uid, problem in problems.items() if problem}
@@ -268,11 +285,16 @@ def prepare(
 # ---------------------------------------------------------------- processes
 
 
-def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int) -> Iterator[tuple[str, str]]:
+def _in_processes(
+    jobs: Sequence[Job], targets: Mapping[str, Path], staging: Path, workers: int
+) -> Iterator[tuple[str, str]]:
     """Series UID and what went wrong, "" where nothing did, of each job as it ends.
 
     A process that is killed from outside (mostly for its memory) takes its pool with it. The jobs that were left then
     run one at a time, so that the one to blame is known, and costs only itself.
+
+    Raises:
+        CannotWrite: the disk is full: no scan is to blame.
     """
     waiting = list(jobs)
     while waiting:
@@ -280,7 +302,7 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_begin)
         try:
-            futures = {pool.submit(_work, job, targets[job.series_uid]): job for job in waiting}
+            futures = {pool.submit(_work, job, targets[job.series_uid], staging): job for job in waiting}
             for future in as_completed(futures):
                 job = futures[future]
                 try:
@@ -310,11 +332,13 @@ def _begin() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(job: Job, target: Path) -> str:
+def _work(job: Job, target: Path, staging: Path) -> str:
     try:
         arrays = crops_of(job)
-        with whole_file(target) as part:
+        with whole_file(target, staging) as part:
             _write_arrays(part, arrays.items())
+    except CannotWrite:
+        raise
     except NodulensError as error:
         return str(error)
     except Exception as error:  # one scan's fault, whatever it is, must not lose the others
@@ -596,19 +620,19 @@ def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 # ---------------------------------------------------------------- files
 
 
-def _join(ready: Mapping[str, Path], failed: Mapping[str, str], out: Path) -> dict[str, int]:
+def _join(ready: Mapping[str, Path], failed: Mapping[str, str], place: _Place) -> dict[str, int]:
     """Join the crops of scans, unless that was done with these very files."""
-    manifest = out / MANIFEST
+    out, manifest = place.out, place.out / MANIFEST
     prints = {uid: path.suffixes[-2][1:] for uid, path in ready.items()}
     known = _known(manifest)
     rows: dict[str, int] = known.get("rows", {})
-    whole = all((out / name).is_file() for group, name in FILES.items() if rows.get(group))
+    whole = all(_is_whole(out / name) for group, name in FILES.items() if rows.get(group))
     if known.get("scans") != prints or not whole:
         manifest.unlink(missing_ok=True)  # from here on the files on disk belong to no manifest
-        rows = {group: _join_group(group, list(ready.values()), out / name) for group, name in FILES.items()}
+        rows = {group: _join_group(group, list(ready.values()), name, place) for group, name in FILES.items()}
         rows["slices"] = sum(len(_read_array(path, "slices.patient_id")) for path in ready.values())
     record = {"schema": SCHEMA, "rows": rows, "failed": dict(sorted(failed.items())), "scans": prints}
-    with whole_file(manifest) as part:
+    with whole_file(manifest, place.staging) as part:
         part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return rows
 
@@ -622,8 +646,9 @@ def _known(manifest: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else {}
 
 
-def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:
+def _join_group(group: str, paths: Sequence[Path], file: str, place: _Place) -> int:
     """One kind of crop of all scans in one file, an array at a time; no file where there is no crop."""
+    target = place.out / file
     nodules = [_read_array(path, f"{group}.patient_id") for path in paths]
     rows = sum(map(len, nodules))
     if not rows:
@@ -648,8 +673,9 @@ def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:
             else:
                 yield name, np.concatenate(parts)
 
-    target.parent.mkdir(exist_ok=True)
-    with whole_file(target) as part:
+    with input_errors(writing=place.out):
+        target.parent.mkdir(exist_ok=True)
+    with whole_file(target, place.staging) as part:
         _write_arrays(part, joined())
     return rows
 
@@ -665,6 +691,15 @@ def _patch_pictures(patches: NDArray[np.uint8]) -> Arrays:
 def _read_array(path: Path, name: str) -> NDArray[Any]:
     with np.load(path, allow_pickle=False) as archive:
         return np.asarray(archive[name])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of arrays is there and every checksum in it is right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except BROKEN:
+        return False
 
 
 def _write_arrays(path: Path, arrays: Any) -> None:

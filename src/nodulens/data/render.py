@@ -24,7 +24,7 @@ from nodulens.core.nodule import Box, Point
 from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
 from nodulens.data.shapes import Shape
 from nodulens.errors import BadOption
-from nodulens.io.atomic import whole_file
+from nodulens.io.atomic import whole_folder
 from nodulens.io.images import write_mask, write_volume
 from nodulens.io.records import Format, encode
 from nodulens.ops.components import distance_mm
@@ -377,29 +377,26 @@ class RenderedScanRecord:
     nodules: tuple[NoduleRecord, ...]
 
 
-def check_new(folder: Path) -> None:
-    """Refuse a folder that is not empty, or a file (BadOption)."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadOption(f"{folder} exists and is not empty; name a new folder.")
-
-
 def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None:
-    """Write scan (ct.nii.gz), labels (nodules.nii.gz) and what they are (nodules.json) into a new or empty folder.
+    """Write scan (ct.nii.gz), labels (nodules.nii.gz) and what they are (nodules.json), all or none.
+
+    Args:
+        scene: what was rendered.
+        folder: as for :func:`nodulens.io.atomic.whole_folder`: not there yet, or empty.
+        seed: that gives it again.
 
     Raises:
-        BadOption: the folder holds something, or is a file.
+        BadOption, CannotWrite: as :func:`nodulens.io.atomic.whole_folder`.
     """
-    check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     voxel = scene.volume.geometry.voxel_mm3
     nodules = tuple(
         NoduleRecord(i, n.place, float(n.share.sum(dtype=float) * voxel), n.shape.patient, dict(n.shape.ratings))
         for i, n in enumerate(scene.nodules, 1)
     )
-    write_volume(scene.volume, folder / "ct.nii.gz")
-    write_mask(scene.truth, folder / "nodules.nii.gz", z_reversed=scene.volume.source.z_reversed)
-    with whole_file(folder / "nodules.json") as part:
-        part.write_text(encode(RenderedScanRecord(seed, nodules), FORM), encoding="utf-8")
+    with whole_folder(folder) as room:
+        write_volume(scene.volume, room / "ct.nii.gz")
+        write_mask(scene.truth, room / "nodules.nii.gz", z_reversed=scene.volume.source.z_reversed)
+        (room / "nodules.json").write_text(encode(RenderedScanRecord(seed, nodules), FORM), encoding="utf-8")
 
 
 TRIES = 2000

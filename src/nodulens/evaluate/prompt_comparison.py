@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nodulens.core.text import without_places
 from nodulens.data.material import STACKS
 from nodulens.evaluate import central_slices, prompts
 from nodulens.evaluate.central_slices import CentralSlices
@@ -184,7 +185,7 @@ def compare(
     stacks = None
     if checkpoint is not None:
         sam = load_sam(checkpoint.path, checkpoint.kind)
-        weights = WeightRef(checkpoint.path, sam.sha256)
+        weights = WeightRef(without_places(checkpoint.path), sam.sha256)
         ways = prompts.sam_ways(sam)
         if most != 0 and (data / STACKS).exists():
             material = central_slices.every_fourth(data, most)

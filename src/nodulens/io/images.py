@@ -18,7 +18,7 @@ from nodulens.errors import BadGeometry, BadOption, BadValues, NodulensError, Un
 from nodulens.io import metaimage, nifti, nrrd
 from nodulens.io.atomic import whole_file
 from nodulens.io.files import open_regular
-from nodulens.io.stored import Stored, check_bytes, read_voxels
+from nodulens.io.stored import Stored, check_bytes, check_voxels, read_voxels
 from nodulens.io.values import check_hounsfield, outside_to_air
 
 SUFFIXES = {
@@ -91,6 +91,17 @@ def read_header(path: Path, format: str) -> Header:
     check_bytes(path, stored)
     geometry, z_reversed = _geometry(path, stored)
     return Header(format, geometry, z_reversed, stored)
+
+
+def check_image(path: Path, format: str) -> Header:
+    """The header of a file whose voxels are there, read through and not kept; their values are not looked at.
+
+    Raises:
+        UnreadableFile, BadGeometry: as :func:`read_header`, and truncated or damaged voxels.
+    """
+    header = read_header(path, format)
+    check_voxels(header.stored)
+    return header
 
 
 def read_image(path: Path, format: str) -> Volume:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nodulens.errors import BadGeometry, UnreadableFile
 from nodulens.io.files import beside, open_regular
-from nodulens.io.unfold import fill
+from nodulens.io.unfold import check, fill
 
 HEADER_BYTES = 64 * 1024
 """Longer text headers are refused: the longest that writers make, with a DICOM header in comments, are a tenth."""
@@ -112,6 +112,19 @@ def check_bytes(path: Path, stored: Stored) -> None:
             f"{path}: its voxels are {promised:,} bytes by the header and {held:,} in the file; the header is wrong. "
             "Export it again."
         )
+
+
+def check_voxels(stored: Stored) -> None:
+    """Read through what holds the voxels, and keep nothing: packed streams to their checksum, others by their length.
+
+    Raises:
+        UnreadableFile: truncated, damaged, or longer than the header promises.
+    """
+    share = stored.promised // len(stored.parts)
+    for part in stored.parts:
+        with open_regular(part.path) as file:
+            file.seek(part.start)
+            check(part.path, file, share, stored.packing, stored.skip)
 
 
 def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodulens.core.text import without_places
 from nodulens.core.volume import Mask
 from nodulens.errors import BadOption, MissingExtra, MissingWeights
 from nodulens.methods.method import Method, Prompted, untrained
@@ -72,7 +73,7 @@ def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
         view = partial(view_of, part=recipe.shown, lungs=lungs)
         return replace(sam, view=view, memory=recipe.memory).segment
 
-    return Prompted(within, WeightRef(str(recipe.checkpoint), sam.sha256))
+    return Prompted(within, WeightRef(without_places(str(recipe.checkpoint)), sam.sha256))
 
 
 def load_sam_of(recipe: Recipe) -> Sam | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nodulens.core.private import own_folder
-from nodulens.errors import UnreadableFile
+from nodulens.errors import UnreadableFile, input_errors
 from nodulens.io.atomic import write_whole
 from nodulens.presentation.evaluation import (
     Cell,
@@ -63,11 +64,12 @@ def evaluation_page(evaluation: Evaluation) -> str:
     )
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
-    """Write ``evaluation.html`` and, last, ``evaluation.json``, which marks the output as complete.
+def write_evaluation(evaluation: Evaluation, folder: str | Path, more: Mapping[str, bytes] | None = None) -> Path:
+    """Write ``evaluation.html``, further files and, last, ``evaluation.json``, which marks the output as complete.
 
     Args:
         evaluation: to write.
+        more: further files by name.
         folder: created with its parents; other files in it are not changed.
 
     Returns:
@@ -78,10 +80,15 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
         UnreadableFile: a drawing that is no SVG or PNG.
     """
     folder = Path(folder)
-    files = {"evaluation.html": evaluation_page(evaluation), "evaluation.json": to_json(evaluation)}
-    with own_folder(folder):
-        for name, text in files.items():
-            write_whole(folder / name, text.encode())
+    last = "evaluation.json"
+    page, record = evaluation_page(evaluation).encode(), to_json(evaluation).encode()
+    files = {"evaluation.html": page, **(more or {}), last: record}
+    with own_folder(folder) as staging, input_errors(writing=folder.absolute()):
+        for name, data in files.items():
+            write_whole(staging / name, data)
+        (folder / last).unlink(missing_ok=True)
+        for name in files:
+            os.replace(staging / name, folder / name)
     return folder / "evaluation.html"
 
 

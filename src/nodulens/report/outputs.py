@@ -9,7 +9,6 @@ the set is complete.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from nodulens.core.nodule import Nodule
-from nodulens.core.private import HELD, folders_made, held_folder, nearest, remove_empty, sweep
+from nodulens.core.private import HELD, folders_made, held_beside, held_folder, nearest, remove_empty, sweep
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption, CannotWrite, input_errors
 from nodulens.io import write_mask
@@ -145,10 +144,9 @@ def _held(target: Path) -> Iterator[Path]:
     """A private folder for the target: beside it if it is new, inside it if it exists."""
     for _ in range(2):
         fresh = not target.exists()
-        home = target.parent if fresh else target
-        name = f"{HELD}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}" if fresh else HELD
-        sweep(home, HELD)
-        with held_folder(home / name, target) as folder:
+        if not fresh:
+            sweep(target, HELD)
+        with held_beside(target) if fresh else held_folder(target / HELD, target) as folder:
             if fresh is not target.exists():  # else another run has just created it
                 yield folder
                 return

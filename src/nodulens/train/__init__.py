@@ -5,11 +5,13 @@ It needs the extra ``train``. The package can be called: ``nodulens.train(…)``
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nodulens.core.packages import CallablePackage
+from nodulens.core.text import without_places
 from nodulens.errors import BadOption, MissingExtra
 from nodulens.methods.catalogue import recipe_named
 from nodulens.methods.recipe import Recipe, changed, changed_to_train
@@ -71,9 +73,10 @@ def train(
 def _call(
     recipe: str | Recipe, data: str | Path, output: str | Path, settings: Sequence[str], options: TrainOptions
 ) -> str:
-    """The call that reproduces the run."""
+    """The call that reproduces the run, with paths reduced as in a typed command."""
     changes = f", settings={list(settings)}" * bool(settings) + f", options={options}" * (options != DEFAULTS)
-    return f"nodulens.train({recipe!r}, {str(data)!r}, {str(output)!r}{changes})"
+    call = f"nodulens.train({recipe!r}, {str(data)!r}, {str(output)!r}{changes})"
+    return re.sub("'([^']*)'", lambda quoted: f"'{without_places(quoted[1])}'", call)
 
 
 sys.modules[__name__].__class__ = CallablePackage

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from nodulens.core.text import without_places
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
 from nodulens.errors import BadOption, MissingWeights
@@ -295,10 +296,15 @@ def _export(
         "command": run.command,
         "trained_on": {"material": run.recipe.title, "never": sorted(EVALUATION_PATIENTS), **owners},
         "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
-        "settings": {**asdict(config), "masked": run.recipe.masked},
+        "settings": {**settings_of(config), "masked": run.recipe.masked},
         "figures": {},
     }
     export(net, example_of(config), folder, card)
+
+
+def settings_of(config: NetworkConfig) -> dict[str, Any]:
+    """The values of a config for a card, which travels with its network: weights to start from without their place."""
+    return {name: without_places(v) if name == "pretrained" and v else v for name, v in asdict(config).items()}
 
 
 def example_of(config: NetworkConfig) -> torch.Tensor:
@@ -318,7 +324,7 @@ def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
         check(known)
     except MissingWeights:
         return False
-    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
+    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in settings_of(config).items()}
     return {key: known.settings.get(key) for key in wanted} == wanted
 
 

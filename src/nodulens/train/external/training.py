@@ -25,7 +25,7 @@ from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run, write_run
 from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
-from nodulens.train.run import Division, RunSpec, begun, digest, division, noted, parts_of, train_recipe
+from nodulens.train.run import Division, RunSpec, begun, digest, division, noted, parts_of, settings_of, train_recipe
 from nodulens.train.tasks import slice_material
 from nodulens.train.tasks.protocol import Rows
 from nodulens.train.tasks.slice_material import Material
@@ -158,7 +158,7 @@ class Job:
                 "patients": self.taught,
             },
             "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
-            "settings": {**asdict(config), "masked": self.recipe.masked, **trained.settings},
+            "settings": {**settings_of(config), "masked": self.recipe.masked, **trained.settings},
             "figures": dict(trained.figures),
             "licence": trained.licence,
         }

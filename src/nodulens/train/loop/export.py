@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nodulens.errors import NodulensError
+from nodulens.io.atomic import whole_file
 from nodulens.runtime.engine import Array, compile_bytes, compile_model
 from nodulens.train.loop.distributed import Ranks
 from nodulens.train.networks.default_method import MapClassifier
@@ -77,29 +77,27 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], 
 
 def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any], tolerance: float) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
     net = net.eval().cpu()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, which a user cannot act on
-        torch.onnx.export(
-            net,
-            (example,),
-            str(partial),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-        )
-    content = _stripped(partial)
-    _compare(net, compile_bytes(content, threads=1), example, tolerance)
-    partial.write_bytes(content)
+    with whole_file(target) as part:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own, which a user cannot act on
+            torch.onnx.export(
+                net,
+                (example,),
+                str(part),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            )
+        content = _stripped(part)
+        _compare(net, compile_bytes(content, threads=1), example, tolerance)
+        part.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     card["input"]["gflop"] = round(gflop(net, example), 4)
     text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
-    os.replace(partial, target)
-    path = target.with_suffix(".json")
-    path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")
-    os.replace(path.with_suffix(".partial"), path)
+    with whole_file(target.with_suffix(".json")) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def gflop(net: nn.Module, example: Tensor) -> float:
