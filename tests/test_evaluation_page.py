@@ -537,16 +537,21 @@ def test_drawings_are_drawn(opened: Browser) -> None:
 
 
 def test_the_split_opens_and_prints(opened: Browser, tmp_path: Path) -> None:
-    shown = "document.querySelector('.members li').checkVisibility({contentVisibilityAuto: true})"
-    assert not opened.run(shown)
+    def becomes(visible: bool) -> bool:
+        """Whether the list of patients comes to be so: the browser lays the page out anew in its own time."""
+        shown = "document.querySelector('.members li').checkVisibility({contentVisibilityAuto: true})"
+        waited = time.monotonic() + 5
+        while opened.run(shown) is not visible and time.monotonic() < waited:
+            time.sleep(0.1)
+        return opened.run(shown) is visible
+
+    assert becomes(False)
     opened.call("Emulation.setEmulatedMedia", media="print")
-    waited = time.monotonic() + 5  # the browser lays the page out anew in its own time
-    while not opened.run(shown) and time.monotonic() < waited:
-        time.sleep(0.1)
-    assert opened.run(shown), "in print every patient is named"
+    assert becomes(True), "in print every patient is named"
     opened.call("Emulation.setEmulatedMedia", media="")
+    assert becomes(False)
     opened.run("document.querySelector('details summary').click()")
-    assert opened.run(shown)
+    assert becomes(True)
     opened.pdf(tmp_path / "page.pdf")
     data = (tmp_path / "page.pdf").read_bytes()
     assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") >= 2
