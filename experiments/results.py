@@ -66,7 +66,7 @@ def pooled_nodules(cells: Sequence[ComputedCell]) -> EvaluatedNodules:
 def pooled_slices(cells: Sequence[ComputedCell]) -> EvaluatedSlices:
     """The slices of several folds together."""
     assert cells[0].learner is not None
-    return EvaluatedSlices.from_json(joined(cell.rows for cell in cells), field_of(cells[0].learner).drawn)
+    return EvaluatedSlices.from_json(joined(cell.rows for cell in cells), field_of(cells[0].learner).foreground)
 
 
 def pooled_patches(cells: Sequence[ComputedCell]) -> EvaluatedPatches:

@@ -57,7 +57,7 @@ from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import NETWORKS, build
 from nodulens.train.options import TrainOptions
-from nodulens.train.run import RunSpec, begun, division, train_recipe
+from nodulens.train.run import RunSpec, division, open_run, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
 
@@ -231,7 +231,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
     }.items():
         with pytest.raises(BadOption, match=told):
-            begun(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
+            open_run(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
     trained("conv3-classifier", data, run, split=split)
     assert (run / "classifier.onnx").exists() and not read_run(run).untrained
@@ -286,7 +286,7 @@ def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ranks, "joined", lambda: Ranks(1, 2, torch.device("cpu")))
     monkeypatch.setattr(Ranks, "wait", lambda self: None)
-    begun(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
+    open_run(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
     export(torch.nn.Linear(2, 2), torch.zeros(2, 2), tmp_path / "run", {"name": "classifier", "input": {}})
     assert not (tmp_path / "run").exists()
 
@@ -553,7 +553,7 @@ def taught_brightness(folder: Path, network: str) -> Path:
     config = replace(NNUNET_SAM.segmenter, network=network, size=64)
     recipe = replace(NNUNET_SAM, segmenter=config, classifier=None, prompted="network")
     ct = small_scans.noisy()
-    seen = torch.from_numpy(field_of(config).look(ct.hu, ct.geometry)[:, None])
+    seen = torch.from_numpy(field_of(config).input(ct.hu, ct.geometry)[:, None])
     truth = (seen[:, 0] > made_outliners.BRIGHT).long()
     torch.manual_seed(0)
     net = build(config).train()

@@ -209,7 +209,7 @@ def stream(
         UnreadableFile: not one frame can be read.
         BadValues: frames of a film differ in size.
     """
-    statistics, begun = StreamStatistics(), time.perf_counter()
+    statistics, begin = StreamStatistics(), time.perf_counter()
     with _sink(output.path, source.pace / every) as write:
         try:
             for frame in islice(source.frames, 0, None, every):
@@ -218,7 +218,7 @@ def stream(
                     hu, pixel_mm = frame.read()
                 except InputError as error:
                     statistics.left_out.append(str(error) if output.identify else _unnamed(frame, error))
-                    statistics.elapsed = time.perf_counter() - begun
+                    statistics.elapsed = time.perf_counter() - begin
                     show(statistics)
                     continue
                 found, labels = segmenter.segment(hu, pixel_mm)
@@ -228,13 +228,13 @@ def stream(
                 if output.steps:
                     strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
                     write(f"{STEPS}/{name}", _picture(strip))
-                statistics.count(found, start - begun, time.perf_counter() - begun)
+                statistics.count(found, start - begin, time.perf_counter() - begin)
                 show(statistics)
         except KeyboardInterrupt:
             if not statistics.shown:
                 raise
             statistics.stopped = True
-        statistics.elapsed = time.perf_counter() - begun
+        statistics.elapsed = time.perf_counter() - begin
         if not statistics.shown:
             raise UnreadableFile(f"Not one frame can be read. {' '.join(statistics.left_out[:1])}".strip())
     return statistics

@@ -24,7 +24,7 @@ from nodulens.errors import BadOption, CannotWrite, as_input_error, input_errors
 
 POSIX = os.name == "posix"
 LOCK = "lock"
-HELD = ".nodulens.partial"
+PARTIAL = ".nodulens.partial"
 """Name of the private folder in a folder of outputs that a run is writing."""
 PREFIX = "nodulens-"
 _MAKING = ".nodulens.making-"
@@ -50,12 +50,12 @@ def private_folder(home: Path | None = None, *, hidden: bool = False, owner: Pat
     home = Path(tempfile.gettempdir()) if home is None else home
     prefix = f".{PREFIX}" if hidden else PREFIX
     sweep(home, prefix)
-    with held_folder(home / f"{prefix}{_process()}-{secrets.token_hex(4)}", owner or home) as folder:
+    with claimed_folder(home / f"{prefix}{_process()}-{secrets.token_hex(4)}", owner or home) as folder:
         yield folder
 
 
 @contextmanager
-def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
+def claimed_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
     """A new folder of the given name, mode 0700, locked by this process and removed when the block ends.
 
     One that a process which is no more has left is replaced.
@@ -80,15 +80,15 @@ def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def held_beside(target: Path) -> Iterator[Path]:
+def claimed_beside(target: Path) -> Iterator[Path]:
     """A private folder beside a target that is not there yet, held for it: of two runs one gets it.
 
     Raises:
-        CannotWrite: as :func:`held_folder`.
+        CannotWrite: as :func:`claimed_folder`.
     """
-    sweep(target.parent, HELD)
-    name = f"{HELD}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
-    with held_folder(target.parent / name, target) as folder:
+    sweep(target.parent, PARTIAL)
+    name = f"{PARTIAL}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    with claimed_folder(target.parent / name, target) as folder:
         yield folder
 
 
@@ -108,7 +108,7 @@ def own_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     made = folders_made(folder)
     try:
-        with held_folder(folder / HELD, folder) as staging:
+        with claimed_folder(folder / PARTIAL, folder) as staging:
             yield staging
     finally:
         remove_empty(made)

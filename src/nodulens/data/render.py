@@ -508,7 +508,7 @@ class _Canvas:
         """Values of voxels, interpolated on the fine grid."""
         z, y, x = self.cuts
         first = (0.5 / z - 0.5, 0.5 / y - 0.5, 0.5 / x - 0.5)
-        return Window(first, (1 / z, 1 / y, 1 / x), self.fine.shape).look(values)
+        return Window(first, (1 / z, 1 / y, 1 / x), self.fine.shape).sample(values)
 
     def field(self, length_mm: float) -> Float:
         """Smooth random values of deviation 1 on the fine grid, with hills about ``length_mm`` wide."""

@@ -136,7 +136,7 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     pictures = _pictures(one, slices, field)
     if pictures:
         basis = Basis(len(slices), "slices", note="from the best to the worst of those with a nodule")
-        figure = class_figure(pictures, dict(enumerate(field.drawn, start=1)), basis)
+        figure = class_figure(pictures, dict(enumerate(field.foreground, start=1)), basis)
         drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
     return PageSection(metrics, tables, drawings)
 
@@ -144,7 +144,7 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
 def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
     """Areas against the truth's, and the nodule's Dice against that of the lungs."""
     areas = []
-    for name in field.drawn:
+    for name in field.foreground:
         cases = [row.overlap[name] for row in slices]
         true, predicted = np.array([(one.truth_voxels, one.predicted_voxels) for one in cases], float).reshape(-1, 2).T
         if (either := (true + predicted) > 0).sum() > 2:
@@ -153,7 +153,7 @@ def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
     if areas:
         figure = bland_altman_figure(areas, "Area", "pixels", basis)
         yield Drawing.of_lines("Bland–Altman of areas on slices, predicted less true", figure)
-    lungs = [name for name in field.drawn if name != NODULE]
+    lungs = [name for name in field.foreground if name != NODULE]
     shown = [row for row in slices if row.overlap[NODULE].truth_voxels]
     if lungs and len(shown) > 2:
         lung, nodule = (np.array([row.dice(*names) for row in shown]) for names in (lungs, [NODULE]))

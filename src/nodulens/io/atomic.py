@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from nodulens.core.private import folders_made, held_beside, nearest, private_folder, remove_empty
+from nodulens.core.private import claimed_beside, folders_made, nearest, private_folder, remove_empty
 from nodulens.errors import BadOption, CannotWrite, NotFound, as_input_error
 
 
@@ -88,7 +88,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     check_new(target)
     made = folders_made(target.parent)
     try:
-        with held_beside(target) as staging:
+        with claimed_beside(target) as staging:
             room = staging / "made"
             with _of_target(target, staging):
                 room.mkdir()

@@ -74,16 +74,16 @@ def stored_images(planes: Sequence[Plane]) -> Iterator[Image]:
         UnreadableFile: as :func:`check_pixels`, or one cannot be decoded, or a file has gone.
     """
     check_pixels(planes)
-    begun: deque[tuple[Plane, Future[Image]]] = deque()
+    pending: deque[tuple[Plane, Future[Image]]] = deque()
     try:
         for plane, future in _begun(planes):
-            begun.append((plane, future))
-            if len(begun) > AHEAD:
-                yield _finished(*begun.popleft())
-        while begun:
-            yield _finished(*begun.popleft())
+            pending.append((plane, future))
+            if len(pending) > AHEAD:
+                yield _finished(*pending.popleft())
+        while pending:
+            yield _finished(*pending.popleft())
     finally:
-        for _, future in begun:
+        for _, future in pending:
             future.cancel()
 
 

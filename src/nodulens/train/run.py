@@ -135,7 +135,7 @@ def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
     for name, config in recipe.networks.items():
         check_config(name, config)
-    run = begun(recipe, spec)
+    run = open_run(recipe, spec)
     for name in recipe.networks:
         run = _with_network(name, recipe, run, spec)
     _write(run, spec.folder)
@@ -152,7 +152,7 @@ def _with_network(name: str, recipe: Recipe, run: Run, spec: RunSpec) -> Run:
             f"No patient in {spec.data} is left to train {name} on; take a split that was made for this data."
         )
     config = part.settled(recipe.networks[name], material, rows.train)
-    run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
+    run = record_training(run, name, config, digest(material, rows.train, rows.validation), folder)
     if spec.split is None:
         _add_to_split(material.patients, spec.fold, folder)
     if _is_done(name, config, folder):
@@ -192,11 +192,11 @@ def train_default(
         NotFound: there is no such material.
     """
     ranks = Ranks.joined()
-    run = begun(DEFAULT, RunSpec(data, folder, command))
+    run = open_run(DEFAULT, RunSpec(data, folder, command))
     patients = release.patients(data)
-    taught = _digest([patients])
+    trained_on = _digest([patients])
     for name in release.MAKERS:
-        run = noted(run, name, None, taught, folder)
+        run = record_training(run, name, None, trained_on, folder)
     _add_to_split(patients, None, folder)
     asked = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
     for name, make in release.MAKERS.items():
@@ -209,7 +209,7 @@ def train_default(
     return run
 
 
-def begun(recipe: Recipe, spec: RunSpec) -> Run:
+def open_run(recipe: Recipe, spec: RunSpec) -> Run:
     """Load the run of a folder, or write the record of a new one.
 
     A run that has trained nothing yet, such as one whose fold does not exist, is replaced.
@@ -237,13 +237,13 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
     return run
 
 
-def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder: Path) -> Run:
+def record_training(run: Run, name: str, config: NetworkConfig | None, trained_on: str, folder: Path) -> Run:
     """Record what a network is trained on, before it is trained.
 
     Args:
         name: of the network, or of an external framework that trains it.
         config: None if it is no network of the recipe.
-        taught: :func:`digest` of its rows.
+        trained_on: :func:`digest` of its rows.
 
     Raises:
         BadOption: the folder holds one that was trained on other rows, or without a record of them.
@@ -256,12 +256,12 @@ def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder
                 "Name another folder."
             )
         recipe = run.recipe if config is None else replace(run.recipe, **{name: config})  # type: ignore[arg-type]
-        run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
+        run = replace(run, recipe=recipe, taught={**run.taught, name: trained_on})
         _write(run, folder)
         return run
     if config is not None:
         _same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
-    if run.taught[name] != taught:
+    if run.taught[name] != trained_on:
         raise BadOption(
             f"{folder} holds a run whose {name} was trained on other rows or patients than --data has now. Give the "
             "data that it was started with, or name another folder."
@@ -403,8 +403,8 @@ def _group(patient: str) -> str:
     return EVALUATION if patient in EVALUATION_PATIENTS else str(fold_of(patient))
 
 
-def _digest(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _hash(patient: str) -> int:

@@ -118,7 +118,7 @@ class CloseUps:
         truth = np.empty(images.shape, dtype=bool)
         for own, shown, grid in self._views(field, slices, side):
             hu = CROP_STEPS.hu(self.image[slices[own]])
-            images[own] = shown.look(hu, grid)
+            images[own] = shown.input(hu, grid)
             truth[own] = shown.outlines(self.nodule[slices[own]], grid)
         return images, truth
 
@@ -159,7 +159,7 @@ def nodule_probabilities(model: Model, field: Field, closeups: CloseUps, nodules
     """
     along = max(field.size // closeups.side(field), 1)
     side = field.size // along
-    index = field.drawn.index(NODULE)
+    index = field.foreground.index(NODULE)
     out = []
     for first in range(0, len(nodules), along**2):
         slices = closeups.central[nodules[first : first + along**2]]

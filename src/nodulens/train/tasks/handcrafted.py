@@ -144,7 +144,7 @@ def slice_features(image: NDArray[np.float32], mask: Bool, pixel_mm: float) -> d
         pixel_mm: of both; features are taken at half a millimetre whatever it is.
     """
     both = (pixel_mm, pixel_mm)
-    fine = crop_window(mask, both, FIELD).look(mask[None])[0]
+    fine = crop_window(mask, both, FIELD).sample(mask[None])[0]
     outline = fine >= min(0.5, float(fine.max()))
     seen = crop_view(image, mask, both, FIELD)[0].astype(np.float64)
     return shape_features(outline) | density_features(seen, outline) | texture_features(seen, outline)

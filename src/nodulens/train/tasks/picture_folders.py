@@ -110,12 +110,12 @@ class Pictures:
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
         """Images and truth of some rows, see :meth:`nodulens.train.tasks.slice_material.Slices.examples`."""
         images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
-        truth = np.empty((len(rows), len(field.drawn), field.size, field.size), dtype=bool)
+        truth = np.empty((len(rows), len(field.foreground), field.size, field.size), dtype=bool)
         for n, row in enumerate(rows):
             grey, nodule, key = self._read(int(row))
             geometry = _geometry(grey)
-            images[n] = field.look(grey_as_hu(grey), geometry)[0]
-            for k, name in enumerate(field.drawn):
+            images[n] = field.input(grey_as_hu(grey), geometry)[0]
+            for k, name in enumerate(field.foreground):
                 mask = nodule if name == NODULE else self._lungs(key, nodule.shape)
                 truth[n, k] = field.outlines(mask, geometry)[0]
         return images, field.exclusively(truth)

@@ -321,5 +321,5 @@ def _evaluated_closeups(
     nodule_alone = replace(field, classes=(NODULE,))
     truth = closeups.nodule[central][:, None]
     rows = slice_rows(places, CLOSE_UP, nodule_alone, truth, predicted[:, None].astype(np.float32))
-    unknown = dict.fromkeys(field.drawn, Overlap.of_counts(0, 0, 0))
+    unknown = dict.fromkeys(field.foreground, Overlap.of_counts(0, 0, 0))
     return [replace(row, overlap={**unknown, **row.overlap}) for row in rows]

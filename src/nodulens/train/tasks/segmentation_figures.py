@@ -268,23 +268,23 @@ def slice_rows(
         truth: (N, drawn, y, x).
         probabilities: of the same shape.
     """
-    predicted, nodule = field.decided(probabilities), field.drawn.index(NODULE)
+    predicted, nodule = field.decided(probabilities), field.foreground.index(NODULE)
     rows = []
-    for (row, patient, pixel_mm), true, found, sure in zip(places, truth, predicted, probabilities, strict=True):
-        boxes = _boxes(true[nodule], found[nodule], sure[nodule])
+    for (row, patient, pixel_mm), true, found, probability in zip(places, truth, predicted, probabilities, strict=True):
+        boxes = _boxes(true[nodule], found[nodule], probability[nodule])
         counts = (
             Overlap.of_counts(int(a.sum()), int(b.sum()), int((a & b).sum())) for a, b in zip(true, found, strict=True)
         )
-        overlap = dict(zip(field.drawn, counts, strict=True))
+        overlap = dict(zip(field.foreground, counts, strict=True))
         right = int((found == true).all(axis=0).sum())
         rows.append(SliceRow(row, patient, kind, pixel_mm, found[0].size, right, overlap, *boxes))
     return rows
 
 
-def _boxes(true: Bool, found: Bool, sure: NDArray[np.float32]) -> tuple[list[float], int, list[list[float]]]:
+def _boxes(true: Bool, found: Bool, probability: NDArray[np.float32]) -> tuple[list[float], int, list[list[float]]]:
     """Scores of the boxes round found nodules, how many true ones there are, and IoU of each with each."""
     real, marks = components(true, 8), components(found, 8)
-    scores = [float(sure[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
+    scores = [float(probability[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
     return scores, len(real), box_iou(_corners(marks.slices), _corners(real.slices)).tolist()
 
 

@@ -166,15 +166,15 @@ class Slices:
             (N, size, size) 0…1, and (N, drawn, size, size); of exclusive classes the nodule goes before the lung.
         """
         images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
-        truth = np.empty((len(rows), len(field.drawn), field.size, field.size), dtype=bool)
+        truth = np.empty((len(rows), len(field.foreground), field.size, field.size), dtype=bool)
         owner, height = self._place[rows].T
         for number in np.unique(owner):
             own = owner == number
             slab = self.slabs[number].at(height[own])
             geometry = Geometry.axial((len(slab.hu), *slab.hu.shape[1:]), (1.0, *slab.pixel_mm))
             shown = replace(field, pixel_mm=field.pixel_mm or slab.whole_mm * max(1, WHOLE_PX / field.size))
-            images[own] = shown.look(slab.hu, geometry)
-            for k, name in enumerate(field.drawn):
+            images[own] = shown.input(slab.hu, geometry)
+            for k, name in enumerate(field.foreground):
                 truth[own, k] = shown.outlines(slab.masks(name), geometry)
         return images, field.exclusively(truth)
 
