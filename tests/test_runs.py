@@ -76,7 +76,7 @@ SHORT = {
 SHOWN = {
     "segmenter": {"Learning curves, segmenter", "Input, truth, prediction, overlay"},
     "filter": {"Learning curves, filter", "ROC", "Precision and recall"},
-    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "What it looked at"},
+    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "Explanations"},
 }
 """What the page of a run shows of each part."""
 
@@ -434,7 +434,7 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert "With and without the second step" in {t.title for t in page.tables}
     assert "Outlined again: best and worst" in {d.title for d in page.drawings}
-    assert any(m.name == "Dice, outlined again less first step" for m in page.metrics)
+    assert any(m.name == "Dice, refined minus first step" for m in page.metrics)
     held = card("segmenter", prompted / f"fold{FOLD}").sha256
     assert held in {w.sha256 for w in page.provenance.weights}
     shown = {table.title: table for table in page.tables}
@@ -480,7 +480,7 @@ def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
     found = json.loads(done.out)
     assert "second_step" not in found and found["networks"]
     [note] = found["notes"]
-    assert f"has seen all {len(judges)} test patients" in note
+    assert f"was trained on all {len(judges)} test patients" in note
     assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
 
 
@@ -499,9 +499,9 @@ def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, sams: P
 def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path, prompted: Path, data: Path) -> None:
     with pytest.raises(BadOption, match="takes no prompt"):
         evaluate(str(two_steps), data, None, prompted=two_steps)
-    with pytest.raises(BadOption, match="sam2-densenet outlines by sam2: add --set prompted=network"):
+    with pytest.raises(BadOption, match="sam2-densenet segments by sam2: add --set prompted=network"):
         evaluate(str(densenet), data, None, prompted=prompted / f"fold{FOLD}")
-    with pytest.raises(BadOption, match="outlines by its segmenter"):
+    with pytest.raises(BadOption, match="segments by its segmenter"):
         evaluate(str(two_steps), data, None, prompted=prompted / f"fold{FOLD}", settings=["prompted=none"])
     with pytest.raises(MissingWeights, match="does not exist"):
         evaluate(str(two_steps), data, None, prompted=prompted / "fold4")

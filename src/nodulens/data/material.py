@@ -444,7 +444,7 @@ def patch_places(data: Path) -> PatchPlaces:
     """Read where the patches lie.
 
     Raises:
-        NotFound: the file is not there.
+        NotFound: the file does not exist.
     """
     raw = read_arrays(data / PATCHES)
     return PatchPlaces(raw["world_xyz_mm"].astype(np.float64), raw["nodule_diameter_mm"] > 0, raw["patient_id"])
@@ -457,7 +457,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a file of crops.
 
     Raises:
-        NotFound: the file is not there.
+        NotFound: the file does not exist.
     """
     if not path.exists():
         raise NotFound(f"{path} is not there: --data must name the folder that holds lidc/, luna16/ and background/.")
@@ -469,7 +469,7 @@ def _read_pictures(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a file of crops whose pictures are JPEG-LS streams.
 
     Raises:
-        NotFound: the file is not there.
+        NotFound: the file does not exist.
         UnreadableFile: it holds them as files did before.
     """
     raw = read_arrays(path)

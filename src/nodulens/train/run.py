@@ -64,7 +64,7 @@ def division(material: Material, parts: Parts) -> Division:
     """
     patients = material.patients
     rows = np.arange(len(patients))
-    near = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
+    closeup = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
     train = np.array([p in parts.train for p in patients], dtype=bool)
     test = np.array([p in parts.test for p in patients], dtype=bool)
     if parts.validation:
@@ -72,7 +72,7 @@ def division(material: Material, parts: Parts) -> Division:
     else:
         chosen = np.array([_hash(p) % VALIDATED == 0 for p in patients], dtype=bool)
         validation = np.zeros(len(rows), dtype=bool)
-        for kind in (train & ~near, train & near):
+        for kind in (train & ~closeup, train & closeup):
             own = kind & chosen
             if not own.any() or own.sum() > 0.3 * kind.sum():
                 own = kind & (_rank(kind) % VALIDATED == VALIDATED - 1)
@@ -198,10 +198,10 @@ def train_default(
     for name in release.MAKERS:
         run = record_training(run, name, None, trained_on, folder)
     _add_to_split(patients, None, folder)
-    asked = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
+    job = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
     for name, make in release.MAKERS.items():
         start = time.monotonic()
-        make(asked)
+        make(job)
         if ranks.first:
             draw_curves(folder / "checkpoints" / name / "foldNone.csv", f"{DEFAULT.name}, {name}")
         run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
@@ -221,11 +221,11 @@ def open_run(recipe: Recipe, spec: RunSpec) -> Run:
     run = Run(recipe, spec.command, spec.fold, software())
     known = read_run(folder) if is_run(folder) else run
     ranks.wait()  # until all have read what the first may overwrite
-    there = {**known.seconds, **known.taught}
-    if there:
+    started = {**known.seconds, **known.taught}
+    if started:
         _same_run(known, run, folder)
         _same_split(spec.split, folder)
-        kept = {name: config for name, config in known.recipe.networks.items() if name in there}
+        kept = {name: config for name, config in known.recipe.networks.items() if name in started}
         recipe = replace(recipe, **kept)  # type: ignore[arg-type]
         return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
     if ranks.first:
@@ -246,7 +246,7 @@ def record_training(run: Run, name: str, config: NetworkConfig | None, trained_o
         trained_on: :func:`digest` of its rows.
 
     Raises:
-        BadOption: the folder holds one that was trained on other rows, or without a record of them.
+        BadOption: the folder holds a network trained on other rows, or without a record of them.
     """
     if name not in run.taught:
         checkpoint = folder / f"{name}.pt" if config else folder / "checkpoints" / name / "foldNone.pt"
@@ -345,12 +345,12 @@ def _same_run(known: Run, run: Run, folder: Path) -> None:
     _same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
 
 
-def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: str, folder: Path) -> None:
+def _same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], before: str, folder: Path) -> None:
     for name, value in known.items():
-        if value != asked[name]:
+        if value != wanted[name]:
             raise BadOption(
                 f"{folder} holds a run with {before}{name}={_typed(value)}; name another folder for "
-                f"{before}{name}={_typed(asked[name])}."
+                f"{before}{name}={_typed(wanted[name])}."
             )
 
 
@@ -366,9 +366,9 @@ def _same_split(split: Split | None, folder: Path) -> None:
     if not (folder / SPLIT).exists():  # interrupted before its material was read: nothing was trained
         return
     known = read_split(folder / SPLIT)
-    asked = split or _as_split({p: _group(p) for p in known.groups}, None)
-    moved = sorted(p for p in known.groups.keys() | asked.groups.keys() if known.groups.get(p) != asked.groups.get(p))
-    if moved or known.folds != asked.folds:
+    wanted = split or _as_split({p: _group(p) for p in known.groups}, None)
+    moved = sorted(p for p in known.groups.keys() | wanted.groups.keys() if known.groups.get(p) != wanted.groups.get(p))
+    if moved or known.folds != wanted.folds:
         raise BadOption(
             f"{folder} holds a run by the split {folder / SPLIT}, and {'--split' if split else 'the fixed folds'} "
             f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, are in other parts). Give the split "
