@@ -50,7 +50,7 @@ class FrocEvaluation:
     """A detector's curve.
 
     Attributes:
-        interval: from drawing scans; None where none was asked for.
+        interval: bootstrap over scans; None if not requested.
         seed: of the draws.
         series: UIDs of all scans that were searched.
     """

@@ -199,8 +199,8 @@ def sam_ways(sam: Sam) -> Ways:
     def ways(lungs: Mask) -> list[Way]:
         out = []
         for view in VIEWS:
-            shown = replace(sam, view=partial(view_of, part=view, lungs=lungs))
-            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(shown, memory=m))) for m in carried]
+            with_view = replace(sam, view=partial(view_of, part=view, lungs=lungs))
+            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(with_view, memory=m))) for m in carried]
         return out
 
     return ways

@@ -1,6 +1,6 @@
 """Outputs that appear whole or not at all.
 
-What is being written lies in a private folder on the same file system (:mod:`nodulens.core.private`) and takes its name
+Unfinished output is in a private folder on the same file system (:mod:`nodulens.core.private`) and takes its name
 when it is whole and on the disk. What a killed process leaves there goes when the next one writes into the same place.
 """
 
@@ -32,7 +32,7 @@ def whole_file(path: str | Path, staging: Path | None = None) -> Iterator[Path]:
 
     Raises:
         NotFound: the folder is not there.
-        BadOption: a folder, a pipe or a device stands where the file should go.
+        BadOption: a folder, a pipe or a device has the name of the file.
         CannotWrite: the disk is full, the folder read-only, or the name too long.
     """
     target = Path(path)

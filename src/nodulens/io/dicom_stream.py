@@ -40,7 +40,7 @@ class DicomStream:
 
     Attributes:
         size: bytes in the file.
-        short: whether anything was asked for that lies behind the end.
+        short: whether a read went beyond the end.
     """
 
     def __init__(self, file: BinaryIO, budget: int) -> None:

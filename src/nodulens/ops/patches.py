@@ -1,4 +1,4 @@
-"""Windows of an array at any step, there and back: what prompted networks look through."""
+"""Resampled windows of an array and their inverse, for the input and output of networks."""
 
 from __future__ import annotations
 

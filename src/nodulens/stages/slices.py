@@ -119,7 +119,7 @@ class Field:
         return np.asarray(special.expit(logits))
 
     def decided(self, probabilities: Float32) -> Bool:
-        """Probabilities (N, foreground classes, …) → masks; of exclusive classes the most probable alone."""
+        """Probabilities (N, foreground classes, …) → masks; if they are exclusive, only the most probable class."""
         if not self.exclusive:
             return np.asarray(probabilities >= 0.5)
         best = probabilities.max(axis=1, keepdims=True)
@@ -158,8 +158,8 @@ def segment_slices(
         progress(box.start[0] / geometry.shape[0])
         values = field.probabilities(model.run(field.input(volume.hu[where], piece)[:, None])[0])
         found = np.stack([field.invert(values[:, k], piece) for k in range(values.shape[1])], axis=1)
-        for number, drawn in enumerate(field.decided(found).swapaxes(0, 1), start=1):
-            labels[where][drawn] = number
+        for number, mask in enumerate(field.decided(found).swapaxes(0, 1), start=1):
+            labels[where][mask] = number
         nodule[where] = found[:, field.foreground.index(NODULE)]
     return Outlined(Mask(labels, geometry, dict(enumerate(field.foreground, start=1))), nodule)
 
@@ -197,7 +197,7 @@ def _mostly_near(lungs: Mask, box: Box, mask: Bool) -> bool:
     """Whether at least half of a component is within :data:`MARGIN_MM` of the lungs."""
     spacing = lungs.geometry.spacing_zyx
     around = box.grown([int(np.ceil(MARGIN_MM / s)) for s in spacing]).clipped(lungs.geometry.shape)
-    near = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
+    close = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
     offset = np.subtract(box.start, around.start)
-    inside = near[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
+    inside = close[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
     return bool(2 * np.count_nonzero(mask & inside) >= np.count_nonzero(mask))

@@ -52,14 +52,14 @@ def settled(config: NetworkConfig, standard: NetworkConfig, free: Sequence[str],
     Raises:
         BadOption: a value is changed that the framework chooses by itself.
     """
-    asked = replace(standard, **{name: getattr(config, name) for name in free})
-    own = [name for name, value in asdict(config).items() if value != getattr(asked, name)]
+    allowed = replace(standard, **{name: getattr(config, name) for name in free})
+    own = [name for name, value in asdict(config).items() if value != getattr(allowed, name)]
     if own:
         raise BadOption(
             f"{title} chooses {', '.join(f'segmenter.{n}' for n in own)} by itself; what can be set is "
             f"{', '.join(f'segmenter.{n}' for n in free if n != 'network')}."
         )
-    return asked
+    return allowed
 
 
 class ExternalNetwork(nn.Module):
@@ -158,7 +158,7 @@ class Job:
         Raises:
             NodulensError: the ONNX file does not compute what the network does.
         """
-        config, seen = trained.config, trained.examples
+        config, examples = trained.config, trained.examples
         card = {
             "name": "segmenter",
             "command": self.command,
@@ -172,7 +172,7 @@ class Job:
             "figures": dict(trained.figures),
             "licence": trained.licence,
         }
-        example = torch.from_numpy(np.resize(seen, (2, *seen.shape[1:])))[:, None]
+        example = torch.from_numpy(np.resize(examples, (2, *examples.shape[1:])))[:, None]
         export(trained.net, example, self.folder, card, trained.tolerance)
 
 

@@ -301,8 +301,8 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     environment.step(work, "export", weights, work / "network.pt2", f"--size={config.size}")
     net = Outlines(torch.export.load(work / "network.pt2").module(), config.size)
 
-    shown = job.examples()
-    unit = job.material.examples(segmentation.field_of(config), shown)[0]
+    rows = job.examples()
+    unit = job.material.examples(segmentation.field_of(config), rows)[0]
     np.save(work / "parity.npy", unit[0])
     environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
     with torch.inference_mode(), np.load(work / "parity.npz") as stored:
@@ -316,7 +316,7 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
         "largest": largest_difference(both[0], both[1], TOLERANCE, environment.TITLE),
         "tolerance": TOLERANCE,
         "score_taken_for_1": float(surest),
-        "slice": case(job.material, shown[0]),
+        "slice": case(job.material, rows[0]),
     }
     figures, settings = {"off_yolos_network": parity}, {"detections": net.most}
     job.bring_back(Trained(net, config, unit, figures, settings, AGPL, LOGIT_TOLERANCE))
