@@ -42,7 +42,7 @@ PAPER, INK, FAINT = 255, 20, 95
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds lidc/.")] = Path("../shared/data"),
     most: Annotated[int, typer.Option(help="Pairs to draw from.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of pairs, places and looks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of pairs, positions and appearance.")] = 0,
 ) -> None:
     """Draw docs/rendered.png."""
     pairs = make_pairs(hosts(data), most, seed)
