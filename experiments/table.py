@@ -6,7 +6,7 @@
 A cell is one network of one recipe, one split and one fold. It is trained within :mod:`experiments.budgets` instead
 of as long as the recipe says, which the page shows: on one CPU core whole slices take one to three hours a cell (of
 resnet50-unet 20 minutes), patches half an hour, the rest minutes; on a GPU all take minutes. A cell that was stopped
-goes on from its checkpoint.
+resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _rows(cell: Cell, material: Material) -> Division:
         able = {p for p, may in zip(patients, may_train(patients, None), strict=True) if may}
         test = frozenset(p for p in able if fold_of(p) == cell.fold and cell.split == PATIENTS)
         return division(material, Parts(frozenset(able) - test, test))
-    # as if every row were somebody else's: what the split by patient is there to prevent
+    # as if every row were of another patient: what the split by patient prevents
     able_rows = np.flatnonzero(may_train(patients, None))
     rng, strata = np.random.default_rng(cell.fold), np.array(material.strata)
     kinds = [rng.permutation(able_rows[strata[able_rows] == kind]) for kind in np.unique(strata)]

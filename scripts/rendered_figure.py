@@ -1,9 +1,9 @@
-"""The picture of docs/rendering.md: real nodules beside rendered ones.
+"""The figure of docs/rendering.md: pairs of real and rendered nodules.
 
     python scripts/rendered_figure.py --data ../shared/data
 
 They are pairs as ``experiments.realness`` makes them, which is what the classifiers see: the rendered nodule has the
-real one's outline and ratings, and lies in another patient. Drawn at random, not chosen.
+real one's outline and ratings, and is in another patient. Pairs are random, not selected.
 """
 
 from __future__ import annotations

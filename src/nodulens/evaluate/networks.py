@@ -110,6 +110,6 @@ def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | No
 
 def _nobody(folder: Path, run: Run) -> NoTestPatients:
     return NoTestPatients(
-        f"{folder} left out nobody of this material (fold {run.fold}): there are no test patients. Train with a "
+        f"{folder} left out no patient of this material (fold {run.fold}): there are no test patients. Train with a "
         "--fold that holds some, or name a --split of patients that it was not trained on."
     )

@@ -254,7 +254,7 @@ class _Case:
         truth: on the scan's grid.
         z: its largest slice.
         prompts: by their names; one that cannot be had is not among them.
-        earlier: on the scan's grid; empty where there is none.
+        earlier: mask on the scan's grid; empty without one.
         size_mm: diameter of the ball of its volume.
     """
 

@@ -323,7 +323,7 @@ def _share(known: KnownNodule, finding: Finding) -> bool:
 
 
 def _lung_agreement(outlined: Outlined, lungs: Mask) -> dict[str, float | None]:
-    """Dice with our lung stage, nodules counted as lung; of each side where the network tells them apart."""
+    """Dice with our lung stage, nodules counted as lung; also of each side if the network has both as classes."""
 
     def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float | None:
         total = np.count_nonzero(a) + np.count_nonzero(b)

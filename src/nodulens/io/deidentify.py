@@ -117,7 +117,7 @@ class Identity:
         a name of two or three letters count as whole words alone, as does an id of two or three characters.
 
         Args:
-            common: words that say nothing about anybody, though somebody bears such a name.
+            common: words that identify no person, although some names contain them.
         """
         found = list(_words(text))
         joined = "".join(found)

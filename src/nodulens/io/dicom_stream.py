@@ -55,7 +55,7 @@ class DicomStream:
         """The next bytes, fewer where the file ends.
 
         Raises:
-            DeflatedRestError: everything is asked for, as pydicom does for nothing but inflating it without a limit.
+            DeflatedRestError: all bytes are requested, which pydicom does only to inflate them without a limit.
             OSError: the budget is spent.
         """
         if size < 0:

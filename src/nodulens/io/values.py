@@ -3,7 +3,7 @@
 A rescale that was lost, halved or applied twice leaves a picture that looks right and measures wrong. What a chest
 holds gives it away: air at −1000 HU outside and in the windpipe, lung above it, and fat and muscle from −120 to 60 HU,
 whose peak is the highest of all that is dense, with contrast and metal too. Air, fat and muscle that are all off by
-the same amount tell a shift that is too small for any one of them. A slice whose rescale is wrong stands out from its
+the same amount show a shift that is too small for any one of them. A slice whose rescale is wrong stands out from its
 neighbours.
 
 All is measured on some 4,000 pixels a slice. Thresholds were set so that whole scans, scans cropped to the lungs or to
@@ -41,13 +41,13 @@ SAMPLED = 64
 COUNTED_HU = (-4200, 3100)
 # Half-way between lung and soft tissue.
 TISSUE_FROM_HU = -500
-# With less than this share of dense voxels there is no peak of soft tissue to judge by.
+# With less than this share of dense voxels there is no usable peak of soft tissue.
 LEAST_TISSUE = 0.1
 SMOOTHING_HU = 15
-# One value that holds this share of all voxels, and is the lowest or highest of all or holds this many times what its
-# neighbours hold together, is a constant that somebody filled in, or where values were cut off.
+# A value of this share of all voxels that is the lowest or highest, or has this many times the voxels of its neighbours
+# together, is a filled-in constant, or a limit at which values were cut off.
 CONSTANT_SHARE, CONSTANT_TIMES, CONSTANT_NEIGHBOURS_HU = 0.01, 3, 32
-# A scan of which more was filled in is a mask or was made up: it is not refused by what little is left.
+# A scan with a larger filled-in share is a mask or synthetic: it is not refused by the rest.
 MOST_FILLED = 0.4
 # A chest is at least this large along two axes, and along the third; a crop of a nodule need not hold any of it.
 CHEST_MM, CHEST_THIRD_MM = 180.0, 20.0

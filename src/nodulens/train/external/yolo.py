@@ -308,14 +308,14 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     with torch.inference_mode(), np.load(work / "parity.npz") as stored:
         own = net.net(torch.from_numpy(unit[:1])[:, None].expand(-1, 3, -1, -1))
         theirs = [torch.from_numpy(stored[name]) for name in ("found", "prototypes")]
-        surest = theirs[0][:, 4].max()
+        highest = theirs[0][:, 4].max()
         for found in (own[0], theirs[0]):  # so that a network with low scores is compared too
-            found[:, 4] /= surest
+            found[:, 4] /= highest
         both = [net.probabilities(*pair).numpy() for pair in (own, theirs)]
     parity = {
         "largest": largest_difference(both[0], both[1], TOLERANCE, environment.TITLE),
         "tolerance": TOLERANCE,
-        "score_taken_for_1": float(surest),
+        "score_taken_for_1": float(highest),
         "slice": case(job.material, rows[0]),
     }
     figures, settings = {"off_yolos_network": parity}, {"detections": net.most}
