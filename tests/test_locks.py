@@ -71,7 +71,7 @@ pytestmark = [
 ]
 
 
-def test_a_folder_is_held_once_and_gone_afterwards(tmp_path: Path) -> None:
+def test_a_folder_is_locked_once_and_gone_afterwards(tmp_path: Path) -> None:
     with claimed_folder(tmp_path / "held") as folder:
         (folder / "below").mkdir()
         (folder / "below" / "file").write_text("half")
@@ -83,7 +83,7 @@ def test_a_folder_is_held_once_and_gone_afterwards(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_held_is_not_swept_and_what_is_left_is(tmp_path: Path) -> None:
+def test_what_is_locked_is_not_swept_and_what_is_left_is(tmp_path: Path) -> None:
     with private_folder(tmp_path) as folder:
         sweep(tmp_path)
         assert folder.is_dir()

@@ -433,7 +433,7 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     assert list(graded["figures"]) == ["readers", "first", "refined"]
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert "With and without the second step" in {t.title for t in page.tables}
-    assert "Outlined again: best and worst" in {d.title for d in page.drawings}
+    assert "Refined: best and worst" in {d.title for d in page.drawings}
     assert any(m.name == "Dice, refined minus first step" for m in page.metrics)
     held = card("segmenter", prompted / f"fold{FOLD}").sha256
     assert held in {w.sha256 for w in page.provenance.weights}

@@ -253,7 +253,7 @@ class _Case:
     Attributes:
         truth: on the scan's grid.
         z: its largest slice.
-        prompts: by their names; one that cannot be had is not among them.
+        prompts: by their names; unavailable ones are missing.
         earlier: mask on the scan's grid; empty without one.
         size_mm: diameter of the ball of its volume.
     """

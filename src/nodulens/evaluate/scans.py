@@ -1,7 +1,7 @@
 """Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
 Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.match_scan`, LUNA16's hit rule: a mark
-hits where it lies closer to the centre of a nodule than half its diameter. The scans are those of
+hits where it is closer to the centre of a nodule than half its diameter. The scans are those of
 :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
 way; the strict count, without these exceptions, is also given.
@@ -43,7 +43,7 @@ UNMEASURED = -1.0
 Bool = NDArray[np.bool_]
 Points = Sequence[Sequence[float]] | NDArray[np.float64]
 Analyze = Callable[[Volume], tuple[Report, Report]]
-"""From a scan to its report, and one with as many marks as are wanted for a curve (or the same)."""
+"""A scan → its report, and a report with more marks for the curve (or the same)."""
 
 
 # ---------------------------------------------------------------- what is known
@@ -64,7 +64,7 @@ class KnownNodule:
     readers: int
 
     def ball(self, geometry: Geometry) -> tuple[NDArray[np.float64], float]:
-        """Centre (LPS mm) and diameter in mm of the ball that LUNA16's hit rule takes.
+        """Centre (LPS mm) and diameter in mm of the ball of LUNA16's hit rule.
 
         It has the centre and the volume of the outline; if only the box is known it is the largest ball
         that the box holds.
@@ -161,7 +161,7 @@ def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
 
 
 def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
-    """Nodules as :func:`match_findings` takes them, see :meth:`KnownNodule.ball`."""
+    """Input of :func:`match_findings` for nodules, see :meth:`KnownNodule.ball`."""
     return _findings([nodule.ball(geometry) for nodule in nodules])
 
 
@@ -201,7 +201,7 @@ class OutlineAgreement:
     """Agreement of a method's outline with that of the readers.
 
     Attributes:
-        readers: how many outlined it.
+        readers: number who outlined it.
         dice_3d: of the best of the outlines whose mark hits it, 0…1; 0 if none does.
         centre_off_mm: between the centre of that outline and the annotated one; None where it was not found.
     """
@@ -399,7 +399,7 @@ def response_curve(scans: Sequence[ScanEvaluation]) -> tuple[ResponsePoint, ...]
 
 
 def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] = ()) -> tuple[Table, ...]:
-    """Whole scans one by one, and their nodules one by one; none without a scan.
+    """Tables of the scans and of their nodules; none without a scan.
 
     Args:
         scans: by a method.
