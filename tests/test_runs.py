@@ -439,7 +439,7 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     assert held in {w.sha256 for w in page.provenance.weights}
     shown = {table.title: table for table in page.tables}
     assert "Wilcoxon" in shown["With and without the second step"].note
-    assert shown["The classifier on what was outlined"].columns[0] == "crops masked by"
+    assert shown["The classifier by mask"].columns[0] == "crops masked by"
 
 
 def test_networks_are_hashed_and_compiled_once(
