@@ -111,7 +111,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def read(path: Path) -> tuple[str, int]:
-    """What became of an input, and the MiB that its process held at most."""
+    """The outcome of an input, and the peak memory of its process in MiB."""
     words = [sys.executable, "-c", READ, str(path)]
     said, mib = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     return said, int(mib)

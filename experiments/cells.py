@@ -53,7 +53,7 @@ class ComputedCell(Cell):
         learner: config of the network; None of handcrafted features, and of several networks together.
         rows_trained: rows of the training set.
         epochs: of the default's prompted network.
-        epochs_run: None where nobody counted them.
+        epochs_run: None if it was not recorded.
         train_seconds: of the training.
         cpu_ms: milliseconds of an input; None of several networks together.
         scans: figures of whole scans. Those of all other cells come from their rows.

@@ -41,11 +41,11 @@ PUBLISHED = {
     "resnet-unet-patch-cnn.filter": "precision 0.75, recall 0.80, IoU 0.65, mAP@0.5 0.70, @0.5:0.95 0.55",
 }
 """What the publications state, on their own material and splits."""
-ALONE = {"filter": ", its CNN alone, slid over the lungs"}
+ALONE = {"filter": ", its CNN alone as a sliding window"}
 
 
 def write(cells: Path, page: Path) -> None:
-    """Put the tables between the page's marks; marks without a table, and the rest of the page, stay as they are."""
+    """Put the tables between the page's marks; marks without a table, and the rest of the page, are unchanged."""
     found = [read_cell(path) for path in sorted(cells.glob("*.json"))]
     text = page.read_text(encoding="utf-8")
     for name, draw in TABLES.items():
@@ -66,7 +66,7 @@ def pooled_nodules(cells: Sequence[ComputedCell]) -> EvaluatedNodules:
 def pooled_slices(cells: Sequence[ComputedCell]) -> EvaluatedSlices:
     """The slices of several folds together."""
     assert cells[0].learner is not None
-    return EvaluatedSlices.from_json(joined(cell.rows for cell in cells), field_of(cells[0].learner).drawn)
+    return EvaluatedSlices.from_json(joined(cell.rows for cell in cells), field_of(cells[0].learner).foreground)
 
 
 def pooled_patches(cells: Sequence[ComputedCell]) -> EvaluatedPatches:
@@ -75,7 +75,7 @@ def pooled_patches(cells: Sequence[ComputedCell]) -> EvaluatedPatches:
 
 
 def pooled_masks(cells: Sequence[ComputedCell]) -> ClassifiedMasks:
-    """The crops that method C's classifier judged, of several folds together."""
+    """The crops that method C's classifier was evaluated on, of several folds together."""
     classifier = RECIPES[cells[0].recipe].classifier
     assert classifier is not None
     return ClassifiedMasks.from_json(joined(cell.graded for cell in cells), classifier.classes)
@@ -88,7 +88,7 @@ class Line:
     Attributes:
         row: recipe and part.
         settings: in which they differ from the recipe.
-        beside: whether it repeats the recipe as it is, on the one fold of its variants.
+        beside: whether it repeats the unchanged recipe on the one fold of its variants.
     """
 
     row: str
@@ -99,12 +99,12 @@ class Line:
 
     @property
     def method(self) -> str:
-        """As a table names it."""
+        """Its name in a table."""
         return _named(self.row) + (f", `{self.settings}`" if self.settings else "")
 
     @property
-    def shown(self) -> str:
-        """Its split and folds."""
+    def split_and_folds(self) -> str:
+        """As text."""
         folds = len(self.cells)
         if self.split != PATIENTS:
             return SPLITS[self.split]
@@ -112,17 +112,17 @@ class Line:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the recipe as it is, by patient, on all folds."""
+        """Whether it is the unchanged recipe, by patient, on all folds."""
         return self.split == PATIENTS and not (self.settings or self.beside)
 
     @property
     def published(self) -> str:
-        """What the publication states, said once."""
+        """What the publication states, in the leading line only."""
         return PUBLISHED.get(self.row, "") if self.leads else ""
 
 
 def _lines(found: Iterable[ComputedCell], parts: Sequence[str]) -> list[Line]:
-    """The lines of some parts. Where a recipe has variants on one fold, it is itself repeated on that fold."""
+    """The lines of some parts. A recipe with variants on one fold is itself repeated on that fold."""
     groups: dict[tuple[str, str, str], list[ComputedCell]] = {}
     for cell in found:
         if cell.part in parts and cell.split in SPLITS:
@@ -140,10 +140,10 @@ def _ranked(lines: Iterable[tuple[Line, float | None, tuple[object, ...]]]) -> l
     """Methods by their figure under the split by patient; each one's other splits below it, then its variants.
 
     Args:
-        lines: each with its figure, and with what the table shows of it after method and split.
+        lines: each with its figure, and its cells after method and split.
     """
-    told = list(lines)
-    rank = {line.row: value or 0.0 for line, value, _ in told if line.leads}
+    every = list(lines)
+    rank = {line.row: value or 0.0 for line, value, _ in every if line.leads}
     order = list(SPLITS)
 
     def place(one: tuple[Line, float | None, tuple[object, ...]]) -> tuple[Any, ...]:
@@ -152,7 +152,7 @@ def _ranked(lines: Iterable[tuple[Line, float | None, tuple[object, ...]]]) -> l
         among = (order.index(line.split) if not variant else 0, not line.beside, -(value or 0.0))
         return -rank.get(line.row, 0.0), line.row, variant, *among
 
-    return [(line.method, line.shown, *cells) for line, _, cells in sorted(told, key=place)]
+    return [(line.method, line.split_and_folds, *cells) for line, _, cells in sorted(every, key=place)]
 
 
 def classifiers(found: Sequence[ComputedCell]) -> str:
@@ -162,21 +162,21 @@ def classifiers(found: Sequence[ComputedCell]) -> str:
         figures = pooled_nodules(line.cells).figures
         whole, middle = figures.three_readers_or_more, figures.six_to_twelve_mm
         assert whole.decisions is not None
-        decided, judged, rates = whole.beside_diameter.nodules, whole.decisions.judged, whole.decisions.rates
+        ranked, decided, rates = whole.beside_diameter.nodules, whole.decisions.judged, whole.decisions.rates
         ranking = whole.beside_diameter.ranking
         value = ranking.auc if ranking else None
-        shown = (
-            decided if decided == judged else f"{decided}; decisions {judged}",
+        cells = (
+            ranked if ranked == decided else f"{ranked}; decisions {decided}",
             *_auc_and_gain(ranking),
             *_auc_and_gain(middle.beside_diameter.ranking),
             *(_percent(rate) for rate in (rates.accuracy, rates.sensitivity, rates.specificity)),
             _budget(line.cells),
             line.published,
         )
-        lines.append((line, value, shown))
+        lines.append((line, value, cells))
         if rates.macro_auc is not None:
             means = _shown(rates.macro_auc), _shown(rates.macro_f1)
-            three.append((line, value, (judged, *means, _percent(rates.accuracy), line.published)))
+            three.append((line, value, (decided, *means, _percent(rates.accuracy), line.published)))
     table = _table(
         ("method", "split", "nodules", "AUC (95 %)", "over diameter", "AUC, 6–12 mm", "over diameter", "accuracy",
          "sensitivity", "specificity", "trained", "published"),
@@ -193,7 +193,7 @@ def segmenters(found: Sequence[ComputedCell]) -> str:
     lines, sizes, classes = [], [], []
     for line in _lines(found, ("segmenter",)):
         figures = pooled_slices(line.cells).figures
-        nodule, boxes, near = figures.classes[NODULE], figures.boxes, figures.close_ups
+        nodule, boxes, close_ups = figures.classes[NODULE], figures.boxes, figures.close_ups
         if line.leads:
             bands = figures.dice_by_size
             sizes.append((line.method, *(f"{_number(b.dice)} ({b.slices})" for b in bands.values())))
@@ -203,19 +203,19 @@ def segmenters(found: Sequence[ComputedCell]) -> str:
             classes.append((line.method, whole, *[""] * 7))
         lungs = [found.dice.value for name, found in figures.classes.items() if name != NODULE]
         coco = (boxes.precision, boxes.recall, boxes.map50, boxes.map50_95) if boxes else (None,) * 4
-        shown = (
+        cells = (
             figures.with_nodule,
             _shown(nodule.dice),
             _shown(nodule.iou),
             _shown(nodule.sensitivity),
             f"{nodule.invented} of {nodule.invented + nodule.both_empty}",
-            _shown(near.dice) if near else "–",
+            _shown(close_ups.dice) if close_ups else "–",
             ", ".join(_number(v) for v in lungs) or "–",
             " / ".join(map(_number, coco)),
             _budget(line.cells),
             line.published,
         )
-        lines.append((line, nodule.dice.value, shown))
+        lines.append((line, nodule.dice.value, cells))
     whole = _table(
         ("method", "split", "slices with a nodule", "nodule Dice", "IoU", "sensitivity", "invented on slices without",
          "close-ups of real nodules, Dice", "agreement with our lungs, Dice",
@@ -227,7 +227,7 @@ def segmenters(found: Sequence[ComputedCell]) -> str:
     by_size = _table(("method", *bands), sizes)
     by_class = _table(
         ("method", "class", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed; invented slices",
-         "area, predicted less true, pixels (limits of agreement)"),
+         "area, predicted minus true, pixels (limits of agreement)"),
         classes,
     )  # fmt: skip
     return (
@@ -266,7 +266,7 @@ def filters(found: Sequence[ComputedCell]) -> str:
 
 
 def real_scans(found: Sequence[ComputedCell]) -> str:
-    """The nodules of the four real scans one by one, as the whole-slice networks outline them."""
+    """Each nodule of the four real scans, as segmented by the networks of whole slices."""
     lines: list[tuple[object, ...]] = []
     sums: list[tuple[object, ...]] = []
     for cell in found:
@@ -284,7 +284,7 @@ def real_scans(found: Sequence[ComputedCell]) -> str:
         sums.append((method, hit, f"{regions}, {total.findings}", total.other, boxes, agreement, _budget([cell])))
     if not lines:
         return "_Not measured yet._"
-    head = ("method", "nodules hit", "regions drawn, kept", "of them on none", "3-D boxes: mAP@0.5 / @0.5:0.95",
+    head = ("method", "nodules hit", "regions segmented, kept", "on no nodule", "3-D boxes: mAP@0.5 / @0.5:0.95",
             "lungs, Dice with ours", "trained")  # fmt: skip
     counts = _table(head, sums)
     columns = ("method", "scan", "mm", "readers", "hit", "score", "box IoU (3-D)", "Dice", "IoU", "sensitivity")
@@ -292,7 +292,7 @@ def real_scans(found: Sequence[ComputedCell]) -> str:
 
 
 def prompts(found: Sequence[ComputedCell]) -> str:
-    """The default's prompted network on central slices, by what it is told."""
+    """The default's prompted network on central slices, by prompt."""
     cells = [cell for cell in found if cell.part == "prompted"]
     if not cells:
         return "_Not measured yet._"
@@ -302,7 +302,7 @@ def prompts(found: Sequence[ComputedCell]) -> str:
         "box_shaken": "the same, every side off by a tenth",
         "diameter": "square of the annotated diameter",
         "detector": "our detector's mark (3-D)",
-        "point": "a point in the middle (3-D)",
+        "point": "the point at the centre (3-D)",
     }
     beside = {"box": "ellipse", "box_shaken": "ellipse_shaken", "diameter": "ellipse_diameter"}
     lines = [
@@ -327,7 +327,7 @@ def refined(found: Sequence[ComputedCell]) -> str:
         return "_Not measured yet._"
     found_steps = Comparison.from_json(joined(cell.rows for cell in cells)).figures
     found_grades = pooled_masks(cells).figures
-    words = {"first": "first stage alone", "refined": "and outlined again"}
+    words = {"first": "first stage alone", "refined": "refined"}
     steps = {"first": found_steps.first, "refined": found_steps.refined}
     lines = [
         (text, *(_shown(getattr(steps[step], name)) for name in refinement.SCORES), steps[step].missed)
@@ -373,7 +373,7 @@ def _graded(figures: GroupFigures) -> tuple[str, ...]:
 
 
 def budgets(found: Sequence[ComputedCell]) -> str:
-    """What a training in a cell may take, whatever has been computed."""
+    """The budget of a training in a cell, whatever has been computed."""
     lines = []
     for recipe in RECIPES.values():
         for part, config in recipe.networks.items():
@@ -412,7 +412,7 @@ def _budget(cells: Sequence[ComputedCell]) -> str:
 
 
 def _epochs(cells: Sequence[ComputedCell], config: NetworkConfig) -> str:
-    """That were run, of how many there might have been; where no one counted, whether it may have been fewer."""
+    """Number of epochs run, of the most possible; if it was not recorded, whether it may have been fewer."""
     whole = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
     counted = [cell.epochs_run for cell in cells if cell.epochs_run is not None]
     if len(counted) < len(cells):
@@ -429,13 +429,13 @@ def _minutes(cells: Sequence[ComputedCell]) -> float:
 
 
 def _on(cells: Sequence[ComputedCell]) -> str:
-    """What trained them, where it was no CPU."""
+    """The GPUs that trained them, if any."""
     gpus = sorted({cell.software["gpu"] for cell in cells if "gpu" in cell.software})
     return f" on {', '.join(gpus)}" if gpus else ""
 
 
 def _auc_and_gain(ranking: Ranking | None) -> tuple[str, str]:
-    """AUC, and by how much it is above that of the diameter alone."""
+    """AUC, and its gain over that of the diameter alone."""
     if ranking is None:
         return "–", "–"
     ends = ranking.gain_interval_95
@@ -444,7 +444,7 @@ def _auc_and_gain(ranking: Ranking | None) -> tuple[str, str]:
 
 
 def _shown(figure: Estimate | None) -> str:
-    """A figure with its interval; a dash where there is none."""
+    """A figure with its interval; a dash for None."""
     if figure is None:
         return "–"
     if figure.low is None:
@@ -457,7 +457,7 @@ def _number(value: float | None) -> str:
 
 
 def _plain(value: object) -> str:
-    """Anything in a row, as a table says it."""
+    """Any value of a row as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None else str(value)

@@ -1,10 +1,10 @@
-"""Put the measured figures into README.md and docs/figures.md, so that no figure is ever typed.
+"""Write the measured figures into README.md and docs/figures.md.
 
     python scripts/figures.py           write them
     python scripts/figures.py --check   exit with 1 if they are stale
 
 They come from the cards of the weights (written by ``python -m nodulens.train``), docs/scans.json (written by
-benchmarks/scans.py) and docs/speed.md (what benchmarks/analyze.py prints). What has no file yet is left out.
+benchmarks/scans.py) and docs/speed.md (the output of benchmarks/analyze.py). Figures without a file are left out.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def _filled(page: str, text: str) -> str:
 
 
 def summary() -> str:
-    """One table: what, how much, beside what; on what and by which command said once a part."""
+    """One table: quantity, figure and comparison; basis and command in the first row of each part."""
     rows: list[Row] = []
     for part in (_scan_rows(), _candidate_rows(), _detector_rows(), _segmenter_rows(), _malignancy_rows()):
         rows += [(*row[:3], row[3] if number == 0 else "″") for number, row in enumerate(part)]
-    return _table(("what", "measured", "beside", "on, made by"), rows) if rows else NOTHING
+    return _table(("what", "measured", "compared with", "on, made by"), rows) if rows else NOTHING
 
 
 def details() -> str:
-    """A section a part, each with the command that made it."""
+    """A section for each part, with the command that made it."""
     parts = [
         ("Whole scans outside all training sets", _scan_command(), _scan_details()),
         ("Candidate or nodule, on axial patches", _command("patch"), _candidate_details()),
@@ -65,8 +65,8 @@ def details() -> str:
         ("Malignancy", _command("malignancy"), _malignancy_details()),
         ("Speed", "python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003", _speed()),
     ]
-    shown = [f"## {title}\n\n{body}\n\nMade by `{command}`." for title, command, body in parts if body]
-    return "\n\n".join(shown) or NOTHING
+    sections = [f"## {title}\n\n{body}\n\nMade by `{command}`." for title, command, body in parts if body]
+    return "\n\n".join(sections) or NOTHING
 
 
 # ---- whole scans

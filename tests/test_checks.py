@@ -118,7 +118,7 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
     small = {} if part == "filter" else {"size": SIDE}
     config = replace(config, loss=loss, balance=balance, augment=(), batch=16, **small)  # type: ignore[arg-type]
     if refused(part, config):
-        with pytest.raises(BadOption, match=r"cross-entropy|take bce|has no effect|would change nothing"):
+        with pytest.raises(BadOption, match=r"cross-entropy|take bce|has no effect"):
             check_config(part, config)
         return
     check_config(part, config)
@@ -132,12 +132,12 @@ def test_a_loss_and_a_balance_teach_or_are_refused(
     [
         (RESNET_UNET_PATCH_CNN, "filter.loss=cross-entropy", "take bce"),
         (RESNET_UNET_PATCH_CNN, "segmenter.loss=cross-entropy", "lung, nodule are not: take bce"),
-        (RESNET_UNET_PATCH_CNN, "segmenter.balance=sampling", "drawn as often as those without"),
-        (RESNET_UNET_PATCH_CNN, "filter.window=32", "filter.window can only be set of a segmenter"),
-        (RESNET_UNET_PATCH_CNN, "filter.batch=1", "filter.batch is 2 or more"),
-        (SAM2_DENSENET, "classifier.window=32", "classifier.window can only be set of a segmenter"),
-        (SAM2_DENSENET, "classifier.auxiliary=0.3", "classifier.auxiliary can only be set of a segmenter"),
-        (SAM2_DENSENET, "classifier.batch=1", "classifier.batch is 2 or more"),
+        (RESNET_UNET_PATCH_CNN, "segmenter.balance=sampling", "always sampled equally"),
+        (RESNET_UNET_PATCH_CNN, "filter.window=32", "filter.window can only be set for a segmenter"),
+        (RESNET_UNET_PATCH_CNN, "filter.batch=1", "filter.batch must be 2 or more"),
+        (SAM2_DENSENET, "classifier.window=32", "classifier.window can only be set for a segmenter"),
+        (SAM2_DENSENET, "classifier.auxiliary=0.3", "classifier.auxiliary can only be set for a segmenter"),
+        (SAM2_DENSENET, "classifier.batch=1", "classifier.batch must be 2 or more"),
         (NNUNET_SAM, "classifier.loss=entropy", "no loss 'entropy'; there are cross-entropy"),
         (SE_AUX_UNET, "segmenter.augment=flip", "takes left for right"),
         (SE_AUX_UNET, "segmenter.loss=bce", "nodule are exclusive: take cross-entropy"),

@@ -177,7 +177,7 @@ def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path:
     assert found.figures.close_ups.nodules == 12
     columns = found.to_json()
     assert {len(column) for column in columns.values()} == {17}
-    assert EvaluatedSlices.from_json(columns, field_of(config).drawn) == found
+    assert EvaluatedSlices.from_json(columns, field_of(config).foreground) == found
     json.dumps(found.figures.to_json(), allow_nan=False)
 
 

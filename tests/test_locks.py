@@ -17,7 +17,7 @@ import pytest
 
 from conftest import REPOSITORY
 from nodulens.core import private
-from nodulens.core.private import held_folder, own_folder, private_folder, sweep
+from nodulens.core.private import claimed_folder, own_folder, private_folder, sweep
 from nodulens.errors import CannotWrite
 
 FAR = 1000
@@ -71,19 +71,19 @@ pytestmark = [
 ]
 
 
-def test_a_folder_is_held_once_and_gone_afterwards(tmp_path: Path) -> None:
-    with held_folder(tmp_path / "held") as folder:
+def test_a_folder_is_locked_once_and_gone_afterwards(tmp_path: Path) -> None:
+    with claimed_folder(tmp_path / "held") as folder:
         (folder / "below").mkdir()
         (folder / "below" / "file").write_text("half")
         assert (folder / private.LOCK).read_text().startswith(f"{os.getpid()}-")
         taken = f"Another run, process {os.getpid()}, is writing"
-        with pytest.raises(CannotWrite, match=taken), held_folder(tmp_path / "held"):
+        with pytest.raises(CannotWrite, match=taken), claimed_folder(tmp_path / "held"):
             pytest.fail("held twice")
         assert (folder / "below" / "file").exists()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_held_is_not_swept_and_what_is_left_is(tmp_path: Path) -> None:
+def test_what_is_locked_is_not_swept_and_what_is_left_is(tmp_path: Path) -> None:
     with private_folder(tmp_path) as folder:
         sweep(tmp_path)
         assert folder.is_dir()
@@ -99,7 +99,7 @@ def test_what_is_held_is_not_swept_and_what_is_left_is(tmp_path: Path) -> None:
         with pytest.raises(CannotWrite, match=f"process {process.pid}"), own_folder(tmp_path / "out"):
             pytest.fail("held twice")
         process.kill()
-    assert (tmp_path / "out" / private.HELD / "scan").exists()
+    assert (tmp_path / "out" / private.PARTIAL / "scan").exists()
     with own_folder(tmp_path / "out") as staging:
         assert [path.name for path in staging.iterdir()] == [private.LOCK]
     assert list((tmp_path / "out").iterdir()) == []

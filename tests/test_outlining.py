@@ -390,7 +390,7 @@ def test_slices_are_counted_by_hand() -> None:
     written = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert list(written) == ["slices", "with_nodule", "accuracy", "classes", "boxes", "dice_by_size"]
     assert written["classes"]["nodule"]["iou"]["value"] == 0.5
-    assert EvaluatedSlices.from_json(columns, field.drawn) == evaluated
+    assert EvaluatedSlices.from_json(columns, field.foreground) == evaluated
 
 
 def test_folds_are_pooled_from_their_rows() -> None:
@@ -404,7 +404,7 @@ def test_folds_are_pooled_from_their_rows() -> None:
     model = made_models.model(run)
     parts = [evaluate(model, config, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
     one, other = (part.to_json() for part in parts)
-    pooled = EvaluatedSlices.from_json({name: one[name] + other[name] for name in one}, field_of(config).drawn)
+    pooled = EvaluatedSlices.from_json({name: one[name] + other[name] for name in one}, field_of(config).foreground)
     whole = evaluate(model, config, material, rows)
     assert pooled == whole and pooled.figures == whole.figures
     assert whole.figures.classes["lung"].dice.value > 0.85

@@ -13,7 +13,7 @@ import pytest
 import made_reports
 from conftest import REPOSITORY, Run
 from nodulens.core import private
-from nodulens.core.private import held_folder, private_folder
+from nodulens.core.private import claimed_folder, private_folder
 from nodulens.core.volume import Volume
 from nodulens.data.phantom import write_phantom_dicom
 from nodulens.errors import BadOption, CannotWrite, InputError
@@ -135,7 +135,7 @@ def test_who_holds_no_lock_is_dead_whatever_its_number(process: str, tmp_path: P
     with private_folder(tmp_path) as folder:
         assert not left.exists() and names(tmp_path) == [folder.name]
     held = abandoned(tmp_path / "held", process)
-    with held_folder(held):
+    with claimed_folder(held):
         assert names(held) == [private.LOCK]
     assert names(tmp_path) == []
 
@@ -147,7 +147,7 @@ def test_without_locks_number_and_start_decide(tmp_path: Path, monkeypatch: pyte
         dead = abandoned(tmp_path / f"{private.PREFIX}old", f"{os.getpid()}-1")  # our number, another start
         private.sweep(tmp_path)
         assert ours.exists() and not dead.exists()
-        with pytest.raises(CannotWrite, match="Another run"), held_folder(ours):
+        with pytest.raises(CannotWrite, match="Another run"), claimed_folder(ours):
             pass
 
 

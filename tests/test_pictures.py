@@ -18,7 +18,7 @@ from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX
 from nodulens.methods.run_record import read_run
 from nodulens.stages.slices import Field
 from nodulens.train.tasks import fp_reduction, segmentation
-from nodulens.train.tasks.picture_folders import LOOK_ALIKES, Pictures, find_pictures, load_patches, load_pictures
+from nodulens.train.tasks.picture_folders import NEGATIVES, Pictures, find_pictures, load_patches, load_pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -156,7 +156,7 @@ def test_patches_show_nodules_and_what_is_like_them(pictures: Path) -> None:
     assert shown.shape[1:] == (64, 64) and shown.dtype == np.float32
     assert patches.label.sum() == len(PEOPLE)
     assert set(material.strata) == {"nodule", "non-nodule"}
-    assert 2 * len(PEOPLE) <= (~patches.label).sum() <= 2 * len(PEOPLE) * LOOK_ALIKES
+    assert 2 * len(PEOPLE) <= (~patches.label).sum() <= 2 * len(PEOPLE) * NEGATIVES
     assert set(material.patients) == set(PEOPLE)
     side = 2 * np.sqrt(144 / np.pi) * WIDE_MM / SIDE
     assert patches.diameter_mm[patches.label] == pytest.approx([side] * len(PEOPLE))

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import made_luna16
-from nodulens.core.private import HELD, own_folder
+from nodulens.core.private import PARTIAL, own_folder
 from nodulens.data.jpegls import Streams
 from nodulens.data.lidc import LidcScan
 from nodulens.data.lidc_ct import find_scans
@@ -256,7 +256,7 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
     run.wait()
     wait_until(lambda: not alive(run.pid))  # its workers follow it
     whole = sorted(scans.iterdir())
-    assert 3 <= len(whole) < 16 and (out / HELD).is_dir()
+    assert 3 <= len(whole) < 16 and (out / PARTIAL).is_dir()
     for path in whole:
         read_arrays(path)
     assert not (out / STACKS).exists() and not (out / "prepared.json").exists()

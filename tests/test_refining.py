@@ -334,10 +334,10 @@ def test_tables_say_what_figures_do(stacks: Stacks, nodules: Nodules) -> None:
     )
     assert same.graded is not None
     one, other = refinement.tables(same.compared.figures, same.graded.figures)
-    assert [row[0] for row in one.rows] == ["first step alone", "outlined again", "gain"]
+    assert [row[0] for row in one.rows] == ["first step alone", "refined", "gain"]
     assert one.rows[0][1] == "1.000 (1.000 to 1.000)" and one.rows[0][-1] == 0
     assert "12 nodules" in one.note and "by patient" in one.note
-    assert [row[0] for row in other.rows] == ["the readers", "first step alone", "outlined again"]
+    assert [row[0] for row in other.rows] == ["the readers", "first step alone", "refined"]
     perfect = refinement.evaluate(nodules, nodules.outline, nodules.outline)
     assert "p = 1 by nodule, 1 by patient" in refinement.tables(perfect.figures, None)[0].note
 

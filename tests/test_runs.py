@@ -57,7 +57,7 @@ from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import NETWORKS, build
 from nodulens.train.options import TrainOptions
-from nodulens.train.run import RunSpec, begun, division, train_recipe
+from nodulens.train.run import RunSpec, division, open_run, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
 
@@ -76,7 +76,7 @@ SHORT = {
 SHOWN = {
     "segmenter": {"Learning curves, segmenter", "Input, truth, prediction, overlay"},
     "filter": {"Learning curves, filter", "ROC", "Precision and recall"},
-    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "What it looked at"},
+    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "Explanations"},
 }
 """What the page of a run shows of each part."""
 
@@ -231,7 +231,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
     }.items():
         with pytest.raises(BadOption, match=told):
-            begun(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
+            open_run(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
     trained("conv3-classifier", data, run, split=split)
     assert (run / "classifier.onnx").exists() and not read_run(run).untrained
@@ -286,7 +286,7 @@ def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ranks, "joined", lambda: Ranks(1, 2, torch.device("cpu")))
     monkeypatch.setattr(Ranks, "wait", lambda self: None)
-    begun(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
+    open_run(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
     export(torch.nn.Linear(2, 2), torch.zeros(2, 2), tmp_path / "run", {"name": "classifier", "input": {}})
     assert not (tmp_path / "run").exists()
 
@@ -433,13 +433,13 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     assert list(graded["figures"]) == ["readers", "first", "refined"]
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert "With and without the second step" in {t.title for t in page.tables}
-    assert "Outlined again: best and worst" in {d.title for d in page.drawings}
-    assert any(m.name == "Dice, outlined again less first step" for m in page.metrics)
+    assert "Refined: best and worst" in {d.title for d in page.drawings}
+    assert any(m.name == "Dice, refined minus first step" for m in page.metrics)
     held = card("segmenter", prompted / f"fold{FOLD}").sha256
     assert held in {w.sha256 for w in page.provenance.weights}
     shown = {table.title: table for table in page.tables}
     assert "Wilcoxon" in shown["With and without the second step"].note
-    assert shown["The classifier on what was outlined"].columns[0] == "crops masked by"
+    assert shown["The classifier by mask"].columns[0] == "crops masked by"
 
 
 def test_networks_are_hashed_and_compiled_once(
@@ -480,7 +480,7 @@ def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
     found = json.loads(done.out)
     assert "second_step" not in found and found["networks"]
     [note] = found["notes"]
-    assert f"has seen all {len(judges)} test patients" in note
+    assert f"was trained on all {len(judges)} test patients" in note
     assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
 
 
@@ -499,9 +499,9 @@ def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, sams: P
 def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path, prompted: Path, data: Path) -> None:
     with pytest.raises(BadOption, match="takes no prompt"):
         evaluate(str(two_steps), data, None, prompted=two_steps)
-    with pytest.raises(BadOption, match="sam2-densenet outlines by sam2: add --set prompted=network"):
+    with pytest.raises(BadOption, match="sam2-densenet segments by sam2: add --set prompted=network"):
         evaluate(str(densenet), data, None, prompted=prompted / f"fold{FOLD}")
-    with pytest.raises(BadOption, match="outlines by its segmenter"):
+    with pytest.raises(BadOption, match="segments by its segmenter"):
         evaluate(str(two_steps), data, None, prompted=prompted / f"fold{FOLD}", settings=["prompted=none"])
     with pytest.raises(MissingWeights, match="does not exist"):
         evaluate(str(two_steps), data, None, prompted=prompted / "fold4")
@@ -553,7 +553,7 @@ def taught_brightness(folder: Path, network: str) -> Path:
     config = replace(NNUNET_SAM.segmenter, network=network, size=64)
     recipe = replace(NNUNET_SAM, segmenter=config, classifier=None, prompted="network")
     ct = small_scans.noisy()
-    seen = torch.from_numpy(field_of(config).look(ct.hu, ct.geometry)[:, None])
+    seen = torch.from_numpy(field_of(config).input(ct.hu, ct.geometry)[:, None])
     truth = (seen[:, 0] > made_outliners.BRIGHT).long()
     torch.manual_seed(0)
     net = build(config).train()

@@ -75,7 +75,7 @@ def test_a_slice_that_fits_is_neither_mixed_nor_moved() -> None:
     rng = np.random.default_rng(0)
     hu = rng.integers(-1000, 400, (3, 41, 30)).astype(np.int16)
     grid = Geometry.axial((3, 41, 30), (2.5, 0.7, 0.7), (5, -3, 8))
-    seen = Field(48, EACH).look(hu, grid)
+    seen = Field(48, EACH).input(hu, grid)
     assert seen.dtype == np.float32
     assert seen.shape == (3, 48, 48)
     rows, columns = slice(4, 45), slice(9, 39)
@@ -114,7 +114,7 @@ def test_a_fixed_pixel_cuts_what_lies_beyond() -> None:
     grid = Geometry.axial((1, 60, 60), (1.0, 1.0, 1.0))
     hu = np.full((1, 60, 60), -1000, dtype=np.int16)
     hu[0, 29:31, 29:31] = 400
-    seen = Field(20, EACH, pixel_mm=0.5).look(hu, grid)[0]
+    seen = Field(20, EACH, pixel_mm=0.5).input(hu, grid)[0]
     assert seen.sum() == pytest.approx(16, rel=0.01)
     assert ndimage.center_of_mass(seen) == pytest.approx((9.5, 9.5))
 
@@ -122,7 +122,7 @@ def test_a_fixed_pixel_cuts_what_lies_beyond() -> None:
 def test_probabilities_are_decided_alone_or_against_one_another() -> None:
     logits = np.log(np.array([[[0.4], [0.35], [0.15], [0.1]], [[0.2], [0.3], [0.1], [0.4]]], dtype=np.float32))
     field = Field(8, SIDES)
-    assert field.drawn == ("left lung", "right lung", "nodule")
+    assert field.foreground == ("left lung", "right lung", "nodule")
     p = field.probabilities(logits)
     assert p == pytest.approx(np.exp(logits[:, 1:]))
     assert field.decided(p)[..., 0].tolist() == [[False, False, False], [False, False, True]]

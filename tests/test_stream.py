@@ -421,14 +421,14 @@ def test_a_damaged_network_is_not_used(run: Run, pictures: Path, tmp_path: Path)
 
 @pytest.fixture
 def third(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the third frame is looked at."""
-    look, seen = streams.SliceSegmenter.segment, []
+    """Ctrl-C while the third frame is segmented."""
+    segment, seen = streams.SliceSegmenter.segment, []
 
     def then_stop(self: streams.SliceSegmenter, *frame: object) -> tuple[list, Mask]:  # type: ignore[type-arg]
         seen.append(frame)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return look(self, *frame)  # type: ignore[arg-type]
+        return segment(self, *frame)  # type: ignore[arg-type]
 
     monkeypatch.setattr(streams.SliceSegmenter, "segment", then_stop)
 

@@ -17,7 +17,7 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── NoLungs                no lungs found in the scan
     │   ├── BadPrompt              a point, box or mask outside the scan, or empty
     │   ├── BadOption              an option value that is not allowed, or an output that is in the way
-    │   │   └── CannotWrite        an output whose place is read-only, full, too long a name, or in use by another run
+    │   │   └── CannotWrite        a folder that is read-only, full or in use by another run, or too long a name
     │   ├── TooLarge               more memory is needed than there is
     │   └── PatientOverlap         a patient in both training and test set
     ├── MissingExtra               an optional dependency is not installed
@@ -94,7 +94,7 @@ class NoLungs(InputError):
 
 
 class BadPrompt(InputError):
-    """A point, box or mask prompt lies outside the scan or is empty."""
+    """A point, box or mask prompt is outside the scan or empty."""
 
 
 class BadOption(InputError):
@@ -102,7 +102,7 @@ class BadOption(InputError):
 
 
 class CannotWrite(BadOption):
-    """An output cannot be written: its place is read-only, full or held by another run, or its name is too long."""
+    """An output cannot be written: its folder is read-only, full or in use by another run, or its name is too long."""
 
 
 class TooLarge(InputError):
@@ -215,5 +215,5 @@ def _of_system(error: OSError, writing: Path | None) -> InputError | None:
 
 
 def _kind(error: BaseException) -> str:
-    """What kind of error it is; its message may repeat what stands in the file."""
+    """The kind of the error; its message may repeat content of the file."""
     return type(error).__name__

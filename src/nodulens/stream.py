@@ -47,7 +47,7 @@ SMALL_PX = 512
 
 @dataclass
 class SliceSegmenter:
-    """The networks of a run that look at single slices.
+    """The networks of a run that work on single slices.
 
     Attributes:
         segmenter: segments a slice.
@@ -202,14 +202,14 @@ def stream(
         source: see :func:`nodulens.data.frames.open_source`.
         segmenter: see :func:`load_segmenter`.
         output: where frames go.
-        every: look at one frame in so many.
+        every: segment one frame in so many.
         show: called after every frame.
 
     Raises:
         UnreadableFile: not one frame can be read.
         BadValues: frames of a film differ in size.
     """
-    statistics, begun = StreamStatistics(), time.perf_counter()
+    statistics, begin = StreamStatistics(), time.perf_counter()
     with _sink(output.path, source.pace / every) as write:
         try:
             for frame in islice(source.frames, 0, None, every):
@@ -218,7 +218,7 @@ def stream(
                     hu, pixel_mm = frame.read()
                 except InputError as error:
                     statistics.left_out.append(str(error) if output.identify else _unnamed(frame, error))
-                    statistics.elapsed = time.perf_counter() - begun
+                    statistics.elapsed = time.perf_counter() - begin
                     show(statistics)
                     continue
                 found, labels = segmenter.segment(hu, pixel_mm)
@@ -228,13 +228,13 @@ def stream(
                 if output.steps:
                     strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
                     write(f"{STEPS}/{name}", _picture(strip))
-                statistics.count(found, start - begun, time.perf_counter() - begun)
+                statistics.count(found, start - begin, time.perf_counter() - begin)
                 show(statistics)
         except KeyboardInterrupt:
             if not statistics.shown:
                 raise
             statistics.stopped = True
-        statistics.elapsed = time.perf_counter() - begun
+        statistics.elapsed = time.perf_counter() - begin
         if not statistics.shown:
             raise UnreadableFile(f"Not one frame can be read. {' '.join(statistics.left_out[:1])}".strip())
     return statistics
@@ -267,7 +267,7 @@ def summary(statistics: StreamStatistics, segmenter: SliceSegmenter, window: tup
 # ---------------------------------------------------------------- pictures
 
 
-def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
+def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], labels: Mask) -> Image.Image:
     """Render a frame with the network's masks, and each region's outline, box and score.
 
     Classes have the colours of :data:`nodulens.presentation.panels.CLASS_COLOURS`, others are yellow.
@@ -275,12 +275,12 @@ def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -
     Args:
         grey: (y, x) 0…1.
         found: on (1, y, x).
-        drawn: the network's masks, (1, y, x).
+        labels: the network's masks, (1, y, x).
     """
     scale = max(1, SMALL_PX // max(grey.shape))
     picture = _picture(grey, scale).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    for name, mask in _around(drawn):
+    for name, mask in _around(labels):
         _outline(draw, mask, (0, 0), scale, CLASS_COLOURS.get(name, YELLOW))
     colour = CLASS_COLOURS[NODULE]
     for region in found:
@@ -293,14 +293,14 @@ def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -
     return picture
 
 
-def _around(drawn: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _around(masks: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Name and (y, x) of every class but the nodule. A nodule belongs to the one that is nearest: to its lung."""
-    labels, nodule = drawn.labels[0], drawn.of(NODULE)[0]
+    labels, nodule = masks.labels[0], masks.of(NODULE)[0]
     rest = np.where(nodule, 0, labels)
     if nodule.any() and rest.any():
         nearest = ndimage.distance_transform_edt(rest == 0, return_distances=False, return_indices=True)
         rest = np.where(nodule, rest[tuple(nearest)], rest)
-    yield from ((name, rest == value) for value, name in drawn.names.items() if name != NODULE)
+    yield from ((name, rest == value) for value, name in masks.names.items() if name != NODULE)
 
 
 def _outline(

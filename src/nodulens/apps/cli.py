@@ -307,13 +307,13 @@ def stream(
     from nodulens.apps.stream import pace, sentence, window_of
     from nodulens.data.frames import open_source
 
-    drawn = streams.FrameOutput(output, window_of(window), steps, identify)
-    drawn.check(Path(source))
+    frame_output = streams.FrameOutput(output, window_of(window), steps, identify)
+    frame_output.check(Path(source))
     segmenter = streams.load_segmenter(recipe, settings or (), threads)
-    frames = open_source(source, drawn.window, series)
+    frames = open_source(source, frame_output.window, series)
     with pace(frames.count and -(-frames.count // every)) as show:
-        statistics = streams.stream(frames, segmenter, drawn, every=every, show=show)
-    found = streams.summary(statistics, segmenter, drawn.window)
+        statistics = streams.stream(frames, segmenter, frame_output, every=every, show=show)
+    found = streams.summary(statistics, segmenter, frame_output.window)
     print_json(found) if as_json else print(sentence(found))
 
 

@@ -22,9 +22,9 @@ Float = NDArray[np.float64]
 MAX_SIDE = 65_535
 """Voxels along an axis: what DICOM's 16 bits can say."""
 SPACING_MM = (1e-3, 1e3)
-"""From electron microscopy to farther apart than a patient is wide; CT lies well inside, resampled grids as well."""
+"""From electron microscopy to more than the width of a patient; CT and resampled grids are well inside."""
 MAX_POSITION_MM = 1e5
-"""A hundred metres from the scanner's origin, to which single precision still tells a hundredth of a millimetre."""
+"""A hundred metres from the scanner's origin, where single precision still resolves a hundredth of a millimetre."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -203,10 +203,10 @@ class Nodule:
 
     Attributes:
         id: 1, 2, …: the label value in ``nodules.nii.gz``.
-        score: how sure the detector is, 0…1; 1 where a person prompted.
+        score: of the detector, 0…1; 1 for a prompt by a person.
         centre_lps: centroid of the mask, LPS mm (x, y, z).
         box: around the mask, in indices of the volume as read.
-        warnings: what makes this finding's numbers less sure.
+        warnings: what limits this finding's measurements.
         mask: bool, shape ``box.shape``; None in a report read back from JSON, and not compared.
         heat: float32 0…1, same shape: what drove the malignancy score; None where not computed.
     """

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-# Controls (Cc), invisible marks and bidirectional overrides (Cf), halves of characters that stand for bytes that are
+# Controls (Cc), invisible marks and bidirectional overrides (Cf), halves of characters that represent bytes that are
 # no UTF-8 (Cs), and the separators that end a line (Zl, Zp).
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # What a spreadsheet takes for the start of a formula, in ASCII and as wide forms.
@@ -44,7 +44,7 @@ def without_places(word: str) -> str:
     """A word of a command, or a place, with no more of a path than says what it was: ``--set checkpoint=…/sam2``.
 
     Of a path out of the working folder the last name is left, after ``…``; of the home folder and those above nothing.
-    What lies in the working folder is named from there. All else, such as the name of a recipe, stays as it is.
+    Paths in the working folder become relative to it. Other texts, such as the name of a recipe, are unchanged.
     """
     return "".join(map(_without_place, re.split("([=,])", word)))
 
@@ -64,7 +64,7 @@ def _without_place(text: str) -> str:
 def csv_cell(value: object, digits: int = 17) -> str:
     """A value as the cell of a table with commas (CSV), quoted where need be; None is an empty cell.
 
-    A text stays on its line, and where a spreadsheet would take it for a formula an apostrophe stands before it.
+    A text stays on its line, and one that a spreadsheet would take for a formula is prefixed with an apostrophe.
     Numbers, also those that are written as text, stay numbers.
 
     Args:

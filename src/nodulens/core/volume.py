@@ -65,7 +65,7 @@ class Volume:
 
     Args:
         hu: (z, y, x) float32 or int16 Hounsfield units; made read-only.
-        geometry: its grid; z rises along the slice normal (the axes are right-handed when seen x, y, z).
+        geometry: its grid; z rises along the slice normal (the axes are right-handed in the order x, y, z).
         source: where it came from.
 
     Raises:

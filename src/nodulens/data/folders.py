@@ -96,13 +96,13 @@ class SliceFolder:
             return Sample(item, image, "unit", boxes=boxes, label=int(bool(boxes)))
         mask = np.zeros(image.shape, dtype=bool)
         if self.masks is not None and item.key in self.masks:
-            drawn = read_mask_picture(self.masks[item.key], self.nodule)
-            if drawn.shape != image.shape[1:]:
+            nodule = read_mask_picture(self.masks[item.key], self.nodule)
+            if nodule.shape != image.shape[1:]:
                 raise BadValues(
-                    f"{self.masks[item.key]} is {drawn.shape}, its slice {image.shape[1:]} pixels (y, x); "
+                    f"{self.masks[item.key]} is {nodule.shape}, its slice {image.shape[1:]} pixels (y, x); "
                     "export them at one size."
                 )
-            mask[0] = drawn
+            mask[0] = nodule
         return Sample(item, image, "unit", mask=mask, boxes=_parts(mask), label=int(mask.any()))
 
 
@@ -128,25 +128,24 @@ def open_folder(
 
     Raises:
         NotFound: no such folder, no pictures in it, or masks or boxes that belong to no slice.
-        BadOption: not exactly one of masks and boxes, a slice whose patient cannot be told, or two pictures of one
-            name.
+        BadOption: not exactly one of masks and boxes, a slice whose patient is unknown, or two pictures of one name.
         UnreadableFile, BadValues: a box file that cannot be read.
     """
     root = Path(images)
     if (masks is None) == (boxes is None):
         raise BadOption("Name the masks or the boxes: exactly one of the two.")
-    drawn: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     if masks is not None:
         together = Path(masks).resolve() == root.resolve()
-        drawn = {k: p for k, p in files_below(Path(masks), PICTURES).items() if not together or k.endswith(MASK)}
-    pictures, taken = files_below(root, PICTURES), set(drawn.values())
+        found = {k: p for k, p in files_below(Path(masks), PICTURES).items() if not together or k.endswith(MASK)}
+    pictures, taken = files_below(root, PICTURES), set(found.values())
     slices = {key: path for key, path in pictures.items() if path not in taken}
     if not slices:
         raise NotFound(f"{root} holds no {', '.join(PICTURES)} slices.")
     patients = {key: _patient(key, patient, root) for key in slices}
     if boxes is not None:
         return SliceFolder(root.resolve().name, slices, patients, boxes=_read_boxes(Path(boxes), slices))
-    named = {key.removesuffix(MASK): path for key, path in drawn.items()}
+    named = {key.removesuffix(MASK): path for key, path in found.items()}
     _check_belonging(named, slices, Path(masks or root))
     return SliceFolder(root.resolve().name, slices, patients, masks=named, nodule=nodule)
 
@@ -286,7 +285,7 @@ def _check_belonging(marks: Mapping[str, object], slices: Mapping[str, Path], wh
 
 
 def _parts(mask: NDArray[np.bool_]) -> tuple[Box, ...]:
-    """The boxes around the connected parts (8 neighbours) of a mask (1, y, x)."""
+    """The boxes around the connected components (8 neighbours) of a mask (1, y, x)."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))

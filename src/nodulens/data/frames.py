@@ -66,7 +66,7 @@ def open_source(name: str, window: tuple[float, float] = NETWORK_WINDOW, series:
 
     Args:
         name: a folder, a video or a picture; or the number of a camera, where no file is called so.
-        window: HU that the black and the white of pictures stand for.
+        window: HU of black and of white in pictures.
         series: of a DICOM folder that holds several.
 
     Raises:
@@ -92,7 +92,7 @@ def open_source(name: str, window: tuple[float, float] = NETWORK_WINDOW, series:
 
 
 def grey_as_hu(grey: NDArray[np.float32], window: tuple[float, float] = NETWORK_WINDOW) -> NDArray[np.float32]:
-    """A picture (y, x) 0…1 as HU, by what its black and its white stand for."""
+    """A picture (y, x) 0…1 as HU, by the HU of black and of white."""
     low, high = window
     return np.asarray(np.float32(low) + grey * np.float32(high - low))
 

@@ -169,7 +169,7 @@ class LidcNodule:
 
 
 def slice_index(z_mm: Sequence[float], slices_mm: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int_]:
-    """The slice that each z lies on.
+    """The slice of each z.
 
     Args:
         z_mm: (n,) of outlines or points.
@@ -194,7 +194,7 @@ def slice_index(z_mm: Sequence[float], slices_mm: Sequence[float] | NDArray[np.f
 def cluster(scan: LidcScan, tolerance: float | None = None, *, unit: Unit = "pixels") -> tuple[LidcNodule, ...]:
     """Group readings into nodules, by default exactly as pylidc 0.2.3, which is standard in the field.
 
-    Two readings are linked where their outlines come as near as the tolerance anywhere; what is linked, directly or
+    Two readings are linked if their outlines are within the tolerance anywhere; what is linked, directly or
     by others, is one nodule. Where that gives more than four readings, the tolerance is lowered for them until it
     does not. Readings whose outlines share a point cannot be separated so: 14 nodules of LIDC-IDRI keep five to eight
     readings (abutting nodules, or one that a reader outlined in parts), among them one of LIDC-IDRI-0252.
@@ -257,7 +257,7 @@ def _distances(points: Sequence[NDArray[np.float64]], reach: float) -> NDArray[n
     near = np.argwhere(np.triu((gap**2).sum(-1) <= reach**2, 1))
     trees = {i: cKDTree(points[i], balanced_tree=False) for i in np.unique(near[:, 0])}
     for i, j in near:
-        # The bound is exclusive; what lies at the tolerance itself is linked.
+        # The bound is exclusive, but points at the tolerance itself are linked.
         nearest, _ = trees[i].query(points[j], distance_upper_bound=np.nextafter(reach, np.inf))
         out[i, j] = out[j, i] = nearest.min()
     return out

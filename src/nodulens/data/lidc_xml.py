@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROOT = "LidcReadMessage"
 SNIFFED_BYTES = 1024
 LARGEST_INDEX = 2**15
-"""The largest row or column; what lies beyond it is no pixel."""
+"""The largest row or column of a pixel."""
 
 
 @dataclass(frozen=True, eq=False)

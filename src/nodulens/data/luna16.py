@@ -187,8 +187,7 @@ class Luna16:
             geometry: of :meth:`volume`: the database knows pixels, not millimetres, across.
 
         Returns:
-            each finding with the nearest nodule of the database whose middle lies in the finding's ball; None where
-            there is none.
+            each finding with the nearest nodule of the database whose centre is in the finding's ball, or None.
         """
         known = cluster(self.scan(uid))
         middles = np.array([middle_on(n, geometry) for n in known]).reshape(-1, 3)
@@ -370,14 +369,14 @@ def read_series(path: str | Path) -> tuple[str, ...]:
 
 
 def read_lungs(path: Path, grid: Geometry | None = None) -> Mask:
-    """One of LUNA16's lung masks, as :func:`lungs_by_side` tells it.
+    """One of LUNA16's lung masks, labelled by :func:`lungs_by_side`.
 
     Args:
         path: its MetaImage header.
         grid: of the scan as read; None: not compared.
 
     Raises:
-        BadGeometry: it does not lie on that grid.
+        BadGeometry: it is not on that grid.
         UnreadableFile: it cannot be read.
     """
     stored = read_mask(path)
@@ -390,8 +389,8 @@ def read_lungs(path: Path, grid: Geometry | None = None) -> Mask:
 def lungs_by_side(stored: Mask) -> Mask:
     """LUNA16's lung labels as "left lung" (1), "right lung" (2) and "airways" (3).
 
-    Of the values 3 and 4 the one whose middle lies farther to the left of the patient is the left lung; one alone is
-    held against the middle of the grid.
+    Of the values 3 and 4 the one whose centre is farther to the left of the patient is the left lung; a single one is
+    compared with the centre of the grid.
     """
     labels = np.zeros(stored.labels.shape, dtype=np.uint8)
     labels[stored.labels == AIRWAY_VALUE] = AIRWAYS

@@ -45,12 +45,12 @@ class Ratings:
         return np.asarray(self.values[:, :, RATINGS.index(name)])
 
     def mean(self, name: str) -> NDArray[np.float32]:
-        """(N,) mean over readers, 0 where nobody rated."""
+        """(N,) mean over readers, 0 without a rating."""
         v = self.of(name).astype(np.float32)
         return np.asarray(v.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
 
     def median(self, name: str) -> NDArray[np.float32]:
-        """(N,) median over readers, 0 where nobody rated. Between two readers it may end in a half."""
+        """(N,) median over readers, 0 without a rating. Between two readers it may end in a half."""
         v = np.where(self.of(name) > 0, self.of(name), np.nan)
         rated = ~np.isnan(v).all(1)
         out = np.zeros(len(v), dtype=np.float32)
@@ -58,7 +58,7 @@ class Ratings:
         return out
 
     def majority(self, name: str) -> NDArray[np.float32]:
-        """(N,) the rating that most readers gave; 0 where two share the lead, or nobody rated."""
+        """(N,) the most frequent rating; 0 for a tie or without a rating."""
         votes = (self.of(name)[:, :, None] == np.arange(1, 7)).sum(1)
         first = votes == votes.max(1, keepdims=True)
         return np.where(first.sum(1) == 1, first.argmax(1) + 1, 0).astype(np.float32)

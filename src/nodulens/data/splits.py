@@ -173,12 +173,12 @@ def in_shares(items: Sequence[Item], shares: Sequence[float], seed: int = 0) -> 
 def of_groups(items: Sequence[Item], group: Mapping[str, int], method: str) -> Split:
     """A split from given folds, such as the ten subsets of LUNA16.
 
-    A patient whose items stand in several folds goes to the first of them whole, and a note says so.
+    A patient with items in several folds is put into the first of them as a whole, and a note says so.
 
     Args:
         items: of one data set.
         group: key of each item → its fold, from 0 without a gap.
-        method: who gave them.
+        method: name of their source.
 
     Raises:
         BadOption: an item without a fold.
@@ -201,7 +201,7 @@ def refuse_overlap(one: Iterable[str], other: Iterable[str], names: tuple[str, s
     """Check that two sets share no patient.
 
     Args:
-        one, other: patient ids, in any order and as often as they like.
+        one, other: patient ids, in any order, with repetitions.
         names: of the sides, for the message.
 
     Raises:

@@ -40,7 +40,7 @@ class FrocFiles:
 
     @property
     def files(self) -> list[Path]:
-        """Those that are files, in the order in which a page names them."""
+        """The given files, in the order of the page."""
         paths = (self.annotations, self.excluded, self.series, self.predictions)
         return [path for path in paths if path is not None and path.is_file()]
 
@@ -50,7 +50,7 @@ class FrocEvaluation:
     """A detector's curve.
 
     Attributes:
-        interval: from drawing scans; None where none was asked for.
+        interval: bootstrap over scans; None if not requested.
         seed: of the draws.
         series: UIDs of all scans that were searched.
     """
@@ -96,7 +96,7 @@ class FrocEvaluation:
         return document
 
     def tables(self) -> tuple[Table, Table]:
-        """Sensitivity by false positives a scan, and what became of the marks."""
+        """Sensitivity by false positives a scan, and counts of the marks."""
         rows = [_row("all", self.result)]
         if self.interval:
             one = self.interval

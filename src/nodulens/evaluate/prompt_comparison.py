@@ -71,8 +71,8 @@ class PromptComparison:
         scans: whole scans.
         stacks: central slices of the stacks; None where there are none for this network.
         notes: sentences.
-        weights: of all that took part, the network's first.
-        inputs: file that was read → sha256.
+        weights: of all networks used, the prompted one first.
+        inputs: input file → sha256.
         software: package → version.
         made: when, ISO 8601.
     """
@@ -88,10 +88,10 @@ class PromptComparison:
     made: str
 
     def to_json(self, command: str) -> dict[str, Any]:
-        """As ``prompts.json`` holds it.
+        """As in ``prompts.json``.
 
         Args:
-            command: the line that was typed.
+            command: as typed.
         """
         stacks = self.stacks and {"figures": self.stacks.figures.to_json(), "rows": self.stacks.to_json()}
         return {
@@ -131,7 +131,7 @@ class PromptComparison:
         )
 
     def tables(self) -> Iterator[Table]:
-        """The figures for people."""
+        """The figures as tables."""
         scores = ("Dice", "IoU", "sensitivity")
         scans = self.scans.figures
         central = tuple(f"central {name}" for name in scores)
@@ -170,8 +170,8 @@ def compare(
     Args:
         data: folder with ``ct/`` and ``lidc/``.
         checkpoint: None for our own network.
-        most: so many nodules of the stacks at most; None for every fourth of all.
-        tell: called with what is being done, a line at a time.
+        most: largest number of nodules of the stacks; None for every fourth of all.
+        tell: called with lines about the progress.
         threads: CPU threads; None for as many as there are cores.
 
     Raises:

@@ -199,8 +199,8 @@ def sam_ways(sam: Sam) -> Ways:
     def ways(lungs: Mask) -> list[Way]:
         out = []
         for view in VIEWS:
-            shown = replace(sam, view=partial(view_of, part=view, lungs=lungs))
-            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(shown, memory=m))) for m in carried]
+            with_view = replace(sam, view=partial(view_of, part=view, lungs=lungs))
+            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(with_view, memory=m))) for m in carried]
         return out
 
     return ways
@@ -253,8 +253,8 @@ class _Case:
     Attributes:
         truth: on the scan's grid.
         z: its largest slice.
-        prompts: by their names; one that cannot be had is not among them.
-        earlier: on the scan's grid; empty where there is none.
+        prompts: by their names; unavailable ones are missing.
+        earlier: mask on the scan's grid; empty without one.
         size_mm: diameter of the ball of its volume.
     """
 

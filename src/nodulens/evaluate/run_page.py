@@ -1,6 +1,6 @@
-"""The page of a run: figures by class and size, curves, and pictures of what its networks did and looked at.
+"""The page of a run: figures by class and size, curves, and pictures of results and explanations.
 
-All of it is of test patients. The pictures show cases from the best to the worst, and not chosen ones.
+All of it is of test patients. Pictures are not chosen by hand: they run from the best case to the worst.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from nodulens.train.tasks.segmentation_figures import EvaluatedSlices, SliceRow
 SLICES = 5
 """Slices shown, evenly from the best to the worst."""
 BACKGROUND, SAMPLES = 32, 64
-"""Images that SHAP values are held against, and points on the ways from them."""
+"""Background images of SHAP values, and samples on the lines from them."""
 
 
 def page_of(found: MethodEvaluation, command: str) -> Evaluation:
@@ -57,7 +57,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
 
     Args:
         found: of a run.
-        command: the line that was typed.
+        command: as typed.
     """
     assert found.run is not None
     folder, run = found.run, read_run(found.run)
@@ -90,7 +90,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
 
 @dataclass(frozen=True)
 class PageSection:
-    """What the page shows of one network, or of a comparison."""
+    """The page's part on one network, or on a comparison."""
 
     metrics: Sequence[Metric]
     tables: Sequence[Table]
@@ -98,7 +98,7 @@ class PageSection:
 
 
 def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
-    """A network of a run, with its learning curves where they are kept."""
+    """A network of a run, with its learning curves if they were kept."""
     draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
     section = draw[name](one, folder / f"{name}.pt")
     curves = folder / f"{name}.csv"
@@ -116,17 +116,17 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     figures, slices, field = one.evaluated.figures, one.evaluated.slices, segmentation.field_of(one.config)
     metrics = []
     if figures.close_ups is not None:
-        near = figures.close_ups
-        metrics.append(_metric("Dice, close-ups of real nodules", near.dice, near.nodules))
+        close_ups = figures.close_ups
+        metrics.append(_metric("Dice, close-ups of real nodules", close_ups.dice, close_ups.nodules))
     rows = []
     for name, found in figures.classes.items():
         metrics.append(_metric(f"Dice, {name}", found.dice, found.with_class, "mean over the slices that show it"))
         values = (mean.value for mean in (found.dice, found.iou, found.sensitivity, found.precision))
         rows.append((name, found.with_class, *values, found.dice_pooled, found.missed, found.invented))
     head = ("", "slices", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed", "invented")
-    note = "Invented: drawn on a slice that does not show it. Lungs are held against our own lung stage, if no others."
+    note = "Invented: segmented on a slice without it. Lungs are compared with our lung stage, unless masks were given."
     tables = [Table("By class", head, tuple(rows), note)]
-    sizes = tuple((band, held.slices, held.dice) for band, held in figures.dice_by_size.items() if held.slices)
+    sizes = tuple((band, mean.slices, mean.dice) for band, mean in figures.dice_by_size.items() if mean.slices)
     if sizes:
         tables.append(Table("Nodule Dice by its diameter on the slice", ("", "slices", "Dice"), sizes))
     if figures.boxes is not None:
@@ -135,16 +135,16 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     drawings = list(_agreement(slices, field))
     pictures = _pictures(one, slices, field)
     if pictures:
-        basis = Basis(len(slices), "slices", note="from the best to the worst of those with a nodule")
-        figure = class_figure(pictures, dict(enumerate(field.drawn, start=1)), basis)
+        basis = Basis(len(slices), "slices", note="slices with a nodule, from the best to the worst")
+        figure = class_figure(pictures, dict(enumerate(field.foreground, start=1)), basis)
         drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
     return PageSection(metrics, tables, drawings)
 
 
 def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
-    """Areas against the truth's, and the nodule's Dice against that of the lungs."""
+    """Predicted area against true area, and Dice of the nodule against Dice of the lungs."""
     areas = []
-    for name in field.drawn:
+    for name in field.foreground:
         cases = [row.overlap[name] for row in slices]
         true, predicted = np.array([(one.truth_voxels, one.predicted_voxels) for one in cases], float).reshape(-1, 2).T
         if (either := (true + predicted) > 0).sum() > 2:
@@ -153,13 +153,13 @@ def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
     if areas:
         figure = bland_altman_figure(areas, "Area", "pixels", basis)
         yield Drawing.of_lines("Bland–Altman of areas on slices, predicted less true", figure)
-    lungs = [name for name in field.drawn if name != NODULE]
-    shown = [row for row in slices if row.overlap[NODULE].truth_voxels]
-    if lungs and len(shown) > 2:
-        lung, nodule = (np.array([row.dice(*names) for row in shown]) for names in (lungs, [NODULE]))
+    lungs = [name for name in field.foreground if name != NODULE]
+    with_nodule = [row for row in slices if row.overlap[NODULE].truth_voxels]
+    if lungs and len(with_nodule) > 2:
+        lung, nodule = (np.array([row.dice(*names) for row in with_nodule]) for names in (lungs, [NODULE]))
         labels = ("Dice of the lungs", "Dice of the nodule")
         yield Drawing.of_lines(
-            "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(len(shown), "slices"))
+            "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(len(with_nodule), "slices"))
         )
 
 
@@ -173,13 +173,13 @@ def _pictures(one: NetworkEvaluation, slices: Sequence[SliceRow], field: Field) 
     found = field.decided(field.probabilities(one.model.run(images[:, None])[0]))
     low, high = NETWORK_WINDOW
     return [
-        LabelledSlice(f"Dice {row.dice(NODULE):.2f}", image * (high - low) + low, _labels(true), _labels(drawn))
-        for row, image, true, drawn in zip(chosen, images, truth, found, strict=True)
+        LabelledSlice(f"Dice {row.dice(NODULE):.2f}", image * (high - low) + low, _labels(true), _labels(predicted))
+        for row, image, true, predicted in zip(chosen, images, truth, found, strict=True)
     ]
 
 
 def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(drawn, y, x) → 0 and the number of the class; where classes overlap, the later one."""
+    """(foreground classes, y, x) → 0 for background, else the number of the class; the later one where they overlap."""
     out = np.zeros(masks.shape[1:], dtype=np.uint8)
     for number, mask in enumerate(masks, start=1):
         out[mask] = number
@@ -200,14 +200,14 @@ def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     words = {
         "AUC, nodule against non-nodule": kept.auc,
         "Average precision": kept.average_precision,
-        "Precision, nodules among what is kept": kept.precision,
+        "Precision, nodules among those kept": kept.precision,
         "Recall, nodules kept": kept.recall,
         "Specificity, non-nodules rejected": kept.specificity,
     }
-    metrics = [_metric(text, figure, figures.patches, "nodules weigh alike") for text, figure in words.items()]
+    metrics = [_metric(text, figure, figures.patches, "nodules have equal weight") for text, figure in words.items()]
     tables.append(Table("Recall by diameter", ("", "recall"), tuple(kept.recall_by_size.items())))
     truth, score, patients = [row.truth for row in rows], [row.score for row in rows], [row.patient for row in rows]
-    basis = Basis(len(rows), "patches", patients=len(set(patients)), note="every patch weighs one")
+    basis = Basis(len(rows), "patches", patients=len(set(patients)), note="patches have equal weight")
     drawings = [
         Drawing.of_lines("ROC", roc_figure([roc_line("", truth, score, patients)], basis)),
         Drawing.of_lines(
@@ -239,13 +239,13 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
             metrics.append(_metric(f"AUC, {words}", ranking.auc_estimate, nodules))
             lines.append((words, nodules, ranking.auc, ranking.diameter_alone))
         if group.decisions is not None:
-            rates, judged = group.decisions.rates, group.decisions.judged
+            rates, decided = group.decisions.rates, group.decisions.judged
             for name, rate in (
                 ("Accuracy", rates.accuracy),
                 ("Sensitivity", rates.sensitivity),
                 ("Specificity", rates.specificity),
             ):
-                metrics.append(_metric(f"{name}, {words}", rate, judged, "all classes"))
+                metrics.append(_metric(f"{name}, {words}", rate, decided, "all classes"))
     tables = [
         class_table("By class, any number of readers", found),
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), tuple(lines)),
@@ -266,7 +266,7 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
 def _explained(
     one: NetworkEvaluation, checkpoint: Path, evaluated: Sequence[NoduleRow], called: NDArray[np.str_]
 ) -> Drawing:
-    """What speaks for malignant: the surest nodule of each class, called right and called wrong."""
+    """Evidence for malignancy: the most confident correct and wrong prediction of each class."""
     net = build(one.config)
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
     truth, score = np.array([row.truth for row in evaluated]), np.abs([row.score for row in evaluated])
@@ -277,8 +277,8 @@ def _explained(
             chosen += [int(some[score[some].argmax()])] if len(some) else []
     rows = np.array([row.row for row in evaluated])
     others = np.setdiff1d(np.arange(len(one.material.image)), rows)
-    taught = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
-    images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], taught))
+    reference = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
+    images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], reference))
     target = one.config.classes.index("malignant")
     heat = grad_cam(net, images, target)
     shares = shap_values(net, images, target, background, SAMPLES)
@@ -286,8 +286,8 @@ def _explained(
         Explained(f"{truth[k]}, called {called[k]}", image[0].numpy(), warm, share)
         for k, image, warm, share in zip(chosen, images, heat, shares, strict=True)
     ]
-    basis = Basis(len(truth), note="the surest of each class, called right and called wrong; what speaks for malignant")
-    return Drawing.of_pixels("What it looked at", explained_figure(cases, basis))
+    note = "the most confident correct and wrong prediction of each class; evidence for malignancy"
+    return Drawing.of_pixels("Explanations", explained_figure(cases, Basis(len(truth), note=note)))
 
 
 # ---------------------------------------------------------------- the second step
@@ -297,13 +297,13 @@ def _steps(steps: Steps) -> PageSection:
     figures = steps.compared.figures
     words = {
         "first step alone": figures.first,
-        "outlined again": figures.refined,
-        "outlined again less first step": figures.gain,
+        "refined": figures.refined,
+        "refined minus first step": figures.gain,
     }
     metrics = [_metric(f"Dice, {text}", one.dice, figures.nodules) for text, one in words.items()]
-    titles = {"cases": "Outlined again: best and worst", "best-1": "Both steps, the best", "worst-1": "The worst"}
-    drawn = refinement.pictures(steps)
-    drawings = [Drawing.of_pixels(title, drawn[name]) for name, title in titles.items() if name in drawn]
+    titles = {"cases": "Refined: best and worst", "best-1": "Both steps, the best", "worst-1": "Both steps, the worst"}
+    pictures = refinement.pictures(steps)
+    drawings = [Drawing.of_pixels(title, pictures[name]) for name, title in titles.items() if name in pictures]
     return PageSection(metrics, steps.tables(), drawings)
 
 

@@ -1,10 +1,10 @@
 """Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
 Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.match_scan`, LUNA16's hit rule: a mark
-hits where it lies closer to the centre of a nodule than half its diameter. The scans are those of
+hits where it is closer to the centre of a nodule than half its diameter. The scans are those of
 :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
-way; the strict count, which forgives nothing, stands beside it.
+way; the strict count, without these exceptions, is also given.
 
 Networks of whole slices, before a method makes findings of them, are in :mod:`nodulens.evaluate.slice_networks`.
 """
@@ -43,7 +43,7 @@ UNMEASURED = -1.0
 Bool = NDArray[np.bool_]
 Points = Sequence[Sequence[float]] | NDArray[np.float64]
 Analyze = Callable[[Volume], tuple[Report, Report]]
-"""From a scan to its report, and one with as many marks as are wanted for a curve (or the same)."""
+"""A scan → its report, and a report with more marks for the curve (or the same)."""
 
 
 # ---------------------------------------------------------------- what is known
@@ -56,7 +56,7 @@ class KnownNodule:
     Attributes:
         box: on the grid that is evaluated on.
         mask: of ``box.shape``; None where only the box is known.
-        readers: how many outlined it; 0 where nobody says.
+        readers: number who outlined it; 0 if unknown.
     """
 
     box: Box
@@ -64,9 +64,9 @@ class KnownNodule:
     readers: int
 
     def ball(self, geometry: Geometry) -> tuple[NDArray[np.float64], float]:
-        """Centre (LPS mm) and diameter in mm of the ball that LUNA16's hit rule takes.
+        """Centre (LPS mm) and diameter in mm of the ball of LUNA16's hit rule.
 
-        It lies about the middle of the outline and has its volume; where only the box is known it is the largest ball
+        It has the centre and the volume of the outline; if only the box is known it is the largest ball
         that the box holds.
         """
         if self.mask is None:
@@ -112,10 +112,10 @@ def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation)
     """
     out: list[KnownNodule] = []
     for nodule in _clusters(data, name, ct):
-        held = orientation.apply(consensus_on([nodule], ct.geometry))
-        if held.any():
-            box = Box.of_mask(held)
-            out.append(KnownNodule(box, np.ascontiguousarray(held[box.slices]), len(nodule.readings)))
+        mask = orientation.apply(consensus_on([nodule], ct.geometry))
+        if mask.any():
+            box = Box.of_mask(mask)
+            out.append(KnownNodule(box, np.ascontiguousarray(mask[box.slices]), len(nodule.readings)))
     boxes = _boxes(data, name)
     if boxes.is_dir():
         out.append(KnownNodule(Box.of_mask(orientation.apply(_boxed(ct, boxes))), None, 0))
@@ -161,7 +161,7 @@ def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
 
 
 def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
-    """Nodules as :func:`match_findings` takes them, see :meth:`KnownNodule.ball`."""
+    """Input of :func:`match_findings` for nodules, see :meth:`KnownNodule.ball`."""
     return _findings([nodule.ball(geometry) for nodule in nodules])
 
 
@@ -201,8 +201,8 @@ class OutlineAgreement:
     """Agreement of a method's outline with that of the readers.
 
     Attributes:
-        readers: how many outlined it.
-        dice_3d: of the best of the outlines whose mark hits it, 0…1; 0 where none does.
+        readers: number who outlined it.
+        dice_3d: of the best of the outlines whose mark hits it, 0…1; 0 if none does.
         centre_off_mm: between the centre of that outline and the annotated one; None where it was not found.
     """
 
@@ -218,7 +218,7 @@ class EvaluatedNodule:
     Attributes:
         diameter_mm: as annotated.
         score: of the best mark that hits it at the method's threshold; None where it was missed.
-        outline: None where nobody outlined it.
+        outline: None without a reader's outline.
     """
 
     diameter_mm: float
@@ -251,7 +251,7 @@ class ScanEvaluation:
         threshold: score at which nodules and other marks are counted.
         nodules: those that are known to be there.
         other: false positives as LUNA16 counts them.
-        other_strict: marks that hit no nodule, whatever else they lie on.
+        other_strict: marks that hit no nodule, whatever else they are on.
         marks: for a curve, also those below the threshold.
     """
 
@@ -399,7 +399,7 @@ def response_curve(scans: Sequence[ScanEvaluation]) -> tuple[ResponsePoint, ...]
 
 
 def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] = ()) -> tuple[Table, ...]:
-    """Whole scans one by one, and their nodules one by one; none without a scan.
+    """Tables of the scans and of their nodules; none without a scan.
 
     Args:
         scans: by a method.
@@ -415,9 +415,9 @@ def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] 
     for k, scan in enumerate(scans):
         for number, nodule in enumerate(scan.nodules):
             outline = nodule.outline
-            drawn = (outline.readers, outline.dice_3d, outline.centre_off_mm) if outline else (None, None, None)
+            agreement = (outline.readers, outline.dice_3d, outline.centre_off_mm) if outline else (None, None, None)
             alone = (slid[k].nodules[number].score,) if slid else ()
-            nodules.append((scan.name, nodule.diameter_mm, nodule.score, *drawn, *alone))
+            nodules.append((scan.name, nodule.diameter_mm, nodule.score, *agreement, *alone))
     columns = ("", "mm", "score", "readers", "3-D Dice", "centre off, mm", *(("score, filter alone",) if slid else ()))
     missed = "No score: not found."
     return Table("Whole scans", head, rows, note), Table("Nodules of whole scans", columns, tuple(nodules), missed)

@@ -1,11 +1,10 @@
-"""Networks of whole slices on the real scans that nothing learns from: nodules one by one, lungs against our own.
+"""Networks of whole slices on the evaluation scans: each nodule, and the lungs compared with our lung stage.
 
-What a whole method finds there is :mod:`nodulens.evaluate.scans`, which also says what is known of the scans and holds
-findings against it by LUNA16's hit rule; this is what a network draws before anything is made of it, and what the patch
-network finds alone.
+:mod:`nodulens.evaluate.scans` evaluates whole methods there, and has the annotations and LUNA16's hit rule. This module
+evaluates the network's own output, and the patch network alone as a sliding window.
 
-Nodules are the consensus of half of the readers where there is their XML; of Lung_Dx-A0001 there are boxes alone. Of
-LIDC-IDRI-0028 it is known that it has none of 3 mm or more.
+Nodules are the consensus of half of the readers where their XML is there; Lung_Dx-A0001 has boxes only, and
+LIDC-IDRI-0028 has no nodule of 3 mm or more.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 
 @dataclass(frozen=True)
 class NoduleResult:
-    """What a network draws and finds of one known nodule.
+    """The result of a network for one annotated nodule.
 
     Attributes:
         patient: the scan.
-        diameter_mm: of the ball of its outline's volume; of a box the mean of its sides across.
-        readers: who outlined it; 0 where nobody says.
+        diameter_mm: of the ball of its outline's volume; of a box the mean of its in-plane sides.
+        readers: number of readers who outlined it; 0 if unknown.
         hit: whether a finding hits it.
         score: of the best such finding.
-        box_iou: the largest overlap of a finding's box with its own, in three dimensions.
-        dice, iou, sensitivity: of all findings together that share a voxel with it; 0 where none does, None where no
-            outline is known or the network draws none.
+        box_iou: the largest IoU of a finding's box with its own, in three dimensions.
+        dice, iou, sensitivity: of all findings together that share a voxel with it; 0 if none does, None without an
+            annotated outline or a segmenting network.
     """
 
     patient: str
@@ -65,13 +64,13 @@ class NoduleResult:
 
 @dataclass(frozen=True, eq=False)
 class ScanResult:
-    """What a network draws and finds in one scan.
+    """The result of a network for one scan.
 
     Attributes:
-        nodules: those that are known to be there.
-        findings: regions that count.
+        nodules: the annotated ones.
+        findings: number of regions that were kept.
         other: findings that hit none of the nodules.
-        image: scores of the findings, and the overlap of their boxes with those of the nodules.
+        image: scores of the findings, and the IoU of their boxes with those of the nodules.
     """
 
     name: str
@@ -88,11 +87,11 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class ScanDetails:
-    """What was measured on a scan beside its nodules.
+    """Further measurements on a scan.
 
     Attributes:
-        regions: that were outlined, before any was rejected; None where nothing outlines.
-        lung_agreement: class → Dice with our own lung stage; None where nothing outlines.
+        regions: number segmented, before any was rejected; None without a segmenting network.
+        lung_agreement: class → Dice with our own lung stage; None without a segmenting network.
         ms_per_slice: milliseconds.
     """
 
@@ -103,7 +102,7 @@ class ScanDetails:
 
 @dataclass(frozen=True)
 class ScanFigures:
-    """Counts of one scan, and what was measured beside, see :class:`ScanResult` and :class:`ScanDetails`."""
+    """Counts and further measurements of one scan, see :class:`ScanResult` and :class:`ScanDetails`."""
 
     nodules: int
     hit: int
@@ -140,16 +139,16 @@ class SliceNetworkFigures:
     boxes: ScanBoxFigures | None
 
     def to_json(self) -> dict[str, Any]:
-        """As a cell of the table of results holds it."""
+        """As in a cell of the table of results."""
         out: dict[str, Any] = to_plain(self, FORM.arranged)
         return out
 
     @classmethod
     def from_json(cls, figures: Mapping[str, Any]) -> SliceNetworkFigures:
-        """What :meth:`to_json` gave.
+        """From the result of :meth:`to_json`.
 
         Raises:
-            UnreadableFile: something else.
+            UnreadableFile: not of that form.
         """
         return cast("SliceNetworkFigures", from_plain(cls, figures, FORM.name, FORM))
 
@@ -163,11 +162,11 @@ FORM = Format(
 
 @dataclass(frozen=True, eq=False)
 class SliceNetworkResult:
-    """What a network draws and finds in several scans.
+    """The result of a network for several scans.
 
     Attributes:
-        scans: one by one.
-        details: of each.
+        scans: result of each.
+        details: further measurements of each.
     """
 
     scans: tuple[ScanResult, ...]
@@ -200,20 +199,20 @@ class SliceNetworkResult:
         return tuple(nodule for scan in self.scans for nodule in scan.nodules)
 
     def to_json(self) -> dict[str, list[Any]]:
-        """A row a nodule, column by column, as a cell of the table of results keeps them."""
+        """A row for each nodule, as columns, the form of rows in a cell of the table of results."""
         return {"row": list(range(len(self.nodules))), **columns_of(NoduleResult, self.nodules)}
 
 
 def evaluate_network(
     model: Model, config: NetworkConfig, data: Path, patch: Model | None = None, names: Sequence[str] = SCANS
 ) -> SliceNetworkResult:
-    """A network of whole slices on real scans, the regions filtered where there is a network for it.
+    """Evaluate a network of whole slices on real scans, with a patch network as filter if there is one.
 
     Args:
         model: the exported network.
-        config: whose it is.
+        config: its config.
         data: folder with ``ct/`` and ``lidc/xml/``.
-        patch: keeps or rejects its regions, and gives them their scores.
+        patch: keeps or rejects its regions, and scores them.
         names: of the scans.
     """
     field = field_of(config)
@@ -236,9 +235,9 @@ def evaluate_network(
 def evaluate_sliding_window(
     patch: Model, data: Path, names: Sequence[str] = SCANS, stride_px: int = 8
 ) -> SliceNetworkResult:
-    """The patch network alone, as a sliding window over the lungs of real scans.
+    """Evaluate the patch network alone, as a sliding window over the lungs of real scans.
 
-    It finds and does not outline: a Dice of its cells would say nothing, and is not given.
+    It detects without outlines, so there is no Dice.
     """
     scans, details = [], []
     for name in names:
@@ -252,10 +251,10 @@ def evaluate_sliding_window(
 
 
 def evaluate_findings(scan: EvaluationScan, findings: Sequence[Finding], *, outlined: bool = True) -> ScanResult:
-    """Hold findings against what is known of a scan.
+    """Evaluate findings against the annotations of a scan.
 
-    A nodule is hit as LUNA16 has it: where the middle of a finding lies closer to its centre than half its diameter,
-    see :meth:`nodulens.evaluate.scans.KnownNodule.ball`.
+    A nodule is hit by LUNA16's rule: the centre of a finding is closer to its centre than half its diameter, see
+    :meth:`nodulens.evaluate.scans.KnownNodule.ball`.
 
     Args:
         outlined: whether findings are outlines; else Dice, IoU and sensitivity are None.
@@ -269,7 +268,7 @@ def evaluate_findings(scan: EvaluationScan, findings: Sequence[Finding], *, outl
         mask = known.mask
         size = np.asarray(known.box.shape) * geometry.spacing_zyx
         whole = None if mask is None else compare(mask, mask, geometry.spacing_zyx)
-        drawn = compare(*_joined(known, findings), geometry.spacing_zyx) if outlined and whole else None
+        overlap_3d = compare(*_joined(known, findings), geometry.spacing_zyx) if outlined and whole else None
         nodules.append(
             NoduleResult(
                 patient=scan.name,
@@ -278,9 +277,9 @@ def evaluate_findings(scan: EvaluationScan, findings: Sequence[Finding], *, outl
                 hit=score is not None,
                 score=None if score is None else rounded(score),
                 box_iou=rounded(overlap[:, number].max(initial=0)),
-                dice=rounded(drawn.dice) if drawn else None,
-                iou=rounded(drawn.iou) if drawn else None,
-                sensitivity=rounded(drawn.sensitivity) if drawn else None,
+                dice=rounded(overlap_3d.dice) if overlap_3d else None,
+                iou=rounded(overlap_3d.iou) if overlap_3d else None,
+                sensitivity=rounded(overlap_3d.sensitivity) if overlap_3d else None,
             )
         )
     image = Image(np.array([f.score for f in findings]), overlap)
@@ -324,7 +323,7 @@ def _share(known: KnownNodule, finding: Finding) -> bool:
 
 
 def _lung_agreement(outlined: Outlined, lungs: Mask) -> dict[str, float | None]:
-    """Dice with our lung stage, nodules counted as lung; of each side where the network tells them apart."""
+    """Dice with our lung stage, nodules counted as lung; also of each side if the network has both as classes."""
 
     def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float | None:
         total = np.count_nonzero(a) + np.count_nonzero(b)

@@ -1,6 +1,6 @@
 """Outputs that appear whole or not at all.
 
-What is being written lies in a private folder on the same file system (:mod:`nodulens.core.private`) and takes its name
+Unfinished output is in a private folder on the same file system (:mod:`nodulens.core.private`) and takes its name
 when it is whole and on the disk. What a killed process leaves there goes when the next one writes into the same place.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from nodulens.core.private import folders_made, held_beside, nearest, private_folder, remove_empty
+from nodulens.core.private import claimed_beside, folders_made, nearest, private_folder, remove_empty
 from nodulens.errors import BadOption, CannotWrite, NotFound, as_input_error
 
 
@@ -32,7 +32,7 @@ def whole_file(path: str | Path, staging: Path | None = None) -> Iterator[Path]:
 
     Raises:
         NotFound: the folder is not there.
-        BadOption: a folder, a pipe or a device stands where the file should go.
+        BadOption: a folder, a pipe or a device has the name of the file.
         CannotWrite: the disk is full, the folder read-only, or the name too long.
     """
     target = Path(path)
@@ -88,7 +88,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     check_new(target)
     made = folders_made(target.parent)
     try:
-        with held_beside(target) as staging:
+        with claimed_beside(target) as staging:
             room = staging / "made"
             with _of_target(target, staging):
                 room.mkdir()

@@ -39,7 +39,7 @@ class Arrangement:
 
     Attributes:
         write: fields → the object's keys.
-        read: the object's keys, and where it stands → fields. Raises UnreadableFile.
+        read: the object's keys, and its path → fields. Raises UnreadableFile.
     """
 
     write: Callable[[Row], Row] = dict
@@ -47,7 +47,7 @@ class Arrangement:
 
 
 def omitting(*names: str) -> Arrangement:
-    """Fields that are left out of the object where they are None."""
+    """Fields that are omitted from the object if they are None."""
     return Arrangement(
         write=lambda row: {key: value for key, value in row.items() if value is not None or key not in names},
         read=lambda row, where: {**dict.fromkeys(names), **row},
@@ -60,11 +60,11 @@ class Format:
 
     Attributes:
         schema: value of the key ``schema``; a file of another is refused. None for files without that key.
-        name: what messages call such a record, and where its paths begin: "report" in ``report.nodules[0]``.
-        indent: spaces a level.
+        name: of such a record in messages, and root of its paths: "report" in ``report.nodules[0]``.
+        indent: spaces for each level.
         escaped: letters beyond ASCII are written as ``\\uXXXX``.
-        defaults: a key that is not there is read as the default of its field; otherwise every key must be there.
-        arranged: the dataclasses whose objects are arranged otherwise.
+        defaults: a missing key is read as the default of its field; otherwise every key must be there.
+        arranged: the dataclasses with another arrangement.
     """
 
     schema: str | None
@@ -76,7 +76,7 @@ class Format:
 
 
 def inlined(*names: str) -> Arrangement:
-    """Fields whose keys stand among the object's own, in their place; None has none. Such an object is not read."""
+    """Fields whose keys are merged into the object, in their place; none for None. Such an object cannot be read."""
 
     def write(row: Row) -> Row:
         out: Row = {}
@@ -90,7 +90,7 @@ def inlined(*names: str) -> Arrangement:
 def encode(record: DataclassInstance, form: Format) -> str:
     """A record as indented JSON under the key ``schema``, with a final newline.
 
-    Fields that take no part in comparisons (arrays) are left out. numpy's numbers are numbers.
+    Fields that are not compared (arrays) are left out. numpy's numbers are written as numbers.
 
     Raises:
         NodulensError: a number is NaN or infinite, which JSON cannot hold; the message says which.
@@ -105,7 +105,7 @@ def encode(record: DataclassInstance, form: Format) -> str:
 
 
 def decode(kind: type[Record], text: str, form: Format) -> Record:
-    """The record that :func:`encode` wrote, equal to the one it was given.
+    """The record from the text of :func:`encode`, equal to the original.
 
     Args:
         kind: a dataclass whose fields are plain values, records, tuples, mappings by name, and unions of these.
@@ -113,7 +113,7 @@ def decode(kind: type[Record], text: str, form: Format) -> Record:
         form: as it was written.
 
     Raises:
-        UnreadableFile: not JSON, another schema, or a key that is unknown, missing, twice there or of the wrong type.
+        UnreadableFile: not JSON, another schema, or a key that is unknown, missing, repeated or of the wrong type.
     """
     try:
         document = _parsed(text)
@@ -127,7 +127,7 @@ def decode(kind: type[Record], text: str, form: Format) -> Record:
 
 
 def to_plain(value: Any, arranged: Mapping[type, Arrangement] | None = None) -> Any:
-    """A value as what JSON holds: records become dicts, tuples lists, numpy's numbers Python's."""
+    """A value as plain JSON types: records become dicts, tuples lists, numpy's numbers Python's."""
     if is_dataclass(value):
         row = {f.name: to_plain(getattr(value, f.name), arranged) for f in fields(value) if f.compare}
         own = (arranged or {}).get(type(value))
@@ -140,17 +140,17 @@ def to_plain(value: Any, arranged: Mapping[type, Arrangement] | None = None) -> 
 
 
 def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
-    """What JSON holds → a value of an annotated type.
+    """Plain JSON types → a value of an annotated type.
 
     Args:
         kind: the annotation: a plain type, a dataclass, Literal, a tuple, a mapping by name, or a union of these, of
             which one member at most may be other than plain; or Any, which is not checked.
         value: as :mod:`json` reads it.
         where: path of the value, for messages.
-        form: says of which dataclasses keys may be missing or arranged otherwise.
+        form: for which dataclasses keys may be missing or arranged otherwise.
 
     Raises:
-        UnreadableFile: it does not fit; the message says where, what is expected and what is there.
+        UnreadableFile: it does not fit; the message has its path, the expected type and the value.
     """
     if kind is Any:
         return value
@@ -160,7 +160,7 @@ def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
     if origin is Literal:
         return value if value in args else _refuse(where, wording(kind), value)
     if origin in UNIONS:
-        # The plain member it is; or the one member that is not plain.
+        # The plain member of its type; or the one member that is not plain.
         members = [one for one in args if one in _PLAIN and type(value) in _PLAIN[one]]
         members += [one for one in args if one not in _PLAIN]
         return from_plain(members[0], value, where, form) if members else _refuse(where, wording(kind), value)
@@ -179,13 +179,13 @@ def columns_of(kind: type[Record], records: Sequence[Record]) -> dict[str, list[
 
 
 def records_of(kind: type[Record], columns: Columns) -> tuple[Record, ...]:
-    """Records from columns; columns that the kind does not know are left out."""
+    """Records from columns; columns that are no field are ignored."""
     names = [field.name for field in fields(kind)]
     return tuple(kind(**dict(zip(names, row, strict=True))) for row in zip(*(columns[n] for n in names), strict=True))
 
 
 def wording(kind: Any) -> str:
-    """An annotated type in the words of JSON: "int or null", "'left' or 'right'", "a list", "an object"."""
+    """An annotated type in terms of JSON: "int or null", "'left' or 'right'", "a list", "an object"."""
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     if get_origin(kind) in UNIONS:
@@ -196,7 +196,7 @@ def wording(kind: Any) -> str:
 
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
-    """A whole number is a number too, but true and false are none."""
+    """An int is a valid float, but a bool is neither."""
     if type(value) not in _PLAIN[kind]:
         _refuse(where, wording(kind), value)
     try:
@@ -206,7 +206,7 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def _sequence(kinds: tuple[Any, ...], value: Any, where: str, form: Format) -> tuple[Any, ...]:
-    """A tuple from a list, or from a tuple, as a record that was never text holds it."""
+    """A tuple from a list, or from a tuple, as in a record that was not encoded."""
     if type(value) not in (list, tuple):
         _refuse(where, "a list", value)
     if kinds[-1] is Ellipsis:
@@ -232,7 +232,7 @@ def _record(kind: Any, row: Row, where: str, form: Format) -> Any:
     found = {name: from_plain(hints[name], row[name], f"{where}.{name}", form) for name in there}
     try:
         return kind(**found)
-    except NodulensError as error:  # what the record itself refuses
+    except NodulensError as error:  # refused by the record itself
         raise UnreadableFile(f"{where}: {error}") from error
 
 
@@ -249,7 +249,7 @@ def _parsed(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise UnreadableFile(f"no JSON at line {error.lineno}, column {error.colno}.") from error
-    except (RecursionError, ValueError) as error:  # a whole number of thousands of digits
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
         raise UnreadableFile("its JSON is nested too deeply, or holds a number of too many digits.") from error
 
 

@@ -91,7 +91,7 @@ def read(
 ) -> Volume:
     """Read one CT in Hounsfield units with its place in the patient.
 
-    DICOM (a folder, nested folders, a multi-frame file, a zip), MetaImage, NIfTI and NRRD are told apart
+    DICOM (a folder, nested folders, a multi-frame file, a zip), MetaImage, NIfTI and NRRD are distinguished
     by content. What the scanner did not see is air (−1000 HU); z rises along the slice normal.
 
     Args:
@@ -133,14 +133,14 @@ def read(
 
 @input_errors()
 def read_one_by_one(path: str | Path, *, series: str | None = None) -> tuple[Callable[[], Volume], ...]:
-    """The slices of a DICOM CT in a folder, each decoded when it is asked for.
+    """The slices of a DICOM CT in a folder, decoded on demand.
 
     Args:
         path: the folder.
         series: as for :func:`read`.
 
     Returns:
-        Functions in order of position, each of which gives a volume of one slice and raises what :func:`read` does.
+        Functions in order of position, each of which returns a volume of one slice and raises as :func:`read`.
 
     Raises:
         as :func:`read`, by the headers alone.
@@ -232,7 +232,7 @@ def _info(series: DicomSeries, left_out: Sequence[str] = ()) -> SeriesInfo:
 
     Args:
         series: as its headers tell it.
-        left_out: what lies beside it and is not read.
+        left_out: what is beside it and is not read.
     """
     problems: list[str] = []
     readable, spacing, tilt = True, None, 0.0

@@ -14,7 +14,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 READ_BYTES = 2**18
 """Packed bytes read at a time."""
 BLOCK_BYTES = 2**20
-"""Unpacked bytes held at a time, however far the stream unfolds."""
+"""Unpacked bytes in memory at a time, whatever the size of the stream."""
 WINDOW_BITS = {"gzip": 31, "zlib": 47}
 """zlib's code for a gzip stream, and for either of the two (MetaImage says zlib, some writers mean gzip)."""
 MAX_MEMBERS = 100_000
@@ -62,7 +62,7 @@ def beginning(file: IO[bytes], count: int) -> bytes:
 
 
 def fill(path: Path, file: IO[bytes], room: memoryview, packing: str | None, skip: int = 0) -> None:
-    """Read a file from where it stands to its end into a room that it must fill exactly.
+    """Read a file from its current position to its end into a buffer that it must fill exactly.
 
     Args:
         path: for messages.
@@ -116,7 +116,7 @@ def _read_through(
 
 
 def _left(file: IO[bytes]) -> int:
-    """Bytes from where a file stands to its end."""
+    """Bytes from a file's current position to its end."""
     return max(0, os.fstat(file.fileno()).st_size - file.tell())
 
 

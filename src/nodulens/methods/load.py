@@ -87,7 +87,7 @@ def load_sam_of(recipe: Recipe) -> Sam | None:
         return None
     ways = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
     if recipe.checkpoint is None:
-        raise MissingWeights(f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and names no weights. {ways}")
+        raise MissingWeights(f"The recipe {recipe.name!r} segments by {recipe.prompted}, and names no weights. {ways}")
     try:
         from nodulens.stages.sam import load_sam
     except ImportError as error:

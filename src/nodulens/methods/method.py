@@ -55,7 +55,7 @@ class Method:
             raise untrained(recipe, missing)
         if recipe.prompted not in (None, "network") and self.prompted is None:
             raise MissingWeights(
-                f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and no such network was given. Fetch its "
+                f"The recipe {recipe.name!r} segments by {recipe.prompted}, and no such network was given. Fetch its "
                 f"weights, hf download {recipe.checkpoint or 'NAME'}, then load the method by its name. "
                 "Or take our own network: prompted='network' in the recipe, --set prompted=network in a command."
             )

@@ -22,7 +22,7 @@ SLIDING = (
     "segmented."
 )
 RENAMED = {"grow": "box_scale", "slide": "sliding_window", "most_findings": "max_findings"}
-"""Field of a recipe as runs of version 0.1 name it → as it is named now."""
+"""Field of a recipe in runs of version 0.1 → its present name."""
 NEVER_READ = frozenset({"rounds_drawn"})
 """Fields of a recipe that older runs hold, and that nothing ever read."""
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
@@ -53,7 +53,7 @@ class Training:
         patience: epochs without anything better after which training stops, and the best weights are kept; None: it
             runs to its end, and the last weights are kept.
         minutes: training stops after the epoch that passes them.
-        averaging: the weights kept are an exponential moving average with this decay; 0: the weights as they are.
+        averaging: the weights kept are an exponential moving average with this decay; 0: no average.
         precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
             it; on any other CPU all is single.
         augment: kinds of augmentation, see :func:`nodulens.train.loop.augment.augmented`.

@@ -228,10 +228,10 @@ class Matches:
         return self.at(float(self.scores[ends[np.argmax(f1)]]), iou=iou)
 
     def _row(self, iou: float) -> int:
-        near = np.flatnonzero(np.isclose(self.ious, iou, rtol=0.0, atol=1e-9))
-        if not near.size:
+        equal = np.flatnonzero(np.isclose(self.ious, iou, rtol=0.0, atol=1e-9))
+        if not equal.size:
             raise BadOption(f"No matches at IoU {iou}; there are {', '.join(f'{v:g}' for v in self.ious)}.")
-        return int(near[0])
+        return int(equal[0])
 
 
 def match(images: Sequence[Image], ious: ArrayLike = IOUS, *, limit: int = MAX_DETECTIONS) -> Matches:

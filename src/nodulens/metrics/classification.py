@@ -195,9 +195,9 @@ def ranking_draws(
     out = np.empty((2, samples))
     step = max(1, CHUNK // len(y))
     for first in range(0, samples, step):
-        drawn = draws[first : first + step][:, owner] * w
-        tp, fp = (np.cumsum(drawn * of, axis=1)[:, ends] for of in (y, 1 - y))
-        start = np.zeros((len(drawn), 1))
+        weights = draws[first : first + step][:, owner] * w
+        tp, fp = (np.cumsum(weights * of, axis=1)[:, ends] for of in (y, 1 - y))
+        start = np.zeros((len(weights), 1))
         tp, fp = np.hstack([start, tp]), np.hstack([start, fp])
         out[:, first : first + step] = _auc(tp, fp), _average_precision(tp, fp)
     return RankingDraws(*out)

@@ -181,9 +181,9 @@ def bootstrap_means(
     sums, counts = np.zeros((2, draws.shape[1], table.shape[1]))
     np.add.at(sums, owner, np.where(known, table, 0))
     np.add.at(counts, owner, known)
-    drawn = ratio(draws @ sums, draws @ counts)
+    resampled = ratio(draws @ sums, draws @ counts)
     means = ratio(sums.sum(0), counts.sum(0))
-    return tuple(percentiles(float(m), drawn[:, k], level=level) for k, m in enumerate(means))
+    return tuple(percentiles(float(m), resampled[:, k], level=level) for k, m in enumerate(means))
 
 
 def proportion(successes: int, total: int, *, level: float = 0.95) -> Interval:

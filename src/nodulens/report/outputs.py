@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from nodulens.core.nodule import Nodule
-from nodulens.core.private import HELD, folders_made, held_beside, held_folder, nearest, remove_empty, sweep
+from nodulens.core.private import PARTIAL, claimed_beside, claimed_folder, folders_made, nearest, remove_empty, sweep
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption, CannotWrite, input_errors
 from nodulens.io import write_mask
@@ -145,8 +145,8 @@ def _held(target: Path) -> Iterator[Path]:
     for _ in range(2):
         fresh = not target.exists()
         if not fresh:
-            sweep(target, HELD)
-        with held_beside(target) if fresh else held_folder(target / HELD, target) as folder:
+            sweep(target, PARTIAL)
+        with claimed_beside(target) if fresh else claimed_folder(target / PARTIAL, target) as folder:
             if fresh is not target.exists():  # else another run has just created it
                 yield folder
                 return

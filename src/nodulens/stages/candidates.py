@@ -35,7 +35,7 @@ Blob = tuple[float, float, NDArray[np.float64]]
 
 
 def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
-    """Blobs whose middle lies in ``region``, the strongest first; scores are NaN.
+    """Blobs centred in ``region``, the strongest first; scores are NaN.
 
     Args:
         volume: canonical orientation (z, y, x rise towards superior, posterior, left).

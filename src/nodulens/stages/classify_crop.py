@@ -83,7 +83,7 @@ def crop_view(
     high = middle + FIELD_PX // 2
     field = source[low[0] : high[0], low[1] : high[1]]
     moved = Window((0.0, window.first[1] - low[0], window.first[2] - low[1]), window.step, window.shape)
-    return moved.look(field[None])
+    return moved.sample(field[None])
 
 
 def classify(views: NDArray[np.float32], model: Model) -> NDArray[np.float32]:

@@ -80,29 +80,29 @@ class Frame:
 
     Attributes:
         shape: of the picture (y, x).
-        shown: its scaled size, in the square's first corner; the rest is 0.
+        scaled: its scaled size, in the square's first corner; the rest is 0.
         side: of the square.
     """
 
     shape: tuple[int, int]
-    shown: tuple[int, int]
+    scaled: tuple[int, int]
     side: int
 
     def place(self, faces: Sequence[tuple[float, float]]) -> list[list[float]]:
         """Faces (y, x) of the picture in the encoder's coordinates [x, y], integers at pixel centres."""
-        down, right = (s / n for s, n in zip(self.shown, self.shape, strict=True))
+        down, right = (s / n for s, n in zip(self.scaled, self.shape, strict=True))
         return [[x * right - 0.5, y * down - 0.5] for y, x in faces]
 
     def fill(self, picture: Tensor) -> Tensor:
         """(1, C, y, x) → (1, C, side, side)."""
-        scaled = _scaled(picture, self.shown)
-        down, right = (self.side - n for n in self.shown)
+        scaled = _scaled(picture, self.scaled)
+        down, right = (self.side - n for n in self.scaled)
         return functional.pad(scaled, (0, right, 0, down))
 
     def invert(self, logits: Tensor) -> Tensor:
         """(1, C, h, w) over the square → (1, C, y, x) over the picture."""
-        if self.shown != (self.side, self.side):
-            logits = _scaled(logits, (self.side, self.side))[..., : self.shown[0], : self.shown[1]]
+        if self.scaled != (self.side, self.side):
+            logits = _scaled(logits, (self.side, self.side))[..., : self.scaled[0], : self.scaled[1]]
         return _scaled(logits, self.shape)
 
 
@@ -243,8 +243,8 @@ class Sam:
     def _encoded(self, image: Array) -> Embedding:
         side = self.net.side
         scale = side / max(image.shape)
-        shown = (side, side) if self.net.square else tuple(max(int(n * scale + 0.5), 1) for n in image.shape)
-        frame = Frame((image.shape[0], image.shape[1]), (shown[0], shown[1]), side)
+        size = (side, side) if self.net.square else tuple(max(int(n * scale + 0.5), 1) for n in image.shape)
+        frame = Frame((image.shape[0], image.shape[1]), (size[0], size[1]), side)
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.pixels.mean, self.pixels.std))
         picture = (torch.from_numpy(np.ascontiguousarray(image))[None, None] - mean) / std
         maps, places = self.net.encode(frame.fill(picture))
@@ -498,6 +498,7 @@ def _pixels(folder: Path) -> Pixels:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """A file of the published format, which is Hugging Face's, so no record of ours."""
     try:
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:

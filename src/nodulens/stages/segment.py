@@ -140,7 +140,7 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
 
 def _logits(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
     window = prompt.window
-    channels = prompt.channels(to_unit(window.look(volume.hu)), None if prior is None else window.look(prior))
+    channels = prompt.channels(to_unit(window.sample(volume.hu)), None if prior is None else window.sample(prior))
     return window.project(_mirrored(model, channels), volume.geometry.shape, fill=OFF)
 
 

@@ -75,7 +75,7 @@ class Field:
         return self.classes[0] == BACKGROUND
 
     @property
-    def drawn(self) -> tuple[str, ...]:
+    def foreground(self) -> tuple[str, ...]:
         """The foreground classes: all but the background."""
         return self.classes[1:] if self.exclusive else self.classes
 
@@ -91,7 +91,7 @@ class Field:
         spacing = (geometry.spacing_zyx[0], float(step[0] * own[0]), float(step[1] * own[1]))
         return Geometry((geometry.shape[0], self.size, self.size), spacing, (x, y, z), geometry.direction)
 
-    def look(self, hu: NDArray[Any], geometry: Geometry) -> Float32:
+    def input(self, hu: NDArray[Any], geometry: Geometry) -> Float32:
         """HU (slices, y, x) on ``geometry`` → 0…1 (slices, size, size), padded with air."""
         return np.asarray(resample_array(to_unit(hu), geometry, self.grid(geometry), fill=0))
 
@@ -103,7 +103,7 @@ class Field:
         """Masks (N, foreground classes, …) with one class a pixel if classes are exclusive: nodule before lung."""
         if not self.exclusive:
             return masks
-        nodule = self.drawn.index(NODULE)
+        nodule = self.foreground.index(NODULE)
         apart = masks & ~masks[:, [nodule]]
         apart[:, nodule] = masks[:, nodule]
         return np.asarray(apart)
@@ -119,7 +119,7 @@ class Field:
         return np.asarray(special.expit(logits))
 
     def decided(self, probabilities: Float32) -> Bool:
-        """Probabilities (N, foreground classes, …) → masks; of exclusive classes the most probable alone."""
+        """Probabilities (N, foreground classes, …) → masks; if they are exclusive, only the most probable class."""
         if not self.exclusive:
             return np.asarray(probabilities >= 0.5)
         best = probabilities.max(axis=1, keepdims=True)
@@ -156,12 +156,12 @@ def segment_slices(
     for box in _chunks(geometry):
         where, piece = box.slices, geometry.crop(box)
         progress(box.start[0] / geometry.shape[0])
-        values = field.probabilities(model.run(field.look(volume.hu[where], piece)[:, None])[0])
+        values = field.probabilities(model.run(field.input(volume.hu[where], piece)[:, None])[0])
         found = np.stack([field.invert(values[:, k], piece) for k in range(values.shape[1])], axis=1)
-        for number, drawn in enumerate(field.decided(found).swapaxes(0, 1), start=1):
-            labels[where][drawn] = number
-        nodule[where] = found[:, field.drawn.index(NODULE)]
-    return Outlined(Mask(labels, geometry, dict(enumerate(field.drawn, start=1))), nodule)
+        for number, mask in enumerate(field.decided(found).swapaxes(0, 1), start=1):
+            labels[where][mask] = number
+        nodule[where] = found[:, field.foreground.index(NODULE)]
+    return Outlined(Mask(labels, geometry, dict(enumerate(field.foreground, start=1))), nodule)
 
 
 def _chunks(geometry: Geometry) -> Iterator[Box]:
@@ -197,7 +197,7 @@ def _mostly_near(lungs: Mask, box: Box, mask: Bool) -> bool:
     """Whether at least half of a component is within :data:`MARGIN_MM` of the lungs."""
     spacing = lungs.geometry.spacing_zyx
     around = box.grown([int(np.ceil(MARGIN_MM / s)) for s in spacing]).clipped(lungs.geometry.shape)
-    near = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
+    close = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
     offset = np.subtract(box.start, around.start)
-    inside = near[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
+    inside = close[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
     return bool(2 * np.count_nonzero(mask & inside) >= np.count_nonzero(mask))

@@ -28,7 +28,7 @@ def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: flo
     middle = np.round(centre_zyx[1:]) if step == 1 else centre_zyx[1:]
     first = middle - step * PATCH_PX / 2  # the centre is pixel (32, 32)
     window = Window((0.0, first[0], first[1]), (1.0, step, step), (1, PATCH_PX, PATCH_PX))
-    return to_unit(window.look(volume.hu[z : z + 1])[0])
+    return to_unit(window.sample(volume.hu[z : z + 1])[0])
 
 
 def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
@@ -36,7 +36,7 @@ def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: floa
     step = max(1.0, diameter_mm / FAR_MM) / np.asarray(volume.geometry.spacing_zyx)
     first = centre_zyx - step * (BALL_VOXELS - 1) / 2
     window = Window((first[0], first[1], first[2]), (step[0], step[1], step[2]), (BALL_VOXELS,) * 3)
-    return to_unit(window.look(volume.hu))
+    return to_unit(window.sample(volume.hu))
 
 
 def plane_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> Window:
@@ -58,7 +58,7 @@ def plane_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> Wind
 
 def plane_view(image: NDArray[np.float32], mask: NDArray[np.bool_], window: Window) -> NDArray[np.float32]:
     """Input (2, 64, 64): an axial slice (y, x), 0…1, and the outline on it, sampled by :func:`plane_window`."""
-    return np.stack([window.look(image[None])[0], window.look(mask[None])[0]])
+    return np.stack([window.sample(image[None])[0], window.sample(mask[None])[0]])
 
 
 def soft_outline(outline: NDArray[np.float32], shift: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:

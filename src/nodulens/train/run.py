@@ -64,7 +64,7 @@ def division(material: Material, parts: Parts) -> Division:
     """
     patients = material.patients
     rows = np.arange(len(patients))
-    near = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
+    closeup = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
     train = np.array([p in parts.train for p in patients], dtype=bool)
     test = np.array([p in parts.test for p in patients], dtype=bool)
     if parts.validation:
@@ -72,7 +72,7 @@ def division(material: Material, parts: Parts) -> Division:
     else:
         chosen = np.array([_hash(p) % VALIDATED == 0 for p in patients], dtype=bool)
         validation = np.zeros(len(rows), dtype=bool)
-        for kind in (train & ~near, train & near):
+        for kind in (train & ~closeup, train & closeup):
             own = kind & chosen
             if not own.any() or own.sum() > 0.3 * kind.sum():
                 own = kind & (_rank(kind) % VALIDATED == VALIDATED - 1)
@@ -135,7 +135,7 @@ def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
     for name, config in recipe.networks.items():
         check_config(name, config)
-    run = begun(recipe, spec)
+    run = open_run(recipe, spec)
     for name in recipe.networks:
         run = _with_network(name, recipe, run, spec)
     _write(run, spec.folder)
@@ -152,7 +152,7 @@ def _with_network(name: str, recipe: Recipe, run: Run, spec: RunSpec) -> Run:
             f"No patient in {spec.data} is left to train {name} on; take a split that was made for this data."
         )
     config = part.settled(recipe.networks[name], material, rows.train)
-    run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
+    run = record_training(run, name, config, digest(material, rows.train, rows.validation), folder)
     if spec.split is None:
         _add_to_split(material.patients, spec.fold, folder)
     if _is_done(name, config, folder):
@@ -192,16 +192,16 @@ def train_default(
         NotFound: there is no such material.
     """
     ranks = Ranks.joined()
-    run = begun(DEFAULT, RunSpec(data, folder, command))
+    run = open_run(DEFAULT, RunSpec(data, folder, command))
     patients = release.patients(data)
-    taught = _digest([patients])
+    trained_on = _digest([patients])
     for name in release.MAKERS:
-        run = noted(run, name, None, taught, folder)
+        run = record_training(run, name, None, trained_on, folder)
     _add_to_split(patients, None, folder)
-    asked = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
+    job = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
     for name, make in release.MAKERS.items():
         start = time.monotonic()
-        make(asked)
+        make(job)
         if ranks.first:
             draw_curves(folder / "checkpoints" / name / "foldNone.csv", f"{DEFAULT.name}, {name}")
         run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
@@ -209,7 +209,7 @@ def train_default(
     return run
 
 
-def begun(recipe: Recipe, spec: RunSpec) -> Run:
+def open_run(recipe: Recipe, spec: RunSpec) -> Run:
     """Load the run of a folder, or write the record of a new one.
 
     A run that has trained nothing yet, such as one whose fold does not exist, is replaced.
@@ -221,11 +221,11 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
     run = Run(recipe, spec.command, spec.fold, software())
     known = read_run(folder) if is_run(folder) else run
     ranks.wait()  # until all have read what the first may overwrite
-    there = {**known.seconds, **known.taught}
-    if there:
+    started = {**known.seconds, **known.taught}
+    if started:
         _same_run(known, run, folder)
         _same_split(spec.split, folder)
-        kept = {name: config for name, config in known.recipe.networks.items() if name in there}
+        kept = {name: config for name, config in known.recipe.networks.items() if name in started}
         recipe = replace(recipe, **kept)  # type: ignore[arg-type]
         return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
     if ranks.first:
@@ -237,16 +237,16 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
     return run
 
 
-def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder: Path) -> Run:
+def record_training(run: Run, name: str, config: NetworkConfig | None, trained_on: str, folder: Path) -> Run:
     """Record what a network is trained on, before it is trained.
 
     Args:
         name: of the network, or of an external framework that trains it.
         config: None if it is no network of the recipe.
-        taught: :func:`digest` of its rows.
+        trained_on: :func:`digest` of its rows.
 
     Raises:
-        BadOption: the folder holds one that was trained on other rows, or without a record of them.
+        BadOption: the folder holds a network trained on other rows, or without a record of them.
     """
     if name not in run.taught:
         checkpoint = folder / f"{name}.pt" if config else folder / "checkpoints" / name / "foldNone.pt"
@@ -256,12 +256,12 @@ def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder
                 "Name another folder."
             )
         recipe = run.recipe if config is None else replace(run.recipe, **{name: config})  # type: ignore[arg-type]
-        run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
+        run = replace(run, recipe=recipe, taught={**run.taught, name: trained_on})
         _write(run, folder)
         return run
     if config is not None:
         _same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
-    if run.taught[name] != taught:
+    if run.taught[name] != trained_on:
         raise BadOption(
             f"{folder} holds a run whose {name} was trained on other rows or patients than --data has now. Give the "
             "data that it was started with, or name another folder."
@@ -345,12 +345,12 @@ def _same_run(known: Run, run: Run, folder: Path) -> None:
     _same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
 
 
-def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: str, folder: Path) -> None:
+def _same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], before: str, folder: Path) -> None:
     for name, value in known.items():
-        if value != asked[name]:
+        if value != wanted[name]:
             raise BadOption(
                 f"{folder} holds a run with {before}{name}={_typed(value)}; name another folder for "
-                f"{before}{name}={_typed(asked[name])}."
+                f"{before}{name}={_typed(wanted[name])}."
             )
 
 
@@ -366,9 +366,9 @@ def _same_split(split: Split | None, folder: Path) -> None:
     if not (folder / SPLIT).exists():  # interrupted before its material was read: nothing was trained
         return
     known = read_split(folder / SPLIT)
-    asked = split or _as_split({p: _group(p) for p in known.groups}, None)
-    moved = sorted(p for p in known.groups.keys() | asked.groups.keys() if known.groups.get(p) != asked.groups.get(p))
-    if moved or known.folds != asked.folds:
+    wanted = split or _as_split({p: _group(p) for p in known.groups}, None)
+    moved = sorted(p for p in known.groups.keys() | wanted.groups.keys() if known.groups.get(p) != wanted.groups.get(p))
+    if moved or known.folds != wanted.folds:
         raise BadOption(
             f"{folder} holds a run by the split {folder / SPLIT}, and {'--split' if split else 'the fixed folds'} "
             f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, are in other parts). Give the split "
@@ -403,8 +403,8 @@ def _group(patient: str) -> str:
     return EVALUATION if patient in EVALUATION_PATIENTS else str(fold_of(patient))
 
 
-def _digest(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _hash(patient: str) -> int:

@@ -68,7 +68,7 @@ class ScoredNodules:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well a score tells malignant from benign nodules, beside their diameter alone.
+    """How well a score separates malignant from benign nodules, compared with their diameter alone.
 
     Attributes:
         auc: of the score.
@@ -136,7 +136,7 @@ class CalibrationFigures:
 ARRANGED: Mapping[type, Arrangement] = {
     BesideDiameter: inlined("ranking"),
 }
-"""In JSON a ranking stands beside the counts of its nodules."""
+"""In JSON a ranking is in one object with the counts of its nodules."""
 
 
 def beside_diameter(scored: ScoredNodules, chosen: NDArray[np.bool_]) -> BesideDiameter:

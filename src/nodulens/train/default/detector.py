@@ -187,12 +187,12 @@ class _Table:
     @classmethod
     def of(cls, scored: Sequence[Scored]) -> _Table:
         """Collect the candidates of some regions."""
-        seen = [s for s in scored if s.candidates]
+        some = [s for s in scored if s.candidates]
         return cls(
-            logits=np.concatenate([np.stack([s.flat, s.deep], 1) for s in seen]),
-            large=np.concatenate([is_large(s.candidates) for s in seen]),
-            hit=np.concatenate([s.hit for s in seen]),
-            weight=np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in seen]),
+            logits=np.concatenate([np.stack([s.flat, s.deep], 1) for s in some]),
+            large=np.concatenate([is_large(s.candidates) for s in some]),
+            hit=np.concatenate([s.hit for s in some]),
+            weight=np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in some]),
         )
 
     def logistic(self, rows: NDArray[np.bool_], columns: list[int]) -> list[float]:

@@ -203,14 +203,14 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
     """AUC and average precision over all folds, weighted by nodule, with intervals by patient."""
     y, w = material.label, material.weight
     whole = curve(y, logits, w)
-    drawn = ranking_draws(y, logits, material.patients, weights=w, samples=calibration.BOOTSTRAPS)
+    samples = ranking_draws(y, logits, material.patients, weights=w, samples=calibration.BOOTSTRAPS)
     folds = [np.flatnonzero(is_left_out(material.patients, f)) for f in range(FOLDS)]
     by_fold = [curve(y[rows], logits[rows], w[rows]) for rows in folds]
     return {
         "auc": round(whole.auc, 4),
-        "auc_interval_95": calibration.ends(drawn.auc),
+        "auc_interval_95": calibration.ends(samples.auc),
         "average_precision": round(whole.average_precision, 4),
-        "average_precision_interval_95": calibration.ends(drawn.average_precision),
+        "average_precision_interval_95": calibration.ends(samples.average_precision),
         "auc_by_fold": [round(c.auc, 4) for c in by_fold],
         "average_precision_by_fold": [round(c.average_precision, 4) for c in by_fold],
         "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} "

@@ -146,9 +146,9 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
     if rng.random() < 0.15:
         reader = example.readers[rng.integers(len(example.readers))]
         wobble = ndimage.gaussian_filter(rng.normal(0, 1, GRID), (1.5, 3, 3)).astype(np.float32)
-        prior = (window.look(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
-    x = prompt.channels(window.look(example.image), prior)
-    y = np.stack([window.look(example.truth), window.look(example.weight)])
+        prior = (window.sample(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
+    x = prompt.channels(window.sample(example.image), prior)
+    y = np.stack([window.sample(example.truth), window.sample(example.weight)])
     if rng.random() < 0.5:
         x, y = x.swapaxes(-1, -2), y.swapaxes(-1, -2)
     for axis in (1, 2, 3):

@@ -172,7 +172,7 @@ def _mirrored(
     shape = (int(grid[0]), int(grid[1]), int(grid[2]))
     start = np.where(step < 0, first + step * (grid - 1), first)
     window = Window((start[0] + rim, start[1], start[2]), (abs(step[0]), abs(step[1]), abs(step[2])), shape)
-    return window.look(values)[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)]
+    return window.sample(values)[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)]
 
 
 def place_in_lung(region: TrainingRegion, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:

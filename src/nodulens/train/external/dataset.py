@@ -45,6 +45,7 @@ def is_written(path: Path, description: dict[str, Any]) -> bool:
     """
     if not path.exists():
         return False
+    # the frameworks' own formats, so no record of ours
     if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(description)):
         raise BadOption(f"{path.parent} holds a data set of other slices or settings; name another folder.")
     return True

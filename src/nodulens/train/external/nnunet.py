@@ -174,7 +174,7 @@ def read_plans(path: Path) -> Planned:
     Raises:
         BadOption: its normalisation is not that of CT, or it has more than one channel.
     """
-    plans = json.loads(path.read_text(encoding="utf-8"))
+    plans = json.loads(path.read_text(encoding="utf-8"))  # nnU-Net's own format, so no record of ours
     flat = plans["configurations"]["2d"]
     if flat["normalization_schemes"] != ["CTNormalization"]:
         raise BadOption(f"{path} normalises by {flat['normalization_schemes']}; one channel of CT is needed.")
@@ -295,15 +295,15 @@ def _bring_back(job: Job, environment: Environment) -> NetworkConfig:
     environment.step(work, "export", trained, work / "network.pt2", side)
     net = Normalised(steadied(torch.export.load(work / "network.pt2").module()), planned)
 
-    shown = job.examples()
-    hu = hounsfield(material.examples(segmentation.field_of(config), shown)[0])
+    rows = job.examples()
+    hu = hounsfield(material.examples(segmentation.field_of(config), rows)[0])
     write_slice(hu[0], planned.pixel_mm, work / "parity.nii.gz")
     environment.step(work, "predict", trained, work / "parity.nii.gz", work / "parity.npy", side)
     unit = to_unit(hu)
     with torch.inference_mode():
         ours = net(torch.from_numpy(unit[:1])[:, None]).softmax(1)[0].numpy()
     largest = largest_difference(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
-    parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
+    parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, rows[0])}
     figures, settings = {"off_nnunets_predictor": parity}, {"plan": asdict(planned)}
     job.bring_back(Trained(net, config, unit, figures, settings))
     for name, suffix in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):

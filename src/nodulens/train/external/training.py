@@ -25,7 +25,17 @@ from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run, write_run
 from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
-from nodulens.train.run import Division, RunSpec, begun, digest, division, noted, parts_of, settings_of, train_recipe
+from nodulens.train.run import (
+    Division,
+    RunSpec,
+    digest,
+    division,
+    open_run,
+    parts_of,
+    record_training,
+    settings_of,
+    train_recipe,
+)
 from nodulens.train.tasks import slice_material
 from nodulens.train.tasks.protocol import Rows
 from nodulens.train.tasks.slice_material import Material
@@ -42,14 +52,14 @@ def settled(config: NetworkConfig, standard: NetworkConfig, free: Sequence[str],
     Raises:
         BadOption: a value is changed that the framework chooses by itself.
     """
-    asked = replace(standard, **{name: getattr(config, name) for name in free})
-    own = [name for name, value in asdict(config).items() if value != getattr(asked, name)]
+    allowed = replace(standard, **{name: getattr(config, name) for name in free})
+    own = [name for name, value in asdict(config).items() if value != getattr(allowed, name)]
     if own:
         raise BadOption(
             f"{title} chooses {', '.join(f'segmenter.{n}' for n in own)} by itself; what can be set is "
             f"{', '.join(f'segmenter.{n}' for n in free if n != 'network')}."
         )
-    return asked
+    return allowed
 
 
 class ExternalNetwork(nn.Module):
@@ -133,7 +143,7 @@ class Job:
         return self.recipe.segmenter
 
     @property
-    def taught(self) -> list[str]:
+    def training_patients(self) -> list[str]:
         """The patients of the training and the validation set."""
         return sorted({self.material.patients[row] for row in (*self.division.train, *self.division.validation)})
 
@@ -148,21 +158,21 @@ class Job:
         Raises:
             NodulensError: the ONNX file does not compute what the network does.
         """
-        config, seen = trained.config, trained.examples
+        config, examples = trained.config, trained.examples
         card = {
             "name": "segmenter",
             "command": self.command,
             "trained_on": {
                 "material": self.recipe.title,
                 "never": sorted(EVALUATION_PATIENTS),
-                "patients": self.taught,
+                "patients": self.training_patients,
             },
             "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
             "settings": {**settings_of(config), "masked": self.recipe.masked, **trained.settings},
             "figures": dict(trained.figures),
             "licence": trained.licence,
         }
-        example = torch.from_numpy(np.resize(seen, (2, *seen.shape[1:])))[:, None]
+        example = torch.from_numpy(np.resize(examples, (2, *examples.shape[1:])))[:, None]
         export(trained.net, example, self.folder, card, trained.tolerance)
 
 
@@ -196,8 +206,8 @@ def train_external(
             "Too few slices are left for a training and a validation set; leave out another fold, or fewer slices."
         )
     work = spec.folder / environment.NAME
-    run = begun(recipe, spec)
-    noted(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), spec.folder)
+    run = open_run(recipe, spec)
+    record_training(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), spec.folder)
     work.mkdir(parents=True, exist_ok=True)
     config = make(Job(recipe, material, chosen, spec.folder, work, spec.command))
     seconds = round(time.monotonic() - start, 1)

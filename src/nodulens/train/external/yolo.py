@@ -301,22 +301,22 @@ def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
     environment.step(work, "export", weights, work / "network.pt2", f"--size={config.size}")
     net = Outlines(torch.export.load(work / "network.pt2").module(), config.size)
 
-    shown = job.examples()
-    unit = job.material.examples(segmentation.field_of(config), shown)[0]
+    rows = job.examples()
+    unit = job.material.examples(segmentation.field_of(config), rows)[0]
     np.save(work / "parity.npy", unit[0])
     environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
     with torch.inference_mode(), np.load(work / "parity.npz") as stored:
         own = net.net(torch.from_numpy(unit[:1])[:, None].expand(-1, 3, -1, -1))
         theirs = [torch.from_numpy(stored[name]) for name in ("found", "prototypes")]
-        surest = theirs[0][:, 4].max()
+        highest = theirs[0][:, 4].max()
         for found in (own[0], theirs[0]):  # so that a network with low scores is compared too
-            found[:, 4] /= surest
+            found[:, 4] /= highest
         both = [net.probabilities(*pair).numpy() for pair in (own, theirs)]
     parity = {
         "largest": largest_difference(both[0], both[1], TOLERANCE, environment.TITLE),
         "tolerance": TOLERANCE,
-        "score_taken_for_1": float(surest),
-        "slice": case(job.material, shown[0]),
+        "score_taken_for_1": float(highest),
+        "slice": case(job.material, rows[0]),
     }
     figures, settings = {"off_yolos_network": parity}, {"detections": net.most}
     job.bring_back(Trained(net, config, unit, figures, settings, AGPL, LOGIT_TOLERANCE))

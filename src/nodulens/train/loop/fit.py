@@ -85,7 +85,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
     """
     torch.manual_seed(training.seed)
     ranks = Ranks.joined()
-    state = _State.begun(net, training, ranks.device)
+    state = _State.initial(net, training, ranks.device)
     if checkpoint.exists():
         state.resume(checkpoint)
     live, scheduler, at = ranks.wrap(net), None, state.at
@@ -136,7 +136,7 @@ class _State:
     at: _Progress
 
     @classmethod
-    def begun(cls, net: nn.Module, training: Training, device: torch.device) -> _State:
+    def initial(cls, net: nn.Module, training: Training, device: torch.device) -> _State:
         """A training at its start; the network is moved to the device."""
         net.to(device, memory_format=_layout(net))  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(enabled=_is_mixed(training, device) and device.type == "cuda")

@@ -114,9 +114,9 @@ class PlannedUNet(nn.Module):
         widths = widths_for(size)
         halvings = len(widths) - 1
         if size % 2**halvings:
-            near = -(-size // 2**halvings) * 2**halvings
+            possible = -(-size // 2**halvings) * 2**halvings
             raise BadOption(
-                f"A U-Net of {size} pixels halves {halvings} times: take {near}, a multiple of {2**halvings}."
+                f"A U-Net of {size} pixels halves {halvings} times: take {possible}, a multiple of {2**halvings}."
             )
         for name, value in (("low", 0.0), ("high", 1.0), ("mean", 0.0), ("std", 1.0)):
             self.register_buffer(name, torch.tensor(value))

@@ -1,4 +1,4 @@
-"""The classifiers of the methods: one slice of each nodule of :mod:`nodulens.train.tasks.nodule_material`."""
+"""Classification: training and evaluation on the central slice of each nodule of :mod:`.nodule_material`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nodulens.train.tasks.protocol import Rows
 
 @dataclass(frozen=True, eq=False)
 class Crops(NoduleMaterial):
-    """Nodules as a classifier sees them.
+    """Nodules with their classifier input.
 
     Attributes:
         image: (N, 1, size, size) float16, 0…1.
@@ -44,7 +44,7 @@ def load(data: Path, recipe: Recipe) -> Crops:
     """The central slice of every nodule that has a class.
 
     Raises:
-        NotFound: the stacks do not lie in the folder.
+        NotFound: the folder has no stacks.
         BadOption: the recipe has no classifier of its own, or classes that no reader's rating gives.
     """
     config = recipe.classifier
@@ -54,21 +54,20 @@ def load(data: Path, recipe: Recipe) -> Crops:
 
 
 def crop_of(recipe: Recipe) -> Crop:
-    """The crop of a nodule that the classifier of a recipe sees."""
+    """The crop of a nodule that is the input of a recipe's classifier."""
     assert recipe.classifier is not None
     return Crop(recipe.classifier.size, recipe.classifier.pixel_mm, recipe.masked)
 
 
 def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.bool_] | None = None) -> Crops:
-    """The nodules as a classifier sees them.
+    """The classifier input for nodules.
 
     Args:
-        outlines: (N, 96, 96) in place of the readers', such as a method's own; where one is empty nothing was found,
-            and the crop is blank.
+        outlines: (N, 96, 96) in place of the readers', such as a method's own; an empty one gives a blank crop.
     """
-    drawn = nodules.outline if outlines is None else outlines
+    masks = nodules.outline if outlines is None else outlines
     image = np.zeros((len(nodules.truth), 1, crop.size, crop.size), dtype=np.float16)
-    places = zip(nodules.origin.tolist(), nodules.central.tolist(), drawn, nodules.pixel_mm.tolist(), strict=True)
+    places = zip(nodules.origin.tolist(), nodules.central.tolist(), masks, nodules.pixel_mm.tolist(), strict=True)
     for k, (number, central, mask, pixel) in enumerate(places):
         if mask.any():
             image[k] = crop_view(stacks.unit(number)[central], mask, (pixel, pixel), crop)
@@ -87,12 +86,12 @@ def multiplied(material: Crops, kinds: Sequence[Augmentation], copies: int) -> C
 
 
 def settled(config: NetworkConfig, material: Crops, rows: Rows) -> NetworkConfig:
-    """The config as it is: the rows decide nothing."""
+    """The config unchanged: nothing depends on the rows."""
     return config
 
 
 def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-    """A network trained on ``rows``, validated by its loss on ``validation``, where there are any."""
+    """Train a network on ``rows``, validated by its loss on ``validation`` if there are any."""
     truth = torch.from_numpy(material.nodules.truth)
     weights = class_weights(truth[rows], len(config.classes)) if config.balance == "weights" else None
     loss = loss_of(config, weights)
@@ -101,7 +100,7 @@ def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, 
     def batches(rng: np.random.Generator) -> list[Maker]:
         order = _epoch_rows(config, material.nodules.truth, rows, rng)
         parts = [order[i : i + config.batch] for i in range(0, len(order), config.batch)]
-        # batch norm has nothing to go by in one example
+        # batch norm has no statistics of a single example
         return [partial(make, r) for r in parts if len(r) > 1 or len(parts) == 1]
 
     def make(some: Rows) -> tuple[Tensor, Tensor]:
@@ -122,7 +121,7 @@ def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, 
 
 
 def _epoch_rows(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:
-    """The rows of an epoch in random order; balanced by sampling, as many of each class as of any other."""
+    """The rows of an epoch in random order; with balance by sampling, equally many of each class."""
     if config.balance != "sampling":
         return rng.permutation(rows)
     groups = [rows[truth[rows] == k] for k in np.unique(truth[rows])]
@@ -140,7 +139,7 @@ def evaluate(model: Model, config: NetworkConfig, material: Crops, rows: Rows) -
 
 
 def evaluated(nodules: Nodules, rows: Rows, logits: NDArray[np.floating]) -> EvaluatedNodules:
-    """Rows of any classifier.
+    """Evaluated rows from the logits of any classifier.
 
     Args:
         logits: (rows, classes).

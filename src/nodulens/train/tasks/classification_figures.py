@@ -37,8 +37,8 @@ class Rates:
     Attributes:
         accuracy, balanced_accuracy: of all classes.
         sensitivity, specificity, precision, f1: of "malignant".
-        macro_f1: mean over classes; None of two classes.
-        macro_auc: the same of each class against the others; None also where there are nodules of one class alone.
+        macro_f1: mean over classes; None for two classes.
+        macro_auc: mean over classes of each against the others; None for two classes, or if only one has nodules.
     """
 
     accuracy: Estimate
@@ -57,8 +57,8 @@ class Decisions:
 
     Attributes:
         classes: names.
-        confusion: true class × called class, in the order of ``classes``.
-        judged: nodules that were decided on.
+        confusion: true class × predicted class, in the order of ``classes``.
+        judged: number of nodules.
     """
 
     rates: Rates
@@ -73,7 +73,7 @@ class GroupFigures:
 
     Attributes:
         decisions: of all classes; None without a nodule.
-        beside_diameter: malignant against benign.
+        beside_diameter: malignant against benign, compared with diameter alone.
     """
 
     decisions: Decisions | None
@@ -85,7 +85,7 @@ class ClassificationFigures:
     """Figures of evaluated nodules, of one fold or several.
 
     Attributes:
-        three_readers_or_more, six_to_twelve_mm, all_readers: groups of nodules; the second is of the first.
+        three_readers_or_more, six_to_twelve_mm, all_readers: groups of nodules; the second is a subset of the first.
         by_slice_calibration_code: AUC within each code.
         own_probability: calibration of the network's own probability; None without a benign or malignant nodule.
     """
@@ -97,13 +97,13 @@ class ClassificationFigures:
     own_probability: CalibrationFigures | None
 
     def to_json(self) -> dict[str, Any]:
-        """As cells of the table of results and ``nodulens evaluate RUN --json`` hold it."""
+        """As in a cell of the table of results and in ``nodulens evaluate RUN --json``."""
         out: dict[str, Any] = to_plain(self, ARRANGED)
         return out
 
 
 def _decisions_row(row: Row) -> Row:
-    """Every rate by its name, and once more with its interval."""
+    """Each rate by its name, and again with its interval."""
     rates = row.pop("rates")
     return {**{name: rate["value"] for name, rate in rates.items()}, "intervals": rates, **row}
 
@@ -129,10 +129,10 @@ class NoduleRow:
         truth: name of its class.
         score: log odds of malignant against benign.
         diameter_mm: of the disc of the outline's area.
-        readers: who marked it.
+        readers: number who marked it.
         share: of the readers who rated malignancy above 3.
         calibration: code of its slice.
-        logits: output of each class.
+        logits: class → output.
     """
 
     row: int
@@ -154,8 +154,8 @@ class EvaluatedNodules:
 
     @cached_property
     def figures(self) -> ClassificationFigures:
-        """Decisions are the class of the largest output. AUC is of malignant against benign, beside diameter alone,
-        with DeLong's interval and one from drawing patients; all other intervals are by patient too."""
+        """Decisions are the class of the largest output. AUC is of malignant against benign, compared with diameter
+        alone, with DeLong's interval and a bootstrap over patients; all other intervals are by patient too."""
         scored = self.scored
         decided, p = scored.decided, special.expit(np.asarray(scored.score, dtype=np.float64))
 
@@ -172,7 +172,7 @@ class EvaluatedNodules:
 
     @property
     def scored(self) -> ScoredNodules:
-        """As :mod:`nodulens.train.default.calibration` takes them; all folds give a card's settings."""
+        """The input of :mod:`nodulens.train.default.calibration`; all folds together give a card's settings."""
         numbers = {"benign": 0, "malignant": 1}
         return ScoredNodules(
             patients=[row.patient for row in self.rows],
@@ -185,14 +185,14 @@ class EvaluatedNodules:
         )
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
+        """As columns, the form of rows in a cell of the table of results."""
         columns = columns_of(NoduleRow, self.rows)
         logits = columns.pop("logits")
         return columns | {f"logit_{name}": [own[name] for own in logits] for name in logits[0]}
 
     @classmethod
     def from_json(cls, columns: Columns, classes: Sequence[str]) -> EvaluatedNodules:
-        """The rows that :meth:`to_json` gave, of one fold or several.
+        """From the columns of :meth:`to_json`, of one fold or several.
 
         Args:
             classes: of the network.
@@ -214,8 +214,8 @@ def _decisions(rows: Sequence[NoduleRow]) -> Decisions | None:
     own = np.zeros((draws.shape[1], len(classes), len(classes)))
     np.add.at(own, (owner, truth, logits.argmax(1)), 1)
     total = own.sum(0)
-    drawn = [_rates(Confusion(classes, counts)) for counts in np.tensordot(draws.astype(np.float64), own, 1)]
-    found = {k: percentiles(v, [rates[k] for rates in drawn]) for k, v in _rates(Confusion(classes, total)).items()}
+    resampled = [_rates(Confusion(classes, counts)) for counts in np.tensordot(draws.astype(np.float64), own, 1)]
+    found = {k: percentiles(v, [rates[k] for rates in resampled]) for k, v in _rates(Confusion(classes, total)).items()}
     present = np.unique(truth).tolist()
     if len(classes) > 2 and len(present) > 1:
         likely = np.exp(logits - logits.max(1, keepdims=True))

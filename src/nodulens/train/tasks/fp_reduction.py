@@ -1,6 +1,6 @@
-"""False-positive reduction: the network that keeps or rejects regions by the patch round them.
+"""False-positive reduction: the network that keeps or rejects regions by the patch around them.
 
-It learns from LUNA16's candidates, or from a folder of pictures.
+It is trained on LUNA16's candidates, or on a folder of pictures.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from nodulens.train.tasks.picture_folders import is_pictures, load_patches
 from nodulens.train.tasks.protocol import Rows
 
 SHARE = 4
-"""Where classes are balanced by sampling, an epoch sees one in so many non-nodules, and as many nodules."""
+"""With balance by sampling, an epoch has one in so many of the non-nodules, and equally many nodules."""
 CHUNK = 1024
 """Patches augmented at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """LUNA16's patches, or those of pictures; a row is a patch."""
+    """Patches of LUNA16, or of pictures; a row is a patch."""
 
     patches: PatchMaterial
 
     @property
     def patients(self) -> list[str]:
-        """(N,) whose patch it is."""
+        """(N,) patient of each patch."""
         return self.patches.patients
 
     @property
@@ -61,7 +61,7 @@ def load(data: Path, recipe: Recipe) -> Candidates:
     """The patches; negatives inside findings that LUNA16 excludes, and evaluation patients, are left out.
 
     Raises:
-        NotFound: they do not lie in the folder.
+        NotFound: the folder has none.
         NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
     if is_pictures(data):
@@ -81,21 +81,22 @@ def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int)
 
 
 def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkConfig:
-    """The config as it is: the rows decide nothing.
+    """The config unchanged: nothing depends on the rows.
 
     Raises:
         BadOption: not one class, or another size than the patches'.
     """
     if len(config.classes) != 1 or config.size != PATCH_PX or config.pixel_mm is not None:
         raise BadOption(
-            f"A filter has one class and sees {PATCH_PX} × {PATCH_PX} of the scan's own pixels; this one has "
-            f"{', '.join(config.classes)} and sees {config.size} × {config.size} of {config.pixel_mm or 'own'}."
+            f"A filter has one class and an input of {PATCH_PX} × {PATCH_PX} of the scan's own pixels; this one has "
+            f"{', '.join(config.classes)} and {config.size} × {config.size} pixels, "
+            f"{f'{config.pixel_mm} mm' if config.pixel_mm else 'the own ones'}."
         )
     return config
 
 
 def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-    """A network trained on patches; average precision, nodules weighing alike, says when it is best."""
+    """Train a network on patches, validated by average precision with equal weight for each nodule."""
     net = started(config, "filter")
     patches = material.patches
     positive, negative = (rows[patches.label[rows] == kind] for kind in (True, False))
@@ -135,7 +136,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> EvaluatedPatches:
-    """Evaluate ranking and decisions on patches, each seen as in inference."""
+    """Evaluate ranking and decisions on patches, by the same input as in inference."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
     logits = np.concatenate([patch_logits(model, material.images(part)) for part in parts])

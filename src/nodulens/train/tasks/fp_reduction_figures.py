@@ -1,4 +1,4 @@
-"""Evaluated patches, and figures of them: ranking and decisions, every nodule weighing alike."""
+"""Evaluated patches, and figures of them: ranking and decisions, with equal weight for each nodule."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from nodulens.metrics.statistics import patient_draws, percentiles, ratio
 THRESHOLD = 0.5
 """Score from which a patch is kept."""
 BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
-"""Diameters of nodules that recall is given for."""
+"""Bands of diameter for recall."""
 
 
 @dataclass(frozen=True)
 class KeepFigures:
-    """What is kept of nodules and of non-nodules, each 0…1; all patches of a nodule weigh as one.
+    """Ranking and decisions on nodules and non-nodules, each 0…1; all patches of a nodule together weigh 1.
 
     Attributes:
         auc, average_precision: of the scores.
-        precision: share of nodules among what is kept.
-        recall: share of the nodules that is kept.
-        specificity: share of the non-nodules that is rejected.
-        recall_by_size: words for a range of diameters → recall; ranges without a nodule are not there.
+        precision: share of nodules among those kept.
+        recall: share of the nodules that are kept.
+        specificity: share of the non-nodules that are rejected.
+        recall_by_size: band of diameter → recall; bands without a nodule are omitted.
     """
 
     auc: Estimate
@@ -48,7 +48,7 @@ class FpReductionFigures:
     Attributes:
         patches, on_nodules: all, and those on a nodule.
         nodules: sum of the weights of the latter.
-        kept: None where there are patches of one kind alone.
+        kept: None without a nodule or without a non-nodule.
     """
 
     patches: int
@@ -57,7 +57,7 @@ class FpReductionFigures:
     kept: KeepFigures | None
 
     def to_json(self) -> dict[str, Any]:
-        """As cells of the table of results and ``nodulens evaluate RUN --json`` hold it."""
+        """As in a cell of the table of results and in ``nodulens evaluate RUN --json``."""
         out: dict[str, Any] = to_plain(self, ARRANGED)
         return out
 
@@ -65,7 +65,7 @@ class FpReductionFigures:
 ARRANGED: Mapping[type, Arrangement] = {
     FpReductionFigures: inlined("kept"),
 }
-"""In JSON figures of what is kept stand beside the counts."""
+"""In JSON the figures of ``kept`` are in one object with the counts."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class PatchRow:
         truth: 1 on a nodule, else 0.
         score: probability of a nodule.
         weight: those of a nodule's patches add up to 1.
-        nodule: whose patch it is; −1 of non-nodules.
-        diameter_mm: of the nodule; 0 of non-nodules.
+        nodule: number of the nodule; −1 for non-nodules.
+        diameter_mm: of the nodule; 0 for non-nodules.
     """
 
     row: int
@@ -98,7 +98,7 @@ class EvaluatedPatches:
 
     @cached_property
     def figures(self) -> FpReductionFigures:
-        """Counts; and where there are nodules and non-nodules, ranking and decisions."""
+        """Counts; and with both nodules and non-nodules, ranking and decisions."""
         on, weight = np.array([row.truth > 0 for row in self.rows]), np.array([row.weight for row in self.rows])
         kept = self._kept(on, weight) if 0 < on.sum() < len(on) else None
         return FpReductionFigures(len(on), int(on.sum()), rounded(float(weight[on].sum())), kept)
@@ -132,16 +132,16 @@ class EvaluatedPatches:
         )
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
+        """As columns, the form of rows in a cell of the table of results."""
         return columns_of(PatchRow, self.rows)
 
     @classmethod
     def from_json(cls, columns: Columns) -> EvaluatedPatches:
-        """The rows that :meth:`to_json` gave, of one fold or several."""
+        """From the columns of :meth:`to_json`, of one fold or several."""
         return cls(records_of(PatchRow, columns))
 
 
 def _rates(cells: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Precision, recall and specificity of (4, …) nodules kept and not, non-nodules kept and not."""
+    """Precision, recall and specificity from (4, …): nodules kept and rejected, non-nodules kept and rejected."""
     hit, missed, wrong, right = cells
     return ratio(hit, hit + wrong), ratio(hit, hit + missed), ratio(right, right + wrong)

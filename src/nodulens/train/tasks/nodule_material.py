@@ -1,8 +1,8 @@
-"""Material of classification: the nodules of the stacks, benign or malignant by what the readers rated.
+"""Material of classification: the nodules of the stacks, benign or malignant by the readers' ratings.
 
-Two classes: the readers' median below 3 against above it, 3 left out. Three: what most readers say, and indeterminate
-where that is 3, where no rating leads, or where readers lie as far apart as 1 and 5. Training takes nodules of any
-number of readers; the evaluation those of three readers or more, with all of them beside.
+Two classes: the readers' median below 3 against above 3, with 3 left out. Three classes: the majority's rating, and
+indeterminate if that is 3, if no rating leads, or if readers are as far apart as 1 and 5. Training takes nodules of any
+number of readers; evaluation has figures of those of three readers or more, and of all.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Nodules:
     Attributes:
         classes: their names.
         truth: number of the class in them.
-        patient: whose nodule.
+        patient: of the nodule.
         origin: number of the nodule in the stacks: rows that share it show the same nodule.
-        central: its largest slice in its stack.
-        outline: (N, 96, 96) what half of the readers hold there.
+        central: index of its largest slice in its stack.
+        outline: (N, 96, 96) consensus of half of the readers there.
         pixel_mm: of that slice.
         diameter_mm: of the disc of the outline's area.
-        readers: who marked it.
+        readers: number who marked it.
         share: of the readers who rated malignancy above 3.
         calibration: code of the slice; never an input.
     """
@@ -65,14 +65,14 @@ class Nodules:
         return [self.classes[k] for k in self.truth]
 
     def take(self, rows: Rows) -> Nodules:
-        """Some of them, or some several times."""
+        """The nodules of some rows, which may repeat."""
         columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "classes"}
         return replace(self, **columns)
 
 
 @dataclass(frozen=True, eq=False)
 class NoduleMaterial:
-    """Nodules in the form that a classifier takes them in; a row is a nodule."""
+    """Nodules with their classifier input; a row is a nodule."""
 
     nodules: Nodules
 
@@ -88,10 +88,10 @@ class NoduleMaterial:
 
 
 def load_nodules(data: Path, classes: tuple[str, ...]) -> tuple[Stacks, Nodules]:
-    """The stacks of a data folder, and their nodules that are of one of the classes, see :func:`nodules_of`.
+    """The stacks of a data folder, and their nodules of the classes, see :func:`nodules_of`.
 
     Raises:
-        NotFound: the stacks do not lie in the folder.
+        NotFound: the folder has no stacks.
         BadOption: classes that no reader's rating gives.
     """
     stacks = Stacks(data)
@@ -99,7 +99,7 @@ def load_nodules(data: Path, classes: tuple[str, ...]) -> tuple[Stacks, Nodules]
 
 
 def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
-    """The nodules whose consensus (half of the readers) is not empty, and that are of one of the classes.
+    """The nodules of the classes whose consensus (half of the readers) is not empty.
 
     Raises:
         BadOption: other classes than benign and malignant, with or without indeterminate.
@@ -111,8 +111,8 @@ def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
     else:
         rated = stacks.ratings.malignancy("median")
     names = [Malignancy(k).name.lower() for k in rated]
-    told = ((n, stacks.central(n)) for n in stacks.nodules.tolist() if names[n] in classes)
-    found = {n: central for n, central in told if central is not None}
+    slices = ((n, stacks.central(n)) for n in stacks.nodules.tolist() if names[n] in classes)
+    found = {n: central for n, central in slices if central is not None}
     origin = np.array(list(found))
     return Nodules(
         classes=classes,

@@ -1,11 +1,10 @@
 """Segmentation of lungs and nodules on whole axial slices, of :mod:`nodulens.train.tasks.slice_material`.
 
-Networks of rendered nodules are evaluated on a background left out, and on the real slices of whole scans
+Networks trained on rendered nodules are evaluated on a held-out background, and on real slices of whole scans
 (:mod:`nodulens.evaluate.slice_networks`).
 
-Whole slices are what a CPU learns slowest from. A network with a ``window`` learns from squares cut out of them
-instead, and from close-ups of real nodules (:mod:`nodulens.train.tasks.closeups`), on which it is then evaluated as
-well.
+Training on whole slices is slow on a CPU. A network with a ``window`` is trained on windows cut out of them instead,
+and on close-ups of real nodules (:mod:`nodulens.train.tasks.closeups`), on which it is also evaluated.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ __all__ = ["evaluate", "field_of", "load", "multiplied", "settled", "train"]
 Bool = NDArray[np.bool_]
 
 SLICES_PER_EPOCH, WINDOWS_PER_EPOCH = 240, 480
-"""Slices of an epoch, half of them with a nodule; or windows, half of them sheets of close-ups where there are any."""
+"""Slices of an epoch, half of them with a nodule; or windows, half of them sheets of close-ups if there are any."""
 VALIDATION_SLICES = 24
 """Slices of the validation set that the network is evaluated on after every epoch."""
 FINGERPRINT_SLICES = 120
-"""Slices that a plan looks at."""
+"""Largest number of slices for the fingerprint of a plan."""
 EVALUATION_CHUNK, LOADING_CHUNK = 16, 64
-"""Slices at a time, where a network looks at them and where they are only loaded."""
+"""Slices at a time in inference, and in loading."""
 
 
 # ---------------------------------------------------------------- training
@@ -61,10 +60,8 @@ def field_of(config: NetworkConfig) -> Field:
 
 
 def settled(config: NetworkConfig, material: Material, rows: Rows) -> NetworkConfig:
-    """The classes that the material shows; and the planned network's input and batch, by its training slices.
-
-    Input and batch of the config are the most.
-    """
+    """The config with the classes annotated in the material; for a planned network also with the planned input size
+    and batch, at most those of the config."""
     config = replace(config, classes=material.annotated(config.classes))
     if config.network != "planned-unet":
         return config
@@ -73,10 +70,10 @@ def settled(config: NetworkConfig, material: Material, rows: Rows) -> NetworkCon
 
 
 def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Fingerprint:
-    """The fingerprint of whole slices, from some that show a nodule."""
+    """The fingerprint of whole slices, from some with a nodule."""
     rows, _ = slices_and_closeups(material, rows)
-    shown = rows[material.has_nodule[rows]]
-    some = shown[:: max(1, len(shown) // FINGERPRINT_SLICES)]
+    with_nodule = rows[material.has_nodule[rows]]
+    some = with_nodule[:: max(1, len(with_nodule) // FINGERPRINT_SLICES)]
     field = replace(field_of(config), size=WHOLE_PX, pixel_mm=None)
 
     def slices() -> list[Slice]:
@@ -88,9 +85,9 @@ def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Finge
 
 
 def train(config: NetworkConfig, material: Material, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-    """A network trained on slices, as many of them with a nodule as without.
+    """Train a network on slices, half of them with a nodule.
 
-    It is validated by the mean Dice of its classes, pixels counted over all slices of the validation set.
+    It is validated by the mean Dice of its classes, with pixels pooled over the slices of the validation set.
 
     Raises:
         BadOption: see :func:`nodulens.train.tasks.checks.check_config`.
@@ -102,14 +99,14 @@ def train(config: NetworkConfig, material: Material, rows: Rows, validation: Row
     whole, nodules = slices_and_closeups(material, rows)
     images, truth = _tensors(field_of(config), material, whole)
     weights = class_weights(truth, len(config.classes)) if config.balance == "weights" else None
-    criterion, alone = loss_of(config, weights), loss_of_one(config, config.classes.index(NODULE))
+    criterion, of_nodule = loss_of(config, weights), loss_of_one(config, config.classes.index(NODULE))
     examples = _Examples(config, images, truth, material.has_nodule[whole], _close_ups(material, config, nodules))
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         image, target, nodule = batch
-        near, nodule = _augmented(image[len(target) :], nodule, config, rng)
+        sheets, nodule = _augmented(image[len(target) :], nodule, config, rng)
         image, target = _augmented(image[: len(target)], target, config, rng)
-        return torch.cat([image, near]), target, nodule
+        return torch.cat([image, sheets]), target, nodule
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
         image, target, nodule = batch
@@ -117,8 +114,8 @@ def train(config: NetworkConfig, material: Material, rows: Rows, validation: Row
         value = criterion(_rows_of(output, slice(len(target))), target)
         if not len(nodule):
             return value
-        near = alone(_rows_of(output, slice(len(target), None)), nodule)
-        return (len(target) * value + len(nodule) * near) / len(image)
+        of_sheets = of_nodule(_rows_of(output, slice(len(target), None)), nodule)
+        return (len(target) * value + len(nodule) * of_sheets) / len(image)
 
     task = Task(examples.batches, loss, augment if config.augment else None, _validation(config, material, validation))
     return fit(net, task, config, checkpoint)
@@ -138,7 +135,7 @@ def _rows_of(output: Tensor | tuple[Tensor, ...], rows: slice) -> Tensor | tuple
 
 @dataclass(frozen=True, eq=False)
 class _CloseUps:
-    """Close-ups as a network sees them: (M, c, c), and which of them each nodule has."""
+    """Close-ups as network input, (M, c, c), and the numbers of those of each nodule."""
 
     images: NDArray[np.float16]
     truth: Bool
@@ -160,12 +157,12 @@ def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.in
 class _Examples:
     """The training set: whole slices; or windows of them, half at a nodule, and as many sheets of close-ups.
 
-    Every batch holds both, so that batch norms see in training what they will stand for in use.
+    Every batch has both, so that the statistics of batch norms fit both.
 
     Attributes:
         images, truth: of the slices, see :func:`_tensors`.
         has_nodule: (N,) which of these show a nodule.
-        closeups: None: of slices alone.
+        closeups: None: slices only.
 
     Raises:
         BadOption: a window that does not fit the network.
@@ -198,7 +195,7 @@ class _Examples:
         return [partial(self._windows_and_sheets, *parts, _seed(rng)) for parts in both]
 
     def _batches(self, rows: NDArray[np.int_], kinds: int = 1) -> list[NDArray[np.int_]]:
-        """Batches, where each holds as many of every kind."""
+        """Batches of equally many of each kind."""
         return np.array_split(rows, -(-len(rows) * kinds // self.config.batch))
 
     def _slices(self, rows: Rows) -> Batch:
@@ -209,21 +206,21 @@ class _Examples:
 
     def _windows_and_sheets(self, rows: Rows, nodules: NDArray[np.int_], seed: int) -> Batch:
         assert self.closeups is not None and self.config.window is not None
-        rng, near = np.random.default_rng(seed), self.closeups
+        rng, closeups = np.random.default_rng(seed), self.closeups
         cut = self._cut(rows, rng)
-        chosen = np.array([[rng.choice(near.of_nodule[n]) for n in page] for page in nodules])
-        sheets = random_sheets(near.images, near.truth, chosen, self.config.window, rng)
+        chosen = np.array([[rng.choice(closeups.of_nodule[n]) for n in page] for page in nodules])
+        sheets = random_sheets(closeups.images, closeups.truth, chosen, self.config.window, rng)
         return self._batch(*cut, *(torch.from_numpy(part)[:, None] for part in sheets))
 
-    def _batch(self, image: Tensor, truth: Tensor, near: Tensor | None = None, nodule: Tensor | None = None) -> Batch:
-        """Images; the truth of the first of them; and where the nodule is on the others."""
+    def _batch(self, image: Tensor, truth: Tensor, sheets: Tensor | None = None, nodule: Tensor | None = None) -> Batch:
+        """Images and then sheets; the truth of the images; and the nodules' masks on the sheets."""
         target = truth.float() if truth.dtype == torch.bool else truth.long()
-        if near is None or nodule is None:
-            near = nodule = image[:0]
-        return torch.cat([image, near]).float(), target, nodule.float()
+        if sheets is None or nodule is None:
+            sheets = nodule = image[:0]
+        return torch.cat([image, sheets]).float(), target, nodule.float()
 
     def _cut(self, rows: Rows, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Windows of slices, at a nodule where there is one."""
+        """Windows of slices, at a nodule if there is one."""
         side = self.config.window
         assert side is not None
         corners = [self._corner(row, rng) for row in rows]
@@ -240,8 +237,8 @@ class _Examples:
         nodule = (truth == index if truth.dim() == 2 else truth[index]).nonzero().numpy()
         if not len(nodule):
             return rng.integers(0, most + 1, 2)
-        near = rng.integers(-side // 4, side // 4 + 1, 2) - side // 2
-        return np.clip(nodule[rng.integers(len(nodule))] + near, 0, most)
+        offset = rng.integers(-side // 4, side // 4 + 1, 2) - side // 2
+        return np.clip(nodule[rng.integers(len(nodule))] + offset, 0, most)
 
 
 def _seed(rng: np.random.Generator) -> int:
@@ -264,7 +261,7 @@ def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tens
 
 
 def _epoch_rows(has_nodule: Bool, rng: np.random.Generator, most: int) -> Rows:
-    """Slices in random order, ``most`` of them, half with a nodule where there are both."""
+    """At most ``most`` slices in random order, half with a nodule if there are both kinds."""
     kinds = [rng.permutation(np.flatnonzero(has_nodule == kind)) for kind in (True, False)]
     present = [kind for kind in kinds if len(kind)]
     each = min(most, len(has_nodule)) // len(present)
@@ -293,8 +290,8 @@ def _validation(config: NetworkConfig, material: Material, validation: Rows) -> 
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows) -> EvaluatedSlices:
-    """Evaluate masks and nodules' boxes, slice by slice, as the network sees them; of close-ups the central slices of
-    the nodules, on their own pixels."""
+    """Evaluate masks and nodules' boxes on each slice, on the network's input grid; and masks of close-ups on the
+    central slices of the nodules, on their own pixels."""
     field = field_of(config)
     slices, nodules = slices_and_closeups(material, rows)
     found: list[SliceRow] = []
@@ -313,7 +310,7 @@ def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows
 def _evaluated_closeups(
     model: Model, field: Field, closeups: CloseUps, nodules: NDArray[np.int_], first_row: int
 ) -> list[SliceRow]:
-    """Close-ups of some nodules, whose rows begin at ``first_row``; of lungs nothing is known there."""
+    """Evaluated close-ups of some nodules, whose rows begin at ``first_row``; lungs are not annotated there."""
     central = closeups.central[nodules]
     patients, pixels = [closeups.patients[n] for n in nodules], closeups.pixel_mm[central].tolist()
     places = list(zip((nodules + first_row).tolist(), patients, pixels, strict=True))
@@ -321,5 +318,5 @@ def _evaluated_closeups(
     nodule_alone = replace(field, classes=(NODULE,))
     truth = closeups.nodule[central][:, None]
     rows = slice_rows(places, CLOSE_UP, nodule_alone, truth, predicted[:, None].astype(np.float32))
-    unknown = dict.fromkeys(field.drawn, Overlap.of_counts(0, 0, 0))
+    unknown = dict.fromkeys(field.foreground, Overlap.of_counts(0, 0, 0))
     return [replace(row, overlap={**unknown, **row.overlap}) for row in rows]

@@ -1,4 +1,4 @@
-"""Evaluated slices, and figures of them: overlap class by class, nodules' boxes, and Dice by the nodule's diameter."""
+"""Evaluated slices, and figures of them: overlap by class, nodules' boxes, and Dice by the nodule's diameter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Bool = NDArray[np.bool_]
 
 SLICE, CLOSE_UP = "slice", "close-up"
 DIAMETERS_MM = (0, 3, 5, 8, 12)
-"""Nodules on slices by the disc of their area there, from so many millimetres of diameter on."""
+"""Lower ends of the bands of diameter, that of the disc of a nodule's area on the slice."""
 
 
 # ---------------------------------------------------------------- figures
@@ -31,10 +31,10 @@ DIAMETERS_MM = (0, 3, 5, 8, 12)
 
 @dataclass(frozen=True)
 class AreaAgreement:
-    """Bland–Altman of areas in pixels, predicted less true, over the slices where there is either.
+    """Bland–Altman of areas in pixels, predicted minus true, over the slices with either.
 
     Attributes:
-        slices: how many those are.
+        slices: number of these.
         difference: mean.
         lower, upper: limits of agreement.
     """
@@ -50,16 +50,15 @@ class ClassFigures:
     """One class on slices, each 0…1; see :class:`nodulens.metrics.segmentation.Summary`.
 
     Dice, IoU, sensitivity and precision are means over the slices whose truth has the class (a missed one counts 0).
-    Slices whose truth lacks it are counted apart.
+    Slices without it are counted separately.
 
     Attributes:
         dice_all: mean Dice over all slices, with 1 for both empty and 0 for invented.
-        both_empty: slices without it where none is predicted either.
-        invented: slices without it where one is.
-        missed: slices with it where none is predicted.
-        dice_pooled: Dice of the pixels of all slices together. This and ``dice_all`` are the two ways in which small
-            things vanish behind large ones.
-        areas_px: None where fewer than two slices have either.
+        both_empty: slices where neither truth nor prediction has it.
+        invented: slices where only the prediction has it.
+        missed: slices where only the truth has it.
+        dice_pooled: Dice of the pooled pixels of all slices. In this and ``dice_all`` small objects hardly count.
+        areas_px: None if fewer than two slices have either.
     """
 
     dice: Estimate
@@ -85,7 +84,7 @@ class BoxFigures:
     """COCO's figures of the nodules' boxes on slices.
 
     Attributes:
-        truths, found: true boxes, and how many of them are found at an IoU of 0.5.
+        truths, found: number of true boxes, and of those found at an IoU of 0.5.
         precision, recall, f1, mean_iou: of all predicted boxes, at that IoU.
         map50, map50_95, average_recall: see :class:`nodulens.metrics.boxes.Summary`.
     """
@@ -103,7 +102,7 @@ class BoxFigures:
 
 @dataclass(frozen=True)
 class DiameterBand:
-    """Slices whose nodule has about one diameter, and mean Dice of the nodule on them."""
+    """Number of slices in a band of the nodule's diameter, and mean Dice of the nodule on them."""
 
     slices: int
     dice: float | None
@@ -126,13 +125,13 @@ class SegmentationFigures:
 
     Attributes:
         slices, with_nodule: whole slices, and how many of them show a nodule.
-        accuracy: share of pixels that are right in every class.
-        classes: each but the background.
-        boxes: None without a true one.
-        dice_by_size: of the nodule, by its diameter on the slice; words for a range → slices of it.
-        pearson_of_nodule_and_lung_dice: over the slices with a nodule; None where there are fewer than three or no
-            lungs, or where it is undefined.
-        close_ups: summed up apart; None without any.
+        accuracy: share of pixels that are correct in every class.
+        classes: figures of each foreground class.
+        boxes: None without a true box.
+        dice_by_size: Dice of the nodule by its diameter on the slice: name of the band → figures.
+        pearson_of_nodule_and_lung_dice: over the slices with a nodule; None if there are fewer than three or no lungs,
+            or if it is undefined.
+        close_ups: summarised separately; None without any.
     """
 
     slices: int
@@ -145,7 +144,7 @@ class SegmentationFigures:
     close_ups: CloseUpFigures | None
 
     def to_json(self) -> dict[str, Any]:
-        """As cells of the table of results and ``nodulens evaluate RUN --json`` hold it."""
+        """As in a cell of the table of results and in ``nodulens evaluate RUN --json``."""
         out: dict[str, Any] = to_plain(self, ARRANGED)
         if not self.relates_nodule_and_lung:
             del out["pearson_of_nodule_and_lung_dice"]
@@ -153,7 +152,7 @@ class SegmentationFigures:
 
     @property
     def relates_nodule_and_lung(self) -> bool:
-        """Whether there are lungs, and nodules enough for a correlation."""
+        """Whether there are lungs, and enough nodules for a correlation."""
         return len(self.classes) > 1 and self.with_nodule > 2
 
 
@@ -170,13 +169,13 @@ class SliceRow:
     Attributes:
         row: of the material.
         kind: :data:`SLICE` or :data:`CLOSE_UP`.
-        pixel_mm: as the network sees it.
-        pixels: of the slice, all.
-        right: of them, those that are right in every class.
-        overlap: of each class, in pixels; a close-up tells of the nodule alone.
-        scores: of the nodules' boxes that are found (connected parts), the mean probability.
-        truths: how many boxes there are.
-        iou: of boxes, found × true.
+        pixel_mm: of the network's input.
+        pixels: number in the slice.
+        right: number that are correct in every class.
+        overlap: of each class, in pixels; in a close-up only the nodule is annotated.
+        scores: mean probability in each predicted box of a nodule (connected component).
+        truths: number of true boxes.
+        iou: of boxes, predicted × true.
     """
 
     row: int
@@ -191,7 +190,7 @@ class SliceRow:
     iou: Sequence[Sequence[float]]
 
     def dice(self, *names: str) -> float:
-        """Dice of some classes together, 0…1; 1 where they are nowhere."""
+        """Dice of some classes together, 0…1; 1 if neither truth nor prediction has them."""
         own = [self.overlap[name] for name in names]
         counts = [(one.truth_voxels, one.predicted_voxels, one.common_voxels) for one in own]
         return Overlap.of_counts(*map(sum, zip(*counts, strict=True))).dice
@@ -199,7 +198,7 @@ class SliceRow:
 
 @dataclass(frozen=True)
 class EvaluatedSlices:
-    """A segmenter evaluated on slices, and on close-ups where there are any."""
+    """A segmenter evaluated on slices, and on close-ups if there are any."""
 
     rows: tuple[SliceRow, ...]
 
@@ -215,7 +214,7 @@ class EvaluatedSlices:
 
     @cached_property
     def figures(self) -> SegmentationFigures:
-        """Means with intervals by patient; whole slices and close-ups apart."""
+        """Means with intervals by patient, of whole slices and of close-ups."""
         rows, classes = self.slices, tuple(self.rows[0].overlap)
         with_nodule = [row for row in rows if row.overlap[NODULE].truth_voxels]
         lungs = [name for name in classes if name != NODULE]
@@ -235,7 +234,7 @@ class EvaluatedSlices:
         )
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
+        """As columns, the form of rows in a cell of the table of results."""
         columns: dict[str, list[Any]] = {}
         for name, values in columns_of(SliceRow, self.rows).items():
             if name == "overlap":
@@ -247,10 +246,10 @@ class EvaluatedSlices:
 
     @classmethod
     def from_json(cls, columns: Columns, classes: Sequence[str]) -> EvaluatedSlices:
-        """The rows that :meth:`to_json` gave, of one fold or several.
+        """From the columns of :meth:`to_json`, of one fold or several.
 
         Args:
-            classes: of the network, but the background.
+            classes: foreground classes of the network.
         """
         cases = zip(*(overlaps(columns, name) for name in classes), strict=True)
         overlap = [dict(zip(classes, row, strict=True)) for row in cases]
@@ -260,31 +259,31 @@ class EvaluatedSlices:
 def slice_rows(
     places: Sequence[tuple[int, str, float]], kind: str, field: Field, truth: Bool, probabilities: NDArray[np.float32]
 ) -> list[SliceRow]:
-    """Slices, predicted against true.
+    """Compare prediction and truth of slices.
 
     Args:
         places: (N,) row, patient and pixel.
         kind: :data:`SLICE` or :data:`CLOSE_UP`.
-        truth: (N, drawn, y, x).
+        truth: (N, foreground classes, y, x).
         probabilities: of the same shape.
     """
-    predicted, nodule = field.decided(probabilities), field.drawn.index(NODULE)
+    predicted, nodule = field.decided(probabilities), field.foreground.index(NODULE)
     rows = []
-    for (row, patient, pixel_mm), true, found, sure in zip(places, truth, predicted, probabilities, strict=True):
-        boxes = _boxes(true[nodule], found[nodule], sure[nodule])
+    for (row, patient, pixel_mm), true, found, probability in zip(places, truth, predicted, probabilities, strict=True):
+        boxes = _boxes(true[nodule], found[nodule], probability[nodule])
         counts = (
             Overlap.of_counts(int(a.sum()), int(b.sum()), int((a & b).sum())) for a, b in zip(true, found, strict=True)
         )
-        overlap = dict(zip(field.drawn, counts, strict=True))
+        overlap = dict(zip(field.foreground, counts, strict=True))
         right = int((found == true).all(axis=0).sum())
         rows.append(SliceRow(row, patient, kind, pixel_mm, found[0].size, right, overlap, *boxes))
     return rows
 
 
-def _boxes(true: Bool, found: Bool, sure: NDArray[np.float32]) -> tuple[list[float], int, list[list[float]]]:
-    """Scores of the boxes round found nodules, how many true ones there are, and IoU of each with each."""
+def _boxes(true: Bool, found: Bool, probability: NDArray[np.float32]) -> tuple[list[float], int, list[list[float]]]:
+    """Scores of the predicted nodules' boxes, number of true ones, and IoU of each with each."""
     real, marks = components(true, 8), components(found, 8)
-    scores = [float(sure[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
+    scores = [float(probability[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
     return scores, len(real), box_iou(_corners(marks.slices), _corners(real.slices)).tolist()
 
 
@@ -323,7 +322,7 @@ def _close_up_figures(rows: Sequence[SliceRow]) -> CloseUpFigures:
 
 
 def _dice_by_size(rows: Sequence[SliceRow]) -> dict[str, DiameterBand]:
-    """Of slices with a nodule, by the disc of its area there."""
+    """Dice of slices with a nodule, by the diameter of the disc of its area there."""
     dice = np.array([row.dice(NODULE) for row in rows])
     pixels = np.array([row.overlap[NODULE].truth_voxels for row in rows])
     diameter = 2 * np.sqrt(pixels / np.pi) * np.array([row.pixel_mm for row in rows])

@@ -1,9 +1,9 @@
-"""Material of segmentation on whole axial slices: slices with what is on them, and close-ups of real nodules.
+"""Material of segmentation on whole axial slices: annotated slices, and close-ups of real nodules.
 
 Whole slices are those that :mod:`nodulens.data.prepare` cuts out of LIDC-IDRI or LUNA16. Without those, they are the
 axial slices of nodule-free lungs (:class:`nodulens.data.material.Background`) with nodules of real outlines and
-ratings rendered into them. Lungs are those of our own lung stage, unless LUNA16's masks were given: what is measured of
-them is agreement. Or the slices are of a folder of pictures (:mod:`nodulens.train.tasks.picture_folders`).
+ratings rendered into them. Lungs are those of our own lung stage, unless LUNA16's masks were given, so their figures
+measure agreement. Or the slices are of a folder of pictures (:mod:`nodulens.train.tasks.picture_folders`).
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from nodulens.train.tasks.segmentation_figures import CLOSE_UP
 Bool = NDArray[np.bool_]
 
 LUNG_ML_PER_NODULE, MAX_NODULES = 200.0, 20
-"""Lung to a rendered nodule, and nodules in a scene at most."""
+"""Lung volume for each rendered nodule, and largest number of nodules in a scan."""
 MIN_DIAMETER_MM = 3.0
-"""Of the nodules that are rendered."""
+"""Of rendered nodules."""
 SLICES_PER_NODULE = 3
-"""Slices taken of a rendered nodule: its largest, and others at random."""
+"""Slices taken through a rendered nodule: its largest, and others at random."""
 WHOLE_SLICE_MM = (0.6, 0.9)
-"""Smallest and largest pixel of the whole slice of 512 pixels that a background, cut to the chest, is taken for."""
+"""Range of the pixel of a whole slice of 512 pixels, sampled for a background, which is cropped to the chest."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Some axial slices of one scan, with what is on them.
+    """Some axial slices of one scan, annotated.
 
     Attributes:
         hu: (n, y, x) int16.
         lungs: (n, y, x), 1 left and 2 right.
         nodule: (n, y, x).
-        pixel_mm: of the slab.
-        whole_mm: pixel of the slice of 512 pixels that each stands for.
+        pixel_mm: (y, x).
+        whole_mm: pixel of the whole slice at 512 × 512 pixels.
     """
 
     patient: str
@@ -78,7 +78,7 @@ class Slab:
         return replace(self, hu=self.hu[z], lungs=self.lungs[z], nodule=self.nodule[z])
 
     def masks(self, name: str) -> Bool:
-        """(n, y, x) of a class.
+        """(n, y, x) mask of a class.
 
         Raises:
             BadOption: no such class.
@@ -93,11 +93,11 @@ class Slab:
 
 @dataclass(frozen=True, eq=False)
 class ScanSlab:
-    """Some axial slices of a whole scan, in the form of :class:`Slab`; they are read whenever they are needed.
+    """Some axial slices of a whole scan, with the interface of :class:`Slab`; they are read on demand.
 
     Attributes:
-        chosen: (n,) which of the scan's slices.
-        airways: whether LUNA16's airways stand for nodules.
+        chosen: (n,) indices of the scan's slices.
+        airways: whether LUNA16's airways replace nodules as the class.
     """
 
     scan: SlicedScan
@@ -111,7 +111,7 @@ class ScanSlab:
 
     @property
     def whole_mm(self) -> float:
-        """Pixel of the slice of 512 pixels that each stands for, see :class:`Slab`."""
+        """Pixel of the whole slice at 512 × 512 pixels, see :class:`Slab`."""
         return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
 
     @cached_property
@@ -122,16 +122,16 @@ class ScanSlab:
     def at(self, z: NDArray[np.int_]) -> Slab:
         """Some of its slices, read."""
         hu, lungs, nodule = self.scan.read(self.chosen[z])
-        shown = lungs == AIRWAYS if self.airways else nodule
-        return Slab(self.patient, hu, lungs, shown, self.scan.spacing_zyx[1:], self.whole_mm)
+        target = lungs == AIRWAYS if self.airways else nodule
+        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm)
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """All slabs; a row is a slice, counted through them. Then the close-ups, a row a nodule.
+    """Slabs and close-ups; a row is a slice, numbered through all slabs, then a nodule of the close-ups.
 
     Attributes:
-        closeups: of real nodules; None: whole slices alone.
+        closeups: of real nodules; None: whole slices only.
     """
 
     slabs: tuple[Slab | ScanSlab, ...]
@@ -139,13 +139,13 @@ class Slices:
 
     @cached_property
     def _place(self) -> NDArray[np.int_]:
-        """(N, 2): slab and slice in it of every row."""
+        """(N, 2): slab of every row, and slice in it."""
         places = [(k, z) for k, slab in enumerate(self.slabs) for z in range(len(slab.has_nodule))]
         return np.array(places).reshape(-1, 2)
 
     @cached_property
     def patients(self) -> list[str]:
-        """(N,) whose lungs a slice shows, or whose nodule."""
+        """(N,) patient of each slice or nodule."""
         return [self.slabs[k].patient for k, _ in self._place] + (self.closeups.patients if self.closeups else [])
 
     @cached_property
@@ -160,40 +160,40 @@ class Slices:
         return np.where(self.has_nodule, "nodule", "no nodule").tolist() + [CLOSE_UP] * nodules
 
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """Slices as a network sees them, and the truth of its classes but the background.
+        """Network input of slices, and the truth of its foreground classes.
 
         Returns:
-            (N, size, size) 0…1, and (N, drawn, size, size); of exclusive classes the nodule goes before the lung.
+            (N, size, size) 0…1, and (N, foreground classes, size, size); nodule before lung if classes are exclusive.
         """
         images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
-        truth = np.empty((len(rows), len(field.drawn), field.size, field.size), dtype=bool)
+        truth = np.empty((len(rows), len(field.foreground), field.size, field.size), dtype=bool)
         owner, height = self._place[rows].T
         for number in np.unique(owner):
             own = owner == number
             slab = self.slabs[number].at(height[own])
             geometry = Geometry.axial((len(slab.hu), *slab.hu.shape[1:]), (1.0, *slab.pixel_mm))
-            shown = replace(field, pixel_mm=field.pixel_mm or slab.whole_mm * max(1, WHOLE_PX / field.size))
-            images[own] = shown.look(slab.hu, geometry)
-            for k, name in enumerate(field.drawn):
-                truth[own, k] = shown.outlines(slab.masks(name), geometry)
+            scaled = replace(field, pixel_mm=field.pixel_mm or slab.whole_mm * max(1, WHOLE_PX / field.size))
+            images[own] = scaled.input(slab.hu, geometry)
+            for k, name in enumerate(field.foreground):
+                truth[own, k] = scaled.outlines(slab.masks(name), geometry)
         return images, field.exclusively(truth)
 
     def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """The classes of a network that are annotated here: all, or :meth:`Slab.masks` says which is not."""
+        """Those of a network's classes that are annotated here: all; :meth:`Slab.masks` refuses others."""
         return classes
 
     def pixels_mm(self, field: Field, rows: Rows) -> list[float]:
-        """(N,) pixel that a network sees, see :meth:`examples`."""
+        """(N,) pixel of a network's input in mm, see :meth:`examples`."""
         whole = np.array([self.slabs[k].whole_mm for k, _ in self._place[rows]])
         return [field.pixel_mm or float(mm) for mm in whole * max(1, WHOLE_PX / field.size)]
 
 
 @dataclass(frozen=True, eq=False)
 class Multiplied(Slices):
-    """Slices as they are, and behind them the same slabs again and again, every slice changed at random.
+    """Slices, followed by copies of the same slabs, every slice augmented at random.
 
     Attributes:
-        plain: slices that are as they are.
+        plain: number of slices before the copies.
         kinds: see :func:`nodulens.train.loop.augment.augmented`.
     """
 
@@ -201,11 +201,11 @@ class Multiplied(Slices):
     kinds: tuple[Augmentation, ...] = ()
 
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """Slices as :meth:`Slices.examples` gives them; a copy is always changed in the same way."""
+        """As :meth:`Slices.examples`; each copy is always augmented in the same way."""
         images, truth = super().examples(field, rows)
         for k in np.flatnonzero(rows >= self.plain).tolist():
-            shown, drawn = torch.from_numpy(images[[k], None]), torch.from_numpy(truth[[k]])
-            image, labels = copies_of(shown, drawn, self.kinds, 1, seed=int(rows[k]))
+            plain, masks = torch.from_numpy(images[[k], None]), torch.from_numpy(truth[[k]])
+            image, labels = copies_of(plain, masks, self.kinds, 1, seed=int(rows[k]))
             assert labels is not None
             images[k], truth[k] = image[0, 0, 0].numpy(), labels[0, 0].numpy()
         return images, truth
@@ -215,14 +215,14 @@ Material = Slices | Pictures
 
 
 def load(data: Path, recipe: Recipe) -> Material:
-    """Slices of whole scans where the folder holds them, else of the backgrounds, with rendered nodules and without; or
-    the pictures of a folder that holds those. Beside slices close-ups, where the recipe has windows.
+    """Load the material of a folder: its pictures; or slices of its whole scans; or else of the backgrounds, with and
+    without rendered nodules. Close-ups are added if the recipe has windows.
 
-    A background takes outlines of patients of its own fold alone, so that where it is left out they are too.
+    Nodules rendered into a background are of patients of its own fold, so they are held out with it.
 
     Raises:
-        NotFound: neither whole slices nor backgrounds and stacks lie in the folder, or not all that the recipe's
-            labels and slices need.
+        NotFound: the folder has neither whole slices nor backgrounds and stacks, or not all that the recipe's labels
+            and slices need.
         NotFound, UnreadableFile: see :class:`nodulens.data.whole_slices.WholeSlices`.
         NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
@@ -256,12 +256,12 @@ def load(data: Path, recipe: Recipe) -> Material:
 
 def multiplied(material: Slices, kinds: Sequence[Augmentation], copies: int) -> Multiplied:
     """See :class:`nodulens.train.tasks.protocol.TaskModule`."""
-    near = None if material.closeups is None else material.closeups.multiplied(kinds, copies)
-    return Multiplied(material.slabs * (copies + 1), near, len(material.has_nodule), tuple(kinds))
+    closeups = None if material.closeups is None else material.closeups.multiplied(kinds, copies)
+    return Multiplied(material.slabs * (copies + 1), closeups, len(material.has_nodule), tuple(kinds))
 
 
 def slices_and_closeups(material: Material, rows: Rows) -> tuple[Rows, Rows]:
-    """Rows of whole slices, and the numbers of the nodules that the other rows show close up."""
+    """Rows of whole slices, and the numbers of the nodules of the other rows, which are close-ups."""
     whole = rows < len(material.has_nodule)
     return rows[whole], rows[~whole] - len(material.has_nodule)
 
@@ -271,10 +271,10 @@ def _has_window(recipe: Recipe) -> bool:
 
 
 def _scan_slabs(data: Path, recipe: Recipe, scans: Sequence[SlicedScan]) -> tuple[ScanSlab, ...]:
-    """The slices of whole scans that a recipe learns from.
+    """The slices of whole scans that a recipe is trained on.
 
     Raises:
-        NotFound: airways are asked for, and there are scans whose airways nobody drew; or no such slices.
+        NotFound: scans without airways for a recipe that needs them, or no such slices.
     """
     airways = recipe.labels == "luna16-mask"
     lacking = [scan.series_uid for scan in scans if not scan.airways_known]
@@ -293,10 +293,10 @@ def _scan_slabs(data: Path, recipe: Recipe, scans: Sequence[SlicedScan]) -> tupl
 
 
 def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], renderings: int) -> list[Slab]:
-    """All slices of a background as they are, then some through each of the nodules that are rendered into it.
+    """All slices of a background unchanged, then some through each of the nodules that are rendered into it.
 
     Args:
-        renderings: how often nodules are, every time others.
+        renderings: how often nodules are rendered, other ones each time.
     """
     lungs = segment_lungs(volume)
     amount = round(sum(lung_volumes_ml(lungs).values()) / LUNG_ML_PER_NODULE)
@@ -323,7 +323,7 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
 
 
 def _usable(geometry: Geometry, patient: str) -> Bool:
-    """(slices,) true but where a finding lies that nobody annotated."""
+    """(slices,) False where there is a finding that is not annotated."""
     if patient not in Background.PLEURAL_MASS:
         return np.ones(geometry.shape[0], dtype=bool)
     centre, radius = Background.PLEURAL_MASS[patient]
