@@ -220,7 +220,7 @@ def test_a_data_set_that_is_there_is_kept_and_another_refused(tmp_path: Path) ->
     assert not image.exists()
     with pytest.raises(BadOption, match="name another folder"):
         write_dataset(material, CLASSES, replace(division, train=np.array([2])), tmp_path)
-    with pytest.raises(BadOption, match="exclude"):
+    with pytest.raises(BadOption, match="mutually exclusive"):
         write_dataset(material, ("lung", "nodule"), division, tmp_path / "other")
 
 
@@ -345,7 +345,7 @@ def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path
 
 def test_nnunet_decides_by_itself() -> None:
     assert settled(replace(standard(), epochs=3), standard()) == replace(standard(), epochs=3, network="nnunet")
-    with pytest.raises(BadOption, match=r"decides segmenter\.optimizer, segmenter\.size by itself"):
+    with pytest.raises(BadOption, match=r"chooses segmenter\.optimizer, segmenter\.size by itself"):
         settled(replace(standard(), size=64, optimizer="adam"), standard())
 
 

@@ -50,7 +50,7 @@ def test_page_says_what_was_found(page: str, report: Report) -> None:
         "80 %",
         "55 to 93 %",
         "Nine of ten such intervals held the answer",
-        "calibrated on patients left out",
+        "calibrated on held-out patients",
         "No malignancy estimate was made.",
         "Slices are 2.5 mm apart.",
         "Touches the pleura.",

@@ -376,8 +376,8 @@ def test_sam_outlines_what_a_run_analyses(
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     held = hashlib.sha256((files / "model.safetensors").read_bytes()).hexdigest()
-    assert report["weights"][-1] == {"name": str(files), "sha256": held}
-    assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", str(files)]
+    assert report["weights"][-1] == {"name": f"…/{kind}", "sha256": held}
+    assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", f"…/{kind}"]
     assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
 
 
@@ -786,12 +786,12 @@ def test_words_that_contradict_a_split_are_refused(data: Path, tmp_path: Path, r
     write_split(in_shares(Stacks(data).items(), (3, 1)), shares)
     write_split(stratified(Stacks(data).items(), 3), folds)
     for recipe, words, told in (
-        ("conv3-classifier", ("--split", shares, "--fold", "1"), "split into shares, which names who judges"),
+        ("conv3-classifier", ("--split", shares, "--fold", "1"), "split into shares, which names its own test patients"),
         ("conv3-classifier", ("--split", shares, "--everybody"), "--everybody leaves nobody out"),
         ("conv3-classifier", ("--everybody", "--fold", "1"), "--everybody leaves nobody out"),
         ("conv3-classifier", ("--split", folds, "--fold", "3"), "The split has 3 folds"),
         ("conv3-classifier", ("--fold", "5"), "There are 5 folds"),
-        ("default", ("--split", folds), "is trained on everybody"),
+        ("default", ("--split", folds), "is trained on all training patients"),
     ):
         done = run("train", recipe, "--data", data, "-o", tmp_path / "run", *words)
         assert done.code == 2 and told in done.err

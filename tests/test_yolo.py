@@ -424,7 +424,7 @@ def test_what_is_typed_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path, run: Run) -> None:
     done = run("yolo", "train", "--env", tmp_path / "none", "--data", data, "-o", tmp_path / "run")
-    assert done.code == 2 and f"holds no YOLO. Make it: nodulens yolo setup --env {tmp_path / 'none'}" in done.err
+    assert done.code == 2 and f"holds no YOLO. Create it: nodulens yolo setup --env {tmp_path / 'none'}" in done.err
 
 
 def test_yolo_is_told_what_the_config_says(tmp_path: Path, calls: list[Any]) -> None:
@@ -451,7 +451,7 @@ def test_yolo_is_told_what_the_config_says(tmp_path: Path, calls: list[Any]) -> 
 def test_yolo_decides_by_itself(tmp_path: Path) -> None:
     asked = replace(standard(), epochs=3, size=640, network="yolo11s-seg", optimizer="adamw")
     assert settled(asked) == asked
-    with pytest.raises(BadOption, match=r"YOLO decides segmenter\.schedule, segmenter\.classes by itself"):
+    with pytest.raises(BadOption, match=r"YOLO chooses segmenter\.schedule, segmenter\.classes by itself"):
         settled(replace(standard(), classes=("lung", "nodule"), schedule="step"))
     with pytest.raises(BadOption, match="no multiple of 32"):
         settled(replace(standard(), size=100))
