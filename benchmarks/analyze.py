@@ -4,7 +4,7 @@
 
 Runs the whole program in a process of its own, several times, and prints a Markdown table of medians. The bound of the
 networks is their arithmetic at the speed of a large matrix product; the bound of every other stage is one pass over the
-scan at the speed of memory. No stage can be faster than its bound; how near it comes says what is left to gain.
+scan at the speed of memory. No stage can be faster than its bound; the difference is what can be gained.
 """
 
 from __future__ import annotations

@@ -47,13 +47,13 @@ def main(data: Annotated[Path, typer.Option(help="Folder with ct/ and background
         for side, kept in lungs.items():
             kept.append(points(volume, side))
     for side, kept in lungs.items():
-        wrong, shares, near = moved(side, kept)
+        wrong, shares, by_distance = moved(side, kept)
         low, high = shares.std(axis=0)
         often, rarely = wrong.mean(), np.quantile(wrong, 0.95)
         print(f"{side} lung, {len(kept)} scans: {often:.1%} in another lobe, {rarely:.1%} or more in 1 of 20")
         for lobe, made, known in zip(("lower", "upper"), (low, high), DEVIATIONS[side], strict=True):
             print(f"  {lobe} lobe's share deviates by {made:.1%}; published {known:.1%}")
-        for start, stop, share in zip(BINS, BINS[1:], near, strict=False):
+        for start, stop, share in zip(BINS, BINS[1:], by_distance, strict=False):
             print(f"  {start:g} to {stop:g} mm from a mean fissure: {share:.0%}")
 
 
@@ -73,7 +73,7 @@ def moved(side: Side, lungs: list[tuple[Float, Float]]) -> tuple[Float, Float, F
     and the share in another lobe by distance from the nearest mean fissure."""
     rng = np.random.default_rng(0)
     wrong, shares = [], []
-    changed, seen = np.zeros(len(BINS) - 1), np.zeros(len(BINS) - 1)
+    changed, counted = np.zeros(len(BINS) - 1), np.zeros(len(BINS) - 1)
     for _ in range(DRAWS):
         front, back = rng.normal(0, ENDS[side][0], 2)
         level = rng.normal(0, ENDS[side][1])
@@ -85,8 +85,8 @@ def moved(side: Side, lungs: list[tuple[Float, Float]]) -> tuple[Float, Float, F
             shares.append([(own == k).mean() - (mean == k).mean() for k in (0, 2)])
             number = np.digitize(distance_mm(side, height, depth, mm), BINS) - 1
             changed += np.bincount(number, own != mean, len(changed))
-            seen += np.bincount(number, minlength=len(seen))
-    return np.array(wrong), np.array(shares), changed / seen
+            counted += np.bincount(number, minlength=len(counted))
+    return np.array(wrong), np.array(shares), changed / counted
 
 
 def lobes(side: Side, height: Float, depth: Float, fissures: tuple[float, float, float]) -> NDArray[np.int_]:

@@ -2,7 +2,7 @@
 
     python benchmarks/readers.py --data ../shared/data
 
-A method's figures stand beside these. Evaluation patients are left out, as everywhere on the stacks.
+Methods are compared with these figures. Evaluation patients are left out, as everywhere on the stacks.
 """
 
 from __future__ import annotations

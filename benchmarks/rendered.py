@@ -6,7 +6,7 @@ Nodules are drawn at random from the real outlines of each kind, and rendered on
 scan: the three lungs without nodules, and the phantom. One in five lies at the edge of the lung. The threshold is
 half-way between the median HU of the nodule and that of the lung around it; what is found is the connected part above
 it that holds most of the nodule. Voxels that were above it before the nodule came are left out of both: they tell of
-vessels and the chest wall, not of the renderer. Beside it stands the figure with them, within the lung.
+vessels and the chest wall, not of the renderer. The figure with them, within the lung, is also given.
 
 Prints the tables of docs/rendering.md and writes every figure to docs/rendered.json.
 """
@@ -75,7 +75,7 @@ class Found:
 def main(
     data: Annotated[Path, typer.Option(help="Folder with lidc/ and background/.")] = Path("../shared/data"),
     each: Annotated[int, typer.Option(min=2, help="Nodules of a kind in a scan.")] = 60,
-    seed: Annotated[int, typer.Option(help="Of nodules, places and looks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of nodules, positions and appearance.")] = 0,
 ) -> None:
     """Print the tables, write the file."""
     stacks = Stacks(data)
@@ -132,9 +132,9 @@ def half_contrast_dice(made: Rendered, before: Float, room: NDArray[np.bool_]) -
 def most_of(truth: NDArray[np.bool_], above: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The connected part that holds most of the truth; nothing where none holds any."""
     parts, _ = ndimage.label(above)
-    held = np.bincount(parts[truth], minlength=2)
-    held[0] = 0
-    return np.asarray((parts == held.argmax()) & (parts > 0))
+    overlap = np.bincount(parts[truth], minlength=2)
+    overlap[0] = 0
+    return np.asarray((parts == overlap.argmax()) & (parts > 0))
 
 
 def summaries(found: list[Found]) -> Iterator[dict[str, Any]]:

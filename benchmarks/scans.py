@@ -1,4 +1,4 @@
-"""The four whole scans that never trained anything: what is found, what else is marked, how well it is outlined.
+"""The four whole scans for evaluation: nodules found, false positives, and agreement of outlines.
 
     python benchmarks/scans.py --data ../shared/data
 

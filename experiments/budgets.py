@@ -12,7 +12,7 @@ class Budget:
 
     Attributes:
         networks: name of a network → settings of its config. Minutes are a limit for slow machines: an epoch that has
-            begun is ended, none is begun after them.
+            started is finished, none is started after them.
         copies: changed ones of every row, where classes are split after augmentation.
         renderings: how often nodules are rendered into each background; None: as often as the recipe says.
     """

@@ -1,9 +1,9 @@
-"""How well a classifier tells rendered nodules from real ones: ``python -m experiments.realness --data DIR``.
+"""How well a classifier distinguishes rendered nodules from real ones: ``python -m experiments.realness --data DIR``.
 
-Each real nodule of the stacks is set beside one rendered from the same outline and ratings into another patient's
-stack, away from the nodule there, in the grey levels of the slice. Places are matched: alike in noise, pixel size, and
-how much dense tissue is near. Both patients of a pair are of one fold, and each fold is judged by classifiers that have
-not seen it. An AUC of 0.5 means that they cannot tell; what they tell from the surroundings alone stands beside.
+Each real nodule of the stacks is paired with one rendered from the same outline and ratings into another patient's
+stack, away from the nodule there, in the grey levels of the slice. Positions are matched by noise, pixel size, and the
+amount of dense tissue around. Both patients of a pair are of one fold, and each fold is evaluated with classifiers that
+were not trained on it. An AUC of 0.5 is chance; the AUC from the surroundings alone is also given.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from nodulens.metrics.classification import auc_by_group, delong
 from nodulens.metrics.statistics import Groups, Interval
 
 PX = 32
-"""Side of the patches that are judged, in pixels of the scan."""
+"""Side of the patches that are classified, in pixels of the scan."""
 SIZES_MM = (4.0, 20.0)
 JITTER_PX = 2
 EPOCHS = 40
-"""A dozen are too few: the network goes on learning what gives rendered nodules away."""
+"""A dozen are too few: the network is still improving then."""
 LEVEL_HU = 12.0
-"""Greatest way to a level that a slice has; what is farther lies beyond all its levels."""
+"""Largest distance to a grey level of the slice; values farther away are beyond all its levels."""
 HOSTS, PLACES = 12, 6
-"""Stacks looked at for a place like that of the real nodule, and places in each."""
+"""Stacks searched for a position like that of the real nodule, and positions in each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +212,7 @@ def network_scores(
     epochs: int = EPOCHS,
     judged: int = FOLDS,
 ) -> NDArray[np.float64]:
-    """Logits of a small convolutional network for each case, by one that has not seen its fold; seen in four turns.
+    """Logits of a small convolutional network for each case, trained without its fold; mean over four rotations.
 
     NaN in folds from ``judged`` on: each fold costs a training.
     """
@@ -222,11 +222,11 @@ def network_scores(
     for fold in np.unique(folds[folds < judged]):
         torch.manual_seed(0)
         rng = np.random.default_rng(0)
-        seen, unseen = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         net = _network()
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
-        batches = [part for _ in range(epochs) for part in np.array_split(rng.permutation(seen), len(seen) // 64 + 1)]
+        batches = [part for _ in range(epochs) for part in np.array_split(rng.permutation(train), len(train) // 64 + 1)]
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, len(batches))
         net.train()
         for rows in batches:
@@ -239,7 +239,7 @@ def network_scores(
             schedule.step()
         net.eval()
         with torch.inference_mode():
-            out[unseen] = sum(net(torch.rot90(x[unseen], turn, (2, 3)))[:, 0].numpy() for turn in range(4))
+            out[test] = sum(net(torch.rot90(x[test], turn, (2, 3)))[:, 0].numpy() for turn in range(4))
     return out
 
 
@@ -290,7 +290,7 @@ class Realness:
 
     Attributes:
         pairs: rendered.
-        judged: of them by the network; the trees judge all.
+        judged: number evaluated with the network; the trees are evaluated on all.
         network, trees: of each classifier, with DeLong's 95 % interval.
         context: of the network with the nodules blanked out: what the surroundings tell.
         by_kind: of the network, by texture and size.
@@ -313,22 +313,22 @@ def kind_of(shape: Shape) -> str:
 
 
 def evaluate(pairs: Pairs, epochs: int = EPOCHS, judged: int = FOLDS) -> Realness:
-    """Train and judge both classifiers, fold by fold; the network for the first few folds alone on demand."""
+    """Train and evaluate both classifiers, fold by fold; the network optionally for the first few folds only."""
     images, labels, folds = pairs.cases()
-    seen = folds < judged
-    scores = network_scores(images, labels, folds, epochs, judged)[seen]
-    blanked = network_scores(pairs.cases(blank=True)[0], labels, folds, epochs, judged)[seen]
+    evaluated = folds < judged
+    scores = network_scores(images, labels, folds, epochs, judged)[evaluated]
+    blanked = network_scores(pairs.cases(blank=True)[0], labels, folds, epochs, judged)[evaluated]
 
-    shapes = [s for s, those in zip(pairs.shapes * 2, seen, strict=True) if those]
+    shapes = [s for s, those in zip(pairs.shapes * 2, evaluated, strict=True) if those]
     kinds = Groups.of([kind_of(s) for s in shapes])
     sizes = Groups.bands(np.array([s.diameter_mm for s in shapes]), (6, 10))
-    found = auc_by_group(labels[seen], scores, kinds) | auc_by_group(labels[seen], scores, sizes)
+    found = auc_by_group(labels[evaluated], scores, kinds) | auc_by_group(labels[evaluated], scores, sizes)
     return Realness(
         len(pairs.shapes),
         len(shapes) // 2,
-        delong(labels[seen], scores),
+        delong(labels[evaluated], scores),
         delong(labels, tree_scores(images, labels, folds)),
-        delong(labels[seen], blanked),
+        delong(labels[evaluated], blanked),
         {name: value.auc for name, value in found.items()},
     )
 
@@ -337,11 +337,11 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder that holds lidc/.")],
     most: Annotated[int | None, typer.Option(help="Pairs at most; all by default.")] = None,
     epochs: Annotated[int, typer.Option(help="Of the network.")] = EPOCHS,
-    folds: Annotated[int, typer.Option(min=1, max=FOLDS, help="How many the network judges.")] = FOLDS,
-    seed: Annotated[int, typer.Option(help="Of places and looks.")] = 0,
+    folds: Annotated[int, typer.Option(min=1, max=FOLDS, help="Folds to evaluate with the network.")] = FOLDS,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
 ) -> None:
-    """Render twins of real nodules, and say how well classifiers tell them apart (JSON)."""
+    """Render twins of real nodules, and print how well classifiers tell them apart (JSON)."""
     if threads:
         torch.set_num_threads(threads)
     found = evaluate(make_pairs(hosts(data), most, seed), epochs, folds)

@@ -6,7 +6,7 @@
 A cell is one network of one recipe, one split and one fold. It is trained within :mod:`experiments.budgets` instead
 of as long as the recipe says, which the page shows: on one CPU core whole slices take one to three hours a cell (of
 resnet50-unet 20 minutes), patches half an hour, the rest minutes; on a GPU all take minutes. A cell that was stopped
-goes on from its checkpoint.
+resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import typer
 
 from experiments import results
 from experiments.budgets import BUDGET, Budget
+from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, SCHEMA, Cell
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.material import Background, Stacks
 from nodulens.data.splits import Parts
@@ -41,39 +42,10 @@ from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import build
 from nodulens.train.run import PARTS, Division, division, example_of, software
 from nodulens.train.tasks import classification, handcrafted
-from nodulens.train.tasks.protocol import Material, median_ms
+from nodulens.train.tasks.protocol import Evaluated, Material, median_ms
 
-SCHEMA = "nodulens-cell/1"
-PATIENTS, RANDOM, AUGMENTED, SCANS = "patients", "random", "augmented", "scans"
-"""Splits: by patient; of the rows, stratified by class, whoever's they are; of rows and their changed copies; and
-everybody who may train against the four whole scans."""
 HANDCRAFTED = ("svm", "forest")
 """Classifiers on handcrafted features, which take the place of a recipe."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One network, one split, one fold.
-
-    Attributes:
-        settings: what differs from the recipe, see :func:`nodulens.methods.recipe.changed`.
-    """
-
-    recipe: str
-    part: str
-    split: str
-    fold: int
-    settings: tuple[str, ...] = ()
-
-    @property
-    def row(self) -> str:
-        """Cells of one row of the table differ in split and fold alone."""
-        return ".".join((self.recipe, self.part, *self.settings))
-
-    @property
-    def name(self) -> str:
-        """The name of its file."""
-        return f"{self.row}.{self.split}-{self.fold}"
 
 
 @dataclass(frozen=True)
@@ -109,10 +81,10 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ),
     ("nnunet-sam", "refined"): (("box_scale=1.0",), ("box_scale=1.5",), ("box_scale=2.0",)),
 }
-"""Rows beside the recipe as it is."""
+"""Rows besides the unchanged recipe."""
 COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
-"""What else is set of a network after augmentation, where a CPU would take hours. Such a one is split at random with
-the same settings as well, to be held against it."""
+"""Settings of a network after augmentation, where a CPU would take hours; for comparison it is also split at random
+with the same settings."""
 BACKGROUND_FOLDS = sorted({fold_of(patient) for patient in Background.PATIENTS})
 VARIANT_FOLD = 1
 """One that holds a background."""
@@ -153,12 +125,13 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
     config = part.settled(config, material, rows.train)
     folder = bench.run / cell.name
     model = _trained(cell.part, config, material, rows, folder)
+    found: Evaluated
     if cell.split == SCANS and cell.part == "filter":
-        outcome = slice_networks.evaluate_sliding_window(model, bench.data).outcome()  # alone, the method's second arm
+        found = slice_networks.evaluate_sliding_window(model, bench.data)  # alone, the method's second arm
     elif cell.split == SCANS:
-        outcome = slice_networks.evaluate_network(model, config, bench.data, _filter(cell, bench)).outcome()
+        found = slice_networks.evaluate_network(model, config, bench.data, _filter(cell, bench))
     else:
-        outcome = part.evaluate(model, config, material, rows.test)
+        found = part.evaluate(model, config, material, rows.test)
     return {
         **_head(cell),
         "learner": asdict(config),
@@ -166,52 +139,57 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
         "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
         "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), config),
-        "figures": outcome.figures,
-        "rows": _rounded(outcome.rows),
+        **_results(found),
     }
 
 
 def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) -> dict[str, Any]:
-    """The same for a classifier on handcrafted features, which looks at nothing to stop."""
+    """The same for a classifier on handcrafted features, which needs no validation set."""
     rows = _rows(cell, material.nodules)
-    taught = np.sort(np.concatenate([rows.train, rows.validation]))
+    train = np.sort(np.concatenate([rows.train, rows.validation]))
     start = time.monotonic()
-    outcome = handcrafted.evaluate(_kind(cell), material, taught, rows.test)
-    spent = {"rows_trained": len(taught), "train_seconds": round(time.monotonic() - start, 1)}
+    found = handcrafted.evaluate(_kind(cell), material, train, rows.test)
+    spent = {"rows_trained": len(train), "train_seconds": round(time.monotonic() - start, 1)}
     spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
-    return {**_head(cell), **spent, "figures": outcome.figures, "rows": _rounded(outcome.rows)}
+    return {**_head(cell), **spent, **_results(found)}
 
 
 def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
-    """The default's prompted network on central slices, by what it is told."""
+    """The default's prompted network on central slices, by prompt."""
     model = release.segmenter_without(cell.fold, material, run)
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
-    outcome = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
+    found = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
     spent["cpu_ms"] = round(central_slices.milliseconds(model, material), 2)
-    return {**_head(cell), **spent, "figures": outcome.figures.to_json(), "rows": _rounded(outcome.to_json())}
+    return {**_head(cell), **spent, **_results(found)}
 
 
 def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
-    """Method C's first stage on close-ups of a fold, outlined again by the default's prompted network from grown boxes;
-    and its classifier on crops masked by the readers, by the first stage, and by the whole method.
+    """Method C's first stage on close-ups of a fold, refined by the default's prompted network from grown boxes; and
+    its classifier on crops masked by the readers, by the first stage, and by both steps.
 
-    All three networks are of the same fold, and trained where the table has not trained them yet.
+    All three networks are of the same fold, and trained unless the table has trained them.
     """
     recipe, data, run = changed(RECIPES[cell.recipe], cell.settings), bench.data, bench.run
     first_stage, config, slices, _ = _network(replace(cell, part="segmenter", settings=()), bench)
-    classifier, _, crops, judged = _network(replace(cell, part="classifier", settings=()), bench)
+    classifier, _, crops, rows = _network(replace(cell, part="classifier", settings=()), bench)
     prompted = central_slices.own(release.segmenter_without(cell.fold, central_slices.load(data), run))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
-    nodules = crops.nodules.take(judged.test)
+    nodules = crops.nodules.take(rows.test)
     first = refinement.first_masks(first_stage, config, slices.closeups, nodules)
     graded_by = classifier, classification.crop_of(recipe)
     second = refinement.SecondStep(prompted, recipe.box_scale)
     steps = refinement.compared(Stacks(data), nodules, first, second, graded_by)
     refinement.write_pictures(steps, run / cell.name)
-    found = steps.to_json()
-    figures = {name: found[name]["figures"] for name in ("compared", "graded")}
-    rows = {"rows": _rounded(found["compared"]["rows"]), "graded": _rounded(found["graded"]["rows"])}
-    return {**_head(cell), **spent, "figures": figures, **rows}
+    assert steps.graded is not None
+    figures = {"compared": steps.compared.figures.to_json()}
+    figures["graded"] = {mask: one.to_json() for mask, one in steps.graded.figures.items()}
+    columns = {"rows": _rounded(steps.compared.to_json()), "graded": _rounded(steps.graded.to_json())}
+    return {**_head(cell), **spent, "figures": figures, **columns}
+
+
+def _results(found: Evaluated) -> dict[str, Any]:
+    """Figures and rows as in the file."""
+    return {"figures": found.figures.to_json(), "rows": _rounded(found.to_json())}
 
 
 def _seconds(curves: Path) -> float:
@@ -229,7 +207,7 @@ def _rows(cell: Cell, material: Material) -> Division:
         able = {p for p, may in zip(patients, may_train(patients, None), strict=True) if may}
         test = frozenset(p for p in able if fold_of(p) == cell.fold and cell.split == PATIENTS)
         return division(material, Parts(frozenset(able) - test, test))
-    # as if every row were somebody else's: what the split by patient is there to prevent
+    # as if every row were of another patient: what the split by patient prevents
     able_rows = np.flatnonzero(may_train(patients, None))
     rng, strata = np.random.default_rng(cell.fold), np.array(material.strata)
     kinds = [rng.permutation(able_rows[strata[able_rows] == kind]) for kind in np.unique(strata)]
@@ -360,14 +338,13 @@ def time_anew(bench: Bench, out: Path, only: str = "") -> None:
 
 
 def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) -> None:
-    """Put the cost of an input into a cell again; what is in ``timed`` is not timed twice.
+    """Time an input again and put it into a cell; nothing in ``timed`` is timed twice.
 
-    Of a network that has learnt nothing, or of the one that ships: what it has learnt changes nothing, and the cell's
-    checkpoint may lie elsewhere.
+    The network is untrained, or the one that ships: training does not change its cost, and the cell's checkpoint may
+    be elsewhere.
     """
-    found = json.loads(path.read_text(encoding="utf-8"))
     if cell.part == "refined":
-        return  # what each of its networks costs, their own cells say
+        return  # the cells of its networks have their costs
     config = _recipe(cell, bench).networks[cell.part] if cell.part in PARTS else None
     name = f"{config.network} {config.size}" if config else cell.recipe
     if name not in timed:
@@ -380,6 +357,7 @@ def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) ->
             )
         else:
             timed[name] = handcrafted.milliseconds(_kind(cell), _loaded(cell, bench), bench.data)
+    found = json.loads(path.read_text(encoding="utf-8"))  # other keys are unchanged and in their order
     found["cpu_ms"] = round(timed[name], 2)
     with whole_file(path) as file:
         file.write_text(json.dumps(found) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Put the measured figures into README.md and docs/figures.md, so that no figure is ever typed.
+"""Write the measured figures into README.md and docs/figures.md.
 
     python scripts/figures.py           write them
-    python scripts/figures.py --check   exit with 1 where they are not what the files say
+    python scripts/figures.py --check   exit with 1 if they are stale
 
 They come from the cards of the weights (written by ``python -m nodulens.train``), docs/scans.json (written by
-benchmarks/scans.py) and docs/speed.md (what benchmarks/analyze.py prints). What has no file yet is left out.
+benchmarks/scans.py) and docs/speed.md (the output of benchmarks/analyze.py). Figures without a file are left out.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ def _filled(page: str, text: str) -> str:
 
 
 def summary() -> str:
-    """One table: what, how much, beside what; on what and by which command said once a part."""
+    """One table: quantity, figure and comparison; basis and command in the first row of each part."""
     rows: list[Row] = []
     for part in (_scan_rows(), _candidate_rows(), _detector_rows(), _segmenter_rows(), _malignancy_rows()):
         rows += [(*row[:3], row[3] if number == 0 else "″") for number, row in enumerate(part)]
-    return _table(("what", "measured", "beside", "on, made by"), rows) if rows else NOTHING
+    return _table(("what", "measured", "compared with", "on, made by"), rows) if rows else NOTHING
 
 
 def details() -> str:
-    """A section a part, each with the command that made it."""
+    """A section for each part, with the command that made it."""
     parts = [
-        ("Whole scans that never trained anything", _scan_command(), _scan_details()),
+        ("Whole scans outside all training sets", _scan_command(), _scan_details()),
         ("Candidate or nodule, on axial patches", _command("patch"), _candidate_details()),
         ("The detector at its default threshold", _command("volume"), _detector_details()),
         ("Outlines", _command("segmenter"), _segmenter_details()),
         ("Malignancy", _command("malignancy"), _malignancy_details()),
         ("Speed", "python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003", _speed()),
     ]
-    shown = [f"## {title}\n\n{body}\n\nMade by `{command}`." for title, command, body in parts if body]
-    return "\n\n".join(shown) or NOTHING
+    sections = [f"## {title}\n\n{body}\n\nMade by `{command}`." for title, command, body in parts if body]
+    return "\n\n".join(sections) or NOTHING
 
 
 # ---- whole scans
@@ -77,15 +77,15 @@ def _scan_rows() -> Iterable[Row]:
     if not result:
         return
     scans = result["scans"]
-    where = f"four whole scans that never trained or tuned anything; `{result['command']}`"
+    where = f"four whole scans outside all training and validation sets; `{result['command']}`"
     found, known = sum(s["found"] for s in scans), sum(s["nodules"] for s in scans)
     yield "known nodules found", f"{found} of {known}", "", where
     other, strict = ([s[key] for s in scans] for key in ("other", "other_strict"))
     mean = "{:.2g} a scan, at most {}".format
     yield (
-        "other marks, as LUNA16 counts them",
+        "false positives, as LUNA16 counts them",
         mean(sum(other) / len(scans), max(other)),
-        f"{mean(sum(strict) / len(scans), max(strict))} where nothing is forgiven",
+        f"{mean(sum(strict) / len(scans), max(strict))} by the strict count",
         where,
     )
     for s in (s for s in scans if s.get("outlines")):
@@ -111,9 +111,9 @@ def _scan_details() -> str:
     return (
         f"At the default threshold of {result['threshold']:.3f}. A mark on a finding that LUNA16 excludes counts "
         "neither way; the strict count forgives nothing.\n\n"
-        + _table(("scan", "nodules found", "other marks", "other, strict"), rows)
-        + "\n\nFree response over the four scans: what each threshold finds, and what else it marks.\n\n"
-        + _table(("threshold", "nodules found", "other marks a scan"), curve)
+        + _table(("scan", "nodules found", "false positives", "strict"), rows)
+        + "\n\nFree response over the four scans: nodules found and false positives at each threshold.\n\n"
+        + _table(("threshold", "nodules found", "false positives a scan"), curve)
     )
 
 
@@ -158,7 +158,7 @@ def _detector_rows() -> Iterable[Row]:
     sizes = [(low, high, found, total) for low, high, found, total in settings["sensitivity_by_size"] if total]
     text = ", ".join(f"{found} of {total} ({low}–{high} mm)" for low, high, found, total in sizes)
     marks = f["false_marks_per_background_at_threshold"]
-    beside = f"{', '.join(map(str, marks))} marks on scans without nodules"
+    beside = f"{', '.join(map(str, marks))} false positives on scans without nodules"
     yield f"nodules found at the threshold of {settings['threshold']:.2f}", text, beside, _on("volume")
 
 
@@ -186,14 +186,14 @@ def _detector_details() -> str:
 KINDS = {
     "box": "the true box",
     "box_shaken": "the box, every face off by 10 %",
-    "detector": "the detector's own mark",
+    "detector": "a candidate",
     "point": "a point",
     "ellipsoid": "(the ellipsoid inscribed in the true box)",
     "ellipsoid_shaken": "(the ellipsoid in the shaken box)",
-    "ball_detector": "(the detector's own mark as the ball it is)",
+    "ball_detector": "(the candidate as a ball)",
 }
 BESIDE = {"box": "ellipsoid", "box_shaken": "ellipsoid_shaken", "detector": "ball_detector"}
-"""What is trivial to draw with the same prompt."""
+"""The baseline with the same prompt."""
 
 
 def _segmenter_rows() -> Iterable[Row]:
@@ -204,7 +204,7 @@ def _segmenter_rows() -> Iterable[Row]:
         beside = "one reader against the others: 0.788"
         if BESIDE.get(kind) in f["cubes"]:
             trivial = BESIDE[kind]
-            shape = "the mark's own ball" if kind == "detector" else "inscribed ellipsoid"
+            shape = "the candidate as a ball" if kind == "detector" else "inscribed ellipsoid"
             beside = f"{shape} {f['cubes'][trivial]:.3f} and {f['stacks'][trivial]:.3f}"
         text = f"{f['cubes'][kind]:.3f} on cubes, {f['stacks'][kind]:.3f} on stacks"
         yield f"3-D Dice from {KINDS[kind]}", text, beside, _on("segmenter")

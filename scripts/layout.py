@@ -1,15 +1,16 @@
-"""Draw the rooms of the package and who imports whom, from the code itself, into docs/layout.svg.
+"""Draw the import graph of the package into docs/layout.svg, and count its lines in docs/architecture.md.
 
-    python scripts/layout.py           write it
-    python scripts/layout.py --check   exit with 1 where it is not what the code says
+    python scripts/layout.py           write both
+    python scripts/layout.py --check   exit with 1 if either is stale
 
-A room is a folder or module directly below ``nodulens``. It stands above every room that it imports, and an arrow is
-drawn only where no longer way leads there.
+The nodes are the folders and modules directly below ``nodulens``, each above all those that it imports. An arrow that
+follows from others is left out. Lines are rounded to hundreds.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "nodulens"
 PICTURE = ROOT / "docs" / "layout.svg"
+TABLE = ROOT / "docs" / "architecture.md"
+ROW = re.compile(r"^(\| `(\w+)(?:/|\.py)` \| .* \| )[\d,]+( \|)$", re.MULTILINE)
+"""A row of the table: its text, the node, and the lines between."""
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 64, 24, 46, 16
 WORDS = 30
 """Characters of a line in a box."""
@@ -25,27 +29,49 @@ Graph = Mapping[str, frozenset[str]]
 
 
 def main() -> None:
-    """Write the picture, or compare it."""
-    text = drawn(imports())
-    if "--check" in sys.argv[1:]:
-        same = PICTURE.exists() and PICTURE.read_text("utf-8") == text
-        sys.exit(None if same else f"{PICTURE} is stale: python scripts/layout.py\n")
-    PICTURE.write_text(text, "utf-8")
+    """Write the picture and the table, or compare them."""
+    for path, text in {PICTURE: render(imports()), TABLE: counted(TABLE.read_text("utf-8"))}.items():
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, "utf-8")
+        elif not path.exists() or path.read_text("utf-8") != text:
+            sys.exit(f"{path} is stale: python scripts/layout.py\n")
 
 
-def rooms() -> dict[str, Path]:
+def counted(page: str) -> str:
+    """The page with the lines of each node.
+
+    Raises:
+        ValueError: a node has no row in the table.
+    """
+    known = nodes()
+    missing = known.keys() - {row[2] for row in ROW.finditer(page)}
+    if missing:
+        raise ValueError(f"docs/architecture.md has no row for {sorted(missing)}")
+    return ROW.sub(lambda row: f"{row[1]}{round(lines(known[row[2]]), -2):,}{row[3]}", page)
+
+
+def lines(path: Path) -> int:
+    """Lines of Python of a folder or module."""
+    return sum(len(file.read_text("utf-8").splitlines()) for file in files(path))
+
+
+def files(path: Path) -> list[Path]:
+    """The modules of a folder, or a module itself."""
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def nodes() -> dict[str, Path]:
     """Name → folder or module, without the package itself."""
     folders = {path.parent.name: path.parent for path in PACKAGE.glob("*/__init__.py")}
     return folders | {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
 
 def imports() -> Graph:
-    """Room → the other rooms that it imports, wherever in it."""
-    known = rooms()
+    """Node → the others that it imports, at any place."""
+    known = nodes()
     found = {}
     for name, path in known.items():
-        files = path.rglob("*.py") if path.is_dir() else [path]
-        used = {room for file in files for room in _imported(file)}
+        used = {node for file in files(path) for node in _imported(file)}
         found[name] = frozenset((used & known.keys()) - {name})
     return found
 
@@ -57,22 +83,22 @@ def _imported(file: Path) -> Iterator[str]:
 
 
 def levels(graph: Graph) -> dict[str, int]:
-    """Room → how high it stands: 0 imports nothing; otherwise one above the highest that it imports.
+    """Node → its level: 0 imports nothing; otherwise one above the highest that it imports.
 
     Raises:
-        ValueError: rooms import one another in a circle.
+        ValueError: nodes import one another in a circle.
     """
     out: dict[str, int] = {}
     while len(out) < len(graph):
         free = [name for name in graph if name not in out and graph[name] <= out.keys()]
         if not free:
-            raise ValueError(f"these rooms import one another: {sorted(graph.keys() - out.keys())}")
+            raise ValueError(f"these import one another: {sorted(graph.keys() - out.keys())}")
         out |= {name: max((out[below] + 1 for below in graph[name]), default=0) for name in free}
     return out
 
 
 def needed(graph: Graph) -> list[tuple[str, str]]:
-    """The arrows that no longer way replaces, from importer to imported."""
+    """The arrows that do not follow from others, from importer to imported."""
 
     def reach(name: str) -> frozenset[str]:
         return frozenset().union(*(graph[below] | reach(below) for below in graph[name]))
@@ -81,13 +107,13 @@ def needed(graph: Graph) -> list[tuple[str, str]]:
 
 
 def purpose(name: str) -> str:
-    """The first sentence of a room's docstring."""
-    path = rooms()[name]
+    """The first paragraph of a node's docstring."""
+    path = nodes()[name]
     text = ast.get_docstring(ast.parse((path / "__init__.py" if path.is_dir() else path).read_text("utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split())
 
 
-def drawn(graph: Graph) -> str:
+def render(graph: Graph) -> str:
     """The picture as SVG; the same code gives the same text."""
     height = levels(graph)
     rows = [sorted(name for name in graph if height[name] == k) for k in reversed(range(max(height.values()) + 1))]
@@ -124,14 +150,14 @@ def drawn(graph: Graph) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """At most three lines; what is longer ends in an ellipsis."""
-    lines = [""]
+    """At most three lines; longer text ends in an ellipsis."""
+    out = [""]
     for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > WORDS:
-            lines.append(word)
+        if out[-1] and len(out[-1]) + 1 + len(word) > WORDS:
+            out.append(word)
         else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines if len(lines) <= 3 else [*lines[:2], f"{lines[2][: WORDS - 1].rstrip()}…"]
+            out[-1] = f"{out[-1]} {word}".strip()
+    return out if len(out) <= 3 else [*out[:2], f"{out[2][: WORDS - 1].rstrip()}…"]
 
 
 if __name__ == "__main__":

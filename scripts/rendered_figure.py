@@ -1,9 +1,9 @@
-"""The picture of docs/rendering.md: real nodules beside rendered ones.
+"""The figure of docs/rendering.md: pairs of real and rendered nodules.
 
     python scripts/rendered_figure.py --data ../shared/data
 
 They are pairs as ``experiments.realness`` makes them, which is what the classifiers see: the rendered nodule has the
-real one's outline and ratings, and lies in another patient. Drawn at random, not chosen.
+real one's outline and ratings, and is in another patient. Pairs are random, not selected.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PAPER, INK, FAINT = 255, 20, 95
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds lidc/.")] = Path("../shared/data"),
     most: Annotated[int, typer.Option(help="Pairs to draw from.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of pairs, places and looks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of pairs, positions and appearance.")] = 0,
 ) -> None:
     """Draw docs/rendered.png."""
     pairs = make_pairs(hosts(data), most, seed)

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from nodulens.core.nodule import Box
 from nodulens.data.lidc import LidcScan, Reading
+from nodulens.data.luna16 import Luna16, open_luna16
 from nodulens.data.outlines import Contour
 
 SHAPE, SPACING = (24, 64, 80), (2.0, 0.8, 0.8)
@@ -33,8 +34,17 @@ def uid(number: int) -> str:
     return f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{number:030d}"
 
 
-def write(root: Path, count: int = 3) -> tuple[LidcScan, ...]:
-    """``count`` scans in as many subsets, of patients P0, P1, … ; what the LIDC database would say of them."""
+def opened(root: Path, count: int = 3) -> Luna16:
+    """What :func:`write` writes there, lung masks of all scans with it."""
+    return open_luna16(root, write(root, count, count))
+
+
+def write(root: Path, count: int = 3, masks: int = 0) -> tuple[LidcScan, ...]:
+    """``count`` scans in as many subsets, of patients P0, P1, …, and lung masks of the first ``masks`` of them.
+
+    Returns:
+        what the LIDC database would say of the scans.
+    """
     scans, rows, candidates = [], [], []
     for number in range(count):
         folder = root / f"subset{number % 10}"
@@ -51,6 +61,8 @@ def write(root: Path, count: int = 3) -> tuple[LidcScan, ...]:
     (root / "annotations_excluded.csv").write_text("\n".join([header + "diameter_mm", *excluded]) + "\n")
     (root / "candidates_V2.csv").write_text("\n".join([header + "class", *candidates]) + "\n")
     (root / "seriesuids.csv").write_text("\n".join(uid(k) for k in range(count)) + "\n")
+    for number in range(masks):
+        write_lungs(root, number)
     return tuple(scans)
 
 

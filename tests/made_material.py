@@ -14,7 +14,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.jpegls import encode, mosaic
 from nodulens.data.material import CROP_STEPS, PATCH_STEPS, Background
 from nodulens.ops.intensity import Quantization
-from nodulens.train.tasks.segmentation import Slab
+from nodulens.train.tasks.slice_material import Slab
 
 NODULES = 60
 SLICES = 4

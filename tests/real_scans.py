@@ -56,16 +56,21 @@ def mass(shared: Path, ct: nl.Volume) -> tuple[NDArray[np.float64], NDArray[np.f
 def readers(shared: Path) -> NDArray[np.bool_]:
     """(4, z, y, x): the outlines of the four readers of LIDC-IDRI-0001, on the scan as read, from DICOM SEG."""
     ct, _ = analysed(shared, "LIDC-IDRI-0001")
+    return np.stack(list(segmentations(shared, ct).values()))
+
+
+def segmentations(shared: Path, ct: nl.Volume) -> dict[str, NDArray[np.bool_]]:
+    """TCIA's DICOM SEG of LIDC-IDRI-0001: id of the annotation → (z, y, x) on its CT, frames by the image they name."""
     place = {ref.sop_instance_uid: z for z, ref in enumerate(ct.source.slices)}
-    masks = []
+    found = {}
     for path in sorted((shared / "lidc" / "tcia_seg_sr").glob("SEG_*.dcm")):
         seg = pydicom.dcmread(path)
         mask = np.zeros(ct.geometry.shape, dtype=bool)
-        for plane, group in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
-            source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-            mask[place[str(source)]] |= plane > 0
-        masks.append(mask)
-    return np.stack(masks)
+        for frame, groups in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+            uid = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+            mask[place[uid]] |= frame > 0
+        found[seg.SegmentSequence[0].SegmentLabel.rpartition("Annotation ")[2]] = mask
+    return found
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -125,10 +125,10 @@ def test_a_point_a_box_and_a_mask_prompt_the_same_nodule() -> None:
     [
         ({}, "exactly one of"),
         ({"point": (1, 2, 3), "box": (0, 0, 0, 1, 1, 1)}, "exactly one of"),
-        ({"point": (1, 2)}, "2 numbers, 3 are needed"),
-        ({"point": (1, 2, float("nan"))}, "not a number of millimetres or voxels"),
-        ({"point": ("1", "2", "here")}, "not a number of millimetres or voxels"),
-        ({"box": (1, 2, 3)}, "3 numbers, 6 are needed"),
+        ({"point": (1, 2)}, "2 numbers; 3 are needed"),
+        ({"point": (1, 2, float("nan"))}, "not a finite number"),
+        ({"point": ("1", "2", "here")}, "not a finite number"),
+        ({"box": (1, 2, 3)}, "3 numbers; 6 are needed"),
         ({"point": (1, 2, 3), "space": "ras"}, "lps .* or voxel .*, not 'ras'"),
     ],
 )
@@ -137,7 +137,6 @@ def test_a_bad_prompt_is_refused_before_the_work(prompt: dict[str, object], said
         nl.segment(small_scans.noisy(), **prompt)  # type: ignore[arg-type]
 
 
-def test_a_method_without_a_prompted_network_cannot_be_prompted(tmp_path: Path) -> None:
-    run = made_outliners.write(tmp_path / "run")
+def test_a_method_without_a_prompted_network_cannot_be_prompted(outliners: Path) -> None:
     with pytest.raises(BadOption, match="has no prompted network"):
-        nl.segment(small_scans.noisy(), point=CENTRE, method=run)
+        nl.segment(small_scans.noisy(), point=CENTRE, method=outliners)

@@ -25,7 +25,7 @@ ALLOWED = {
     "core": {"errors"},
     "ops": BASE,
     "io": BASE,
-    "runtime": BASE,
+    "runtime": BASE | {"io"},
     "metrics": BASE,
     "clinical": BASE,
     "stages": TOOLS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nodulens.apps import cli
+from conftest import Done, Run
 from nodulens.errors import BadOption, BadValues
 from nodulens.metrics.boxes import (
     IOUS,
@@ -200,7 +199,7 @@ def test_nothing_at_all_is_undefined_not_wrong() -> None:
     assert math.isnan(nothing.best().f1) and math.isnan(nothing.at(0.5).mean_iou)
     silent = match([Image(np.zeros(0), np.zeros((0, 2)))])
     assert silent.average_precision.max() == 0 and silent.best().f1 == 0 and math.isnan(silent.best().precision)
-    with pytest.raises(BadValues, match="no truth"):
+    with pytest.raises(BadValues, match="has a true box"):
         summary({"nodule": nothing})
 
 
@@ -235,53 +234,46 @@ def test_classes_are_matched_apart_and_averaged_where_they_have_truths() -> None
 
 # The command.
 
-Run = Callable[..., tuple[int, str, str]]
+Ask = Callable[..., Done]
 TRUTH = "image,x_min,y_min,x_max,y_max\na,0,0,2,2\nb,0,0,2,2\n"
 FOUND = "image,x_min,y_min,x_max,y_max,score\na,0,0,2,2,0.9\na,5,5,6,6,0.3\nc,0,0,2,2,0.2\n"
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """``nodulens evaluate boxes`` on two texts: exit code, output, errors."""
+def ask(run: Run, tmp_path: Path) -> Ask:
+    """``nodulens evaluate boxes`` on two texts."""
 
-    def call(truth: str, found: str, *words: str) -> tuple[int, str, str]:
+    def call(truth: str, found: str, *words: str) -> Done:
         (tmp_path / "truth.csv").write_text(truth, "utf-8")
         (tmp_path / "found.csv").write_text(found, "utf-8")
-        files = ("--truth", str(tmp_path / "truth.csv"), "--predictions", str(tmp_path / "found.csv"))
-        monkeypatch.setattr(sys, "argv", ["nodulens", "evaluate", "boxes", *files, *words])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        sys.stdout.flush()
-        return code, *capfd.readouterr()
+        files = ("--truth", tmp_path / "truth.csv", "--predictions", tmp_path / "found.csv")
+        return run("evaluate", "boxes", *files, *words)
 
     return call
 
 
-def test_the_command(run: Run) -> None:
-    code, out, err = run(TRUTH, FOUND)
+def test_the_command(ask: Ask) -> None:
+    code, out, err = ask(TRUTH, FOUND)
     assert (code, err) == (0, "") and "mAP@0.5 0.5050" in out and "3 images" in out
     named = "image,label,x_min,y_min,x_max,y_max\na,[red],0,0,2,2\n"
-    assert "[red]" in run(named, named.replace("y_max", "y_max,score").replace("2,2", "2,2,0.5"))[1]
-    found = json.loads(run(TRUTH, FOUND, "--json")[1])
+    assert "[red]" in ask(named, named.replace("y_max", "y_max,score").replace("2,2", "2,2,0.5"))[1]
+    found = json.loads(ask(TRUTH, FOUND, "--json")[1])
     assert (found["map50"], found["map50_95"]) == pytest.approx((51 / 101, 51 / 101))
     assert (found["images"], found["images_without_truth"], found["average_recall"]) == (3, 1, 0.5)
     row = found["classes"]["nodule"]
     assert (row["score"], row["precision"], row["recall"], row["true_positives"]) == (0.9, 1.0, 0.5, 1)
-    row = json.loads(run(TRUTH, FOUND, "--score", "0.25", "--json")[1])["classes"]["nodule"]
+    row = json.loads(ask(TRUTH, FOUND, "--score", "0.25", "--json")[1])["classes"]["nodule"]
     assert (row["precision"], row["recall"], row["false_positives"], row["mean_iou"]) == (0.5, 0.5, 1, 1.0)
-    none = json.loads(run(TRUTH, FOUND, "--score", "2", "--json")[1])["classes"]["nodule"]
+    none = json.loads(ask(TRUTH, FOUND, "--score", "2", "--json")[1])["classes"]["nodule"]
     assert none["precision"] is None and none["recall"] == 0
 
 
-def test_the_command_in_three_dimensions_with_classes(run: Run) -> None:
+def test_the_command_in_three_dimensions_with_classes(ask: Ask) -> None:
     truth = "image,label,x_min,y_min,z_min,x_max,y_max,z_max\na,solid,0,0,0,2,2,2\nb,solid,0,0,0,2,2,2\n"
     found = (
         "image,label,x_min,y_min,z_min,x_max,y_max,z_max,score\na,solid,0,0,0,2,2,1,0.9\nb,calcified,0,0,0,2,2,2,0.9\n"
     )
-    out = json.loads(run(truth, found, "--json")[1])
+    out = json.loads(ask(truth, found, "--json")[1])
     assert out["map50"] == pytest.approx(51 / 101)  # half of the volume is an IoU of 0.5
     assert out["map50_95"] == pytest.approx(51 / 101 / 10)
     assert out["classes"]["calcified"]["ap50"] is None and out["classes"]["calcified"]["false_positives"] == 1
@@ -290,7 +282,7 @@ def test_the_command_in_three_dimensions_with_classes(run: Run) -> None:
 @pytest.mark.parametrize(("truth", "found", "message"), [
     (TRUTH.replace("x_max", "right"), FOUND, "no column x_max"),
     (TRUTH, FOUND.split("\n")[0], "holds a header and no boxes"),
-    (TRUTH.split("\n")[0], FOUND, "There is no truth in any image"),
+    (TRUTH.split("\n")[0], FOUND, "No image has a true box"),
     (TRUTH, FOUND.replace("5,5,6,6", "5,5,5,6"), "found.csv, line 3: the box is empty"),
     (TRUTH, FOUND.replace("0.9", "sure"), "found.csv, line 2: score is 'sure'"),
     (TRUTH + "a,0,0,2,2\n", FOUND, "truth.csv, line 4 repeats line 2"),
@@ -301,6 +293,6 @@ def test_the_command_in_three_dimensions_with_classes(run: Run) -> None:
         "Boxes of 2 and of 3 dimensions",
     ),
 ])  # fmt: skip
-def test_a_wrong_file_is_named(truth: str, found: str, message: str, run: Run) -> None:
-    code, out, err = run(truth, found)
+def test_a_wrong_file_is_named(truth: str, found: str, message: str, ask: Ask) -> None:
+    code, out, err = ask(truth, found)
     assert (code, out) == (2, "") and message in err

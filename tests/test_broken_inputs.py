@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from conftest import Run, zip_of
 from dicom_files import INTERCEPT, body, multiframe, pixels, same_scan, save, slices
 from nodulens.errors import (
     BadGeometry,
@@ -49,13 +50,6 @@ def broken(error: type[InputError], phrase: str) -> Callable[[Maker], Maker]:
 
 def write_image(path: Path, array: np.ndarray, **options: bool) -> Path:
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path), **options)
-    return path
-
-
-def write_zip(path: Path, members: dict[str, bytes], **options: int) -> Path:
-    with zipfile.ZipFile(path, "w", **options) as archive:  # type: ignore[arg-type]
-        for name, data in members.items():
-            archive.writestr(name, data)
     return path
 
 
@@ -368,22 +362,22 @@ def two_series(tmp: Path) -> Path:
 
 @broken(UnsafeArchive, r"'\.\./escaped.dcm', which would be written outside")
 def path_traversal(tmp: Path) -> Path:
-    return write_zip(tmp / "scan.zip", {"../escaped.dcm": b"x"})
+    return zip_of(tmp / "scan.zip", [("../escaped.dcm", b"x")], zipfile.ZIP_STORED)
 
 
 @broken(UnsafeArchive, "which would be written outside")
 def path_traversal_inside(tmp: Path) -> Path:
-    return write_zip(tmp / "scan.zip", {"a/../../escaped.dcm": b"x"})
+    return zip_of(tmp / "scan.zip", [("a/../../escaped.dcm", b"x")], zipfile.ZIP_STORED)
 
 
 @broken(UnsafeArchive, "which would be written outside")
 def absolute_path(tmp: Path) -> Path:
-    return write_zip(tmp / "scan.zip", {str(tmp / "escaped.dcm"): b"x"})
+    return zip_of(tmp / "scan.zip", [(str(tmp / "escaped.dcm"), b"x")], zipfile.ZIP_STORED)
 
 
 @broken(UnsafeArchive, "which would be written outside")
 def windows_path(tmp: Path) -> Path:
-    return write_zip(tmp / "scan.zip", {"C:\\escaped.dcm": b"x"})
+    return zip_of(tmp / "scan.zip", [("C:\\escaped.dcm", b"x")], zipfile.ZIP_STORED)
 
 
 @broken(UnsafeArchive, "'link', a link")
@@ -406,7 +400,7 @@ def bomb(tmp: Path) -> Path:
 
 @broken(UnreadableFile, "encrypted")
 def encrypted(tmp: Path) -> Path:
-    path = write_zip(tmp / "scan.zip", {"a.dcm": b"x" * 50})
+    path = zip_of(tmp / "scan.zip", [("a.dcm", b"x" * 50)], zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())
     data[6] |= 1  # the flag in the local header, then in the directory
     data[data.index(b"PK\x01\x02") + 8] |= 1
@@ -416,14 +410,14 @@ def encrypted(tmp: Path) -> Path:
 
 @broken(UnreadableFile, "cannot be unpacked")
 def truncated_zip(tmp: Path) -> Path:
-    path = write_zip(tmp / "scan.zip", {"a.dcm": b"x" * 5000})
+    path = zip_of(tmp / "scan.zip", [("a.dcm", b"x" * 5000)], zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes()[:3000])
     return path
 
 
 @broken(UnreadableFile, "cannot be unpacked .*CRC")
 def corrupt_zip(tmp: Path) -> Path:
-    path = write_zip(tmp / "scan.zip", {"a.dcm": b"x" * 5000})
+    path = zip_of(tmp / "scan.zip", [("a.dcm", b"x" * 5000)], zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())
     data[1000] ^= 255
     path.write_bytes(data)
@@ -432,13 +426,13 @@ def corrupt_zip(tmp: Path) -> Path:
 
 @broken(NoSeries, "an archive, inner.zip; unpack it first")
 def zip_in_zip(tmp: Path) -> Path:
-    inner = write_zip(tmp / "inner.zip", {"a.dcm": b"x"})
-    return write_zip(tmp / "scan.zip", {"inner.zip": inner.read_bytes()})
+    inner = zip_of(tmp / "inner.zip", [("a.dcm", b"x")], zipfile.ZIP_STORED)
+    return zip_of(tmp / "scan.zip", [("inner.zip", inner.read_bytes())], zipfile.ZIP_STORED)
 
 
 @broken(NoSeries, "holds no files")
 def empty_zip(tmp: Path) -> Path:
-    return write_zip(tmp / "scan.zip", {})
+    return zip_of(tmp / "scan.zip", [])
 
 
 # --- MetaImage, NIfTI, NRRD ----------------------------------------------------------------------
@@ -664,6 +658,23 @@ def test_headers_tell_what_is_wrong(tmp_path: Path) -> None:
         assert not info.readable and not info.recommended, make.__name__
         with pytest.raises(AssertionError, match=phrase):
             raise AssertionError("; ".join(info.problems))
+
+
+VOXELS = (
+    truncated_nifti, truncated_packed_nifti, truncated_packed_metaimage, truncated_packed_nrrd, damaged_packed_nifti,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", VOXELS, ids=[make.__name__ for make in VOXELS])
+def test_damaged_voxels_are_listed_as_such(run: Run, make: Maker, tmp_path: Path) -> None:
+    path = make(tmp_path)
+    with pytest.raises(UnreadableFile, match="truncated"):
+        list_series(path)
+    done = run("info", path)
+    assert done.code == 2 and done.out == "" and "truncated" in done.err
+    write_image(tmp_path / "whole.mha", body())
+    whole, damaged = list_series(tmp_path)
+    assert whole.readable and whole.recommended and not damaged.readable and "truncated" in damaged.problems[0]
 
 
 def test_a_gap_too_wide_is_not_filled(tmp_path: Path) -> None:

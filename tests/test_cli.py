@@ -9,10 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
@@ -26,8 +23,7 @@ import made_reports
 import nodulens
 import real_scans
 import small_scans
-from conftest import REPOSITORY
-from nodulens.apps import cli
+from conftest import REPOSITORY, Done, Run, command, environment
 from nodulens.core.volume import Mask
 from nodulens.errors import CorruptWeights
 from nodulens.io import write_mask, write_volume
@@ -37,36 +33,6 @@ from nodulens.report.outputs import FILES
 LOW = ("--threshold", str(small_scans.LOW))
 SECRETS = ("Quirinzyx", "Wolframvax", "19470813", "KRN-77310", "ACCN-55021")
 """Parts of the name, birth date, id and accession number of the patient in :func:`series`."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process, as the installed command would."""
-
-    def call(*words: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["nodulens", *map(str, words)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        sys.stdout.flush()
-        return Done(code, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="session")
@@ -322,9 +288,9 @@ def test_models_out_of_order_are_no_bad_input(
 def test_help_says_what_it_is_for(run: Run) -> None:
     done = run("--help")
     assert done.code == 0 and "not a medical device" in " ".join(done.out.replace("│", " ").split())
-    for command in ("analyze", "segment", "ask", "recipes", "info", "doctor", "phantom", "data", "evaluate"):
-        assert command in done.out
-        assert run(command, "--help").code == 0
+    for name in ("analyze", "segment", "ask", "recipes", "info", "doctor", "phantom", "data", "evaluate"):
+        assert name in done.out
+        assert run(name, "--help").code == 0
 
 
 # ---- segment
@@ -424,14 +390,6 @@ def test_phantom(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # ---- As a process of its own
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), **more}
-
-
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "nodulens.apps.cli", *map(str, words)]
 
 
 def test_a_console_of_few_characters_is_no_fault(series: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import made_material
+import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import Stacks
 from nodulens.data.splits import Parts
@@ -18,33 +18,23 @@ from nodulens.errors import BadOption
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig, changed
 from nodulens.metrics.segmentation import compare
-from nodulens.runtime.engine import Array, Model
-from nodulens.runtime.weights import Card
+from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
 from nodulens.train.loop.losses import bce, loss_of_one
 from nodulens.train.networks.registry import check_window
 from nodulens.train.run import division
-from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.closeups import CloseUps, drawn_sheets, outlined
-from nodulens.train.tasks.segmentation import CLOSE_UP, Slices, evaluate, field_of, figures, parted, train
+from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
+from nodulens.train.tasks.segmentation import evaluate, field_of, train
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
+from nodulens.train.tasks.slice_material import Slices, slices_and_closeups
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 assert SE_AUX_UNET.segmenter and NNUNET_SAM.segmenter and RESNET_UNET_PATCH_CNN.segmenter
 SIDES: NetworkConfig = replace(SE_AUX_UNET.segmenter, size=64, window=32, epochs=1, batch=4)
 PLANNED: NetworkConfig = replace(NNUNET_SAM.segmenter, size=64, window=32, epochs=1, batch=4)
 EACH: NetworkConfig = replace(RESNET_UNET_PATCH_CNN.segmenter, size=64, window=32, epochs=1, batch=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("closeups"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +44,7 @@ def closeups(data: Path) -> CloseUps:
 
 @pytest.fixture(scope="module")
 def material(data: Path) -> Slices:
-    found = segmentation.load(data, changed(SE_AUX_UNET, ["segmenter.window=32", "renderings=1"]))
+    found = slice_material.load(data, changed(SE_AUX_UNET, ["segmenter.window=32", "renderings=1"]))
     assert isinstance(found, Slices)
     return found
 
@@ -86,7 +76,7 @@ def test_they_are_seen_as_large_as_in_a_whole_slice(
     side = closeups.side(field)
     assert side == int(96 / step + 1e-3)
     some = closeups.central[:12]
-    images, truth = closeups.seen(field, some, side)
+    images, truth = closeups.examples(field, some, side)
     assert images.shape == truth.shape == (12, side, side)
     assert 0 <= images.min() <= images.max() <= 1
     assert truth.sum(axis=(1, 2)) * step**2 == pytest.approx(closeups.nodule[some].sum(axis=(1, 2)), rel=0.15, abs=6)
@@ -105,11 +95,16 @@ def test_a_network_of_whole_slices_outlines_sheets_of_them(closeups: CloseUps, s
         return dense(batch)
 
     nodules = np.arange(30)
-    found = outlined(Model(CARD, run), Field(size, ("nodule",)), closeups, nodules) >= 0.5
+    model, field = made_models.model(run), Field(size, ("nodule",))
+    found = nodule_probabilities(model, field, closeups, nodules) >= 0.5
     assert sheets == [(1, 1, size, size)] * 2  # 5 × 5 on one
     dice = [compare(a, b, (1, 1)).dice for a, b in zip(closeups.nodule[closeups.central[nodules]], found, strict=True)]
     assert min(dice) > 0.75
-    assert outlined(Model(CARD, run), Field(size, ("nodule",)), closeups, nodules[:0]).shape == (0, 96, 96)
+    assert nodule_probabilities(model, field, closeups, nodules[:0]).shape == (
+        0,
+        96,
+        96,
+    )
 
 
 def test_sheets_to_learn_from_are_full_and_keep_outline_and_image_together() -> None:
@@ -117,12 +112,12 @@ def test_sheets_to_learn_from_are_full_and_keep_outline_and_image_together() -> 
     truth = rng.random((7, 20, 20)) < 0.4
     images = (truth * 0.75 + 0.125).astype(np.float16)
     chosen = rng.integers(7, size=(3, 4))
-    sheet, nodule = drawn_sheets(images, truth, chosen, 31, np.random.default_rng(1))
+    sheet, nodule = random_sheets(images, truth, chosen, 31, np.random.default_rng(1))
     assert sheet.shape == nodule.shape == (3, 31, 31)
     assert np.array_equal(sheet > 0.5, nodule)
     assert sheet.min() == 0.125  # no gap
-    again, _ = drawn_sheets(images, truth, chosen, 31, np.random.default_rng(1))
-    other, _ = drawn_sheets(images, truth, chosen, 31, np.random.default_rng(2))
+    again, _ = random_sheets(images, truth, chosen, 31, np.random.default_rng(1))
+    other, _ = random_sheets(images, truth, chosen, 31, np.random.default_rng(2))
     assert np.array_equal(sheet, again) and not np.array_equal(sheet, other)
 
 
@@ -142,12 +137,12 @@ def test_of_a_nodule_alone_the_other_classes_are_taken_together() -> None:
 
 
 def test_rows_are_slices_and_then_nodules(material: Slices) -> None:
-    slices, nodules = parted(material, np.arange(len(material.patients)))
+    slices, nodules = slices_and_closeups(material, np.arange(len(material.patients)))
     assert material.closeups is not None
-    assert (len(slices), len(nodules)) == (len(material.shows), len(material.closeups.patients))
+    assert (len(slices), len(nodules)) == (len(material.has_nodule), len(material.closeups.patients))
     assert nodules.tolist() == list(range(len(nodules)))
     assert material.strata[len(slices) :] == [CLOSE_UP] * len(nodules)
-    assert segmentation.load.__doc__ and material.patients[len(slices)] == material.closeups.patients[0]
+    assert slice_material.load.__doc__ and material.patients[len(slices)] == material.closeups.patients[0]
 
 
 def test_both_are_watched_and_no_patient_teaches_who_judges(material: Slices) -> None:
@@ -177,28 +172,29 @@ def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path:
             found = net(torch.from_numpy(batch))
         return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
 
-    found = evaluate(Model(CARD, run), config, material, np.append(rows[:5], rows[-12:]))
-    assert found.figures["slices"] == 5
-    assert found.figures["close_ups"]["nodules"] == 12
-    assert {len(column) for column in found.rows.values()} == {17}
-    assert figures(found.rows, field_of(config)) == found.figures
-    json.dumps(found.figures, allow_nan=False)
+    found = evaluate(made_models.model(run), config, material, np.append(rows[:5], rows[-12:]))
+    assert found.figures.slices == 5
+    assert found.figures.close_ups.nodules == 12
+    columns = found.to_json()
+    assert {len(column) for column in columns.values()} == {17}
+    assert EvaluatedSlices.from_json(columns, field_of(config).foreground) == found
+    json.dumps(found.figures.to_json(), allow_nan=False)
 
 
 def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:
     config = replace(EACH, augment=("flip", "noise"))
-    field, n = segmentation.field_of(config), len(material.shows)
-    many = segmentation.multiplied(material, config.augment, 2)
-    assert len(many.shows) == 3 * n and len(many.patients) == 3 * len(material.patients)
+    field, n = segmentation.field_of(config), len(material.has_nodule)
+    many = slice_material.multiplied(material, config.augment, 2)
+    assert len(many.has_nodule) == 3 * n and len(many.patients) == 3 * len(material.patients)
     assert sorted(many.patients) == sorted(material.patients * 3)
     assert sorted(many.strata) == sorted(material.strata * 3)
-    rows = np.flatnonzero(material.shows)[:4]
-    image, truth = material.seen(field, rows)
+    rows = np.flatnonzero(material.has_nodule)[:4]
+    image, truth = material.examples(field, rows)
     for k in range(3):
-        seen, drawn = many.seen(field, rows + k * n)
+        seen, drawn = many.examples(field, rows + k * n)
         np.testing.assert_array_equal(drawn.sum(axis=(2, 3)), truth.sum(axis=(2, 3)))  # mirrored at most
         assert (seen == image).all() == (k == 0)
-        np.testing.assert_array_equal(many.seen(field, rows[[3, 0]] + k * n)[0], seen[[3, 0]])
+        np.testing.assert_array_equal(many.examples(field, rows[[3, 0]] + k * n)[0], seen[[3, 0]])
     near, own = many.closeups, material.closeups
     assert near is not None and own is not None
     nodules = np.arange(len(own.patients))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import made_models
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadValues
 from nodulens.runtime.engine import Model
-from nodulens.runtime.weights import FOLDER, Card
 from nodulens.stages.classify_crop import CELLS, FIELD_PX, Crop, classify, crop_view, crop_window, grade, log_odds
 
 Batch = NDArray[np.float32]
@@ -112,7 +112,7 @@ def nodule() -> tuple[Volume, Box, NDArray[np.bool_]]:
 
 def made(run: Callable[[Batch], tuple[Batch, ...]], masked: bool = False, **more: object) -> Model:
     settings = {"size": 64, "pixel_mm": 0.7, "masked": masked, "classes": ["benign", "malignant"], **more}
-    return Model(Card("classifier", FOLDER / "made.onnx", "", "", "", {}, {}, {}, settings), run)
+    return made_models.model(run, settings, "classifier")
 
 
 def brightness(batch: Batch) -> tuple[Batch, ...]:

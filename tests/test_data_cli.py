@@ -13,7 +13,7 @@ from PIL import Image
 import made_luna16
 import made_material
 import small_scans
-from conftest import Done, Run
+from conftest import Done, Run, refused
 from nodulens import io
 from nodulens.core.volume import Volume
 from nodulens.data import lidc
@@ -22,18 +22,11 @@ from nodulens.data.material import Stacks
 from nodulens.data.splits import read_split
 
 
-@pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
 @pytest.fixture
 def luna16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three scans of LUNA16, lung masks of two of them, and a database that knows them."""
     folder = tmp_path / "luna16"
-    known = made_luna16.write(folder)
-    for number in (0, 1):
-        made_luna16.write_lungs(folder, number)
+    known = made_luna16.write(folder, masks=2)
     monkeypatch.setattr(lidc, "read_database", lambda path=None: known)
     return folder
 
@@ -53,14 +46,6 @@ def slices(tmp_path: Path) -> tuple[Path, Path]:
     return images, masks
 
 
-def refused(done: Done, *words: str) -> None:
-    """Exit code 2, one line that says why and no trace, nothing on standard output."""
-    assert done.code == 2, done
-    assert done.out == "" and "Traceback" not in done.err
-    assert done.err.startswith("nodulens: ") and done.err.count("\n") == 1
-    assert all(word in done.err for word in words), done.err
-
-
 def patients(path: Path) -> Mapping[str, str]:
     return json.loads(path.read_text("utf-8"))["patients"]
 
@@ -68,15 +53,15 @@ def patients(path: Path) -> Mapping[str, str]:
 # ---- summary
 
 
-def test_crops_are_summed_up_without_the_evaluation_patients(run: Run, material: Path) -> None:
-    found = json.loads(run("data", "summary", "crops", material, "--json").out)
+def test_crops_are_summed_up_without_the_evaluation_patients(run: Run, data: Path) -> None:
+    found = json.loads(run("data", "summary", "crops", data, "--json").out)
     assert found["schema"] == "nodulens-data-summary/1"
     left = made_material.NODULES - 3
     by_name = {one["name"]: one for one in found["data_sets"]}
     assert by_name["stacks"]["items"] == by_name["stacks"]["patients"] == by_name["patches"]["patients"] == left
     for one in found["data_sets"]:
         assert sum(stratum["items"] for stratum in one["strata"].values()) == one["items"]
-    table = run("data", "summary", "crops", material)
+    table = run("data", "summary", "crops", data)
     assert table.code == 0
     assert all(word in table.out for word in ("stacks", "cubes", "patches", "non-nodule", str(left)))
 
@@ -117,19 +102,19 @@ def test_what_cannot_be_summed_up(run: Run, slices: tuple[Path, Path], tmp_path:
     ],
 )
 def test_a_split_names_every_patient(
-    run: Run, material: Path, tmp_path: Path, words: tuple[str, ...], groups: set[str]
+    run: Run, data: Path, tmp_path: Path, words: tuple[str, ...], groups: set[str]
 ) -> None:
     path = tmp_path / "split.json"
-    done = run("data", "split", "--crops", material, "-o", path, *words, "--json")
+    done = run("data", "split", "--crops", data, "-o", path, *words, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out) == json.loads(path.read_text("utf-8"))
     who = patients(path)
     assert set(who.values()) == groups
-    assert set(who) == {p for p in Stacks(material).patients if p not in EVALUATION_PATIENTS}
+    assert set(who) == {p for p in Stacks(data).patients if p not in EVALUATION_PATIENTS}
     assert dict(read_split(path).groups) == dict(who)
     if not words:
         assert all(group == str(fold_of(patient)) for patient, group in who.items())
-    again = run("data", "split", "--crops", material, "-o", tmp_path / "again.json", *words)
+    again = run("data", "split", "--crops", data, "-o", tmp_path / "again.json", *words)
     assert again.code == 0 and "patients" in again.out and patients(tmp_path / "again.json") == who
 
 
@@ -153,32 +138,32 @@ def test_slices_are_split_by_patient(run: Run, slices: tuple[Path, Path], tmp_pa
     assert sorted(patients(path)) == ["P1", "P2"] and sorted(patients(path).values()) == ["0", "1"]
 
 
-def test_what_cannot_be_split(run: Run, material: Path, luna16: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_split(run: Run, data: Path, luna16: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     refused(run("data", "split", "-o", path), "Nothing to split")
-    refused(run("data", "split", "--crops", material, "-o", path, "--shares", "70,x"), "'70,x'")
-    refused(run("data", "split", "--crops", material, "-o", path, "--method", "luna16"), "LUNA16's alone")
-    several = ("--luna16", luna16, "--crops", material)
+    refused(run("data", "split", "--crops", data, "-o", path, "--shares", "70,x"), "'70,x'")
+    refused(run("data", "split", "--crops", data, "-o", path, "--method", "luna16"), "LUNA16's alone")
+    several = ("--luna16", luna16, "--crops", data)
     refused(run("data", "split", *several, "-o", path, "--method", "luna16"), "LUNA16's alone")
     many = ("--method", "stratified", "--folds", "500")
-    refused(run("data", "split", "--crops", material, "-o", path, *many), "500 parts")
+    refused(run("data", "split", "--crops", data, "-o", path, *many), "500 parts")
     assert not path.exists()
-    assert run("data", "split", "--crops", material, "-o", path, "--folds", "1").code == 2
+    assert run("data", "split", "--crops", data, "-o", path, "--folds", "1").code == 2
 
 
-def test_splits_that_share_a_patient_are_refused(run: Run, material: Path, tmp_path: Path) -> None:
+def test_splits_that_share_a_patient_are_refused(run: Run, data: Path, tmp_path: Path) -> None:
     one, other = tmp_path / "one.json", tmp_path / "other.json"
     for path, seed in ((one, "0"), (other, "1")):
-        assert run("data", "split", "--crops", material, "--shares", "70,30", "--seed", seed, "-o", path).code == 0
+        assert run("data", "split", "--crops", data, "--shares", "70,30", "--seed", seed, "-o", path).code == 0
     done = run("data", "check", one)
     assert done.code == 0 and "none of them both trains and tests" in done.out
     both = sorted(p for p, group in patients(one).items() if group != patients(other)[p])
     refused(run("data", "check", one, other), both[0], "one.json", "other.json")
 
 
-def test_a_split_that_was_tampered_with_is_refused(run: Run, material: Path, tmp_path: Path) -> None:
+def test_a_split_that_was_tampered_with_is_refused(run: Run, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
-    run("data", "split", "--crops", material, "--shares", "70,30", "-o", path)
+    run("data", "split", "--crops", data, "--shares", "70,30", "-o", path)
     record = json.loads(path.read_text("utf-8"))
     record["patients"]["LIDC-IDRI-0001"] = "train"
     path.write_text(json.dumps(record), encoding="utf-8")
@@ -230,9 +215,10 @@ def test_what_cannot_be_prepared(run: Run, luna16: Path, tmp_path: Path, monkeyp
 # ---- leakage
 
 
-def test_the_leakage_report(run: Run, material: Path, tmp_path: Path) -> None:
+@pytest.mark.training
+def test_the_leakage_report(run: Run, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    done = run("data", "leakage", "--data", material, "--json")
+    done = run("data", "leakage", "--data", data, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["schema"] == "nodulens-leakage/1" and found["seed"] == 0
@@ -251,11 +237,11 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_rendered_nodules_are_written_and_listed(run: Run, material: Path, scan: Path, tmp_path: Path) -> None:
+def test_rendered_nodules_are_written_and_listed(run: Run, data: Path, scan: Path, tmp_path: Path) -> None:
     def nodules(seed: int) -> tuple[Volume, list[dict[str, object]]]:
         out = tmp_path / str(seed)
         words = ("--nodules", "2", "--seed", seed, "--left-out", "2", "--between-mm", "6", "14")
-        done = run("data", "render", scan, "-o", out, "--data", material, *words)
+        done = run("data", "render", scan, "-o", out, "--data", data, *words)
         assert done.code == 0, done.err
         assert done.out == f"{out}\n"
         assert {p.name for p in out.iterdir()} == {"ct.nii.gz", "nodules.nii.gz", "nodules.json"}
@@ -267,16 +253,16 @@ def test_rendered_nodules_are_written_and_listed(run: Run, material: Path, scan:
     assert nodules(6)[1] != listed
 
 
-def test_what_cannot_be_rendered(run: Run, material: Path, scan: Path, tmp_path: Path) -> None:
-    def render(*words: str | Path, ct: Path = scan, data: Path = material) -> Done:
-        return run("data", "render", ct, "--data", data, *words)
+def test_what_cannot_be_rendered(run: Run, data: Path, scan: Path, tmp_path: Path) -> None:
+    def render(*words: str | Path, ct: Path = scan, made: Path = data) -> Done:
+        return run("data", "render", ct, "--data", made, *words)
 
     out = tmp_path / "out"
-    refused(render("-o", material), str(material), "not empty")
+    refused(render("-o", data), str(data), "not empty")
     refused(render("-o", out, "--nodules", "500"), "Only", "ask for fewer")
     refused(render("-o", out, "--nodules", "1", "--between-mm", "9", "3"), "9 to 3 mm")
-    refused(render("-o", out, data=tmp_path), "lidc_nodule_stacks.npz is not there")
+    refused(render("-o", out, made=tmp_path), "lidc_nodule_stacks.npz is not there")
     refused(render("-o", out, ct=tmp_path / "none"), "none")
-    refused(render("-o", out, ct=material / "background" / "LIDC-IDRI-0293.nii.gz"), "no chest in HU")
+    refused(render("-o", out, ct=data / "background" / "LIDC-IDRI-0293.nii.gz"), "no chest in HU")
     assert render("-o", out, "--left-out", "5").code == 2
     assert not out.exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import made_models
 import made_reports
 import real_scans
 import small_scans
@@ -17,7 +18,6 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model
-from nodulens.runtime.weights import FOLDER, Card
 from nodulens.stages.candidates import propose
 from nodulens.stages.detect import ball_logits, detect, distinct, fuse, is_large, patch_logits, sift
 from nodulens.stages.lungs import search_region, segment_lungs
@@ -28,8 +28,7 @@ SETTINGS = {"keep": 300, "fusion": [-1.0, 0.5, 2.0], "fusion_large": [-3.0, 1.5]
 
 def model(answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Model:
     """A network of one logit, made of numpy."""
-    card = Card("made", FOLDER / "made.onnx", "", "", "", {}, {}, {}, SETTINGS)
-    return Model(card, lambda batch: (answer(batch)[:, None].astype(np.float32),))
+    return made_models.model(lambda batch: (answer(batch)[:, None].astype(np.float32),), SETTINGS)
 
 
 def ball_in_lung(diameter_mm: float, spacing: tuple[float, float, float], hu: float = 30.0) -> Volume:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from dicom_files import INTERCEPT, body, save, slices
 from nodulens.data.phantom import phantom_ct
@@ -73,6 +74,37 @@ def test_a_real_scan_with_a_fault(shared: Path, name: str) -> None:
     hu[7] += 2048
     (warning,) = check(hu, coarse)
     assert warning.startswith("HU jump between neighbouring slices 7 and 8 (+20")
+
+
+@pytest.mark.parametrize("name", ["LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001"])
+def test_a_real_scan_that_is_shifted_is_noticed(shared: Path, name: str) -> None:
+    """As docs/safety.md counts: from 100 HU a warning at least, from 150 an error; what is sound passes."""
+    volume = read(shared / "ct" / name)
+    hu, spacing = volume.hu[:, ::4, ::4].astype(np.int32), volume.geometry.spacing_zyx
+    coarse = (spacing[0], 4 * spacing[1], 4 * spacing[2])
+    for part in (hu, np.clip(hu, -1024, 3071)):
+        for shift in (50, -50, 100, -100, 150, -150, 200, -200):
+            assert noticed(part + shift, coarse) in OUTCOMES[abs(shift)], shift
+    for part in (hu[:, 25:105, 20:108], padded(hu, -3024)):
+        for shift in (100, 150, 200):
+            assert noticed(part + shift, coarse) != "passed", shift
+    in_contrast = np.where((hu > 0) & (hu < 100) & (np.indices(hu.shape)[2] % 8 < 3), hu + 180, hu)
+    masked = np.where(ndimage.binary_fill_holes(hu > -400, structure=np.ones((1, 3, 3))), hu, -1000)
+    for sound in (hu, in_contrast, masked, padded(in_contrast, -2000)):
+        assert noticed(sound, coarse) == "passed"
+
+
+OUTCOMES = {50: ("passed", "warned"), 100: ("warned", "refused"), 150: ("refused",), 200: ("refused",)}
+
+
+def noticed(hu: HU, spacing: tuple[float, float, float]) -> str:
+    try:
+        warnings = check(hu, spacing)
+    except BadValues as error:
+        assert "air, fat and muscle lie about" in str(error) or "soft tissue lies near" in str(error)
+        return "refused"
+    assert all("muscle" in warning for warning in warnings)
+    return "warned" if warnings else "passed"
 
 
 def padded(hu: HU, value: int) -> HU:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ import numpy as np
 import pytest
 
 from browser import Browser
-from conftest import REPOSITORY
-from nodulens.apps import cli
+from conftest import REPOSITORY, Run
 from nodulens.data.splits import Split
-from nodulens.errors import BadOption, BadValues, NodulensError, UnreadableFile
+from nodulens.errors import BadOption, BadValues, CannotWrite, NodulensError, UnreadableFile
 from nodulens.metrics.classification import confusion
 from nodulens.metrics.segmentation import compare, summarise_by
 from nodulens.metrics.statistics import Groups, Interval
@@ -49,6 +47,7 @@ from nodulens.presentation.page import evaluation_page, write_evaluation
 from nodulens.presentation.panels import Case, difference_figure
 from nodulens.presentation.tables import class_table, outline_table
 from nodulens.report.record import WeightRef
+from page_reader import PageReader
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{title}}"
 BASIS = Basis(90, "nodules", 50, 40)
@@ -114,34 +113,11 @@ def page(evaluation: Evaluation) -> str:
     return evaluation_page(evaluation)
 
 
-class _Reader(HTMLParser):
-    """Tags with their attributes, and the text outside styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._inside = ""
-        self.feed(text)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside != "style":
-            self.words.append(data)
-
-
 # ---- What it says
 
 
 def test_page_holds_everything(page: str, evaluation: Evaluation) -> None:
-    text, provenance = _Reader(page).text, evaluation.provenance
+    text, provenance = PageReader(page).text, evaluation.provenance
     for words in (
         "Malignancy by patient",
         *evaluation.summary,
@@ -160,7 +136,7 @@ def test_page_holds_everything(page: str, evaluation: Evaluation) -> None:
         "Train: 60 patients",
         "Test: 40 patients",
         "Scans: 1 scans",
-        "Nobody stands in more than one part.",
+        "No patient is in more than one part.",
         *(member for part in provenance.split for member in part.members),
         provenance.command,
         provenance.made,
@@ -178,7 +154,7 @@ def test_page_holds_everything(page: str, evaluation: Evaluation) -> None:
 
 
 def test_an_evaluation_of_nothing_is_a_page_too() -> None:
-    text = _Reader(evaluation_page(Evaluation("Nothing yet"))).text
+    text = PageReader(evaluation_page(Evaluation("Nothing yet"))).text
     assert "Nothing yet" in text and "Not a medical device" in text
     for absent in ("Warnings", "Figures", "Split", "Data"):
         assert absent not in text
@@ -190,9 +166,9 @@ def test_who_stands_in_two_parts_is_named(evaluation: Evaluation) -> None:
         SplitPart("test", tuple(f"P{i:02d}" for i in range(9, 30))),
     )
     leaky = replace(evaluation, provenance=replace(evaluation.provenance, split=parts))
-    text = _Reader(evaluation_page(leaky)).text
-    assert "11 stand in more than one part, so the figures claim too much: P09, P10" in text and "and 3 more" in text
-    assert "Nobody stands" not in text
+    text = PageReader(evaluation_page(leaky)).text
+    assert "11 are in more than one part, so the figures are optimistic: P09, P10" in text and "and 3 more" in text
+    assert "No patient is" not in text
     assert shared((SplitPart("a", ("x", "x")), SplitPart("b", ("y",)))) == ()  # twice in one part is not in two
 
 
@@ -207,7 +183,7 @@ def test_parts_name_every_patient_of_a_split() -> None:
     ("value", "text"), [(0.00049, "0.000"), (9.9996, "10.000"), (10, "10.0"), (-1234.6, "−1,235"), (0, "0.000")]
 )
 def test_numbers_are_read_easily(value: float, text: str) -> None:
-    assert f"M {text}" in _Reader(evaluation_page(Evaluation("t", metrics=(Metric("M", value),)))).text
+    assert f"M {text}" in PageReader(evaluation_page(Evaluation("t", metrics=(Metric("M", value),)))).text
 
 
 # ---- Values that are refused
@@ -216,7 +192,7 @@ def test_numbers_are_read_easily(value: float, text: str) -> None:
 def test_metrics_and_tables_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(BadValues, match="both ends"):
         Metric("AUC", 0.9, low=0.8)
-    with pytest.raises(BadValues, match="turn it round"):
+    with pytest.raises(BadValues, match="swap its ends"):
         Metric("AUC", 0.9, 0.95, 0.85)
     with pytest.raises(BadValues, match="2 columns, but a row of 1"):
         Table("t", ("a", "b"), (("x",),))
@@ -261,7 +237,7 @@ def _changed(evaluation: Evaluation, change: Callable[[dict[str, Any]], object])
         (lambda d: d.pop("schema"), "None, expected"),
         (lambda d: d.update(extra=1), "unknown keys ['extra']"),
         (lambda d: d.pop("metrics"), "lacks ['metrics']"),
-        (lambda d: d["metrics"][0].update(low=0.99), "turn it round"),
+        (lambda d: d["metrics"][0].update(low=0.99), "swap its ends"),
         (lambda d: d.update(title=3), ".title should be str, is 3"),
         (lambda d: d["metrics"][0].update(n=1.5), "metrics[0].n should be"),
         (lambda d: d["metrics"][0].update(value="0.9"), "metrics[0].value should be"),
@@ -298,7 +274,7 @@ def test_outline_table_shows_groups_and_dashes() -> None:
     rows = {row[0]: row for row in table.rows}
     assert rows["solid"][1:4] == (3, 1, pytest.approx((1 + 2 / 3 + 0) / 3))
     assert rows["none"][3] is None
-    assert "solid 3 1 0.556" in _Reader(evaluation_page(Evaluation("t", tables=(table,)))).text
+    assert "solid 3 1 0.556" in PageReader(evaluation_page(Evaluation("t", tables=(table,)))).text
 
 
 def test_class_table_is_the_report() -> None:
@@ -324,14 +300,14 @@ def test_no_text_becomes_part_of_the_page(evaluation: Evaluation) -> None:
                                   (DataSet(text, text, text, text),)),
         )  # fmt: skip
 
-    hostile, plain = (_Reader(evaluation_page(with_texts(text))) for text in (HOSTILE, "Plain"))
+    hostile, plain = (PageReader(evaluation_page(with_texts(text))) for text in (HOSTILE, "Plain"))
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
     assert hostile.text.count(HOSTILE) == plain.text.count("Plain") > 20
     assert not [tag for tag, attributes in hostile.tags if any(name.startswith("on") for name in attributes)]
 
 
 def test_page_refers_to_nothing_outside_itself_and_runs_nothing(page: str) -> None:
-    for tag, attributes in _Reader(page).tags:
+    for tag, attributes in PageReader(page).tags:
         assert tag != "script" and "style" not in attributes
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
             value = attributes.get(name)
@@ -363,7 +339,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:x="http://www.w3.org/1999/x
 def test_a_drawing_can_do_no_harm(inside: str) -> None:
     made = inline_svg(SVG.format(inside), "d-", "A drawing")
     assert not re.search(r"script|alert|onload|onclick|example|style|<a|foreign|image|<set|php", made), made
-    assert {tag for tag, _ in _Reader(made).tags} <= {"svg", "g", "path", "use", "text"}
+    assert {tag for tag, _ in PageReader(made).tags} <= {"svg", "g", "path", "use", "text"}
 
 
 def test_a_drawing_keeps_what_it_draws_with() -> None:
@@ -405,7 +381,7 @@ def test_what_is_no_picture_is_refused(png: str) -> None:
 
 
 def test_ids_are_unique_and_what_they_name_is_there(page: str) -> None:
-    tags = _Reader(page).tags
+    tags = PageReader(page).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids)) > 20
     used = set(re.findall(r'(?:href="#|url\(#|aria-labelledby=")([\w-]+)', page))
@@ -422,28 +398,31 @@ def test_page_and_json_are_written_together(evaluation: Evaluation, page: str, t
     assert sorted(path.name for path in made.parent.iterdir()) == ["evaluation.html", "evaluation.json"]
     with pytest.raises(BadOption, match="is a file"):
         write_evaluation(evaluation, made)
+    write_evaluation(evaluation, made.parent, {"rows.json": b"{}"})
+    assert sorted(path.name for path in made.parent.iterdir()) == ["evaluation.html", "evaluation.json", "rows.json"]
+
+
+def test_an_evaluation_that_cannot_be_written_leaves_the_one_before(
+    evaluation: Evaluation, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(evaluation, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "evaluation.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        write_evaluation(replace(evaluation, title="another"), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_inputs_are_named_by_their_hash(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"abc")
     assert hashed(tmp_path / "a.csv") == {"a.csv": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output and error."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nodulens", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def test_evaluate_page_makes_the_page_again(run: Run, evaluation: Evaluation, page: str, tmp_path: Path) -> None:
@@ -491,7 +470,9 @@ def test_evaluate_froc_leaves_page_curve_and_json(run: Run, tmp_path: Path, draw
     assert made.provenance.seeds == ({"bootstrap": 4} if drawn else {})
     assert set(made.provenance.inputs) == {"annotations.csv", "predictions.csv", "series.csv"}
     assert made.provenance.command.startswith("nodulens evaluate froc --annotations")
-    assert made.warnings == ("1 annotated nodules lie in series that were not searched; they do not count.",)
+    assert made.warnings == ("1 annotated nodules are in series that were not searched; they do not count.",)
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
     if drawn:
         assert (made.metrics[0].low, made.metrics[0].high) == tuple(document["bootstrap"]["cpm"])
         assert made.metrics[3].low == document["bootstrap"]["sensitivity_low"][2]
@@ -520,19 +501,6 @@ def test_the_example_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.M
 
 
 # ---- In a browser
-
-
-@pytest.fixture(scope="module")
-def opened(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The page; at the end nothing has gone wrong in it and nothing was asked for."""
-    path = tmp_path_factory.mktemp("page") / "evaluation.html"
-    path.write_bytes(page.encode())
-    with Browser() as browser:
-        browser.size(1280, 900)
-        browser.open(path)
-        yield browser
-        assert browser.problems == []
-        assert browser.requests == [path.as_uri()]
 
 
 @pytest.mark.parametrize(("width", "mobile"), [(400, True), (820, False), (1280, False)])
@@ -569,16 +537,21 @@ def test_drawings_are_drawn(opened: Browser) -> None:
 
 
 def test_the_split_opens_and_prints(opened: Browser, tmp_path: Path) -> None:
-    shown = "document.querySelector('.members li').checkVisibility({contentVisibilityAuto: true})"
-    assert not opened.run(shown)
+    def becomes(visible: bool) -> bool:
+        """Whether the list of patients comes to be so: the browser lays the page out anew in its own time."""
+        shown = "document.querySelector('.members li').checkVisibility({contentVisibilityAuto: true})"
+        waited = time.monotonic() + 5
+        while opened.run(shown) is not visible and time.monotonic() < waited:
+            time.sleep(0.1)
+        return opened.run(shown) is visible
+
+    assert becomes(False)
     opened.call("Emulation.setEmulatedMedia", media="print")
-    waited = time.monotonic() + 5  # the browser lays the page out anew in its own time
-    while not opened.run(shown) and time.monotonic() < waited:
-        time.sleep(0.1)
-    assert opened.run(shown), "in print every patient is named"
+    assert becomes(True), "in print every patient is named"
     opened.call("Emulation.setEmulatedMedia", media="")
+    assert becomes(False)
     opened.run("document.querySelector('details summary').click()")
-    assert opened.run(shown)
+    assert becomes(True)
     opened.pdf(tmp_path / "page.pdf")
     data = (tmp_path / "page.pdf").read_bytes()
     assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") >= 2

@@ -19,12 +19,9 @@ from nodulens.presentation.figures import Basis, to_png
 from nodulens.presentation.panels import Explained, explained_figure
 from nodulens.train.networks.registry import build
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 32
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 class Corner(nn.Module):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import made_material
+import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
@@ -19,24 +19,20 @@ from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.classification import auc, average_precision
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Array, Model, load_model
-from nodulens.runtime.weights import Card
 from nodulens.train.loop.export import export
 from nodulens.train.tasks import fp_reduction
-from nodulens.train.tasks.fp_reduction import Candidates, evaluate, figures, load, settled, train
+from nodulens.train.tasks.fp_reduction import Candidates, evaluate, load, settled, train
+from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, FpReductionFigures
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 assert RESNET_UNET_PATCH_CNN.filter is not None
 FILTER: NetworkConfig = replace(RESNET_UNET_PATCH_CNN.filter, epochs=2, batch=16)
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
-    return load(made_material.write(tmp_path_factory.mktemp("patches")), RESNET_UNET_PATCH_CNN)
+def material(data: Path) -> Candidates:
+    return load(data, RESNET_UNET_PATCH_CNN)
 
 
 def answering(material: Candidates, logits: np.ndarray) -> Model:
@@ -45,19 +41,19 @@ def answering(material: Candidates, logits: np.ndarray) -> Model:
     def values(patch: Array) -> bytes:
         return np.sort(patch, axis=None).tobytes()
 
-    known = {values(material.seen(np.array([r]))): logits[r] for r in range(len(material.patients))}
+    known = {values(material.images(np.array([r]))): logits[r] for r in range(len(material.patients))}
 
     def run(batch: Array) -> tuple[Array, ...]:
         return (np.array([[known[values(one)]] for one in batch], dtype=np.float32),)
 
-    return Model(CARD, run)
+    return made_models.model(run)
 
 
 def test_patches_are_those_that_may_be_learnt_from(material: Candidates) -> None:
     assert len(material.patients) == len(material.strata) == len(material.patches.label)
     assert not set(material.patients) & EVALUATION_PATIENTS
     assert [kind == "nodule" for kind in material.strata] == material.patches.label.tolist()
-    seen = material.seen(np.array([3, 0]))
+    seen = material.images(np.array([3, 0]))
     assert (seen.shape, seen.dtype) == ((2, 1, 64, 64), np.float32)
     assert seen[0, 0] == pytest.approx(material.patches.unit(np.array([3]))[0])
     assert seen.min() >= 0
@@ -76,11 +72,11 @@ def test_it_learns_and_what_is_exported_is_judged(tmp_path: Path, material: Cand
     net = train(FILTER, material, rows[~test], rows[test][:40], tmp_path / "run.pt")
     export(net, torch.rand(2, 1, 64, 64), tmp_path, {"name": "filter", "settings": {}, "command": "",
            "trained_on": {}, "input": {}, "figures": {}})  # fmt: skip
-    outcome = evaluate(load_model("filter", 1, tmp_path), FILTER, material, rows[test])
-    assert outcome.figures["auc"]["value"] > 0.95
-    assert outcome.rows["row"] == rows[test].tolist()
-    assert {len(column) for column in outcome.rows.values()} == {test.sum()}
-    json.dumps([outcome.figures, outcome.rows], allow_nan=False)
+    found = evaluate(load_model("filter", 1, tmp_path), FILTER, material, rows[test])
+    assert found.figures.kept.auc.value > 0.95
+    assert [row.row for row in found.rows] == rows[test].tolist()
+    assert {len(column) for column in found.to_json().values()} == {test.sum()}
+    json.dumps([found.figures.to_json(), found.to_json()], allow_nan=False)
 
 
 @pytest.mark.parametrize("balance", ["none", "sampling", "weights"])
@@ -90,7 +86,7 @@ def test_two_patches_are_learnt_by_heart(tmp_path: Path, material: Candidates, b
     rows = np.tile(pair, 160 if balance == "sampling" else 60)
     net = train(replace(config, epochs=4, batch=8), material, rows, pair[:0], tmp_path / "run.pt")
     with torch.inference_mode():
-        p = net(torch.from_numpy(material.seen(pair))).sigmoid()[:, 0]
+        p = net(torch.from_numpy(material.images(pair))).sigmoid()[:, 0]
     assert p[0] > 0.8
     assert p[1] < 0.2
 
@@ -100,30 +96,30 @@ def test_nodules_weigh_alike_however_often_they_are_shown(material: Candidates) 
     patches = material.patches
     logits = rng.normal(0, 2, len(patches.label)) + patches.label
     rows = np.arange(len(logits))
-    outcome = evaluate(answering(material, logits), FILTER, material, rows)
-    found, scores = outcome.figures, np.array(outcome.rows["score"])
+    evaluated = evaluate(answering(material, logits), FILTER, material, rows)
+    found, scores = evaluated.figures.kept, np.array([row.score for row in evaluated.rows])
     assert scores == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
-    assert found["auc"]["value"] == pytest.approx(auc(patches.label, logits, patches.weight), abs=1e-4)
+    assert found.auc.value == pytest.approx(auc(patches.label, logits, patches.weight), abs=1e-4)
     wanted = average_precision(patches.label, logits, patches.weight)
-    assert found["average_precision"]["value"] == pytest.approx(wanted, abs=1e-4)
-    assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+    assert found.average_precision.value == pytest.approx(wanted, abs=1e-4)
+    assert found.auc.low < found.auc.value < found.auc.high
     # by hand: each nodule's share of patches that are called one
     nodules = [patches.nodule == n for n in np.unique(patches.nodule[patches.label])]
     recall = np.mean([(logits[one] >= 0).mean() for one in nodules])
     wrong = (logits[~patches.label] >= 0).sum()
-    assert found["nodules"] == len(nodules)
-    assert found["recall"]["value"] == pytest.approx(recall, abs=1e-4)
+    assert evaluated.figures.nodules == len(nodules)
+    assert found.recall.value == pytest.approx(recall, abs=1e-4)
     right = recall * len(nodules)
-    assert found["precision"]["value"] == pytest.approx(right / (right + wrong), abs=1e-4)
-    assert found["specificity"]["value"] == pytest.approx(1 - wrong / (~patches.label).sum(), abs=1e-4)
-    assert found["recall_by_size"] == {"6–10 mm": found["recall"]["value"]}  # all are 8 mm wide
+    assert found.precision.value == pytest.approx(right / (right + wrong), abs=1e-4)
+    assert found.specificity.value == pytest.approx(1 - wrong / (~patches.label).sum(), abs=1e-4)
+    assert found.recall_by_size == {"6–10 mm": found.recall.value}  # all are 8 mm wide
 
     def kept(some: NDArray[np.intp]) -> float:
         own = some[patches.label[some]]
         return float(np.average(logits[own] >= 0, weights=patches.weight[own]))
 
     drawn = bootstrap(kept, material.patients)
-    assert (found["recall"]["low"], found["recall"]["high"]) == pytest.approx((drawn.low, drawn.high), abs=1e-4)
+    assert (found.recall.low, found.recall.high) == pytest.approx((drawn.low, drawn.high), abs=1e-4)
 
 
 def test_folds_are_pooled_from_their_rows(material: Candidates) -> None:
@@ -131,8 +127,10 @@ def test_folds_are_pooled_from_their_rows(material: Candidates) -> None:
     model = answering(material, logits)
     rows = np.arange(len(logits))
     parts = [evaluate(model, FILTER, material, part) for part in np.array_split(rows, 3)]
-    pooled = {name: [value for part in parts for value in part.rows[name]] for name in parts[0].rows}
-    assert figures(pooled) == evaluate(model, FILTER, material, rows).figures
+    columns = [part.to_json() for part in parts]
+    pooled = {name: [value for part in columns for value in part[name]] for name in columns[0]}
+    whole = evaluate(model, FILTER, material, rows)
+    assert EvaluatedPatches.from_json(pooled) == whole and whole.figures.kept is not None
 
 
 def test_copies_follow_their_patches(material: Candidates) -> None:
@@ -141,19 +139,20 @@ def test_copies_follow_their_patches(material: Candidates) -> None:
     assert len(many.patients) == 3 * n and many.patients == material.patients * 3
     assert many.strata == material.strata * 3
     rows = np.arange(n)
-    plain, first, second = (many.seen(rows + k * n) for k in range(3))
-    np.testing.assert_array_equal(plain, material.seen(rows))
+    plain, first, second = (many.images(rows + k * n) for k in range(3))
+    np.testing.assert_array_equal(plain, material.images(rows))
     for one, other in ((plain, first), (plain, second), (first, second)):
         assert (np.abs(one - other).max(axis=(1, 2, 3)) > 0).mean() > 0.9
     quarter = fp_reduction.multiplied(material, ("turn",), 1)  # a turned patch holds the same values
-    np.testing.assert_array_equal(np.sort(quarter.seen(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
-    np.testing.assert_array_equal(fp_reduction.multiplied(material, ("turn", "noise"), 2).seen(rows + n), first)
+    np.testing.assert_array_equal(np.sort(quarter.images(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
+    np.testing.assert_array_equal(fp_reduction.multiplied(material, ("turn", "noise"), 2).images(rows + n), first)
 
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:
     rows = np.flatnonzero(~material.patches.label)[:5]
     found = evaluate(answering(material, np.zeros(len(material.patients))), FILTER, material, rows).figures
-    assert found == {"patches": 5, "on_nodules": 0, "nodules": 0.0}
+    assert found == FpReductionFigures(5, 0, 0.0, None)
+    assert found.to_json() == {"patches": 5, "on_nodules": 0, "nodules": 0.0}
 
 
 def test_a_filter_is_of_the_patches_size_and_has_one_class(material: Candidates) -> None:

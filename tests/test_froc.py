@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-import made_reports
-from conftest import REPOSITORY
-from nodulens.apps import cli
+from conftest import REPOSITORY, Run
 from nodulens.data.luna16 import read_findings_table, read_series
 from nodulens.errors import BadOption, BadValues, InputError, NotFound, UnreadableFile
 from nodulens.evaluate.froc import marks_of, read_predictions
@@ -199,7 +196,7 @@ def test_every_figure_of_the_official_script_is_met(luna16: Path, run: Run) -> N
     expected = json.loads((luna16 / "example_expected.json").read_text())
     names = {"annotations": "annotations", "excluded": "annotations_excluded", "series": "seriesuids"}
     options = [f for o, name in names.items() for f in (f"--{o}", luna16 / f"{name}.csv")]
-    code, out, err = run("froc", *options, "--predictions", luna16 / "example_predictions.csv", "--json")
+    code, out, err = run("evaluate", "froc", *options, "--predictions", luna16 / "example_predictions.csv", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     for key, value in expected.items():
@@ -356,26 +353,8 @@ def test_what_cannot_be_scored_is_an_error() -> None:
 
 # Files and the command.
 
-Run = Callable[..., tuple[int, str, str]]
 TRUTH = "seriesuid,coordX,coordY,coordZ,diameter_mm\na,1,2,3,10\n"
 FOUND = "seriesuid,coordX,coordY,coordZ,probability\na,1,2,3,0.5\nb,50,2,3,0.25\n"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """``nodulens evaluate …`` in this process: exit code, output, errors."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nodulens", "evaluate", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        sys.stdout.flush()
-        return code, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -391,9 +370,9 @@ def options(files: dict[str, Path]) -> list[str | Path]:
 
 
 def test_the_command_prints_a_table_and_json(files: dict[str, Path], run: Run) -> None:
-    code, out, err = run("froc", *options(files), "--bootstrap", 20, "--seed", 3)
+    code, out, err = run("evaluate", "froc", *options(files), "--bootstrap", 20, "--seed", 3)
     assert (code, err) == (0, "") and "CPM" in out and "false positives" in out and "95% from" in out
-    code, out, _ = run("froc", *options(files), "--bootstrap", 20, "--seed", 3, "--json")
+    code, out, _ = run("evaluate", "froc", *options(files), "--bootstrap", 20, "--seed", 3, "--json")
     found = json.loads(out)
     assert found["sensitivity"] == [1.0] * 7 and found["false_positives"] == 1 and found["scans"] == 2
     assert found["bootstrap"]["cpm"] == [1.0, 1.0] and found["bootstrap"]["seed"] == 3
@@ -416,9 +395,9 @@ def test_the_command_prints_a_table_and_json(files: dict[str, Path], run: Run) -
     ("series", "\ufeffa\nb"),
 ])  # fmt: skip
 def test_harmless_differences_change_nothing(name: str, text: str, files: dict[str, Path], run: Run) -> None:
-    _, before, _ = run("froc", *options(files), "--json")
+    _, before, _ = run("evaluate", "froc", *options(files), "--json")
     files[name].write_bytes(text.encode())
-    assert run("froc", *options(files), "--json") == (0, before, "")
+    assert run("evaluate", "froc", *options(files), "--json") == (0, before, "")
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [
@@ -448,51 +427,46 @@ def test_a_wrong_file_is_named_with_its_line(
     name: str, text: str, message: str, files: dict[str, Path], run: Run
 ) -> None:
     files[name].write_text(text, "utf-8")
-    code, out, err = run("froc", *options(files), "--json")
+    code, out, err = run("evaluate", "froc", *options(files), "--json")
     assert (code, out) == (2, "")
     assert message in err and "fault" not in err
 
 
 def test_a_missing_file_and_one_that_is_no_text(files: dict[str, Path], run: Run) -> None:
     files["annotations"].write_bytes(TRUTH.encode("utf-16"))
-    code, _, err = run("froc", *options(files))
+    code, _, err = run("evaluate", "froc", *options(files))
     assert code == 2 and "no text in UTF-8" in err
     files["annotations"].unlink()
-    code, _, err = run("froc", *options(files))
+    code, _, err = run("evaluate", "froc", *options(files))
     assert code == 2 and "There is no file" in err
 
 
 def test_a_file_without_marks_scores_nothing(files: dict[str, Path], run: Run) -> None:
     files["predictions"].write_text(FOUND.split("\n")[0] + "\n", "utf-8")
-    code, out, _ = run("froc", *options(files), "--json")
+    code, out, _ = run("evaluate", "froc", *options(files), "--json")
     assert code == 0
     scored = json.loads(out)
     assert scored["cpm"] == 0 and scored["sensitivity"] == [0] * 7
 
 
 def test_a_repeated_mark_is_a_second_hit(files: dict[str, Path], run: Run) -> None:
-    _, before, _ = run("froc", *options(files), "--json")
+    _, before, _ = run("evaluate", "froc", *options(files), "--json")
     files["predictions"].write_text(FOUND + "a,1,2,3,0.5\n", "utf-8")
-    code, out, _ = run("froc", *options(files), "--json")
+    code, out, _ = run("evaluate", "froc", *options(files), "--json")
     assert code == 0
     assert json.loads(out)["sensitivity"] == json.loads(before)["sensitivity"]
 
 
 def test_the_excluded_findings_may_repeat_themselves(files: dict[str, Path], run: Run) -> None:
-    _, before, _ = run("froc", *options(files), "--json")
+    _, before, _ = run("evaluate", "froc", *options(files), "--json")
     files["excluded"] = files["series"].with_name("excluded.csv")
     files["excluded"].write_text(TRUTH.replace("a,1", "b,48") + "b,48,2,3,10\n", "utf-8")
-    _, out, _ = run("froc", *options(files), "--json")
+    _, out, _ = run("evaluate", "froc", *options(files), "--json")
     assert json.loads(before)["false_positives"] == 1
     assert json.loads(out)["false_positives"] == 0 and json.loads(out)["ignored_on_excluded"] == 1
 
 
 # Reports of nodulens.
-
-
-@pytest.fixture(scope="module")
-def report() -> Report:
-    return made_reports.report(made_reports.scan())
 
 
 def test_reports_are_marks(report: Report, tmp_path: Path) -> None:

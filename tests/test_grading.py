@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import made_encoders
-import made_material
+import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy
@@ -19,26 +19,21 @@ from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed, from_dict, to_dict
 from nodulens.metrics.classification import auc
+from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
-from nodulens.runtime.weights import FOLDER, Card
 from nodulens.train.default import calibration
+from nodulens.train.default.calibration import BesideDiameter
 from nodulens.train.loop.fit import predict
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks import classification
+from nodulens.train.tasks.classification_figures import EvaluatedNodules
+from nodulens.train.tasks.nodule_material import nodules_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = changed(CONV3_CLASSIFIER, ["classifier.size=32", "classifier.pixel_mm=1.4", "classifier.epochs=1"])
 NOBODY = np.zeros(0, int)
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def config_of(recipe: Recipe) -> NetworkConfig:
@@ -52,7 +47,7 @@ def model_of(net: torch.nn.Module) -> Model:
     def run(batch: np.ndarray) -> tuple[np.ndarray, ...]:
         return (predict(net, torch.from_numpy(np.ascontiguousarray(batch)).split(64)).numpy(),)
 
-    return Model(Card("classifier", FOLDER / "made.onnx", "", "", "", {}, {}, {}, {}), run)
+    return made_models.model(run, name="classifier")
 
 
 # ---- Material
@@ -65,7 +60,7 @@ def test_classes_of_the_real_nodules(shared: Path) -> None:
     assert len(by_median) == 2074
     assert [int((by_median == k).sum()) for k in (Malignancy.BENIGN, Malignancy.INDETERMINATE, Malignancy.MALIGNANT)] \
         == [925, 748, 401]  # fmt: skip
-    two = classification.nodules_of(stacks, ("benign", "malignant"))
+    two = nodules_of(stacks, ("benign", "malignant"))
     # five lie in evaluation patients, four of them malignant
     assert np.bincount(two.truth).tolist() == [924, 397]
     np.testing.assert_array_equal(two.truth == 1, stacks.ratings.median("malignancy")[two.origin] > 3)
@@ -75,7 +70,7 @@ def test_classes_of_the_real_nodules(shared: Path) -> None:
     middle = panel & (two.diameter_mm >= 6) & (two.diameter_mm < 12)
     assert auc(two.truth[middle], two.diameter_mm[middle]) == pytest.approx(0.80, abs=0.005)
 
-    three = classification.nodules_of(stacks, ("indeterminate", "benign", "malignant"))
+    three = nodules_of(stacks, ("indeterminate", "benign", "malignant"))
     assert np.bincount(three.truth).tolist() == [1143, 656, 270]
     values = stacks.ratings.of("malignancy")[three.origin].astype(int)
     apart = values.max(1) - np.where(values > 0, values, 9).min(1) >= 4
@@ -89,7 +84,7 @@ def test_classes_of_the_real_nodules(shared: Path) -> None:
 def test_what_the_crops_hold_gives_no_label_away(shared: Path) -> None:
     """Whatever is not the nodule: the pixel, on which the repeated edge depends, and how far the stack is off it."""
     stacks = Stacks(shared)
-    nodules = classification.nodules_of(stacks, ("benign", "malignant"))
+    nodules = nodules_of(stacks, ("benign", "malignant"))
     assert abs(auc(nodules.truth, nodules.pixel_mm) - 0.5) < 0.04
     few = nodules.take(np.arange(0, len(nodules.truth), 40))
     assert config_of(SAM2_DENSENET).pixel_mm is not None
@@ -100,28 +95,28 @@ def test_what_the_crops_hold_gives_no_label_away(shared: Path) -> None:
     assert np.all(lit < (np.sqrt(area) + 2 * 1.6) ** 2)
 
 
-def test_evaluation_patients_and_the_undecided_stay_out(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_evaluation_patients_and_the_undecided_stay_out(data: Path) -> None:
+    material = classification.load(data, SMALL)
     assert not set(material.patients) & EVALUATION_PATIENTS
     assert set(material.strata) == {"benign", "malignant"}
     assert material.image.shape == (len(material.patients), 1, 32, 32)
     assert 0 <= material.image.min() < material.image.max() <= 1
-    three = classification.load(made, replace(NNUNET_SAM, classifier=replace(config_of(NNUNET_SAM), size=16)))
+    three = classification.load(data, replace(NNUNET_SAM, classifier=replace(config_of(NNUNET_SAM), size=16)))
     assert three.nodules.classes == ("indeterminate", "benign", "malignant")
 
 
-def test_what_cannot_be_loaded(made: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         classification.load(tmp_path, SMALL)
     with pytest.raises(BadOption, match="no classifier of its own"):
-        classification.load(made, RESNET_UNET_PATCH_CNN)
+        classification.load(data, RESNET_UNET_PATCH_CNN)
     with pytest.raises(BadOption, match="benign or malignant"):
-        classification.load(made, replace(SMALL, classifier=replace(config_of(SMALL), classes=("cat", "dog"))))
+        classification.load(data, replace(SMALL, classifier=replace(config_of(SMALL), classes=("cat", "dog"))))
 
 
-def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
-    stacks = Stacks(made)
-    nodules = classification.nodules_of(stacks, ("benign", "malignant"))
+def test_outlines_of_a_method_take_the_place_of_the_readers(data: Path) -> None:
+    stacks = Stacks(data)
+    nodules = nodules_of(stacks, ("benign", "malignant"))
     crop = replace(classification.crop_of(SMALL), masked=True)
     found = nodules.outline.copy()
     found[0] = False
@@ -135,16 +130,16 @@ def test_outlines_of_a_method_take_the_place_of_the_readers(made: Path) -> None:
 # ---- Training
 
 
-def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
+def test_it_learns_by_heart(data: Path, tmp_path: Path) -> None:
     """Sixteen nodules, over and over, half of them with the wrong label: it must know them."""
-    material = classification.load(made, SMALL)
+    material = classification.load(data, SMALL)
     rows = np.arange(16)
     nodules = replace(material.nodules, truth=np.random.default_rng(0).integers(0, 2, len(material.patients)))
     known = replace(material, nodules=nodules)
     config = replace(config_of(SMALL), epochs=80, augment=(), batch=16, learning_rate=3e-3, averaging=0)
     net = classification.train(config, known, rows, NOBODY, tmp_path / "c.pt")
     logits = predict(net, [torch.from_numpy(known.image[rows].astype(np.float32))]).numpy()
-    assert classification.outcome(nodules, rows, logits).figures["all_readers"]["accuracy"] == 1
+    assert classification.evaluated(nodules, rows, logits).figures.all_readers.decisions.rates.accuracy.value == 1
 
 
 @pytest.mark.parametrize("settings", [
@@ -153,11 +148,11 @@ def test_it_learns_by_heart(made: Path, tmp_path: Path) -> None:
     ["classifier.balance=none", "classifier.loss=bce"],
     ["classifier.balance=weights", "classifier.loss=bce"],
 ])  # fmt: skip
-def test_what_was_not_judged_on_never_teaches(made: Path, tmp_path: Path, settings: list[str]) -> None:
+def test_what_was_not_judged_on_never_teaches(data: Path, tmp_path: Path, settings: list[str]) -> None:
     """The rows left out, made noise with other labels, change nothing; the same seed gives the same network."""
     settings = [s for s in settings if not s.endswith("augment=none")]
     config = config_of(changed(SMALL, settings))
-    material = classification.load(made, SMALL)
+    material = classification.load(data, SMALL)
     left = is_left_out(material.patients, 0)
     rows, validation = np.flatnonzero(~left), np.flatnonzero(left)[:4]
     other = replace(
@@ -179,26 +174,26 @@ def test_balance_by_sampling_draws_all_classes_alike() -> None:
     truth = np.repeat([0, 1, 2], [50, 7, 30])
     config = replace(config_of(NNUNET_SAM), balance="sampling")
     rows = np.arange(len(truth))
-    drawn = classification._drawn(config, truth, rows, np.random.default_rng(0))
+    drawn = classification._epoch_rows(config, truth, rows, np.random.default_rng(0))
     assert np.bincount(truth[drawn]).tolist() == [29, 29, 29]
     assert set(drawn[truth[drawn] == 1]) == set(range(50, 57))
-    plain = classification._drawn(replace(config, balance="none"), truth, rows, np.random.default_rng(0))
+    plain = classification._epoch_rows(replace(config, balance="none"), truth, rows, np.random.default_rng(0))
     assert sorted(plain) == rows.tolist()
 
 
 @pytest.mark.parametrize("recipe", [SAM2_DENSENET, NNUNET_SAM])
-def test_the_larger_networks_take_a_step(made: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_the_larger_networks_take_a_step(data: Path, tmp_path: Path, recipe: Recipe) -> None:
     recipe = changed(recipe, ["classifier.size=32", "classifier.epochs=1", "classifier.batch=8"])
-    config, material = config_of(recipe), classification.load(made, recipe)
+    config, material = config_of(recipe), classification.load(data, recipe)
     with pytest.warns(UserWarning, match="random weights"):
         net = classification.train(config, material, np.arange(16), NOBODY, tmp_path / "c.pt")
     found = classification.evaluate(model_of(net), config, material, np.arange(16, len(material.patients)))
-    assert found.rows["truth"] == list(material.strata[16:])
-    assert {f"logit_{name}" for name in config.classes} <= found.rows.keys()
+    assert [row.truth for row in found.rows] == list(material.strata[16:])
+    assert all(tuple(row.logits) == config.classes for row in found.rows)
 
 
-def test_copies_made_before_a_random_split_leak(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_copies_made_before_a_random_split_leak(data: Path) -> None:
+    material = classification.load(data, SMALL)
     many = classification.multiplied(material, ("flip", "rotate", "zoom"), 2)
     n = len(material.patients)
     assert len(many.image) == 3 * n and many.image.dtype == np.float16
@@ -214,40 +209,46 @@ def test_copies_made_before_a_random_split_leak(made: Path) -> None:
 # ---- Judging
 
 
-def test_figures_of_a_known_classifier(made: Path) -> None:
+def test_figures_of_a_known_classifier(data: Path) -> None:
     """Scores by the diameter: as good as it, and no better; decisions counted by hand."""
-    material = classification.load(made, SMALL)
+    material = classification.load(data, SMALL)
     nodules, rows = material.nodules, np.arange(len(material.patients))
     logits = np.stack([np.zeros(len(rows)), nodules.diameter_mm - 12], 1)
-    found = classification.outcome(nodules, rows, logits)
+    found = classification.evaluated(nodules, rows, logits)
     panel = nodules.readers >= 3
-    figures = found.figures["three_readers_or_more"]
+    figures = found.figures.three_readers_or_more
+    ranking, rates = figures.beside_diameter.ranking, figures.decisions.rates
     alone = round(auc(nodules.truth[panel], nodules.diameter_mm[panel]), 4)
-    assert figures["auc"] == figures["diameter_alone"] == alone
-    assert figures["gain_interval_95"] == [0, 0] and figures["gain_p_one_sided"] == 1
+    assert ranking.auc == ranking.diameter_alone == alone
+    assert ranking.gain_interval_95 == (0, 0) and ranking.gain_p_one_sided == 1
     called, truth = nodules.diameter_mm[panel] > 12, nodules.truth[panel] == 1
-    assert figures["sensitivity"] == round(float(called[truth].mean()), 4)
-    assert figures["specificity"] == round(float(1 - called[~truth].mean()), 4)
-    assert figures["precision"] == round(float(truth[called].mean()), 4)
-    assert figures["accuracy"] == round(float((called == truth).mean()), 4)
-    assert figures["confusion"] == np.histogram2d(truth, called, 2)[0].astype(int).tolist()
-    assert figures["nodules"] == panel.sum()
-    assert found.figures["by_slice_calibration_code"].keys() == {"1"}
+    assert rates.sensitivity.value == round(float(called[truth].mean()), 4)
+    assert rates.specificity.value == round(float(1 - called[~truth].mean()), 4)
+    assert rates.precision.value == round(float(truth[called].mean()), 4)
+    assert rates.accuracy.value == round(float((called == truth).mean()), 4)
+    assert np.array_equal(figures.decisions.confusion, np.histogram2d(truth, called, 2)[0])
+    assert figures.beside_diameter.nodules == panel.sum()
+    assert found.figures.by_slice_calibration_code.keys() == {"1"}
+    told = found.figures.to_json()["three_readers_or_more"]
+    assert list(told)[:6] == ["accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1"]
+    assert list(told)[6:10] == ["intervals", "classes", "confusion", "judged"]
+    assert told["accuracy"] == told["intervals"]["accuracy"]["value"] and told["auc"] == alone
 
 
-def test_folds_pooled_are_the_whole(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_folds_pooled_are_the_whole(data: Path) -> None:
+    material = classification.load(data, SMALL)
     logits = np.random.default_rng(0).normal(size=(len(material.patients), 2))
     parts = []
     for fold in range(5):
         rows = np.flatnonzero(is_left_out(material.patients, fold))
-        parts.append(classification.outcome(material.nodules, rows, logits[rows]).rows)
+        parts.append(classification.evaluated(material.nodules, rows, logits[rows]).to_json())
     pooled = {name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]}
     order = np.array(pooled["row"])
     assert sorted(order) == list(range(len(material.patients)))
-    whole = classification.outcome(material.nodules, order, logits[order])
-    assert classification.figures(pooled) == whole.figures
-    made_of = calibration.settings(classification.scored_nodules(pooled))
+    whole = classification.evaluated(material.nodules, order, logits[order])
+    again = EvaluatedNodules.from_json(pooled, material.nodules.classes)
+    assert again == whole and again.figures == whole.figures
+    made_of = calibration.settings(again.scored)
     assert made_of.keys() == {"calibration", "interval"} and 0 < made_of["interval"]["coverage_measured"] <= 1
 
 
@@ -263,26 +264,28 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
         "readers": [3] * n, "share": [0.5] * n, "calibration": [1] * n,
         **{f"logit_{name}": logits[:, k].tolist() for k, name in enumerate(names)},
     }  # fmt: skip
-    figures = classification.figures(rows)["three_readers_or_more"]
-    assert figures["judged"] == n and figures["nodules"] == (truth > 0).sum()
-    assert figures["accuracy"] == round(float((logits.argmax(1) == truth).mean()), 4)
+    figures = EvaluatedNodules.from_json(rows, names.tolist()).figures.three_readers_or_more
+    rates = figures.decisions.rates
+    assert figures.decisions.judged == n and figures.beside_diameter.nodules == (truth > 0).sum()
+    assert rates.accuracy.value == round(float((logits.argmax(1) == truth).mean()), 4)
     two = truth > 0
-    assert figures["auc"] == round(auc(truth[two] == 2, (logits[:, 2] - logits[:, 1])[two]), 4)
-    assert 0.5 < figures["macro_auc"] < 1 and 0.5 < figures["macro_f1"] < 1
+    assert figures.beside_diameter.ranking.auc == round(auc(truth[two] == 2, (logits[:, 2] - logits[:, 1])[two]), 4)
+    assert 0.5 < rates.macro_auc.value < 1 and 0.5 < rates.macro_f1.value < 1
     called = logits.argmax(1)
     drawn = bootstrap(lambda some: float((called[some] == truth[some]).mean()), rows["patient"])
-    told = figures["intervals"]
-    assert told["accuracy"] == {k: round(getattr(drawn, k), 4) for k in ("value", "low", "high")}
-    for name in ("sensitivity", "specificity", "macro_f1", "macro_auc"):
-        assert told[name]["low"] < told[name]["value"] == figures[name] < told[name]["high"], name
+    assert rates.accuracy == Estimate(*(round(end, 4) for end in (drawn.value, drawn.low, drawn.high)))
+    for rate in (rates.sensitivity, rates.specificity, rates.macro_f1, rates.macro_auc):
+        assert rate.low < rate.value < rate.high
 
 
-def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(made: Path) -> None:
-    material = classification.load(made, SMALL)
+def test_a_fold_without_one_class_or_without_nodules_has_fewer_figures(data: Path) -> None:
+    material = classification.load(data, SMALL)
     benign = np.flatnonzero(material.nodules.truth == 0)[:3]
-    figures = classification.outcome(material.nodules, benign, np.zeros((3, 2))).figures
-    assert "auc" not in figures["all_readers"] and figures["all_readers"]["malignant"] == 0
-    assert figures["all_readers"]["sensitivity"] is None
+    figures = classification.evaluated(material.nodules, benign, np.zeros((3, 2))).figures
+    group = figures.all_readers
+    assert group.beside_diameter == BesideDiameter(None, 3, 0)
+    assert group.decisions.rates.sensitivity.value is None
+    assert "auc" not in figures.to_json()["all_readers"]
 
 
 # ---- Encoders from elsewhere

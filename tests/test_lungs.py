@@ -21,6 +21,7 @@ from nodulens.ops.components import closed, components, dilated, eroded, filled,
 from nodulens.ops.orient import canonical
 from nodulens.ops.resample import resample_array
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml, search_region, segment_lungs
+from real_scans import dice
 
 CT = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 BACKGROUND = ("LIDC-IDRI-0293", "LIDC-IDRI-0295", "LIDC-IDRI-0306")
@@ -62,10 +63,6 @@ def scan(shared: Path) -> Scans:
         return volume, segment_lungs(volume)
 
     return load
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
 def voxel(grid: Geometry, point: tuple[float, float, float]) -> tuple[int, int, int]:

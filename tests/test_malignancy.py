@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+import made_models
 import small_scans
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Nodule, Risk
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model, compile_model, load_model
-from nodulens.runtime.weights import FOLDER, Card, card
+from nodulens.runtime.weights import card
 from nodulens.stages.classify import evaluate, risk_of
 
 Batch = NDArray[np.float32]
@@ -24,8 +26,8 @@ TABLE = {"upper_edge": [0.2, 0.6], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.75,
 SETTINGS = {"calibration": [2.0, -1.0], "interval": TABLE}
 
 
-def made(run: object) -> Model:
-    return Model(Card("made", FOLDER / "made.onnx", "", "", "", {}, {}, {}, SETTINGS), run)  # type: ignore[arg-type]
+def made(run: Any) -> Model:
+    return made_models.model(run, SETTINGS)
 
 
 # ---- Probability and interval

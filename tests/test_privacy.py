@@ -17,8 +17,10 @@ import pytest
 
 import dicom_files
 import small_scans
-from conftest import REPOSITORY, Run
+from conftest import Run, command, environment
+from nodulens.apps.typed import typed_command
 from nodulens.core.private import PREFIX
+from nodulens.core.text import without_places
 
 SECRETS = (
     "quirinzyx", "wolframvax", "19470813", "1947-08-13", "13.08.1947", "krn-77310", "accn-55021", "zephyrhospital",
@@ -54,14 +56,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told_of(content: bytes) -> list[str]:
     return [secret for secret in SECRETS if secret.encode() in content.lower()]
-
-
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "nodulens.apps.cli", *map(str, words)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), **more}
 
 
 def test_outputs_name_nobody(run: Run, hostile: Path, tmp_path: Path) -> None:
@@ -143,7 +137,7 @@ def test_what_a_killed_process_leaves_is_private_and_swept(number: int, packed: 
     words = command("analyze", packed, "-o", out, "--threshold", "1")
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment(TMPDIR=str(place)))
     limit = time.monotonic() + 60
-    while not any(place.rglob("*.dcm")):
+    while not any(place.glob(f"{PREFIX}*/files/*.dcm")):  # and not in a folder on its way to its name
         assert process.poll() is None and time.monotonic() < limit
     folders = [path for path in place.iterdir() if path.name.startswith(PREFIX)]
     assert [stat.S_IMODE(path.stat().st_mode) for path in folders] == [0o700]
@@ -157,3 +151,50 @@ def test_what_a_killed_process_leaves_is_private_and_swept(number: int, packed: 
     done = subprocess.run(command("info", packed), capture_output=True, env=environment(TMPDIR=str(place)), timeout=120)
     assert done.returncode == 0, done.stderr
     assert not [path for path in place.iterdir() if path.name.startswith(PREFIX)]
+
+
+# ---- Where whoever typed the command keeps things
+
+
+def test_a_command_is_kept_without_the_places_of_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "Quirinzyx"
+    here = home / "work"
+    here.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(here)
+    words = {
+        "train": "train",
+        "runs/one": "runs/one",
+        str(here / "runs" / "one"): "runs/one",
+        str(here): ".",
+        str(home / "scans"): "…/scans",
+        "../scans": "…/scans",
+        "~/scans": "…/scans",
+        str(home): "…",
+        "~": "…",
+        str(tmp_path): "…",
+        f"--data={home / 'scans'}": "--data=…/scans",
+        f"checkpoint={home / 'sam2'}": "checkpoint=…/sam2",
+        "facebook/sam2.1-hiera-tiny": "facebook/sam2.1-hiera-tiny",
+        "--window=-1350,150": "--window=-1350,150",
+        "70,10,20": "70,10,20",
+    }
+    for typed, kept in words.items():
+        assert without_places(typed) == kept, typed
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/nodulens", "train", "se-aux-unet", "--data", str(home / "scans")])
+    assert typed_command() == "nodulens train se-aux-unet --data '…/scans'"
+    monkeypatch.chdir(tmp_path)  # a folder above the home folder names it
+    assert without_places(str(home / "scans")) == "…/scans"
+
+
+def test_a_call_is_kept_without_the_places_of_a_machine() -> None:
+    pytest.importorskip("torch")
+    from nodulens.train import _call
+    from nodulens.train.options import TrainOptions
+
+    options = TrainOptions(Path("/home/quirinzyx/split.json"), 1)
+    call = _call("se-aux-unet", "/home/quirinzyx/a", Path("run"), ["checkpoint=/home/quirinzyx/sam"], options)
+    assert told_of(call.encode()) == []
+    assert call.startswith("nodulens.train('se-aux-unet', '…/a', 'run', settings=['checkpoint=…/sam'], options=")
+    assert "PosixPath('…/split.json')" in call or os.name != "posix"

@@ -32,8 +32,8 @@ from nodulens.stages.views import (
     patch_view,
     plane_view,
     plane_window,
+    representative_slices,
     soft_outline,
-    telling_slices,
 )
 
 # ---- Windows
@@ -48,7 +48,7 @@ def smooth(shape: tuple[int, int, int]) -> NDArray[np.float32]:
 def test_a_window_on_the_voxels_is_the_array() -> None:
     array = smooth((6, 7, 8))
     window = Window.over(np.zeros(3), np.array([6.0, 7.0, 8.0]), (6, 7, 8))
-    np.testing.assert_allclose(window.look(array), array, atol=1e-5)
+    np.testing.assert_allclose(window.sample(array), array, atol=1e-5)
     box, back = window.project(array, (6, 7, 8), fill=0.0)
     assert box == Box((0, 0, 0), (6, 7, 8))
     np.testing.assert_allclose(back, array, atol=1e-5)
@@ -64,7 +64,7 @@ def test_a_window_sees_what_lies_at_its_points(seed: int) -> None:
     window = Window.over(start, stop, shape)
     points = [f + s * np.arange(n) for f, s, n in zip(window.first, window.step, shape, strict=True)]
     z, y, x = np.meshgrid(*points, indexing="ij")
-    np.testing.assert_allclose(window.look(array), z + 10 * y - 3 * x, atol=1e-3)
+    np.testing.assert_allclose(window.sample(array), z + 10 * y - 3 * x, atol=1e-3)
     # the outer faces are the ones asked for: half a step beyond the first and last point
     np.testing.assert_allclose([p[0] + 0.5 - s / 2 for p, s in zip(points, window.step, strict=True)], start)
     np.testing.assert_allclose([p[-1] + 0.5 + s / 2 for p, s in zip(points, window.step, strict=True)], stop)
@@ -79,7 +79,7 @@ def test_there_and_back(seed: int) -> None:
     index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
     ball = ((index - middle) ** 2).sum(-1) < radius**2
     window = Prompt(tuple(middle + 0.5 - radius), tuple(middle + 0.5 + radius), DRAWN).window
-    box, values = window.project(window.look(ball), shape, fill=0.0)
+    box, values = window.project(window.sample(ball), shape, fill=0.0)
     again = np.zeros(shape, dtype=bool)
     again[box.slices] = values > 0.5
     assert 2 * (again & ball).sum() / (again.sum() + ball.sum()) > 0.93
@@ -93,7 +93,7 @@ def test_windows_over_the_edge(corner: tuple[int, int, int]) -> None:
     array = smooth(shape)
     middle = np.where(np.array(corner) < 0, 0, np.array(shape))
     window = Window.over(middle - 4.0, middle + 4.0, (8, 8, 8))
-    seen = window.look(array)
+    seen = window.sample(array)
     outermost = tuple(0 if c < 0 else -1 for c in corner)
     assert seen[outermost] == pytest.approx(array[outermost], abs=1e-4)
     box, values = window.project(seen, shape, fill=-10.0)
@@ -105,7 +105,7 @@ def test_windows_over_the_edge(corner: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("place", [-30.0, 40.0])
 def test_a_window_off_the_array_still_gives_a_voxel(place: float) -> None:
     window = Window.over(np.full(3, place), np.full(3, place + 4), (4, 4, 4))
-    assert np.isfinite(window.look(smooth((8, 8, 8)))).all()
+    assert np.isfinite(window.sample(smooth((8, 8, 8)))).all()
     box, values = window.project(np.zeros((4, 4, 4), np.float32), (8, 8, 8), fill=-10.0)
     assert min(box.shape) >= 1 and np.isfinite(values).all()
 
@@ -151,11 +151,6 @@ def test_channels_are_image_box_and_earlier_mask() -> None:
 
 
 # ---- Prompts as they are typed
-
-
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return small_scans.noisy()
 
 
 def box_of(prompt: Prompt) -> NDArray[np.float64]:
@@ -252,11 +247,11 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "phrase"),
     [
-        ({"point": "1,2"}, "2 numbers, 3 are needed"),
+        ({"point": "1,2"}, "2 numbers; 3 are needed"),
         ({"point": "1,2,x"}, "not a list of numbers"),
-        ({"point": "1,2,nan"}, "not a number of millimetres or voxels"),
+        ({"point": "1,2,nan"}, "not a finite number"),
         ({"point": "1,2,9000"}, "outside the scan"),
-        ({"box": "1,2,3"}, "3 numbers, 6 are needed"),
+        ({"box": "1,2,3"}, "3 numbers; 6 are needed"),
         ({"box": "10,0,0,0,10,10"}, "box is empty"),
         ({"box": "0,0,0,10,0,10"}, "box is empty"),
         ({"box": "900,900,0,910,910,10"}, "outside the scan"),
@@ -272,7 +267,7 @@ def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
     write_mask(Mask(np.ones((4, 4, 4), np.uint8), elsewhere, {1: "nodule"}), tmp_path / "off.nii.gz")
     write_mask(Mask(np.zeros(ct.geometry.shape, np.uint8), ct.geometry, {}), tmp_path / "empty.nii.gz")
     for name in ("off.nii.gz", "empty.nii.gz"):
-        with pytest.raises(BadPrompt, match="marks nothing inside the scan"):
+        with pytest.raises(BadPrompt, match="has no voxel inside the scan"):
             typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
 
 
@@ -356,5 +351,5 @@ def test_slices_that_tell() -> None:
     mask = np.zeros((len(areas), 10, 10), dtype=bool)
     for plane, area in zip(mask, areas, strict=True):
         plane.ravel()[:area] = True
-    assert telling_slices(mask).tolist() == [2, 3, 4, 5, 7]
-    assert telling_slices(mask[:1]).tolist() == [0]
+    assert representative_slices(mask).tolist() == [2, 3, 4, 5, 7]
+    assert representative_slices(mask[:1]).tolist() == [0]

@@ -575,7 +575,7 @@ def test_whole_file_or_none(tmp_path: Path) -> None:
     target = tmp_path / "out.nii.gz"
     target.write_text("old")
     with pytest.raises(ValueError, match="half way"), whole_file(target) as part:
-        assert part.name.endswith("out.nii.gz")
+        assert part.name == "out.nii.gz"
         part.write_text("ne")
         raise ValueError("half way")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
@@ -604,6 +604,12 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(source)},
     ) as process:
         assert process.stdout is not None and process.stdout.readline().strip() == b"ready"
+        with whole_file(target) as part:  # leaves alone what a living process writes
+            part.write_text("other")
+        (live,) = (path for path in tmp_path.iterdir() if path != target)
+        assert (live / "out.txt").read_text() == "half"
         process.send_signal(signal.SIGKILL)
-    assert target.read_text() == "old"
-    assert [p for p in tmp_path.iterdir() if not p.name.startswith(".")] == [target]
+    assert target.read_text() == "other" and live.is_dir()
+    with whole_file(tmp_path / "beside.txt") as part:
+        part.write_text("new")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "beside.txt", target]

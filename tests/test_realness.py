@@ -12,23 +12,19 @@ from numpy.typing import NDArray
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-import torch
 
 from experiments.realness import PX, Host, Pairs, evaluate, kind_of, make_pairs, network_scores, tree_scores
 from nodulens.data.folds import fold_of
 from nodulens.data.shapes import Shape
 from nodulens.metrics.classification import delong
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PIXEL_MM = 0.7
 PATIENTS = [p for p in map("P{}".format, range(400)) if fold_of(p) < 2]
 """Of two folds: fewer classifiers to train."""
 Images = NDArray[np.uint8]
 Scores = Callable[[Images, NDArray[np.int_], NDArray[np.int_]], NDArray[np.float64]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def disc(patient: str, radius_mm: float = 4.0, **ratings: float) -> Shape:

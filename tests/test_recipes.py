@@ -92,9 +92,9 @@ def test_only_what_outlines_airways_as_nodules_says_so() -> None:
         ("classifier=conv3", "'classifier' is a network that this recipe has not"),
         ("classifier=none", "'classifier' is a network that this recipe has not"),
         ("rounds_drawn=2", "no 'rounds_drawn'"),
-        ("name=mine", "name says which recipe this is and cannot be set"),
-        ("title=mine", "title says which recipe this is"),
-        ("source=mine", "source says which recipe this is"),
+        ("name=mine", "name identifies the recipe and cannot be set"),
+        ("title=mine", "title identifies the recipe"),
+        ("source=mine", "source identifies the recipe"),
     ],
 )
 def test_a_typo_is_an_error(setting: str, message: str) -> None:
@@ -183,7 +183,7 @@ def test_only_a_filter_is_slid() -> None:
 def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idle: list[str]) -> None:
     assert changed_in_use(recipe, ["threshold=0.3", *acts]) == changed(recipe, ["threshold=0.3", *acts])
     for setting in idle:
-        with pytest.raises(BadOption, match=rf"{setting.split('=')[0]} would change nothing.*threshold, max_findings"):
+        with pytest.raises(BadOption, match=rf"{setting.split('=')[0]} has no effect.*threshold, max_findings"):
             changed_in_use(recipe, [setting])
     with pytest.raises(BadOption, match="no 'epoch'"):
         changed_in_use(SE_AUX_UNET, ["segmenter.epoch=5"])
@@ -206,7 +206,7 @@ def test_what_is_set_to_train_acts_then_or_later(recipe: Recipe, idle: list[str]
     acts += ["masked=true"] * ("classifier" in recipe.networks) + ["slices=middle"] * (recipe.segmenter is not None)
     assert changed_to_train(recipe, acts) == changed(recipe, acts)
     for setting in idle:
-        with pytest.raises(BadOption, match=rf"^{setting.split('=')[0]} would change nothing: .*{part}"):
+        with pytest.raises(BadOption, match=rf"^{setting.split('=')[0]} has no effect: .*{part}"):
             changed_to_train(recipe, [setting])
 
 
@@ -215,7 +215,7 @@ def test_what_acts_hangs_on_what_outlines() -> None:
     settings = ["box_scale=1.5", "prompted=network", "rounds_detected=3"]
     for some in (settings, settings[::-1]):
         assert changed_in_use(SE_AUX_UNET, some).box_scale == 1.5
-    with pytest.raises(BadOption, match="checkpoint would change nothing"):
+    with pytest.raises(BadOption, match="checkpoint has no effect"):
         changed_in_use(SE_AUX_UNET, ["prompted=network", "checkpoint=a"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,7 +10,19 @@ import numpy as np
 import pytest
 
 from nodulens.errors import BadOption, NodulensError, UnreadableFile
-from nodulens.io.records import Arrangement, Format, decode, encode, from_plain, to_plain, wording
+from nodulens.io.records import (
+    Arrangement,
+    Format,
+    columns_of,
+    decode,
+    encode,
+    from_plain,
+    inlined,
+    omitting,
+    records_of,
+    to_plain,
+    wording,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,33 @@ def test_formats_say_how_it_is_laid_out() -> None:
     arranged = replace(FORM, arranged={Part: upper})
     assert '"NAME": "a"' in encode(WHOLE, arranged)
     assert decode(Whole, encode(WHOLE, arranged), arranged) == WHOLE
+
+
+def test_records_stand_side_by_side_as_columns() -> None:
+    parts = (Part("a"), Part("b", "left", (1.5, 2.0)))
+    columns = columns_of(Part, parts)
+    assert columns == {"name": ["a", "b"], "side": [None, "left"], "sizes": [(), (1.5, 2.0)]}
+    assert records_of(Part, {"other": [1, 2], **columns}) == parts
+    with pytest.raises(ValueError, match="longer"):
+        records_of(Part, {**columns, "name": ["a"]})
+
+
+@dataclass(frozen=True)
+class Group:
+    count: int
+    part: Part | None
+    named: Mapping[str, Part]
+
+
+def test_what_is_none_may_be_left_out_and_what_is_nested_may_stand_beside() -> None:
+    group = Group(1, None, {"x": Part("a")})
+    form = replace(FORM, arranged={Part: omitting("side"), Group: omitting("part")})
+    plain = to_plain(group, form.arranged)
+    assert plain == {"count": 1, "named": {"x": {"name": "a", "sizes": []}}}
+    assert from_plain(Group, plain, "group", form) == group
+    beside = {Group: inlined("part")}
+    assert list(to_plain(replace(group, part=Part("b")), beside)) == ["count", "name", "side", "sizes", "named"]
+    assert list(to_plain(group, beside)) == ["count", "named"]
 
 
 def test_arrays_stay_out_and_numpy_numbers_are_numbers() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import made_material
+import made_models
 import made_sam
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
@@ -24,12 +24,12 @@ from nodulens.metrics.boxes import Image, mask_iou, match
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.components import components
 from nodulens.runtime.engine import Model, load_model
-from nodulens.runtime.weights import Card
 from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.sam import Sam, load_sam
 from nodulens.train.default.segmenter import inscribed
 from nodulens.train.tasks import classification
-from nodulens.train.tasks.classification import Nodules, crop_of, nodules_of
+from nodulens.train.tasks.classification import crop_of
+from nodulens.train.tasks.nodule_material import Nodules, nodules_of
 
 pytestmark = pytest.mark.training
 
@@ -39,8 +39,8 @@ CLASSES = ("indeterminate", "benign", "malignant")
 
 
 @pytest.fixture(scope="module")
-def stacks(tmp_path_factory: pytest.TempPathFactory) -> Stacks:
-    return Stacks(made_material.write(tmp_path_factory.mktemp("data") / "data"))
+def stacks(data: Path) -> Stacks:
+    return Stacks(data)
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +141,8 @@ def test_sam_sees_a_crop_and_draws_its_box(stacks: Stacks, nodules: Nodules) -> 
         assert abs(int(found.sum()) - int(square.sum())) < 0.15 * square.sum()
 
 
-def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    sam = load_sam(made_sam.write_sam(tmp_path), "sam")
+def test_random_sam_from_files_fits_the_slot(stacks: Stacks, nodules: Nodules, sams: Path) -> None:
+    sam = load_sam(sams / "sam", "sam")
     some = nodules.take(np.arange(2))
     again = refinement.refine(stacks, some, squares(some), SecondStep(close_up(sam)("box", None), 1.2))
     assert again.shape == (2, *FIELD) and again.any(axis=(1, 2)).all()
@@ -254,7 +253,7 @@ def by_area() -> Model:
         area = (views > 0.2).sum(axis=(1, 2, 3)).astype(np.float32)
         return (np.stack([np.where(area > 0, -9, 9), 150 - area, area - 150], axis=1).astype(np.float32),)
 
-    return Model(Card("made", Path("made.onnx"), "0" * 64, "", "", {}, {}, {}, {}), run)
+    return made_models.model(run)
 
 
 def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
@@ -271,10 +270,11 @@ def test_crops_masked_three_ways_are_graded(stacks: Stacks) -> None:
     assert recipe.classifier is not None
     every = np.arange(len(nodules.truth))
     alone = classification.evaluate(by_area(), recipe.classifier, material, every)
-    assert found.outputs["readers"]["score"] == alone.rows["score"] and found.common["truth"] == alone.rows["truth"]
-    for group in ("three_readers_or_more", "all_readers"):
-        assert found.figures["readers"].of[group] == alone.figures[group]
-    accuracy = {name: found.figures[name].of["all_readers"]["accuracy"] for name in masks}
+    own = found.by_mask["readers"]
+    assert [(row.score, row.truth) for row in own.rows] == [(row.score, row.truth) for row in alone.rows]
+    assert [row.row for row in own.rows] == nodules.origin.tolist()
+    assert found.figures["readers"].of == alone.figures
+    accuracy = {name: found.figures[name].of.all_readers.decisions.rates.accuracy.value for name in masks}
     assert accuracy["refined"] < accuracy["first"], "what was not found is not graded right"
 
 
@@ -290,7 +290,8 @@ def test_graded_rows_pool(stacks: Stacks) -> None:
     one, other, whole = grade(every[:20]), grade(every[20:]), grade(every)
     first, second = one.to_json(), other.to_json()
     pooled = {name: first[name] + second[name] for name in first}
-    assert pooled == whole.to_json() and ClassifiedMasks.from_json(pooled).figures == whole.figures
+    assert pooled == whole.to_json()
+    assert ClassifiedMasks.from_json(pooled, nodules.classes, tuple(masks)).figures == whole.figures
 
 
 # ---------------------------------------------------------------- of a run
@@ -303,7 +304,7 @@ def draws_what_is_dense() -> Model:
         nodule = 40 * (seen[:, 0] - 0.5)
         return (np.stack([-nodule, nodule], axis=1).astype(np.float32),)
 
-    return Model(Card("made", Path("made.onnx"), "0" * 64, "", "", {}, {}, {}, {}), run)
+    return made_models.model(run)
 
 
 def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> None:
@@ -315,7 +316,8 @@ def test_the_steps_of_a_run_are_judged_on_those_who_judge(stacks: Stacks) -> Non
     assert steps is not None and steps.graded is not None
     every = nodules_of(stacks, CLASSES)
     own = [k for k, p in enumerate(every.patients) if p in judges]
-    assert list(steps.compared.row) == steps.graded.common["row"] == every.origin[own].tolist()
+    graded = [row.row for row in steps.graded.by_mask["refined"].rows]
+    assert list(steps.compared.row) == graded == every.origin[own].tolist()
     assert steps.compared.figures.first.dice.value > 0.7, "it sees every second pixel of a ball"
     assert steps.compared.figures.first.missed == 0
     assert told[0] == 0 and told == sorted(told) and len(told) == len(own) and told[-1] < 1
@@ -332,10 +334,10 @@ def test_tables_say_what_figures_do(stacks: Stacks, nodules: Nodules) -> None:
     )
     assert same.graded is not None
     one, other = refinement.tables(same.compared.figures, same.graded.figures)
-    assert [row[0] for row in one.rows] == ["first step alone", "outlined again", "gain"]
+    assert [row[0] for row in one.rows] == ["first step alone", "refined", "gain"]
     assert one.rows[0][1] == "1.000 (1.000 to 1.000)" and one.rows[0][-1] == 0
     assert "12 nodules" in one.note and "by patient" in one.note
-    assert [row[0] for row in other.rows] == ["the readers", "first step alone", "outlined again"]
+    assert [row[0] for row in other.rows] == ["the readers", "first step alone", "refined"]
     perfect = refinement.evaluate(nodules, nodules.outline, nodules.outline)
     assert "p = 1 by nodule, 1 by patient" in refinement.tables(perfect.figures, None)[0].note
 

@@ -13,7 +13,6 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-import made_material
 from nodulens import io
 from nodulens.apps.cli import app
 from nodulens.core.geometry import Geometry
@@ -360,8 +359,8 @@ def test_only_known_patients_of_other_folds_are_allowed() -> None:
     check_allowed(["LIDC-IDRI-0100"], known, left_out=(fold + 1) % 5)
 
 
-def test_outlines_of_the_stacks_leave_out_whom_they_must(tmp_path: Path) -> None:
-    stacks = Stacks(made_material.write(tmp_path))
+def test_outlines_of_the_stacks_leave_out_whom_they_must(data: Path) -> None:
+    stacks = Stacks(data)
     shapes = stack_shapes(stacks, left_out=2)
     assert shapes and all(fold_of(s.patient) != 2 and s.patient not in EVALUATION_PATIENTS for s in shapes.values())
     number, shape = next(iter(shapes.items()))
@@ -377,8 +376,7 @@ def test_an_empty_outline_is_no_shape() -> None:
 # ---- the command
 
 
-def test_render_command(chest: tuple[Volume, Mask], tmp_path: Path) -> None:
-    data = made_material.write(tmp_path / "data")
+def test_render_command(chest: tuple[Volume, Mask], data: Path, tmp_path: Path) -> None:
     io.write_volume(chest[0], tmp_path / "scan.nii.gz")
     out = tmp_path / "out"
     line = ["data", "render", str(tmp_path / "scan.nii.gz"), "-o", str(out), "--data", str(data)]

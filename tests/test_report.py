@@ -31,17 +31,6 @@ from nodulens.report.outputs import FILES, write_outputs
 from nodulens.report.page import render_page
 from nodulens.report.record import Report, ScanSummary
 
-
-@pytest.fixture(scope="module")
-def ct() -> Volume:
-    return made_reports.scan()
-
-
-@pytest.fixture(scope="module")
-def report(ct: Volume) -> Report:
-    return made_reports.report(ct, 2)
-
-
 # ---- JSON
 
 
@@ -179,8 +168,8 @@ def test_masks_lie_voxel_by_voxel_on_an_input_that_ran_the_other_way(tmp_path: P
 
 def test_table_has_a_header_always_and_the_case_in_every_row(ct: Volume, report: Report) -> None:
     rows = list(csv.DictReader(StringIO(to_csv(report))))
-    assert [row["case"] for row in rows] == ["CASE-7", "CASE-7"]
-    assert [row["id"] for row in rows] == ["1", "2"]
+    assert [row["case"] for row in rows] == ["CASE-7"] * 3
+    assert [row["id"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["risk_calibrated"] == "true" and rows[1]["risk_probability"] == ""
     assert float(rows[0]["centre_x_lps"]) == 55.0 and rows[0]["sop_instance_uid"].startswith("1.2.826")
     assert int(rows[0]["box_start_z"]) == report.nodules[0].box.start[0]
@@ -219,7 +208,7 @@ def test_refusals_leave_nothing_behind(ct: Volume, report: Report, tmp_path: Pat
     with pytest.raises(BadOption, match="file is a file"):
         write_outputs(report, ct, tmp_path / "file" / "below")
     back = from_json(to_json(report))
-    with pytest.raises(BadOption, match="Nodule 2 has no mask"):
+    with pytest.raises(BadOption, match="Nodule 3 has no mask"):
         write_outputs(back, ct, tmp_path / "out")
     with pytest.raises(BadOption, match="no lung mask"):
         write_outputs(replace(back, nodules=()), ct, tmp_path / "out")

@@ -22,10 +22,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-import made_material
 import made_outliners
 import made_reports
-import made_sam
 import small_scans
 from conftest import Run, launched
 from nodulens.core.nodule import Box, Candidate
@@ -59,11 +57,11 @@ from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import NETWORKS, build
 from nodulens.train.options import TrainOptions
-from nodulens.train.run import RunSpec, begun, division, train_recipe
+from nodulens.train.run import RunSpec, division, open_run, train_recipe
 from nodulens.train.tasks.classification import load
 from nodulens.train.tasks.segmentation import field_of
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 FOLD = 2
 """A fold that holds a background and some of the made-up patients."""
@@ -78,19 +76,9 @@ SHORT = {
 SHOWN = {
     "segmenter": {"Learning curves, segmenter", "Input, truth, prediction, overlay"},
     "filter": {"Learning curves, filter", "ROC", "Precision and recall"},
-    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "What it looked at"},
+    "classifier": {"Learning curves, classifier", "ROC", "Confusion", "Explanations"},
 }
 """What the page of a run shows of each part."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
 
 
 def trained(name: str, data: Path, run: Path, *more: str, fold: int | None = FOLD, split: Path | None = None) -> Path:
@@ -220,16 +208,16 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
     if finished:
         trained("conv3-classifier", data, run, split=split)
     else:
-        with pytest.raises(BadOption, match=r"stopped before classifier came to its end; go on with it: nodulens"):
+        with pytest.raises(BadOption, match=r"classifier is not trained yet; resume it: nodulens"):
             method_named(str(run))
     files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
     with pytest.raises(BadOption, match=r"fold 2; name another folder for conv3-classifier, fold 1"):
         trained("conv3-classifier", data, run, split=split, fold=1)
     for strange in {own, other, None} - {split}:
-        with pytest.raises(BadOption, match=r"patients, .* stand elsewhere\). Give the split that it was begun with"):
+        with pytest.raises(BadOption, match=r"patients, .* are in other parts\). Give the split that it was"):
             trained("conv3-classifier", data, run, split=strange)
-    with pytest.raises(BadOption, match="begun with"):
+    with pytest.raises(BadOption, match="started with"):
         trained("conv3-classifier", other_data, run, split=split)
     for setting, told in {
         "masked=true": "with masked=false; name another folder for masked=true",
@@ -243,7 +231,7 @@ def test_a_run_goes_on_with_nothing_but_what_it_was_begun_with(
         "labels=luna16-mask": "with labels=lidc; name another folder for labels=luna16-mask",
     }.items():
         with pytest.raises(BadOption, match=told):
-            begun(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
+            open_run(changed(recipe, [setting]), RunSpec(data, run, "", parts, FOLD))
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == files
     trained("conv3-classifier", data, run, split=split)
     assert (run / "classifier.onnx").exists() and not read_run(run).untrained
@@ -253,7 +241,7 @@ def test_a_checkpoint_that_nobody_answers_for_is_not_gone_on_with(data: Path, tm
     run = tmp_path / "run"
     stopped(data, run)
     (run / "run.json").unlink()
-    with pytest.raises(BadOption, match=r"classifier\.pt is there, but .* does not say who taught it"):
+    with pytest.raises(BadOption, match=r"classifier\.pt exists, but .* does not record its training patients"):
         trained("conv3-classifier", data, run)
 
 
@@ -298,7 +286,7 @@ def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ranks, "joined", lambda: Ranks(1, 2, torch.device("cpu")))
     monkeypatch.setattr(Ranks, "wait", lambda self: None)
-    begun(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
+    open_run(CONV3_CLASSIFIER, RunSpec(tmp_path, tmp_path / "run", "", Split({"P": "train", "Q": "test"}, 0, "mine")))
     export(torch.nn.Linear(2, 2), torch.zeros(2, 2), tmp_path / "run", {"name": "classifier", "input": {}})
     assert not (tmp_path / "run").exists()
 
@@ -361,7 +349,7 @@ def test_without_sam_its_networks_are_judged_and_scans_left_out(
 
 def test_what_training_decided_is_not_set_to_judge(densenet: Path, data: Path) -> None:
     for setting in ("classifier.size=64", "masked=false"):
-        with pytest.raises(BadOption, match=f"{setting.partition('=')[0]} would change nothing: sam2-densenet"):
+        with pytest.raises(BadOption, match=f"{setting.partition('=')[0]} has no effect: sam2-densenet"):
             evaluate(str(densenet), data, None, settings=[setting])
 
 
@@ -378,20 +366,18 @@ def test_where_nothing_else_is_judged_missing_sam_is_a_fault(with_scan: Path, ru
     [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe",))],
 )
 def test_sam_outlines_what_a_run_analyses(
-    densenet: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]
+    densenet: Path, sams: Path, dicom: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]
 ) -> None:
     """Random weights in the published format: that they take part, not that they are any good."""
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    files = {"sam2": made_sam.write_sam2, "sam": made_sam.write_sam}[kind](tmp_path / kind)
+    files = sams / kind
     words = ("--recipe", densenet, "--set", f"prompted={kind}", "--set", f"checkpoint={files}")
     words += tuple(word for setting in asked for word in ("--set", setting))
-    scan = small_scans.dicom(tmp_path / "ct")
-    done = run("analyze", scan, "-o", tmp_path / "out", *words, "--threshold", "0.02", "--threads", "1")
+    done = run("analyze", dicom, "-o", tmp_path / "out", *words, "--threshold", "0.02", "--threads", "1")
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     held = hashlib.sha256((files / "model.safetensors").read_bytes()).hexdigest()
-    assert report["weights"][-1] == {"name": str(files), "sha256": held}
-    assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", str(files)]
+    assert report["weights"][-1] == {"name": f"…/{kind}", "sha256": held}
+    assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", f"…/{kind}"]
     assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
 
 
@@ -447,13 +433,13 @@ def test_the_second_step_is_judged_by_what_has_not_seen_who_judges(
     assert list(graded["figures"]) == ["readers", "first", "refined"]
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert "With and without the second step" in {t.title for t in page.tables}
-    assert "Outlined again: best and worst" in {d.title for d in page.drawings}
-    assert any(m.name == "Dice, outlined again less first step" for m in page.metrics)
+    assert "Refined: best and worst" in {d.title for d in page.drawings}
+    assert any(m.name == "Dice, refined minus first step" for m in page.metrics)
     held = card("segmenter", prompted / f"fold{FOLD}").sha256
     assert held in {w.sha256 for w in page.provenance.weights}
     shown = {table.title: table for table in page.tables}
     assert "Wilcoxon" in shown["With and without the second step"].note
-    assert shown["The classifier on what was outlined"].columns[0] == "crops masked by"
+    assert shown["The classifier by mask"].columns[0] == "crops masked by"
 
 
 def test_networks_are_hashed_and_compiled_once(
@@ -494,14 +480,13 @@ def test_a_prompted_network_that_has_seen_them_all_does_not_judge(
     found = json.loads(done.out)
     assert "second_step" not in found and found["networks"]
     [note] = found["notes"]
-    assert f"has seen all {len(judges)} test patients" in note
+    assert f"was trained on all {len(judges)} test patients" in note
     assert f"--data {data} --fold {FOLD} --run FOLDER" in note and f"--prompted FOLDER/segmenter/fold{FOLD}" in note
 
 
-def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, tmp_path: Path) -> None:
+def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, sams: Path) -> None:
     """Random weights, and no figure of them: that it is SAM who is asked, about everybody who judges."""
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    settings = ["prompted=sam", f"checkpoint={made_sam.write_sam(tmp_path / 'sam')}"]
+    settings = ["prompted=sam", f"checkpoint={sams / 'sam'}"]
     found = evaluate(str(two_steps), data, None, settings=settings)
     assert found["notes"] == []
     owners = {p for p in Stacks(data).patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
@@ -514,26 +499,25 @@ def test_sam_takes_the_second_step_of_a_run(two_steps: Path, data: Path, tmp_pat
 def test_what_is_no_prompted_network_is_refused(two_steps: Path, densenet: Path, prompted: Path, data: Path) -> None:
     with pytest.raises(BadOption, match="takes no prompt"):
         evaluate(str(two_steps), data, None, prompted=two_steps)
-    with pytest.raises(BadOption, match="sam2-densenet outlines by sam2: add --set prompted=network"):
+    with pytest.raises(BadOption, match="sam2-densenet segments by sam2: add --set prompted=network"):
         evaluate(str(densenet), data, None, prompted=prompted / f"fold{FOLD}")
-    with pytest.raises(BadOption, match="outlines by its segmenter"):
+    with pytest.raises(BadOption, match="segments by its segmenter"):
         evaluate(str(two_steps), data, None, prompted=prompted / f"fold{FOLD}", settings=["prompted=none"])
-    with pytest.raises(MissingWeights, match="not there"):
+    with pytest.raises(MissingWeights, match="does not exist"):
         evaluate(str(two_steps), data, None, prompted=prompted / "fold4")
 
 
 # ---------------------------------------------------------------- method D's second arm
 
 
-def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_filter_finds_by_itself(dicom: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps what is bright in the middle, as the balls are."""
     monkeypatch.setattr(made_outliners, "KEPT", made_outliners.BRIGHT)
     folder = made_outliners.write(tmp_path / "run")
-    scan = small_scans.dicom(tmp_path / "ct")
     reports = {}
     for arm in ("false", "true"):
         words = ("--recipe", folder, "--set", f"sliding_window={arm}", "--threads", "1")
-        done = run("analyze", scan, "-o", tmp_path / arm, *words)
+        done = run("analyze", dicom, "-o", tmp_path / arm, *words)
         assert done.code == 0, done.err
         reports[arm] = json.loads((tmp_path / arm / "report.json").read_text())
     whole, alone = reports["false"], reports["true"]
@@ -543,7 +527,7 @@ def test_the_filter_finds_by_itself(tmp_path: Path, run: Run, monkeypatch: pytes
     assert any("cells of 8 pixels" in w for w in alone["warnings"]), "sizes are those of cells, and it says so"
     assert alone["nodules"] and alone["threshold"] == 0.5 and alone["sensitivity"] == []
     words = ("--recipe", folder, "--set", "sliding_window=true", "--set", "prompted=network", "--threads", "1")
-    assert run("analyze", scan, "-o", tmp_path / "outlined", *words).code == 0
+    assert run("analyze", dicom, "-o", tmp_path / "outlined", *words).code == 0
     outlined = json.loads((tmp_path / "outlined" / "report.json").read_text())
     assert not any("cells of 8 pixels" in w for w in outlined["warnings"])
     assert [w["name"] for w in outlined["weights"]] == ["filter", "segmenter", "malignancy"]
@@ -569,7 +553,7 @@ def taught_brightness(folder: Path, network: str) -> Path:
     config = replace(NNUNET_SAM.segmenter, network=network, size=64)
     recipe = replace(NNUNET_SAM, segmenter=config, classifier=None, prompted="network")
     ct = small_scans.noisy()
-    seen = torch.from_numpy(field_of(config).look(ct.hu, ct.geometry)[:, None])
+    seen = torch.from_numpy(field_of(config).input(ct.hu, ct.geometry)[:, None])
     truth = (seen[:, 0] > made_outliners.BRIGHT).long()
     torch.manual_seed(0)
     net = build(config).train()
@@ -627,11 +611,9 @@ def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("part", ["slice", "lung", "lobe", "crop"])
 def test_a_recipe_says_what_sam_is_shown(
-    densenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+    densenet: Path, sams: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """The lungs that views need are those of the scan."""
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    files = made_sam.write_sam(tmp_path / "sam")
     seen: list[Box] = []
 
     def noting(*args: object, **more: object) -> Box:
@@ -639,7 +621,7 @@ def test_a_recipe_says_what_sam_is_shown(
         return seen[-1]
 
     monkeypatch.setattr("nodulens.methods.load.view_of", noting)
-    settings = ["prompted=sam", f"checkpoint={files}", f"shown={part}"]
+    settings = ["prompted=sam", f"checkpoint={sams / 'sam'}", f"shown={part}"]
     prompted = load_method(str(densenet), settings=settings).prompted
     assert prompted is not None
     ct = small_scans.noisy()
@@ -650,11 +632,10 @@ def test_a_recipe_says_what_sam_is_shown(
     assert seen == [view_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
 
 
-def test_memory_is_of_sam2_alone(densenet: Path, tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    with pytest.raises(BadOption, match="memory would change nothing"):
+def test_memory_is_of_sam2_alone(densenet: Path, sams: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match="memory has no effect"):
         load_method(str(densenet), settings=["prompted=sam", "memory=true"])
-    load_sam(made_sam.write_sam2(tmp_path / "whole"), "sam2").net.model.save_pretrained(tmp_path / "alone")  # type: ignore[attr-defined]
+    load_sam(sams / "sam2", "sam2").net.model.save_pretrained(tmp_path / "alone")  # type: ignore[attr-defined]
     with pytest.raises(BadOption, match=r"has no memory .* --set memory=false"):
         load_method(str(densenet), settings=[f"checkpoint={tmp_path / 'alone'}", "memory=true"])
 
@@ -662,7 +643,7 @@ def test_memory_is_of_sam2_alone(densenet: Path, tmp_path: Path) -> None:
 def test_names(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="se-aux-unet"):
         method_named("unet")
-    with pytest.raises(BadOption, match="no folder that nodulens train"):
+    with pytest.raises(BadOption, match="not a run of nodulens train"):
         method_named(str(tmp_path))
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UnreadableFile):
@@ -677,7 +658,7 @@ def test_a_run_is_used_as_it_was_trained(tmp_path: Path) -> None:
     assert (method.threshold, method.recipe.max_findings, method.recipe.box_scale) == (0.2, 3, 2.0)
     assert method.outline is not None and method.recipe.caveats == read_run(Path(run)).recipe.caveats != ()
     for setting in ("labels=lidc", "slices=middle", "masked=true", "segmenter.size=32", "filter.loss=dice"):
-        with pytest.raises(BadOption, match="would change nothing: resnet-unet-patch-cnn is used as it was trained"):
+        with pytest.raises(BadOption, match="has no effect: resnet-unet-patch-cnn is used as it was trained"):
             load_method(run, settings=[setting])
     with pytest.raises(BadOption, match="cannot be set"):
         load_method(run, settings=["name=mine"])
@@ -706,7 +687,7 @@ def test_the_default_is_trained_as_it_ships(
     write_split(Split({f"P{n}": str(n % 2) for n in range(4)}, 2, "stratified"), tmp_path / "split.json")
     monkeypatch.chdir(tmp_path)
     done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
-    assert done.code == 2 and "is trained on everybody who may, as it ships" in done.err
+    assert done.code == 2 and "is trained on all training patients, as it ships" in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -749,11 +730,12 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
     assert file.read_text() == "kept"
 
 
-def test_without_torch_the_line_to_type(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = made_outliners.write(tmp_path / "run")
+def test_without_torch_the_line_to_type(
+    run: Run, data: Path, outliners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "nodulens.train.run")
     monkeypatch.setitem(sys.modules, "torch", None)
-    for words in (("evaluate", made), ("train", "conv3-classifier", "-o", tmp_path / "new")):
+    for words in (("evaluate", outliners), ("train", "conv3-classifier", "-o", tmp_path / "new")):
         done = run(*words, "--data", data)
         assert (done.code, done.out) == (1, "")
         assert done.err == "nodulens: torch is not installed: pip install 'nodulens[train]'\n"
@@ -804,12 +786,12 @@ def test_words_that_contradict_a_split_are_refused(data: Path, tmp_path: Path, r
     write_split(in_shares(Stacks(data).items(), (3, 1)), shares)
     write_split(stratified(Stacks(data).items(), 3), folds)
     for recipe, words, told in (
-        ("conv3-classifier", ("--split", shares, "--fold", "1"), "split into shares, which names who judges"),
+        ("conv3-classifier", ("--split", shares, "--fold", "1"), "which names its own test patients"),
         ("conv3-classifier", ("--split", shares, "--everybody"), "--everybody leaves nobody out"),
         ("conv3-classifier", ("--everybody", "--fold", "1"), "--everybody leaves nobody out"),
         ("conv3-classifier", ("--split", folds, "--fold", "3"), "The split has 3 folds"),
         ("conv3-classifier", ("--fold", "5"), "There are 5 folds"),
-        ("default", ("--split", folds), "is trained on everybody"),
+        ("default", ("--split", folds), "is trained on all training patients"),
     ):
         done = run("train", recipe, "--data", data, "-o", tmp_path / "run", *words)
         assert done.code == 2 and told in done.err

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import made_sam
 from made_sam import Drawn
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
@@ -71,7 +70,7 @@ def test_a_box_comes_back_where_it_was(volume: Volume, square: bool, part: str) 
 
 @pytest.mark.parametrize("square", [True, False])
 def test_a_point_lands_in_the_middle_and_the_best_outline_is_taken(volume: Volume, square: bool) -> None:
-    found = painted(Sam(Drawn(square), ask="point").segment(volume, PROMPT))
+    found = painted(Sam(Drawn(square), prompt_kind="point").segment(volume, PROMPT))
     assert np.allclose(np.argwhere(found).mean(axis=0), HELD.centre_zyx, atol=0.3)
 
 
@@ -79,7 +78,7 @@ def test_a_mask_comes_back_as_it_was_given(volume: Volume) -> None:
     prior = filled(HELD)
     prior[2, 14:] = False
     prior[6] = False
-    sam = Sam(Drawn(square=False), ask="mask")
+    sam = Sam(Drawn(square=False), prompt_kind="mask")
     assert np.array_equal(painted(sam.segment(volume, PROMPT, prior)), prior)
     for nothing in (None, np.zeros(SHAPE, dtype=bool)):
         with pytest.raises(BadPrompt, match="earlier mask"):
@@ -91,7 +90,7 @@ def test_memory_starts_in_the_middle_or_where_the_mask_is_largest(volume: Volume
     assert np.array_equal(carried, filled(Box((3, 12, 30), (6, 20, 42))))
     prior = filled(HELD)
     prior[[2, 3, 4, 6], 15:] = False
-    carried = painted(Sam(Drawn(square=True), ask="mask", memory=True).segment(volume, PROMPT, prior))
+    carried = painted(Sam(Drawn(square=True), prompt_kind="mask", memory=True).segment(volume, PROMPT, prior))
     assert np.array_equal(carried, filled(Box((4, 12, 30), (7, 20, 42))))
 
 
@@ -100,7 +99,7 @@ def test_a_picture_is_encoded_once_and_the_cache_is_bounded(volume: Volume) -> N
     sam = Sam(net)
     sam.segment(volume, PROMPT)
     assert net.encoded == 5
-    replace(sam, ask="point").segment(volume, Prompt((1.0, 5.0, 5.0), (4.0, 20.0, 20.0), DRAWN))
+    replace(sam, prompt_kind="point").segment(volume, Prompt((1.0, 5.0, 5.0), (4.0, 20.0, 20.0), DRAWN))
     assert net.encoded == 6, "slices 2 and 3 are known, slice 1 is new"
     replace(sam, pixels=PLAIN).encode(np.zeros((4, 4), dtype=np.float32))
     sam.encode(np.zeros((4, 4), dtype=np.float32))
@@ -137,15 +136,6 @@ def test_nothing_found_is_said(volume: Volume) -> None:
 # ---------------------------------------------------------------- weights in the published format
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
-    folder = tmp_path_factory.mktemp("sam")
-    made_sam.write_sam2(folder / "sam2")
-    made_sam.write_sam(folder / "sam")
-    return folder
-
-
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever opens a connection fails the test."""
@@ -158,8 +148,8 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("silent")
-def test_sam_decodes_as_its_own_network_does(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    sam = load_sam(weights / "sam", "sam")
+def test_sam_decodes_as_its_own_network_does(sams: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sam = load_sam(sams / "sam", "sam")
     assert capfd.readouterr() == ("", "")
     assert sam.pixels == Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     image = np.random.default_rng(1).random((40, 60)).astype(np.float32)
@@ -167,7 +157,7 @@ def test_sam_decodes_as_its_own_network_does(weights: Path, capfd: pytest.Captur
     assert embedding.frame == Frame((40, 60), (43, 64), 64)
     from transformers import SamModel
 
-    oracle = SamModel.from_pretrained(weights / "sam").eval()
+    oracle = SamModel.from_pretrained(sams / "sam").eval()
     picture = (torch.from_numpy(image)[None, None] - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor(
         [0.2, 0.25, 0.3]
     )[:, None, None]
@@ -187,15 +177,15 @@ def test_sam_decodes_as_its_own_network_does(weights: Path, capfd: pytest.Captur
 
 
 @pytest.mark.usefixtures("silent")
-def test_sam2_decodes_as_its_own_network_does(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    sam = load_sam(weights / "sam2", "sam2")
+def test_sam2_decodes_as_its_own_network_does(sams: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sam = load_sam(sams / "sam2", "sam2")
     assert capfd.readouterr() == ("", "")
     assert sam.pixels == Pixels()
     image = np.random.default_rng(2).random((40, 60)).astype(np.float32)
     embedding = sam.encode(image)
     from transformers import Sam2Model
 
-    oracle = Sam2Model.from_pretrained(weights / "sam2").eval()
+    oracle = Sam2Model.from_pretrained(sams / "sam2").eval()
     mean, std = (torch.tensor(v)[:, None, None] for v in (Pixels().mean, Pixels().std))
     frame = embedding.frame.fill((torch.from_numpy(image)[None, None] - mean) / std)
     corners = torch.tensor([embedding.frame.place([(10, 20), (25, 45)])]).reshape(1, 1, 4)
@@ -214,9 +204,9 @@ def test_sam2_decodes_as_its_own_network_does(weights: Path, capfd: pytest.Captu
 
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("kind", ["box", "point", "mask"])
-def test_memory_carries_as_the_network_does_on_its_own(weights: Path, kind: str) -> None:
+def test_memory_carries_as_the_network_does_on_its_own(sams: Path, kind: str) -> None:
     """The slices are encoded beforehand and only counted in the session: the same as a film given to the network."""
-    sam = load_sam(weights / "sam2", "sam2")
+    sam = load_sam(sams / "sam2", "sam2")
     images = np.random.default_rng(3).random((5, 64, 64)).astype(np.float32)
     mask = np.zeros((64, 64), dtype=bool)
     mask[20:40, 24:50] = True
@@ -226,7 +216,7 @@ def test_memory_carries_as_the_network_does_on_its_own(weights: Path, kind: str)
 
     from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
-    oracle = Sam2VideoModel.from_pretrained(weights / "sam2").eval()
+    oracle = Sam2VideoModel.from_pretrained(sams / "sam2").eval()
     mean, std = (torch.tensor(v)[:, None, None] for v in (Pixels().mean, Pixels().std))
     film = (torch.from_numpy(images)[:, None] - mean) / std
     session = Sam2VideoInferenceSession(video=film, dtype=torch.float32)
@@ -249,11 +239,11 @@ def test_memory_carries_as_the_network_does_on_its_own(weights: Path, kind: str)
 
 
 @pytest.mark.usefixtures("silent")
-def test_a_volume_goes_through_both(weights: Path, volume: Volume) -> None:
+def test_a_volume_goes_through_both(sams: Path, volume: Volume) -> None:
     for kind in ("sam2", "sam"):
-        sam = load_sam(weights / kind, kind)  # type: ignore[arg-type]
+        sam = load_sam(sams / kind, kind)  # type: ignore[arg-type]
         prior = filled(HELD)
-        for asked in (sam, replace(sam, ask="point"), replace(sam, ask="mask")):
+        for asked in (sam, replace(sam, prompt_kind="point"), replace(sam, prompt_kind="mask")):
             for memory in (False, True) if kind == "sam2" else (False,):
                 try:
                     box, mask = replace(asked, memory=memory).segment(volume, PROMPT, prior)
@@ -264,7 +254,7 @@ def test_a_volume_goes_through_both(weights: Path, volume: Volume) -> None:
 
 
 @pytest.mark.usefixtures("silent")
-def test_pictures_are_prepared_as_by_the_published_processor(weights: Path) -> None:
+def test_pictures_are_prepared_as_by_the_published_processor(sams: Path) -> None:
     processor = pytest.importorskip("transformers.models.sam.image_processing_pil_sam").SamImageProcessorPil()
     image = (np.random.default_rng(4).random((60, 80)) * 255).astype(np.uint8)
     expected = processor(np.stack([image] * 3, axis=-1), return_tensors="np")["pixel_values"][0]
@@ -286,8 +276,8 @@ def test_pictures_are_prepared_as_by_the_published_processor(weights: Path) -> N
         ("a/b/c", "facebook/sam2.1-hiera-tiny"),
     ],
 )
-def test_a_name_that_is_not_here_says_what_to_type(weights: Path, name: str, fetched: str) -> None:
-    with pytest.raises(MissingWeights, match=rf"of sam2: '{name}' is neither a folder.* hf download {fetched}, "):
+def test_a_name_that_is_not_here_says_what_to_type(sams: Path, name: str, fetched: str) -> None:
+    with pytest.raises(MissingWeights, match=rf"of sam2: '{name}' is neither a folder.* hf download {fetched}"):
         load_sam(name, "sam2")
 
 
@@ -300,49 +290,49 @@ def test_the_line_to_type_is_that_of_what_the_recipes_load() -> None:
 
 
 @pytest.mark.usefixtures("silent")
-def test_a_name_that_was_fetched_is_found_again(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_was_fetched_is_found_again(sams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the cache of the hub's client, as ``hf download`` leaves it."""
     from huggingface_hub import constants
 
     name, cached = USUAL["sam2"], tmp_path / ("models--" + USUAL["sam2"].replace("/", "--"))
-    shutil.copytree(weights / "sam2", cached / "snapshots" / "0a1b")
+    shutil.copytree(sams / "sam2", cached / "snapshots" / "0a1b")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("0a1b")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert load_sam(name, "sam2").sha256 == load_sam(weights / "sam2", "sam2").sha256
+    assert load_sam(name, "sam2").sha256 == load_sam(sams / "sam2", "sam2").sha256
 
 
 @pytest.mark.usefixtures("silent")
-def test_the_hash_is_of_the_file_that_is_read(weights: Path, tmp_path: Path) -> None:
+def test_the_hash_is_of_the_file_that_is_read(sams: Path, tmp_path: Path) -> None:
     """The hub holds the same weights in other formats beside it."""
-    copy = shutil.copytree(weights / "sam", tmp_path / "sam")
+    copy = shutil.copytree(sams / "sam", tmp_path / "sam")
     (copy / "pytorch_model.bin").write_bytes(b"the same for older programs")
-    assert load_sam(copy, "sam").sha256 == load_sam(weights / "sam", "sam").sha256
+    assert load_sam(copy, "sam").sha256 == load_sam(sams / "sam", "sam").sha256
 
 
 @pytest.mark.usefixtures("silent")
-def test_files_that_are_something_else_are_refused(weights: Path, tmp_path: Path) -> None:
+def test_files_that_are_something_else_are_refused(sams: Path, tmp_path: Path) -> None:
     with pytest.raises(CorruptWeights, match="type 'sam2_video', not 'sam'"):
-        load_sam(weights / "sam2", "sam")
+        load_sam(sams / "sam2", "sam")
     with pytest.raises(BadOption, match="'sam3'"):
-        load_sam(weights / "sam2", "sam3")  # type: ignore[arg-type]
+        load_sam(sams / "sam2", "sam3")  # type: ignore[arg-type]
     with pytest.raises(MissingWeights, match=r"config\.json"):
         load_sam(tmp_path, "sam2")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CorruptWeights, match="no JSON"):
+    with pytest.raises(CorruptWeights, match="not JSON"):
         load_sam(tmp_path, "sam2")
-    (tmp_path / "config.json").write_bytes((weights / "sam" / "config.json").read_bytes())
+    (tmp_path / "config.json").write_bytes((sams / "sam" / "config.json").read_bytes())
     with pytest.raises(CorruptWeights, match="cannot be read"):
         load_sam(tmp_path, "sam")
 
 
 @pytest.mark.usefixtures("silent")
-def test_missing_weights_are_never_made_up(weights: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_never_made_up(sams: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    for file in (weights / "sam").glob("*.json"):
+    for file in (sams / "sam").glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    held = load_file(weights / "sam" / "model.safetensors")
+    held = load_file(sams / "sam" / "model.safetensors")
     gone = next(name for name in held if "mask_decoder" in name)
     save_file({k: v for k, v in held.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CorruptWeights, match=rf"lacks 1 weights of SamModel: {gone}"):
@@ -350,8 +340,8 @@ def test_missing_weights_are_never_made_up(weights: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("silent")
-def test_sam2_without_memory_outlines_slices_alone(weights: Path, tmp_path: Path, volume: Volume) -> None:
-    sam = load_sam(weights / "sam2", "sam2")
+def test_sam2_without_memory_outlines_slices_alone(sams: Path, tmp_path: Path, volume: Volume) -> None:
+    sam = load_sam(sams / "sam2", "sam2")
     sam.net.model.save_pretrained(tmp_path)  # type: ignore[attr-defined]
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "sam2"
     alone = load_sam(tmp_path, "sam2")

@@ -21,7 +21,7 @@ HEAD = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The made-up scan, whose first two balls are nodules and whose third is on the list of those that do not count."""
     folder = tmp_path_factory.mktemp("data")
     small_scans.dicom(folder / "ct" / NAME)
@@ -47,10 +47,10 @@ FIRST, SECOND, THIRD = (centre for centre, _ in made_reports.NODULES)
 AIR = (0.0, 0.0, -60.0)
 
 
-def test_what_is_found_and_what_else_is_marked(data: Path) -> None:
+def test_what_is_found_and_what_else_is_marked(scored: Path) -> None:
     shown = ((*FIRST, 0.6), (FIRST[0] + 7.9, *FIRST[1:], 0.9), (*THIRD, 0.5), (*AIR, 0.7))
     more = (*shown, (SECOND[0] + 4.6, *SECOND[1:], 0.2), (SECOND[0], SECOND[1] + 4.4, SECOND[2], 0.1))
-    [scan] = evaluate_scans(data, lambda ct: (reported(*shown), reported(*more)))
+    [scan] = evaluate_scans(scored, lambda ct: (reported(*shown), reported(*more)))
     found = scan.to_json()
     assert (found["name"], found["nodules"], found["found"]) == (NAME, 2, 1), "two marks in one nodule find one"
     assert (found["other"], found["other_strict"]) == (1, 2), "on what does not count it is forgiven, or not"
@@ -63,9 +63,9 @@ def test_what_is_found_and_what_else_is_marked(data: Path) -> None:
     assert curve == {0.9: (1, 0), 0.7: (1, 1), 0.6: (1, 1), 0.5: (1, 1), 0.2: (1, 2), 0.1: (2, 2)}
 
 
-def test_tables_lay_two_arms_side_by_side(data: Path) -> None:
-    whole = evaluate_scans(data, lambda ct: (reported((*FIRST, 0.6)),) * 2)
-    alone = evaluate_scans(data, lambda ct: (reported((*SECOND, 0.8), (*AIR, 0.7)),) * 2)
+def test_tables_lay_two_arms_side_by_side(scored: Path) -> None:
+    whole = evaluate_scans(scored, lambda ct: (reported((*FIRST, 0.6)),) * 2)
+    alone = evaluate_scans(scored, lambda ct: (reported((*SECOND, 0.8), (*AIR, 0.7)),) * 2)
     scans, nodules = scan_tables(whole, alone)
     assert scans.rows == ((NAME, 2, 1, 0, 0), (f"{NAME}, filter alone", 2, 1, 1, 1))
     assert [(row[1], row[2], row[-1]) for row in nodules.rows] == [(16.0, 0.6, None), (9.0, None, 0.8)]

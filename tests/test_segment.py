@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import made_models
 import made_reports
 import real_scans
 import small_scans
@@ -17,7 +18,6 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.methods.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
-from nodulens.runtime.weights import FOLDER, Card
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.segment import (
     DRAWN_ROUNDS,
@@ -40,7 +40,7 @@ class Brightness:
 
     @property
     def model(self) -> Model:
-        return Model(Card("made", FOLDER / "made.onnx", "", "", "", {}, {}, {}, {}), self)
+        return made_models.model(self)
 
     def __call__(self, batch: Batch) -> tuple[Batch]:
         self.seen.append(batch.copy())

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import made_models
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, BadValues
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
-from nodulens.runtime.weights import Card
 from nodulens.stages.classical import BINS, clahe, classic_steps, otsu
 from nodulens.stages.findings import Finding
 from nodulens.stages.fp_reduction import keep_scores, kept, sliding_window
 from nodulens.stages.slices import Field, Outlined, find_regions, segment_slices
 from nodulens.stages.views import patch_view
 
-CARD = Card("made", Path(), "", "", "", {}, {}, {}, {})
 SIDES = ("background", "left lung", "right lung", "nodule")
 EACH = ("lung", "nodule")
 SPACING = (2.0, 0.8, 0.8)
@@ -68,7 +65,7 @@ def outliner(field: Field) -> Model:
         }
         return (np.stack([named[name] for name in field.classes], axis=1),)
 
-    return Model(CARD, run)
+    return made_models.model(run)
 
 
 # ---- What is seen
@@ -78,7 +75,7 @@ def test_a_slice_that_fits_is_neither_mixed_nor_moved() -> None:
     rng = np.random.default_rng(0)
     hu = rng.integers(-1000, 400, (3, 41, 30)).astype(np.int16)
     grid = Geometry.axial((3, 41, 30), (2.5, 0.7, 0.7), (5, -3, 8))
-    seen = Field(48, EACH).look(hu, grid)
+    seen = Field(48, EACH).input(hu, grid)
     assert seen.dtype == np.float32
     assert seen.shape == (3, 48, 48)
     rows, columns = slice(4, 45), slice(9, 39)
@@ -117,7 +114,7 @@ def test_a_fixed_pixel_cuts_what_lies_beyond() -> None:
     grid = Geometry.axial((1, 60, 60), (1.0, 1.0, 1.0))
     hu = np.full((1, 60, 60), -1000, dtype=np.int16)
     hu[0, 29:31, 29:31] = 400
-    seen = Field(20, EACH, pixel_mm=0.5).look(hu, grid)[0]
+    seen = Field(20, EACH, pixel_mm=0.5).input(hu, grid)[0]
     assert seen.sum() == pytest.approx(16, rel=0.01)
     assert ndimage.center_of_mass(seen) == pytest.approx((9.5, 9.5))
 
@@ -125,7 +122,7 @@ def test_a_fixed_pixel_cuts_what_lies_beyond() -> None:
 def test_probabilities_are_decided_alone_or_against_one_another() -> None:
     logits = np.log(np.array([[[0.4], [0.35], [0.15], [0.1]], [[0.2], [0.3], [0.1], [0.4]]], dtype=np.float32))
     field = Field(8, SIDES)
-    assert field.drawn == ("left lung", "right lung", "nodule")
+    assert field.foreground == ("left lung", "right lung", "nodule")
     p = field.probabilities(logits)
     assert p == pytest.approx(np.exp(logits[:, 1:]))
     assert field.decided(p)[..., 0].tolist() == [[False, False, False], [False, False, True]]
@@ -224,7 +221,7 @@ def patcher() -> Model:
         assert batch.shape[1:] == (1, 64, 64)
         return ((batch[:, :, 31:33, 31:33].min(axis=(2, 3)) - 0.5) * 20,)
 
-    return Model(CARD, run)
+    return made_models.model(run)
 
 
 def test_regions_are_kept_by_the_patch_round_them() -> None:
@@ -252,7 +249,7 @@ def test_a_slid_network_sees_what_a_patch_shows() -> None:
         seen.append(np.array(batch[:, 0]))
         return (np.zeros((len(batch), 1), dtype=np.float32) - 9,)
 
-    assert sliding_window(noisy, lungs, Model(CARD, run), stride_px=16) == []
+    assert sliding_window(noisy, lungs, made_models.model(run), stride_px=16) == []
     y, x = np.arange(8, 70, 16), np.arange(8, 90, 16)
     rows, columns = np.nonzero(lungs.labels[2][np.ix_(y, x)])
     # slices of 2 mm: every one of them is looked at, those with lung from the third on

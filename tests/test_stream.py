@@ -14,7 +14,7 @@ from PIL import Image
 
 import dicom_files
 import made_outliners
-from conftest import Done, Run
+from conftest import Done, Run, refused
 from nodulens import stream as streams
 from nodulens.apps.stream import sentence
 from nodulens.core.geometry import Geometry
@@ -32,11 +32,6 @@ from nodulens.stages.findings import Finding
 SIDE = 64
 DARK, TISSUE, SOME, MUCH = 20, 128, 180, 240
 """Grey values: lung, what is neither, a region that the filter rejects, and one that it keeps."""
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_outliners.write(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +64,6 @@ def told(done: Done) -> dict:  # type: ignore[type-arg]
     return json.loads(done.out)
 
 
-def refused(done: Done, *words: str, code: int = 2) -> None:
-    """One line that says why, no trace, nothing on standard output."""
-    assert done.code == code, done
-    assert done.out == "" and "Traceback" not in done.err
-    assert done.err.startswith("nodulens: ") and done.err.count("\n") == 1, done.err
-    assert all(word in done.err for word in words), done.err
-
-
 def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
@@ -90,32 +77,34 @@ def painted(picture: Path | Image.Image, name: str) -> np.ndarray:
 # ---- what is seen
 
 
-def test_frames_are_outlined_filtered_and_drawn(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
-    found = told(run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--threads", "1", "--json"))
+def test_frames_are_outlined_filtered_and_drawn(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
+    found = told(run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--threads", "1", "--json"))
     assert found["schema"] == "nodulens-stream/1"
     assert (found["frames"], found["regions"], found["frames_with_regions"]) == (4, 2, 2)
     assert found["left_out"] == [] and not found["stopped"]
     assert 0 < found["model_s"] < found["work_s"] <= found["total_s"]
     assert found["fps_mean"] == pytest.approx(4 / found["total_s"], rel=0.05)
-    assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/2.png", "p1/9.png"]
+    assert files(tmp_path / "out") == ["00001.png", "00002.png", "00003.png", "00004.png"]
     scale = streams.SMALL_PX // SIDE
-    kept = painted(tmp_path / "out" / "p1" / "1.png", "nodule")
+    kept = painted(tmp_path / "out" / "00001.png", "nodule")
     assert kept.shape == (SIDE * scale, SIDE * scale)
     rows, columns = np.nonzero(kept)
     # the box round rows 16 to 24, columns 12 to 20, and its score above it
     assert rows.max() == 24 * scale + 1 and columns.min() == 12 * scale - 2 and columns.max() == 20 * scale + 1
     assert kept[20 * scale, 12 * scale - 1 : 12 * scale + 1].any()  # the outline itself
-    assert not painted(tmp_path / "out" / "p1" / "2.png", "nodule").any()
-    assert not painted(tmp_path / "out" / "p1" / "10.png", "nodule").any()
-    lungs = painted(tmp_path / "out" / "p1" / "10.png", "lung")
+    assert not painted(tmp_path / "out" / "00002.png", "nodule").any()
+    assert not painted(tmp_path / "out" / "00004.png", "nodule").any()
+    lungs = painted(tmp_path / "out" / "00004.png", "lung")
     assert lungs[30 * scale, 6 * scale - 2 : 6 * scale + 2].any()
 
 
-def test_without_a_filter_or_with_another_threshold(run: Run, made: Path, unfiltered: Path, pictures: Path) -> None:
+def test_without_a_filter_or_with_another_threshold(
+    run: Run, outliners: Path, unfiltered: Path, pictures: Path
+) -> None:
     plain = ("stream", pictures, "--threads", "1", "--json", "--recipe")
     assert told(run(*plain, unfiltered))["regions"] == 4
     # a middle of 0.6 less 0.8 at a slope of 200 is certain to be none
-    assert told(run(*plain, made, "--set", "threshold=0"))["regions"] == 4
+    assert told(run(*plain, outliners, "--set", "threshold=0"))["regions"] == 4
     assert told(run(*plain, unfiltered, "--every", "2"))["frames"] == 2
 
 
@@ -128,8 +117,8 @@ def test_only_the_threshold_is_set_and_what_was_learnt_is_still_said(run: Run, p
         refused(run(*words, setting), setting.split("=")[0], "What can be set here is threshold.")
 
 
-def test_people_are_told_the_pace(run: Run, made: Path, pictures: Path) -> None:
-    done = run("stream", pictures, "--recipe", made, "--threads", "1")
+def test_people_are_told_the_pace(run: Run, outliners: Path, pictures: Path) -> None:
+    done = run("stream", pictures, "--recipe", outliners, "--threads", "1")
     assert done.code == 0 and done.err == ""
     assert done.out.startswith("4 frames: ") and "median" in done.out and done.out.count("\n") == 1
 
@@ -137,7 +126,8 @@ def test_people_are_told_the_pace(run: Run, made: Path, pictures: Path) -> None:
 def test_frames_come_in_natural_order(pictures: Path) -> None:
     source = open_source(str(pictures))
     assert source.count == 4
-    assert [frame.name for frame in source.frames] == ["p1/1", "p1/2", "p1/9", "p1/10"]
+    seen = [(frame.number, frame.name) for frame in source.frames]
+    assert seen == [(1, "p1/1"), (2, "p1/2"), (3, "p1/9"), (4, "p1/10")]
 
 
 def test_a_picture_is_what_its_window_says(pictures: Path, run: Run, unfiltered: Path) -> None:
@@ -155,10 +145,10 @@ def test_a_picture_is_what_its_window_says(pictures: Path, run: Run, unfiltered:
     assert told(run(*words, "-1000,-500"))["regions"] == 0
 
 
-def test_the_classic_steps_are_pictures_too(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
-    run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--steps", "--every", "4", "--threads", "1")
-    assert files(tmp_path / "out") == ["p1/1.png", "steps/p1/1.png"]
-    strip = np.asarray(Image.open(tmp_path / "out" / "steps" / "p1" / "1.png"))
+def test_the_classic_steps_are_pictures_too(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
+    run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--steps", "--every", "4", "--threads", "1")
+    assert files(tmp_path / "out") == ["00001.png", "steps/00001.png"]
+    strip = np.asarray(Image.open(tmp_path / "out" / "steps" / "00001.png"))
     assert strip.shape == (SIDE, 5 * SIDE)
     assert np.array_equal(strip[:, :SIDE], slice_of(MUCH))
 
@@ -198,7 +188,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return passed
 
 
-def test_frames_a_second_count_decoding_waiting_and_what_is_skipped(made: Path, clock: SimpleNamespace) -> None:
+def test_frames_a_second_count_decoding_waiting_and_what_is_skipped(outliners: Path, clock: SimpleNamespace) -> None:
     def read() -> tuple[np.ndarray, tuple[float, float]]:
         clock.s += 0.25
         return grey_as_hu(slice_of(MUCH) / np.float32(255)), (0.7, 0.7)
@@ -206,10 +196,10 @@ def test_frames_a_second_count_decoding_waiting_and_what_is_skipped(made: Path, 
     def frames() -> Iterator[Frame]:
         for number in range(8):
             clock.s += 1.0
-            yield Frame(str(number), read)
+            yield Frame(number, "", read)
 
     paces: list[float] = []
-    segmenter = streams.load_segmenter(made, threads=1)
+    segmenter = streams.load_segmenter(outliners, threads=1)
     statistics = streams.stream(
         Source(frames(), None), segmenter, streams.FrameOutput(None, (-1000.0, 400.0)), every=3,
         show=lambda statistics: paces.append(statistics.pace),
@@ -240,7 +230,7 @@ def test_dicom_slices_one_by_one_are_those_of_the_scan(tmp_path: Path, cosines: 
     upright, _ = canonical(scan)
     frames = list(open_source(str(folder)).frames)
     seen = [frame.read() for frame in frames]
-    assert [frame.name for frame in frames[:2]] == ["00001", "00002"]
+    assert [(frame.number, frame.name) for frame in frames[:2]] == [(1, ""), (2, "")]
     assert all(np.array_equal(hu, upright.hu[z]) for z, (hu, _) in enumerate(seen))
     assert seen[0][1] == upright.geometry.spacing_zyx[1:]
 
@@ -255,14 +245,16 @@ def test_a_dicom_folder_is_streamed_without_its_damaged_slice(run: Run, unfilter
     cut.write_bytes(cut.read_bytes()[:-3000])
     done = run(*words, "-o", tmp_path / "out")
     found = told(done)
-    assert found["frames"] == 5 and cut.name in found["left_out"][0]
-    assert done.err.startswith("Left out: ") and cut.name in done.err
-    assert len(files(tmp_path / "out")) == 5
+    assert found["frames"] == 5 and len(files(tmp_path / "out")) == 5
+    (said,) = found["left_out"]  # positions rise against the order of files
+    assert said.startswith("Frame ") and "(UnreadableFile)" in said and cut.name not in done.out + done.err
+    found = told(run(*words, "--identify"))
+    assert cut.name in found["left_out"][0] and "truncated" in found["left_out"][0]
 
 
 def test_slices_that_are_not_axial_are_refused(run: Run, unfiltered: Path, tmp_path: Path) -> None:
     coronal = dicom_files.slices(cosines=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
-    done = run("stream", dicom_files.save(tmp_path / "ct", coronal), "--recipe", unfiltered)
+    done = run("stream", dicom_files.save(tmp_path / "ct", coronal), "--recipe", unfiltered, "--identify")
     assert done.code == 2 and "not axial" in done.err
 
 
@@ -280,36 +272,36 @@ def video(path: Path, *images: np.ndarray) -> Path:
     return path
 
 
-def test_a_video_is_outlined_frame_by_frame_into_a_film(run: Run, made: Path, tmp_path: Path) -> None:
+def test_a_video_is_outlined_frame_by_frame_into_a_film(run: Run, outliners: Path, tmp_path: Path) -> None:
     source = video(tmp_path / "in.avi", *[slice_of(MUCH), slice_of(), slice_of(SOME)] * 2)
     frames = open_source(str(source))
     assert (frames.count, frames.pace) == (6, 5.0)
     hu, _ = next(frames.frames).read()
     assert np.abs(to_unit(hu) - slice_of(MUCH) / 255).mean() < 0.02
     film = tmp_path / "films" / "out.mp4"
-    found = told(run("stream", source, "--recipe", made, "-o", film, "--threads", "1", "--json"))
+    found = told(run("stream", source, "--recipe", outliners, "-o", film, "--threads", "1", "--json"))
     assert (found["frames"], found["frames_with_regions"]) == (6, 2)
     assert files(film.parent) == ["out.mp4"]
     drawn = list(open_source(str(film)).frames)
     assert len(drawn) == 6 and open_source(str(film)).pace == 5.0
-    thinned = told(run("stream", source, "--recipe", made, "--every", "3", "--threads", "1", "--json"))
+    thinned = told(run("stream", source, "--recipe", outliners, "--every", "3", "--threads", "1", "--json"))
     assert (thinned["frames"], thinned["frames_with_regions"]) == (2, 2)
 
 
-def test_frames_of_a_film_are_of_one_size(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+def test_frames_of_a_film_are_of_one_size(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     Image.fromarray(slice_of()[:40]).save(pictures / "p1" / "3.png")
-    refused(run("stream", pictures, "--recipe", made, "-o", tmp_path / "films" / "out.mp4"), "p1/3", "folder")
+    refused(run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "films" / "out.mp4"), "00003", "folder")
     assert files(tmp_path / "films") == []
 
 
 def test_without_its_package_a_video_says_what_to_install(
-    run: Run, made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, outliners: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = video(tmp_path / "in.avi", slice_of())
     monkeypatch.setitem(sys.modules, "cv2", None)
     for words in ((source,), ("0",), (pictures, "-o", tmp_path / "out.mp4")):
-        refused(run("stream", *words, "--recipe", made), "nodulens[video]", code=1)
-    assert told(run("stream", pictures, "--recipe", made, "--json"))["frames"] == 4
+        refused(run("stream", *words, "--recipe", outliners), "nodulens[video]", code=1)
+    assert told(run("stream", pictures, "--recipe", outliners, "--json"))["frames"] == 4
 
 
 class Camera:
@@ -342,12 +334,12 @@ class Camera:
 
 
 def test_a_camera_is_outlined_until_it_ends(
-    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, outliners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where no file is called 0
     camera = Camera(slice_of(MUCH), slice_of(), slice_of(SOME), slice_of(), slice_of(MUCH))
     monkeypatch.setattr("cv2.VideoCapture", camera.opened)
-    found = told(run("stream", "0", "--recipe", made, "--every", "2", "-o", "out", "--threads", "1", "--json"))
+    found = told(run("stream", "0", "--recipe", outliners, "--every", "2", "-o", "out", "--threads", "1", "--json"))
     assert (found["frames"], found["frames_with_regions"], found["stopped"]) == (3, 2, False)
     assert files(tmp_path / "out") == ["00001.png", "00003.png", "00005.png"]
     assert painted(tmp_path / "out" / "00005.png", "nodule").any()
@@ -357,32 +349,52 @@ def test_a_camera_is_outlined_until_it_ends(
     assert (source.count, source.pace) == (None, PACE)
 
 
-def test_there_is_no_such_camera(run: Run, made: Path) -> None:
-    done = run("stream", "97", "--recipe", made)
+def test_there_is_no_such_camera(run: Run, outliners: Path) -> None:
+    done = run("stream", "97", "--recipe", outliners)
     assert done.code == 2 and "no camera 97" in done.err
 
 
 # ---- bad input
 
 
-def test_a_broken_picture_is_left_out_and_named(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+def test_names_of_the_source_are_written_only_where_they_are_asked_for(
+    run: Run, outliners: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Folder and files bear the patient's name, one file is damaged, and another run is drawn with the steps."""
+    source = pictures.rename(tmp_path / "Quirinzyx_Wolframvax")
+    for path in source.rglob("*.png"):
+        path.rename(path.with_name(f"Quirinzyx-{path.name}"))
+    (source / "p1" / "Quirinzyx-9.png").write_bytes(b"\x89PNG\r\n\x1a\nQuirinzyx")
+    words = ("stream", source, "--recipe", outliners, "--steps", "--threads", "1")
+    for done in (run(*words, "-o", tmp_path / "a", "--json"), run(*words, "-o", tmp_path / "b")):
+        assert done.code == 0 and "Frame 3 cannot" in done.err
+        assert "quirinzyx" not in (done.out + done.err).lower() and "wolframvax" not in (done.out + done.err).lower()
+    for path in (*(tmp_path / "a").rglob("*"), *(tmp_path / "b").rglob("*")):
+        assert "quirinzyx" not in path.relative_to(tmp_path).as_posix().lower()
+        assert path.is_dir() or b"quirinzyx" not in path.read_bytes().lower()
+    found = told(run(*words, "-o", tmp_path / "c", "--json", "--identify"))
+    assert "Quirinzyx-9.png" in found["left_out"][0]
+    assert files(tmp_path / "c")[0] == "p1/Quirinzyx-1.png" and len(files(tmp_path / "c")) == 6
+
+
+def test_a_broken_picture_is_left_out_and_numbered(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     (pictures / "p1" / "2.png").write_bytes((pictures / "p1" / "2.png").read_bytes()[:60])
-    done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--json")
+    done = run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--json")
     found = told(done)
-    assert found["frames"] == 3 and len(found["left_out"]) == 1 and "2.png" in found["left_out"][0]
-    assert done.err.startswith("Left out: ") and "2.png" in done.err
-    assert files(tmp_path / "out") == ["p1/1.png", "p1/10.png", "p1/9.png"]
+    said = "Frame 2 cannot be read (UnreadableFile); --identify names its file and says why."
+    assert found["frames"] == 3 and found["left_out"] == [said] and done.err == f"Left out: {said}\n"
+    assert files(tmp_path / "out") == ["00001.png", "00003.png", "00004.png"]
     for path in pictures.rglob("*.png"):
         path.write_bytes(b"no picture")
-    done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "none")
+    done = run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "none")
     assert done.code == 2 and "Not one frame" in done.err and "Traceback" not in done.err
     assert not (tmp_path / "none").exists()
 
 
-def test_what_cannot_be_streamed_is_said(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_streamed_is_said(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "note.txt").write_text("no video")
-    ours = ("--recipe", made)
+    ours = ("--recipe", outliners)
     refused(run("stream", tmp_path / "empty", *ours), "empty")
     refused(run("stream", tmp_path / "nowhere", *ours), "no file or folder")
     assert "no video" in run("stream", tmp_path / "note.txt", *ours).err
@@ -393,7 +405,7 @@ def test_what_cannot_be_streamed_is_said(run: Run, made: Path, pictures: Path, t
         refused(run("stream", pictures, *ours, "--window", window), "black and white")
     refused(run("stream", pictures, *ours, "--steps"), "--output")
     refused(run("stream", pictures, *ours, "--steps", "-o", tmp_path / "a.mp4"), "--output")
-    refused(run("stream", pictures, *ours, "-o", pictures / "drawn"), "in the source")
+    refused(run("stream", pictures, *ours, "-o", pictures / "drawn"), "is inside the source")
     refused(run("stream", pictures, *ours, "-o", tmp_path / "note.txt"), "is a file")
     assert len(files(pictures)) == 4
 
@@ -409,48 +421,48 @@ def test_a_damaged_network_is_not_used(run: Run, pictures: Path, tmp_path: Path)
 
 @pytest.fixture
 def third(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the third frame is looked at."""
-    look, seen = streams.SliceSegmenter.segment, []
+    """Ctrl-C while the third frame is segmented."""
+    segment, seen = streams.SliceSegmenter.segment, []
 
     def then_stop(self: streams.SliceSegmenter, *frame: object) -> tuple[list, Mask]:  # type: ignore[type-arg]
         seen.append(frame)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return look(self, *frame)  # type: ignore[arg-type]
+        return segment(self, *frame)  # type: ignore[arg-type]
 
     monkeypatch.setattr(streams.SliceSegmenter, "segment", then_stop)
 
 
 @pytest.mark.usefixtures("third")
-def test_what_was_drawn_before_a_stop_stays(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
-    found = told(run("stream", pictures, "--recipe", made, "-o", tmp_path / "out", "--json"))
+def test_what_was_drawn_before_a_stop_stays(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
+    found = told(run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "out", "--json"))
     assert found["stopped"] and found["frames"] == 2
-    assert files(tmp_path / "out") == ["p1/1.png", "p1/2.png"]
+    assert files(tmp_path / "out") == ["00001.png", "00002.png"]
 
 
 @pytest.mark.usefixtures("third")
-def test_a_film_that_was_stopped_ends_well(run: Run, made: Path, pictures: Path, tmp_path: Path) -> None:
-    done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "films" / "out.mp4")
+def test_a_film_that_was_stopped_ends_well(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
+    done = run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "films" / "out.mp4")
     assert done.code == 0 and done.out.startswith("Stopped after 2 frames")
     assert files(tmp_path / "films") == ["out.mp4"]
     assert len(list(open_source(str(tmp_path / "films" / "out.mp4")).frames)) == 2
 
 
 def test_stopped_before_its_first_frame_nothing_is_there(
-    run: Run, made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, outliners: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(self: streams.SliceSegmenter, *frame: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(streams.SliceSegmenter, "segment", stop)
     for name in ("out", "out.mp4"):
-        done = run("stream", pictures, "--recipe", made, "-o", tmp_path / "made" / name)
+        done = run("stream", pictures, "--recipe", outliners, "-o", tmp_path / "made" / name)
         assert done.code not in (0, 2) and done.out == "" and "Traceback" not in done.err
         assert not (tmp_path / "made").exists() or files(tmp_path / "made") == []
 
 
-def test_the_library_raises_what_the_command_says(made: Path, pictures: Path, tmp_path: Path) -> None:
-    segmenter = streams.load_segmenter(made, threads=1)
+def test_the_library_raises_what_the_command_says(outliners: Path, pictures: Path, tmp_path: Path) -> None:
+    segmenter = streams.load_segmenter(outliners, threads=1)
     for path in pictures.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UnreadableFile, match="Not one frame"):

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-import made_material
 from experiments import results, table
 from experiments.budgets import BUDGET, Budget
-from experiments.table import AUGMENTED, PATIENTS, RANDOM, Bench, Cell, cells, fill, main
+from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, Cell, ComputedCell, read_cell
+from experiments.table import Bench, cells, fill, main
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.evaluate import central_slices
+from nodulens.evaluate.slice_networks import ScanBoxFigures, ScanFigures, SliceNetworkFigures
 from nodulens.methods.catalogue import RECIPES
+from nodulens.methods.recipe import NetworkConfig
 from nodulens.runtime.engine import BATCH, Model, load_model
 from nodulens.train.default import release
 from nodulens.train.networks.registry import build
 from nodulens.train.tasks import classification
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 E5 = "conv3-classifier.classifier"
 PAGE = """# Results
@@ -36,16 +37,6 @@ Words that stay.
 <!-- prompts -->
 <!-- end of prompts -->
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
 
 
 def budget(copies: int = 3, renderings: int | None = None, **networks: dict[str, int]) -> Budget:
@@ -94,8 +85,9 @@ def test_cells_are_computed_once_and_the_page_is_filled(
     text = page.read_text()
     assert "yesterday" not in text and "Words that stay." in text and "_Not measured yet._" in text
     (line,) = [row for row in text.splitlines() if "`conv3-classifier`" in row and "by patient" in row]
-    pooled = results.pooled([cell])["three_readers_or_more"]
-    assert f" {pooled['nodules']} " in line and "AUC 0.87" in line
+    computed = read_cell(tmp_path / "cells" / f"{E5}.patients-1.json")
+    pooled = results.pooled_nodules([computed]).figures.three_readers_or_more.beside_diameter
+    assert f" {pooled.nodules} " in line and "AUC 0.87" in line
     assert "SVM on handcrafted" in text and "random, after augmentation" in text
 
 
@@ -112,15 +104,22 @@ def test_a_network_is_judged_where_it_is_as_its_file_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
+def cell_of(learner: NetworkConfig) -> ComputedCell:
+    return ComputedCell(
+        "se-aux-unet", "segmenter", SCANS, 0, software={"torch": "2"}, learner=learner, train_seconds=60, cpu_ms=2
+    )
+
+
 def test_what_trained_a_cell_is_said() -> None:
-    config = {"epochs": 3, "size": 64, "patience": 2}
-    cell = {"software": {"torch": "2"}, "train_seconds": 60, "cpu_ms": 2, "learner": config, "epochs_run": 3}
-    on = {**cell, "software": {"torch": "2", "gpu": "NVIDIA Thing"}}
+    config = RECIPES["conv3-classifier"].classifier
+    assert config is not None
+    cell = replace(cell_of(replace(config, epochs=3, size=64, patience=2)), epochs_run=3)
+    on = replace(cell, software={"torch": "2", "gpu": "NVIDIA Thing"})
     assert results._budget([cell]) == "3 epochs of 64², 1 min a fold; 2 ms an input"
     assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2 ms an input"
-    assert results._budget([cell, {**cell, "epochs_run": 2}]).startswith("2–3 of 3 epochs of 64²")
-    assert results._budget([{**cell, "epochs_run": 1}]).startswith("1 of 3 epochs of 64²")
-    uncounted = {k: v for k, v in cell.items() if k != "epochs_run"}
+    assert results._budget([cell, replace(cell, epochs_run=2)]).startswith("2–3 of 3 epochs of 64²")
+    assert results._budget([replace(cell, epochs_run=1)]).startswith("1 of 3 epochs of 64²")
+    uncounted = replace(cell, epochs_run=None)
     assert results._budget([cell, uncounted]).startswith("up to 3 epochs of 64²")
 
 
@@ -128,19 +127,18 @@ def test_nodules_of_the_real_scans_are_said_one_by_one() -> None:
     names = ("row", "patient", "diameter_mm", "readers", "hit", "score", "box_iou", "dice", "iou", "sensitivity")
     hit = (0, "P1", 9.4, 4, True, 0.8434, 0.6667, 0.8267, 0.7045, 0.7126)
     missed = (1, "P2", 74.5, 0, False, *[None] * 5)
-    cell = {
-        "recipe": "se-aux-unet", "part": "segmenter", "split": "scans", "software": {},
-        "train_seconds": 60, "cpu_ms": 2,
-        "rows": {name: list(values) for name, *values in zip(names, hit, missed, strict=True)},
-        "figures": {
-            "hit": 1, "nodules": 2, "other": 7, "findings": 9, "boxes": {"map50": 0.5, "map50_95": None},
-            "scans": {
-                "P1": {"findings": 5, "regions": 11, "lung_agreement": {"lung": 0.912}},
-                "P2": {"findings": 4, "regions": 4, "lung_agreement": {"lung": 0.87}},
-            },
-        },
-        "learner": {"epochs": 1, "size": 320},
-    }  # fmt: skip
+    config = RECIPES["se-aux-unet"].segmenter
+    assert config is not None
+    scans = {
+        "P1": ScanFigures(1, 1, 5, 4, regions=11, lung_agreement={"lung": 0.912}, ms_per_slice=1.0),
+        "P2": ScanFigures(1, 0, 4, 3, regions=4, lung_agreement={"lung": 0.87}, ms_per_slice=1.0),
+    }
+    cell = replace(
+        cell_of(replace(config, epochs=1, size=320, window=None)),
+        epochs_run=1,
+        rows={name: list(values) for name, *values in zip(names, hit, missed, strict=True)},
+        scans=SliceNetworkFigures(scans, 2, 1, 9, 7, ScanBoxFigures(0.5, None, None)),
+    )
     text = results.real_scans([cell])
     assert "| `se-aux-unet` | 1 of 2 | 15, 9 | 7 | 0.500 / – | 0.87–0.91 | 1 epoch of 320²" in text
     assert "| `se-aux-unet` | P1 | 9.4 | 4 | yes | 0.8434 | 0.6667 | 0.8267 | 0.7045 | 0.7126 |" in text
@@ -156,9 +154,45 @@ def test_the_page_holds_what_the_cells_hold(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == (docs / "results.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", [
+    "conv3-classifier.classifier.patients-1",
+    "nnunet-sam.classifier.patients-1",
+    "forest.handcrafted.patients-0",
+    "resnet-unet-patch-cnn.filter.patients-1",
+    "se-aux-unet.segmenter.patients-1",
+    "nnunet-sam.segmenter.patients-1",
+    "se-aux-unet.segmenter.scans-0",
+    "resnet-unet-patch-cnn.filter.scans-0",
+])  # fmt: skip
+def test_rows_and_figures_of_a_cell_are_written_as_they_are_read(name: str) -> None:
+    """Byte by byte, but for figures from rows, which the file holds to five digits."""
+    path = Path(__file__).parents[1] / "docs" / "cells" / f"{name}.json"
+    stored, cell = json.loads(path.read_text(encoding="utf-8")), read_cell(path)
+    assert cell.name == name
+    if cell.scans is not None:
+        assert json.dumps(cell.scans.to_json()) == json.dumps(stored["figures"])
+        return
+    pooled = {"segmenter": results.pooled_slices, "filter": results.pooled_patches}
+    found = pooled.get(cell.part, results.pooled_nodules)([cell])
+    assert json.dumps(found.to_json()) == json.dumps(stored["rows"])
+    told, figures = flat(stored["figures"]), flat(found.figures.to_json())
+    assert list(told) == list(figures)
+    for key, value in told.items():
+        same = value == figures[key]
+        assert same or figures[key] == pytest.approx(value, abs=2e-3, rel=1e-2), key
+
+
+def flat(value: object, place: str = "") -> dict[str, object]:
+    """Place → plain value, in the order of the file."""
+    if not isinstance(value, dict | list):
+        return {place: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {key: one for name, item in items for key, one in flat(item, f"{place}.{name}").items()}
+
+
 def test_variants_stand_under_their_method_beside_it_on_their_fold() -> None:
-    def cell(recipe: str, fold: int, *settings: str) -> dict[str, object]:
-        return {"recipe": recipe, "part": "classifier", "split": "patients", "fold": fold, "settings": list(settings)}
+    def cell(recipe: str, fold: int, *settings: str) -> ComputedCell:
+        return ComputedCell(recipe, "classifier", PATIENTS, fold, settings)
 
     found = [cell("a", 0), cell("a", 1), cell("a", 1, "x=1"), cell("a", 1, "x=2"), cell("b", 0), cell("b", 1)]
     lines = results._lines(found, ["classifier"])

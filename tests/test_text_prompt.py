@@ -135,8 +135,8 @@ def test_texts_find_what_they_say(nodules: tuple[Nodule, ...], text: str, ids: l
         ("0 largest", "'0' is no number of nodules"),
         ("1.5 largest", "'1.5' is no number of nodules"),
         ("largest smallest nodule", "'smallest' contradicts"),
-        ("", "Nothing is asked for"),
-        ("  ? ", "Nothing is asked for"),
+        ("", "The query is empty"),
+        ("  ? ", "The query is empty"),
     ],
 )
 def test_what_is_not_understood_is_named(nodules: tuple[Nodule, ...], text: str, said: str) -> None:

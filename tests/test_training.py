@@ -46,20 +46,9 @@ from nodulens.train.loop.fit import Maker, Task, fit
 from nodulens.train.networks.default_method import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
 from nodulens.train.run import train_default
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Sums in float32 depend on how many threads share them; and little work is done soonest by one."""
-    torch.set_num_threads(1)
 
 
 # ---- The loop
@@ -351,7 +340,7 @@ def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -
     raw = dict(np.load(other / STACKS))
     raw["patient_id"][0] = "LIDC-IDRI-0999"
     np.savez(other / STACKS, **raw)
-    with pytest.raises(BadOption, match="was taught by other rows or patients"):
+    with pytest.raises(BadOption, match="was trained on other rows or patients"):
         train_default(other, run, command="again", epochs=1, trainings=FEW)
     method = load_method(str(run), threads=1)
     recipe = replace(method.recipe, threshold=0.0, max_findings=5)

@@ -84,14 +84,16 @@ def test_a_truncated_file_is_found(copy: Path) -> None:
 @pytest.mark.parametrize("kind", ["onnx", "json"])
 def test_a_missing_file_says_how_to_train_it(copy: Path, kind: str) -> None:
     (copy / f"volume.{kind}").unlink()
-    with pytest.raises(MissingWeights, match=rf"volume\.{kind} is not there.*python -m nodulens\.train volume --data"):
+    with pytest.raises(
+        MissingWeights, match=rf"volume\.{kind} does not exist.*python -m nodulens\.train volume --data"
+    ):
         load_models(1, copy)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": "patch"}', '"patch"'])
 def test_a_damaged_card_is_named(copy: Path, text: str) -> None:
     (copy / "patch.json").write_text(text)
-    with pytest.raises(CorruptWeights, match=r"patch\.json is no card"):
+    with pytest.raises(CorruptWeights, match=r"patch\.json is not a card"):
         card("patch", copy)
 
 

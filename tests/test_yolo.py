@@ -15,7 +15,7 @@ import json
 import math
 import socket
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-import made_material
+import made_environments
 import small_scans
 from conftest import Run
 from made_material import slab
@@ -90,45 +90,29 @@ class Bright(nn.Module):
 
 
 @dataclass(frozen=True)
-class Pretender(Environment):
-    """Leaves what YOLO does; ``off`` is added to its own scores, ``stopped`` steps fail once."""
-
-    off: float = 0.0
-    done: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-
-    def check(self) -> None:
-        pass
+class Pretender(made_environments.Pretender, Environment):
+    """Leaves what YOLO does."""
 
     def step(self, work: Path, name: str, *arguments: object) -> None:
-        self.done.append(name)
-        if name in self.stopped:
-            self.stopped.remove(name)
-            raise NodulensError("stopped")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(yolo_inside, "load", lambda weights: Bright())
-            getattr(self, f"_{name}")(*arguments)
+            super().step(work, name, *arguments)
 
-    def _train(self, data: Path, target: Path, *told: str) -> None:
+    def _train(self, work: Path, data: Path, target: Path, *told: str) -> None:
         assert json.loads(data.read_text())["names"] == ["nodule"] and f"--size={SIZE}" in told
         (target / "weights").mkdir(parents=True, exist_ok=True)
         for name in ("weights/best.pt", "weights/last.pt", "curves.csv", "results.png"):
             (target / name).write_text(name)
 
-    def _export(self, weights: Path, target: Path, size: str) -> None:
+    def _export(self, work: Path, weights: Path, target: Path, size: str) -> None:
         yolo_inside.export(weights, target, int(size.partition("=")[2]))
 
-    def _predict(self, weights: Path, image: Path, target: Path) -> None:
+    def _predict(self, work: Path, weights: Path, image: Path, target: Path) -> None:
         yolo_inside.predict(weights, image, target)
         with np.load(target) as said:
             found, prototypes = said["found"], said["prototypes"]
         found[:, 4] += self.off
         np.savez(target, found=found, prototypes=prototypes)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_material.write(tmp_path_factory.mktemp("material"))
 
 
 def standard() -> NetworkConfig:
@@ -402,17 +386,6 @@ def test_neither_side_imports_the_other() -> None:
 # ---- How it is called
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    out: list[tuple[list[str], dict[str, str]]] = []
-
-    def remember(self: Environment, command: list[object], log: Path, more: dict[str, str] | None = None) -> None:
-        out.append(([str(part) for part in command], dict(more or {})))
-
-    monkeypatch.setattr(Environment, "call", remember)
-    return out
-
-
 def test_one_command_makes_the_environment(tmp_path: Path, calls: list[Any], run: Run) -> None:
     done = run("yolo", "setup", "--env", tmp_path / "env")
     assert done.code == 0 and "AGPL-3.0" in done.out
@@ -451,7 +424,7 @@ def test_what_is_typed_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_without_the_environment_the_message_makes_it(data: Path, tmp_path: Path, run: Run) -> None:
     done = run("yolo", "train", "--env", tmp_path / "none", "--data", data, "-o", tmp_path / "run")
-    assert done.code == 2 and f"holds no YOLO. Make it: nodulens yolo setup --env {tmp_path / 'none'}" in done.err
+    assert done.code == 2 and f"holds no YOLO. Create it: nodulens yolo setup --env {tmp_path / 'none'}" in done.err
 
 
 def test_yolo_is_told_what_the_config_says(tmp_path: Path, calls: list[Any]) -> None:
@@ -478,7 +451,7 @@ def test_yolo_is_told_what_the_config_says(tmp_path: Path, calls: list[Any]) -> 
 def test_yolo_decides_by_itself(tmp_path: Path) -> None:
     asked = replace(standard(), epochs=3, size=640, network="yolo11s-seg", optimizer="adamw")
     assert settled(asked) == asked
-    with pytest.raises(BadOption, match=r"YOLO decides segmenter\.schedule, segmenter\.classes by itself"):
+    with pytest.raises(BadOption, match=r"YOLO chooses segmenter\.schedule, segmenter\.classes by itself"):
         settled(replace(standard(), classes=("lung", "nodule"), schedule="step"))
     with pytest.raises(BadOption, match="no multiple of 32"):
         settled(replace(standard(), size=100))

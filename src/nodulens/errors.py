@@ -17,11 +17,11 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── NoLungs                no lungs found in the scan
     │   ├── BadPrompt              a point, box or mask outside the scan, or empty
     │   ├── BadOption              an option value that is not allowed, or an output that is in the way
-    │   │   └── CannotWrite        an output whose place is read-only, full, too long a name, or held by another run
+    │   │   └── CannotWrite        a folder that is read-only, full or in use by another run, or too long a name
     │   ├── TooLarge               more memory is needed than there is
-    │   └── PatientOverlap         a patient would both teach a model and judge it
+    │   └── PatientOverlap         a patient in both training and test set
     ├── MissingExtra               an optional dependency is not installed
-    ├── MissingWeights             a model file is not there
+    ├── MissingWeights             a model file is missing
     └── CorruptWeights             a model file does not match its card
 """
 
@@ -94,7 +94,7 @@ class NoLungs(InputError):
 
 
 class BadPrompt(InputError):
-    """A point, box or mask prompt lies outside the scan or is empty."""
+    """A point, box or mask prompt is outside the scan or empty."""
 
 
 class BadOption(InputError):
@@ -102,7 +102,7 @@ class BadOption(InputError):
 
 
 class CannotWrite(BadOption):
-    """An output cannot be written: its place is read-only, full or held by another run, or its name is too long."""
+    """An output cannot be written: its folder is read-only, full or in use by another run, or its name is too long."""
 
 
 class TooLarge(InputError):
@@ -110,11 +110,11 @@ class TooLarge(InputError):
 
 
 class NoTestPatients(BadOption):
-    """A run left out nobody of a material: its networks cannot be judged on it."""
+    """A run has no test patients in a material, so its networks cannot be evaluated on it."""
 
 
 class PatientOverlap(InputError):
-    """A patient would both teach a model and judge it.
+    """A patient is in both the training and the test set.
 
     Attributes:
         patients: all of them, sorted; the message names the first few.
@@ -139,7 +139,7 @@ class MissingExtra(NodulensError):
 
 
 class MissingWeights(NodulensError):
-    """A model file is not there; the message holds the line that makes it."""
+    """A model file is missing; the message has the command that trains it."""
 
 
 class CorruptWeights(NodulensError):
@@ -203,17 +203,17 @@ def _of_system(error: OSError, writing: Path | None) -> InputError | None:
     place = Path(os.fsdecode(named)) if named is not None else writing
     if place is not None and place.is_absolute() and place.is_relative_to(_PACKAGE):
         return None  # the package itself is broken
-    said = f"{place or 'The output'}: {os.strerror(error.errno)}"
+    sentence = f"{place or 'The output'}: {os.strerror(error.errno)}"
     written = writing is not None and (place is None or place.is_relative_to(writing) or writing.is_relative_to(place))
     if written or error.errno in _FULL:
         return CannotWrite(
             f"{place or 'The output'} cannot be written: {os.strerror(error.errno)}. Choose another place."
         )
     if error.errno in _ABSENT:
-        return NotFound(f"{said}. Check the path.")
-    return UnreadableFile(f"{said}. Check the path and who may read it.")
+        return NotFound(f"{sentence}. Check the path.")
+    return UnreadableFile(f"{sentence}. Check the path and who may read it.")
 
 
 def _kind(error: BaseException) -> str:
-    """What kind of error it is; its message may repeat what stands in the file."""
+    """The kind of the error; its message may repeat content of the file."""
     return type(error).__name__

@@ -112,7 +112,7 @@ def segment(
         box: (x0, y0, z0, x1, y1, z1), two corners; on one slice where z0 = z1.
         mask: a rough mask, such as :func:`nodulens.read_mask` gives; on any grid in the same patient space.
         space: of the numbers: "lps", millimetres; or "voxel", indices from 0 in the array as the file stores it.
-        method: whose prompted network and classifier do it; see :func:`analyze`.
+        method: its prompted network and classifier are used; see :func:`analyze`.
 
     Returns:
         One finding, with its mask and heat map on the grid of ``ct``.
@@ -183,8 +183,8 @@ def _from_candidates(scan: _Scan, method: Method, times: StageTimes) -> list[Fin
 
 
 def _from_slices(scan: _Scan, method: Method, times: StageTimes) -> list[Finding]:
-    """What a network segments on whole slices, kept or rejected by another, segmented anew by a third if one is set; or
-    what the one that keeps or rejects finds by itself."""
+    """The findings of a network of whole slices, filtered by a second and refined by a third if one is set; or those of
+    the second as a sliding window."""
     own, recipe = method.models.own, method.recipe
     with times.stage("detect"):
         done = partial(times.progress, "detect")
@@ -242,7 +242,7 @@ def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str,
     if any(a == 0 or b == n for a, b, n in zip(box.start, box.stop, volume.geometry.shape, strict=True)):
         notes.append("Reaches the edge of the scan: it may be larger than measured.")
     if diameter_mm > 40 or diameter_mm < 3:
-        notes.append(f"A diameter of {diameter_mm:.1f} mm lies outside the 3 to 40 mm that the models learnt from.")
+        notes.append(f"A diameter of {diameter_mm:.1f} mm is outside the 3 to 40 mm that the models were trained on.")
     return tuple(notes)
 
 
@@ -308,7 +308,7 @@ def quality_warnings(ct: Volume, lungs: Mask) -> tuple[str, ...]:
     if sharp_kernel(source.kernel):
         kernel = released(source).kernel
         named = f" {kernel}" if kernel else ""
-        notes.append(f"Sharp kernel{named}: noise looks like small nodules; densities and textures are less sure.")
+        notes.append(f"Sharp kernel{named}: noise resembles small nodules; densities and textures are less reliable.")
     if not 0.45 <= min(spacing[1:]) <= max(spacing[1:]) <= 1.0 or not 0.5 <= spacing[0] <= 5.0:
         notes.append(
             f"Voxels of {spacing[0]:.2f} × {spacing[1]:.2f} × {spacing[2]:.2f} mm (z, y, x): the models saw slices of "

@@ -1,4 +1,4 @@
-"""Nodules asked for in words: "largest nodule in the right upper lobe", "ground-glass nodules over 6 mm".
+"""Text queries for nodules: "largest nodule in the right upper lobe", "ground-glass nodules over 6 mm".
 
 A small language, resolved against findings that have been made: ``query.lark`` holds its grammar and every word of it,
 ``docs/prompts.md`` explains it. A word that is not in it is an error that names the word: nothing is guessed, for an
@@ -23,8 +23,7 @@ from nodulens.errors import BadPrompt
 
 GRAMMAR = Path(__file__).with_suffix(".lark")
 LOBES_ESTIMATED = (
-    "Lobes are estimated from position alone, fissures are not looked for: "
-    "near one, the neighbouring lobe may be meant."
+    "Lobes are estimated from position alone, without fissures: near one, the neighbouring lobe may be meant."
 )
 KNOWN = (
     "Known are: largest, smallest, most or least suspicious, most or least certain; how many of them; solid, "
@@ -48,7 +47,7 @@ class Place:
         return Place(self.side or other.side, self.lobe or other.lobe, self.zone or other.zone)
 
     def holds(self, nodule: Nodule) -> bool:
-        """Whether a nodule lies there; by lobe, as estimated."""
+        """Whether a nodule is there; lobes are estimated."""
         found = nodule.position
         return (
             self.side in (None, found.side)
@@ -59,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Range:
-    """Values of one measure that are asked for.
+    """A range of one measure.
 
     Attributes:
         measure: "diameter_mm" (the mean of the axial axes), "volume_mm3" or "risk".
@@ -88,10 +87,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Query:
-    """The nodules that a text asks for: those that fit every group that is not empty, any one of a group.
+    """A query: nodules that match at least one member of every group that is not empty.
 
     Attributes:
-        one: whether a single nodule is asked for.
+        one: whether the query is for a single nodule.
         count: how many of the order's first; None: all that fit.
         place_in_order: 2 for "second largest".
     """
@@ -122,7 +121,7 @@ MEASURES: dict[str, Callable[[Nodule], float | None]] = {
 
 
 def resolve(text: str, nodules: Sequence[Nodule]) -> QueryResult:
-    """The nodules that a text asks for, in the order it asks for; by detector's score where it names none.
+    """The nodules that match a text query, in its order; by detector score if it has none.
 
     Raises:
         BadPrompt: a word that is not understood, or phrases that contradict each other.
@@ -152,7 +151,7 @@ def resolve(text: str, nodules: Sequence[Nodule]) -> QueryResult:
 
 
 def parse(text: str) -> Query:
-    """What a text asks for.
+    """Parse a text query.
 
     Raises:
         BadPrompt: a word that is not understood, or phrases that contradict each other; the message says which.
@@ -160,7 +159,7 @@ def parse(text: str) -> Query:
     plain = re.sub(r"(?<=[^\W\d_])[-‐‑](?=[^\W\d_])", " ", text.strip().rstrip("?.!").lower())
     words = " ".join(PIECES.findall(plain))
     if not words:
-        raise BadPrompt(f"Nothing is asked for. {KNOWN}")
+        raise BadPrompt(f"The query is empty. {KNOWN}")
     try:
         tree = _parser().parse(words)
     except UnexpectedInput as error:
@@ -314,7 +313,7 @@ class _Reader(Interpreter[Token, None]):
     def textures(self, tree: Tree[Token]) -> None:
         """``solid``, ``solid or part-solid``."""
         if self.found.textures:
-            raise self.error("Two textures are asked for at once; join them with or")
+            raise self.error("The query has two textures; join them with or")
         named = [TEXTURES[token.type] for token in self.joined(tree) if isinstance(token, Token)]
         self.found = replace(self.found, textures=frozenset[Texture]().union(*named))
 
@@ -396,7 +395,7 @@ class _Reader(Interpreter[Token, None]):
                 f"{number:g} {unit or ''} does not go with what is measured; say over 6 mm, over 1 ml, risk over 50 %"
             )
         if measure == "risk" and not 0 <= number * scale <= 1:
-            raise self.error(f"A risk lies between 0 and 1, or 0 and 100 %, not at {number:g}")
+            raise self.error(f"A risk is between 0 and 1, or 0 and 100 %, not {number:g}")
         return measure, number * scale
 
     def places(self, tree: Tree[Token]) -> None:
@@ -439,7 +438,7 @@ class _Reader(Interpreter[Token, None]):
         return out
 
     def joined(self, tree: Tree[Token]) -> list[Part]:
-        """The members of a list, without what joins them. "and" and a comma may end it, for they say nothing."""
+        """The members of a list, without conjunctions. It may end in "and" or a comma."""
         last = tree.children[-1]
         if _is_gap(last) and _tokens(last):
             raise self.error("I do not understand 'or'")

@@ -1,4 +1,4 @@
-"""Frames of a folder, a video or a camera, segmented and drawn one by one as they come."""
+"""Segment and render the frames of a folder, a video or a camera one by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scipy import ndimage
 from nodulens.core.geometry import Geometry
 from nodulens.core.private import check_folder, own_folder
 from nodulens.core.volume import Mask, Volume
-from nodulens.data.frames import Hounsfield, Source
+from nodulens.data.frames import Frame, Hounsfield, Source
 from nodulens.errors import BadOption, BadValues, InputError, MissingExtra, UnreadableFile
 from nodulens.io.atomic import whole_file
 from nodulens.methods.catalogue import RECIPES
@@ -40,19 +40,19 @@ SCHEMA = "nodulens-stream/1"
 FILM = ".mp4"
 STEPS = "steps"
 THICK_MM = LEAST_MM * 2 / 3
-"""A disc so thick holds as much as a ball of its diameter: specks are told by their size on the frame alone."""
+"""A disc of this thickness has the volume of a ball of its diameter, so specks are recognised by area."""
 SMALL_PX = 512
-"""Frames are shown at least about so large, enlarged a whole number of times."""
+"""Least size of displayed frames, which are enlarged by an integer factor."""
 
 
 @dataclass
 class SliceSegmenter:
-    """The networks of a run that look at single slices.
+    """The networks of a run that work on single slices.
 
     Attributes:
         segmenter: segments a slice.
         filter: keeps or rejects regions; None where the recipe has none.
-        threshold: least score of a region that is shown.
+        threshold: least score of a region.
         seconds: that the networks have taken.
     """
 
@@ -84,17 +84,20 @@ class SliceSegmenter:
 
 @dataclass(frozen=True)
 class FrameOutput:
-    """Where frames go, and how they are drawn.
+    """Destination and rendering of frames.
 
     Attributes:
         path: folder for a PNG a frame, or an MP4 file; None: nothing is written.
-        window: HU shown black and white.
+        window: HU of black and white.
         steps: also write the classic steps of each frame, side by side, into ``steps`` of the folder.
+        identify: name pictures as those of the source, and say which file cannot be read and why. Else frames have
+            numbers alone: names of files often hold the patient's.
     """
 
     path: Path | None
     window: tuple[float, float]
     steps: bool = False
+    identify: bool = False
 
     def check(self, source: Path) -> None:
         """Refuse what cannot be written, before the work.
@@ -119,7 +122,9 @@ class FrameOutput:
             return
         check_folder(output)
         if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-            raise BadOption(f"{output} lies in the source: what is drawn would be read as slices. Name another folder.")
+            raise BadOption(
+                f"{output} is inside the source: rendered frames would be read as slices. Name another folder."
+            )
 
 
 @dataclass
@@ -189,22 +194,22 @@ def stream(
     every: int = 1,
     show: Callable[[StreamStatistics], None] = lambda statistics: None,
 ) -> StreamStatistics:
-    """Segment frame after frame; Ctrl-C ends it, and what was shown until then stays.
+    """Segment frame after frame until the end or Ctrl-C; output written until then is kept.
 
-    A frame that cannot be read is left out and the stream goes on.
+    A frame that cannot be read is skipped.
 
     Args:
         source: see :func:`nodulens.data.frames.open_source`.
         segmenter: see :func:`load_segmenter`.
         output: where frames go.
-        every: look at one frame in so many.
+        every: segment one frame in so many.
         show: called after every frame.
 
     Raises:
         UnreadableFile: not one frame can be read.
         BadValues: frames of a film differ in size.
     """
-    statistics, begun = StreamStatistics(), time.perf_counter()
+    statistics, begin = StreamStatistics(), time.perf_counter()
     with _sink(output.path, source.pace / every) as write:
         try:
             for frame in islice(source.frames, 0, None, every):
@@ -212,26 +217,32 @@ def stream(
                 try:
                     hu, pixel_mm = frame.read()
                 except InputError as error:
-                    statistics.left_out.append(str(error))
-                    statistics.elapsed = time.perf_counter() - begun
+                    statistics.left_out.append(str(error) if output.identify else _unnamed(frame, error))
+                    statistics.elapsed = time.perf_counter() - begin
                     show(statistics)
                     continue
                 found, labels = segmenter.segment(hu, pixel_mm)
                 grey = to_unit(hu, output.window)
-                write(frame.name, overlaid(grey, found, labels))
+                name = frame.name if output.identify and frame.name else f"{frame.number:05d}"
+                write(name, overlaid(grey, found, labels))
                 if output.steps:
                     strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
-                    write(f"{STEPS}/{frame.name}", _picture(strip))
-                statistics.count(found, start - begun, time.perf_counter() - begun)
+                    write(f"{STEPS}/{name}", _picture(strip))
+                statistics.count(found, start - begin, time.perf_counter() - begin)
                 show(statistics)
         except KeyboardInterrupt:
             if not statistics.shown:
                 raise
             statistics.stopped = True
-        statistics.elapsed = time.perf_counter() - begun
+        statistics.elapsed = time.perf_counter() - begin
         if not statistics.shown:
             raise UnreadableFile(f"Not one frame can be read. {' '.join(statistics.left_out[:1])}".strip())
     return statistics
+
+
+def _unnamed(frame: Frame, error: InputError) -> str:
+    """What is said of a frame that cannot be read: nothing of its file."""
+    return f"Frame {frame.number} cannot be read ({type(error).__name__}); --identify names its file and says why."
 
 
 def summary(statistics: StreamStatistics, segmenter: SliceSegmenter, window: tuple[float, float]) -> dict[str, Any]:
@@ -256,20 +267,20 @@ def summary(statistics: StreamStatistics, segmenter: SliceSegmenter, window: tup
 # ---------------------------------------------------------------- pictures
 
 
-def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -> Image.Image:
-    """A frame with the outlines of what the network draws, and each region's outline, box and score.
+def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], labels: Mask) -> Image.Image:
+    """Render a frame with the network's masks, and each region's outline, box and score.
 
     Classes have the colours of :data:`nodulens.presentation.panels.CLASS_COLOURS`, others are yellow.
 
     Args:
         grey: (y, x) 0…1.
         found: on (1, y, x).
-        drawn: all that the network drew, (1, y, x).
+        labels: the network's masks, (1, y, x).
     """
     scale = max(1, SMALL_PX // max(grey.shape))
     picture = _picture(grey, scale).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    for name, mask in _around(drawn):
+    for name, mask in _around(labels):
         _outline(draw, mask, (0, 0), scale, CLASS_COLOURS.get(name, YELLOW))
     colour = CLASS_COLOURS[NODULE]
     for region in found:
@@ -282,14 +293,14 @@ def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], drawn: Mask) -
     return picture
 
 
-def _around(drawn: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _around(masks: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Name and (y, x) of every class but the nodule. A nodule belongs to the one that is nearest: to its lung."""
-    labels, nodule = drawn.labels[0], drawn.of(NODULE)[0]
+    labels, nodule = masks.labels[0], masks.of(NODULE)[0]
     rest = np.where(nodule, 0, labels)
     if nodule.any() and rest.any():
         nearest = ndimage.distance_transform_edt(rest == 0, return_distances=False, return_indices=True)
         rest = np.where(nodule, rest[tuple(nearest)], rest)
-    yield from ((name, rest == value) for value, name in drawn.names.items() if name != NODULE)
+    yield from ((name, rest == value) for value, name in masks.names.items() if name != NODULE)
 
 
 def _outline(
@@ -318,18 +329,18 @@ def _sink(output: Path | None, pace: float) -> Iterator[Callable[[str, Image.Ima
     if output is None:
         yield lambda name, picture: None
     elif output.suffix.lower() != FILM:
-        with own_folder(output):
-            yield partial(_save, output)
+        with own_folder(output) as staging:
+            yield partial(_save, output, staging)
     else:
         output.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(output) as part, _film(part, pace) as write:
             yield write
 
 
-def _save(folder: Path, name: str, picture: Image.Image) -> None:
+def _save(folder: Path, staging: Path, name: str, picture: Image.Image) -> None:
     path = folder / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
+    with whole_file(path, staging) as part:
         picture.save(part, compress_level=1)  # a stream has little time, and disks have room
 
 

@@ -15,7 +15,7 @@ SCHEMA = "nodulens-answer/1"
 
 
 def ask(report: Path, text: str, as_json: bool) -> None:
-    """Print the answer: a table and its notes, or JSON with the nodules as they stand in the report."""
+    """Print the matching nodules: a table and its notes, or JSON with the nodules as in the report."""
     file = report / "report.json" if report.is_dir() else report
     if not file.is_file():
         raise NotFound(f"There is no {file}; name a report.json, or the folder that nodulens analyze wrote.")

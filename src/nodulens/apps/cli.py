@@ -17,7 +17,7 @@ from rich.text import Text
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.bars import Bars, bars
 from nodulens.apps.external import trained_into
-from nodulens.apps.faults import told
+from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
 from nodulens.core.text import printable, printable_message
 from nodulens.errors import BadOption
@@ -56,11 +56,11 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: 
 
 
 def main() -> None:
-    """Run; what goes wrong is told by :mod:`nodulens.apps.faults`."""
+    """Run the command line; errors are reported by :mod:`nodulens.apps.faults`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console without "×" shows its number rather than failing
             stream.reconfigure(errors="backslashreplace")
-    with told():
+    with errors_reported():
         app()
 
 
@@ -94,7 +94,7 @@ def analyze(
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
-    _tell(report, folder, as_json)
+    _print_summary(report, folder, as_json)
 
 
 @app.command()
@@ -133,12 +133,12 @@ def segment(
         report = segment_prompt(scan, prompt, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
-    _tell(report, folder, as_json)
+    _print_summary(report, folder, as_json)
 
 
 @app.command()
 def ask(
-    report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or the folder it lies in.")],
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or its folder.")],
     text: Annotated[str, typer.Argument(help="Such as 'largest nodule in the right upper lobe'.")],
     as_json: AsJson = False,
 ) -> None:
@@ -182,7 +182,7 @@ def info(path: Scan, as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, and whether the models are there and intact."""
+    """Check the installation and the weights."""
     from nodulens.apps.doctor import examine
 
     found = examine()
@@ -206,11 +206,9 @@ def phantom(
     ],
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another chest.")] = 0,
 ) -> None:
-    """Write a made-up chest CT with known nodules as DICOM, to try things on."""
+    """Write a phantom chest CT with known nodules as DICOM."""
     from nodulens.data.phantom import write_phantom_dicom
 
-    if output.exists() and any(output.iterdir() if output.is_dir() else [output]):
-        raise BadOption(f"{output} is there already and not empty; name a new folder.")
     write_phantom_dicom(output, seed=seed)
     print(printable(str(output)))
 
@@ -225,16 +223,16 @@ def train(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on to the same result.")
+        Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run resumes, to the same result.")
     ],
     settings: Settings = None,
     split: Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")] = None,
     fold: Annotated[
         int | None,
-        typer.Option(min=0, help="The fold that is left out to judge on; default: 1, or the test part of a split."),
+        typer.Option(min=0, help="The test fold; default: 1, or the test part of a split."),
     ] = None,
     everybody: Annotated[
-        bool, typer.Option("--everybody", help="Leave no fold out: for networks to use, not to judge.")
+        bool, typer.Option("--everybody", help="Train on all patients: for networks to apply, not to evaluate.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each network, in place of the recipe's.")] = None,
     threads: Threads = None,
@@ -294,9 +292,12 @@ def stream(
     every: Annotated[int, typer.Option(min=1, help="Look at one frame in so many.")] = 1,
     steps: Annotated[bool, typer.Option("--steps", help="Also write the classic steps of each frame.")] = False,
     window: Annotated[
-        str, typer.Option(help="HU of black and white: what pictures are taken for, and how DICOM slices are shown.")
+        str, typer.Option(help="HU of black and white, of input pictures and for display of DICOM slices.")
     ] = "-1000,400",
     series: Series = None,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Name pictures as the slices are named, which may name the patient.")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
     threads: Threads = None,
@@ -306,13 +307,13 @@ def stream(
     from nodulens.apps.stream import pace, sentence, window_of
     from nodulens.data.frames import open_source
 
-    drawn = streams.FrameOutput(output, window_of(window), steps)
-    drawn.check(Path(source))
+    frame_output = streams.FrameOutput(output, window_of(window), steps, identify)
+    frame_output.check(Path(source))
     segmenter = streams.load_segmenter(recipe, settings or (), threads)
-    frames = open_source(source, drawn.window, series)
+    frames = open_source(source, frame_output.window, series)
     with pace(frames.count and -(-frames.count // every)) as show:
-        statistics = streams.stream(frames, segmenter, drawn, every=every, show=show)
-    found = streams.summary(statistics, segmenter, drawn.window)
+        statistics = streams.stream(frames, segmenter, frame_output, every=every, show=show)
+    found = streams.summary(statistics, segmenter, frame_output.window)
     print_json(found) if as_json else print(sentence(found))
 
 
@@ -346,7 +347,7 @@ def _with_reading(report: Report, seconds: float) -> Report:
     return replace(report, timing_s=timing)
 
 
-def _tell(report: Report, folder: Path, as_json: bool) -> None:
+def _print_summary(report: Report, folder: Path, as_json: bool) -> None:
     from nodulens.report.json import to_json
 
     if as_json:

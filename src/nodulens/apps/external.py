@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 Env = Annotated[Path, typer.Option(help="Folder of its virtual environment.")]
 Data = Annotated[Path, typer.Option(help="Folder with lidc/ and background/, or with images/ and masks/.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that was stopped goes on.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run resumes.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
 ]
 SplitFile = Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")]
-Fold = Annotated[int | None, typer.Option(min=0, help="The fold that is left out to judge on; default: 1.")]
-Everybody = Annotated[bool, typer.Option("--everybody", help="Leave no fold out.")]
+Fold = Annotated[int | None, typer.Option(min=0, help="The test fold; default: 1.")]
+Everybody = Annotated[bool, typer.Option("--everybody", help="Train on all patients.")]
 Slices = Annotated[int | None, typer.Option(min=2, help="Slices at most, for a trial.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads and processes; default: all cores.")]
 
@@ -44,7 +44,7 @@ def trainer(name: str) -> Any:
 
 
 def threads_of(threads: int | None) -> int:
-    """As many as are asked for, or as there are."""
+    """The number given, or that of the CPUs."""
     return threads or os.cpu_count() or 1
 
 

@@ -1,7 +1,7 @@
 """What went wrong, as a message and an exit code: 2 for what the user gave, 1 for a fault; and no end without cleaning.
 
-Messages name files that were given, never what stands in them. A fault is told with its lines, so that it can be
-reported, but without what the libraries underneath say of it where a scan was being read: they quote headers.
+Messages name files that were given, never their content. A fault is printed with its traceback, so that it can be
+reported, but while a scan is being read without the messages of libraries, which may quote headers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _READERS = Path(__file__).resolve().parents[1] / "io"
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_reported() -> Iterator[None]:
     """Turn what is raised in the block into a message on stderr and an exit code.
 
     A signal to end (SIGTERM, SIGHUP) unwinds the block, so that no temporary folder stays; what a process left that was
@@ -74,8 +74,8 @@ def _fail(error: Exception) -> None:
     for one in _chain(error):
         print("Traceback (most recent call last):", file=sys.stderr)
         print("".join(traceback.format_tb(one.__traceback__)), end="", file=sys.stderr)
-        print(_said(one), end="\n\n", file=sys.stderr)
-    print(f"nodulens: A fault in nodulens: {_said(error)}. Please report it with the lines above.", file=sys.stderr)
+        print(_sentence(one), end="\n\n", file=sys.stderr)
+    print(f"nodulens: A fault in nodulens: {_sentence(error)}. Please report it with the lines above.", file=sys.stderr)
     sys.exit(1)
 
 
@@ -86,7 +86,7 @@ def _chain(error: BaseException) -> list[BaseException]:
     return [*(_chain(cause) if cause is not None else ()), error]
 
 
-def _said(error: BaseException) -> str:
+def _sentence(error: BaseException) -> str:
     """Kind and message of an error; the kind alone where it comes from reading, or repeats a word that was typed."""
     kind, message = type(error).__name__, printable(str(error))
     read = any(Path(frame.filename).is_relative_to(_READERS) for frame in traceback.extract_tb(error.__traceback__))

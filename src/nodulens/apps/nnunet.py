@@ -41,7 +41,7 @@ def train(
     slices: external.Slices = None,
     threads: external.Threads = None,
 ) -> None:
-    """Train nnunet-sam with nnU-Net as its segmenter; judge and use the run as any other."""
+    """Train nnunet-sam with nnU-Net as its segmenter; evaluate and apply the run as any other."""
     from nodulens.methods.catalogue import NNUNET_SAM
     from nodulens.methods.recipe import changed_to_train
     from nodulens.train.options import test_patients_of

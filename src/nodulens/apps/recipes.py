@@ -20,7 +20,7 @@ class NetworkSummary:
     Attributes:
         does: "find", "outline", "filter" or "grade".
         network: its name; that of one of ours ends in ".onnx", that of SAM's weights is a folder or hub name.
-        parameters: all numbers it has learnt, the statistics of its batch norms included; None: unknown until fetched.
+        parameters: all parameters, the statistics of batch norms included; None: unknown until fetched.
         trainable: those that training moves; None where it is not trained by the recipe.
         gflop: arithmetic of one input, multiplications and additions; None: unknown until fetched.
     """
@@ -52,16 +52,16 @@ def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
         known = card(name)
         return NetworkSummary(does, known.path.name, stored_values(known.path), None, known.input["gflop"])
 
-    learnt = {}
+    trained = {}
     for name, config in recipe.networks.items():
         found = cost(config)
-        learnt[name] = NetworkSummary(DOES[name], config.network, found.parameters, found.trainable, found.gflop)
-    chosen = [learnt["segmenter"]] if "segmenter" in learnt else [shipped("find", "patch"), shipped("find", "volume")]
-    if "filter" in learnt:
-        chosen.append(learnt["filter"])
+        trained[name] = NetworkSummary(DOES[name], config.network, found.parameters, found.trainable, found.gflop)
+    chosen = [trained["segmenter"]] if "segmenter" in trained else [shipped("find", "patch"), shipped("find", "volume")]
+    if "filter" in trained:
+        chosen.append(trained["filter"])
     if recipe.prompted == "network":
         chosen.append(shipped("outline", "segmenter"))
     elif recipe.prompted:
         chosen.append(NetworkSummary("outline", recipe.checkpoint or recipe.prompted))
-    chosen.append(learnt["classifier"] if "classifier" in learnt else shipped("grade", "malignancy"))
+    chosen.append(trained["classifier"] if "classifier" in trained else shipped("grade", "malignancy"))
     return tuple(chosen)

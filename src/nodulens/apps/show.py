@@ -1,4 +1,4 @@
-"""What stands in files, shown on a terminal: no markup, no control characters, no number but a finite one."""
+"""Content of files for a terminal: no markup, no control characters, finite numbers only."""
 
 from __future__ import annotations
 

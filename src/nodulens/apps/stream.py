@@ -45,17 +45,17 @@ def sentence(found: dict[str, Any]) -> str:
 
 @contextmanager
 def pace(count: int | None) -> Iterator[Callable[[StreamStatistics], None]]:
-    """Frames and frames a second on a terminal; what cannot be read is said anywhere."""
+    """Frames and frames a second on a terminal; unreadable frames are always reported."""
     columns = (TextColumn("{task.completed:g} frames, {task.fields[pace]:.1f} a second"), BarColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
-        task, said = progress.add_task("", total=count, pace=0.0), 0
+        task, reported = progress.add_task("", total=count, pace=0.0), 0
 
         def show(statistics: StreamStatistics) -> None:
-            nonlocal said
-            for problem in statistics.left_out[said:]:
+            nonlocal reported
+            for problem in statistics.left_out[reported:]:
                 console.print(plain(f"Left out: {problem}"), soft_wrap=True)
-            said = len(statistics.left_out)
-            progress.update(task, completed=len(statistics.shown) + said, pace=statistics.pace)
+            reported = len(statistics.left_out)
+            progress.update(task, completed=len(statistics.shown) + reported, pace=statistics.pace)
 
         yield show

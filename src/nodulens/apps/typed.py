@@ -6,11 +6,16 @@ import os
 import shlex
 import sys
 
+from nodulens.core.text import without_places
+
 LAUNCHED = ("-m", "nodulens.apps.cli")
 
 
 def typed_command() -> str:
-    """The command as it can be typed again, wherever the program lies; of several processes with their number."""
+    """The command line, without the path of the program; for distributed training with the number of processes.
+
+    Paths are reduced by :func:`nodulens.core.text.without_places`, which removes names of users and machines.
+    """
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # as PyTorch's launcher says
     program = ["nodulens"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, *LAUNCHED]
-    return shlex.join([*program, *sys.argv[1:]])
+    return shlex.join([*program, *map(without_places, sys.argv[1:])])

@@ -1,4 +1,4 @@
-"""``nodulens yolo``: YOLO's own environment, and the comparison that it is there for."""
+"""``nodulens yolo``: YOLO's own environment, and training for comparison."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def train(
     slices: external.Slices = None,
     threads: external.Threads = None,
 ) -> None:
-    """Train YOLO11-seg from random weights, or from a file of yours; judge and use the run as any other.
+    """Train YOLO11-seg from random weights, or from your file; evaluate and apply the run as any other.
 
     Weights to start from: --set segmenter.pretrained=FILE.pt. Nothing is fetched.
     """

@@ -1,1 +1,1 @@
-"""Types: where voxels lie, what they hold, and what a nodule is."""
+"""Types: geometry, volumes, masks and nodules."""

@@ -1,4 +1,4 @@
-"""Where voxels lie in the patient.
+"""The geometry of a voxel grid in the patient.
 
 Two orders exist and never mix: array indices are ``(z, y, x)``, points are LPS millimetres
 ``(x, y, z)`` (Left, Posterior, Superior rise). This module and :mod:`nodulens.io` are the only places
@@ -22,9 +22,9 @@ Float = NDArray[np.float64]
 MAX_SIDE = 65_535
 """Voxels along an axis: what DICOM's 16 bits can say."""
 SPACING_MM = (1e-3, 1e3)
-"""From electron microscopy to farther apart than a patient is wide; CT lies well inside, resampled grids as well."""
+"""From electron microscopy to more than the width of a patient; CT and resampled grids are well inside."""
 MAX_POSITION_MM = 1e5
-"""A hundred metres from the scanner's origin, to which single precision still tells a hundredth of a millimetre."""
+"""A hundred metres from the scanner's origin, where single precision still resolves a hundredth of a millimetre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Geometry:
         spacing_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0),
         origin_lps: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> Geometry:
-        """A grid whose axes rise towards superior, posterior and left."""
+        """A grid in canonical orientation: axes rise towards superior, posterior and left."""
         return cls(shape, spacing_zyx, origin_lps, np.eye(3)[:, ::-1])
 
     @cached_property
@@ -121,7 +121,7 @@ class Geometry:
         return np.asarray(point @ self.direction / np.asarray(self.spacing_zyx))
 
     def contains(self, point_lps: ArrayLike) -> bool:
-        """Whether a point lies inside the outer faces of the grid."""
+        """Whether a point is inside the outer faces of the grid."""
         index = self.to_index(point_lps)
         return bool(np.all(index >= -0.5) and np.all(index <= np.asarray(self.shape) - 0.5))
 

@@ -39,7 +39,7 @@ class Box:
 
     @classmethod
     def around(cls, centre_zyx: ArrayLike, shape: Sequence[int] | NDArray[np.int_]) -> Box:
-        """The box of ``shape`` voxels whose middle lies nearest a continuous index."""
+        """The box of ``shape`` voxels whose centre is nearest to a continuous index."""
         centre = np.asarray(centre_zyx, dtype=np.float64)
         size = np.asarray(shape, dtype=int)
         start = np.floor(centre - (size - 1) / 2 + 0.5).astype(int)
@@ -73,7 +73,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """For indexing an array; the box must lie inside it."""
+        """Slices for indexing an array, which must contain the box."""
         (a, b, c), (d, e, f) = self.start, self.stop
         return slice(a, d), slice(b, e), slice(c, f)
 
@@ -114,7 +114,7 @@ class Candidate:
     Attributes:
         centre_lps: LPS mm (x, y, z).
         diameter_mm: rough size, from the scale that answered most strongly.
-        score: probability-like, 0…1; NaN before the network has seen it.
+        score: probability-like, 0…1; NaN before it is scored.
     """
 
     centre_lps: Point
@@ -162,11 +162,11 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Risk:
-    """How suspicious a nodule looks.
+    """The malignancy risk of a nodule.
 
     Attributes:
         probability: that readers' median malignancy rating is above 3 rather than below, 0…1.
-        interval: lower and upper end; ``model`` says how it is made and what it covers.
+        interval: lower and upper end; the card of ``model`` gives its definition and coverage.
         calibrated: whether the probability was calibrated on patients left out.
         model: name of the weights.
     """
@@ -183,8 +183,8 @@ class Position:
 
     Attributes:
         side: by geometry, LPS.
-        zone: upper, middle or lower third of that lung's height; unknown where the scan shows too little of it.
-        lobe_estimate: an estimate from position alone: fissures are not looked for; "unknown" likewise.
+        zone: upper, middle or lower third of that lung's height; "unknown" if the scan shows too little of the lung.
+        lobe_estimate: estimated from position alone, without fissures; "unknown" likewise.
         central_slice: array index z of the slice where the nodule is largest.
         instance_number, sop_instance_uid: of that slice in the PACS; None where the format has none.
     """
@@ -203,10 +203,10 @@ class Nodule:
 
     Attributes:
         id: 1, 2, …: the label value in ``nodules.nii.gz``.
-        score: how sure the detector is, 0…1; 1 where a person prompted.
+        score: of the detector, 0…1; 1 for a prompt by a person.
         centre_lps: centroid of the mask, LPS mm (x, y, z).
         box: around the mask, in indices of the volume as read.
-        warnings: what makes this finding's numbers less sure.
+        warnings: what limits this finding's measurements.
         mask: bool, shape ``box.shape``; None in a report read back from JSON, and not compared.
         heat: float32 0…1, same shape: what drove the malignancy score; None where not computed.
     """

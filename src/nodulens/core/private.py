@@ -1,13 +1,14 @@
-"""Folders for what is half done: nobody else looks into them, and what a killed process leaves is swept away.
+"""Private folders for unfinished output, which are removed even after a process was killed.
 
-Each holds a locked file as long as its process lives. The system takes the lock away when the process ends, however it
-ends, so whoever can take the lock knows that the folder is abandoned. That holds where process numbers do not: two
-containers both have a process 1. Where a file system has no locks, number and start time of the process decide.
+Each contains a file that is locked while its process runs. The system releases the lock when the process ends, however
+it ends, so a folder whose lock can be taken is abandoned. Process numbers alone would not do: two containers both have
+a process 1. On a file system without locks, number and start time of the process decide.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -19,27 +20,29 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nodulens.errors import BadOption, CannotWrite, input_errors
+from nodulens.errors import BadOption, CannotWrite, as_input_error, input_errors
 
+POSIX = os.name == "posix"
 LOCK = "lock"
-HELD = ".nodulens.partial"
-"""Name of the private folder in a folder of outputs that a run is writing."""
+PARTIAL = ".nodulens.partial"
+"""Name of the private folder in an output folder while a run writes it."""
 PREFIX = "nodulens-"
 _MAKING = ".nodulens.making-"
-# Systems and file systems without locks, as far as they say so.
+# Errors of systems and file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _OLD_S = 3600
 
 
 @contextmanager
-def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterator[Path]:
-    """A new folder that nobody else can read, gone when the block ends.
+def private_folder(home: Path | None = None, *, hidden: bool = False, owner: Path | None = None) -> Iterator[Path]:
+    """A new folder with mode 0700, removed when the block ends.
 
-    What processes that are no more have left in the same place goes first.
+    First removes folders that ended processes left in the same place.
 
     Args:
         home: where it is made; None for the system's temporary folder.
         hidden: whether its name begins with a dot.
+        owner: what it is for, for messages.
 
     Raises:
         CannotWrite: nothing can be written there.
@@ -47,25 +50,29 @@ def private_folder(home: Path | None = None, *, hidden: bool = False) -> Iterato
     home = Path(tempfile.gettempdir()) if home is None else home
     prefix = f".{PREFIX}" if hidden else PREFIX
     sweep(home, prefix)
-    with held_folder(home / f"{prefix}{_process()}-{secrets.token_hex(4)}") as folder:
+    with claimed_folder(home / f"{prefix}{_process()}-{secrets.token_hex(4)}", owner or home) as folder:
         yield folder
 
 
 @contextmanager
-def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
-    """A new folder of the given name, mode 0700, that one living process at a time can hold; gone when the block ends.
+def claimed_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
+    """A new folder of the given name, mode 0700, locked by this process and removed when the block ends.
 
-    One that a process which is no more has left is replaced.
+    One that an ended process left is replaced.
 
     Args:
         path: of the folder.
-        owner: what it is held for, for messages.
+        owner: the output it is for, for messages.
 
     Raises:
-        CannotWrite: another process holds it, or nothing can be written there.
+        CannotWrite: another process has locked it, or nothing can be written there.
     """
-    with input_errors(writing=path.parent):
-        handle = _claimed(path, owner or path)
+    owner = owner or path
+    try:
+        handle = _claimed(path, owner)
+    except OSError as error:
+        error.filename = error.filename2 = str(owner)  # not the private name
+        raise as_input_error(error, writing=owner) or error from error
     try:
         yield path
     finally:
@@ -73,29 +80,45 @@ def held_folder(path: Path, owner: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
-    """A folder, made with its parents where it is not there, that no other run of nodulens writes meanwhile.
-
-    What was made is gone again where the block leaves nothing in it.
+def claimed_beside(target: Path) -> Iterator[Path]:
+    """A private folder beside a target that does not exist yet, locked for it: of two runs one gets it.
 
     Raises:
-        BadOption: a file or a link to nothing stands in the way.
-        CannotWrite: nothing can be written there, or another run is at work there.
+        CannotWrite: as :func:`claimed_folder`.
+    """
+    sweep(target.parent, PARTIAL)
+    name = f"{PARTIAL}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    with claimed_folder(target.parent / name, target) as folder:
+        yield folder
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """A folder, created with its parents if needed, that no other run of nodulens writes meanwhile.
+
+    Folders created here are removed again if the block leaves them empty.
+
+    Yields:
+        a private folder in it, for unfinished files.
+
+    Raises:
+        BadOption: there is a file or a dangling link of this name.
+        CannotWrite: nothing can be written there, or another run is writing there.
     """
     folder = folder.absolute()
     made = folders_made(folder)
     try:
-        with held_folder(folder / HELD, folder):
-            yield
+        with claimed_folder(folder / PARTIAL, folder) as staging:
+            yield staging
     finally:
         remove_empty(made)
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse, before the work, a folder for outputs that cannot be made or written into.
+    """Check before the work that an output folder can be created and written.
 
     Raises:
-        BadOption, CannotWrite: as :func:`own_folder`, but for another run, which may end before this one writes.
+        BadOption, CannotWrite: as :func:`own_folder`, except for another run, which may end before this one writes.
     """
     there = nearest(folder.absolute())
     with private_folder(there, hidden=True):
@@ -103,10 +126,10 @@ def check_folder(folder: Path) -> None:
 
 
 def nearest(folder: Path) -> Path:
-    """The folder itself, or of those that it would lie in the last that is there.
+    """The folder itself if it exists, else its nearest existing parent.
 
     Raises:
-        BadOption: that is a file or a link to nothing.
+        BadOption: that is a file or a dangling link.
         CannotWrite: a name is too long.
     """
     with input_errors(writing=folder):
@@ -118,7 +141,7 @@ def nearest(folder: Path) -> Path:
 
 
 def folders_made(folder: Path) -> tuple[Path, ...]:
-    """Make a folder with its parents; those that were not there before, the deepest first.
+    """Create a folder with its parents, and return those that are new, the deepest first.
 
     Raises:
         BadOption, CannotWrite: as :func:`nearest`; also where nothing can be written.
@@ -130,42 +153,42 @@ def folders_made(folder: Path) -> tuple[Path, ...]:
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove those folders that hold nothing, in the order given."""
+    """Remove the empty ones among some folders, in the order given."""
     for folder in folders:
-        with suppress(OSError):  # it holds something by now
+        with suppress(OSError):  # not empty
             folder.rmdir()
 
 
 def sweep(home: Path, prefix: str = PREFIX) -> None:
-    """Remove the private folders of processes that are no more, by the beginning of their names."""
+    """Remove private folders of ended processes whose names begin with ``prefix``."""
     with suppress(OSError):
         for path in list(home.iterdir()):
             if path.name.startswith(prefix) and path.is_dir():
                 discard(path)
             elif path.name.startswith(_MAKING) and _is_ours(path) and _age_s(path) > _OLD_S:
-                shutil.rmtree(path, ignore_errors=True)  # killed before it held anything
+                shutil.rmtree(path, ignore_errors=True)  # its process was killed before it wrote anything
 
 
 def sweep_temporary() -> None:
-    """:func:`sweep` of the system's temporary folder, where :func:`private_folder` makes its own."""
+    """:func:`sweep` of the system's temporary folder, the default place of :func:`private_folder`."""
     sweep(Path(tempfile.gettempdir()))
 
 
 def discard(path: Path) -> bool:
-    """Remove a private folder whose process is no more; whether it is gone."""
+    """Remove a private folder if its process has ended; return whether it is gone."""
     handle = _abandoned(path)
     if handle is not None:
         _remove(path, handle)
     elif _is_ours(path):
-        with suppress(OSError):  # only an empty one goes: its process was killed while it removed it
+        with suppress(OSError):  # removes only an empty one, whose process was killed while removing it
             path.rmdir()
     return not path.exists()
 
 
 def _claimed(path: Path, owner: Path) -> int:
-    """Make the folder, and the handle that holds its lock. It gets its name when it is locked, not before."""
+    """Create the folder, and return the handle that locks it. It is renamed to ``path`` once it is locked."""
     making = path.with_name(f"{_MAKING}{secrets.token_hex(8)}")
-    if os.name != "posix":  # there a folder that holds an open file cannot be renamed
+    if not POSIX:  # a folder with an open file cannot be renamed
         _refuse_taken(path, owner)
         making = path
     making.mkdir(mode=0o700)
@@ -176,7 +199,7 @@ def _claimed(path: Path, owner: Path) -> int:
         _lock(handle)
         if making != path:
             try:
-                os.rename(making, path)  # refused where a folder that is not empty bears the name
+                os.rename(making, path)  # fails if a folder of this name is not empty
             except OSError:
                 _refuse_taken(path, owner)
                 os.rename(making, path)
@@ -189,17 +212,17 @@ def _claimed(path: Path, owner: Path) -> int:
 
 
 def _refuse_taken(path: Path, owner: Path) -> None:
-    """Make room where a process that is no more has left its folder.
+    """Remove the folder if an ended process left it.
 
     Raises:
-        CannotWrite: another process holds it.
+        CannotWrite: another process has locked it.
     """
     if path.is_dir() and not path.is_symlink() and not discard(path):
         raise CannotWrite(f"Another run, {_holder(path)}, is writing {owner}; wait for it, or choose another place.")
 
 
 def _abandoned(path: Path) -> int | None:
-    """A handle that holds the lock of a folder left by a process which is no more, else None."""
+    """A handle that locks a folder left by an ended process, else None."""
     if not _is_ours(path):
         return None
     try:
@@ -208,7 +231,7 @@ def _abandoned(path: Path) -> int | None:
         return None
     try:
         locked = _lock(handle)
-        # Another may have swept it, and made one of this name, between the opening and the locking.
+        # Another process may have replaced it between opening and locking.
         same = os.path.samestat(os.fstat(handle), os.stat(path / LOCK))
         if same and (locked or not _lives(os.read(handle, 100).decode("ascii", "replace"))):
             return handle
@@ -219,27 +242,27 @@ def _abandoned(path: Path) -> int | None:
 
 
 def _remove(path: Path, handle: int) -> None:
-    """Remove a folder while its lock is held; the lock file goes last."""
+    """Remove a locked folder; the lock file goes last."""
     with suppress(OSError):
         for entry in list(path.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != LOCK:
                 entry.unlink(missing_ok=True)
-    if os.name != "posix":  # there an open file cannot be removed
+    if not POSIX:  # an open file cannot be removed
         os.close(handle)
     shutil.rmtree(path, ignore_errors=True)
-    if os.name == "posix":
+    if POSIX:
         os.close(handle)
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a path is a folder, no link to one, and belongs to this user."""
+    """Whether a path is a folder, not a link to one, and owned by this user."""
     try:
         known = path.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(known.st_mode) and (os.name != "posix" or known.st_uid == os.geteuid())
+    return stat.S_ISDIR(known.st_mode) and (not POSIX or known.st_uid == os.geteuid())
 
 
 def _age_s(path: Path) -> float:
@@ -247,15 +270,15 @@ def _age_s(path: Path) -> float:
 
 
 def _lock(handle: int) -> bool:
-    """Take the lock of a file; False where the file system has none.
+    """Lock a file; False if the file system has no locks.
 
     Raises:
-        OSError: another process holds it.
+        OSError: another process has locked it.
     """
     if sys.platform == "win32":
         import msvcrt
 
-        os.lseek(handle, 1000, os.SEEK_SET)  # beyond what is written: locked bytes cannot be read
+        os.lseek(handle, 1000, os.SEEK_SET)  # beyond the content: locked bytes cannot be read
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         os.lseek(handle, 0, os.SEEK_SET)
         return True
@@ -276,18 +299,18 @@ def _process() -> str:
 
 
 def _started(number: int) -> str:
-    """When a process started, in ticks since the system did; "0" where the system does not say or there is none."""
+    """Start time of a process in ticks since boot; "0" if it is unknown or there is no such process."""
     try:
-        # The name of the program, in parentheses, may hold anything.
+        # The program's name, in parentheses, may contain anything.
         return Path(f"/proc/{number}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return "0"
 
 
 def _lives(process: str) -> bool:
-    """Whether the process that wrote :func:`_process` may still be there. Where that is not known, it may."""
+    """Whether the process that wrote :func:`_process` may still run; True if that is unknown."""
     number, _, start = process.partition("-")
-    if not number.isdigit() or os.name != "posix":
+    if not number.isdigit() or not POSIX:
         return True
     try:
         os.kill(int(number), 0)

@@ -1,12 +1,13 @@
-"""Text from strangers, shown where it can do no harm: on a terminal and in the cell of a table."""
+"""Safe display of untrusted text on a terminal and in table cells."""
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
 
-# Controls (Cc), invisible marks and bidirectional overrides (Cf), halves of characters that stand for bytes that are
+# Controls (Cc), invisible marks and bidirectional overrides (Cf), halves of characters that represent bytes that are
 # no UTF-8 (Cs), and the separators that end a line (Zl, Zp).
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # What a spreadsheet takes for the start of a formula, in ASCII and as wide forms.
@@ -20,7 +21,7 @@ def printable(text: str) -> str:
 
     Controls, invisible characters, bidirectional overrides, line ends, and bytes of file names that are no text.
     """
-    return text if text.isprintable() else "".join(map(_seen, text))
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def printable_message(text: str) -> str:
@@ -39,10 +40,31 @@ def without_file_names(text: str) -> str:
     return left[:1].upper() + left[1:]
 
 
+def without_places(word: str) -> str:
+    """A word of a command, or a place, with no more of a path than says what it was: ``--set checkpoint=…/sam2``.
+
+    Of a path out of the working folder the last name is left, after ``…``; of the home folder and those above nothing.
+    Paths in the working folder become relative to it. Other texts, such as the name of a recipe, are unchanged.
+    """
+    return "".join(map(_without_place, re.split("([=,])", word)))
+
+
+def _without_place(text: str) -> str:
+    path = Path(text)
+    if not (path.is_absolute() or text.startswith("~") or ".." in path.parts):
+        return text
+    full, here, home = (Path(os.path.abspath(os.path.expanduser(place))) for place in (path, ".", "~"))
+    if home.is_relative_to(full):
+        return "…"
+    if full.is_relative_to(here) and (here == home or not home.is_relative_to(here)):
+        return full.relative_to(here).as_posix()
+    return f"…/{full.name}"
+
+
 def csv_cell(value: object, digits: int = 17) -> str:
     """A value as the cell of a table with commas (CSV), quoted where need be; None is an empty cell.
 
-    A text stays on its line, and where a spreadsheet would take it for a formula an apostrophe stands before it.
+    A text stays on its line, and one that a spreadsheet would take for a formula is prefixed with an apostrophe.
     Numbers, also those that are written as text, stay numbers.
 
     Args:
@@ -62,7 +84,7 @@ def csv_cell(value: object, digits: int = 17) -> str:
     return '"' + text.replace('"', '""') + '"' if re.search(r'[",;|\t]|^\s|\s$', text) else text
 
 
-def _seen(character: str) -> str:
+def _visible(character: str) -> str:
     if unicodedata.category(character) not in _UNSEEN:
         return character
     number = ord(character)

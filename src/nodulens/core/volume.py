@@ -24,7 +24,7 @@ class SliceRef:
 
 @dataclass(frozen=True)
 class Patient:
-    """Who was scanned. Read along, shown only where ``--identify`` asks for it."""
+    """The patient's identity, which is written only with ``--identify``."""
 
     name: str
     patient_id: str
@@ -33,7 +33,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a volume came from; everything a report says about the scan itself.
+    """The origin of a volume; everything a report says about the scan.
 
     Attributes:
         format: "dicom", "metaimage", "nifti", "nrrd" or "array".
@@ -65,7 +65,7 @@ class Volume:
 
     Args:
         hu: (z, y, x) float32 or int16 Hounsfield units; made read-only.
-        geometry: its grid; z rises along the slice normal (the axes are right-handed when seen x, y, z).
+        geometry: its grid; z rises along the slice normal (the axes are right-handed in the order x, y, z).
         source: where it came from.
 
     Raises:
@@ -90,7 +90,7 @@ class Volume:
         object.__setattr__(self, "hu", view)
 
     def crop(self, box: Box, fill: float = AIR_HU) -> Volume:
-        """The voxels of a box; what lies outside the volume is ``fill`` HU."""
+        """The voxels of a box; outside the volume they are ``fill`` HU."""
         return replace(self, hu=crop_array(self.hu, box, fill), geometry=self.geometry.crop(box))
 
 

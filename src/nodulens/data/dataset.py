@@ -1,7 +1,7 @@
-"""What every data set looks like from outside: a list of items, and a sample for each.
+"""The interface of data sets: a list of items, and a sample for each.
 
-Items are cheap and name their patient, so that splits, summaries and leakage checks never touch a pixel. Samples are
-loaded one at a time.
+Items are cheap and name their patient, so that splits, summaries and leakage checks read no pixel. Samples are loaded
+one at a time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Unit = Literal["hu", "unit"]
 
 @dataclass(frozen=True, order=True)
 class Item:
-    """One example, before anything of it is read.
+    """One example, not loaded.
 
     Attributes:
-        key: names it within its data set; the same in every run.
-        patient_id: whose it is; several items may share a patient.
-        stratum: what a stratified split balances, such as a label or a number of nodules.
+        key: unique in its data set, and the same in every run.
+        patient_id: several items may share a patient.
+        stratum: for stratified splits, such as a label or a number of nodules.
     """
 
     key: str
@@ -37,20 +37,20 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One example, read. Every array is (z, y, x); a slice is a volume of one slice.
+    """One example, loaded. Every array is (z, y, x); a slice is a volume of one slice.
 
     Attributes:
-        item: what was asked for.
+        item: of the sample.
         image: float32, HU or 0…1 as ``unit`` says.
         unit: "hu", or "unit" for 0…1 over the range that the data set states.
-        spacing_zyx: mm between voxel centres; None where the data set does not say.
-        geometry: where it lies in the patient, axes rising towards superior, posterior and left as nearly as they
-            can; None for pictures and crops whose place is unknown or must not be known.
-        reader_masks: (readers, z, y, x) bool, one reader after the other; None where readers are not told apart.
-        mask: bool, the nodules by consensus or as the data set draws them; None where it draws none.
-        boxes: around each nodule, half-open; empty where there is no nodule, None where the data set does not say.
-        label: 1 or 0, of what the data set asks (its docstring says); None where it asks nothing or has no answer.
-        ratings: (readers, 9) uint8, 0 where a reader gave none, in the order of the reader masks; None without.
+        spacing_zyx: mm between voxel centres; None if unknown.
+        geometry: in canonical orientation as nearly as possible; None for pictures and crops of unknown or hidden
+            position.
+        reader_masks: (readers, z, y, x) bool; None without masks by reader.
+        mask: bool, the nodules by consensus or as the data set defines them; None without masks.
+        boxes: bounding boxes of nodules, half-open; empty without a nodule, None if unknown.
+        label: 1 or 0, as the data set's docstring defines it; None without one.
+        ratings: (readers, 9) uint8, 0 for missing ones, in the order of the reader masks; None without ratings.
 
     Raises:
         BadGeometry: an array that is not of the image's shape.
@@ -80,17 +80,17 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """A data set: its items in a fixed order, and how one of them is read."""
+    """A data set: its items in a fixed order, and how one is loaded."""
 
     @property
     def name(self) -> str:
-        """Short, for tables and split files."""
+        """Short name, for tables and split files."""
         ...
 
     def items(self) -> Sequence[Item]:
-        """Every example, no pixel read."""
+        """All examples, without reading pixels."""
         ...
 
     def load(self, item: Item) -> Sample:
-        """Read one example."""
+        """Load one example."""
         ...

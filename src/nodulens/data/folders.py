@@ -1,9 +1,8 @@
 """Folders of PNG or JPEG slices with masks or boxes, slices without a nodule included.
 
 Masks are pictures beside the slices, of the same stem: ``masks/p1/7.png`` belongs to ``images/p1/7.jpg``. Boxes are
-Pascal VOC ``.xml`` or YOLO ``.txt`` files of the same stem, or one CSV table with a row a box. A slice that none of
-them names shows no nodule; a mask or box that belongs to no slice is an error, for then names do not fit and every
-slice would pass for healthy.
+Pascal VOC ``.xml`` or YOLO ``.txt`` files of the same stem, or one CSV table with a row a box. A slice without any has
+no nodule; a mask or box without a slice is an error, since otherwise mismatched names would make every slice healthy.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ PRESENCE = {False: "no nodule", True: "nodule"}
 LABELS_END = 32
 """A mask whose brightest channel stays below this holds label numbers, not grey values."""
 FORMATS = ("PNG", "JPEG")
-"""What a picture may be, whatever its name says; Pillow would open dozens of kinds, some by other programs."""
+"""Accepted formats, by content; Pillow would open dozens, some by other programs."""
 MAX_PIXELS = 8192**2
-"""Larger pictures are refused before they unfold: 64 MiB with 8 bits of grey, 192 MiB in colour."""
+"""Larger pictures are refused before decoding: 64 MiB with 8 bits of grey, 192 MiB in colour."""
 MAX_PIXEL = 65_535
-"""Corners of boxes farther out than any picture reaches are a mistake."""
+"""Limit of box corners, beyond any picture."""
 
 Colour = int | tuple[int, int, int]
 
@@ -56,7 +55,7 @@ class SliceFolder:
         patients: key → patient.
         masks: key → mask picture; None where the folder is described by boxes.
         boxes: key → boxes, (1, y, x) half-open; None where it is described by masks.
-        nodule: the grey value or colour that means nodule; None for whatever is bright.
+        nodule: the grey value or colour of nodules; None for bright pixels.
     """
 
     name: str
@@ -67,7 +66,7 @@ class SliceFolder:
     nodule: Colour | None = None
 
     def items(self) -> tuple[Item, ...]:
-        """One a slice; the masks are opened once to see whether anything is drawn."""
+        """One item a slice; the masks are opened once to find empty ones."""
         return self._items
 
     @cached_property
@@ -93,19 +92,17 @@ class SliceFolder:
             boxes = self.boxes.get(item.key, ())
             for box in boxes:
                 if min(box.start) < 0 or any(b > n for b, n in zip(box.stop, image.shape, strict=True)):
-                    raise BadValues(
-                        f"{path}: a box to {box.stop[1:]} lies outside its {image.shape[1:]} pixels (y, x)."
-                    )
+                    raise BadValues(f"{path}: a box to {box.stop[1:]} is outside its {image.shape[1:]} pixels (y, x).")
             return Sample(item, image, "unit", boxes=boxes, label=int(bool(boxes)))
         mask = np.zeros(image.shape, dtype=bool)
         if self.masks is not None and item.key in self.masks:
-            drawn = read_mask_picture(self.masks[item.key], self.nodule)
-            if drawn.shape != image.shape[1:]:
+            nodule = read_mask_picture(self.masks[item.key], self.nodule)
+            if nodule.shape != image.shape[1:]:
                 raise BadValues(
-                    f"{self.masks[item.key]} is {drawn.shape}, its slice {image.shape[1:]} pixels (y, x); "
+                    f"{self.masks[item.key]} is {nodule.shape}, its slice {image.shape[1:]} pixels (y, x); "
                     "export them at one size."
                 )
-            mask[0] = drawn
+            mask[0] = nodule
         return Sample(item, image, "unit", mask=mask, boxes=_parts(mask), label=int(mask.any()))
 
 
@@ -117,7 +114,7 @@ def open_folder(
     patient: str | None = None,
     nodule: Colour | None = None,
 ) -> SliceFolder:
-    """Find the slices of a folder, and what is known of them.
+    """Find the slices of a folder, with their masks or boxes.
 
     Args:
         images: the folder of slices, sub-folders included.
@@ -131,25 +128,24 @@ def open_folder(
 
     Raises:
         NotFound: no such folder, no pictures in it, or masks or boxes that belong to no slice.
-        BadOption: not exactly one of masks and boxes, a slice whose patient cannot be told, or two pictures of one
-            name.
+        BadOption: not exactly one of masks and boxes, a slice whose patient is unknown, or two pictures of one name.
         UnreadableFile, BadValues: a box file that cannot be read.
     """
     root = Path(images)
     if (masks is None) == (boxes is None):
-        raise BadOption("Say where the masks are or where the boxes are: exactly one of the two.")
-    drawn: dict[str, Path] = {}
+        raise BadOption("Name the masks or the boxes: exactly one of the two.")
+    found: dict[str, Path] = {}
     if masks is not None:
         together = Path(masks).resolve() == root.resolve()
-        drawn = {k: p for k, p in files_below(Path(masks), PICTURES).items() if not together or k.endswith(MASK)}
-    pictures, taken = files_below(root, PICTURES), set(drawn.values())
+        found = {k: p for k, p in files_below(Path(masks), PICTURES).items() if not together or k.endswith(MASK)}
+    pictures, taken = files_below(root, PICTURES), set(found.values())
     slices = {key: path for key, path in pictures.items() if path not in taken}
     if not slices:
         raise NotFound(f"{root} holds no {', '.join(PICTURES)} slices.")
     patients = {key: _patient(key, patient, root) for key in slices}
     if boxes is not None:
         return SliceFolder(root.resolve().name, slices, patients, boxes=_read_boxes(Path(boxes), slices))
-    named = {key.removesuffix(MASK): path for key, path in drawn.items()}
+    named = {key.removesuffix(MASK): path for key, path in found.items()}
     _check_belonging(named, slices, Path(masks or root))
     return SliceFolder(root.resolve().name, slices, patients, masks=named, nodule=nodule)
 
@@ -170,7 +166,7 @@ def read_picture(path: str | Path) -> NDArray[np.float32]:
 
 
 def read_mask_picture(path: str | Path, nodule: Colour | None = None) -> NDArray[np.bool_]:
-    """Where a mask picture shows a nodule, (y, x).
+    """The nodule pixels of a mask picture, (y, x).
 
     Args:
         path: a coloured, grey or palette picture.
@@ -263,7 +259,7 @@ def _patient(key: str, pattern: str | None, root: Path) -> str:
         folders = PurePosixPath(key).parts[:-1]
         if not folders:
             raise BadOption(
-                f"{root / key} lies in no folder of a patient. Say where its name holds the patient, such as "
+                f"{root / key} is in no folder of a patient. Give a pattern for the patient in its name, such as "
                 r"'(LIDC-IDRI-\d{4})', or (.+) where every slice is a patient of its own (--patient, patient=…)."
             )
         return folders[0]
@@ -289,7 +285,7 @@ def _check_belonging(marks: Mapping[str, object], slices: Mapping[str, Path], wh
 
 
 def _parts(mask: NDArray[np.bool_]) -> tuple[Box, ...]:
-    """The boxes around the connected parts (8 neighbours) of a mask (1, y, x)."""
+    """The boxes around the connected components (8 neighbours) of a mask (1, y, x)."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))

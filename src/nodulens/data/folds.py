@@ -1,4 +1,4 @@
-"""Which patients a model may see: one function of the patient, for every file.
+"""Folds by patient: one function of the patient's name, for every file.
 
 Stacks, cubes, patches, backgrounds and rendered nodules share patients, so they share these folds.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 FOLDS = 5
 
 EVALUATION_PATIENTS = frozenset({"LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001"})
-"""Patients of the whole scans that figures are reported on: they never train or tune a shipped model."""
+"""Patients of the whole scans for evaluation, which are in no training or validation set of a shipped model."""
 
 
 def fold_of(patient_id: str) -> int:
@@ -24,10 +24,10 @@ def fold_of(patient_id: str) -> int:
 
 
 def may_train(patient_ids: Iterable[str], left_out: int | None) -> NDArray[np.bool_]:
-    """True where a patient may train: not for evaluation, and not in the fold left out (None: no fold is)."""
+    """Which patients may train: those not for evaluation, and not in the test fold (None: no test fold)."""
     return np.array([p not in EVALUATION_PATIENTS and fold_of(p) != left_out for p in patient_ids], dtype=bool)
 
 
 def is_left_out(patient_ids: Iterable[str], left_out: int) -> NDArray[np.bool_]:
-    """True where a patient is judged by the model of this fold; evaluation patients never are."""
+    """Which patients are in a test fold; evaluation patients never are."""
     return np.array([p not in EVALUATION_PATIENTS and fold_of(p) == left_out for p in patient_ids], dtype=bool)

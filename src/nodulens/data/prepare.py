@@ -1,25 +1,24 @@
-"""From scans to crops and slices that training reads: once, in parallel, and again from where it stopped.
+"""Prepare crops and slices of scans for training, in parallel and resumably.
 
-Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``. It appears whole or not at all, and its
-fingerprint covers the scan's files, its annotations and the settings: what has one is done, and a change of any makes
-it anew. Whole slices stay in that file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all
-scans are done their crops are joined into the files of :mod:`nodulens.data.material`::
+Every scan becomes one file ``scans/<series UID>.<fingerprint>.npz``, written atomically. The fingerprint covers the
+scan's files, its annotations and the settings; if any changes, the scan is prepared again. Whole slices stay in that
+file, where :class:`nodulens.data.whole_slices.WholeSlices` reads them. When all scans are done their crops are joined
+into the files of :mod:`nodulens.data.material`::
 
-    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader marked
+    OUT/lidc/lidc_nodule_stacks.npz            96 × 96 pixels of every slice that a reader outlined
     OUT/lidc/luna16_cubes_50mm.npz             50³ voxels of 1 mm around every nodule
     OUT/luna16/luna16_axial_patches_64.npz     64 × 64 pixels around LUNA16's nodules and candidates
     OUT/luna16/annotations.csv, …              the tables that the patches belong to
-    OUT/prepared.json                          what was made from what, and which files of scans/ belong to it
+    OUT/prepared.json                          record of the run: counts, and the file in scans/ of every scan
 
-so that ``--data OUT`` trains on the user's full data as it does on any other. Images of the joined files are lossless
-JPEG-LS streams (:mod:`nodulens.data.jpegls`): one a nodule, its slices one below the other; one a cube; one for 64
-patches.
+so ``--data OUT`` trains on the user's full data as on any other. Images of the joined files are lossless JPEG-LS
+streams (:mod:`nodulens.data.jpegls`): one for each nodule, its slices one below the other; one for each cube; one for
+every 64 patches.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -38,6 +37,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
+from nodulens.core.private import own_folder
 from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
 from nodulens.data.jpegls import encode, mosaic
 from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
@@ -58,26 +58,26 @@ from nodulens.data.material import (
     STACKS,
 )
 from nodulens.data.ratings import RATINGS
-from nodulens.data.whole_slices import MANIFEST, SCANS
-from nodulens.errors import NodulensError, NoLungs, NotFound
-from nodulens.io import read
+from nodulens.data.whole_slices import FORM, MANIFEST, SCANS, PreparedScans, read_prepared
+from nodulens.errors import CannotWrite, NodulensError, NoLungs, NotFound, UnreadableFile, input_errors
+from nodulens.io import read, records
+from nodulens.io.archive import BROKEN
 from nodulens.io.atomic import whole_file
 from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.ops.resample import resample_array
 
-SCHEMA = "nodulens-prepared/1"
 VERSION = 3
-"""Rises when the same input would give other crops."""
+"""Incremented with every change of the crops that an input gives."""
 NATIVE = 0
 """``slice_calibration`` of slices taken from the scan itself."""
 THROUGH, WITHOUT = 2, 4
-"""Slices through a nodule beside its central one, and slices of a scan that no outline comes near, at most."""
+"""Largest number of slices through a nodule besides its central one, and of slices of a scan without a nodule."""
 FILES = {"stacks": STACKS, "cubes": CUBES, "patches": PATCHES}
 CONSTANT = ("rating_names", "hu_mosaic")
-"""Arrays that are not a row a nodule, slice or patch."""
+"""Arrays without a row for each nodule, slice or patch."""
 NUMBERS = ("slice_nodule", "stack_nodule", "excluded_cube")
-"""Arrays that count the nodules of a scan, and so begin in a joined file where the scan's do."""
+"""Arrays of nodule numbers within a scan, which are offset in a joined file."""
 
 Arrays = dict[str, NDArray[Any]]
 FindLungs = Callable[[Volume], Mask]
@@ -94,10 +94,10 @@ class Job:
         scan: its outlines; None to read LIDC's XML in or beside the folder.
         centres_lps: (P, 3) LPS mm of the patches to cut; none for a scan outside LUNA16.
         diameters_mm: (P,) of the nodule that a patch shows, 0 for a non-nodule.
-        findings, excluded: LUNA16's nodules in the scan, and what its scoring leaves out.
-        lungs: LUNA16's mask of its lungs and airways; None without.
-        find_lungs: a function of a module that labels the left lung 1 and the right 2 on a volume in canonical
-            orientation, where there is no such mask. With neither, no whole slices are cut.
+        findings, excluded: LUNA16's nodules in the scan, and the findings that its scoring excludes.
+        lungs: LUNA16's mask of its lungs and airways, if there is one.
+        find_lungs: a module's function that labels the left lung 1 and the right 2 on a volume in canonical
+            orientation, used without such a mask. With neither, no whole slices are cut.
     """
 
     series_uid: str
@@ -112,7 +112,7 @@ class Job:
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the scan's files (their names, sizes and times), its lung mask, its
-        outlines and ratings, LUNA16's findings, its patches, and the way crops are made."""
+        outlines and ratings, LUNA16's findings, its patches, and the version of the crops."""
         beside = "*.xml" if self.path.is_dir() and self.scan is None else f"{self.path.stem}.*"
         files = sorted([*(self.path.iterdir() if self.path.is_dir() else ()), *self.path.parent.glob(beside)])
         if self.lungs is not None:
@@ -130,13 +130,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        made, skipped: scans prepared now, and those that were done before.
+        made, skipped: scans prepared now, and those prepared before.
         failed: series UID → why; the crops of all others are joined.
-        rows: "stacks", "cubes", "patches" and "slices" → how many nodules, cubes, patches and whole slices there are.
-        unsliced: series UID → why no whole slices could be cut; all else of these scans is there.
+        rows: "stacks", "cubes", "patches" and "slices" → number of nodules, cubes, patches and whole slices.
+        unsliced: series UID → why no whole slices could be cut; these scans still have crops.
     """
 
     made: int
@@ -147,25 +147,25 @@ class Prepared:
 
 
 def jobs_of_lidc(scans: Sequence[LidcScan], folders: Mapping[str, Path]) -> tuple[Job, ...]:
-    """A job for every scan whose CT is there; folders as :func:`nodulens.data.lidc_ct.find_scans` finds them."""
+    """A job for every scan with a CT, in the folders of :func:`nodulens.data.lidc_ct.find_scans`."""
     return tuple(Job(s.series_uid, folders[s.series_uid], s) for s in scans if s.series_uid in folders)
 
 
 def jobs_of_xml(folders: Mapping[str, Path]) -> tuple[Job, ...]:
-    """A job for every CT, its outlines in the XML that TCIA ships beside it; one without fails alone."""
+    """A job for every CT, with outlines in the XML that TCIA ships beside it; a CT without one fails by itself."""
     return tuple(Job(uid, folder, None) for uid, folder in folders.items())
 
 
 def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int = 20, seed: int = 0) -> tuple[Job, ...]:
-    """A job for every scan that is there, patches and lung masks included.
+    """A job for every available scan, with patches and lung masks.
 
-    Patches show every annotation and every candidate on one, and non-nodules drawn at random from the others.
+    Patches are of every annotation, of every candidate on one, and of a random sample of the other candidates.
 
     Args:
         luna: with its files.
-        candidates: None for patches of the annotations alone.
-        negatives: non-nodules a scan, at most.
-        seed: of the draw.
+        candidates: None for patches of the annotations only.
+        negatives: largest number of non-nodules in a scan.
+        seed: of the sample.
 
     Raises:
         NotFound: a scan that the LIDC database does not know.
@@ -185,9 +185,9 @@ def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int =
             sizes = np.array([_diameter_at(centre, findings) for centre in own[on]])
             rng = np.random.default_rng([seed, *uid.encode()])
             away = np.flatnonzero(~on)
-            drawn = np.sort(rng.permutation(away)[:negatives])
-            centres += [own[on][sizes > 0], own[drawn]]
-            diameters += [sizes[sizes > 0], np.zeros(len(drawn))]
+            sampled = np.sort(rng.permutation(away)[:negatives])
+            centres += [own[on][sizes > 0], own[sampled]]
+            diameters += [sizes[sizes > 0], np.zeros(len(sampled))]
         mask = luna.lungs_file(uid)
         jobs.append(
             Job(
@@ -205,7 +205,7 @@ def jobs_of_luna16(luna: Luna16, candidates: Candidates | None, negatives: int =
 
 
 def _diameter_at(centre: NDArray[np.float64], findings: Sequence[Finding]) -> float:
-    """The diameter of the nearest finding whose ball holds a point; 0 without one."""
+    """The diameter of the nearest finding whose ball contains a point; 0 without one."""
     away = [(float(np.linalg.norm(np.subtract(f.centre_lps, centre))), f.diameter_mm or 0.0) for f in findings]
     return min([(d, size) for d, size in away if d <= size / 2], default=(0.0, 0.0))[1]
 
@@ -218,35 +218,50 @@ def prepare(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Prepare scans, each in a process of its own, and join what they give.
+    """Prepare scans in parallel processes, and join their crops.
 
-    A scan that fails costs its own crops, no others; the next run tries it again. One run at a time may write into a
-    folder.
+    A scan that fails does not affect others; the next run tries it again, as it does a scan whose file is damaged. Only
+    one run at a time writes into a folder.
 
     Args:
-        jobs: what to prepare; the joined files hold these scans and no others.
-        out: the folder, made where it is not there.
-        tables: the folder of LUNA16's tables, where there are patches: those that belong to them are copied.
-        workers: processes; None for one a core.
-        progress: called with scans done, failed ones too, and their number.
+        jobs: the scans; the joined files have these and no others.
+        out: the folder, created if it does not exist.
+        tables: the folder of LUNA16's tables, needed with patches: their tables are copied.
+        workers: number of processes; None for one on each core.
+        progress: called with the number of scans done, failed ones included, and of all.
 
     Raises:
         NotFound: there is no scan to prepare.
         BadOption: ``out`` is a file.
+        CannotWrite: the disk is full, the folder read-only, or another run is writing there.
     """
     if not jobs:
         raise NotFound("There is no scan to prepare: no folder holds a CT of LIDC-IDRI or LUNA16.")
-    folder = Path(out) / SCANS
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob(".part-*"):  # what a killed run left
-        part.unlink()
+    with own_folder(Path(out)) as staging:
+        return _prepare(jobs, _Place(Path(out), staging), tables, workers or os.cpu_count() or 1, progress)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The folder of a run, and a private one for unfinished files."""
+
+    out: Path
+    staging: Path
+
+
+def _prepare(
+    jobs: Sequence[Job], place: _Place, tables: Path | None, workers: int, progress: Progress | None
+) -> Prepared:
+    folder = place.out / SCANS
+    with input_errors(writing=place.out):
+        folder.mkdir(exist_ok=True)
     targets = {job.series_uid: folder / f"{job.series_uid}.{job.fingerprint()}.npz" for job in jobs}
-    waiting = [job for job in jobs if not targets[job.series_uid].exists()]
+    waiting = [job for job in jobs if not _is_whole(targets[job.series_uid])]
     done = len(jobs) - len(waiting)
     failed: dict[str, str] = {}
     show = progress or (lambda *_: None)
     show(done, len(jobs))
-    for uid, problem in _in_processes(waiting, targets, workers or os.cpu_count() or 1):
+    for uid, problem in _in_processes(waiting, targets, place.staging, workers):
         done += 1
         if problem:
             failed[uid] = problem
@@ -255,10 +270,10 @@ def prepare(
     for uid, path in ready.items():
         for stale in set(folder.glob(f"{uid}.*.npz")) - {path}:
             stale.unlink()
-    rows = _join(ready, failed, Path(out))
+    rows = _join(ready, failed, place)
     for table in (tables / ANNOTATIONS, tables / EXCLUDED) if tables and rows["patches"] else ():
         if table.is_file():
-            with whole_file(Path(out, "luna16", table.name)) as part:
+            with whole_file(place.out / "luna16" / table.name, place.staging) as part:
                 shutil.copyfile(table, part)
     problems = {uid: str(_read_array(path, "slices.problem")[0]) for uid, path in ready.items()}
     unsliced = {uid: problem for uid, problem in problems.items() if problem}
@@ -268,11 +283,16 @@ def prepare(
 # ---------------------------------------------------------------- processes
 
 
-def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int) -> Iterator[tuple[str, str]]:
-    """Series UID and what went wrong, "" where nothing did, of each job as it ends.
+def _in_processes(
+    jobs: Sequence[Job], targets: Mapping[str, Path], staging: Path, workers: int
+) -> Iterator[tuple[str, str]]:
+    """Series UID and error of each job as it ends, "" without an error.
 
-    A process that is killed from outside (mostly for its memory) takes its pool with it. The jobs that were left then
-    run one at a time, so that the one to blame is known, and costs only itself.
+    If a process is killed from outside (mostly for its memory), its pool ends. The remaining jobs then run one at a
+    time, so that only the one that fails is lost.
+
+    Raises:
+        CannotWrite: the disk is full, which is no scan's fault.
     """
     waiting = list(jobs)
     while waiting:
@@ -280,7 +300,7 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_begin)
         try:
-            futures = {pool.submit(_work, job, targets[job.series_uid]): job for job in waiting}
+            futures = {pool.submit(_work, job, targets[job.series_uid], staging): job for job in waiting}
             for future in as_completed(futures):
                 job = futures[future]
                 try:
@@ -291,12 +311,12 @@ def _in_processes(jobs: Sequence[Job], targets: Mapping[str, Path], workers: int
             pool.shutdown(cancel_futures=True)
         waiting = [job for job in waiting if job in left]
         if waiting and workers == 1:
-            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for want of memory."
+            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for lack of memory."
         workers = 1
 
 
 def _begin() -> None:
-    """Begin a worker process: one thread, and no life after its parent's."""
+    """Set up a worker process: one thread, and it ends with its parent."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -310,14 +330,16 @@ def _begin() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(job: Job, target: Path) -> str:
+def _work(job: Job, target: Path, staging: Path) -> str:
     try:
         arrays = crops_of(job)
-        with whole_file(target) as part:
+        with whole_file(target, staging) as part:
             _write_arrays(part, arrays.items())
+    except CannotWrite:
+        raise
     except NodulensError as error:
         return str(error)
-    except Exception as error:  # one scan's fault, whatever it is, must not lose the others
+    except Exception as error:  # no error of one scan may lose the others
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -326,11 +348,11 @@ def _work(job: Job, target: Path) -> str:
 
 
 def crops_of(job: Job) -> Arrays:
-    """All crops of a scan: "stacks.hu_jls", "cubes.ratings", "patches.world_xyz_mm" …, as the module's files hold them,
-    and its whole slices: "slices.hu_u8" …. Patches are "patches.hu_u8" until many scans fill pictures of 64.
+    """All crops of a scan: "stacks.hu_jls", "cubes.ratings", "patches.world_xyz_mm" …, as in the joined files, and its
+    whole slices: "slices.hu_u8" …. Patches are "patches.hu_u8" until they are joined into pictures of 64.
 
     Raises:
-        NodulensError: the scan cannot be read, or its outlines lie on none of its slices.
+        NodulensError: the scan cannot be read, or its outlines are on none of its slices.
     """
     series = job.series_uid if job.path.is_dir() else None
     if job.scan is None:
@@ -348,7 +370,7 @@ def crops_of(job: Job) -> Arrays:
 
 
 def _about(nodules: Sequence[LidcNodule], scan: LidcScan) -> Arrays:
-    """A row a nodule; of five readers or more, ratings of the first four."""
+    """A row for each nodule; ratings of the first four readers."""
     n = len(nodules)
     ratings = ratings_of(nodules)
     return {
@@ -367,7 +389,7 @@ def _whose(scan: LidcScan, rows: int) -> Arrays:
 
 
 def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
-    """Every slice that a reader marked, 96 × 96 stored pixels around the middle of the outlines."""
+    """Every slice that a reader outlined, 96 × 96 stored pixels around the centre of the outlines."""
     heights = slices_mm(volume.geometry)
     rank = np.argsort(np.argsort(heights))
     hu, bits, owner, marked, corners = [], [], [], [], []
@@ -399,10 +421,10 @@ def _stacks(nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
 
 
 def _cubes(job: Job, nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
-    """50³ voxels of 1 mm around the middle of each nodule, axes rising towards superior, posterior and left.
+    """50³ voxels of 1 mm around the centre of each nodule, axes rising towards superior, posterior and left.
 
-    The middle lies at voxel 25, but where the cube would begin before the scan: there it begins with it. What lies
-    beyond ``size`` is outside the scan.
+    The centre is at voxel 25, unless the cube would begin before the scan: then it begins with the scan. Voxels beyond
+    ``size`` are outside the scan.
     """
     n, shape = len(nodules), (CUBE_MM,) * 3
     hu, excluded = [], []
@@ -423,7 +445,7 @@ def _cubes(job: Job, nodules: Sequence[LidcNodule], volume: Volume) -> Arrays:
         for neighbour in nodules:
             if neighbour is not nodule:
                 others |= masks_on(neighbour, volume.geometry, around).any(axis=0)
-        # the nearest voxel keeps volumes; interpolating would shave small nodules
+        # nearest neighbour preserves volumes; interpolation would shrink small nodules
         masks = (resample_array(orientation.apply(m), crop.geometry, cube, order=0, fill=0) for m in (*own, *others))
         *readers, foreign = masks
         hu.append(mosaic(CROP_STEPS.steps(resample_array(crop.hu, crop.geometry, cube, fill=AIR_HU)), *CUBE_TILES))
@@ -462,7 +484,8 @@ def _extent(grid: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _excluded(
     findings: Sequence[Finding], cube: Geometry, own: NDArray[np.bool_], other: NDArray[np.bool_]
 ) -> Iterator[tuple[NDArray[np.float64], float, int]]:
-    """Index (z, y, x), diameter (−1 unknown) and place of each finding in a cube: 1 on its nodule, 2 on another, 0."""
+    """Index (z, y, x), diameter (−1 unknown) and code of each finding in a cube: 1 on its nodule, 2 on another, else
+    0."""
     for finding in findings:
         index = cube.to_index(finding.centre_lps)
         nearest = np.rint(index).astype(int)
@@ -477,7 +500,7 @@ def _encoded(pictures: Sequence[NDArray[np.uint8]], shape: NDArray[Any]) -> Arra
 
 
 def _around(cube: Geometry, grid: Geometry) -> Box:
-    """The box of a grid that holds a cube, with a voxel to spare for interpolation."""
+    """The box of a grid that contains a cube, with a margin of one voxel for interpolation."""
     corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in cube.shape])).reshape(3, -1).T
     index = grid.to_index(cube.to_lps(corners))
     z, y, x = np.floor(index.min(axis=0)).astype(int) - 1
@@ -502,8 +525,8 @@ def _patches(job: Job, volume: Volume) -> Arrays:
 def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Volume) -> Arrays:
     """Whole axial slices from low to high, rows rising towards posterior and columns towards left.
 
-    All nodules are drawn on each, by the consensus of half of the readers. There are none where nobody is asked for
-    lungs, and none and a "problem" where no lungs are found: stacks and cubes need none.
+    Masks of nodules are the consensus of half of the readers. Without a source of lung masks there are no slices; if no
+    lungs are found, there is a "problem" instead: stacks and cubes need no lungs.
     """
     turned, orientation = canonical(volume)
     problem, lungs = "", None
@@ -511,10 +534,10 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         lungs = _lungs(job, volume, orientation)
     except NoLungs as error:
         problem = str(error)
-    held, areas, near = _outlined(nodules, volume.geometry, orientation)
-    middle, central, others = np.zeros((3, len(held)), dtype=bool)
+    agreed, areas, near = _outlined(nodules, volume.geometry, orientation)
+    middle, central, others = np.zeros((3, len(agreed)), dtype=bool)
     if lungs is None:
-        lungs = np.zeros(held.shape, dtype=np.uint8)
+        lungs = np.zeros(agreed.shape, dtype=np.uint8)
     else:
         cross_section = np.isin(lungs, SIDES).sum(axis=(1, 2))
         middle, central, others = _chosen(cross_section, areas, near, np.random.default_rng([*job.series_uid.encode()]))
@@ -524,26 +547,26 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         **_whose(scan, len(rows)),
         "hu_u8": CROP_STEPS.steps(turned.hu[rows]),
         "lungs": lungs[rows],
-        "nodule": held[rows],
+        "nodule": agreed[rows],
         "middle": middle[rows],
         "central": central[rows],
-        "nodule_px": held[rows].sum(axis=(1, 2), dtype=np.int32),
+        "nodule_px": agreed[rows].sum(axis=(1, 2), dtype=np.int32),
         "airway_px": (lungs[rows] == AIRWAYS).sum(axis=(1, 2), dtype=np.int32),
         "airways_known": np.full(len(rows), job.lungs is not None),
         "slice_z_mm": slices_mm(turned.geometry)[rows].astype(np.float32),
         "slice_spacing_mm": np.full(len(rows), slice_mm, dtype=np.float32),
         "pixel_spacing_mm": np.full((len(rows), 2), (row_mm, column_mm), dtype=np.float32),
-        "shape_px": np.full((len(rows), 2), held.shape[1:], dtype=np.int32),
+        "shape_px": np.full((len(rows), 2), agreed.shape[1:], dtype=np.int32),
         "problem": np.array([problem]),
     }
 
 
 def _lungs(job: Job, volume: Volume, orientation: Reorientation) -> NDArray[np.uint8] | None:
-    """(z, y, x) in canonical orientation: the left lung 1, the right 2, airways 3 where LUNA16's mask has them.
+    """(z, y, x) in canonical orientation: the left lung 1, the right 2, airways 3 if LUNA16's mask has them.
 
     Raises:
         NoLungs: none are found.
-        BadGeometry: the mask lies on another grid.
+        BadGeometry: the mask is on another grid.
     """
     if job.lungs is not None:
         given = orientation.apply(read_lungs(job.lungs, volume.geometry).labels)
@@ -556,28 +579,28 @@ def _lungs(job: Job, volume: Volume, orientation: Reorientation) -> NDArray[np.u
 def _outlined(
     nodules: Sequence[LidcNodule], grid: Geometry, orientation: Reorientation
 ) -> tuple[NDArray[np.bool_], NDArray[np.int_], NDArray[np.bool_]]:
-    """In canonical orientation: (z, y, x) the consensus of half of the readers; (nodules, z) how much of it is each;
+    """In canonical orientation: (z, y, x) the consensus of half of the readers; (nodules, z) its area for each nodule;
     (z,) whether readers outlined anything there, or both above and below."""
-    held = np.zeros(grid.shape, dtype=bool)
+    agreed = np.zeros(grid.shape, dtype=bool)
     areas = np.zeros((len(nodules), grid.shape[0]), dtype=int)
     near = np.zeros(grid.shape[0], dtype=bool)
     for nodule, area in zip(nodules, areas, strict=True):
         box = box_on(nodule, grid).clipped(grid.shape)
         own = consensus(masks_on(nodule, grid, box))
-        held[box.slices] |= own
+        agreed[box.slices] |= own
         area[box.slices[0]] = own.sum(axis=(1, 2))
         near[box.slices[0]] = True
     upwards = slice(None, None, -1 if orientation.flips[0] else None)
-    return orientation.apply(held), areas[:, upwards], near[upwards]
+    return orientation.apply(agreed), areas[:, upwards], near[upwards]
 
 
 def _chosen(
     cross_section: NDArray[np.int_], areas: NDArray[np.int_], near: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """(3, z) which slices are the middle one, central to a nodule, or any other that is cut.
+    """(3, z) which slices are the middle one, central to a nodule, or others that are kept.
 
-    The middle one shows most of the lungs, a central one most of its nodule. Others are up to :data:`THROUGH` of each
-    nodule, and up to :data:`WITHOUT` of the whole scan where nobody outlined anything, at random.
+    The middle one has the largest cross-section of the lungs, a central one that of its nodule. Others are random: up
+    to :data:`THROUGH` of each nodule, and up to :data:`WITHOUT` of the scan without any outline.
     """
     middle, central, others = out = np.zeros((3, len(near)), dtype=bool)
     middle[cross_section.argmax()] = True
@@ -589,41 +612,40 @@ def _chosen(
 
 
 def _bits(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(readers, …) → bit j set where reader j's mask is; a ninth reader there is none."""
+    """(readers, …) → bit j set where reader j's mask is; at most eight readers."""
     return np.asarray(np.packbits(masks, axis=0, bitorder="little")[0])
 
 
 # ---------------------------------------------------------------- files
 
 
-def _join(ready: Mapping[str, Path], failed: Mapping[str, str], out: Path) -> dict[str, int]:
-    """Join the crops of scans, unless that was done with these very files."""
-    manifest = out / MANIFEST
+def _join(ready: Mapping[str, Path], failed: Mapping[str, str], place: _Place) -> dict[str, int]:
+    """Join the crops of scans, unless the joined files are of these very files."""
+    out, manifest = place.out, place.out / MANIFEST
     prints = {uid: path.suffixes[-2][1:] for uid, path in ready.items()}
     known = _known(manifest)
-    rows: dict[str, int] = known.get("rows", {})
-    whole = all((out / name).is_file() for group, name in FILES.items() if rows.get(group))
-    if known.get("scans") != prints or not whole:
-        manifest.unlink(missing_ok=True)  # from here on the files on disk belong to no manifest
-        rows = {group: _join_group(group, list(ready.values()), out / name) for group, name in FILES.items()}
+    rows = known.rows
+    whole = all(_is_whole(out / name) for group, name in FILES.items() if rows.get(group))
+    if known.scans != prints or not whole:
+        manifest.unlink(missing_ok=True)  # invalid from here on
+        rows = {group: _join_group(group, list(ready.values()), name, place) for group, name in FILES.items()}
         rows["slices"] = sum(len(_read_array(path, "slices.patient_id")) for path in ready.values())
-    record = {"schema": SCHEMA, "rows": rows, "failed": dict(sorted(failed.items())), "scans": prints}
-    with whole_file(manifest) as part:
-        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    with whole_file(manifest, place.staging) as part:
+        part.write_text(records.encode(PreparedScans(rows, dict(sorted(failed.items())), prints), FORM), "utf-8")
     return rows
 
 
-def _known(manifest: Path) -> dict[str, Any]:
-    """What the last whole run wrote; nothing where there was none, or its file cannot be trusted."""
+def _known(manifest: Path) -> PreparedScans:
+    """The record of the last complete run; an empty one without a valid file."""
     try:
-        record = json.loads(manifest.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and record.get("schema") == SCHEMA else {}
+        return read_prepared(manifest)
+    except (FileNotFoundError, UnreadableFile):
+        return PreparedScans({}, {}, {})
 
 
-def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:
-    """One kind of crop of all scans in one file, an array at a time; no file where there is no crop."""
+def _join_group(group: str, paths: Sequence[Path], file: str, place: _Place) -> int:
+    """Join one kind of crop of all scans, an array at a time; no file without crops."""
+    target = place.out / file
     nodules = [_read_array(path, f"{group}.patient_id") for path in paths]
     rows = sum(map(len, nodules))
     if not rows:
@@ -648,14 +670,15 @@ def _join_group(group: str, paths: Sequence[Path], target: Path) -> int:
             else:
                 yield name, np.concatenate(parts)
 
-    target.parent.mkdir(exist_ok=True)
-    with whole_file(target) as part:
+    with input_errors(writing=place.out):
+        target.parent.mkdir(exist_ok=True)
+    with whole_file(target, place.staging) as part:
         _write_arrays(part, joined())
     return rows
 
 
 def _patch_pictures(patches: NDArray[np.uint8]) -> Arrays:
-    """(N, 64, 64) as pictures of 64 patches, the last filled with 0."""
+    """(N, 64, 64) as pictures of 64 patches, the last padded with 0."""
     each = PATCH_TILES[0] * PATCH_TILES[1]
     filled = np.pad(patches, ((0, -len(patches) % each), (0, 0), (0, 0)))
     pictures = [mosaic(filled[k : k + each], *PATCH_TILES) for k in range(0, len(filled), each)]
@@ -667,8 +690,17 @@ def _read_array(path: Path, name: str) -> NDArray[Any]:
         return np.asarray(archive[name])
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a file of arrays exists and all its checksums are correct."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except BROKEN:
+        return False
+
+
 def _write_arrays(path: Path, arrays: Any) -> None:
-    """As :func:`numpy.savez_compressed`, but from arrays that come one at a time."""
+    """As :func:`numpy.savez_compressed`, but from an iterator of arrays."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -1,4 +1,4 @@
-"""What LIDC's readers said of a nodule: nine ratings each, and how several readers become one answer."""
+"""The nine ratings of LIDC's readers for a nodule, and their pooling over readers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Malignancy(IntEnum):
 
 @dataclass(frozen=True)
 class Ratings:
-    """What readers said of nodules.
+    """Readers' ratings of nodules.
 
     Attributes:
         readers: (N,) how many outlined the nodule.
@@ -45,12 +45,12 @@ class Ratings:
         return np.asarray(self.values[:, :, RATINGS.index(name)])
 
     def mean(self, name: str) -> NDArray[np.float32]:
-        """(N,) mean over readers, 0 where nobody rated."""
+        """(N,) mean over readers, 0 without a rating."""
         v = self.of(name).astype(np.float32)
         return np.asarray(v.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
 
     def median(self, name: str) -> NDArray[np.float32]:
-        """(N,) median over readers, 0 where nobody rated. Between two readers it may end in a half."""
+        """(N,) median over readers, 0 without a rating. Between two readers it may end in a half."""
         v = np.where(self.of(name) > 0, self.of(name), np.nan)
         rated = ~np.isnan(v).all(1)
         out = np.zeros(len(v), dtype=np.float32)
@@ -58,7 +58,7 @@ class Ratings:
         return out
 
     def majority(self, name: str) -> NDArray[np.float32]:
-        """(N,) the rating that most readers gave; 0 where two share the lead, or nobody rated."""
+        """(N,) the most frequent rating; 0 for a tie or without a rating."""
         votes = (self.of(name)[:, :, None] == np.arange(1, 7)).sum(1)
         first = votes == votes.max(1, keepdims=True)
         return np.where(first.sum(1) == 1, first.argmax(1) + 1, 0).astype(np.float32)
@@ -71,8 +71,8 @@ class Ratings:
     def share_above(self, name: str, value: int) -> NDArray[np.float32]:
         """(N,) share of readers above ``value``; one who said just that counts half."""
         v = self.of(name).astype(np.float32)
-        said = ((v > value) + 0.5 * (v == value)) * (v > 0)
-        return np.asarray(said.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
+        counted = ((v > value) + 0.5 * (v == value)) * (v > 0)
+        return np.asarray(counted.sum(1) / np.maximum((v > 0).sum(1), 1), dtype=np.float32)
 
     def malignancy(self, by: Pooling = "median", *, too_far: int | None = None) -> NDArray[np.uint8]:
         """(N,) the :class:`Malignancy` of each nodule: below 3 benign, above 3 malignant, 3 indeterminate.

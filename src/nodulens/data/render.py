@@ -1,12 +1,12 @@
-"""Nodules that were never scanned: real outlines and ratings, rendered into real or made-up lungs.
+"""Synthetic nodules: real outlines and ratings, rendered into real or phantom lungs.
 
 The body is closed between and beyond the slices of the outline (:mod:`nodulens.data.shapes`), filled with what its
-ratings say, seen through the scanner's blur and slice thickness, and given the noise of the scan around it. No pixel
-of the real nodule is used, and the truth is exact: how much of each voxel the body fills.
+ratings imply, blurred by the scanner's point spread and slice thickness, and given the noise of the scan around it. No
+pixel of the real nodule is used, and the ground truth is exact: the share of each voxel that the body fills.
 
-Filling keeps what is there: a nodule takes the place of air. A voxel of HU ``b`` that it fills by ``a`` with tissue of
-HU ``t`` becomes ``(1 − a) b + a max(t, b)``, so that vessels run on through ground glass, and a nodule on the chest
-wall merges with it. Where the scan's own noise is thinned by this, new noise of the same grain makes up for it.
+A nodule replaces air only. A voxel of HU ``b`` that it fills by ``a`` with tissue of HU ``t`` becomes
+``(1 − a) b + a max(t, b)``, so vessels continue through ground glass, and a nodule on the chest wall merges with it.
+This weakens the scan's own noise, so noise of the same grain is added.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nodulens.core.nodule import Box, Point
 from nodulens.core.volume import AIR_HU, Mask, Volume, crop_array
 from nodulens.data.shapes import Shape
 from nodulens.errors import BadOption
-from nodulens.io.atomic import whole_file
+from nodulens.io.atomic import whole_folder
 from nodulens.io.images import write_mask, write_volume
 from nodulens.io.records import Format, encode
 from nodulens.ops.components import distance_mm
@@ -37,9 +37,9 @@ FINE_MM = 0.45
 """Step of the grid on which a body is filled before its voxels are averaged; coarser for large bodies."""
 FINE_POINTS = 160_000
 BEYOND_MM = 1.0
-"""How far bodies reach beyond a lung mask, which ends before the blurred edge of the lung does."""
+"""How far bodies extend beyond a lung mask, which ends inside the blurred edge of the lung."""
 MARGIN_MM = 3.5
-"""Room round the body for its blurred edge."""
+"""Margin around the body for its blurred edge."""
 
 
 # ---------------------------------------------------------------- the scan
@@ -47,10 +47,10 @@ MARGIN_MM = 3.5
 
 @dataclass(frozen=True, eq=False)
 class Scanner:
-    """How a scan shows things, near one place.
+    """Blur and noise of a scan around a point.
 
     Attributes:
-        blur_mm: standard deviations (z, y, x) of the point spread beyond the averaging over a voxel.
+        blur_mm: standard deviations (z, y, x) of the point spread, without the averaging over a voxel.
         noise_hu: standard deviation of the noise.
         grain: autocorrelation of the noise at lags of −2…2, −4…4, −4…4 voxels; 1 in the middle.
     """
@@ -62,20 +62,20 @@ class Scanner:
 
 LAGS = (2, 4, 4)
 SMOOTH_PX = 2.0
-"""Smoothing within the slices that leaves the noise over."""
+"""In-plane smoothing that is subtracted to get the noise."""
 AROUND_MM, AROUND_SLICES = 24.0, 4
-"""How far around a place the scan is looked at: mm in the plane, and slices at most."""
+"""Size of the analysed surroundings: mm in the plane, and the most slices."""
 USUAL_BLUR_MM = 0.6
 LUNG_NOISE = 0.7
-"""Noise in soft tissue over what is left of lung when its vessels are taken out, as measured on LIDC nodules."""
+"""Noise in soft tissue over the residual of lung without its vessels, as measured on LIDC nodules."""
 
 
 def scanner_at(volume: Volume, index_zyx: NDArray[np.float64]) -> Scanner:
-    """Noise, grain and blur of a scan, from the surroundings of a place.
+    """Noise, grain and blur of a scan, estimated around a point.
 
-    Noise is what a smoothing leaves over in homogeneous lung, or in soft tissue where there is more of that; its
-    grain the autocorrelation there. The blur is that of the steepest edges between lung and tissue, in the plane of
-    the slices (axes y and x); along z it is the slice thickness, where the source tells it and it exceeds the spacing.
+    Noise is the residual of a smoothing in homogeneous lung, or in soft tissue if there is more of it; its grain is the
+    autocorrelation there. In-plane blur (axes y and x) is that of the steepest edges between lung and tissue; along z
+    it follows from the slice thickness, if that is known and exceeds the spacing.
     """
     spacing = np.asarray(volume.geometry.spacing_zyx)
     reach = np.ceil(AROUND_MM / spacing).astype(int)
@@ -89,7 +89,7 @@ def scanner_at(volume: Volume, index_zyx: NDArray[np.float64]) -> Scanner:
     chosen, factor = (tissue, 1.0) if tissue.sum() > lung.sum() else (lung, LUNG_NOISE)
     if chosen.sum() < 50:
         chosen = np.ones_like(lung)
-    # vessels and edges stand out from the noise: leave out what is beyond three deviations
+    # vessels and edges exceed the noise: leave out residuals beyond three standard deviations
     deviation = 1.4826 * float(np.median(np.abs(rest[chosen])))
     chosen &= np.abs(rest) < 3 * deviation + 1
     noise = float(rest[chosen].std()) * factor
@@ -100,9 +100,9 @@ def scanner_at(volume: Volume, index_zyx: NDArray[np.float64]) -> Scanner:
 
 
 def _edge_blur(hu: Float, spacing: NDArray[np.float64]) -> float:
-    """Deviation in mm of the Gaussian that edges between lung and tissue were seen through, voxels apart.
+    """Standard deviation in mm of the Gaussian blur of edges between lung and tissue, without that of the voxels.
 
-    An edge of contrast c seen through a Gaussian of deviation s has the slope c / (s √2π) in its middle.
+    An edge of contrast c blurred by a Gaussian of standard deviation s has the slope c / (s √2π) at its centre.
     """
     slope = np.sqrt(sum(np.square(np.gradient(hu, s, axis=a)) for a, s in ((1, spacing[1]), (2, spacing[2]))
                         if hu.shape[a] > 1))  # fmt: skip
@@ -111,20 +111,20 @@ def _edge_blur(hu: Float, spacing: NDArray[np.float64]) -> float:
     if edge.sum() < 40:
         return USUAL_BLUR_MM
     steepest = float(np.percentile(slope[edge] / contrast[edge], 93))
-    seen = 1 / (steepest * np.sqrt(2 * np.pi))
-    # a difference over two voxels and the voxel itself are boxes: their variances are not the scanner's
+    width = 1 / (steepest * np.sqrt(2 * np.pi))
+    # subtract the variances of two boxes, the difference over two voxels and the voxel itself
     pixel = float(spacing[1:].mean())
-    return float(np.clip(np.sqrt(max(seen**2 - (4 + 1) * pixel**2 / 12, 0.0)), 0.2, 1.2))
+    return float(np.clip(np.sqrt(max(width**2 - (4 + 1) * pixel**2 / 12, 0.0)), 0.2, 1.2))
 
 
 def _autocorrelation(rest: Float, where: NDArray[np.bool_]) -> Float:
-    """The autocorrelation of what is left where the mask is true, at all :data:`LAGS`, tapered to their ends."""
+    """The autocorrelation of a residual inside a mask, at all :data:`LAGS`, tapered to their ends."""
     kept = np.where(where, rest - rest[where].mean(), 0).astype(np.float32)
     size = [fft.next_fast_len(n + lag, real=True) for n, lag in zip(rest.shape, LAGS, strict=True)]
     products, pairs = (fft.irfftn(np.abs(fft.rfftn(a, size)) ** 2, size) for a in (kept, where.astype(np.float32)))
     lags = np.ix_(*(np.arange(-n, n + 1) for n in LAGS))
     found = products[lags] / np.maximum(pairs[lags], 1)
-    # a lag that hardly any pair has says nothing
+    # too few pairs for an estimate
     found = np.where(pairs[lags] > 30, found, 0) / max(float(found[LAGS]), 1e-6)
     taper = [np.cos(np.linspace(-1, 1, 2 * n + 3)[1:-1] * np.pi / 2) ** 0.5 for n in LAGS]
     found *= taper[0][:, None, None] * taper[1][:, None] * taper[2]
@@ -133,10 +133,10 @@ def _autocorrelation(rest: Float, where: NDArray[np.bool_]) -> Float:
 
 
 def _noise(shape: tuple[int, ...], grain: Float, rng: np.random.Generator) -> Float:
-    """Noise with an autocorrelation: white noise through the root of its spectrum.
+    """Noise with an autocorrelation: white noise filtered by the root of its spectrum.
 
-    The grain is what a smoothing left over. What that took from the noise is given back, so it has a deviation
-    of 1 only once it is smoothed and the smooth part is taken away.
+    The grain was measured on the residual of a smoothing, whose filter is inverted here: the noise has standard
+    deviation 1 after the same smoothing is subtracted.
     """
     size = [fft.next_fast_len(max(n, 2 * lag + 1), real=True) for n, lag in zip(shape, LAGS, strict=True)]
     kernel = np.zeros(size, dtype=np.float32)
@@ -154,19 +154,19 @@ def _noise(shape: tuple[int, ...], grain: Float, rng: np.random.Generator) -> Fl
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a nodule is made of.
+class Appearance:
+    """The appearance of a nodule.
 
     Attributes:
-        tissue_hu: of its solid parts.
-        opacity: of its ground glass: the share of the air that it takes, 0…1.
+        tissue_hu: of its solid part.
+        opacity: of its ground glass: the share of the air that it replaces, 0…1.
         solid: share of its volume that is solid, 0…1.
-        margin_mm: deviation of the edge's softness, the scanner's blur apart.
-        rough_mm: deviation of the surface from the outline.
+        margin_mm: standard deviation of the edge's own blur, without the scanner's.
+        rough_mm: standard deviation of the surface from the outline.
         mottle: unevenness inside, as a share of the opacity.
         haze: opacity of the lung just outside, fading over :data:`MARGIN_MM`.
         calcification: LIDC's code: 1 popcorn, 2 laminated, 3 solid, 4 non-central, 5 central, 6 none.
-        calcium_hu: where it is calcified.
+        calcium_hu: of its calcified part.
     """
 
     tissue_hu: float
@@ -180,10 +180,11 @@ class Look:
     calcium_hu: float
 
 
-def look_of(shape: Shape, rng: np.random.Generator) -> Look:
-    """Draw the look of a nodule from its ratings; what is not rated is as in most nodules (solid, sharp, no calcium).
+def sample_appearance(shape: Shape, rng: np.random.Generator) -> Appearance:
+    """Sample the appearance of a nodule from its ratings; missing ones default to the most frequent (solid, sharp, no
+    calcification).
 
-    The figures follow what LIDC's nodules show on average at these ratings, see docs/rendering.md.
+    The numbers are fitted to LIDC's nodules of these ratings, see docs/rendering.md.
     """
     size = shape.diameter_mm
     texture, margin, calcification = (
@@ -200,7 +201,7 @@ def look_of(shape: Shape, rng: np.random.Generator) -> Look:
     glass_hu = texture_of(-650, -580, -520, -460, -350) + rng.normal(0, 70)
     solid = texture_of(0, 0.08, 0.25, 0.65, 1)
     uneven = texture_of(0.33, 0.3, 0.22, 0.15, margin_of(0.07, 0.05, 0.035, 0.02, 0.015))
-    return Look(
+    return Appearance(
         tissue_hu=tissue,
         opacity=float(np.clip((glass_hu - LUNG_HU) / (tissue - LUNG_HU), 0.08, 0.8)),
         solid=float(np.clip(solid + rng.normal(0, 0.1), 0, 1)) if 1 < texture < 5 else solid,
@@ -221,9 +222,9 @@ class Rendered:
         box: the voxels of the scan that changed.
         piece: the scan there, nodule included, on the scan's grid cut to the box.
         truth: 1, named "nodule", where at least half of a voxel is filled; the fullest voxel where none is.
-        share: float32 0…1 of ``box.shape``, how much of each voxel the body fills.
-        place: LPS mm (x, y, z), where the body's centroid was put.
-        shape: whose outline it is.
+        share: float32 0…1 of ``box.shape``, share of each voxel that the body fills.
+        place: LPS mm (x, y, z) of the body's centroid.
+        shape: the outline.
     """
 
     box: Box
@@ -239,17 +240,17 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
 
     Args:
         volume: any grid, at any angle.
-        shape: outline and ratings; :meth:`Shape.turned` and a larger ``spacing_zyx`` make more of one.
-        centre_lps: where the body's centroid goes, LPS mm.
-        seed: of the noise and of what ratings leave open; the same seed gives the same voxels.
-        lungs: on the scan's grid; what of the body would lie in the chest wall is cut off, as readers' outlines end
-            at the pleura. None where the whole body is wanted.
+        shape: outline and ratings; :meth:`Shape.turned` and a larger ``spacing_zyx`` give variants.
+        centre_lps: of the body's centroid, LPS mm.
+        seed: of the noise and of values that ratings leave open; the same seed gives the same voxels.
+        lungs: on the scan's grid; the body is cut off in the chest wall, as readers' outlines end at the pleura. None:
+            not cut off.
 
     Returns:
-        The changed piece of the scan. What would lie beyond the scan is cut off.
+        The changed piece of the scan, cropped to the scan.
 
     Raises:
-        BadOption: the place is outside the scan, or the lungs lie on another grid.
+        BadOption: the point is outside the scan, or the lungs are on another grid.
     """
     if lungs is not None:
         _check_grid(volume, lungs)
@@ -257,7 +258,7 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
         x, y, z = (f"{v:.1f}" for v in centre_lps)
         raise BadOption(f"LPS ({x}, {y}, {z}) mm lies outside the scan; give a place inside it.")
     rng = np.random.default_rng(seed)
-    look = look_of(shape, rng)
+    appearance = sample_appearance(shape, rng)
     index = volume.geometry.to_index(centre_lps)
     scanner = scanner_at(volume, index)
     spacing = np.asarray(volume.geometry.spacing_zyx)
@@ -265,7 +266,7 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
     whole = Box.around(np.round(index), 2 * reach + 1)
     grid = volume.geometry.crop(whole)
     edge = None if lungs is None else _lung_edge(crop_array(lungs.labels, whole) > 0, grid)
-    share, filled, added = _filled(shape, look, centre_lps, _Canvas.over(grid, rng), edge)
+    share, filled, added = _filled(shape, appearance, centre_lps, _Canvas.over(grid, rng), edge)
 
     sigma = np.asarray(scanner.blur_mm) / spacing
     filled, added = (ndimage.gaussian_filter(a, sigma, mode="constant", truncate=3) for a in (filled, added))
@@ -287,13 +288,13 @@ def render(volume: Volume, shape: Shape, centre_lps: Point, *, seed: int, lungs:
 def _check_grid(volume: Volume, lungs: Mask) -> None:
     if lungs.geometry != volume.geometry:
         raise BadOption(
-            f"The lungs lie on a grid of shape {lungs.geometry.shape}, the scan on one of {volume.geometry.shape} "
-            "(z, y, x) or elsewhere; segment this scan."
+            f"The lungs are on a grid of shape {lungs.geometry.shape}, the scan on one of {volume.geometry.shape} "
+            "(z, y, x) or of another position; segment this scan."
         )
 
 
 def _lung_edge(lung: NDArray[np.bool_], grid: Geometry) -> Float:
-    """Signed distance in mm to where a body is cut off: :data:`BEYOND_MM` outside the lung; negative inside."""
+    """Signed distance in mm to the surface that clips bodies, :data:`BEYOND_MM` outside the lung; negative inside."""
     half = 0.5 * float(np.mean(grid.spacing_zyx))
     outside, inside = (distance_mm(part, grid.spacing_zyx) for part in (~lung, lung))
     return np.where(lung, half - inside, outside - half).clip(-1e3, 1e3).astype(np.float32) - np.float32(BEYOND_MM)
@@ -306,7 +307,7 @@ class RenderedScan:
     Attributes:
         volume: the scan, nodules included.
         truth: label i, named "nodule i", for the i-th nodule, counted from 1.
-        nodules: each with its place and its share of every voxel.
+        nodules: each with its position and its share of every voxel.
     """
 
     volume: Volume
@@ -317,14 +318,14 @@ class RenderedScan:
 def render_many(
     volume: Volume, lungs: Mask, shapes: Sequence[Shape], *, seed: int, juxtapleural: float = 0.2
 ) -> RenderedScan:
-    """Render nodules at random places of the lungs, apart from one another.
+    """Render nodules at random positions in the lungs, without overlap.
 
     Args:
         volume: the scan.
         lungs: on its grid; all labels are lung.
-        shapes: what to render, each once.
-        seed: of places and looks.
-        juxtapleural: share of the nodules that is put at the edge of the lung, 0…1.
+        shapes: the nodules, each rendered once.
+        seed: of positions and appearance.
+        juxtapleural: share of the nodules at the edge of the lung, 0…1.
 
     Raises:
         BadOption: the lungs are on another grid, are empty, or have no room left.
@@ -332,7 +333,7 @@ def render_many(
     _check_grid(volume, lungs)
     rng = np.random.default_rng(seed)
     hu = volume.hu.copy()
-    room = _Room.of(replace(volume, hu=hu), lungs)  # sees what is written into hu
+    room = _Room.of(replace(volume, hu=hu), lungs)  # shares hu, so includes the nodules written below
     labels = np.zeros(volume.geometry.shape, dtype=np.uint8 if len(shapes) < 256 else np.uint16)
     nodules: list[Rendered] = []
     for number, shape in enumerate(shapes, 1):
@@ -355,9 +356,9 @@ class NoduleRecord:
 
     Attributes:
         label: its value in the mask.
-        place_lps: of the body's centroid before anything was cut off, LPS mm (x, y, z).
+        place_lps: of the body's centroid before cropping, LPS mm (x, y, z).
         volume_mm3: of the body, from the share of each voxel.
-        outline_of: patient whose outline it is.
+        outline_of: patient of the outline.
         ratings: LIDC's, medians over the readers.
     """
 
@@ -370,44 +371,41 @@ class NoduleRecord:
 
 @dataclass(frozen=True)
 class RenderedScanRecord:
-    """What was rendered into a scan, and the seed that gives it again."""
+    """The nodules rendered into a scan, and the seed that reproduces them."""
 
     seed: int
     nodules: tuple[NoduleRecord, ...]
 
 
-def check_new(folder: Path) -> None:
-    """Refuse a folder that holds something, or a file (BadOption)."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadOption(f"{folder} is there already and not empty; name a new folder.")
-
-
 def write_rendered_scan(scene: RenderedScan, folder: Path, *, seed: int) -> None:
-    """Write scan (ct.nii.gz), labels (nodules.nii.gz) and what they are (nodules.json) into a new or empty folder.
+    """Write scan (ct.nii.gz), labels (nodules.nii.gz) and records of the nodules (nodules.json), all or none.
+
+    Args:
+        scene: the rendered scan.
+        folder: as for :func:`nodulens.io.atomic.whole_folder`: missing, or empty.
+        seed: that reproduces it.
 
     Raises:
-        BadOption: the folder holds something, or is a file.
+        BadOption, CannotWrite: as :func:`nodulens.io.atomic.whole_folder`.
     """
-    check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     voxel = scene.volume.geometry.voxel_mm3
     nodules = tuple(
         NoduleRecord(i, n.place, float(n.share.sum(dtype=float) * voxel), n.shape.patient, dict(n.shape.ratings))
         for i, n in enumerate(scene.nodules, 1)
     )
-    write_volume(scene.volume, folder / "ct.nii.gz")
-    write_mask(scene.truth, folder / "nodules.nii.gz", z_reversed=scene.volume.source.z_reversed)
-    with whole_file(folder / "nodules.json") as part:
-        part.write_text(encode(RenderedScanRecord(seed, nodules), FORM), encoding="utf-8")
+    with whole_folder(folder) as room:
+        write_volume(scene.volume, room / "ct.nii.gz")
+        write_mask(scene.truth, room / "nodules.nii.gz", z_reversed=scene.volume.source.z_reversed)
+        (room / "nodules.json").write_text(encode(RenderedScanRecord(seed, nodules), FORM), encoding="utf-8")
 
 
 TRIES = 2000
-"""Places looked at for one nodule."""
+"""Positions tried for one nodule."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Room:
-    """Where nodules may go: the lung on the scan's grid, and the box around it."""
+    """Room for nodules: the lung on the scan's grid, and the box around it."""
 
     volume: Volume
     lung: NDArray[np.bool_]
@@ -421,10 +419,10 @@ class _Room:
         return cls(volume, lung, Box.of_mask(lung))
 
     def place(self, shape: Shape, others: Sequence[Rendered], rng: np.random.Generator, *, at_edge: bool) -> Point:
-        """A random place, LPS mm (x, y, z), clear of the others.
+        """A random position, LPS mm (x, y, z), clear of the other nodules.
 
-        Free in the lung the nodule is all inside and mostly in air; at the edge a tenth to a half of its surface lies
-        beyond.
+        Inside the lung the nodule is all inside and mostly in air; at the edge a tenth to a half of its surface is
+        outside.
         """
         grid, radius, ball = self.volume.geometry, shape.diameter_mm / 2, _sphere(48)
 
@@ -463,7 +461,7 @@ class _Room:
         return np.asarray(reached - step * radius_mm * rng.uniform(0.3, 0.9))
 
     def _at(self, points_lps: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Whether points lie in the lung, and the HU there; beyond the scan is no lung."""
+        """Whether points are in the lung, and the HU there; outside the scan is no lung."""
         index = np.round(self.volume.geometry.to_index(points_lps)).astype(int)
         last = np.asarray(self.lung.shape) - 1
         there = tuple(np.clip(index, 0, last).T)
@@ -483,13 +481,13 @@ def _sphere(count: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class _Canvas:
-    """The voxels to be filled, each cut into finer ones.
+    """The voxels to be filled, each divided into finer ones.
 
     Attributes:
-        grid, fine: the voxels, and what they are cut into.
-        cuts: parts of a voxel along each axis.
-        step_mm: side of a part.
-        rng: what fields are drawn from.
+        grid, fine: grids of the voxels, and of the finer ones.
+        cuts: fine voxels in a voxel along each axis.
+        step_mm: side of a fine voxel.
+        rng: generator of the random fields.
     """
 
     grid: Geometry
@@ -510,10 +508,10 @@ class _Canvas:
         """Values of voxels, interpolated on the fine grid."""
         z, y, x = self.cuts
         first = (0.5 / z - 0.5, 0.5 / y - 0.5, 0.5 / x - 0.5)
-        return Window(first, (1 / z, 1 / y, 1 / x), self.fine.shape).look(values)
+        return Window(first, (1 / z, 1 / y, 1 / x), self.fine.shape).sample(values)
 
     def field(self, length_mm: float) -> Float:
-        """Smooth random values of deviation 1 on the fine grid, with hills about ``length_mm`` wide."""
+        """A smooth random field of standard deviation 1 on the fine grid, of correlation length ``length_mm``."""
         sigma = length_mm / 2 / np.asarray(self.grid.spacing_zyx)
         white = self.rng.standard_normal(self.grid.shape, dtype=np.float32)
         values = ndimage.gaussian_filter(white, sigma, mode="wrap", truncate=3)
@@ -526,46 +524,46 @@ class _Canvas:
 
 
 def _filled(
-    shape: Shape, look: Look, centre_lps: Point, canvas: _Canvas, lung_edge: Float | None
+    shape: Shape, appearance: Appearance, centre_lps: Point, canvas: _Canvas, lung_edge: Float | None
 ) -> tuple[Float, Float, Float]:
-    """Means over the voxels: the body's share, the share of air that it takes, and that times its HU."""
+    """Means over the voxels: the body's share, the share of air that it replaces, and that times its HU."""
     distance = shape.distance_at(centre_lps, canvas.fine)
-    distance += min(look.rough_mm, 0.04 * shape.diameter_mm) * _roughness(distance, canvas)
-    # pixels, caps and roughness have moved the surface a little: the volume is to be the outline's
+    distance += min(appearance.rough_mm, 0.04 * shape.diameter_mm) * _roughness(distance, canvas)
+    # pixels, caps and roughness have moved the surface a little: restore the volume of the outline
     count = min(max(round(shape.volume_mm3 / canvas.fine.voxel_mm3), 1), distance.size - 1)
     most = float(np.mean(shape.spacing_zyx[1:]))
     distance -= np.float32(np.clip(np.partition(distance, count, axis=None)[count], -most, most))
     if lung_edge is not None:
         distance = np.maximum(distance, canvas.refined(lung_edge))
     body = np.clip(0.5 - distance / canvas.step_mm, 0, 1)
-    distance += np.float32(shape.outside_mm)  # from here on, to what is seen
-    # a logistic curve of this steepness is a Gaussian's integral, nearly
-    soft = special.expit(distance * np.float32(-1.702 / np.hypot(look.margin_mm, canvas.step_mm / np.sqrt(12))))
+    distance += np.float32(shape.outside_mm)  # from here on, to the visible surface
+    # a logistic curve of this steepness approximates a Gaussian's integral
+    soft = special.expit(distance * np.float32(-1.702 / np.hypot(appearance.margin_mm, canvas.step_mm / np.sqrt(12))))
     depth = distance / min(float(distance.min()), -1e-3)
 
-    opacity = look.opacity + (1 - look.opacity) * _solid_part(depth, look.solid, canvas)
-    opacity = np.clip(opacity * (1 - look.mottle * canvas.field(1.5)), 0, 1)
-    calcium = _calcified_part(depth, look.calcification, canvas)
+    opacity = appearance.opacity + (1 - appearance.opacity) * _solid_part(depth, appearance.solid, canvas)
+    opacity = np.clip(opacity * (1 - appearance.mottle * canvas.field(1.5)), 0, 1)
+    calcium = _calcified_part(depth, appearance.calcification, canvas)
     taken = soft * np.maximum(opacity, calcium)
-    taken = np.maximum(taken, look.haze * np.clip(1 - distance / MARGIN_MM, 0, 1))
-    hu = look.tissue_hu + (look.calcium_hu - look.tissue_hu) * calcium
+    taken = np.maximum(taken, appearance.haze * np.clip(1 - distance / MARGIN_MM, 0, 1))
+    hu = appearance.tissue_hu + (appearance.calcium_hu - appearance.tissue_hu) * calcium
     return canvas.pooled(body), canvas.pooled(taken), canvas.pooled(taken * hu)
 
 
 def _roughness(distance: Float, canvas: _Canvas) -> Float:
-    """A field of deviation 1 whose mean and slopes over the surface are taken out, so that the body stays in place."""
+    """A field of standard deviation 1, without its mean and slopes over the surface, so the body is not shifted."""
     field = canvas.field(1.5)
-    near = np.abs(distance) < canvas.step_mm
-    index = np.argwhere(near)
+    surface = np.abs(distance) < canvas.step_mm
+    index = np.argwhere(surface)
     if not len(index):
         return field
-    (level, *slopes), *_ = np.linalg.lstsq(np.column_stack([np.ones(len(index)), index]), field[near], rcond=None)
+    (level, *slopes), *_ = np.linalg.lstsq(np.column_stack([np.ones(len(index)), index]), field[surface], rcond=None)
     z, y, x = (slope * np.arange(n) for slope, n in zip(slopes, field.shape, strict=True))
     return np.asarray(field - (z[:, None, None] + y[:, None] + x + level), dtype=np.float32)
 
 
 def _solid_part(depth: Float, share: float, canvas: _Canvas) -> Float:
-    """0…1 where a nodule that is solid in part is solid: its depths (1 deepest, 0 surface), unevenly."""
+    """0…1 solid share of a part-solid nodule: its deepest part (depth 1 at the core, 0 at the surface), unevenly."""
     if share <= 0 or share >= 1 or not (depth >= 0).any():
         return np.full_like(depth, share)
     uneven = depth + 0.35 * canvas.field(2.5)
@@ -574,7 +572,7 @@ def _solid_part(depth: Float, share: float, canvas: _Canvas) -> Float:
 
 
 def _calcified_part(depth: Float, code: int, canvas: _Canvas) -> Float:
-    """0…1 where a nodule is calcified, by LIDC's code and the depth (1 deepest, 0 surface)."""
+    """0…1 calcified share of a nodule, by LIDC's code and the depth (1 at the core, 0 at the surface)."""
     rng = canvas.rng
     if code == 1:  # popcorn: lumps
         part = special.expit((canvas.field(2.5) - 0.3) / 0.15) * (depth > 0.1)
@@ -582,7 +580,7 @@ def _calcified_part(depth: Float, code: int, canvas: _Canvas) -> Float:
         part = 0.5 + 0.5 * np.cos(2 * np.pi * depth * rng.uniform(1.5, 2.5))
     elif code == 3:  # solid: all of it
         part = np.clip(1 - 0.2 * np.abs(canvas.field(2.0)), 0, 1)
-    elif code == 4:  # non-central: a lump aside of the middle
+    elif code == 4:  # non-central: a lump off the centre
         spots = np.argwhere((depth > 0.25) & (depth < 0.6))
         spot = spots[rng.integers(len(spots))] if len(spots) else np.unravel_index(depth.argmax(), depth.shape)
         offset = [(np.arange(n) - s) ** 2 for n, s in zip(depth.shape, spot, strict=True)]

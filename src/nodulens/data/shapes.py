@@ -1,7 +1,7 @@
-"""Bodies of nodules: an outline drawn slice by slice, and what readers said of it, as one closed surface.
+"""Bodies of nodules: slice-wise outlines and ratings as one closed surface.
 
-A renderer needs no pixel of the nodule, only its outline and ratings; but these too belong to patients. Outlines come
-from the patients of the nodule stacks less the evaluation patients, see :func:`check_allowed`.
+A renderer needs no pixel of the nodule, only its outline and ratings; but these too are of patients. Only outlines of
+the patients of the nodule stacks without the evaluation patients are used, see :func:`check_allowed`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from nodulens.ops.resample import resample_array
 Float = NDArray[np.float32]
 
 CAP = 0.75
-"""Height of the caps above and below, in slice spacings: half an ellipsoid of it holds what half a slice holds."""
+"""Height of the caps above and below, in slice spacings: half an ellipsoid of it has the volume of half a slice."""
 SMOOTH_PX = 0.6
-"""How much the stairs of a pixelled outline are rounded."""
+"""Smoothing of the pixel steps of an outline."""
 FAR_MM = 4.0
-"""So far around a body distances are known; farther out they are at least this."""
+"""Margin around a body in which distances are computed; beyond it they are at least this."""
 READERS_OUTSIDE_MM = 0.05
-"""LIDC's readers draw around what they see: so far inside their consensus lies the half-way surface of a nodule."""
+"""LIDC's readers draw around nodules: the half-way surface is this far inside their consensus."""
 FINE = 4
 """Planes in a slice spacing."""
 
@@ -40,15 +40,15 @@ class Shape:
     """The outline and ratings of one nodule.
 
     Args:
-        share: (z, y, x) 0…1, the share of its readers whose outline holds each pixel; the body is where it is at least
+        share: (z, y, x) 0…1, the share of its readers whose mask contains each pixel; the body is where it is at least
             one half. The axes rise towards superior, posterior and left. Made read-only.
-        spacing_zyx: mm. Stretch it to enlarge the nodule.
-        ratings: LIDC's name of a rating → its value over the readers (median; 0 or absent where nobody gave one).
-        patient: whose nodule it is; "" for one that was made up.
-        outside_mm: how far outside the nodule's visible surface the outline was drawn.
+        spacing_zyx: mm. Increase it to enlarge the nodule.
+        ratings: LIDC's name of a rating → its median over the readers; 0 or absent without one.
+        patient: of the nodule; "" for a synthetic one.
+        outside_mm: distance of the outline outside the nodule's visible surface.
 
     Raises:
-        BadOption: nothing reaches one half, or the patient is kept for evaluation.
+        BadOption: no pixel reaches one half, or the patient is an evaluation patient.
     """
 
     share: Float
@@ -88,15 +88,15 @@ class Shape:
         return ball_diameter_mm(self.volume_mm3)
 
     def reach_mm(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far the body reaches from its centroid along unit vectors, the columns of ``direction`` (LPS), either
-        way: mm, caps and half a pixel included."""
+        """Extent of the body from its centroid along unit vectors, the columns of ``direction`` (LPS), in either sense:
+        mm, caps and half a pixel included."""
         index = np.argwhere(self.body)
         mm = np.asarray(self.spacing_zyx)
         away = ((index - index.mean(0)) * mm)[:, ::-1] @ direction
         return np.asarray(np.abs(away).max(axis=0) + np.abs((mm * (CAP, 1, 1))[::-1] @ np.abs(direction)))
 
     def turned(self, rng: np.random.Generator) -> Shape:
-        """One of the sixteen turns and mirrors that keep the body's axis an axis, drawn at random."""
+        """A random one of the sixteen rotations and reflections that preserve the body's axis."""
         share = np.rot90(self.share, int(rng.integers(4)), (1, 2))
         share = np.flip(share, tuple(axis for axis in (0, 2) if rng.random() < 0.5))
         depth, row, column = self.spacing_zyx
@@ -110,11 +110,11 @@ class Shape:
         above the last slice and below the first the body closes as half an ellipsoid.
 
         Args:
-            centre_lps: where the body's centroid goes.
+            centre_lps: of the body's centroid.
             points: any grid, at any angle.
 
         Returns:
-            float32 of ``points.shape``; to first order, right near the surface.
+            float32 of ``points.shape``; accurate to first order close to the surface.
         """
         planes, own = self._planes(centre_lps)
         field = np.minimum(resample_array(planes, own, points, fill=FAR_MM), FAR_MM)
@@ -122,9 +122,9 @@ class Shape:
         return np.asarray(field / np.sqrt(np.maximum(steep, 1.0)), dtype=np.float32)
 
     def _planes(self, centre_lps: Point) -> tuple[Float, Geometry]:
-        """Distances in the plane, with the caps as further planes, and the grid that they lie on.
+        """Distances in the plane, with the caps as further planes, and their grid.
 
-        Each slice spacing is cut into :data:`FINE` planes, so that the caps' curve is followed.
+        Each slice spacing has :data:`FINE` planes, to follow the curve of the caps.
         """
         mm = np.asarray(self.spacing_zyx)
         above, *beside = (int(np.ceil(FAR_MM / s)) for s in mm)
@@ -146,9 +146,9 @@ class Shape:
 
 
 def _flat_distance(share: Float, pixel_mm: NDArray[np.float64]) -> Float:
-    """Signed distance in mm to the outline of one slice (y, x), negative inside, its stairs rounded.
+    """Signed distance in mm to the smoothed outline of one slice (y, x), negative inside.
 
-    A slice without a pixel of the body lies outside by about the size of what it might hold.
+    A slice without a pixel of the body is outside by about the size of the largest section it might have.
     """
     inside = share >= 0.5
     if not inside.any():
@@ -160,12 +160,12 @@ def _flat_distance(share: Float, pixel_mm: NDArray[np.float64]) -> Float:
 
 
 def stack_shapes(stacks: Stacks, left_out: int | None = None) -> dict[int, Shape]:
-    """The outlines of the nodule stacks that something may learn from, by their number in the file.
+    """The outlines of the nodule stacks that may be used in training, by their number in the file.
 
-    Nodules of which no pixel is shared by half of the readers are left out.
+    Nodules with an empty consensus of half of the readers are left out.
 
     Args:
-        stacks: as read; their pixels are not looked at.
+        stacks: as read; their pixels are not used.
         left_out: the fold whose patients are left out; None for none.
     """
     medians = {name: stacks.ratings.median(name) for name in RATINGS}
@@ -179,18 +179,18 @@ def stack_shapes(stacks: Stacks, left_out: int | None = None) -> dict[int, Shape
 
 
 def check_allowed(patients: Iterable[str], known: Collection[str], left_out: int | None = None) -> None:
-    """Refuse outlines of patients that nothing may learn from.
+    """Refuse outlines of patients that may not train.
 
-    The annotation database holds every patient, also those kept back for independent checks. So outlines are drawn
-    only from patients of the nodule stacks, less the evaluation patients, less the fold left out.
+    The annotation database has all patients, including those kept for independent evaluation. Only outlines of patients
+    of the nodule stacks may be used, without the evaluation patients and the fold left out.
 
     Args:
-        patients: whose outlines are wanted.
+        patients: of the outlines.
         known: the patients of the nodule stacks.
-        left_out: the fold that judges what learns from these outlines; None where all may be used.
+        left_out: the test fold of the networks trained on these outlines; None: all may be used.
 
     Raises:
-        BadOption: one may not be used; the message says which, and why.
+        BadOption: a patient may not be used; the message says which, and why.
     """
     for patient in dict.fromkeys(patients):
         if patient in EVALUATION_PATIENTS:

@@ -1,21 +1,19 @@
-"""Who learns and who judges: splits by patient, kept in a file that names every patient.
+"""Splits by patient into training, validation and test sets, in a file that names every patient.
 
-A split gives each patient one group, so within a split nobody can stand on both sides. Across files and data sets
-:func:`refuse_overlap` and :func:`check_together` see to it. The patients of
-:data:`nodulens.data.folds.EVALUATION_PATIENTS` are a group of their own in every split and never train.
+A split gives each patient one group, so its parts cannot overlap. :func:`refuse_overlap` and :func:`check_together`
+check this across files and data sets. The patients of :data:`nodulens.data.folds.EVALUATION_PATIENTS` are a group of
+their own in every split and never train.
 
-The project's own figures stand on :func:`fixed`, which depends on nothing but the patient's name.
+The project's own figures use :func:`fixed`, which depends only on the patient's name.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +22,20 @@ from nodulens.data.dataset import Item
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.errors import BadOption, NotFound, PatientOverlap, UnreadableFile
 from nodulens.io.atomic import whole_file
+from nodulens.io.records import Format, decode, encode
 
 SCHEMA = "nodulens-split/1"
+FORM = Format(SCHEMA, "split")
 EVALUATION = "evaluation"
 MAX_FOLDS = 1000
 PARTS = ("train", "validation", "test")
 NAMED = 5
-"""So many patients an error names."""
+"""Number of patients that an error names."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One round of training and judging: three sets of patients without one in common.
+    """The disjoint training, validation and test patients of one round.
 
     Raises:
         PatientOverlap: a patient in two parts, or an evaluation patient in one that trains or tunes.
@@ -67,7 +67,7 @@ class Split:
         notes: what a reader of the file should know.
 
     Raises:
-        PatientOverlap: an evaluation patient where they would train.
+        PatientOverlap: an evaluation patient in a group that trains.
         BadOption: a single fold, or a group that is neither a fold nor a share.
     """
 
@@ -93,13 +93,13 @@ class Split:
         return frozenset(p for p, own in self.groups.items() if own == group)
 
     def parts(self, fold: int | None = None) -> Parts:
-        """Who trains and who judges.
+        """The training, validation and test patients.
 
         Args:
-            fold: the fold that judges, the others train; None for a split into shares.
+            fold: the test fold; None for a split into shares.
 
         Raises:
-            BadOption: no such fold, or a fold asked of a split into shares.
+            BadOption: no such fold, or a fold for a split into shares.
         """
         if self.folds == 0 and fold is None:
             return Parts(*(self.patients(name) for name in ("train", "test", "validation")))
@@ -171,14 +171,14 @@ def in_shares(items: Sequence[Item], shares: Sequence[float], seed: int = 0) -> 
 
 
 def of_groups(items: Sequence[Item], group: Mapping[str, int], method: str) -> Split:
-    """The folds that someone else gave, item by item, such as the ten subsets of LUNA16.
+    """A split from given folds, such as the ten subsets of LUNA16.
 
-    A patient whose items stand in several folds goes to the first of them whole, and a note says so.
+    A patient with items in several folds is put into the first of them as a whole, and a note says so.
 
     Args:
         items: of one data set.
         group: key of each item → its fold, from 0 without a gap.
-        method: who gave them.
+        method: name of their source.
 
     Raises:
         BadOption: an item without a fold.
@@ -198,10 +198,10 @@ def of_groups(items: Sequence[Item], group: Mapping[str, int], method: str) -> S
 
 
 def refuse_overlap(one: Iterable[str], other: Iterable[str], names: tuple[str, str] = ("train", "test")) -> None:
-    """Two sides that must not share a patient.
+    """Check that two sets share no patient.
 
     Args:
-        one, other: patient ids, in any order and as often as they like.
+        one, other: patient ids, in any order, with repetitions.
         names: of the sides, for the message.
 
     Raises:
@@ -211,7 +211,7 @@ def refuse_overlap(one: Iterable[str], other: Iterable[str], names: tuple[str, s
     if both:
         raise PatientOverlap(
             f"{len(both)} patient{'s' if len(both) > 1 else ''} in both {names[0]} and {names[1]}: {_listed(both)}. "
-            "A model would be judged on whom it has seen; leave them out of one of the two.",
+            "A model would be evaluated on its training patients; leave them out of one of the two.",
             both,
         )
 
@@ -219,14 +219,14 @@ def refuse_overlap(one: Iterable[str], other: Iterable[str], names: tuple[str, s
 def check_together(splits: Mapping[str, Split]) -> None:
     """Refuse splits that, used together, would train on a patient in one data set and test on the same in another.
 
-    Folds of equal number are taken round by round (fold 0 judges in all of them, then fold 1, …); otherwise every
-    round of one is held against every round of the other.
+    Splits with equally many folds are compared round by round (fold 0 is the test fold in all of them, then fold 1, …);
+    otherwise every round of one is compared with every round of the other.
 
     Args:
         splits: name, for the message → split.
 
     Raises:
-        PatientOverlap: a patient who trains in one and judges in the other.
+        PatientOverlap: a patient who trains in one and is a test patient in the other.
     """
     for (a, first), (b, second) in combinations(splits.items(), 2):
         alike = first.folds == second.folds
@@ -237,60 +237,51 @@ def check_together(splits: Mapping[str, Split]) -> None:
 
 
 def write_split(split: Split, path: str | Path) -> None:
-    """Write a split as JSON, patients in order of name, whole or not at all.
+    """Write a split as JSON atomically, patients in order of name.
 
     Raises:
         NotFound, BadOption: as :func:`nodulens.io.atomic.whole_file`.
     """
-    record = {
-        "schema": SCHEMA,
-        "folds": split.folds,
-        "method": split.method,
-        "seed": split.seed,
-        "data_sets": list(split.data_sets),
-        "notes": list(split.notes),
-        "sizes": dict(sorted(Counter(split.groups.values()).items())),
-        "patients": dict(sorted(split.groups.items())),
-    }
+    sizes = dict(sorted(Counter(split.groups.values()).items()))
+    patients = dict(sorted(split.groups.items()))
+    stored = _Stored(split.folds, split.method, split.seed, split.data_sets, split.notes, sizes, patients)
     with whole_file(path) as part:
-        part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        part.write_text(encode(stored, FORM), "utf-8")
 
 
 def read_split(path: str | Path) -> Split:
-    """Read what :func:`write_split` wrote.
+    """Read a split from :func:`write_split`.
 
     Raises:
         NotFound: no such file.
-        UnreadableFile: no JSON, another schema, or the sizes do not fit the patients: the file was cut or edited.
-        PatientOverlap: a patient named twice, or an evaluation patient in a part that trains.
+        UnreadableFile: not JSON, another schema, a patient named twice, or the sizes do not fit the patients: the file
+            was cut or edited.
+        PatientOverlap: an evaluation patient in a part that trains.
     """
     path = Path(path)
     if not path.is_file():
         raise NotFound(f"There is no split file {path}; nodulens data split makes one.")
     try:
-        record = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableFile(f"{path} is no JSON ({error}); make it again with nodulens data split.") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UnreadableFile(f"{path} is not of schema {SCHEMA}; make it again with nodulens data split.")
-    try:
-        groups = {str(p): str(g) for p, g in record["patients"].items()}
-        sizes = {str(g): int(n) for g, n in record["sizes"].items()}
-        made = record["method"], record["seed"], tuple(record["data_sets"]), tuple(record["notes"])
-        split = Split(groups, int(record["folds"]), *made)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, BadOption) as error:
-        raise UnreadableFile(f"{path} is incomplete ({error}); make it again with nodulens data split.") from error
-    if Counter(groups.values()) != Counter(sizes):
-        raise UnreadableFile(f"{path}: its sizes {sizes} do not fit the patients it names; it was cut or edited.")
+        stored = decode(_Stored, path.read_text("utf-8"), FORM)
+        split = Split(stored.patients, stored.folds, stored.method, stored.seed, stored.data_sets, stored.notes)
+    except (UnicodeDecodeError, UnreadableFile, BadOption) as error:
+        raise UnreadableFile(f"{path}: {error} Make it again with nodulens data split.") from error
+    if Counter(stored.patients.values()) != Counter(stored.sizes):
+        raise UnreadableFile(f"{path}: its sizes {stored.sizes} do not fit its patients; it was cut or edited.")
     return split
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a plain parser would let the last of two equal names win."""
-    twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-    if twice:
-        raise PatientOverlap(f"The split names {_listed(twice)} more than once; keep one line each.", tuple(twice))
-    return dict(pairs)
+@dataclass(frozen=True)
+class _Stored:
+    """A split as its file has it: with the size of each group, which shows whether the file was cut."""
+
+    folds: int
+    method: str
+    seed: int | None
+    data_sets: tuple[str, ...]
+    notes: tuple[str, ...]
+    sizes: dict[str, int]
+    patients: dict[str, str]
 
 
 def _grouped(items: Sequence[Item], group: Callable[[str], str]) -> dict[str, str]:
@@ -300,7 +291,7 @@ def _grouped(items: Sequence[Item], group: Callable[[str], str]) -> dict[str, st
 
 
 def _deal(items: Sequence[Item], share: NDArray[np.float64], seed: int) -> dict[str, int]:
-    """Patient → part, by dealing the patients with most items first, each where it is most lacked.
+    """Patient → part, assigned greedily: patients with most items first, each to the part that lacks them most.
 
     What is balanced is the number of items of each stratum, and the number of patients, each measured as a share of
     its total. Evaluation patients are not dealt.

@@ -1,8 +1,7 @@
-"""Whole axial slices of LIDC-IDRI or LUNA16, as :mod:`nodulens.data.prepare` leaves them scan by scan."""
+"""Whole axial slices of LIDC-IDRI or LUNA16, as :mod:`nodulens.data.prepare` writes them, a file for each scan."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,24 +13,54 @@ from nodulens.data.dataset import Item, Sample
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.material import CROP_STEPS
 from nodulens.errors import NotFound, UnreadableFile
+from nodulens.io.records import Format, decode
 
 SCANS, MANIFEST = "scans", "prepared.json"
-"""Where :mod:`nodulens.data.prepare` leaves a file a scan, and the list of those that belong together."""
+"""Folder of the scans' files that :mod:`nodulens.data.prepare` writes, and the record of the last complete run."""
+FORM = Format("nodulens-prepared/1", "record of prepared scans")
+
+
+@dataclass(frozen=True)
+class PreparedScans:
+    """The record of a complete run of ``nodulens data prepare``.
+
+    Attributes:
+        rows: "stacks", "cubes", "patches" and "slices" → number of nodules, cubes, patches and whole slices.
+        failed: series UID → error.
+        scans: series UID → fingerprint, in the name of the scan's file.
+    """
+
+    rows: dict[str, int]
+    failed: dict[str, str]
+    scans: dict[str, str]
+
+
+def read_prepared(path: Path) -> PreparedScans:
+    """Read :data:`MANIFEST`.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        UnreadableFile: it is not valid.
+    """
+    try:
+        return decode(PreparedScans, path.read_text("utf-8"), FORM)
+    except (UnicodeDecodeError, UnreadableFile) as error:
+        raise UnreadableFile(f"{path} cannot be read: {error} Run nodulens data prepare again.") from error
 
 
 @dataclass(frozen=True, eq=False)
 class SlicedScan:
-    """Whole axial slices of one scan, from low to high; their pixels stay in the file until they are asked for.
+    """Whole axial slices of one scan, from low to high; their pixels are read on demand.
 
     Attributes:
         path: of the file.
-        series_uid, patient: whose they are.
-        spacing_zyx: mm; of the scan's slices, not of those that are here.
+        series_uid, patient: of the scan.
+        spacing_zyx: mm; of the scan's slices, of which these are some.
         shape: (y, x) of a slice.
         middle: (n,) whether it has the largest cross-section of the lungs.
-        central: (n,) whether it is the one with the most of a nodule.
-        nodule_px, airway_px: (n,) pixels.
-        airways_known: whether the lungs come from LUNA16's masks, which hold the airways.
+        central: (n,) whether it has the largest cross-section of a nodule.
+        nodule_px, airway_px: (n,) number of pixels.
+        airways_known: whether the lungs are of LUNA16's masks, which include the airways.
     """
 
     path: Path
@@ -49,8 +78,8 @@ class SlicedScan:
         """Some of its slices.
 
         Returns:
-            (len(rows), y, x) each: HU; lungs, 1 left, 2 right and 3 airways where they are known; and nodules by the
-            consensus of half of the readers. Rows rise towards posterior, columns towards left.
+            (len(rows), y, x) each: HU; lungs, 1 left, 2 right and 3 airways if known; and nodules by the consensus of
+            half of the readers. Rows rise towards posterior, columns towards left.
         """
         with np.load(self.path, allow_pickle=False) as archive:
             steps, lungs, nodule = (archive[f"slices.{name}"][rows] for name in ("hu_u8", "lungs", "nodule"))
@@ -58,17 +87,17 @@ class SlicedScan:
 
 
 class WholeSlices:
-    """Whole axial slices of LIDC-IDRI or LUNA16, as :mod:`nodulens.data.prepare` cuts them.
+    """Whole axial slices of LIDC-IDRI or LUNA16, made by :mod:`nodulens.data.prepare`.
 
     As a :class:`nodulens.data.dataset.Dataset` an item is a slice, keyed by series UID and its number there, its
     stratum "nodule" or "no nodule".
 
     Attributes:
-        scans: in order of series UID; empty where the folder holds none.
+        scans: in order of series UID; empty if the folder has none.
 
     Raises:
-        NotFound: preparing was stopped before its end, or a file is gone.
-        UnreadableFile: the list of scans is broken.
+        NotFound: preparation was interrupted, or a file is missing.
+        UnreadableFile: the record of the run is damaged.
     """
 
     name: ClassVar[str] = "whole slices"
@@ -78,7 +107,7 @@ class WholeSlices:
         self.scans = tuple(scan for scan in found if scan is not None and scan.patient not in EVALUATION_PATIENTS)
 
     def items(self) -> tuple[Item, ...]:
-        """One a slice; nothing is read."""
+        """One item for each slice; nothing is read."""
         return tuple(
             Item(f"{scan.series_uid}/{n}", scan.patient, "nodule" if px else "no nodule")
             for scan in self.scans
@@ -94,27 +123,24 @@ class WholeSlices:
 
 
 def _prepared(data: Path) -> dict[str, Path]:
-    """Series UID → file of every scan that the last whole run of ``nodulens data prepare`` counts; none without one."""
+    """Series UID → file of every scan of the last complete run of ``nodulens data prepare``; empty without files."""
     manifest = data / MANIFEST
     if not any((data / SCANS).glob("*.npz")):
         return {}
     if not manifest.is_file():
         raise NotFound(
-            f"{data} holds {SCANS}/ and no {MANIFEST}: preparing was stopped. Run nodulens data prepare again: it "
-            "goes on."
+            f"{data} holds {SCANS}/ and no {MANIFEST}: preparing was stopped. Run nodulens data prepare again to "
+            "resume it."
         )
-    try:
-        listed: dict[str, str] = json.loads(manifest.read_text("utf-8"))["scans"]
-    except (ValueError, KeyError) as error:
-        raise UnreadableFile(f"{manifest} cannot be read ({error}): run nodulens data prepare again.") from error
-    return {uid: data / SCANS / f"{uid}.{mark}.npz" for uid, mark in sorted(listed.items())}
+    scans = read_prepared(manifest).scans
+    return {uid: data / SCANS / f"{uid}.{fingerprint}.npz" for uid, fingerprint in sorted(scans.items())}
 
 
 def _sliced(path: Path, uid: str) -> SlicedScan | None:
-    """What a scan's file says of its whole slices; None where it holds none.
+    """The whole slices of a scan's file; None without any.
 
     Raises:
-        NotFound: the file is gone.
+        NotFound: the file is missing.
     """
     if not path.is_file():
         raise NotFound(f"{path} is gone, and {MANIFEST} names it: run nodulens data prepare again.")

@@ -1,10 +1,10 @@
 """How well a prompted network segments the central slice of a nodule, by its prompt: our own, SAM or SAM2.
 
-The publications prompt slice by slice. So the network is prompted by a box on one slice here, as a person draws it, and
-evaluated on that slice: the box of the readers' outline, the same with every side off by a tenth, and the square that
-an annotated diameter gives; and the strongest candidate of our candidate stage and a point in the nodule's middle, for
-our own network in three dimensions. Beside each box stands the ellipse that it inscribes. Ours learnt from LIDC: none
-of its figures is zero-shot. Whole scans, where there is more to see than a close crop, are in
+The publications prompt slice by slice, so here the network is prompted on one slice and evaluated on that slice.
+Prompts are the box of the readers' outline, the same with every side off by a tenth, the square of an annotated
+diameter, the strongest candidate of our candidate stage, and a point at the nodule's centre; our own network takes the
+last two in three dimensions. The baseline of each box is the ellipse inscribed in it. Our network was trained on LIDC,
+so none of its figures is zero-shot. Whole scans, which show more than a close crop, are in
 :mod:`nodulens.evaluate.prompts`.
 """
 
@@ -27,37 +27,37 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import is_left_out
 from nodulens.data.material import Cubes, Stacks
 from nodulens.errors import BadPrompt
-from nodulens.evaluate.records import Columns, Estimate
+from nodulens.io.records import Columns
 from nodulens.methods.recipe import DEFAULT
-from nodulens.metrics.segmentation import Overlap, compare, overlaps, summarise
+from nodulens.metrics.estimates import Estimate
+from nodulens.metrics.segmentation import Overlap, compare, overlap_columns, overlaps, summarise
 from nodulens.metrics.statistics import Interval
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.prompted import Outline, prompt_of_annotation, prompt_of_outline, shaken, view_of
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
-from nodulens.stages.sam import Ask, Sam
+from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.default import segmenter
 from nodulens.train.default.segmenter import Example, inscribed, strongest_candidate, without_ends
 from nodulens.train.tasks.protocol import Rows, median_ms
 
 Bool = NDArray[np.bool_]
-PromptedNetwork = Callable[[Ask, Bool | None], Outline]
-"""A prompted network, by the kind of its prompt: a box, a point in the middle of it, or an earlier mask on the volume's
-grid, which is given for "mask" alone."""
+PromptedNetwork = Callable[[PromptKind, Bool | None], Outline]
+"""A prompted network, by the kind of its prompt: a box, the point at its centre, or an earlier mask on the volume's
+grid, which is given for "mask" only."""
 
 SHAKE = 0.1
 """Normal error of every side of a shaken box, over the side."""
 ONE_IN = 4
-"""Every fourth of the stacks is evaluated, as for the card of the weights."""
+"""Every fourth stack is evaluated, as for the card of the weights."""
 PROMPTED = ("box", "box_shaken", "diameter", "detector", "point")
 BESIDE = ("ellipse", "ellipse_shaken", "ellipse_diameter")
-COUNTS = {"truth": "truth_voxels", "predicted": "predicted_voxels", "common": "common_voxels"}
 
 
 @dataclass(frozen=True)
 class PromptFigures:
-    """Mean overlap with the readers over nodules, each 0…1 with its interval by patient."""
+    """Means over nodules of the overlap with the readers' mask, each 0…1 with its interval by patient."""
 
     dice: Estimate
     iou: Estimate
@@ -66,24 +66,24 @@ class PromptFigures:
 
 @dataclass(frozen=True)
 class CentralSliceFigures:
-    """Figures of each prompt, and of the ellipses beside them."""
+    """Figures of each prompt, and of the ellipses as baselines."""
 
     nodules: int
     by_prompt: Mapping[str, PromptFigures]
 
     def to_json(self) -> dict[str, Any]:
-        """As cells of the table of results keep it."""
+        """As in a cell of the table of results."""
         return {"nodules": self.nodules, **{kind: asdict(one) for kind, one in self.by_prompt.items()}}
 
 
 @dataclass(frozen=True)
 class CentralSlices:
-    """What a network segments on the central slices of nodules.
+    """A network evaluated on the central slices of nodules.
 
     Attributes:
         row: (N,) number of each nodule in its material.
         patient: (N,).
-        overlap: prompt → (N,) with the readers; of what no prompt leads to, with nothing.
+        overlap: prompt → (N,) with the readers' mask; that of an empty mask where a nodule has no such prompt.
     """
 
     row: tuple[int, ...]
@@ -101,16 +101,16 @@ class CentralSlices:
         return CentralSliceFigures(len(self.row), by_prompt)
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
+        """As columns, the form of rows in a cell of the table of results."""
         columns: dict[str, list[Any]] = {"row": list(self.row), "patient": list(self.patient)}
         for kind, cases in self.overlap.items():
-            columns |= {f"{kind} {name}": [getattr(c, field) for c in cases] for name, field in COUNTS.items()}
+            columns |= overlap_columns(cases, kind)
         return columns
 
     @classmethod
     def from_json(cls, columns: Columns) -> CentralSlices:
-        """The rows that :meth:`to_json` gave, of one fold or several."""
-        overlap = {kind: tuple(overlaps(columns, kind)) for kind in (*PROMPTED, *BESIDE)}
+        """From the columns of :meth:`to_json`, of one fold or several."""
+        overlap = {kind: overlaps(columns, kind) for kind in (*PROMPTED, *BESIDE)}
         return cls(tuple(columns["row"]), tuple(columns["patient"]), overlap)
 
 
@@ -124,18 +124,18 @@ def load(data: Path) -> list[Example]:
 
 
 def every_fourth(data: Path, most: int | None = None) -> list[Example]:
-    """The stacks that are evaluated on, of all folds: for networks that were not trained on any of them.
+    """The evaluated stacks of all folds, for networks that were trained on none of them.
 
     Args:
-        most: so many at most, the first ones.
+        most: largest number, the first ones; None: all.
     """
     stacks = Stacks(data)
-    held = [n for n in stacks.nodules.tolist() if stacks.truth(n).any()]
-    return [segmenter.from_stack(stacks, n) for n in held[::ONE_IN][:most]]
+    outlined = [n for n in stacks.nodules.tolist() if stacks.truth(n).any()]
+    return [segmenter.from_stack(stacks, n) for n in outlined[::ONE_IN][:most]]
 
 
 def rows_of(material: Sequence[Example], fold: int) -> Rows:
-    """The stacks of a fold that are evaluated on."""
+    """The evaluated stacks of a fold."""
     left = is_left_out([e.patient for e in material], fold)
     rows = np.flatnonzero(left & ~np.array([e.is_cube for e in material]))
     return np.asarray(rows[rows % ONE_IN == 0])
@@ -144,20 +144,20 @@ def rows_of(material: Sequence[Example], fold: int) -> Rows:
 def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> PromptedNetwork:
     """Our own network, which works in three dimensions whatever the prompt.
 
-    A box on one slice is as high as it is wide, as where a person draws it; for a candidate, a point and a rough box
-    inference is repeated until the outline settles, ``rounds`` times at most.
+    A box on one slice is made as high as it is wide, as for a box drawn by a person; for a candidate, a point and a
+    rough box inference is repeated until the mask settles, at most ``rounds`` times.
     """
 
     def outline(volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
-        looks = rounds if prompt.trust == ROUGH else DRAWN_ROUNDS
-        return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, looks, prior)
+        most = rounds if prompt.trust == ROUGH else DRAWN_ROUNDS
+        return segment(volume, prompt.raised(volume.geometry.spacing_zyx), model, most, prior)
 
-    return lambda ask, prior: partial(outline, prior=prior)
+    return lambda prompt_kind, prior: partial(outline, prior=prior)
 
 
 def sam_prompted(sam: Sam) -> PromptedNetwork:
-    """SAM or SAM2 as it is set, by any kind of prompt."""
-    return lambda ask, prior: partial(replace(sam, ask=ask).segment, prior=prior)
+    """SAM or SAM2 with its settings, by any kind of prompt."""
+    return lambda prompt_kind, prior: partial(replace(sam, prompt_kind=prompt_kind).segment, prior=prior)
 
 
 def close_up(sam: Sam) -> PromptedNetwork:
@@ -171,7 +171,7 @@ def evaluate(model: Model, material: Sequence[Example], rows: Rows, seed: int = 
 
 
 def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
-    """What a box on one slice costs on the CPU, the median of some nodules, evenly through all of the stacks."""
+    """Time of segmentation by a box on one slice on the CPU, median over nodules spread evenly over the stacks."""
     stacks = [e for e in material if not e.is_cube]
     jobs = []
     for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
@@ -185,14 +185,14 @@ def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> 
 def evaluate_prompted(
     network: PromptedNetwork, material: Sequence[Example], rows: Rows, *, flat: bool = False, seed: int = 0
 ) -> CentralSlices:
-    """Any prompted network on the central slices of some nodules; what no prompt leads to counts 0.
+    """Evaluate a prompted network on the central slices of some nodules; a nodule without the prompt counts 0.
 
     Args:
         network: :func:`own`, or :func:`close_up`.
         material: of :func:`load` or :func:`every_fourth`.
         rows: of the material, each a nodule.
-        flat: whether the network works slice by slice, so that a candidate and a point prompt that one slice.
-        seed: of the shaken boxes; the same for every network.
+        flat: whether the network works slice by slice, so that candidates and points too prompt that one slice.
+        seed: of the shaken boxes; the same for all networks.
     """
     rng = np.random.default_rng(seed)
     cases = [_central(network, flat, material[row], rng) for row in rows]
@@ -207,8 +207,8 @@ def prompts_at(
 
     Args:
         volume: canonical orientation.
-        box: round the readers' outline.
-        middle_zyx: index of the middle of the outline.
+        box: around the readers' outline.
+        middle_zyx: index of the centre of the outline.
         diameter_mm: as an annotation states it.
         rng: of the shaken box.
     """
@@ -223,7 +223,7 @@ def prompts_at(
 
 
 def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
-    """What a network segments at a prompt, on the volume's grid; empty where it finds nothing."""
+    """The mask of a network for a prompt, on the volume's grid; empty if it finds nothing."""
     out = np.zeros(volume.geometry.shape, dtype=bool)
     with suppress(BadPrompt):
         box, mask = outline(volume, prompt)
@@ -232,7 +232,7 @@ def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
 
 
 def repeated(example: Example) -> Volume:
-    """The input of a network for a nodule: beyond its stack the end slices go on."""
+    """A nodule's volume as the input of a network: the end slices of its stack are repeated beyond it."""
     return _volume(example, without_ends(example))
 
 
@@ -254,13 +254,13 @@ def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.ran
         prompts["detector"] = prompt_of_candidate(patient, mark)
     found = {kind: np.zeros_like(plane) for kind in (*PROMPTED, *BESIDE)}
     for kind, prompt in prompts.items():
-        drawn = prompt.trust == DRAWN
-        if flat and not drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
+        is_drawn = prompt.trust == DRAWN
+        if flat and not is_drawn and not prompt.start[0] <= z + 0.5 <= prompt.stop[0]:
             continue  # the candidate does not reach this slice
-        if flat or drawn:
+        if flat or is_drawn:
             prompt = prompt.on_slice(z)
         found[kind] = outlined(network("point" if kind == "point" else "box", None), volume, prompt)[z]
-        if drawn:
+        if is_drawn:
             beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
             found[beside] = outlined(inscribed, volume, prompt)[z]
     return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}

@@ -1,7 +1,7 @@
 """Explanations of a classifier: Grad-CAM and SHAP values, from its gradients.
 
-Explained are the log odds of one class against all others. Where only the exported network is at hand,
-:func:`nodulens.stages.classify_crop.grade` covers one part of the image after the other instead.
+They explain the log odds of one class against all others. For an exported network, which has no gradients,
+:func:`nodulens.stages.classify_crop.grade` occludes one part of the image after the other instead.
 """
 
 # mypy: allow-untyped-calls
@@ -24,18 +24,18 @@ CHUNK = 32
 
 
 def grad_cam(net: nn.Module, images: Tensor, target: int, cells: int = 4) -> Float32:
-    """Grad-CAM (Selvaraju et al. 2017), captum's, of the last layer whose map is fine enough: where the network saw
+    """Grad-CAM (Selvaraju et al. 2017), captum's, of the last layer whose map is fine enough: where the network found
     evidence for a class.
 
     Args:
-        net: puts out (N, classes) logits; taken in evaluation mode, and left as it was.
+        net: (N, 1, size, size) → (N, classes) logits; run in evaluation mode, its own mode is restored.
         images: (N, 1, size, size).
         target: number of the class.
-        cells: the map taken is the last of at least so many cells along each side. Deep networks shrink a small crop
-            until nothing of it has a place: DenseNet-121 leaves 2 × 2 of 64 × 64.
+        cells: smallest number of cells along each side of the map. The last map of a deep network is too coarse for a
+            small crop: DenseNet-121 leaves 2 × 2 of 64 × 64.
 
     Returns:
-        (N, size, size) 0…1, each with 1 where it is strongest; all 0 where nothing speaks for the class.
+        (N, size, size) 0…1, each with maximum 1; all 0 without evidence for the class.
 
     Raises:
         BadOption: the network has no such map, or no such class.
@@ -56,7 +56,7 @@ def grad_cam(net: nn.Module, images: Tensor, target: int, cells: int = 4) -> Flo
 
 
 def _last_layer_with_a_map(net: nn.Module, image: Tensor, target: int, cells: int) -> nn.Module:
-    """The layer that computes last what still has ``cells`` along each side.
+    """The last layer whose output has ``cells`` or more along each side.
 
     Raises:
         BadOption: there is none.
@@ -82,19 +82,19 @@ def _last_layer_with_a_map(net: nn.Module, image: Tensor, target: int, cells: in
 def shap_values(
     net: nn.Module, images: Tensor, target: int, background: Tensor, samples: int = 200, seed: int = 0
 ) -> Float32:
-    """SHAP values: what each pixel adds to the log odds of a class, against images of the background.
+    """SHAP values: what each pixel adds to the log odds of a class, relative to background images.
 
     Expected gradients (Erion et al. 2021), as in shap's GradientExplainer: gradients on straight lines from random
-    background images to the image, times the difference of the two. All pixels together come to the log odds less their
-    mean over the background, but for chance.
+    background images to the image, times the difference of the two. Their sum over all pixels is, up to sampling error,
+    the log odds minus their mean over the background.
 
-    Captum's GradientShap estimates the same, and is not used: it draws every point at random, where one point is drawn
-    here from each part of the line and every background image is drawn as often, so that with as many gradients the
-    sum was up to nine times closer to what it should be; and it draws from numpy's global generator, so that repeating
-    a figure would need a seed set for everybody.
+    Captum's GradientShap estimates the same with independent random points. Here sampling is stratified, one point from
+    each part of the line and every background image equally often: with as many gradients the sum was up to nine times
+    closer to its expected value. Captum also uses numpy's global generator, so repeating a figure would need a global
+    seed.
 
     Args:
-        net: puts out (N, classes) logits; taken in evaluation mode, and left as it was.
+        net: (N, 1, size, size) → (N, classes) logits; run in evaluation mode, its own mode is restored.
         images: (N, 1, size, size).
         target: number of the class.
         background: (B, 1, size, size), such as crops the network was trained on.
@@ -113,7 +113,7 @@ def shap_values(
     out = np.zeros((len(images), *images.shape[2:]), dtype=np.float32)
     for number, image in enumerate(images):
         rows = torch.from_numpy(np.resize(rng.permutation(len(background)), samples))
-        # one point in each part of the line, so that none is missed
+        # stratified: one point in each part of the line
         parts = (rng.permutation(samples) + rng.random(samples)) / samples
         way = torch.from_numpy(parts.astype(np.float32)).view(-1, 1, 1, 1)
         total = torch.zeros_like(image)
@@ -135,6 +135,6 @@ def _odds(net: nn.Module, images: Tensor, target: int) -> Tensor:
         net.train(training)
     classes = logits.shape[1]
     if not 0 <= target < classes or classes < 2:
-        raise BadOption(f"The network tells {classes} classes apart; there is no number {target} against others.")
+        raise BadOption(f"The network has {classes} classes; there is no number {target} against others.")
     others = [k for k in range(classes) if k != target]
     return logits[:, target] - logits[:, others].logsumexp(1)

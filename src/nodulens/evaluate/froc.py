@@ -40,7 +40,7 @@ class FrocFiles:
 
     @property
     def files(self) -> list[Path]:
-        """Those that are files, in the order in which a page names them."""
+        """The given files, in the order of the page."""
         paths = (self.annotations, self.excluded, self.series, self.predictions)
         return [path for path in paths if path is not None and path.is_file()]
 
@@ -50,7 +50,7 @@ class FrocEvaluation:
     """A detector's curve.
 
     Attributes:
-        interval: from drawing scans; None where none was asked for.
+        interval: bootstrap over scans; None if not requested.
         seed: of the draws.
         series: UIDs of all scans that were searched.
     """
@@ -96,7 +96,7 @@ class FrocEvaluation:
         return document
 
     def tables(self) -> tuple[Table, Table]:
-        """Sensitivity by false positives a scan, and what became of the marks."""
+        """Sensitivity by false positives a scan, and counts of the marks."""
         rows = [_row("all", self.result)]
         if self.interval:
             one = self.interval
@@ -180,22 +180,22 @@ def marks_of(reports: Iterable[Report]) -> Marks:
     """The findings of nodulens reports as marks; analyse with a threshold of 0, or the curve ends early.
 
     Raises:
-        BadValues: a report without series UID, one of a scan that another is about too, or one where a person pointed
+        BadValues: a report without series UID, one of a scan that another is about too, or one where a person prompted
             at the nodules.
     """
     series: list[str] = []
     points: list[tuple[float, float, float]] = []
     scores: list[float] = []
-    seen: set[str] = set()
+    known_uids: set[str] = set()
     for report in reports:
         uid = report.series_uid
-        if uid is None or uid in seen:
+        if uid is None or uid in known_uids:
             raise BadValues(f"Two reports on series {uid}; keep one." if uid else "A report names no series UID.")
         if report.prompted:
             raise BadValues(
                 f"The report on series {uid} is of a nodule that a person pointed at: no detector was asked."
             )
-        seen.add(uid)
+        known_uids.add(uid)
         for nodule in report.nodules:
             series.append(uid)
             points.append(nodule.centre_lps)

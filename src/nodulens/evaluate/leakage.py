@@ -1,9 +1,9 @@
-"""What a careless split would have claimed, and what inputs that give the label away would.
+"""Leakage: figures under careless splits, and inputs that give the label away.
 
 Two small classifiers are trained on the real crops, three times on the same rows: split at random, by nodule, and by
-patient. Only the last says what to expect of a new patient; what the others show beyond it is memory. Beside them
-stands what needs no image at all: numbers that travel with the crops and know the label by how the files were made.
-Everything is seeded and repeats.
+patient. Only the last says what to expect of a new patient; what the others gain on it is memory. For comparison the
+report has predictors that need no image: metadata of the crops that give the label away by how the files were made.
+Everything is seeded and reproducible.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AT_RANDOM, BY_NODULE, BY_PATIENT = "at random", "by nodule", "by patient"
 COPIES = 3
 """Turned and enlarged copies of each slice, where slices are multiplied before they are split."""
 SIDE = 16
-"""Pixels of the picture that the classifiers see, along each side."""
+"""Side of the classifiers' input in pixels."""
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -39,15 +39,15 @@ Index = NDArray[np.int_]
 
 @dataclass(frozen=True)
 class Figure:
-    """How well something tells a label.
+    """How well a source predicts a label.
 
     Attributes:
-        question: what is told apart, and on which crops.
-        source: the classifier, or the number that stands in for one.
-        split: what was kept together when the folds were drawn; "" where nothing is learnt.
+        question: the classes, and which crops.
+        source: the classifier, or the number used as a score.
+        split: what was kept together in one fold; "" without training.
         auc: area under the ROC curve over all folds, with a 95 % interval from drawing patients.
         rows: crops or nodules evaluated on.
-        patients: whose they are.
+        patients: number of patients they are of.
     """
 
     question: str
@@ -64,24 +64,24 @@ class Leakage:
 
     Attributes:
         splits: the same classifiers on the same crops under different splits.
-        inputs: what tells the label without a look at the nodule; at the end its diameter, for comparison.
+        inputs: predictors of the label that need no image; last the diameter, for comparison.
     """
 
     splits: tuple[Figure, ...]
     inputs: tuple[Figure, ...]
 
     def tables(self) -> tuple[Table, Table]:
-        """The same classifiers under three splits, and what needs no image."""
+        """The same classifiers under three splits, and the predictors without image."""
         arms: dict[tuple[str, str], list[Figure]] = {}
         for figure in self.splits:
             arms.setdefault((figure.question, figure.source), []).append(figure)
         splits = [figure.split for figure in next(iter(arms.values()))]
         rows = tuple((question, source, *map(_auc, figures)) for (question, source), figures in arms.items())
-        columns = ("what is told apart", "by", *(f"split {split}" for split in splits))
+        columns = ("classes", "by", *(f"split {split}" for split in splits))
         title = "AUC (95 % interval by patient) of one classifier under three splits"
         beside = tuple((f.question, f.source, f.rows, _auc(f)) for f in self.inputs)
-        head = ("what is told apart", "by", "rows", "AUC")
-        return Table(title, columns, rows), Table("AUC of what needs no image", head, beside)
+        head = ("classes", "by", "rows", "AUC")
+        return Table(title, columns, rows), Table("AUC without the image", head, beside)
 
 
 def _auc(figure: Figure) -> str:
@@ -90,7 +90,7 @@ def _auc(figure: Figure) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Crops:
-    """What is classified: pictures (N, SIDE²), and of each its label, the nodule it shows, and the patient."""
+    """Examples: images (N, SIDE²), and the label, nodule and patient of each."""
 
     question: str
     image: NDArray[np.float32]
@@ -123,7 +123,7 @@ def leakage(data: Path, seed: int = 0, progress: Callable[[int, int], None] | No
         progress: called with steps done and their number.
 
     Raises:
-        NotFound: a file is not there.
+        NotFound: a file does not exist.
         MissingExtra: scikit-learn is not installed.
     """
     if find_spec("sklearn") is None:
@@ -169,7 +169,7 @@ def _nodules(stacks: Stacks) -> _Nodules:
 
 
 def _slices(stacks: Stacks, nodules: _Nodules) -> _Crops:
-    """Every slice that a reader marked."""
+    """Every slice that a reader outlined."""
     owner = np.repeat(np.arange(len(nodules.number)), [stacks.slices(n) for n in nodules.number])
     image = np.concatenate([_small(CROP_STEPS.steps(stacks.hu(n))) for n in nodules.number.tolist()])
     return _Crops(f"{MALIGNANT}, every slice", image, nodules.label[owner], owner, nodules.patient[owner])
@@ -181,7 +181,7 @@ def _largest(stacks: Stacks, nodules: _Nodules) -> _Crops:
 
 
 def _largest_slices(stacks: Stacks, nodules: _Nodules) -> NDArray[np.uint8]:
-    """(N, 96, 96) in 8 bits, as pictures of nodules are handed on."""
+    """(N, 96, 96) in 8 bits, as published pictures of nodules are."""
     places = zip(nodules.number.tolist(), nodules.largest.tolist(), strict=True)
     return np.stack([CROP_STEPS.steps(stacks.hu(n)[z]) for n, z in places])
 
@@ -258,7 +258,7 @@ def _folds(patient: NDArray[np.str_]) -> Index:
 
 
 def _scores(crops: _Crops, classifier: str, fold: Index) -> Float:
-    """What a classifier says of each row when it has learnt from the other folds."""
+    """Out-of-fold scores of a classifier for all rows."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -313,11 +313,11 @@ def _by_code(question: str, source: str, code: Index, label: Bool, patient: NDAr
     """A code scored by the share of positives that it has among the patients of the other folds."""
     fold, score = _folds(patient), np.zeros(len(code))
     for k in range(FOLDS):
-        seen, own = fold != k, fold == k
-        of_code = np.bincount(code[seen], minlength=code.max() + 1)
-        positive = np.bincount(code[seen], label[seen], minlength=code.max() + 1)
-        # one row of the average added, so that a rare code says little
-        score[own] = ((positive + label[seen].mean()) / (of_code + 1))[code[own]]
+        train, test = fold != k, fold == k
+        of_code = np.bincount(code[train], minlength=code.max() + 1)
+        positive = np.bincount(code[train], label[train], minlength=code.max() + 1)
+        # one row of the mean is added, so that a rare code has little weight
+        score[test] = ((positive + label[train].mean()) / (of_code + 1))[code[test]]
     return _figure(question, source, BY_PATIENT, score, label, patient)
 
 

@@ -1,4 +1,4 @@
-"""The networks of a run one by one, on patients that they were not trained on."""
+"""Evaluation of each network of a run on patients that it was not trained on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from nodulens.methods.run_record import SPLIT, Run, read_run
 from nodulens.pipeline import Progress, silent
 from nodulens.runtime.engine import Model
 from nodulens.train.run import FIXED, PARTS, division, parts_of
-from nodulens.train.tasks.protocol import Outcome
+from nodulens.train.tasks.protocol import Evaluated
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkEvaluation:
-    """A network of a run, and how it did on rows of its material that it was not trained on.
+    """A network of a run, evaluated on rows of its material that it was not trained on.
 
     Attributes:
-        outcome: figures and rows.
-        model: as it was exported.
+        evaluated: rows, and figures of them.
+        model: the exported network.
         material: all of it, as its task loads it.
     """
 
-    outcome: Outcome
+    evaluated: Evaluated
     model: Model
     config: NetworkConfig
     material: Any
@@ -40,21 +40,20 @@ def evaluate_networks(
     split: Split | None = None,
     progress: Progress = silent,
 ) -> dict[str, NetworkEvaluation]:
-    """How each network of a run does on its test patients.
+    """Evaluate each network of a run on its test patients.
 
     Args:
         folder: of the run.
         networks: the run's own, by their field of the recipe.
         data: folder of the material.
-        split: names the test patients, where they are not those of the run; patients of its training and validation
-            sets are refused.
-        progress: called with the network that is evaluated, and how much of it is done.
+        split: of the test patients; None: the run's own. Patients of its training and validation sets are refused.
+        progress: called with the name of the network and the share of it that is done.
 
     Returns:
         Networks whose material holds a test patient.
 
     Raises:
-        PatientOverlap: a test patient of the split trained the run, or was in its validation set.
+        PatientOverlap: a test patient of the split is in the run's training or validation set.
         NoTestPatients: there is no test patient.
     """
     run = read_run(folder)
@@ -69,8 +68,8 @@ def evaluate_networks(
         if not len(rows):
             continue
         progress(name, 0.0)
-        outcome = PARTS[name].evaluate(model, config, material, rows)
-        out[name] = NetworkEvaluation(outcome, model, config, material)
+        evaluated = PARTS[name].evaluate(model, config, material, rows)
+        out[name] = NetworkEvaluation(evaluated, model, config, material)
         progress(name, 1.0)
     if not out:
         raise _nobody(folder, run)
@@ -80,20 +79,19 @@ def evaluate_networks(
 def unseen_patients(
     folder: Path, patients: Iterable[str], models: Iterable[Model], split: Split | None = None
 ) -> frozenset[str]:
-    """Test patients of a run that none of some networks has seen.
+    """Test patients of a run that are in the training or validation set of none of some networks.
 
     Args:
         folder: of the run.
         patients: of a material.
-        models: also such as are not of the run; each has seen the patients of its training and validation sets, which
-            its card names.
+        models: networks, of the run or others; their cards name the patients.
         split: see :func:`evaluate_networks`.
 
     Raises:
         NoTestPatients: the run has no test patients.
     """
-    seen = {p for m in models for part in ("patients", "watched") for p in m.card.trained_on.get(part, ())}
-    return parts_of(patients, *_test_split(folder, read_run(folder), split)).test - seen
+    used = {p for m in models for part in ("patients", "watched") for p in m.card.trained_on.get(part, ())}
+    return parts_of(patients, *_test_split(folder, read_run(folder), split)).test - used
 
 
 def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:
@@ -112,6 +110,6 @@ def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | No
 
 def _nobody(folder: Path, run: Run) -> NoTestPatients:
     return NoTestPatients(
-        f"{folder} left out nobody of this material (fold {run.fold}): there are no test patients. Train with a "
+        f"{folder} left out no patient of this material (fold {run.fold}): there are no test patients. Train with a "
         "--fold that holds some, or name a --split of patients that it was not trained on."
     )

@@ -1,4 +1,4 @@
-"""Who a method is evaluated on, and how that is computed."""
+"""Options of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nodulens.pipeline import Progress, silent
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What an evaluation does beside its method.
+    """Options of an evaluation.
 
     Attributes:
-        split: names the test patients, where they are not those of the run; or the file of such a split.
-        prompted: folder of a prompted network of ours in place of the one that ships, which has seen every patient who
-            may train.
+        split: of the test patients, or its file; None: the run's own.
+        prompted: folder of a prompted network of ours, in place of the one that ships, which was trained on all
+            training patients.
         threads: CPU threads; None for as many as there are cores.
-        progress: called with each stage and how much of it is done, 0…1.
+        progress: called with each stage and the share of it that is done, 0…1.
     """
 
     split: Split | Path | None = None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nodulens.core.text import without_places
 from nodulens.data.material import STACKS
 from nodulens.evaluate import central_slices, prompts
 from nodulens.evaluate.central_slices import CentralSlices
@@ -25,22 +26,21 @@ SCHEMA = "nodulens-prompts/1"
 Kind = Literal["sam2", "sam"]
 
 EARLIER = (
-    "The earlier mask, and the detector's mark, are those of the networks that ship; the mask's own figures stand "
-    "beside those of what is made of it."
+    "The earlier mask and the detection are by the networks that ship; the mask's own figures are listed as a baseline."
 )
-LOBE = "The lobe that is the input is estimated from position; fissures are not looked for."
+LOBE = "The lobe is estimated from position, without fissures."
 ONE_VIEW = (
-    "Our own network looks through a window that follows the prompt, in three dimensions at once: whole slice, lung, "
-    "lobe and crop make no difference to it, nor does going from slice to slice."
+    "Our own network has a three-dimensional window that follows the prompt: field of view and propagation between "
+    "slices do not apply to it."
 )
-TAUGHT = (
-    "The network that ships was trained on the stacks, so they are left out; by networks that have not seen the "
-    "patient they are evaluated with: python -m experiments.table --only prompted."
+TRAINED_ON_STACKS = (
+    "The network that ships was trained on the stacks, so they are left out; for out-of-fold figures run "
+    "python -m experiments.table --only prompted."
 )
-FEW = "Nodules of so few patients give no interval."
+FEW = "There are too few patients for intervals."
 NAMES = {
-    "box": "box of the outline", "box_shaken": "shaken by a tenth", "diameter": "box of the diameter",
-    "detector": "our detector's mark", "point": "point", "mask": "earlier mask",
+    "box": "box of the outline", "box_shaken": "jittered by a tenth", "diameter": "box of the diameter",
+    "detector": "our detection", "point": "point", "mask": "earlier mask",
     "ellipsoid": "ellipsoid in the box", "ellipsoid_shaken": "ellipsoid, shaken box",
     "ellipsoid_diameter": "ellipsoid, diameter's box", "earlier_mask": "earlier mask as it is",
     "ellipse": "ellipse in the box", "ellipse_shaken": "ellipse, shaken box",
@@ -63,7 +63,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PromptComparison:
-    """What a prompted network makes of every prompt and view.
+    """The results of a prompted network by prompt and view.
 
     Attributes:
         network: its weights.
@@ -71,8 +71,8 @@ class PromptComparison:
         scans: whole scans.
         stacks: central slices of the stacks; None where there are none for this network.
         notes: sentences.
-        weights: of all that took part, the network's first.
-        inputs: file that was read → sha256.
+        weights: of all networks used, the prompted one first.
+        inputs: input file → sha256.
         software: package → version.
         made: when, ISO 8601.
     """
@@ -88,10 +88,10 @@ class PromptComparison:
     made: str
 
     def to_json(self, command: str) -> dict[str, Any]:
-        """As ``prompts.json`` holds it.
+        """As in ``prompts.json``.
 
         Args:
-            command: the line that was typed.
+            command: as typed.
         """
         stacks = self.stacks and {"figures": self.stacks.figures.to_json(), "rows": self.stacks.to_json()}
         return {
@@ -131,7 +131,7 @@ class PromptComparison:
         )
 
     def tables(self) -> Iterator[Table]:
-        """The figures for people."""
+        """The figures as tables."""
         scores = ("Dice", "IoU", "sensitivity")
         scans = self.scans.figures
         central = tuple(f"central {name}" for name in scores)
@@ -142,7 +142,7 @@ class PromptComparison:
         ]  # fmt: skip
         note = (
             "Means over nodules, a missed one 0. Central: on the largest slice. 3 readers: of the "
-            f"{scans.panel_nodules} nodules that three or more marked. Rows without a view are what stands beside."
+            f"{scans.panel_nodules} nodules that three or more outlined. Rows without a view are baselines."
         )
         head = ("prompt", "input", "slices", "missed", *scores, *central, "3 readers Dice")
         yield Table(f"{self.network.name}: {scans.nodules} nodules of whole scans", head, tuple(rows), note)
@@ -170,8 +170,8 @@ def compare(
     Args:
         data: folder with ``ct/`` and ``lidc/``.
         checkpoint: None for our own network.
-        most: so many nodules of the stacks at most; None for every fourth of all.
-        tell: called with what is being done, a line at a time.
+        most: largest number of nodules of the stacks; None for every fourth of all.
+        tell: called with lines about the progress.
         threads: CPU threads; None for as many as there are cores.
 
     Raises:
@@ -185,7 +185,7 @@ def compare(
     stacks = None
     if checkpoint is not None:
         sam = load_sam(checkpoint.path, checkpoint.kind)
-        weights = WeightRef(checkpoint.path, sam.sha256)
+        weights = WeightRef(without_places(checkpoint.path), sam.sha256)
         ways = prompts.sam_ways(sam)
         if most != 0 and (data / STACKS).exists():
             material = central_slices.every_fourth(data, most)
@@ -203,7 +203,7 @@ def compare(
         kind=checkpoint.kind if checkpoint else "network",
         scans=prompts.evaluate_scans(ways, _read(data, names, tell), models),
         stacks=stacks,
-        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else (ONE_VIEW, TAUGHT))),
+        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else (ONE_VIEW, TRAINED_ON_STACKS))),
         weights=tuple(dict.fromkeys([weights, *beside])),
         inputs=hashed(*read, *([data / STACKS] if stacks else [])),
         software=software(),

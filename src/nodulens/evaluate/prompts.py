@@ -1,25 +1,25 @@
-"""How well prompted networks segment the nodules of whole scans: by the part of a slice that is their input, by the
-prompt, and by how they go from slice to slice.
+"""Evaluation of prompted networks on the nodules of whole scans, by field of view, prompt, and propagation between
+slices.
 
 Every nodule that readers outlined is prompted in every way. The input of a network of slices is the whole slice, the
 lung, the lobe (estimated, see :mod:`nodulens.stages.position`) or a close crop; our own has a window of its own, which
 follows the prompt, so that for it there is one view. The prompts are
 
-- "box": of the readers' outline in three dimensions; nobody has it in use;
-- "box_shaken": the same, every face off by a normal error of a tenth of the side;
-- "diameter": what the outline's middle and the diameter of its largest slice give, as an annotation would;
-- "detector": the surest detection of our detector on the nodule, a rough cube;
-- "point": the middle, and for slices and place the blob that is found there;
+- "box": of the readers' outline in three dimensions, an upper bound;
+- "box_shaken": the same with a normal error of a tenth of the side on every face;
+- "diameter": from the outline's centre and the diameter of its largest slice, as in an annotation;
+- "detector": the highest-scored detection of our detector on the nodule, an approximate cube;
+- "point": the centre; the blob there gives slices and position;
 - "mask": an earlier mask, that of our own network at the detection.
 
-Beside them stand the ellipsoid that each box inscribes, and the earlier mask itself. A network that finds nothing, or
-has no detection to go by, counts 0.
+The baselines are the ellipsoid inscribed in each box, and the earlier mask itself. A network that finds nothing, or has
+no detection, counts 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -38,22 +38,22 @@ from nodulens.evaluate.central_slices import (
     prompts_at,
     sam_prompted,
 )
-from nodulens.evaluate.records import columns_of
 from nodulens.evaluate.scans import EvaluationScan, KnownNodule
+from nodulens.io.records import columns_of
 from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
 from nodulens.stages.position import central_slice
 from nodulens.stages.prompted import ViewName, prompt_of_outline, view_of
 from nodulens.stages.prompts import DRAWN, Prompt
-from nodulens.stages.sam import Ask, Sam
+from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.calibration import PANEL
 from nodulens.train.default.segmenter import first_on, inscribed
 
 VIEWS: tuple[ViewName, ...] = ("slice", "lung", "lobe", "crop")
 PROMPTS = ("box", "box_shaken", "diameter", "detector", "point", "mask")
-ASKED: Mapping[str, Ask] = {"point": "point", "mask": "mask"}
+KINDS: Mapping[str, PromptKind] = {"point": "point", "mask": "mask"}
 """All others are boxes."""
 ALONE, CARRIED, WHOLE = "slice by slice", "memory", "3-D"
 SCORES = ("dice", "iou", "sensitivity")
@@ -75,57 +75,65 @@ class Way:
 
 
 Ways = Callable[[Mask], Sequence[Way]]
-"""From the lungs of a scan, on its grid, to the ways in which a network is prompted there."""
+"""A function from the lungs of a scan, on its grid, to the ways of prompting a network there."""
 
 
 @dataclass(frozen=True)
-class PromptedOutline:
-    """The outline of one nodule by one way and prompt, against the readers'.
+class Setting:
+    """A way of prompting.
 
     Attributes:
-        row: number of the nodule.
-        patient: the scan.
-        diameter_mm: of the ball of the outline's volume.
-        view, carrying: as of :class:`Way`; None of what stands beside the networks.
+        view, carrying: as of :class:`Way`; None for the baselines.
         prompt: its name.
-        dice, iou, sensitivity: in three dimensions.
-        slice_dice, slice_iou, slice_sensitivity: on the largest slice.
     """
 
+    view: str | None
+    carrying: str | None
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Overlap with the readers' outline, each 0…1: in three dimensions, and on the largest slice."""
+
+    dice: float
+    iou: float
+    sensitivity: float
+    slice_dice: float
+    slice_iou: float
+    slice_sensitivity: float
+
+
+@dataclass(frozen=True)
+class _Nodule:
     row: int
     patient: str
     readers: int
     diameter_mm: float
-    view: str | None
-    carrying: str | None
-    prompt: str
-    dice: float
-    iou: float
-    sensitivity: float
-    slice_dice: float
-    slice_iou: float
-    slice_sensitivity: float
 
 
 @dataclass(frozen=True)
-class WayFigures:
-    """Means over nodules of one way and prompt.
+class PromptedOutline(Scores, Setting, _Nodule):
+    """The outline of one nodule in one setting, against the readers'.
 
     Attributes:
-        missed: nodules that nothing was found of.
+        row: number of the nodule.
+        patient: the scan.
+        readers: number of readers who outlined it.
+        diameter_mm: of the ball of the outline's volume.
+    """
+
+
+@dataclass(frozen=True)
+class WayFigures(Scores, Setting):
+    """Means over nodules in one setting.
+
+    Attributes:
+        missed: number of nodules without any overlap.
         panel_dice: of the nodules of three readers or more; None without one.
     """
 
-    view: str | None
-    carrying: str | None
-    prompt: str
     missed: int
-    dice: float
-    iou: float
-    sensitivity: float
-    slice_dice: float
-    slice_iou: float
-    slice_sensitivity: float
     panel_dice: float | None
 
 
@@ -167,24 +175,15 @@ class PromptedScans:
 
 
 def _way_figures(some: Sequence[PromptedOutline]) -> WayFigures:
-    """Means over outlines of one way and prompt."""
-
-    def mean(name: str) -> float:
-        return _mean([getattr(one, name) for one in some])
-
+    """Means over outlines in one setting."""
     panel = [one.dice for one in some if one.readers >= PANEL]
     return WayFigures(
         view=some[0].view,
         carrying=some[0].carrying,
         prompt=some[0].prompt,
         missed=sum(one.dice == 0 for one in some),
-        dice=mean("dice"),
-        iou=mean("iou"),
-        sensitivity=mean("sensitivity"),
-        slice_dice=mean("slice_dice"),
-        slice_iou=mean("slice_iou"),
-        slice_sensitivity=mean("slice_sensitivity"),
         panel_dice=_mean(panel) if panel else None,
+        **{field.name: _mean([getattr(one, field.name) for one in some]) for field in fields(Scores)},
     )
 
 
@@ -200,8 +199,8 @@ def sam_ways(sam: Sam) -> Ways:
     def ways(lungs: Mask) -> list[Way]:
         out = []
         for view in VIEWS:
-            shown = replace(sam, view=partial(view_of, part=view, lungs=lungs))
-            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(shown, memory=m))) for m in carried]
+            with_view = replace(sam, view=partial(view_of, part=view, lungs=lungs))
+            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(with_view, memory=m))) for m in carried]
         return out
 
     return ways
@@ -254,8 +253,8 @@ class _Case:
     Attributes:
         truth: on the scan's grid.
         z: its largest slice.
-        prompts: by their names; one that cannot be had is not among them.
-        earlier: on the scan's grid; empty where there is none.
+        prompts: by their names; unavailable ones are missing.
+        earlier: mask on the scan's grid; empty without one.
         size_mm: diameter of the ball of its volume.
     """
 
@@ -291,13 +290,13 @@ def _case(
 def _outlines(
     scan: EvaluationScan, case: _Case, ways: Sequence[Way]
 ) -> Iterator[tuple[tuple[str | None, str | None, str], Bool]]:
-    """View, carrying, prompt and mask: the ways one after another, all prompts of each; then what stands beside."""
+    """View, carrying, prompt and mask: the ways one after another, all prompts of each; then the baselines."""
     nothing = np.zeros_like(case.truth)
     for way in ways:
         for kind in PROMPTS:
             found = nothing
             if kind in case.prompts:
-                outline = way.network(ASKED.get(kind, "box"), case.earlier if kind == "mask" else None)
+                outline = way.network(KINDS.get(kind, "box"), case.earlier if kind == "mask" else None)
                 found = outlined(outline, scan.volume, case.prompts[kind])
             yield (way.view, way.carrying, kind), found
     for kind, prompt in case.prompts.items():
@@ -308,7 +307,7 @@ def _outlines(
 
 
 def _scores(scan: EvaluationScan, case: _Case, mask: Bool) -> list[float]:
-    """The last six fields of :class:`PromptedOutline`."""
+    """The fields of :class:`Scores`."""
     spacing = scan.volume.geometry.spacing_zyx
     solid, flat = compare(case.truth, mask, spacing), compare(case.truth[case.z], mask[case.z], spacing[1:])
     return [round(float(getattr(overlap, name)), 4) for overlap in (solid, flat) for name in SCORES]

@@ -1,26 +1,26 @@
-"""Method C's second step on the stacks: what a first stage outlined on a nodule's central slice, outlined again.
+"""Method C's second step on the stacks: masks of a first step on central slices, refined by a prompted network.
 
-As the method has it: the contours of the first stage's mask give boxes, grown by the recipe's factor; a prompted
-network outlines what each box points at, SAM on a crop round it; and what it draws is pasted back. Then the two masks
-are compared, paired, and the recipe's classifier is evaluated on crops masked by the readers, by the first stage, and
-by the whole method. Any network fits either slot::
+As published: each component of the first step's mask gives a box, grown by the recipe's factor; a prompted network
+segments it again, SAM on a crop around it; and its mask is pasted back. The two masks are compared in pairs, and the
+recipe's classifier is evaluated on crops masked by the readers, by the first step, and by both steps. Any networks can
+be combined::
 
-    nodules = classification.nodules_of(stacks, config.classes).take(rows)       # of one fold
-    first = first_masks(model, config, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by who has not seen them
+    nodules = nodules_of(stacks, config.classes).take(rows)               # of one fold
+    first = first_masks(model, config, CloseUps.of(stacks), nodules)      # (N, 96, 96) bool, by a network without them
     second = SecondStep(own(prompted)("box", None), recipe.box_scale)
     steps = compared(stacks, nodules, first, second, (classifier, crop_of(recipe)))
     steps.compared.figures, steps.graded.figures       # Comparison.from_json and ClassifiedMasks.from_json pool folds
     write_pictures(steps, folder)
 
 ``own`` and ``close_up`` (SAM) are of :mod:`nodulens.evaluate.central_slices`;
-:func:`nodulens.train.default.release.segmenter_without` gives a network of our own that has not seen a
-fold. What has seen a nodule may not outline it here.
+:func:`nodulens.train.default.release.segmenter_without` gives a network of our own that was not trained on a fold. No
+network may segment a nodule here that it was trained on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,10 @@ from nodulens.core.nodule import Box
 from nodulens.data.material import Stacks
 from nodulens.errors import BadValues
 from nodulens.evaluate.central_slices import Bool, outlined, repeated
-from nodulens.evaluate.records import Columns, Estimate, columns_of, rows_of
+from nodulens.io.records import Columns, columns_of, records_of
 from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.metrics.boxes import IOUS, label_iou
+from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.segmentation import compare
 from nodulens.metrics.statistics import Wilcoxon, bootstrap_means, wilcoxon
 from nodulens.ops.components import components
@@ -48,8 +49,9 @@ from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import ROUGH
 from nodulens.train.default.segmenter import from_stack
 from nodulens.train.tasks import classification, closeups
-from nodulens.train.tasks.classification import Nodules
+from nodulens.train.tasks.classification_figures import ClassificationFigures, EvaluatedNodules
 from nodulens.train.tasks.closeups import CloseUps
+from nodulens.train.tasks.nodule_material import THREE, Nodules, nodules_of
 from nodulens.train.tasks.segmentation import field_of
 
 if TYPE_CHECKING:
@@ -57,19 +59,21 @@ if TYPE_CHECKING:
 
 SCORES = ("dice", "iou", "sensitivity", "average_recall")
 COMMON = ("row", "patient", "truth", "diameter_mm", "readers", "share", "calibration")
-"""Columns of classified nodules that do not hang on the mask."""
-WORDS = {"first": "first step alone", "refined": "outlined again", "gain": "gain", "readers": "the readers"}
+"""Columns of classified nodules that do not depend on the mask."""
+MASKS = ("readers", "first", "refined")
+"""Masks of a nodule: the readers', the first step's alone, and both steps'."""
+WORDS = {"first": "first step alone", "refined": "refined", "gain": "gain", "readers": "the readers"}
 
 
-# ---------------------------------------------------------------- what is found
+# ---------------------------------------------------------------- results
 
 
 @dataclass(frozen=True)
 class MaskScores:
-    """A mask on the central slice of a nodule against the readers', each 0…1; 0 where nothing is drawn.
+    """Scores of a mask on the central slice of a nodule against the readers' mask, 0…1; 0 for an empty mask.
 
     Attributes:
-        average_recall: COCO's. Pieces of the mask are the detections, the readers' outline is the one truth of its
+        average_recall: COCO's. Components of the mask are the detections, the readers' mask is the one object of its
             slice, and recall is averaged over IoU 0.5, 0.55 … 0.95.
     """
 
@@ -84,7 +88,7 @@ class StepFigures:
     """Means of :class:`MaskScores` over nodules.
 
     Attributes:
-        missed: nodules that are not touched; None of a difference of two steps.
+        missed: number of nodules with Dice 0; None for the difference of two steps.
     """
 
     dice: Estimate
@@ -94,20 +98,20 @@ class StepFigures:
     missed: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """Without what there is none of."""
+        """Without the values that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class PairedTests:
-    """Wilcoxon's test of refined less first: by nodule as the publication has it, and by patient, whose nodules are not
-    independent."""
+    """Wilcoxon's test of refined minus first: by nodule as published, and by patient, as the nodules of one patient are
+    not independent."""
 
     by_nodule: Wilcoxon
     by_patient: Wilcoxon
 
     def to_json(self) -> dict[str, Any]:
-        """NaN as None; p-values keep their size."""
+        """NaN as None; p-values are not rounded."""
         return {name: _defined(values) for name, values in asdict(self).items()}
 
     def __str__(self) -> str:
@@ -121,7 +125,7 @@ class ComparisonFigures:
     Attributes:
         nodules: how many.
         first, refined: of the first step alone, and of both.
-        gain: refined less first, paired.
+        gain: refined minus first, paired.
         dice, iou: tests of the gain.
     """
 
@@ -133,7 +137,7 @@ class ComparisonFigures:
     iou: PairedTests
 
     def to_json(self) -> dict[str, Any]:
-        """As cells of the table of results keep it."""
+        """As in a cell of the table of results."""
         steps = {name: getattr(self, name).to_json() for name in ("first", "refined", "gain")}
         tests = {"dice": self.dice.to_json(), "iou": self.iou.to_json()}
         return {"nodules": self.nodules, **steps, "wilcoxon": tests}
@@ -141,7 +145,7 @@ class ComparisonFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """With and without the second step, nodule by nodule.
+    """Scores of each nodule with and without the second step.
 
     Attributes:
         row: (N,) number of the nodule in the stacks.
@@ -178,7 +182,7 @@ class Comparison:
         )
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
+        """As columns, the form of rows in a cell of the table of results."""
         scores = {
             f"{step} {name}": values
             for step, rows in (("first", self.first), ("refined", self.refined))
@@ -188,11 +192,12 @@ class Comparison:
 
     @classmethod
     def from_json(cls, columns: Columns) -> Comparison:
-        """The rows that :meth:`to_json` gave, of one fold or several."""
-        steps = (
-            rows_of(MaskScores, {name: columns[f"{step} {name}"] for name in SCORES}) for step in ("first", "refined")
+        """From the columns of :meth:`to_json`, of one fold or several."""
+        first, refined = (
+            records_of(MaskScores, {name: columns[f"{step} {name}"] for name in SCORES})
+            for step in ("first", "refined")
         )
-        return cls(tuple(columns["row"]), tuple(columns["patient"]), *steps)
+        return cls(tuple(columns["row"]), tuple(columns["patient"]), first, refined)
 
 
 @dataclass(frozen=True)
@@ -200,44 +205,46 @@ class ClassifiedMasks:
     """A classifier on crops of the same nodules masked in several ways.
 
     Attributes:
-        common: columns that do not hang on the mask, see :data:`COMMON`.
-        outputs: mask → columns of the classifier's score and outputs.
-        blank: mask → (N,) whether nothing was found, so that the crop is blank.
+        by_mask: name of a mask → the classified nodules; their rows are numbers in the stacks.
+        blank: the same → (N,) whether the mask is empty, so that the crop is blank.
     """
 
-    common: Columns
-    outputs: Mapping[str, Columns]
+    by_mask: Mapping[str, EvaluatedNodules]
     blank: Mapping[str, Sequence[bool]]
 
     @cached_property
     def figures(self) -> dict[str, ClassifierFigures]:
-        """Mask → figures, in the order in which they were classified."""
+        """Mask → figures, in the order of classification."""
         return {
-            name: ClassifierFigures(int(np.sum(blank)), classification.figures({**self.common, **self.outputs[name]}))
-            for name, blank in self.blank.items()
+            name: ClassifierFigures(int(np.sum(self.blank[name])), found.figures)
+            for name, found in self.by_mask.items()
         }
 
     def to_json(self) -> dict[str, list[Any]]:
-        """Column by column, as cells of the table of results keep rows."""
-        out = {name: list(values) for name, values in self.common.items()}
-        for mask, columns in self.outputs.items():
-            out |= {f"{mask} {name}": list(values) for name, values in columns.items()}
+        """As columns, the form of rows in a cell of the table of results; those that depend on no mask come once."""
+        out: dict[str, list[Any]] = {}
+        for mask, found in self.by_mask.items():
+            columns = found.to_json()
+            out = out or {name: columns[name] for name in COMMON}
+            out |= {f"{mask} {name}": values for name, values in columns.items() if name not in COMMON}
             out[f"{mask} blank"] = list(self.blank[mask])
         return out
 
     @classmethod
-    def from_json(cls, columns: Columns) -> ClassifiedMasks:
-        """The rows that :meth:`to_json` gave, of one fold or several."""
-        masks = [name.removesuffix(" blank") for name in columns if name.endswith(" blank")]
-        outputs = {
-            mask: {
-                name.removeprefix(f"{mask} "): values
-                for name, values in columns.items()
-                if name.startswith(f"{mask} ") and name != f"{mask} blank"
-            }
+    def from_json(cls, columns: Columns, classes: Sequence[str], masks: Sequence[str] = MASKS) -> ClassifiedMasks:
+        """From the columns of :meth:`to_json`, of one fold or several.
+
+        Args:
+            classes: of the classifier.
+            masks: their names.
+        """
+        common = {name: columns[name] for name in COMMON}
+        own = ("score", *(f"logit_{name}" for name in classes))
+        by_mask = {
+            mask: EvaluatedNodules.from_json({**common, **{name: columns[f"{mask} {name}"] for name in own}}, classes)
             for mask in masks
         }
-        return cls({n: columns[n] for n in COMMON}, outputs, {mask: columns[f"{mask} blank"] for mask in masks})
+        return cls(by_mask, {mask: columns[f"{mask} blank"] for mask in masks})
 
 
 @dataclass(frozen=True)
@@ -245,26 +252,26 @@ class ClassifierFigures:
     """A classifier on crops masked in one way.
 
     Attributes:
-        blank: how many crops were.
-        of: figures of :func:`nodulens.train.tasks.classification.figures`.
+        blank: number of blank crops.
+        of: figures of the classifier.
     """
 
     blank: int
-    of: Mapping[str, Any]
+    of: ClassificationFigures
 
     def to_json(self) -> dict[str, Any]:
-        """As cells of the table of results keep it."""
-        return {"blank": self.blank, **self.of}
+        """As in a cell of the table of results."""
+        return {"blank": self.blank, **self.of.to_json()}
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Nodules segmented by the first step and by both, and how the two compare.
+    """Nodules segmented by the first step and by both, and the comparison of the two.
 
     Attributes:
         first, refined: (N, 96, 96) on the central slices.
         compared: see :func:`evaluate`.
-        graded: see :func:`grade`; None without a classifier that sees the outline.
+        graded: see :func:`grade`; None without a classifier whose input is masked.
     """
 
     stacks: Stacks
@@ -284,7 +291,7 @@ class Steps:
         return {"compared": compared, "graded": graded}
 
     def tables(self) -> tuple[Table, ...]:
-        """For people: with and without the second step, and what a classifier makes of it."""
+        """Figures with and without the second step, and of the classifier on both masks."""
         return tuple(tables(self.compared.figures, None if self.graded is None else self.graded.figures))
 
 
@@ -293,12 +300,12 @@ class Steps:
 
 @dataclass(frozen=True)
 class SecondStep:
-    """A prompted network that segments again what a first step drew.
+    """A prompted network that refines the masks of a first step.
 
     Attributes:
-        outline: the network. It is prompted by a rough box on the central slice, in the stack, whose end slices go on
-            beyond it; what it draws on other slices does not count.
-        box_scale: sides of the box over those of the piece.
+        outline: the network. It is prompted by a rough box on the central slice of the stack, whose end slices are
+            repeated beyond it; its mask on other slices is ignored.
+        box_scale: sides of the box over those of the component.
     """
 
     outline: Outline
@@ -313,11 +320,11 @@ def compared(
     classifier: tuple[Model, Crop] | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Steps:
-    """With and without the second step: :func:`refine`, :func:`evaluate` and :func:`grade` on the same nodules.
+    """Compare with and without the second step: :func:`refine`, :func:`evaluate` and :func:`grade` on the same nodules.
 
     Args:
-        classifier: exported, of other patients, and how it sees a nodule.
-        progress: called with the share of the nodules that are segmented again.
+        classifier: exported, trained on other patients, and the crop that is its input.
+        progress: called with the share of the nodules that are refined.
     """
     refined = refine(stacks, nodules, first, second, progress)
     graded = None
@@ -327,15 +334,15 @@ def compared(
     return Steps(stacks, nodules, first, refined, evaluate(nodules, first, refined), graded)
 
 
-def first_masks(model: Model, config: NetworkConfig, near: CloseUps, nodules: Nodules) -> Bool:
-    """(N, 96, 96) what a network of whole slices draws on the central slices of nodules.
+def first_masks(model: Model, config: NetworkConfig, close_ups: CloseUps, nodules: Nodules) -> Bool:
+    """(N, 96, 96) masks by a network of whole slices on the central slices of nodules.
 
     Args:
         model: exported, of ``config``.
-        near: of the stacks that the nodules are of.
+        close_ups: of the stacks of the nodules.
     """
-    places = np.searchsorted(near.origin, nodules.origin)
-    return closeups.outlined(model, field_of(config), near, places) >= 0.5
+    places = np.searchsorted(close_ups.origin, nodules.origin)
+    return closeups.nodule_probabilities(model, field_of(config), close_ups, places) >= 0.5
 
 
 def refine(
@@ -345,10 +352,10 @@ def refine(
     second: SecondStep,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Bool:
-    """Every piece of a first stage's masks, segmented again from its box; where nothing is found, the piece stands.
+    """Segment each component of the first step's masks again from its box; if that finds nothing, it is kept.
 
     Args:
-        stacks: the nodules' own.
+        stacks: of the nodules.
         nodules: N of them.
         first: (N, 96, 96) on their central slices.
         progress: called with the share of the nodules that are done.
@@ -368,11 +375,11 @@ def refine(
         example = from_stack(stacks, number)
         volume = repeated(example)
         z = example.real[0] + central
-        pieces = components(first[k], 8)
-        for part, (rows, columns) in enumerate(pieces.slices, 1):
+        parts = components(first[k], 8)
+        for part, (rows, columns) in enumerate(parts.slices, 1):
             box = Box((z, rows.start, columns.start), (z + 1, rows.stop, columns.stop))
             found = outlined(second.outline, volume, grown(box, second.box_scale, ROUGH).on_slice(z))[z]
-            out[k] |= found if found.any() else pieces.part(part)
+            out[k] |= found if found.any() else parts.part(part)
     return out
 
 
@@ -380,7 +387,7 @@ def refine(
 
 
 def evaluate(nodules: Nodules, first: Bool, refined: Bool) -> Comparison:
-    """The two masks against the readers', nodule by nodule; a nodule that nothing is drawn for counts 0.
+    """Compare both masks of each nodule with the readers' mask; an empty mask counts 0.
 
     Args:
         nodules: N of them, none without an outline.
@@ -402,30 +409,28 @@ def _scores(truth: Bool, mask: Bool, pixel_mm: float) -> MaskScores:
     return MaskScores(case.dice, case.iou, case.sensitivity, recall)
 
 
-# ---------------------------------------------------------------- what a classifier makes of it
+# ---------------------------------------------------------------- the classifier on both masks
 
 
 def grade(model: Model, stacks: Stacks, nodules: Nodules, crop: Crop, masks: Mapping[str, Bool]) -> ClassifiedMasks:
     """The recipe's classifier on crops of the same nodules masked in several ways.
 
     Args:
-        model: exported, of another fold's patients.
-        stacks: the nodules' own.
+        model: exported, trained on other patients.
+        stacks: of the nodules.
         nodules: N of them.
         crop: see :func:`nodulens.train.tasks.classification.crop_of`.
-        masks: name → (N, 96, 96); where one is empty nothing was found, and the crop is blank.
+        masks: name → (N, 96, 96); an empty one gives a blank crop.
     """
     every = np.arange(len(nodules.truth))
-    common: Columns = {}
-    outputs: dict[str, Columns] = {}
-    for name, drawn in masks.items():
-        _check(nodules, drawn)
-        seen = classification.crops(stacks, nodules, crop, drawn)
-        rows = classification.outcome(nodules, every, classify(seen.image.astype(np.float32), model)).rows
-        common = {column: rows[column] for column in COMMON}
-        outputs[name] = {column: values for column, values in rows.items() if column not in COMMON}
-    blank = {name: [not mask.any() for mask in drawn] for name, drawn in masks.items()}
-    return ClassifiedMasks({**common, "row": nodules.origin.tolist()}, outputs, blank)
+    by_mask = {}
+    for name, outlines in masks.items():
+        _check(nodules, outlines)
+        crops = classification.crops(stacks, nodules, crop, outlines)
+        found = classification.evaluated(nodules, every, classify(crops.image.astype(np.float32), model))
+        rows = zip(found.rows, nodules.origin.tolist(), strict=True)
+        by_mask[name] = EvaluatedNodules(tuple(replace(row, row=number) for row, number in rows))
+    return ClassifiedMasks(by_mask, {name: [not mask.any() for mask in some] for name, some in masks.items()})
 
 
 # ---------------------------------------------------------------- of a run
@@ -439,12 +444,12 @@ def of_run(
     outline: Outline,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Steps | None:
-    """With and without the second step of a run: :func:`compared` on the nodules of some patients.
+    """:func:`compared` for a run, on the nodules of some patients.
 
     Args:
         recipe: with a segmenter; a classifier of its own whose input is the nodule alone is evaluated on both masks.
         networks: the run's own, by their field of the recipe.
-        test: patients whom neither these nor ``outline`` have seen.
+        test: patients that neither these nor ``outline`` were trained on.
         outline: the prompted network, see :class:`SecondStep`.
 
     Returns:
@@ -452,9 +457,7 @@ def of_run(
     """
     assert recipe.segmenter is not None
     classifier = recipe.classifier if recipe.masked else None
-    nodules = classification.nodules_of(
-        stacks, classifier.classes if classifier else tuple(sorted(classification.THREE))
-    )
+    nodules = nodules_of(stacks, classifier.classes if classifier else tuple(sorted(THREE)))
     nodules = nodules.take(np.flatnonzero([patient in test for patient in nodules.patients]))
     if not len(nodules.truth):
         return None
@@ -464,7 +467,7 @@ def of_run(
 
 
 def tables(compared: ComparisonFigures, graded: Mapping[str, ClassifierFigures] | None) -> list[Table]:
-    """The figures for people."""
+    """The figures as tables."""
     steps = {"first": compared.first, "refined": compared.refined, "gain": compared.gain}
     rows = [(WORDS[name], *(str(getattr(one, score)) for score in SCORES), one.missed) for name, one in steps.items()]
     note = f"{compared.nodules} nodules, central slices. Wilcoxon signed-rank, Dice: p = {compared.dice}."
@@ -472,12 +475,15 @@ def tables(compared: ComparisonFigures, graded: Mapping[str, ClassifierFigures] 
     out = [Table("With and without the second step", head, tuple(rows), note)]
     if graded is not None:
         lines = []
-        for mask, held in graded.items():
-            some = held.of["three_readers_or_more"]
-            cells = (some.get(name) for name in ("auc", "macro_auc", "accuracy", "macro_f1"))
-            lines.append((WORDS[mask], held.blank, *cells))
+        for mask, found in graded.items():
+            some = found.of.three_readers_or_more
+            ranking = some.beside_diameter.ranking
+            rates = some.decisions and some.decisions.rates
+            means = (rates.macro_auc, rates.accuracy, rates.macro_f1) if rates else (None, None, None)
+            cells = (None if mean is None else mean.value for mean in means)
+            lines.append((WORDS[mask], found.blank, ranking.auc if ranking else None, *cells))
         head = ("crops masked by", "blank", "AUC, malignant or benign", "AUC, mean of classes", "accuracy", "F1, mean")
-        out.append(Table("The classifier on what was outlined", head, tuple(lines), "Three readers or more."))
+        out.append(Table("The classifier by mask", head, tuple(lines), "Three readers or more."))
     return out
 
 
@@ -488,21 +494,21 @@ def write_pictures(steps: Steps, folder: Path, count: int = 3) -> tuple[Path, ..
     """:func:`pictures` as PNG.
 
     Args:
-        folder: made where it is not there.
+        folder: created if it does not exist.
         count: of the best, and of the worst.
 
     Returns:
         ``cases.png``, ``best-1.png`` …, ``worst-1.png`` …
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = pictures(steps, count)
-    return tuple(save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items())
+    figures = pictures(steps, count)
+    return tuple(save_figure(figure, folder / f"{name}.png") for name, figure in figures.items())
 
 
 def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
-    """The best and the worst cases of the whole method, and for each of them who covers which pixels.
+    """The best and the worst cases of both steps, and for each of them which mask covers which pixels.
 
-    Truth alone is red, the first stage alone green, the refined mask alone yellow.
+    Truth alone is red, the first step alone green, the refined mask alone yellow.
 
     Args:
         count: of the best, and of the worst.
@@ -530,9 +536,9 @@ def pictures(steps: Steps, count: int = 3) -> dict[str, Figure]:
         for place, case in enumerate(some, 1):
             k = cases[case.name][0]
             before = compare(case.truth, first[k], case.pixel_mm).dice
-            drawn = Case(f"{case.name}: first stage {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
+            both = Case(f"{case.name}: first step {before:.3f}, refined", case.hu, case.truth, first[k], case.dice,
                         case.pixel_mm)  # fmt: skip
-            out[f"{rank}-{place}"] = difference_figure(drawn, ("first stage", "refined"), refined[k])
+            out[f"{rank}-{place}"] = difference_figure(both, ("first step", "refined"), refined[k])
     return out
 
 
@@ -552,5 +558,5 @@ def _means(values: NDArray[np.float64], patients: NDArray[np.str_]) -> dict[str,
 
 
 def _defined(values: Mapping[str, float]) -> dict[str, Any]:
-    """For JSON, which has no NaN; p-values keep their size."""
+    """For JSON, which has no NaN; p-values are not rounded."""
     return {k: None if np.isnan(v) else v if k == "p_value" else round(v, 4) for k, v in values.items()}

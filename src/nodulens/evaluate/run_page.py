@@ -1,14 +1,14 @@
-"""The page of a run: figures by class and size, curves, and pictures of what its networks did and looked at.
+"""The page of a run: figures by class and size, curves, and pictures of results and explanations.
 
-All of it is of test patients. The pictures show cases from the best to the worst, and not chosen ones.
+All of it is of test patients. Pictures are not chosen by hand: they run from the best case to the worst.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from nodulens.evaluate.runs import MethodEvaluation
 from nodulens.evaluate.scans import scan_tables
 from nodulens.methods.run_record import SPLIT, read_run
 from nodulens.metrics.classification import confusion
+from nodulens.metrics.estimates import Estimate
 from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.presentation import evaluation
 from nodulens.presentation.evaluation import Drawing, Evaluation, Metric, Provenance, Table
@@ -41,13 +42,14 @@ from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.registry import build
 from nodulens.train.tasks import segmentation
+from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
+from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches
+from nodulens.train.tasks.segmentation_figures import EvaluatedSlices, SliceRow
 
 SLICES = 5
 """Slices shown, evenly from the best to the worst."""
 BACKGROUND, SAMPLES = 32, 64
-"""Images that SHAP values are held against, and points on the ways from them."""
-
-Columns = Mapping[str, Sequence[Any]]
+"""Background images of SHAP values, and samples on the lines from them."""
 
 
 def page_of(found: MethodEvaluation, command: str) -> Evaluation:
@@ -55,7 +57,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
 
     Args:
         found: of a run.
-        command: the line that was typed.
+        command: as typed.
     """
     assert found.run is not None
     folder, run = found.run, read_run(found.run)
@@ -88,7 +90,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
 
 @dataclass(frozen=True)
 class PageSection:
-    """What the page shows of one network, or of a comparison."""
+    """The page's part on one network, or on a comparison."""
 
     metrics: Sequence[Metric]
     tables: Sequence[Table]
@@ -96,7 +98,7 @@ class PageSection:
 
 
 def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
-    """A network of a run, with its learning curves where they are kept."""
+    """A network of a run, with its learning curves if they were kept."""
     draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
     section = draw[name](one, folder / f"{name}.pt")
     curves = folder / f"{name}.csv"
@@ -110,80 +112,74 @@ def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
 
 
 def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    figures, field = one.outcome.figures, segmentation.field_of(one.config)
-    columns = segmentation.of_slices(one.outcome.rows)
+    assert isinstance(one.evaluated, EvaluatedSlices)
+    figures, slices, field = one.evaluated.figures, one.evaluated.slices, segmentation.field_of(one.config)
     metrics = []
-    if "close_ups" in figures:
-        near = figures["close_ups"]
-        metrics.append(_metric("Dice, close-ups of real nodules", near["dice"], near["nodules"]))
+    if figures.close_ups is not None:
+        close_ups = figures.close_ups
+        metrics.append(_metric("Dice, close-ups of real nodules", close_ups.dice, close_ups.nodules))
     rows = []
-    for name, found in figures["classes"].items():
-        shown = found["cases"] - found["both_empty"] - found["invented"]
-        metrics.append(_metric(f"Dice, {name}", found["dice"], shown, "mean over the slices that show it"))
-        values = (found[key]["value"] for key in ("dice", "iou", "sensitivity", "precision"))
-        rows.append((name, shown, *values, found["dice_pooled"], found["missed"], found["invented"]))
+    for name, found in figures.classes.items():
+        metrics.append(_metric(f"Dice, {name}", found.dice, found.with_class, "mean over the slices that show it"))
+        values = (mean.value for mean in (found.dice, found.iou, found.sensitivity, found.precision))
+        rows.append((name, found.with_class, *values, found.dice_pooled, found.missed, found.invented))
     head = ("", "slices", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed", "invented")
-    note = "Invented: drawn on a slice that does not show it. Lungs are held against our own lung stage, if no others."
+    note = "Invented: segmented on a slice without it. Lungs are compared with our lung stage, unless masks were given."
     tables = [Table("By class", head, tuple(rows), note)]
-    sizes = tuple((band, *held.values()) for band, held in figures["dice_by_size"].items() if held["slices"])
+    sizes = tuple((band, mean.slices, mean.dice) for band, mean in figures.dice_by_size.items() if mean.slices)
     if sizes:
         tables.append(Table("Nodule Dice by its diameter on the slice", ("", "slices", "Dice"), sizes))
-    if figures["boxes"]:
-        boxes = tuple((name, value) for name, value in figures["boxes"].items())
+    if figures.boxes is not None:
+        boxes = tuple(asdict(figures.boxes).items())
         tables.append(Table("Boxes of nodules on slices, as COCO scores them", ("", "value"), boxes))
-    drawings = list(_agreement(columns, field))
-    pictures = _pictures(one, columns, field)
+    drawings = list(_agreement(slices, field))
+    pictures = _pictures(one, slices, field)
     if pictures:
-        basis = Basis(len(columns["row"]), "slices", note="from the best to the worst of those with a nodule")
-        figure = class_figure(pictures, dict(enumerate(field.drawn, start=1)), basis)
+        basis = Basis(len(slices), "slices", note="slices with a nodule, from the best to the worst")
+        figure = class_figure(pictures, dict(enumerate(field.foreground, start=1)), basis)
         drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
     return PageSection(metrics, tables, drawings)
 
 
-def _agreement(columns: Columns, field: Field) -> Iterator[Drawing]:
-    """Areas against the truth's, and the nodule's Dice against that of the lungs."""
-    areas = [
-        Pairs(name, predicted[either], true[either])
-        for name in field.drawn
-        for true, predicted in [(np.array(columns[f"{name} {w}"], float) for w in ("truth", "predicted"))]
-        if (either := (true + predicted) > 0).sum() > 2
-    ]
-    basis = Basis(len(columns["row"]), "slices")
+def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
+    """Predicted area against true area, and Dice of the nodule against Dice of the lungs."""
+    areas = []
+    for name in field.foreground:
+        cases = [row.overlap[name] for row in slices]
+        true, predicted = np.array([(one.truth_voxels, one.predicted_voxels) for one in cases], float).reshape(-1, 2).T
+        if (either := (true + predicted) > 0).sum() > 2:
+            areas.append(Pairs(name, predicted[either], true[either]))
+    basis = Basis(len(slices), "slices")
     if areas:
         figure = bland_altman_figure(areas, "Area", "pixels", basis)
         yield Drawing.of_lines("Bland–Altman of areas on slices, predicted less true", figure)
-    lungs = [name for name in field.drawn if name != NODULE]
-    shown = np.array(columns[f"{NODULE} truth"]) > 0
-    if lungs and shown.sum() > 2:
-        lung, nodule = (segmentation.dice_by_slice(columns, names)[shown] for names in (lungs, [NODULE]))
+    lungs = [name for name in field.foreground if name != NODULE]
+    with_nodule = [row for row in slices if row.overlap[NODULE].truth_voxels]
+    if lungs and len(with_nodule) > 2:
+        lung, nodule = (np.array([row.dice(*names) for row in with_nodule]) for names in (lungs, [NODULE]))
         labels = ("Dice of the lungs", "Dice of the nodule")
         yield Drawing.of_lines(
-            "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(int(shown.sum()), "slices"))
+            "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(len(with_nodule), "slices"))
         )
 
 
-def _pictures(one: NetworkEvaluation, columns: Columns, field: Field) -> list[LabelledSlice]:
+def _pictures(one: NetworkEvaluation, slices: Sequence[SliceRow], field: Field) -> list[LabelledSlice]:
     """Some slices with a nodule, evenly from the best to the worst."""
-    shown = np.flatnonzero(np.array(columns[f"{NODULE} truth"]) > 0)
-    if not len(shown):
+    ranked = sorted((row for row in slices if row.overlap[NODULE].truth_voxels), key=lambda row: -row.dice(NODULE))
+    if not ranked:
         return []
-    dice = segmentation.dice_by_slice(columns, [NODULE])[shown]
-    ranked = shown[np.argsort(-dice, kind="stable")]
-    chosen = ranked[np.unique(np.linspace(0, len(ranked) - 1, SLICES).astype(int))]
-    rows = np.array(columns["row"])[chosen]
-    images, truth = one.material.seen(field, rows)
+    chosen = [ranked[k] for k in np.unique(np.linspace(0, len(ranked) - 1, SLICES).astype(int))]
+    images, truth = one.material.examples(field, np.array([row.row for row in chosen]))
     found = field.decided(field.probabilities(one.model.run(images[:, None])[0]))
     low, high = NETWORK_WINDOW
     return [
-        LabelledSlice(f"Dice {value:.2f}", image * (high - low) + low, _labels(true), _labels(drawn))
-        for image, true, drawn, value in zip(
-            images, truth, found, segmentation.dice_by_slice(columns, [NODULE])[chosen], strict=True
-        )
+        LabelledSlice(f"Dice {row.dice(NODULE):.2f}", image * (high - low) + low, _labels(true), _labels(predicted))
+        for row, image, true, predicted in zip(chosen, images, truth, found, strict=True)
     ]
 
 
 def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(drawn, y, x) → 0 and the number of the class; where classes overlap, the later one."""
+    """(foreground classes, y, x) → 0 for background, else the number of the class; the later one where they overlap."""
     out = np.zeros(masks.shape[1:], dtype=np.uint8)
     for number, mask in enumerate(masks, start=1):
         out[mask] = number
@@ -194,27 +190,29 @@ def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    figures, rows = one.outcome.figures, one.outcome.rows
-    tables = [Table("Patches", ("", "value"), tuple((k, v) for k, v in figures.items() if isinstance(v, (int, float))))]
-    if "auc" not in figures:
+    assert isinstance(one.evaluated, EvaluatedPatches)
+    figures, rows = one.evaluated.figures, one.evaluated.rows
+    counts = ("patches", figures.patches), ("on_nodules", figures.on_nodules), ("nodules", figures.nodules)
+    tables = [Table("Patches", ("", "value"), counts)]
+    kept = figures.kept
+    if kept is None:
         return PageSection([], tables, [])
     words = {
-        "auc": "AUC, nodule against non-nodule",
-        "average_precision": "Average precision",
-        "precision": "Precision, nodules among what is kept",
-        "recall": "Recall, nodules kept",
-        "specificity": "Specificity, non-nodules rejected",
+        "AUC, nodule against non-nodule": kept.auc,
+        "Average precision": kept.average_precision,
+        "Precision, nodules among those kept": kept.precision,
+        "Recall, nodules kept": kept.recall,
+        "Specificity, non-nodules rejected": kept.specificity,
     }
-    metrics = [_metric(text, figures[k], figures["patches"], "nodules weigh alike") for k, text in words.items()]
-    sizes = tuple(figures["recall_by_size"].items())
-    tables.append(Table("Recall by diameter", ("", "recall"), sizes))
-    drawn = rows["truth"], rows["score"], rows["patient"]
-    basis = Basis(len(rows["truth"]), "patches", patients=len(set(rows["patient"])), note="every patch weighs one")
+    metrics = [_metric(text, figure, figures.patches, "nodules have equal weight") for text, figure in words.items()]
+    tables.append(Table("Recall by diameter", ("", "recall"), tuple(kept.recall_by_size.items())))
+    truth, score, patients = [row.truth for row in rows], [row.score for row in rows], [row.patient for row in rows]
+    basis = Basis(len(rows), "patches", patients=len(set(patients)), note="patches have equal weight")
     drawings = [
-        Drawing.of_lines("ROC", roc_figure([roc_line("", *drawn)], basis)),
+        Drawing.of_lines("ROC", roc_figure([roc_line("", truth, score, patients)], basis)),
         Drawing.of_lines(
             "Precision and recall",
-            precision_recall_figure([precision_recall_line("", *drawn)], basis, float(np.mean(rows["truth"]))),
+            precision_recall_figure([precision_recall_line("", truth, score, patients)], basis, float(np.mean(truth))),
         ),
     ]
     return PageSection(metrics, tables, drawings)
@@ -224,24 +222,30 @@ def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
 
 
 def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    figures, rows = one.outcome.figures, one.outcome.rows
-    logits = np.array([rows[f"logit_{name}"] for name in one.config.classes]).T
-    truth, called = np.array(rows["truth"]), np.array(one.config.classes)[logits.argmax(1)]
-    found = confusion(truth, called, classes=one.config.classes)
-    names = {
-        "three_readers_or_more": "three readers or more",
-        "six_to_twelve_mm": "6 to 12 mm",
-        "all_readers": "any number of readers",
+    assert isinstance(one.evaluated, EvaluatedNodules)
+    figures, rows, classes = one.evaluated.figures, one.evaluated.rows, one.config.classes
+    truth = np.array([row.truth for row in rows])
+    called = np.array([max(classes, key=row.logits.__getitem__) for row in rows])
+    found = confusion(truth, called, classes=classes)
+    groups = {
+        "three readers or more": figures.three_readers_or_more,
+        "6 to 12 mm": figures.six_to_twelve_mm,
+        "any number of readers": figures.all_readers,
     }
     metrics, lines = [], []
-    for group, words in names.items():
-        held = figures[group]
-        if held.get("auc") is not None:
-            low, high = held.get("auc_interval_95") or (None, None)
-            metrics.append(Metric(f"AUC, {words}", held["auc"], low, high, held["nodules"]))
-            lines.append((words, held["nodules"], held["auc"], held["diameter_alone"]))
-        for name in ("accuracy", "sensitivity", "specificity") if held.get("judged") else ():
-            metrics.append(_metric(f"{name.title()}, {words}", held["intervals"][name], held["judged"], "all classes"))
+    for words, group in groups.items():
+        nodules, ranking = group.beside_diameter.nodules, group.beside_diameter.ranking
+        if ranking is not None:
+            metrics.append(_metric(f"AUC, {words}", ranking.auc_estimate, nodules))
+            lines.append((words, nodules, ranking.auc, ranking.diameter_alone))
+        if group.decisions is not None:
+            rates, decided = group.decisions.rates, group.decisions.judged
+            for name, rate in (
+                ("Accuracy", rates.accuracy),
+                ("Sensitivity", rates.sensitivity),
+                ("Specificity", rates.specificity),
+            ):
+                metrics.append(_metric(f"{name}, {words}", rate, decided, "all classes"))
     tables = [
         class_table("By class, any number of readers", found),
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), tuple(lines)),
@@ -249,31 +253,32 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     drawings = [Drawing.of_lines("Confusion", confusion_figure(found, Basis(len(truth))))]
     two = np.isin(truth, ("benign", "malignant"))
     if len(set(truth[two])) == 2:
-        patients = np.array(rows["patient"])[two]
-        curves = [
-            roc_line(words, truth[two] == "malignant", np.array(rows[column], float)[two], patients)
-            for words, column in (("network", "score"), ("diameter alone", "diameter_mm"))
-        ]
+        some = list(compress(rows, two))
+        patients = [row.patient for row in some]
+        scores = {"network": [row.score for row in some], "diameter alone": [row.diameter_mm for row in some]}
+        curves = [roc_line(words, truth[two] == "malignant", score, patients) for words, score in scores.items()]
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
     if checkpoint.exists():
-        drawings.append(_explained(one, checkpoint, truth, called))
+        drawings.append(_explained(one, checkpoint, rows, called))
     return PageSection(metrics, tables, drawings)
 
 
-def _explained(one: NetworkEvaluation, checkpoint: Path, truth: NDArray[np.str_], called: NDArray[np.str_]) -> Drawing:
-    """What speaks for malignant: the surest nodule of each class, called right and called wrong."""
+def _explained(
+    one: NetworkEvaluation, checkpoint: Path, evaluated: Sequence[NoduleRow], called: NDArray[np.str_]
+) -> Drawing:
+    """Evidence for malignancy: the most confident correct and wrong prediction of each class."""
     net = build(one.config)
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
-    score = np.abs(np.array(one.outcome.rows["score"]))
+    truth, score = np.array([row.truth for row in evaluated]), np.abs([row.score for row in evaluated])
     chosen = []
     for name in ("malignant", "benign"):
         for right in (True, False):
             some = np.flatnonzero((truth == name) & ((called == truth) == right))
             chosen += [int(some[score[some].argmax()])] if len(some) else []
-    rows = np.array(one.outcome.rows["row"])
+    rows = np.array([row.row for row in evaluated])
     others = np.setdiff1d(np.arange(len(one.material.image)), rows)
-    taught = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
-    images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], taught))
+    reference = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
+    images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], reference))
     target = one.config.classes.index("malignant")
     heat = grad_cam(net, images, target)
     shares = shap_values(net, images, target, background, SAMPLES)
@@ -281,8 +286,8 @@ def _explained(one: NetworkEvaluation, checkpoint: Path, truth: NDArray[np.str_]
         Explained(f"{truth[k]}, called {called[k]}", image[0].numpy(), warm, share)
         for k, image, warm, share in zip(chosen, images, heat, shares, strict=True)
     ]
-    basis = Basis(len(truth), note="the surest of each class, called right and called wrong; what speaks for malignant")
-    return Drawing.of_pixels("What it looked at", explained_figure(cases, basis))
+    note = "the most confident correct and wrong prediction of each class; evidence for malignancy"
+    return Drawing.of_pixels("Explanations", explained_figure(cases, Basis(len(truth), note=note)))
 
 
 # ---------------------------------------------------------------- the second step
@@ -292,18 +297,18 @@ def _steps(steps: Steps) -> PageSection:
     figures = steps.compared.figures
     words = {
         "first step alone": figures.first,
-        "outlined again": figures.refined,
-        "outlined again less first step": figures.gain,
+        "refined": figures.refined,
+        "refined minus first step": figures.gain,
     }
-    metrics = [_metric(f"Dice, {text}", asdict(one.dice), figures.nodules) for text, one in words.items()]
-    titles = {"cases": "Outlined again: best and worst", "best-1": "Both steps, the best", "worst-1": "The worst"}
-    drawn = refinement.pictures(steps)
-    drawings = [Drawing.of_pixels(title, drawn[name]) for name, title in titles.items() if name in drawn]
+    metrics = [_metric(f"Dice, {text}", one.dice, figures.nodules) for text, one in words.items()]
+    titles = {"cases": "Refined: best and worst", "best-1": "Both steps, the best", "worst-1": "Both steps, the worst"}
+    pictures = refinement.pictures(steps)
+    drawings = [Drawing.of_pixels(title, pictures[name]) for name, title in titles.items() if name in pictures]
     return PageSection(metrics, steps.tables(), drawings)
 
 
 # ---------------------------------------------------------------- parts
 
 
-def _metric(name: str, figure: Mapping[str, float | None], n: int, note: str = "") -> Metric:
-    return Metric(name, figure["value"], figure["low"], figure["high"], n, note=note)
+def _metric(name: str, figure: Estimate, n: int, note: str = "") -> Metric:
+    return Metric(name, figure.value, figure.low, figure.high, n, note=note)

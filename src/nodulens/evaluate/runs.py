@@ -1,4 +1,4 @@
-"""How a method does where it was not trained: a recipe, or the folder of a run, by its name."""
+"""Evaluation of a method, a recipe or the folder of a run, on patients that it was not trained on."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ SCHEMA = "nodulens-method/1"
 
 @dataclass(frozen=True, eq=False)
 class MethodEvaluation:
-    """How a method did.
+    """The evaluation of a method.
 
     Attributes:
         recipe: its name.
-        run: the folder of the run; None where the method is a recipe.
-        networks: by the field of the recipe, each on the run's test patients; empty of a recipe.
+        run: the folder of the run; None if the method is a recipe.
+        networks: by the field of the recipe, each on the run's test patients; empty for a recipe.
         scans: whole scans by the method.
-        sliding_window: whole scans by its filter alone, where it has one.
-        second_step: nodules with and without a second step, where the method has one.
-        weights: of all that took part.
-        notes: what makes the figures less sure, or was left out; sentences.
+        sliding_window: whole scans by its filter alone, if it has one.
+        second_step: nodules with and without a second step, if the method has one.
+        weights: of all networks used.
+        notes: what limits the figures, or was left out; sentences.
     """
 
     recipe: str
@@ -58,11 +58,14 @@ class MethodEvaluation:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As ``nodulens evaluate RUN --json`` prints it; what there is none of is not there, but for scans."""
+        """As ``nodulens evaluate RUN --json`` prints it; empty parts are omitted, except ``scans``."""
         out: dict[str, Any] = {
             "schema": SCHEMA,
             "recipe": self.recipe,
-            "networks": {part: asdict(one.outcome) for part, one in self.networks.items()},
+            "networks": {
+                part: {"figures": one.evaluated.figures.to_json(), "rows": one.evaluated.to_json()}
+                for part, one in self.networks.items()
+            },
             "scans": [scan.to_json() for scan in self.scans],
         }
         if self.scans:
@@ -74,9 +77,9 @@ class MethodEvaluation:
         return {**out, "notes": list(self.notes)}
 
     def tables(self) -> tuple[Table, ...]:
-        """All figures, for people."""
+        """All figures as tables."""
         networks = (
-            Table(f"{self.recipe}: {part}", ("", "value"), tuple(_flat(one.outcome.figures)))
+            Table(f"{self.recipe}: {part}", ("", "value"), tuple(_flat(one.evaluated.figures.to_json())))
             for part, one in self.networks.items()
         )
         steps = self.second_step.tables() if self.second_step is not None else ()
@@ -90,12 +93,12 @@ def evaluate(
     settings: Sequence[str] = (),
     options: EvaluateOptions = DEFAULTS,
 ) -> MethodEvaluation:
-    """How a method does where it was not trained: its networks on the run's test patients, all of it on whole scans.
+    """Evaluate a method where it was not trained: its networks on the run's test patients, the method on whole scans.
 
     A method that segments its regions again is evaluated with and without that second step, by a prompted network that
-    has not seen the test patients; one whose filter can find by itself, by that as well. The networks of a run need no
-    SAM to be evaluated: where its weights or packages are missing, what it takes part in is left out, and a note says
-    so.
+    was not trained on the test patients; one with a filter also by the filter alone as a sliding window. The networks
+    of a run are evaluated without SAM: if its weights or packages are missing, the parts that need it are left out,
+    and a note says so.
 
     >>> evaluate("run", "data").to_json()["networks"]["classifier"]["figures"]  # doctest: +SKIP
 
@@ -106,12 +109,12 @@ def evaluate(
         options: test patients, the prompted network, threads and progress.
 
     Raises:
-        BadOption: a split for what is no run, a setting that training decided, or a prompted network that this method
-            has no use for.
+        BadOption: a split for a recipe, a setting that was fixed in training, or a prompted network that this method
+            does not use.
         NoTestPatients: the run has no test patients, and there is no scan to evaluate it on.
         NotFound: no scan to evaluate a recipe on.
         MissingExtra: evaluating networks on their own needs packages that are not installed.
-        MissingWeights: networks that are not there, or SAM where there is nothing else to evaluate.
+        MissingWeights: no weights of a network, or of SAM if there is nothing else to evaluate.
     """
     data, split = Path(data), options.split
     recipe, folder = method_named(str(name))
@@ -134,7 +137,7 @@ def evaluate(
         if not found.networks:
             raise
         what = " and the second step" if again else ""
-        note = f"Whole scans{what} were left out, for what outlines there is missing. {error}"
+        note = f"Whole scans{what} were left out: their segmenter is missing. {error}"
         return replace(found, notes=(*found.notes, note))
     method = Method(recipe, models, prompted_by(recipe, sam))
     found = _with_scans(found, method, data, options.progress)
@@ -142,21 +145,21 @@ def evaluate(
 
 
 def check_page(name: str, folder: Path) -> None:
-    """Refuse a page where none can be, before hours of work and not after.
+    """Check before hours of work that a page can be written.
 
     Raises:
-        BadOption: the folder is a file, or the method is no run with networks of its own.
+        BadOption: the folder is a file, or the method is not a run with networks of its own.
     """
     check_folder(folder)
     recipe, _ = method_named(name)
     if not recipe.networks:
-        raise BadOption(f"{name!r} is no run with networks of its own: there are no curves and pictures to write.")
+        raise BadOption(f"{name!r} is not a run with networks of its own: there are no curves and pictures to write.")
 
 
 def _with_networks(
     found: MethodEvaluation, models: Models, data: Path, split: Split | None, options: EvaluateOptions
 ) -> MethodEvaluation:
-    """The networks of a run on its test patients."""
+    """Evaluate the networks of a run on its test patients."""
     assert found.run is not None
     try:
         from nodulens.evaluate.networks import evaluate_networks
@@ -176,7 +179,7 @@ def _with_networks(
 
 
 def _with_scans(found: MethodEvaluation, method: Method, data: Path, progress: Progress) -> MethodEvaluation:
-    """A method on whole scans, and its filter alone where it has one."""
+    """Evaluate a method on whole scans, and its filter alone if it has one."""
     found = replace(found, weights=method.weights)
     if not scans_in(data):
         return found
@@ -196,7 +199,7 @@ def _twice(method: Method, progress: Progress, ct: Volume) -> tuple[Report, Repo
 def _with_second_step(
     found: MethodEvaluation, method: Method, sam: Sam | None, where: tuple[Path, Split | None], progress: Progress
 ) -> MethodEvaluation:
-    """With and without the second step, on nodules of test patients whom no network of the method has seen.
+    """Evaluate with and without the second step, on nodules of test patients that no network was trained on.
 
     Args:
         where: folder of the material, and the split that names the test patients.
@@ -216,8 +219,8 @@ def _with_second_step(
         fold = read_run(found.run).fold
         named = "N" if fold is None else str(fold)
         note = (
-            f"{left_out}the prompted network in {ours.card.path.parent} has seen all {len(able)} test patients. "
-            f"Train one that has not: python -m nodulens.train segmenter --data {data} --fold {named} --run FOLDER; "
+            f"{left_out}the prompted network in {ours.card.path.parent} was trained on all {len(able)} test patients. "
+            f"Train one without them: python -m nodulens.train segmenter --data {data} --fold {named} --run FOLDER; "
             f"and add --prompted FOLDER/segmenter/fold{named}."
         )
         return replace(found, notes=(*found.notes, note))
@@ -234,52 +237,50 @@ def _own_prompted(folder: Path, recipe: Recipe, threads: int | None) -> Model:
     """A prompted network of ours from a folder.
 
     Raises:
-        BadOption: the recipe prompts none, or what lies there is another network.
-        MissingWeights, CorruptWeights: it is not there, or not what its card says.
+        BadOption: the recipe prompts none, or the folder holds another network.
+        MissingWeights, CorruptWeights: it does not exist, or does not match its card.
     """
     if recipe.prompted != "network":
         raise BadOption(
-            f"--prompted names a network of ours, and {recipe.name} outlines by {recipe.prompted or 'its segmenter'}: "
+            f"--prompted names a network of ours, and {recipe.name} segments by {recipe.prompted or 'its segmenter'}: "
             "add --set prompted=network, or leave it out."
         )
     model = load_model("segmenter", threads, folder)
     if "prompts" not in model.card.input:
         raise BadOption(
-            f"{folder} holds a segmenter of whole slices, which takes no prompt; name a folder that python -m "
-            "nodulens.train segmenter --fold has made."
+            f"{folder} holds a segmenter of whole slices, which takes no prompt; name a folder made by python -m "
+            "nodulens.train segmenter --fold."
         )
     return model
 
 
 def _segments_again(recipe: Recipe, data: Path) -> bool:
-    """Whether regions are segmented again by a prompted network, and there are nodules to evaluate that on."""
+    """Whether a prompted network segments regions again, and there are nodules to evaluate that on."""
     second = recipe.segmenter is not None and recipe.prompted is not None and not recipe.sliding_window
     return second and recipe.labels == "lidc" and (data / STACKS).exists()
 
 
 def _check_whole_scans_alone(name: str, data: Path, split: object) -> None:
-    """Refuse what a method without networks of its own, which is evaluated on whole scans alone, cannot give.
+    """Check the input for a method without networks of its own, which is evaluated on whole scans only.
 
     Raises:
-        BadOption: a split, which names the test patients of a run's networks.
+        BadOption: a split is given, which names the test patients of a run's networks.
         NotFound: there is no such scan.
     """
     if split is not None:
-        raise BadOption(f"{name!r} is no run with networks of its own to evaluate on test patients: leave out --split.")
+        raise BadOption(f"{name!r} has no networks of its own to evaluate on test patients: leave out --split.")
     if not scans_in(data):
         wanted = ", ".join(sorted(EVALUATION_PATIENTS))
-        raise NotFound(
-            f"{name!r} is evaluated on whole scans, and {data / 'ct'} holds none of {wanted}, a folder each."
-        )
+        raise NotFound(f"{name!r} is evaluated on whole scans, and {data / 'ct'} has no folder of {wanted}.")
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Nested figures as rows of a name and a value."""
+    """Nested figures as rows of name and value."""
     rows: list[tuple[str, Any]] = []
     for name, value in figures.items():
         if isinstance(value, Mapping):
             rows += _flat(value, f"{before}{name} ")
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            rows.append((f"{before}{name}", shown))
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            rows.append((f"{before}{name}", text))
     return rows

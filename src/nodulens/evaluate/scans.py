@@ -1,10 +1,10 @@
-"""Whole scans with known nodules: what is found, what else is marked, how well it is outlined.
+"""Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
-Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.hold_scan`, LUNA16's hit rule: a mark
-hits where it lies closer to the centre of a nodule than half its diameter. The scans are those of
+Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.match_scan`, LUNA16's hit rule: a mark
+hits where it is closer to the centre of a nodule than half its diameter. The scans are those of
 :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
-way; the strict count, which forgives nothing, stands beside it.
+way; the strict count, without these exceptions, is also given.
 
 Networks of whole slices, before a method makes findings of them, are in :mod:`nodulens.evaluate.slice_networks`.
 """
@@ -30,7 +30,7 @@ from nodulens.data.lidc import LidcNodule, cluster
 from nodulens.data.lidc_ct import consensus_on
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import NotFound
-from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, hold_scan
+from nodulens.metrics.detection import UNSIZED_MM, Findings, Marks, ScanHits, match_scan
 from nodulens.metrics.segmentation import compare
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.presentation.evaluation import Cell, Table
@@ -43,7 +43,7 @@ UNMEASURED = -1.0
 Bool = NDArray[np.bool_]
 Points = Sequence[Sequence[float]] | NDArray[np.float64]
 Analyze = Callable[[Volume], tuple[Report, Report]]
-"""From a scan to its report, and one with as many marks as are wanted for a curve (or the same)."""
+"""A scan → its report, and a report with more marks for the curve (or the same)."""
 
 
 # ---------------------------------------------------------------- what is known
@@ -51,12 +51,12 @@ Analyze = Callable[[Volume], tuple[Report, Report]]
 
 @dataclass(frozen=True, eq=False)
 class KnownNodule:
-    """A nodule in a scan, by an outline or by a bounding box alone.
+    """A ground truth nodule in a scan, with an outline or only a bounding box.
 
     Attributes:
         box: on the grid that is evaluated on.
         mask: of ``box.shape``; None where only the box is known.
-        readers: how many outlined it; 0 where nobody says.
+        readers: number who outlined it; 0 if unknown.
     """
 
     box: Box
@@ -64,9 +64,9 @@ class KnownNodule:
     readers: int
 
     def ball(self, geometry: Geometry) -> tuple[NDArray[np.float64], float]:
-        """Centre (LPS mm) and diameter in mm of the ball that LUNA16's hit rule takes.
+        """Centre (LPS mm) and diameter in mm of the ball of LUNA16's hit rule.
 
-        It lies about the middle of the outline and has its volume; where only the box is known it is the largest ball
+        It has the centre and the volume of the outline; if only the box is known it is the largest ball
         that the box holds.
         """
         if self.mask is None:
@@ -78,7 +78,7 @@ class KnownNodule:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationScan:
-    """A scan and what is known of it.
+    """A scan with its ground truth.
 
     Attributes:
         volume: canonical orientation.
@@ -96,7 +96,7 @@ def read_scan(data: Path, name: str) -> EvaluationScan:
     """A scan of ``ct/``, with the nodules of its readers' XML and of the bounding boxes beside it.
 
     Raises:
-        NotFound: it does not lie there.
+        NotFound: there is no such scan.
     """
     ct = io.read(data / "ct" / name)
     volume, orientation = canonical(ct)
@@ -112,10 +112,10 @@ def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation)
     """
     out: list[KnownNodule] = []
     for nodule in _clusters(data, name, ct):
-        held = orientation.apply(consensus_on([nodule], ct.geometry))
-        if held.any():
-            box = Box.of_mask(held)
-            out.append(KnownNodule(box, np.ascontiguousarray(held[box.slices]), len(nodule.readings)))
+        mask = orientation.apply(consensus_on([nodule], ct.geometry))
+        if mask.any():
+            box = Box.of_mask(mask)
+            out.append(KnownNodule(box, np.ascontiguousarray(mask[box.slices]), len(nodule.readings)))
     boxes = _boxes(data, name)
     if boxes.is_dir():
         out.append(KnownNodule(Box.of_mask(orientation.apply(_boxed(ct, boxes))), None, 0))
@@ -123,7 +123,7 @@ def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation)
 
 
 def scans_in(data: Path) -> list[str]:
-    """Names of the evaluation scans that lie in a folder."""
+    """Names of the evaluation scans in a folder."""
     return [name for name in sorted(EVALUATION_PATIENTS) if (data / "ct" / name).is_dir()]
 
 
@@ -161,12 +161,12 @@ def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
 
 
 def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
-    """Nodules as :func:`held_against` takes them, see :meth:`KnownNodule.ball`."""
+    """Input of :func:`match_findings` for nodules, see :meth:`KnownNodule.ball`."""
     return _findings([nodule.ball(geometry) for nodule in nodules])
 
 
-def held_against(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
-    """Marks of one scan held against what is known of it; see :func:`nodulens.metrics.detection.hold_scan`.
+def match_findings(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
+    """Match the marks of one scan to its ground truth; see :func:`nodulens.metrics.detection.match_scan`.
 
     Args:
         points_lps: (N, 3) LPS mm (x, y, z).
@@ -175,7 +175,7 @@ def held_against(points_lps: Points, scores: Sequence[float], known: Findings, e
         excluded: findings that count neither way.
     """
     points = np.asarray(points_lps, dtype=np.float64).reshape(-1, 3)
-    return hold_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
+    return match_scan(Marks(("",) * len(points), points, np.asarray(scores, dtype=np.float64)), known, excluded)
 
 
 NOTHING = Findings((), np.empty((0, 3)), np.empty(0))
@@ -198,11 +198,11 @@ def _listed(path: Path, uid: str) -> Findings:
 
 @dataclass(frozen=True)
 class OutlineAgreement:
-    """How well a method outlines a nodule that readers outlined.
+    """Agreement of a method's outline with that of the readers.
 
     Attributes:
-        readers: how many outlined it.
-        dice_3d: of the best of the outlines whose mark hits it, 0…1; 0 where none does.
+        readers: number who outlined it.
+        dice_3d: of the best of the outlines whose mark hits it, 0…1; 0 if none does.
         centre_off_mm: between the centre of that outline and the annotated one; None where it was not found.
     """
 
@@ -213,12 +213,12 @@ class OutlineAgreement:
 
 @dataclass(frozen=True)
 class EvaluatedNodule:
-    """What became of a known nodule.
+    """The result for a ground truth nodule.
 
     Attributes:
         diameter_mm: as annotated.
         score: of the best mark that hits it at the method's threshold; None where it was missed.
-        outline: None where nobody outlined it.
+        outline: None without a reader's outline.
     """
 
     diameter_mm: float
@@ -244,14 +244,14 @@ class EvaluatedMark:
 
 @dataclass(frozen=True)
 class ScanEvaluation:
-    """What a method makes of one scan.
+    """The result of a method for one scan.
 
     Attributes:
         name: of the scan.
         threshold: score at which nodules and other marks are counted.
         nodules: those that are known to be there.
         other: false positives as LUNA16 counts them.
-        other_strict: marks that hit no nodule, whatever else they lie on.
+        other_strict: marks that hit no nodule, whatever else they are on.
         marks: for a curve, also those below the threshold.
     """
 
@@ -309,7 +309,7 @@ def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
         known = _listed(data / "luna16" / luna16.ANNOTATIONS, uid)
     excluded = _listed(data / "luna16" / luna16.EXCLUDED, uid)
     at_threshold, all_marks = (
-        held_against([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
+        match_findings([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
         for one in (report, full)
     )
     diameters = np.where(known.diameter_mm < 0, UNSIZED_MM, known.diameter_mm)
@@ -340,7 +340,7 @@ def _outlined(data: Path, name: str, ct: Volume, report: Report, known: Findings
     masks = [consensus_on((c,), ct.geometry) for c in clusters]
     middles = [ct.geometry.to_lps(np.argwhere(m).mean(0)) if m.any() else np.full(3, np.inf) for m in masks]
     centres = [n.centre_lps for n in report.nodules]
-    hits = held_against(centres, [n.score for n in report.nodules], known, NOTHING)
+    hits = match_findings(centres, [n.score for n in report.nodules], known, NOTHING)
     out = []
     for number, centre in enumerate(known.centre_lps):
         nearest = int(np.argmin([np.linalg.norm(m - centre) for m in middles]))
@@ -399,7 +399,7 @@ def response_curve(scans: Sequence[ScanEvaluation]) -> tuple[ResponsePoint, ...]
 
 
 def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] = ()) -> tuple[Table, ...]:
-    """Whole scans one by one, and their nodules one by one; none without a scan.
+    """Tables of the scans and of their nodules; none without a scan.
 
     Args:
         scans: by a method.
@@ -410,14 +410,14 @@ def scan_tables(scans: Sequence[ScanEvaluation], slid: Sequence[ScanEvaluation] 
     named = [(s.name, s) for s in scans] + [(f"{s.name}, filter alone", s) for s in slid]
     rows = tuple((name, len(s.nodules), s.found, s.other, s.other_strict) for name, s in named)
     head = ("", "nodules", "found", "other marks", "other, strict")
-    note = "Other marks as LUNA16 counts them; strict forgives none on what annotations_excluded.csv lists."
+    note = "False positives as LUNA16 counts them; strict also counts those on findings of annotations_excluded.csv."
     nodules: list[tuple[Cell, ...]] = []
     for k, scan in enumerate(scans):
         for number, nodule in enumerate(scan.nodules):
             outline = nodule.outline
-            drawn = (outline.readers, outline.dice_3d, outline.centre_off_mm) if outline else (None, None, None)
+            agreement = (outline.readers, outline.dice_3d, outline.centre_off_mm) if outline else (None, None, None)
             alone = (slid[k].nodules[number].score,) if slid else ()
-            nodules.append((scan.name, nodule.diameter_mm, nodule.score, *drawn, *alone))
+            nodules.append((scan.name, nodule.diameter_mm, nodule.score, *agreement, *alone))
     columns = ("", "mm", "score", "readers", "3-D Dice", "centre off, mm", *(("score, filter alone",) if slid else ()))
     missed = "No score: not found."
     return Table("Whole scans", head, rows, note), Table("Nodules of whole scans", columns, tuple(nodules), missed)

@@ -13,7 +13,7 @@ from nodulens.io.same_scan import grouped
 
 Float = NDArray[np.float64]
 
-# A table moves some metres; what lies farther away is no place in a scanner.
+# A table moves some metres; positions farther away are not in a scanner.
 MAX_POSITION_MM = 100_000.0
 # Micro-CT lies below, and nothing above.
 SPACING_MM = (0.05, 20.0)

@@ -38,7 +38,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         the folder.
 
     Raises:
-        UnsafeArchive: a member lies outside the folder, is a link, a device or there twice, shares its bytes with
+        UnsafeArchive: a member is outside the folder, is a link, a device or there twice, shares its bytes with
             another, or it all unpacks too large.
         UnreadableFile: encrypted, damaged, or packed by another method than deflate.
     """

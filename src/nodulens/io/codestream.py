@@ -1,4 +1,4 @@
-"""What compressed images say about their own size, read before a codec asks for memory by it."""
+"""Sizes in the headers of compressed images, read before a codec allocates memory for them."""
 
 from __future__ import annotations
 

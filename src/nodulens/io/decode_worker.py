@@ -50,7 +50,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def confine() -> None:
-    """Neither a core dump, which would hold the image, nor all of the memory; the one who asks decides on Ctrl-C."""
+    """No core dump, which would contain the image, and a limit of memory; Ctrl-C is left to the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         import resource

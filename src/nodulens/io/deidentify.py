@@ -113,11 +113,11 @@ class Identity:
     def occurs_in(self, text: str, *, common: Collection[str] = ()) -> bool:
         """Whether a text holds a part of the name, the id or the birth date.
 
-        Case, accents, transliteration (ü, ue, u), order and what stands between the parts make no difference. Parts of
+        Case, accents, transliteration (ü, ue, u), order and separators make no difference. Parts of
         a name of two or three letters count as whole words alone, as does an id of two or three characters.
 
         Args:
-            common: words that say nothing about anybody, though somebody bears such a name.
+            common: words that identify no person, although some names contain them.
         """
         found = list(_words(text))
         joined = "".join(found)
@@ -212,13 +212,13 @@ def is_protocol(text: str) -> bool:
 
 
 def is_kernel(text: str) -> bool:
-    """Whether a text is the name of a reconstruction kernel; several stand between slashes."""
+    """Whether a text is the name of a reconstruction kernel, or of several separated by slashes."""
     parts = [part.strip().lower() for part in re.split(r"[/\\]", text)]
     return all(_KERNELS.fullmatch(part) for part in parts)
 
 
 def shown_modality(text: str) -> str:
-    """A modality that DICOM defines; "unknown" for what is none, whatever stands there."""
+    """A modality that DICOM defines; "unknown" for any other text."""
     return text if text in _MODALITIES else "unknown"
 
 
@@ -252,7 +252,7 @@ def _bare(text: str) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Letters and digits that stand together, folded; also the words of «JaneDoe»."""
+    """Runs of letters and digits, folded; also the words of «JaneDoe»."""
     for word in _WORD.findall(unicodedata.normalize("NFKC", text)):
         humps = [] if word.isupper() else _HUMP.split(word)
         yield from map(_fold, humps if len(humps) > 1 else [word])
@@ -269,7 +269,7 @@ def _dates(birth: str) -> frozenset[str]:
 
 
 def _digits(text: str) -> Iterator[str]:
-    """Digits of a text that stand together but for what divides a date; names of months are numbers."""
+    """Runs of digits of a text, across the separators of dates; names of months are numbers."""
     plain = _bare(text)
     for number, names in enumerate(_MONTHS, start=1):
         plain = re.sub(rf"(?<![^\W\d_])({'|'.join(names)})[^\W\d_]*", f" {number:02d} ", plain)

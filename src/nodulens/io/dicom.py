@@ -103,7 +103,7 @@ def find_series(files: Iterable[Path]) -> tuple[tuple[DicomSeries, ...], tuple[P
             uid = str(header.data.SeriesInstanceUID)
             own = list(planes_of(header))
             known = planes.setdefault(uid, [])
-            # What a scan says of itself is read off a slice, not off a localizer that lies beside.
+            # The scan's attributes are those of a slice, not of a localizer beside it.
             if uid not in series or (all(p.aside for p in known) and not all(p.aside for p in own)):
                 series[uid] = _series(uid, header, own)
             series[uid] = _noted(series[uid], header.notes)
@@ -148,7 +148,7 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
 def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
     """A function for each slice in order of position, that decodes it as a volume of one slice.
 
-    Of slices that lie in one place the first stands for all; gaps are left and a tilt is not undone.
+    Of slices at one position the first is used; gaps are left and a tilt is not undone.
 
     Raises:
         NotCT, BadGeometry, BadValues, UnreadableFile: as :func:`read_series`, but for what pixels alone can tell.
@@ -161,8 +161,8 @@ def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
         outside_to_air(hu)
         x, y, z = plane.position or (0.0, 0.0, 0.0)
         grid = replace(stack.geometry, shape=(1, *plane.size), origin_lps=(x, y, z))
-        held = hu.astype(np.float32) if hu.dtype.kind == "f" else np.clip(hu, *INT16).astype(np.int16)
-        return Volume(held[None], grid, replace(series.source, slices=(plane.ref,)))
+        values = hu.astype(np.float32) if hu.dtype.kind == "f" else np.clip(hu, *INT16).astype(np.int16)
+        return Volume(values[None], grid, replace(series.source, slices=(plane.ref,)))
 
     return tuple(partial(read_slice, place[0]) for place in stack.places)
 
@@ -290,7 +290,7 @@ def _decoded(stack: Stack, progress: Progress | None) -> tuple[Voxels, int]:
                 "Export one of them."
             )
         if z == 0:
-            # Memory is asked for once an image has shown that the header's size is no lie.
+            # Memory is allocated once an image has confirmed the header's size.
             slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
         slices[z] = np.clip(image, *INT16) if whole else image
         done += len(place)
@@ -318,7 +318,7 @@ def _hounsfield(stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
         hu += int(intercept)
     else:
         hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    # Anonymisers leave a padding value of 0 where 0 is water: what tissue has too cannot mean "not seen".
+    # Anonymisers leave a padding value of 0 where 0 is water: a value that tissue has is no padding.
     if plane.padding and not any(-900 < v * slope + intercept < 3071 for v in plane.padding):
         low, high = plane.padding
         np.putmask(hu, (stored >= low) & (stored <= high), AIR_HU)

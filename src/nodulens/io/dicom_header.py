@@ -22,7 +22,7 @@ from nodulens.errors import UnreadableFile
 from nodulens.io.dicom_stream import DeflatedRestError, DicomStream, opened
 
 PIXEL_DATA = 0x7FE00010
-# The records of a DICOMDIR, which may be many, and of which nothing is read.
+# The records of a DICOMDIR, which may be many and are not read.
 DIRECTORY_GROUP = 0x0004
 # What follows the header: float, double and integer pixels.
 PIXELS = frozenset((0x7FE00008, 0x7FE00009, PIXEL_DATA))
@@ -164,7 +164,7 @@ def line(error: BaseException) -> str:
 
 
 def text(value: Any) -> str:
-    """A header value in words; the parts of a multiple one stand between slashes."""
+    """A header value as text; the parts of a multiple one are separated by slashes."""
     many = isinstance(value, pydicom.multival.MultiValue)
     return "/".join(str(v) for v in value) if many else str(value if value is not None else "").strip()
 
@@ -178,7 +178,7 @@ def harmless(value: Callable[[], Any]) -> Any:
 
 
 def groups_of(header: Dataset, frame: int) -> list[Dataset]:
-    """Where a frame's attributes may stand, the nearest first."""
+    """Where a frame's attributes may be, the most specific first."""
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
     return [*per_frame[frame : frame + 1], *shared[:1], header]
@@ -216,7 +216,7 @@ def _deflated(path: Path, at: int) -> Header:
 
 
 def _stopper(stream: DicomStream, found: list[PixelElement]) -> Any:
-    """What tells pydicom where to stop, and writes down where that was."""
+    """A function that tells pydicom where to stop, and records the position."""
 
     def stops(tag: int, vr: str | None, length: int) -> bool:
         if tag not in PIXELS:

@@ -33,7 +33,7 @@ def planes_of(header: Header) -> Iterator[Plane]:
         return
     frames = int(data.get("NumberOfFrames") or 1)
     multi = frames > 1 or "PerFrameFunctionalGroupsSequence" in data
-    # Frames without a word each on where they lie are a film: one plane stands for them.
+    # Frames without positions of their own are a film, which is one plane here.
     places = len(data.get("PerFrameFunctionalGroupsSequence") or [])
     film = multi and places != frames
     colour = int(data.get("SamplesPerPixel") or 1) != 1
@@ -123,7 +123,7 @@ def _thickness(groups: Sequence[Dataset]) -> float | None:
 
 
 def _padding(data: Dataset) -> tuple[int, int] | None:
-    """The stored values that mean "not seen", as a range with both ends."""
+    """The stored values of pixels outside the field of view, as a range with both ends."""
     first = data.get("PixelPaddingValue")
     if first is None:
         return None

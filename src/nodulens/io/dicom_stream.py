@@ -40,7 +40,7 @@ class DicomStream:
 
     Attributes:
         size: bytes in the file.
-        short: whether anything was asked for that lies behind the end.
+        short: whether a read went beyond the end.
     """
 
     def __init__(self, file: BinaryIO, budget: int) -> None:
@@ -55,7 +55,7 @@ class DicomStream:
         """The next bytes, fewer where the file ends.
 
         Raises:
-            DeflatedRestError: everything is asked for, as pydicom does for nothing but inflating it without a limit.
+            DeflatedRestError: all bytes are requested, which pydicom does only to inflate them without a limit.
             OSError: the budget is spent.
         """
         if size < 0:

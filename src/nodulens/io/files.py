@@ -1,4 +1,4 @@
-"""Which files may be opened: regular ones, and those that lie where they belong."""
+"""Which files may be opened: regular ones, and only inside the folder they belong to."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def beside(header: Path, name: str) -> Path:
-    """The file that an image header names, which must lie in the header's folder or below it.
+    """The file that an image header names, which must be in the header's folder or below it.
 
     A header from a stranger must not open any file, so links are followed before the place is compared.
 
@@ -61,7 +61,7 @@ def beside(header: Path, name: str) -> Path:
         the path of an existing regular file, links resolved.
 
     Raises:
-        UnreadableFile: it lies elsewhere, is not there, or is no regular file.
+        UnreadableFile: it is elsewhere, missing, or not a regular file.
     """
     elsewhere = f"{header} points at {name!r}; its voxels must lie in the same folder."
     windows = PureWindowsPath(name)

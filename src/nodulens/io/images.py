@@ -18,7 +18,7 @@ from nodulens.errors import BadGeometry, BadOption, BadValues, NodulensError, Un
 from nodulens.io import metaimage, nifti, nrrd
 from nodulens.io.atomic import whole_file
 from nodulens.io.files import open_regular
-from nodulens.io.stored import Stored, check_bytes, read_voxels
+from nodulens.io.stored import Stored, check_bytes, check_voxels, read_voxels
 from nodulens.io.values import check_hounsfield, outside_to_air
 
 SUFFIXES = {
@@ -44,7 +44,7 @@ class Header:
         format: "metaimage", "nifti" or "nrrd".
         geometry: of the volume as read: z rises along the slice normal.
         z_reversed: the stored array runs the other way along z.
-        stored: the header as it stands in the file.
+        stored: the header as in the file.
     """
 
     format: str
@@ -73,7 +73,7 @@ def sniff(path: Path) -> str | None:
 
 
 def read_header(path: Path, format: str) -> Header:
-    """Read where the voxels lie, and check that the files can hold them, before anything is allocated.
+    """Read the header, and check that the files can contain the voxels, before anything is allocated.
 
     Raises:
         UnreadableFile: wrong suffix, damaged header, missing or short voxel file, colour.
@@ -91,6 +91,17 @@ def read_header(path: Path, format: str) -> Header:
     check_bytes(path, stored)
     geometry, z_reversed = _geometry(path, stored)
     return Header(format, geometry, z_reversed, stored)
+
+
+def check_image(path: Path, format: str) -> Header:
+    """The header of a file whose voxels are there, read through and not kept; their values are not looked at.
+
+    Raises:
+        UnreadableFile, BadGeometry: as :func:`read_header`, and truncated or damaged voxels.
+    """
+    header = read_header(path, format)
+    check_voxels(header.stored)
+    return header
 
 
 def read_image(path: Path, format: str) -> Volume:
@@ -153,7 +164,7 @@ def write_mask(mask: Mask, path: str | Path, *, z_reversed: bool = False) -> Non
     Raises:
         BadOption: another suffix, or the file cannot be written, as on a full disk.
         NotFound: the folder is not there.
-        UnreadableFile: what was written is not what should stand there: the disk is damaged.
+        UnreadableFile: the file differs from what was written: the disk is damaged.
     """
     _write(mask.labels, mask.geometry, Path(path), z_reversed)
 
@@ -217,7 +228,7 @@ def _voxels(path: Path, header: Header) -> NDArray[Any]:
 
 
 def _sha256(path: Path, stored: Stored) -> str:
-    """The sha256 of the header and the files that hold the voxels, as they stand on the disk."""
+    """The sha256 of the header and the files with the voxels, as on disk."""
     digest = hashlib.sha256()
     for file_path in (path, *(part.path for part in stored.parts if part.path != path)):
         with open_regular(file_path) as file:

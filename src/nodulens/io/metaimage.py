@@ -22,9 +22,13 @@ from nodulens.io.stored import (
     Part,
     Placed,
     Stored,
+    add_field,
     check_size,
     floats,
     integers,
+    skipping,
+    spacings,
+    text_field,
     text_lines,
     voxel_files,
 )
@@ -61,11 +65,11 @@ def read_header(path: Path) -> Stored:
         BadGeometry: spacing is missing, or geometry is not a finite number.
     """
     fields, end, following = _fields(path)
-    axes_count = integers(path, "NDims", _text(path, fields, "NDims"), 1)[0]
+    axes_count = integers(path, "NDims", text_field(path, fields, "NDims"), 1)[0]
     if not 1 <= axes_count <= MAX_AXES:
         raise UnreadableFile(f"{path} has a damaged header (NDims = {axes_count}); a volume has three dimensions.")
-    size = check_size(path, integers(path, "DimSize", _text(path, fields, "DimSize"), axes_count))
-    kind = _text(path, fields, "ElementType")
+    size = check_size(path, integers(path, "DimSize", text_field(path, fields, "DimSize"), axes_count))
+    kind = text_field(path, fields, "ElementType")
     channels = integers(path, "ElementNumberOfChannels", fields.get("ElementNumberOfChannels", "1"), 1)[0]
     if channels != 1:
         raise UnreadableFile(f"{path} has {channels} values a voxel; a CT has one.")
@@ -111,20 +115,13 @@ def _fields(path: Path) -> tuple[dict[str, str], int, list[str]]:
         key, separator, value = (word.strip() for word in line.partition("="))
         if not separator:
             raise UnreadableFile(f"{path}: line {number} of the header, {line[:80]!r}, is not of the form key = value.")
-        if key in KNOWN and key in fields:
-            raise UnreadableFile(f"{path}: the header says {key} twice; keep one.")
-        fields[key] = value
+        if key in KNOWN:  # others are comments, which may repeat
+            add_field(path, fields, key, value)
     if fields[DATA].split()[:1] != ["LIST"]:
         return fields, end, []
     if len(data) == HEADER_BYTES:
         raise UnreadableFile(f"{path}: the list of voxel files is longer than {HEADER_BYTES // 1024} KiB.")
     return fields, end, text_lines(path, data[end:], number + 1)
-
-
-def _text(path: Path, fields: dict[str, str], key: str) -> str:
-    if key not in fields:
-        raise UnreadableFile(f"{path}: the header does not say {key}; export it again.")
-    return fields[key]
 
 
 def _one_of(path: Path, fields: dict[str, str], keys: tuple[str, ...]) -> str | None:
@@ -161,9 +158,7 @@ def _grid(path: Path, fields: dict[str, str], n: int) -> Placed:
     key = "ElementSpacing" if "ElementSpacing" in fields else "ElementSize"
     if key not in fields:
         raise BadGeometry(f"{path}: the header holds no voxel spacing (ElementSpacing, in mm); export it with that.")
-    spacing = np.ones(3)
-    m = min(n, 3)
-    spacing[:m] = floats(path, key, fields[key], n)[:m]
+    spacing, m = spacings(path, key, fields[key], n), min(n, 3)
     direction, origin = np.eye(3), np.zeros(3)
     warnings = []
     if (text := _one_of(path, fields, DIRECTION)) is None:
@@ -175,8 +170,6 @@ def _grid(path: Path, fields: dict[str, str], n: int) -> Placed:
         warnings.append(NO_ORIGIN)
     else:
         origin[:m] = floats(path, ORIGIN[0], text, n)[:m]
-    if np.any(spacing <= 0):
-        raise BadGeometry(f"{path}: {key} = {fields[key][:80]!r}; a voxel spacing is above 0 mm.")
     return direction * spacing, (origin[0], origin[1], origin[2]), tuple(warnings)
 
 
@@ -191,14 +184,13 @@ def _after_skipping(path: Path, fields: dict[str, str], stored: Stored, local: b
     if skip and (local or stored.packing or skip < -1):
         raise UnreadableFile(f"{path}: HeaderSize = {skip} is read with voxels in a file of their own, not packed.")
     if skip:
-        share = stored.promised // len(parts)
-        parts = tuple(Part(part.path, skip if skip > 0 else max(0, part.path.stat().st_size - share)) for part in parts)
+        parts = skipping(parts, skip, stored.promised)
     if stored.packing and "CompressedDataSize" in fields:
         size = integers(path, "CompressedDataSize", fields["CompressedDataSize"], 1)[0]
-        held = sum(part.path.stat().st_size - part.start for part in parts)
-        if size != held:
+        actual = sum(part.path.stat().st_size - part.start for part in parts)
+        if size != actual:
             raise UnreadableFile(
-                f"{path}: its packed voxels are {size:,} bytes by the header and {held:,} in the file; it is truncated "
-                "or damaged. Copy or export it again."
+                f"{path}: its packed voxels are {size:,} bytes by the header and {actual:,} in the file; it is "
+                "truncated or damaged. Copy or export it again."
             )
     return replace(stored, parts=parts)

@@ -1,7 +1,7 @@
 """NRRD headers (.nrrd, .nhdr), parsed strictly.
 
 Source: the definition of the format, teem.sourceforge.net/nrrd/format.html. What is refused by name: encodings other
-than raw and gzip, blocks, a space that runs in time, other units than millimetres, and skipped lines.
+than raw and gzip, blocks, a space with a time axis, other units than millimetres, and skipped lines.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from nodulens.io.stored import (
     Part,
     Placed,
     Stored,
+    add_field,
     check_size,
     floats,
     integers,
+    skipping,
+    spacings,
+    text_field,
     text_lines,
     voxel_files,
 )
@@ -53,11 +57,11 @@ SPACES = {
     "left-anterior-superior": (1.0, -1.0, 1.0),
     "las": (1.0, -1.0, 1.0),
 }
-# Three dimensions without a word about the patient.
+# Three dimensions that are not related to the patient.
 PLACELESS_SPACES = ("scanner-xyz", "3d-right-handed", "3d-left-handed")
 SPATIAL_KINDS = ("domain", "space", "???", "none")
 MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???")
-# The fields of the definition by their names without blanks; each may stand once, another is an error there too.
+# The fields of the definition by their names without blanks; each may occur once, and others are errors.
 FIELDS = {
     "dimension", "type", "blocksize", "encoding", "endian", "content", "min", "max", "oldmin", "oldmax", "datafile",
     "lineskip", "byteskip", "number", "sampleunits", "sizes", "spacings", "thicknesses", "axismins", "axismaxs",
@@ -80,15 +84,15 @@ def read_header(path: Path) -> Stored:
         BadGeometry: spacing is missing, or geometry is not a finite number.
     """
     fields, end, following = _fields(path)
-    count = integers(path, "dimension", _text(path, fields, "dimension"), 1)[0]
+    count = integers(path, "dimension", text_field(path, fields, "dimension"), 1)[0]
     if not 1 <= count <= MAX_AXES:
         raise UnreadableFile(f"{path} has a damaged header (dimension {count}); a volume has three.")
-    size = check_size(path, integers(path, "sizes", _text(path, fields, "sizes"), count))
-    name = _text(path, fields, "type").lower()
+    size = check_size(path, integers(path, "sizes", text_field(path, fields, "sizes"), count))
+    name = text_field(path, fields, "type").lower()
     kind = next((code for code, names in TYPES.items() if name in names), None)
     if kind is None:
         raise UnreadableFile(f"{path}: voxels of type {name!r} are not read; write one number a voxel, as short.")
-    encoding = _text(path, fields, "encoding").lower()
+    encoding = text_field(path, fields, "encoding").lower()
     if encoding not in ENCODINGS:
         raise UnreadableFile(f"{path}: the encoding {encoding!r} is not read; write it as gzip or raw.")
     endian = fields.get("endian", "little" if kind.endswith("1") else "").lower()
@@ -119,25 +123,17 @@ def _fields(path: Path) -> tuple[dict[str, str], int, list[str]]:
         if line.startswith("#") or not line.strip():
             continue
         key, separator, value = line.partition(":")
-        if value.startswith("="):  # a key and value of the writer's own
+        if value.startswith("="):  # a custom key and value
             continue
         key = key.replace(" ", "").lower()
         if not separator or key not in FIELDS:
             raise UnreadableFile(f"{path}: line {number} of the header, {line[:80]!r}, is no field of NRRD.")
-        if key in fields:
-            raise UnreadableFile(f"{path}: the header says {key!r} twice; keep one.")
-        fields[key] = value.strip()
+        add_field(path, fields, key, value.strip())
         if key == "datafile" and value.split()[:1] == ["LIST"]:
             return fields, 0, lines[number:]
     if stop is None and "datafile" not in fields:
         raise UnreadableFile(f"{path} ends within its NRRD header; it is truncated. Copy or export it again.")
     return fields, stop.end() if stop else len(data), []
-
-
-def _text(path: Path, fields: dict[str, str], key: str) -> str:
-    if key not in fields:
-        raise UnreadableFile(f"{path}: the header does not say {key!r}; export it again.")
-    return fields[key]
 
 
 def _spatial(path: Path, fields: dict[str, str], size: tuple[int, ...]) -> list[int]:
@@ -170,12 +166,8 @@ def _grid(path: Path, fields: dict[str, str], spatial: list[int], count: int) ->
         words = fields["spacings"].split()
         if len(words) != count:
             raise BadGeometry(f"{path}: {len(words)} spacings for {count} axes in the header; export it again.")
-        wanted = " ".join(words[axis] for axis in spatial[:3])
-        spacing = np.ones(3)
-        spacing[: len(spatial)] = floats(path, "spacings", wanted, min(len(spatial), 3))
-        if np.any(spacing <= 0):
-            raise BadGeometry(f"{path}: spacings {wanted[:80]!r}; a voxel spacing is above 0 mm.")
-        axes = np.diag(spacing)
+        wanted = [words[axis] for axis in spatial[:3]]
+        axes = np.diag(spacings(path, "spacings", " ".join(wanted), len(wanted)))
     else:
         raise BadGeometry(f"{path}: the header holds no voxel spacing (space directions, in mm); export it with that.")
     if "spaceorigin" in fields:
@@ -222,7 +214,4 @@ def _after_skipping(
         return parts
     if packing or skip < -1:
         raise UnreadableFile(f"{path}: a byte skip of {skip} is not read with this encoding; write it without.")
-    if skip > 0:
-        return tuple(Part(part.path, part.start + skip) for part in parts)
-    share = promised // len(parts)
-    return tuple(Part(part.path, max(part.start, part.path.stat().st_size - share)) for part in parts)
+    return skipping(parts, skip, promised)

@@ -1,4 +1,4 @@
-"""Stored values of planes: their bytes are there before memory is asked for, and codecs run in other processes."""
+"""Stored values of planes: their length is checked before memory is allocated, and codecs run in other processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nodulens.io.dicom_header import line
 from nodulens.io.dicom_stream import DicomStream, opened
 from nodulens.io.plane import PixelLayout, Plane
 
-# Images that are decoded ahead of the one that is asked for.
+# Images decoded ahead.
 AHEAD = 8
 # The largest matrix of a CT is 2048; a codec takes some ten times what it returns.
 MAX_COMPRESSED_PIXELS = 8192 * 8192
@@ -43,7 +43,7 @@ Image = NDArray[Any]
 
 
 def check_pixels(planes: Sequence[Plane]) -> None:
-    """Refuse images whose file does not hold what its header promises.
+    """Refuse images with fewer bytes than their header promises.
 
     Raises:
         UnreadableFile: no pixels, fewer than promised, or of a kind that no CT has.
@@ -58,9 +58,9 @@ def check_pixels(planes: Sequence[Plane]) -> None:
             raise _damaged(plane.path, f"frame {plane.frame + 1} of {layout.frames} is needed")
         if not _compressed(layout):
             needed = math.prod(plane.size) * layout.bits_allocated // 8 * layout.frames
-            held = min(layout.length or 0, layout.held)
-            if held < needed or min(plane.size) < 1:
-                raise _damaged(plane.path, f"{held:,} of {needed:,} bytes")
+            actual = min(layout.length or 0, layout.held)
+            if actual < needed or min(plane.size) < 1:
+                raise _damaged(plane.path, f"{actual:,} of {needed:,} bytes")
         elif layout.length is not None:
             raise _damaged(plane.path, "they are said to be compressed, but do not come in fragments")
         elif not 1 <= math.prod(plane.size) <= MAX_COMPRESSED_PIXELS:
@@ -74,16 +74,16 @@ def stored_images(planes: Sequence[Plane]) -> Iterator[Image]:
         UnreadableFile: as :func:`check_pixels`, or one cannot be decoded, or a file has gone.
     """
     check_pixels(planes)
-    begun: deque[tuple[Plane, Future[Image]]] = deque()
+    pending: deque[tuple[Plane, Future[Image]]] = deque()
     try:
         for plane, future in _begun(planes):
-            begun.append((plane, future))
-            if len(begun) > AHEAD:
-                yield _finished(*begun.popleft())
-        while begun:
-            yield _finished(*begun.popleft())
+            pending.append((plane, future))
+            if len(pending) > AHEAD:
+                yield _finished(*pending.popleft())
+        while pending:
+            yield _finished(*pending.popleft())
     finally:
-        for _, future in begun:
+        for _, future in pending:
             future.cancel()
 
 
@@ -130,7 +130,7 @@ def _finished(plane: Plane, future: Future[Image]) -> Image:
 
 
 def _native(stream: DicomStream, plane: Plane, layout: PixelLayout) -> Image:
-    """An uncompressed image: in this process, since numpy alone looks at its bytes."""
+    """An uncompressed image: read in this process, as only numpy handles its bytes."""
     count = math.prod(plane.size) * layout.bits_allocated // 8
     stream.seek(layout.at + count * (plane.frame or 0))
     data = stream.read(count)

@@ -1,4 +1,4 @@
-"""The files that a path stands for: of a folder, of a zip, or one alone. Nothing but regular files is ever opened."""
+"""The files of a path: of a folder, of a zip, or a single one. Only regular files are ever opened."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 @dataclass(frozen=True)
 class Place:
-    """What lies at a path.
+    """The files at a path.
 
     Attributes:
         files: regular files that can be opened, in order of name.
-        warnings: what else lies there and was left out, counted and with the first name of each kind.
+        warnings: other files that were left out, with the count and first name of each kind.
     """
 
     files: tuple[Path, ...]
@@ -32,7 +32,7 @@ class Place:
 
 @contextmanager
 def opened_place(path: Path) -> Iterator[Place]:
-    """The files a path stands for, in order of name; those of a zip in a temporary folder.
+    """The files of a path, in order of name; those of a zip in a temporary folder.
 
     Raises:
         NotFound: there is nothing.

@@ -31,14 +31,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """Where the pixels of a file lie, and how they are stored.
+    """Position of the pixels in a file, and how they are stored.
 
     Attributes:
         syntax: UID of the transfer syntax.
         at: offset of the pixel data's first byte, counted in the unpacked data set where that is deflated.
         length: bytes; None where the pixels are compressed and come in fragments.
         deflated_at: offset of a deflated data set in the file; None where none is.
-        held: bytes that the file, or the unpacked data set, holds from ``at`` on.
+        held: bytes of the file, or of the unpacked data set, from ``at`` on.
         frames: images in the file.
         bits_allocated: of each pixel.
         bits_stored: of each pixel.
@@ -78,8 +78,8 @@ class Plane:
         slope: of the rescale to HU; None where the header has none.
         intercept: of the rescale to HU; None where the header has none.
         origin: what it must have in common with the other slices.
-        pixels: where they lie; None where the file holds none.
-        padding: the stored values that mean "not seen", as a range with both ends; None without.
+        pixels: their position; None if the file has none.
+        padding: the stored values of pixels outside the field of view, as a range with both ends; None without.
         aside: why it is no slice of a scan ("localizer", "picture"); empty for slices.
     """
 

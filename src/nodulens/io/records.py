@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 """Field → plain value of one record: the content of a JSON object."""
+Columns = Mapping[str, Sequence[Any]]
+"""Name of a column → one value a record: how JSON keeps many records of one kind."""
 UNIONS = (Union, UnionType)
 _PLAIN: dict[Any, tuple[type, ...]] = {
     str: (str,), bool: (bool,), int: (int,), float: (int, float), NoneType: (NoneType,)
@@ -36,11 +39,19 @@ class Arrangement:
 
     Attributes:
         write: fields → the object's keys.
-        read: the object's keys, and where it stands → fields. Raises UnreadableFile.
+        read: the object's keys, and its path → fields. Raises UnreadableFile.
     """
 
     write: Callable[[Row], Row] = dict
     read: Callable[[Row, str], Row] = lambda row, where: row
+
+
+def omitting(*names: str) -> Arrangement:
+    """Fields that are omitted from the object if they are None."""
+    return Arrangement(
+        write=lambda row: {key: value for key, value in row.items() if value is not None or key not in names},
+        read=lambda row, where: {**dict.fromkeys(names), **row},
+    )
 
 
 @dataclass(frozen=True)
@@ -48,15 +59,15 @@ class Format:
     """How records of one schema are laid out as JSON.
 
     Attributes:
-        schema: value of the key ``schema``; a file of another is refused.
-        name: what messages call such a record, and where its paths begin: "report" in ``report.nodules[0]``.
-        indent: spaces a level.
+        schema: value of the key ``schema``; a file of another is refused. None for files without that key.
+        name: of such a record in messages, and root of its paths: "report" in ``report.nodules[0]``.
+        indent: spaces for each level.
         escaped: letters beyond ASCII are written as ``\\uXXXX``.
-        defaults: a key that is not there is read as the default of its field; otherwise every key must be there.
-        arranged: the dataclasses whose objects are arranged otherwise.
+        defaults: a missing key is read as the default of its field; otherwise every key must be there.
+        arranged: the dataclasses with another arrangement.
     """
 
-    schema: str
+    schema: str | None
     name: str
     indent: int = 1
     escaped: bool = False
@@ -64,15 +75,28 @@ class Format:
     arranged: Mapping[type, Arrangement] = field(default_factory=dict)
 
 
+def inlined(*names: str) -> Arrangement:
+    """Fields whose keys are merged into the object, in their place; none for None. Such an object cannot be read."""
+
+    def write(row: Row) -> Row:
+        out: Row = {}
+        for key, value in row.items():
+            out |= (value or {}) if key in names else {key: value}
+        return out
+
+    return Arrangement(write)
+
+
 def encode(record: DataclassInstance, form: Format) -> str:
     """A record as indented JSON under the key ``schema``, with a final newline.
 
-    Fields that take no part in comparisons (arrays) are left out. numpy's numbers are numbers.
+    Fields that are not compared (arrays) are left out. numpy's numbers are written as numbers.
 
     Raises:
         NodulensError: a number is NaN or infinite, which JSON cannot hold; the message says which.
     """
-    document = {"schema": form.schema, **to_plain(record, form.arranged)}
+    head = {} if form.schema is None else {"schema": form.schema}
+    document = head | to_plain(record, form.arranged)
     try:
         return json.dumps(document, indent=form.indent, ensure_ascii=form.escaped, allow_nan=False) + "\n"
     except ValueError:
@@ -81,15 +105,15 @@ def encode(record: DataclassInstance, form: Format) -> str:
 
 
 def decode(kind: type[Record], text: str, form: Format) -> Record:
-    """The record that :func:`encode` wrote, equal to the one it was given.
+    """The record from the text of :func:`encode`, equal to the original.
 
     Args:
-        kind: a dataclass whose fields are plain values, records, tuples, dicts by name, and unions of these.
+        kind: a dataclass whose fields are plain values, records, tuples, mappings by name, and unions of these.
         text: JSON.
         form: as it was written.
 
     Raises:
-        UnreadableFile: not JSON, another schema, or a key that is unknown, missing, twice there or of the wrong type.
+        UnreadableFile: not JSON, another schema, or a key that is unknown, missing, repeated or of the wrong type.
     """
     try:
         document = _parsed(text)
@@ -103,7 +127,7 @@ def decode(kind: type[Record], text: str, form: Format) -> Record:
 
 
 def to_plain(value: Any, arranged: Mapping[type, Arrangement] | None = None) -> Any:
-    """A value as what JSON holds: records become dicts, tuples lists, numpy's numbers Python's."""
+    """A value as plain JSON types: records become dicts, tuples lists, numpy's numbers Python's."""
     if is_dataclass(value):
         row = {f.name: to_plain(getattr(value, f.name), arranged) for f in fields(value) if f.compare}
         own = (arranged or {}).get(type(value))
@@ -116,25 +140,27 @@ def to_plain(value: Any, arranged: Mapping[type, Arrangement] | None = None) -> 
 
 
 def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
-    """What JSON holds → a value of an annotated type.
+    """Plain JSON types → a value of an annotated type.
 
     Args:
-        kind: the annotation: a plain type, a dataclass, Literal, a tuple, a dict by name, or a union of these, of which
-            one member at most may be other than plain.
+        kind: the annotation: a plain type, a dataclass, Literal, a tuple, a mapping by name, or a union of these, of
+            which one member at most may be other than plain; or Any, which is not checked.
         value: as :mod:`json` reads it.
         where: path of the value, for messages.
-        form: says of which dataclasses keys may be missing or arranged otherwise.
+        form: for which dataclasses keys may be missing or arranged otherwise.
 
     Raises:
-        UnreadableFile: it does not fit; the message says where, what is expected and what is there.
+        UnreadableFile: it does not fit; the message has its path, the expected type and the value.
     """
+    if kind is Any:
+        return value
     origin, args = get_origin(kind), get_args(kind)
     if kind in _PLAIN:
         return _plain(kind, value, where)
     if origin is Literal:
         return value if value in args else _refuse(where, wording(kind), value)
     if origin in UNIONS:
-        # The plain member it is; or the one member that is not plain.
+        # The plain member of its type; or the one member that is not plain.
         members = [one for one in args if one in _PLAIN and type(value) in _PLAIN[one]]
         members += [one for one in args if one not in _PLAIN]
         return from_plain(members[0], value, where, form) if members else _refuse(where, wording(kind), value)
@@ -142,13 +168,24 @@ def from_plain(kind: Any, value: Any, where: str, form: Format) -> Any:
         return _sequence(args, value, where, form)
     if type(value) is not dict:
         _refuse(where, wording(kind), value)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {key: from_plain(args[1], item, f"{where}.{key}", form) for key, item in value.items()}
     return _record(kind, value, where, form)
 
 
+def columns_of(kind: type[Record], records: Sequence[Record]) -> dict[str, list[Any]]:
+    """Records of one kind as columns, in the order of its fields."""
+    return {field.name: [getattr(record, field.name) for record in records] for field in fields(kind)}
+
+
+def records_of(kind: type[Record], columns: Columns) -> tuple[Record, ...]:
+    """Records from columns; columns that are no field are ignored."""
+    names = [field.name for field in fields(kind)]
+    return tuple(kind(**dict(zip(names, row, strict=True))) for row in zip(*(columns[n] for n in names), strict=True))
+
+
 def wording(kind: Any) -> str:
-    """An annotated type in the words of JSON: "int or null", "'left' or 'right'", "a list", "an object"."""
+    """An annotated type in terms of JSON: "int or null", "'left' or 'right'", "a list", "an object"."""
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     if get_origin(kind) in UNIONS:
@@ -159,7 +196,7 @@ def wording(kind: Any) -> str:
 
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
-    """A whole number is a number too, but true and false are none."""
+    """An int is a valid float, but a bool is neither."""
     if type(value) not in _PLAIN[kind]:
         _refuse(where, wording(kind), value)
     try:
@@ -169,7 +206,7 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def _sequence(kinds: tuple[Any, ...], value: Any, where: str, form: Format) -> tuple[Any, ...]:
-    """A tuple from a list, or from a tuple, as a record that was never text holds it."""
+    """A tuple from a list, or from a tuple, as in a record that was not encoded."""
     if type(value) not in (list, tuple):
         _refuse(where, "a list", value)
     if kinds[-1] is Ellipsis:
@@ -195,7 +232,7 @@ def _record(kind: Any, row: Row, where: str, form: Format) -> Any:
     found = {name: from_plain(hints[name], row[name], f"{where}.{name}", form) for name in there}
     try:
         return kind(**found)
-    except NodulensError as error:  # what the record itself refuses
+    except NodulensError as error:  # refused by the record itself
         raise UnreadableFile(f"{where}: {error}") from error
 
 
@@ -212,14 +249,15 @@ def _parsed(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise UnreadableFile(f"no JSON at line {error.lineno}, column {error.colno}.") from error
-    except (RecursionError, ValueError) as error:  # a whole number of thousands of digits
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
         raise UnreadableFile("its JSON is nested too deeply, or holds a number of too many digits.") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise UnreadableFile(f"A key stands twice among {', '.join(key for key, _ in pairs)[:80]}.")
+        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+        raise UnreadableFile(f"A key stands twice: {', '.join(twice)[:80]}.")
     return row
 
 

@@ -72,7 +72,7 @@ def check_same_scan(planes: Sequence[Plane]) -> tuple[str, ...]:
         planes: of one series UID, without localizers and pictures.
 
     Returns:
-        warnings: what only some of the slices say, and acquisitions that lie one above another.
+        warnings: attributes of some slices only, and acquisitions one above another.
 
     Raises:
         MixedSeries: study, frame of reference, patient, modality or kernel differ, or acquisitions interleave.
@@ -124,7 +124,7 @@ def _heights(planes: Sequence[Plane]) -> str:
 
 
 def _acquisitions(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """A warning where several acquisitions lie one above another: a scan in steps, or with a pause.
+    """A warning if there are several acquisitions one above another: a scan in steps, or with a pause.
 
     Raises:
         MixedSeries: they interleave, and so are scans of one region.

@@ -63,21 +63,23 @@ class SeriesInfo:
 
 @input_errors()
 def list_series(path: str | Path) -> list[SeriesInfo]:
-    """Every series in a folder, file or zip, the recommended one first; only headers are read.
+    """Every series in a folder, file or zip, the recommended one first.
+
+    Of DICOM only headers are read; the voxels of MetaImage, NIfTI and NRRD are held to their length, and packed ones to
+    their checksum.
 
     Raises:
         NotFound, UnreadableFile, UnsafeArchive: as :func:`read`.
         NoSeries: nothing in there is an image.
-        BadGeometry: the path is a MetaImage, NIfTI or NRRD file with impossible geometry; in a folder such a file
-            is listed with its problem.
+        UnreadableFile, BadGeometry: the path is a MetaImage, NIfTI or NRRD file that is damaged or of impossible
+            geometry; in a folder such a file is listed with its problem.
     """
     with opened_place(Path(path)) as place:
         found, others = find_series(place.files)
         infos = [_info(series, place.warnings) for series in found if series.planes]
         volumes = _images(others)
-        if place.files == (Path(path),) and volumes:
-            images.read_header(*volumes[0])
-        infos += [_image_info(file, format) for file, format in volumes]
+        alone = place.files == (Path(path),)
+        infos += [_image_info(file, format, alone) for file, format in volumes]
         if not infos:
             raise _nothing(Path(path), place, found, others)
     return _recommend(infos)
@@ -89,7 +91,7 @@ def read(
 ) -> Volume:
     """Read one CT in Hounsfield units with its place in the patient.
 
-    DICOM (a folder, nested folders, a multi-frame file, a zip), MetaImage, NIfTI and NRRD are told apart
+    DICOM (a folder, nested folders, a multi-frame file, a zip), MetaImage, NIfTI and NRRD are distinguished
     by content. What the scanner did not see is air (−1000 HU); z rises along the slice normal.
 
     Args:
@@ -131,14 +133,14 @@ def read(
 
 @input_errors()
 def read_one_by_one(path: str | Path, *, series: str | None = None) -> tuple[Callable[[], Volume], ...]:
-    """The slices of a DICOM CT in a folder, each decoded when it is asked for.
+    """The slices of a DICOM CT in a folder, decoded on demand.
 
     Args:
         path: the folder.
         series: as for :func:`read`.
 
     Returns:
-        Functions in order of position, each of which gives a volume of one slice and raises what :func:`read` does.
+        Functions in order of position, each of which returns a volume of one slice and raises as :func:`read`.
 
     Raises:
         as :func:`read`, by the headers alone.
@@ -230,7 +232,7 @@ def _info(series: DicomSeries, left_out: Sequence[str] = ()) -> SeriesInfo:
 
     Args:
         series: as its headers tell it.
-        left_out: what lies beside it and is not read.
+        left_out: what is beside it and is not read.
     """
     problems: list[str] = []
     readable, spacing, tilt = True, None, 0.0
@@ -262,10 +264,13 @@ def _info(series: DicomSeries, left_out: Sequence[str] = ()) -> SeriesInfo:
     )
 
 
-def _image_info(path: Path, format: str) -> SeriesInfo:
+def _image_info(path: Path, format: str, alone: bool) -> SeriesInfo:
+    """The info of a file; what is wrong with one among others is listed, with one alone raised."""
     try:
-        header = images.read_header(path, format)
+        header = images.check_image(path, format)
     except InputError as error:
+        if alone:
+            raise
         return SeriesInfo(None, format, description=path.name, problems=(str(error),), readable=False)
     geometry = header.geometry
     return SeriesInfo(

@@ -1,4 +1,4 @@
-"""Heights of slices, and the regular grid they lie on: gaps, uneven steps, and what may be filled."""
+"""Heights of slices, and their regular grid: gaps, uneven steps, and what may be filled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEAR_SHARE = 0.02
 
 
 def regular_grid(heights: Float, gaps: Gaps) -> tuple[float, NDArray[np.intp], Float, list[str]]:
-    """The regular grid on which slices lie.
+    """The regular grid of slices.
 
     Args:
         heights: (n,) rising, mm along the slice normal.
@@ -35,7 +35,7 @@ def regular_grid(heights: Float, gaps: Gaps) -> tuple[float, NDArray[np.intp], F
         the next (0…1); and warnings.
 
     Raises:
-        BadGeometry: slices are missing or lie unevenly and may not be filled, or lie too close or too far apart.
+        BadGeometry: slices are missing or uneven and may not be filled, or are too close or too far apart.
     """
     steps = np.diff(heights)
     _check_steps(heights, steps)
@@ -76,11 +76,11 @@ def regular_grid(heights: Float, gaps: Gaps) -> tuple[float, NDArray[np.intp], F
 
 def _check_steps(heights: Float, steps: Float) -> None:
     usual = float(np.quantile(steps, 0.75, method="lower"))
-    near = np.flatnonzero(steps < max(SPACING_MM[0], NEAR_SHARE * usual))
-    if len(near):
-        first = heights[near[0]]
+    close = np.flatnonzero(steps < max(SPACING_MM[0], NEAR_SHARE * usual))
+    if len(close):
+        first = heights[close[0]]
         raise BadGeometry(
-            f"{len(near)} slices lie hardly apart from another, first two {steps[near[0]]:.2g} mm apart at "
+            f"{len(close)} slices lie hardly apart from another, first two {steps[close[0]]:.2g} mm apart at "
             f"z {first:.2f} mm where most lie {usual:.2f} mm apart: the series holds several images of one place. "
             "Export one of them.".replace("-", "−")
         )

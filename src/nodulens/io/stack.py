@@ -2,7 +2,7 @@
 
 All of it is arithmetic on what the headers say; no pixel is read here. Planes come sorted by their
 position along the slice normal, which is row direction × column direction, so that the axes of the
-stack are right-handed when seen x, y, z.
+stack are right-handed in the order x, y, z.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Stack:
 
 
 def arrange(planes: Sequence[Plane], gaps: Gaps = "error") -> Stack:
-    """Put planes of one series in order and find the grid they lie on.
+    """Put planes of one series in order and find their grid.
 
     Args:
         planes: of one series, in any order.
@@ -127,7 +127,7 @@ def assemble(stack: Stack, slices: NDArray[np.float32] | NDArray[np.int16]) -> N
 
 
 def _check_extent(geometry: Geometry) -> None:
-    """Refuse a grid that is larger than any scan, before memory is asked for."""
+    """Refuse a grid that is larger than any scan, before memory is allocated."""
     extent = np.multiply(geometry.shape, geometry.spacing_zyx)
     limit = np.where(np.abs(geometry.direction[2]) > 0.5, MAX_ALONG_MM, MAX_ACROSS_MM)
     size = " × ".join(f"{n:,}" for n in geometry.shape)

@@ -1,7 +1,7 @@
-"""What the header of an image file says of its voxels, whatever the format, and reading them.
+"""The header of an image file in a form common to all formats, and reading its voxels.
 
 The headers of MetaImage, NRRD and NIfTI are each read by one strict parser of our own, and the voxels by numpy: a
-second parser that understands a header otherwise would read other voxels than were checked, or another file.
+second parser with another reading of a header could read other voxels than were checked, or another file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nodulens.errors import BadGeometry, UnreadableFile
 from nodulens.io.files import beside, open_regular
-from nodulens.io.unfold import fill
+from nodulens.io.unfold import check, fill
 
 HEADER_BYTES = 64 * 1024
 """Longer text headers are refused: the longest that writers make, with a DICOM header in comments, are a tenth."""
@@ -27,7 +27,7 @@ MAX_SIDE = 65_535
 """Voxels along an axis: what DICOM's 16 bits can say."""
 MAX_VOXEL_BYTES = 8 * 2**30
 """1,024 × 1,024 voxels in 2,000 slices of 32 bits, the largest scan there is."""
-# Deflate cannot do better than 1032 to 1, which a mask of nothing comes near; a scan is packed two- to threefold.
+# Deflate compresses at most 1032 to 1, almost reached by an empty mask; a scan is packed two- to threefold.
 MAX_DEFLATE = 1032
 DEFLATE_FREE_BYTES = 2**30
 """What may unfold from a file of any size: a mask of 512 × 512 × 2,000 voxels of 16 bits. Beyond it:"""
@@ -92,26 +92,39 @@ NO_ORIGIN = "The header does not say where the volume lies: positions in mm coun
 
 
 def check_bytes(path: Path, stored: Stored) -> None:
-    """Refuse a header that promises more than its files can hold or memory should, before memory is asked for.
+    """Refuse a header that promises more than its files or memory can hold, before memory is allocated.
 
     Raises:
         UnreadableFile: it does.
     """
-    held = sum(max(0, part.path.stat().st_size - part.start) for part in stored.parts)
+    actual = sum(max(0, part.path.stat().st_size - part.start) for part in stored.parts)
     promised = stored.promised
-    listed = f"the header promises {promised / 2**20:,.2f} MiB of voxels, the file holds {held / 2**20:,.2f}"
-    if promised > held * (MAX_DEFLATE if stored.packing else 1):
+    listed = f"the header promises {promised / 2**20:,.2f} MiB of voxels, the file holds {actual / 2**20:,.2f}"
+    if promised > actual * (MAX_DEFLATE if stored.packing else 1):
         raise UnreadableFile(f"{path}: {listed}; it is truncated or its header is wrong. Copy or export it again.")
-    if promised > MAX_VOXEL_BYTES or (promised > DEFLATE_FREE_BYTES and promised > held * MAX_RATIO):
+    if promised > MAX_VOXEL_BYTES or (promised > DEFLATE_FREE_BYTES and promised > actual * MAX_RATIO):
         raise UnreadableFile(
             f"{path}: {listed}; no scan is so large (limit {MAX_VOXEL_BYTES / 2**30:g} GiB) or can be packed so small "
             f"(limit {MAX_RATIO} to 1 beyond {DEFLATE_FREE_BYTES / 2**30:g} GiB). Export it again."
         )
-    if stored.packing is None and promised < held:
+    if stored.packing is None and promised < actual:
         raise UnreadableFile(
-            f"{path}: its voxels are {promised:,} bytes by the header and {held:,} in the file; the header is wrong. "
+            f"{path}: its voxels are {promised:,} bytes by the header and {actual:,} in the file; the header is wrong. "
             "Export it again."
         )
+
+
+def check_voxels(stored: Stored) -> None:
+    """Read through what holds the voxels, and keep nothing: packed streams to their checksum, others by their length.
+
+    Raises:
+        UnreadableFile: truncated, damaged, or longer than the header promises.
+    """
+    share = stored.promised // len(stored.parts)
+    for part in stored.parts:
+        with open_regular(part.path) as file:
+            file.seek(part.start)
+            check(part.path, file, share, stored.packing, stored.skip)
 
 
 def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:
@@ -145,6 +158,56 @@ def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:
 def bytes_of(array: NDArray[Any]) -> memoryview:
     """The memory of a contiguous array as bytes, not copied."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
+
+
+def text_field(path: Path, fields: dict[str, str], key: str) -> str:
+    """The value of a field that a text header must have.
+
+    Raises:
+        UnreadableFile: it has not.
+    """
+    if key not in fields:
+        raise UnreadableFile(f"{path}: the header does not say {key!r}; export it again.")
+    return fields[key]
+
+
+def add_field(path: Path, fields: dict[str, str], key: str, value: str) -> None:
+    """Add a field of a text header.
+
+    Raises:
+        UnreadableFile: the header has it already.
+    """
+    if key in fields:
+        raise UnreadableFile(f"{path}: the header says {key!r} twice; keep one.")
+    fields[key] = value
+
+
+def spacings(path: Path, key: str, text: str, count: int) -> NDArray[np.float64]:
+    """(3,) spacing in mm along x, y and z from a header field with ``count`` of them; 1 for a missing axis.
+
+    Raises:
+        BadGeometry: other than ``count`` finite numbers, or one is not positive.
+    """
+    out = np.ones(3)
+    used = min(count, 3)
+    out[:used] = floats(path, key, text, count)[:used]
+    if np.any(out <= 0):
+        raise BadGeometry(f"{path}: {key} = {text[:80]!r}; a voxel spacing is above 0 mm.")
+    return out
+
+
+def skipping(parts: tuple[Part, ...], skip: int, promised: int) -> tuple[Part, ...]:
+    """The voxel files without what a detached header skips.
+
+    Args:
+        skip: bytes at the start of each file; −1: all but the voxels at its end.
+        promised: bytes of all voxels.
+    """
+    share = promised // len(parts)
+    return tuple(
+        Part(part.path, part.start + skip if skip >= 0 else max(part.start, part.path.stat().st_size - share))
+        for part in parts
+    )
 
 
 def text_lines(path: Path, data: bytes, first: int = 1) -> list[str]:

@@ -24,7 +24,7 @@ class Table:
     Attributes:
         path: of the file, for messages.
         columns: the names in the file's header, as written there.
-        cells: column name as asked for → its texts, in the order of the rows, without outer spaces.
+        cells: requested column → its texts, in the order of the rows, without outer spaces.
         lines: line of the file on which each row ends, from 1.
     """
 
@@ -61,7 +61,7 @@ class Table:
         return np.stack([self.numbers(name) for name in names], axis=1)
 
     def refuse_repeats(self) -> None:
-        """Raise where a row says in all columns that were asked for what an earlier one said.
+        """Refuse a row that repeats an earlier one in all requested columns.
 
         Raises:
             BadValues: the message names both lines.
@@ -78,7 +78,7 @@ class Table:
 
 
 def read_table(path: str | Path, columns: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
-    """Read a CSV file with a header; columns may stand in any order, and there may be others.
+    """Read a CSV file with a header; columns may be in any order, and there may be others.
 
     A byte order mark, upper or lower case in the header, spaces around cells and empty lines do no harm.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 READ_BYTES = 2**18
 """Packed bytes read at a time."""
 BLOCK_BYTES = 2**20
-"""Unpacked bytes held at a time, however far the stream unfolds."""
+"""Unpacked bytes in memory at a time, whatever the size of the stream."""
 WINDOW_BITS = {"gzip": 31, "zlib": 47}
 """zlib's code for a gzip stream, and for either of the two (MetaImage says zlib, some writers mean gzip)."""
 MAX_MEMBERS = 100_000
@@ -61,7 +62,7 @@ def beginning(file: IO[bytes], count: int) -> bytes:
 
 
 def fill(path: Path, file: IO[bytes], room: memoryview, packing: str | None, skip: int = 0) -> None:
-    """Read a file from where it stands to its end into a room that it must fill exactly.
+    """Read a file from its current position to its end into a buffer that it must fill exactly.
 
     Args:
         path: for messages.
@@ -73,30 +74,50 @@ def fill(path: Path, file: IO[bytes], room: memoryview, packing: str | None, ski
     Raises:
         UnreadableFile: truncated, damaged, or longer than the room.
     """
+    _read_through(path, file, len(room), room, packing, skip)
+
+
+def check(path: Path, file: IO[bytes], size: int, packing: str | None, skip: int = 0) -> None:
+    """As :func:`fill` of a room of ``size`` bytes, but nothing is kept: what is packed is unfolded block by block.
+
+    Raises:
+        UnreadableFile: as :func:`fill`.
+    """
+    _read_through(path, file, size, None, packing, skip)
+
+
+def _read_through(
+    path: Path, file: IO[bytes], size: int, room: memoryview | None, packing: str | None, skip: int
+) -> None:
     done = -skip
     try:
         if packing is None:
             file.seek(skip, 1)
-            done = _read_into(file, room)
-            surplus = bool(file.read(1))
+            done = _read_into(file, room) if room is not None else min(size, _left(file))
+            surplus = bool(file.read(1)) if room is not None else _left(file) > size
         else:
             surplus = False
             for block in blocks(file, packing):
-                if surplus := done + len(block) > len(room):
+                if surplus := done + len(block) > size:
                     break
                 begin = max(0, -done)
-                if begin < len(block):
+                if room is not None and begin < len(block):
                     room[done + begin : done + len(block)] = block[begin:]
                 done += len(block)
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path} is truncated or damaged ({error}); copy or export it again.") from error
     if surplus:
         raise UnreadableFile(
-            f"{path} holds more than the {len(room):,} bytes of voxels that its header promises; the header is wrong. "
+            f"{path} holds more than the {size:,} bytes of voxels that its header promises; the header is wrong. "
             "Export it again."
         )
-    if done < len(room):
-        raise UnreadableFile(f"{path} is truncated: {max(done, 0):,} of {len(room):,} bytes; copy or export it again.")
+    if done < size:
+        raise UnreadableFile(f"{path} is truncated: {max(done, 0):,} of {size:,} bytes; copy or export it again.")
+
+
+def _left(file: IO[bytes]) -> int:
+    """Bytes from a file's current position to its end."""
+    return max(0, os.fstat(file.fileno()).st_size - file.tell())
 
 
 def _read_into(file: IO[bytes], room: memoryview) -> int:

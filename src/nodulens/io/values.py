@@ -1,19 +1,21 @@
-"""What numbers can be Hounsfield units of a chest, and what lies outside the scanner's field.
+"""Which numbers can be Hounsfield units of a chest, and which voxels are outside the scanner's field of view.
 
 A rescale that was lost, halved or applied twice leaves a picture that looks right and measures wrong. What a chest
 holds gives it away: air at −1000 HU outside and in the windpipe, lung above it, and fat and muscle from −120 to 60 HU,
-whose peak is the highest of all that is dense, with contrast and metal too. A slice whose rescale is wrong stands out
-from its neighbours.
+whose peak is the highest of all that is dense, with contrast and metal too. Air, fat and muscle that are all off by
+the same amount show a shift that is too small for any one of them. A slice whose rescale is wrong stands out from its
+neighbours.
 
 All is measured on some 4,000 pixels a slice. Thresholds were set so that whole scans, scans cropped to the lungs or to
 one of them, masked, padded with any constant, clipped, noisy (100 HU) and made-up ones pass, and the same scans shifted
-by 400 HU, halved, or with half or twice their slope do not.
+by 150 HU, halved, or with half or twice their slope do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -39,13 +41,13 @@ SAMPLED = 64
 COUNTED_HU = (-4200, 3100)
 # Half-way between lung and soft tissue.
 TISSUE_FROM_HU = -500
-# With less than this share of dense voxels there is no peak of soft tissue to judge by.
+# With less than this share of dense voxels there is no usable peak of soft tissue.
 LEAST_TISSUE = 0.1
 SMOOTHING_HU = 15
-# One value that holds this share of all voxels, and is the lowest or highest of all or holds this many times what its
-# neighbours hold together, is a constant that somebody filled in, or where values were cut off.
+# A value of this share of all voxels that is the lowest or highest, or has this many times the voxels of its neighbours
+# together, is a filled-in constant, or a limit at which values were cut off.
 CONSTANT_SHARE, CONSTANT_TIMES, CONSTANT_NEIGHBOURS_HU = 0.01, 3, 32
-# A scan of which more was filled in is a mask or was made up: it is not refused by what little is left.
+# A scan with a larger filled-in share is a mask or synthetic: it is not refused by the rest.
 MOST_FILLED = 0.4
 # A chest is at least this large along two axes, and along the third; a crop of a nodule need not hold any of it.
 CHEST_MM, CHEST_THIRD_MM = 180.0, 20.0
@@ -53,6 +55,16 @@ CHEST_MM, CHEST_THIRD_MM = 180.0, 20.0
 TISSUE_HU, USUAL_TISSUE_HU = (-200, 200), (-150, 130)
 # One voxel in a hundred is at least this dark wherever there is a lung or air outside.
 AIR_REACHES_HU = -550
+# Peaks of air, fat and muscle. Scanners differ by some 20 HU, by 50 where they are badly calibrated.
+PEAKS_HU = (-1000, -102, 45)
+# What fat and muscle may lie apart, and by what share of the highest a peak has to rise.
+APART_HU, LEAST_PROMINENCE = (115, 185), 0.05
+# All peaks off by so much are a warning, and with that of air a refusal.
+SHIFT_WARNS_HU, SHIFT_REFUSED_HU = 75, 125
+# So far a shift of air may be from that of soft tissue: some scanners end at −1024, and lose the peak there.
+SAME_SHIFT_HU = 45
+# A shift upwards leaves hardly a voxel so far below where it puts air.
+BELOW_AIR_HU, MOST_BELOW_AIR = 70, 0.002
 # Voxels below FIELD_HU that are no constant: hardly any, unless lossy compression blurred the constant, or all HU are
 # too low or doubled, and then what is dense or what is lung is missing.
 MOST_BELOW_FIELD = 0.05
@@ -71,10 +83,12 @@ class _Histogram:
     Attributes:
         counts: (n,) for each HU from the first of :data:`COUNTED_HU`; what lies beyond counts at the ends.
         filled: share of all voxels that hold a constant.
+        lowest: the lowest constant that is no padding, which can be air that was cut off or filled in; None: none.
     """
 
     counts: Float
     filled: float
+    lowest: int | None
 
     @classmethod
     def of(cls, sample: NDArray[Any]) -> _Histogram:
@@ -86,21 +100,35 @@ class _Histogram:
         alone[[whole.min(), whole.max()]] = True
         constant = alone & (counts > CONSTANT_SHARE * whole.size)
         filled = float(counts[constant].sum() / whole.size)
-        return cls(np.where(constant, 0.0, counts), filled)
+        constants = np.flatnonzero(constant) + low
+        constants = constants[constants >= FIELD_HU]
+        return cls(np.where(constant, 0.0, counts), filled, int(constants[0]) if constants.size else None)
 
     def share(self, start: int, stop: int) -> float:
         """Share of voxels with ``start`` ≤ HU < ``stop``."""
         return float(self.counts[start - COUNTED_HU[0] : stop - COUNTED_HU[0]].sum() / max(self.counts.sum(), 1.0))
 
-    def peak(self, start: int, stop: int) -> int:
-        """The most frequent HU from ``start`` to ``stop``, with noise smoothed away."""
+    @cached_property
+    def smooth(self) -> Float:
+        """The counts with noise smoothed away."""
         reach = 3 * SMOOTHING_HU
         bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / SMOOTHING_HU) ** 2)
-        smooth = np.convolve(self.counts, bell, mode="same")
-        return start + int(smooth[start - COUNTED_HU[0] : stop - COUNTED_HU[0]].argmax())
+        return np.convolve(self.counts, bell, mode="same")
+
+    def peak(self, start: int, stop: int) -> int:
+        """The most frequent HU from ``start`` to ``stop``."""
+        return start + int(self.smooth[start - COUNTED_HU[0] : stop - COUNTED_HU[0]].argmax())
+
+    def peaks(self, start: int, stop: int) -> list[int]:
+        """All HU from ``start`` to ``stop`` whose peak rises from what is around by a share of the highest."""
+        from scipy.signal import find_peaks
+
+        part = self.smooth[start - COUNTED_HU[0] : stop - COUNTED_HU[0]]
+        tops, _ = find_peaks(part, prominence=LEAST_PROMINENCE * max(float(part.max()), 1.0))
+        return [start + int(top) for top in tops]
 
     def reaches(self, share: float) -> int:
-        """The HU below which a share of all voxels lies."""
+        """The HU below which there is a share of all voxels."""
         rising = np.cumsum(self.counts)
         return COUNTED_HU[0] + int(np.searchsorted(rising, share * rising[-1]))
 
@@ -158,26 +186,50 @@ def _chest_sized(shape: Sequence[int], spacing_zyx: Sequence[float]) -> bool:
     return bool(second >= CHEST_MM and third >= CHEST_THIRD_MM)
 
 
-def _check_tissues(seen: _Histogram, name: str) -> tuple[str, ...]:
-    """Whether air and soft tissue lie where they lie in any chest."""
-    sure = seen.filled <= MOST_FILLED
-    below = seen.share(COUNTED_HU[0], FIELD_HU)
-    dark, peak = seen.reaches(0.01), seen.peak(TISSUE_FROM_HU, COUNTED_HU[1])
-    judged = seen.share(TISSUE_FROM_HU, COUNTED_HU[1] + 1) >= LEAST_TISSUE
-    if below > MOST_BELOW_FIELD and (not judged or seen.share(*LUNG_HU) < LEAST_LUNG):
+def _check_tissues(histogram: _Histogram, name: str) -> tuple[str, ...]:
+    """Check that air and soft tissue have the HU they have in any chest; warnings if that is uncertain."""
+    certain = histogram.filled <= MOST_FILLED
+    below = histogram.share(COUNTED_HU[0], FIELD_HU)
+    dark, peak = histogram.reaches(0.01), histogram.peak(TISSUE_FROM_HU, COUNTED_HU[1])
+    has_tissue = histogram.share(TISSUE_FROM_HU, COUNTED_HU[1] + 1) >= LEAST_TISSUE
+    if below > MOST_BELOW_FIELD and (not has_tissue or histogram.share(*LUNG_HU) < LEAST_LUNG):
         what = f"{below:.0%} of the voxels lie below {FIELD_HU} HU, where nothing is"
     elif dark > AIR_REACHES_HU:
         what = f"hardly a voxel lies below {dark} HU, but air is near −1000"
-    elif judged and not TISSUE_HU[0] <= peak <= TISSUE_HU[1]:
+    elif has_tissue and not TISSUE_HU[0] <= peak <= TISSUE_HU[1]:
         what = f"soft tissue lies near {peak} HU, but fat is near −100 and muscle near 50"
-    elif judged and not USUAL_TISSUE_HU[0] <= peak <= USUAL_TISSUE_HU[1]:
-        what, sure = f"soft tissue lies near {peak} HU, but fat is near −100 and muscle near 50", False
+    elif has_tissue and (shift := _shift(histogram)):
+        off, with_air = shift
+        what = f"{'air, ' * with_air}fat and muscle lie about {abs(off)} HU too {'high' if off > 0 else 'low'}"
+        certain = certain and with_air and abs(off) >= SHIFT_REFUSED_HU
+    elif has_tissue and not USUAL_TISSUE_HU[0] <= peak <= USUAL_TISSUE_HU[1]:
+        what, certain = f"soft tissue lies near {peak} HU, but fat is near −100 and muscle near 50", False
     else:
         return ()
     what = what.replace("-", "−")
-    if sure:
+    if certain:
         raise BadValues(f"{name}: {what}: its rescale to HU is wrong or was applied twice; export it again.")
     return (f"The values may not be Hounsfield units: {what}.",)
+
+
+def _shift(histogram: _Histogram) -> tuple[int, bool] | None:
+    """By how many HU fat and muscle lie off alike, and whether air does so too; None where nothing says so.
+
+    Of several pairs of peaks, as with contrast, that counts which is off least. Air where it belongs, or darker than
+    the shift would leave it, speaks against one.
+    """
+    air, fat, muscle = PEAKS_HU
+    dense = histogram.peaks(TISSUE_FROM_HU, COUNTED_HU[1])
+    pairs = [(low, high) for low in dense for high in dense if APART_HU[0] <= high - low <= APART_HU[1]]
+    if not pairs:
+        return None
+    shift = min(((low - fat + high - muscle) // 2 for low, high in pairs), key=abs)
+    dark = [hu - air for hu in (*histogram.peaks(FIELD_HU, TISSUE_FROM_HU)[:1], histogram.lowest) if hu is not None]
+    if abs(shift) < SHIFT_WARNS_HU or any(abs(off) < SAME_SHIFT_HU for off in dark):
+        return None
+    if histogram.share(COUNTED_HU[0], air + max(shift, 0) - BELOW_AIR_HU) > MOST_BELOW_AIR and shift > 0:
+        return None
+    return shift, any(abs(off - shift) <= SAME_SHIFT_HU for off in dark)
 
 
 def _check_jumps(sample: NDArray[Any], name: str) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ NNUNET_SAM = Recipe(
 
 YOLO_SEG = Recipe(
     name="yolo-seg",
-    title="The baseline of C: YOLO11-seg segments whole slices, and its masks stand",
+    title="The baseline of C: YOLO11-seg segments whole slices, without refinement",
     source="YOLO11-seg, size m",
     segmenter=NetworkConfig(
         network="yolo11m-seg",
@@ -186,7 +186,7 @@ def recipe_named(name: str) -> Recipe:
     """A recipe by its name.
 
     Raises:
-        BadOption: there is none; the message lists those there are.
+        BadOption: there is no such recipe; the message lists all.
     """
     if name not in RECIPES:
         raise BadOption(f"There is no recipe {name!r}; there are {', '.join(RECIPES)}.")

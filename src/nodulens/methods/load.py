@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodulens.core.text import without_places
 from nodulens.core.volume import Mask
 from nodulens.errors import BadOption, MissingExtra, MissingWeights
 from nodulens.methods.method import Method, Prompted, untrained
@@ -34,8 +35,8 @@ def load_method(name: str | Path | Recipe, *, threads: int | None = None, settin
 
     Raises:
         BadOption: no such recipe or setting, or one that acts in training alone.
-        MissingWeights: networks that are not there; the message says how to come by them.
-        CorruptWeights: a network is not what its card says.
+        MissingWeights: missing networks; the message says how to get them.
+        CorruptWeights: a network does not match its card.
         MissingExtra: SAM needs packages that are not installed.
     """
     recipe, folder = (name, None) if isinstance(name, Recipe) else method_named(str(name))
@@ -47,9 +48,9 @@ def load_networks(recipe: Recipe, folder: Path | None, threads: int | None) -> M
     """All networks but SAM: those that ship, and the recipe's own from the folder of its run.
 
     Raises:
-        MissingWeights, CorruptWeights: a network is not there, or not what its card says.
+        MissingWeights, CorruptWeights: a network is missing, or does not match its card.
     """
-    if folder is not None and not recipe.networks:  # the default, trained anew
+    if folder is not None and not recipe.networks:  # the default method, trained again
         return load_models(threads, folder)
     if folder is None and recipe.networks:
         raise untrained(recipe, recipe.networks)
@@ -58,7 +59,7 @@ def load_networks(recipe: Recipe, folder: Path | None, threads: int | None) -> M
 
 
 def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
-    """SAM or SAM2, looking at scans as the recipe says; None without it.
+    """SAM or SAM2 with the recipe's prompt and field of view; None without it.
 
     Raises:
         BadOption: the recipe wants a memory that these weights lack.
@@ -72,11 +73,11 @@ def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
         view = partial(view_of, part=recipe.shown, lungs=lungs)
         return replace(sam, view=view, memory=recipe.memory).segment
 
-    return Prompted(within, WeightRef(str(recipe.checkpoint), sam.sha256))
+    return Prompted(within, WeightRef(without_places(str(recipe.checkpoint)), sam.sha256))
 
 
 def load_sam_of(recipe: Recipe) -> Sam | None:
-    """SAM or SAM2 from files on this machine; None where the recipe asks for neither.
+    """SAM or SAM2 from files on this machine; None if the recipe uses neither.
 
     Raises:
         MissingWeights: the recipe names no weights, or they are not on this machine.
@@ -86,7 +87,7 @@ def load_sam_of(recipe: Recipe) -> Sam | None:
         return None
     ways = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
     if recipe.checkpoint is None:
-        raise MissingWeights(f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and names no weights. {ways}")
+        raise MissingWeights(f"The recipe {recipe.name!r} segments by {recipe.prompted}, and names no weights. {ways}")
     try:
         from nodulens.stages.sam import load_sam
     except ImportError as error:

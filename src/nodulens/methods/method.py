@@ -55,7 +55,7 @@ class Method:
             raise untrained(recipe, missing)
         if recipe.prompted not in (None, "network") and self.prompted is None:
             raise MissingWeights(
-                f"The recipe {recipe.name!r} outlines by {recipe.prompted}, and no such network was given. Fetch its "
+                f"The recipe {recipe.name!r} segments by {recipe.prompted}, and no such network was given. Fetch its "
                 f"weights, hf download {recipe.checkpoint or 'NAME'}, then load the method by its name. "
                 "Or take our own network: prompted='network' in the recipe, --set prompted=network in a command."
             )
@@ -92,8 +92,8 @@ class Method:
         """
         if self.recipe.prompted is None:
             raise BadOption(
-                f"The method {self.recipe.name!r} has no prompted network: the masks of its segmenter stand. Take one "
-                "that has, such as default, or set prompted=network."
+                f"The method {self.recipe.name!r} has no prompted network: it keeps the masks of its segmenter. Take "
+                "one that has, such as default, or set prompted=network."
             )
         if self.prompted is not None:
             return self.prompted.within(lungs)(volume, prompt)
@@ -118,7 +118,7 @@ class Method:
 
 
 def untrained(recipe: Recipe, missing: Iterable[str]) -> MissingWeights:
-    """The error for a recipe whose networks are not there."""
+    """The error for a recipe without trained networks."""
     return MissingWeights(
         f"The recipe {recipe.name!r} has no weights for its {' and '.join(missing)}. Train it: nodulens train "
         f"{recipe.name} --data FOLDER -o RUN; then name RUN as the recipe."

@@ -22,13 +22,13 @@ SLIDING = (
     "segmented."
 )
 RENAMED = {"grow": "box_scale", "slide": "sliding_window", "most_findings": "max_findings"}
-"""Field of a recipe as runs of version 0.1 name it → as it is named now."""
+"""Field of a recipe in runs of version 0.1 → its present name."""
 NEVER_READ = frozenset({"rounds_drawn"})
 """Fields of a recipe that older runs hold, and that nothing ever read."""
 Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", "contrast", "noise"]
 
 Range = tuple[Callable[[Any], bool], str]
-"""A test whether a value lies in the range, and the range in words."""
+"""A predicate for the range of a value, and its description."""
 COUNT: Range = (lambda v: v >= 1, "a whole number from 1 up")
 ABOVE_0: Range = (lambda v: 0 < v < math.inf, "a number above 0")
 FROM_0: Range = (lambda v: 0 <= v < math.inf, "a number from 0 up")
@@ -53,10 +53,10 @@ class Training:
         patience: epochs without anything better after which training stops, and the best weights are kept; None: it
             runs to its end, and the last weights are kept.
         minutes: training stops after the epoch that passes them.
-        averaging: the weights kept are an exponential moving average with this decay; 0: the weights as they are.
+        averaging: the weights kept are an exponential moving average with this decay; 0: no average.
         precision: "mixed" computes in half precision where that is safe: 16 bits on a GPU, bfloat16 on a CPU that has
             it; on any other CPU all is single.
-        augment: random changes of an example, see :func:`nodulens.train.loop.augment.augmented`.
+        augment: kinds of augmentation, see :func:`nodulens.train.loop.augment.augmented`.
 
     Raises:
         BadOption: a number out of its range.
@@ -88,7 +88,7 @@ class NetworkConfig(Training):
         network: its name in :mod:`nodulens.train.networks.registry`.
         size: side of its square input in pixels.
         pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
-        classes: what its outputs stand for.
+        classes: of its outputs.
         loss: its name in :mod:`nodulens.train.loop.losses`.
         batch: examples a step.
         balance: "sampling" draws every class as often as any other, "weights" weighs the loss so.
@@ -151,7 +151,7 @@ RECIPE: Mapping[str, Range] = {
 
 
 def _check(record: object, ranges: Mapping[str, Range]) -> None:
-    """Refuse what lies out of its range; None, where a field may be that, lies in it.
+    """Refuse values out of range; None is in range where a field allows it.
 
     Raises:
         BadOption: the message names the field, its range and the value.
@@ -179,16 +179,16 @@ class Recipe:
         renderings: where there are no whole scans to train on, how often nodules are rendered into each nodule-free
             lung, every time others at other places.
         prompted: what segments a candidate or a region again from its bounding box: the default's "network", "sam2" or
-            "sam" from ``checkpoint``; None: the mask of ``segmenter`` stands.
+            "sam" from ``checkpoint``; None: the masks of ``segmenter`` are kept.
         checkpoint: folder or hub name of SAM's weights.
-        shown: the part of a scan that SAM sees: the whole slice, the lung, our estimate of the lobe, or a close crop.
+        shown: SAM's field of view: the whole slice, the lung, our estimate of the lobe, or a close crop.
         memory: SAM2 is prompted on the middle slice and its memory propagates the mask up and down; else each slice is
-            segmented by itself.
-        filter: a network for false-positive reduction: it keeps or rejects each region by the patch round it.
+            segmented separately.
+        filter: a network for false-positive reduction: it keeps or rejects each region by the patch around it.
         sliding_window: the filter detects by itself, in a sliding window over the lungs, in place of the segmenter; see
             :attr:`caveats`.
         classifier: a network that classifies each nodule; None: the default's.
-        masked: whether the classifier sees the nodule alone, all round it blanked.
+        masked: whether the classifier's input is the nodule alone, with its surroundings blanked.
         box_scale: side of the bounding box that prompts, over that of the region.
         threshold: least score of a finding; None for the one on the detector's card.
         max_findings: findings reported at most, the most certain first.
@@ -283,7 +283,7 @@ def changed(recipe: Settable, settings: Iterable[str]) -> Settable:
         name = name.strip()
         recipe = _changed(recipe, name.split("."), text.strip(), name)
         if name in NAMING:
-            raise BadOption(f"{name} says which recipe this is and cannot be set; folders tell runs apart.")
+            raise BadOption(f"{name} identifies the recipe and cannot be set; runs differ by their folders.")
     return recipe
 
 
@@ -294,7 +294,7 @@ def changed_in_use(recipe: Recipe, settings: Iterable[str], able: Iterable[str] 
         able: the fields that act; None for :attr:`Recipe.in_use`.
 
     Raises:
-        BadOption: see :func:`changed`; or what would be set acts no more, and the message lists what does.
+        BadOption: see :func:`changed`; or a setting without effect after training; the message lists those with one.
     """
     settings = list(settings)
     new = changed(recipe, settings)
@@ -307,7 +307,7 @@ def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """A recipe changed before it is trained: only in what acts, then or in use.
 
     Raises:
-        BadOption: see :func:`changed`; or what would be set acts neither way, and the message lists what does.
+        BadOption: see :func:`changed`; or a setting without effect; the message lists those with one.
     """
     settings = list(settings)
     new = changed(recipe, settings)
@@ -320,7 +320,7 @@ def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> N
     for setting in settings:
         name = setting.partition("=")[0].strip()
         if not {name, name.partition(".")[0]} & set(acts):
-            raise BadOption(f"{name} would change nothing: {why}")
+            raise BadOption(f"{name} has no effect: {why}")
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
@@ -372,7 +372,7 @@ FORM = Format("", "recipe", defaults=True, arranged={Recipe: ARRANGEMENT})
 
 
 def _parsed(text: str, wanted: Any, name: str) -> Any:
-    """Typed text as the type that a field asks for."""
+    """Parse text as the type of a field."""
     if get_origin(wanted) in UNIONS:
         if text.lower() == "none":
             return None

@@ -1,9 +1,9 @@
-"""What ``nodulens train`` leaves in a folder: the recipe as it was trained, its networks, and how to repeat it.
+"""The run folder of ``nodulens train``: the recipe as trained, its networks, and how to reproduce it.
 
 A run folder holds ``run.json`` (a :class:`Run`), ``split.json`` (every patient named), and for each network its
-checkpoint (.pt), curves (.csv, .png and for TensorBoard), ONNX file and card. Checkpoints and curves of the default's
-four networks lie in ``checkpoints/NAME``. Both records are there before anything is trained: what is stopped goes on
-only with what it was begun with.
+checkpoint (.pt), curves (.csv, .png and for TensorBoard), ONNX file and card. Checkpoints and curves of the default
+method's four networks are in ``checkpoints/NAME``. Both records are written before training, so that an interrupted run
+resumes only with the same settings.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SPLIT = "split.json"
 
 @dataclass(frozen=True)
 class Run:
-    """How the networks in a folder were trained.
+    """The record of a training run.
 
     Attributes:
-        recipe: with everything filled in that the material decides.
-        command: that makes the same again.
-        fold: the fold of the split that was left out as test set; None: nobody was.
+        recipe: with all values that depend on the material.
+        command: that reproduces the run.
+        fold: the test fold of the split; None: no test set.
         software: name → version.
-        seconds: network → training time; those that are not there are still to be trained.
+        seconds: network → training time, for those that are trained.
         taught: network, or external framework that trains one → digest of the rows of its training and validation set.
     """
 
@@ -45,12 +45,12 @@ class Run:
 
     @property
     def untrained(self) -> tuple[str, ...]:
-        """Networks that are still to be trained: the run was stopped."""
+        """Networks that are not trained yet."""
         return tuple(name for name in self.recipe.networks or self.taught if name not in self.seconds)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, come to its end or not."""
+    """Whether a folder holds a run, finished or not."""
     return (folder / FILE).is_file()
 
 
@@ -58,7 +58,7 @@ def method_named(name: str) -> tuple[Recipe, Path | None]:
     """A recipe by its name, or the recipe and folder of a run.
 
     Raises:
-        BadOption: neither, and the message lists the recipes; or the run was stopped before its end.
+        BadOption: neither, and the message lists the recipes; or the run is not finished.
         UnreadableFile: the run cannot be read.
     """
     folder = Path(name)
@@ -66,20 +66,19 @@ def method_named(name: str) -> tuple[Recipe, Path | None]:
         run = read_run(folder)
         if run.untrained:
             raise BadOption(
-                f"{folder} holds a run that was stopped before {', '.join(run.untrained)} came to its end; go on with "
-                f"it: {run.command}"
+                f"{folder} holds a run in which {', '.join(run.untrained)} is not trained yet; resume it: {run.command}"
             )
         return run.recipe, folder
     if name not in RECIPES and folder.is_dir():
-        raise BadOption(f"{folder} holds no {FILE}: it is no folder that nodulens train has made.")
+        raise BadOption(f"{folder} holds no {FILE}: it is not a run of nodulens train.")
     return recipe_named(name), None
 
 
 def read_run(folder: Path) -> Run:
-    """What a folder's ``run.json`` says.
+    """Read the ``run.json`` of a folder.
 
     Raises:
-        UnreadableFile: it is not there, or not one of ours.
+        UnreadableFile: it does not exist, or is not valid.
     """
     path = folder / FILE
     try:
@@ -89,6 +88,6 @@ def read_run(folder: Path) -> Run:
 
 
 def write_run(run: Run, folder: Path) -> None:
-    """Write ``run.json``, whole or not at all."""
+    """Write ``run.json`` atomically."""
     with whole_file(folder / FILE) as part:
         part.write_text(encode(run, FORM), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""The figures of the field as functions of arrays: detection, segmentation, classification, agreement, statistics."""
+"""Metrics as functions of arrays: detection, segmentation, classification, agreement, statistics."""

@@ -1,6 +1,6 @@
-"""How far two readers, or a method and a reader, say the same.
+"""Agreement of two readers, or of a method and a reader.
 
-Where the data leave a figure undefined it is ``nan``; data that cannot be used at all are an error.
+A figure that the data leave undefined is ``nan``; data that cannot be used at all are an error.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Weights = Literal["linear", "quadratic"]
 
 
 def cohen_kappa(a: ArrayLike, b: ArrayLike, *, weights: Weights | None = None) -> float:
-    """Cohen's kappa of two readers: agreement beyond what their own habits give by chance.
+    """Cohen's kappa of two readers: agreement beyond chance.
 
-    One minus the disagreement seen over that expected (Cohen 1960, 1968). Unweighted, any two different categories
+    One minus observed over expected disagreement (Cohen 1960, 1968). Unweighted, any two different categories
     disagree by 1; "linear" and "quadratic" take the difference of the *values*, or its square, so that a category that
     nobody used (a rating of 3 among 1, 2, 4, 5) keeps its place.
 
     Args:
-        a: (N,) what one reader said: numbers, or names where no weights are asked for.
-        b: (N,) what the other said of the same things.
+        a: (N,) one reader's ratings: numbers, or names if unweighted.
+        b: (N,) the other's ratings of the same cases.
         weights: None, "linear" or "quadratic".
 
     Returns:
-        −1…1; ``nan`` where chance alone agrees wholly (both said one and the same thing throughout).
+        −1…1; ``nan`` where chance agreement is complete (both used one and the same category throughout).
 
     Raises:
-        BadValues: lengths that differ, nothing at all, NaN, or names under weights.
-        BadOption: other weights.
+        BadValues: lengths that differ, no ratings, NaN, or names with weights.
+        BadOption: unknown weights.
     """
     first, second = np.asarray(a), np.asarray(b)
     if first.ndim != 1 or first.shape != second.shape or not first.size:
@@ -52,7 +52,7 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, *, weights: Weights | None = None) -
         place = values.astype(np.float64)
         cost = np.abs(place[:, None] - place) ** (1 if weights == "linear" else 2)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise BadValues("A rating is NaN or infinite: leave out what was not rated by both.")
+        raise BadValues("A rating is NaN or infinite: leave out cases that were not rated by both.")
     n, k = len(first), len(values)
     table = np.bincount(code[:n] * k + code[n:], minlength=k * k).reshape(k, k)
     expected = float((np.outer(table.sum(1), table.sum(0)) * cost).sum()) / n
@@ -60,14 +60,14 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, *, weights: Weights | None = None) -
 
 
 def fleiss_kappa(counts: NDArray[Any]) -> float:
-    """Fleiss' kappa of any number of readers who need not be the same from case to case (Fleiss 1971).
+    """Fleiss' kappa of any number of readers, who may differ from case to case (Fleiss 1971).
 
     Args:
         counts: (N, categories) how many readers put each case into each category; every row sums to the same number
             of readers, 2 at least.
 
     Returns:
-        −1…1; ``nan`` where every reader of every case chose one and the same category.
+        −1…1; ``nan`` where all ratings are of one category.
 
     Raises:
         BadValues: another shape, negative or broken numbers, or rows of different sums.
@@ -82,7 +82,7 @@ def fleiss_kappa(counts: NDArray[Any]) -> float:
     if readers < 2 or (table.sum(1) != readers).any():
         raise BadValues(
             f"Every case needs the same number of readers, 2 at least: rows sum to {table.sum(1).min():.0f} "
-            f"to {table.sum(1).max():.0f}. Take the cases of each number apart."
+            f"to {table.sum(1).max():.0f}. Compute kappa for each number of readers separately."
         )
     agreed = float(((table**2).sum(1) - readers).mean() / (readers * (readers - 1)))
     chance = float((table.mean(0) / readers) @ (table.mean(0) / readers))
@@ -92,16 +92,16 @@ def fleiss_kappa(counts: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class BlandAltman:
-    """How two ways of measuring one thing differ, in the unit of the measure.
+    """Agreement of two measurements of the same quantity, in its unit.
 
     Attributes:
         difference: mean of first less second, with its interval.
-        lower: limit below which 2.5 % of the differences lie (at level 0.95), with its interval.
-        upper: limit above which 2.5 % do.
+        lower: limit below which 2.5 % of the differences are (at level 0.95), with its interval.
+        upper: limit above which 2.5 % are.
         sd: standard deviation of the differences.
-        slope: change of the difference with each unit of the mean of the two; where its interval leaves out 0 the
-            limits hold only in the middle: compare ratios (logarithms) instead.
-        count: pairs.
+        slope: change of the difference per unit of the mean of the two; where its interval excludes 0 the limits hold
+            only in the middle of the range: compare ratios (logarithms) instead.
+        count: number of pairs.
     """
 
     difference: Interval
@@ -120,12 +120,12 @@ def bland_altman(first: ArrayLike, second: ArrayLike, *, level: float = 0.95) ->
     independent: several nodules of a patient make the intervals too narrow.
 
     Args:
-        first: (N,) one measurement, or the method in question.
+        first: (N,) one measurement, or the method.
         second: (N,) the other, or the reference.
         level: 0…1, of limits and intervals alike.
 
     Returns:
-        the figures; with fewer than two pairs sd and limits are ``nan``, with fewer than three or all means alike the
+        the figures; with fewer than two pairs sd and limits are ``nan``, with fewer than three or all means equal the
         slope is.
 
     Raises:
@@ -160,7 +160,7 @@ def bland_altman(first: ArrayLike, second: ArrayLike, *, level: float = 0.95) ->
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson's r with its interval, the p-value of none (two-sided), and the number of pairs."""
+    """Pearson's r with its interval, its two-sided p-value, and the number of pairs."""
 
     r: Interval
     p_value: float

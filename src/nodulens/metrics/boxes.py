@@ -1,12 +1,13 @@
 """Detection by overlap: average precision, average recall, precision, recall and F1 of boxes and masks.
 
-Matching and interpolation are COCO's (``cocoeval.py``, Lin et al. 2014): per image and class the 100 surest detections,
-the surest first, each take the free truth that they overlap most, if by the least IoU or more; a second detection
-on a truth is a false positive, and so is any in an image without truth. Precision is made to fall with recall and read
-at recall 0, 0.01 … 1. Detections of equal score keep their order: image after image, in each as given.
+Matching and interpolation are COCO's (``cocoeval.py``, Lin et al. 2014): per image and class the 100 detections of the
+highest scores, in descending order, are each matched to the unmatched true box that they overlap most, if by the least
+IoU or more; a second detection of a true box is a false positive, and so is any in an image without one. Precision is
+made monotonic and sampled at recall 0, 0.01 … 1. Detections of equal score keep their order: image after image, in each
+as given.
 
-An IoU is all that a box in two or three dimensions, or a mask, has to bring: :func:`box_iou`, :func:`mask_iou` and
-:func:`label_iou` make them, everything after is shared.
+All of this needs only IoUs: :func:`box_iou`, :func:`mask_iou` and :func:`label_iou` compute them for boxes in two or
+three dimensions and for masks.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ Bool = NDArray[np.bool_]
 IOUS: Float = np.linspace(0.5, 0.95, 10)
 """The IoUs that COCO averages over."""
 RECALLS: Float = np.linspace(0.0, 1.0, 101)
-"""Where precision is read."""
+"""Recalls at which precision is sampled."""
 MAX_DETECTIONS = 100
 """Detections of one image and class that count."""
 
 
 def box_iou(detected: ArrayLike, truth: ArrayLike) -> Float:
-    """Intersection over union of boxes, each with each.
+    """Pairwise intersection over union of boxes.
 
     Args:
         detected: (n, 2, dims): the lower corner and the upper one, half-open or continuous: a side is stop − start.
@@ -56,38 +57,38 @@ def box_iou(detected: ArrayLike, truth: ArrayLike) -> Float:
 
 
 def mask_iou(detected: NDArray[Any], truth: NDArray[Any]) -> Float:
-    """Intersection over union of masks that may overlap one another, each with each.
+    """Pairwise intersection over union of masks, which may overlap one another.
 
     Args:
-        detected: (n, …) one mask after the other, true inside.
+        detected: (n, …) masks, true inside.
         truth: (m, …) on the same grid.
 
     Returns:
-        (n, m), 0…1; 0 between two empty masks, which share nothing.
+        (n, m), 0…1; 0 for two empty masks.
 
     Raises:
         BadValues: other grids.
     """
     if detected.ndim < 2 or detected.shape[1:] != truth.shape[1:]:
-        raise BadValues(f"Masks must lie on one grid: got {detected.shape[1:]} and {truth.shape[1:]}.")
-    # Only where there is a mask; counted by BLAS, in floats that are exact up to 2^53 voxels.
+        raise BadValues(f"Masks must be on one grid: got {detected.shape[1:]} and {truth.shape[1:]}.")
+    # Only inside any mask; counted by BLAS, in floats that are exact up to 2^53 voxels.
     marked = np.any(detected, axis=0) | np.any(truth, axis=0)
     a, b = ((mask[:, marked] != 0).astype(np.float64) for mask in (detected, truth))
     return _ratio(a @ b.T, a.sum(axis=1), b.sum(axis=1))
 
 
 def label_iou(detected: NDArray[Any], truth: NDArray[Any]) -> Float:
-    """Intersection over union of labelled regions, each with each.
+    """Pairwise intersection over union of labelled regions.
 
     Args:
-        detected: (…) whole numbers, 0 outside; as ``nodules.nii.gz``.
+        detected: (…) integer labels, 0 outside, as in ``nodules.nii.gz``.
         truth: the same, on the same grid.
 
     Returns:
         (n, m), 0…1, in the order of the labels that occur.
 
     Raises:
-        BadValues: other grids, or labels that are no whole numbers.
+        BadValues: different grids, or labels that are not integers.
     """
     if detected.shape != truth.shape or detected.dtype.kind not in "bui" or truth.dtype.kind not in "bui":
         raise BadValues(
@@ -105,11 +106,11 @@ def label_iou(detected: NDArray[Any], truth: NDArray[Any]) -> Float:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """The detections of one class in one image, or scan, against its truth.
+    """The detections of one class in one image or scan, against its ground truth.
 
     Args:
-        scores: (detections); a higher one is surer.
-        iou: (detections, truths), 0…1.
+        scores: (detections); higher is more confident.
+        iou: (detections, true boxes), 0…1.
 
     Raises:
         BadValues: shapes that do not fit, or a number that is not finite.
@@ -130,11 +131,11 @@ class Image:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What remains of a detector above a least score.
+    """A detector at a score threshold.
 
     Attributes:
         score: detections with this score or a higher one count.
-        iou: from which a truth is found.
+        iou: from which a true box counts as found.
         true_positives, false_positives, false_negatives: counts.
         mean_iou: of the true positives; NaN without any.
     """
@@ -148,12 +149,12 @@ class OperatingPoint:
 
     @property
     def precision(self) -> float:
-        """Share of the detections that find something; NaN without any."""
+        """Share of the detections that are true positives; NaN without any."""
         return _share(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the truths that are found; NaN without any."""
+        """Share of the true boxes that are found; NaN without any."""
         return _share(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
@@ -164,13 +165,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Detections of one class in all images, the surest first, and what they found at each IoU.
+    """Detections of one class in all images, the highest score first, matched at each IoU.
 
     Attributes:
-        scores: (detections), falling.
-        overlap: (ious, detections) IoU with the truth that was taken; 0 where none was.
-        truths: how many there are to find.
-        ious: from which a truth is found.
+        scores: (detections), descending.
+        overlap: (ious, detections) IoU with the matched true box; 0 without a match.
+        truths: number of true boxes.
+        ious: from which a true box counts as found.
     """
 
     scores: Float
@@ -180,33 +181,33 @@ class Matches:
 
     @cached_property
     def average_precision(self) -> Float:
-        """(ious) mean interpolated precision at 101 recalls, 0…1; NaN without truths."""
+        """Mean interpolated precision (ious) at 101 recalls, 0…1; NaN without true boxes."""
         return np.asarray(self.precision.mean(axis=1))
 
     @cached_property
     def precision(self) -> Float:
-        """(ious, 101) best precision at each of :data:`RECALLS` or beyond; 0 where recall ends; NaN without truths."""
+        """Interpolated precision (ious, 101) at :data:`RECALLS`, 0 beyond the last recall; NaN without true boxes."""
         if not self.truths:
             return np.full((len(self.ious), len(RECALLS)), np.nan)
         tp = np.cumsum(self.overlap > 0, axis=1)
         recall = tp / self.truths
         precision = tp / np.arange(1, len(self.scores) + 1)
-        # A column of 0 behind the last detection is what is read beyond the last recall.
+        # a column of 0 after the last detection gives the precision beyond the largest recall
         falling = np.pad(np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
         return np.stack([f[np.searchsorted(r, RECALLS)] for r, f in zip(recall, falling, strict=True)])
 
     @cached_property
     def recall(self) -> Float:
-        """(ious) share of the truths found by all detections together; NaN without truths."""
+        """Share (ious) of the true boxes found by all detections together; NaN without true boxes."""
         if not self.truths:
             return np.full(len(self.ious), np.nan)
         return np.asarray(np.sum(self.overlap > 0, axis=1) / self.truths)
 
     def at(self, score: float, *, iou: float = 0.5) -> OperatingPoint:
-        """Precision, recall and F1 of the detections with a score or a higher one.
+        """Precision, recall and F1 of the detections with at least a score.
 
         Raises:
-            BadOption: an IoU that was not matched at.
+            BadOption: an IoU that was not used for matching.
         """
         overlap = self.overlap[self._row(iou), self.scores >= score]
         found = overlap[overlap > 0]
@@ -214,12 +215,12 @@ class Matches:
         return OperatingPoint(float(score), iou, found.size, overlap.size - found.size, self.truths - found.size, mean)
 
     def best(self, *, iou: float = 0.5) -> OperatingPoint:
-        """Where F1 is greatest; of several such scores the highest.
+        """The operating point of the largest F1; of several the one with the highest score.
 
-        On the data it is chosen on it flatters: choose the score on others, and ask :meth:`at` it.
+        It is optimistic on the data it was chosen on: choose the score on other data, and use :meth:`at`.
         """
         found = np.cumsum(self.overlap[self._row(iou)] > 0)
-        # Only where the score changes: detections of one score come and go together.
+        # only where the score changes: detections of equal score belong together
         ends = np.flatnonzero(np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)])
         if not ends.size:
             return self.at(float("inf"), iou=iou)
@@ -227,26 +228,26 @@ class Matches:
         return self.at(float(self.scores[ends[np.argmax(f1)]]), iou=iou)
 
     def _row(self, iou: float) -> int:
-        near = np.flatnonzero(np.isclose(self.ious, iou, rtol=0.0, atol=1e-9))
-        if not near.size:
+        equal = np.flatnonzero(np.isclose(self.ious, iou, rtol=0.0, atol=1e-9))
+        if not equal.size:
             raise BadOption(f"No matches at IoU {iou}; there are {', '.join(f'{v:g}' for v in self.ious)}.")
-        return int(near[0])
+        return int(equal[0])
 
 
 def match(images: Sequence[Image], ious: ArrayLike = IOUS, *, limit: int = MAX_DETECTIONS) -> Matches:
-    """Pair detections with truths, the surest first.
+    """Match detections to true boxes, the highest score first.
 
     Args:
-        images: all that were searched, those without truth or without detections too.
-        ious: from which a truth is found, each above 0, at most 1.
-        limit: detections of an image that count, the surest.
+        images: all that were searched, including those without true boxes or detections.
+        ious: from which a true box counts as found, each above 0, at most 1.
+        limit: detections of an image that count, those of the highest scores.
 
     Raises:
         BadOption: an IoU outside 0…1, or a limit below 1.
     """
     wanted = np.atleast_1d(np.asarray(ious, dtype=np.float64))
     if not ((wanted > 0) & (wanted <= 1)).all() or limit < 1:
-        raise BadOption(f"IoUs lie above 0 and up to 1, and a limit is 1 or more: got {wanted.tolist()} and {limit}.")
+        raise BadOption(f"IoUs must be above 0 and up to 1, and a limit 1 or more: got {wanted.tolist()} and {limit}.")
     scores: list[Float] = [np.zeros(0)]
     overlap: list[Float] = [np.zeros((len(wanted), 0))]
     for image in images:
@@ -267,7 +268,7 @@ class Labelled:
         image: (n) name of the image or scan of each.
         label: (n) class of each.
         boxes: (n, 2, dims) lower and upper corner.
-        scores: (n); all 1 for the truth.
+        scores: (n); all 1 for the ground truth.
     """
 
     image: tuple[str, ...]
@@ -297,7 +298,7 @@ def match_boxes(truth: Labelled, detected: Labelled) -> dict[str, Matches]:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of a table, each a mean over the classes that have truths.
+    """Means over the classes that have true boxes.
 
     Attributes:
         map50, map50_95: mean average precision at IoU 0.5, and over 0.5, 0.55 … 0.95.
@@ -313,13 +314,13 @@ def summary(classes: Mapping[str, Matches]) -> Summary:
     """mAP and AR of classes matched at :data:`IOUS`.
 
     Raises:
-        BadValues: no class has a truth, so there is nothing to find.
+        BadValues: no class has a true box.
     """
-    told = [matches for matches in classes.values() if matches.truths]
-    if not told:
-        raise BadValues("There is no truth in any image: neither precision nor recall is defined.")
-    precision = np.mean([matches.average_precision for matches in told], axis=0)
-    recall = np.mean([matches.recall for matches in told], axis=0)
+    defined = [matches for matches in classes.values() if matches.truths]
+    if not defined:
+        raise BadValues("No image has a true box: neither precision nor recall is defined.")
+    precision = np.mean([matches.average_precision for matches in defined], axis=0)
+    recall = np.mean([matches.recall for matches in defined], axis=0)
     return Summary(float(precision[0]), float(precision.mean()), float(recall.mean()))
 
 
@@ -328,7 +329,7 @@ def _boxes(values: ArrayLike) -> Float:
     if boxes.ndim != 3 or boxes.shape[1] != 2:
         raise BadValues(f"Boxes have the shape (boxes, 2, dimensions), a lower and an upper corner: got {boxes.shape}.")
     if not np.isfinite(boxes).all() or (boxes[:, 1] <= boxes[:, 0]).any():
-        raise BadValues("A box is empty or not finite: on every axis the upper corner must lie above the lower one.")
+        raise BadValues("A box is empty or not finite: on every axis the upper corner must be above the lower one.")
     return boxes
 
 
@@ -337,10 +338,10 @@ def _ratio(shared: Float, size_a: Float, size_b: Float) -> Float:
 
 
 def _taken(iou: Float, wanted: Float) -> Float:
-    """(ious, detections) overlap with the truth that each detection, the surest first, takes at each IoU; else 0."""
+    """IoU (ious, detections) of each detection, in descending score, with its matched true box; else 0."""
     taken = np.zeros((len(wanted), len(iou)))
     free = np.ones((len(wanted), iou.shape[1]), dtype=bool)
-    # COCO asks for a hair less, so that 1 can be asked for; of equal overlaps it takes the last.
+    # COCO's tolerance, so that an IoU of 1 can be required; of equal overlaps it takes the last
     least = np.minimum(wanted, 1.0 - 1e-10)
     rows = np.arange(len(wanted))
     for detection in np.flatnonzero((iou >= least.min()).any(axis=1)):

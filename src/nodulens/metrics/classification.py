@@ -1,8 +1,8 @@
-"""How well nodules are told apart: ranking, decisions, probabilities.
+"""Metrics of classification: ranking, decisions, probabilities.
 
-Labels are 1 (positive: malignant, a nodule) or 0; a higher score speaks for 1; a case is called positive where its
-score is *at least* the threshold. Where the data leave a figure undefined (one class alone) it is ``nan``; data that
-cannot be used at all are an error.
+Labels are 1 (positive: malignant, a nodule) or 0; a higher score means 1; a case is predicted positive if its score is
+*at least* the threshold. A figure that the data leave undefined (one class alone) is ``nan``; data that cannot be used
+at all are an error.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from nodulens.metrics.statistics import Float, Groups, Interval, check_level, co
 
 NAN = float("nan")
 LEAP = 4.0
-"""Log odds that one step of a logistic regression may move a case by."""
+"""Largest change of a case's log odds in one step of a logistic regression."""
 CHUNK = 2_000_000
-"""Numbers held at once while bootstrapping: 16 MB an array."""
+"""Numbers in an array while bootstrapping: 16 MB."""
 
 
 # ---------------------------------------------------------------- ranking
@@ -30,13 +30,14 @@ CHUNK = 2_000_000
 
 @dataclass(frozen=True)
 class Cut:
-    """What calling positive from a threshold on gives.
+    """A classifier at a threshold.
 
-    Chosen and reported on the same cases it flatters: choose on others, and report ``confusion(y, s >= threshold)``.
+    It is optimistic if chosen and reported on the same cases: choose it on others, and report
+    ``confusion(y, s >= threshold)``.
 
     Attributes:
-        threshold: the score from which a case is called positive; infinite where none is.
-        sensitivity, specificity, precision: 0…1 there.
+        threshold: least score of a predicted positive; infinite where there is none.
+        sensitivity, specificity, precision: at the threshold, 0…1.
     """
 
     threshold: float
@@ -47,12 +48,12 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Every threshold there is, and what it calls rightly and wrongly: the ROC and the precision–recall curve.
+    """True and false positives at every threshold: the ROC and the precision–recall curve.
 
     Attributes:
-        thresholds: (T,) infinity, then the distinct scores, falling.
-        true_positives: (T,) weight of the positives scored at least so; 0 first, all last.
-        false_positives: (T,) weight of the negatives.
+        thresholds: (T,) infinity, then the distinct scores, descending.
+        true_positives: (T,) weight of the positives at or above each threshold; 0 first, all last.
+        false_positives: (T,) that of the negatives.
     """
 
     thresholds: Float
@@ -61,35 +62,35 @@ class Curve:
 
     @cached_property
     def sensitivity(self) -> Float:
-        """(T,) share of the positives that are found (recall)."""
+        """Sensitivity (recall) at each threshold, (T,)."""
         return ratio(self.true_positives, self.true_positives[-1])
 
     @cached_property
     def specificity(self) -> Float:
-        """(T,) share of the negatives that are left alone."""
+        """Specificity at each threshold, (T,)."""
         return 1 - ratio(self.false_positives, self.false_positives[-1])
 
     @cached_property
     def precision(self) -> Float:
-        """(T,) share of those called positive that are; ``nan`` where none is called so."""
+        """Precision at each threshold, (T,); ``nan`` without predicted positives."""
         return ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def auc(self) -> float:
-        """Area under the ROC curve: how often a positive outranks a negative, a tie counting half."""
+        """Area under the ROC curve: the probability that a positive outranks a negative, ties counting half."""
         return float(_auc(self.true_positives, self.false_positives))
 
     @property
     def average_precision(self) -> float:
-        """Mean precision over the positives, each at its own score: no line between points, which would flatter."""
+        """Mean precision over the positives, each at its own score, without (optimistic) interpolation."""
         return float(_average_precision(self.true_positives, self.false_positives))
 
     def at_sensitivity(self, least: float) -> Cut:
-        """The highest threshold that finds at least this share of the positives."""
+        """The highest threshold of at least this sensitivity."""
         return self._cut(np.flatnonzero(self.sensitivity >= least - 1e-12)[:1])
 
     def at_specificity(self, least: float) -> Cut:
-        """The lowest threshold that leaves at least this share of the negatives alone."""
+        """The lowest threshold of at least this specificity."""
         return self._cut(np.flatnonzero(self.specificity >= least - 1e-12)[-1:])
 
     def youden(self) -> Cut:
@@ -154,7 +155,7 @@ def macro_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 @dataclass(frozen=True, eq=False)
 class RankingDraws:
-    """AUC and average precision in bootstrap samples of patients, each (samples,)."""
+    """AUC and average precision in bootstrap samples of patients, (samples,) each."""
 
     auc: Float
     average_precision: Float
@@ -169,7 +170,7 @@ def ranking_draws(
     samples: int = 1000,
     seed: int = 0,
 ) -> RankingDraws:
-    """Bootstrap AUC and average precision, patients drawn with replacement; the cases are sorted once.
+    """Bootstrap AUC and average precision by patient; the cases are sorted once.
 
     ``percentiles(auc(y, s), ranking_draws(y, s, patients).auc)`` is the interval. Two models on the same cases share
     their draws, so the difference of theirs is paired.
@@ -179,8 +180,8 @@ def ranking_draws(
         scores: (N,) any finite numbers.
         patients: (N,) the patient of each case.
         weights: (N,) as in :func:`curve`.
-        samples: how many.
-        seed: of the draws: those of :func:`nodulens.metrics.statistics.resamples`.
+        samples: number of resamples.
+        seed: of the resamples, as in :func:`nodulens.metrics.statistics.resamples`.
 
     Raises:
         BadValues: as :func:`curve`, or another number of patients.
@@ -194,9 +195,9 @@ def ranking_draws(
     out = np.empty((2, samples))
     step = max(1, CHUNK // len(y))
     for first in range(0, samples, step):
-        drawn = draws[first : first + step][:, owner] * w
-        tp, fp = (np.cumsum(drawn * of, axis=1)[:, ends] for of in (y, 1 - y))
-        start = np.zeros((len(drawn), 1))
+        weights = draws[first : first + step][:, owner] * w
+        tp, fp = (np.cumsum(weights * of, axis=1)[:, ends] for of in (y, 1 - y))
+        start = np.zeros((len(weights), 1))
         tp, fp = np.hstack([start, tp]), np.hstack([start, fp])
         out[:, first : first + step] = _auc(tp, fp), _average_precision(tp, fp)
     return RankingDraws(*out)
@@ -206,11 +207,11 @@ def ranking_draws(
 
 
 def delong(labels: ArrayLike, scores: ArrayLike, *, level: float = 0.95) -> Interval:
-    """AUC with the interval of DeLong, DeLong and Clarke-Pearson (1988), cut at 0 and 1.
+    """AUC with the interval of DeLong, DeLong and Clarke-Pearson (1988), clipped to 0…1.
 
-    Computed from ranks in O(N log N) (Sun and Xu 2014). For independent cases; with several nodules a patient take
-    :func:`ranking_draws`. Where the classes do not overlap at all the variance is 0 and so is the width: the method
-    knows no better.
+    Computed from ranks in O(N log N) (Sun and Xu 2014). It assumes independent cases; with several nodules a patient
+    use :func:`ranking_draws`. Where the classes do not overlap, the variance and so the width is 0, a limitation of the
+    method.
 
     Args:
         labels: (N,) 1 or 0.
@@ -236,7 +237,7 @@ class AucComparison:
         first, second: each with its DeLong interval.
         difference: first less second, with its interval.
         z: difference over its standard error; ``nan`` where that is 0.
-        p_value: two-sided; 1 where the two rank alike, ``nan`` where nothing can be said.
+        p_value: two-sided; 1 where the two rank equally, ``nan`` where it is undefined.
     """
 
     first: Interval
@@ -252,7 +253,7 @@ def delong_test(labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, level
     Args:
         labels: (N,) 1 or 0.
         first: (N,) scores of one model.
-        second: (N,) scores of the other; their scales need not be alike.
+        second: (N,) scores of the other; the scales may differ.
         level: 0…1, of all intervals.
 
     Raises:
@@ -263,7 +264,7 @@ def delong_test(labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, level
 
     areas, covariance = _delong(labels, first, second)
     gap = float(areas[0] - areas[1])
-    # rounding leaves a trace of variance where both rank alike
+    # rounding leaves a small variance where both rank equally
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     variance = 0.0 if variance < 1e-15 else variance
     z = gap / variance**0.5 if variance != 0 else NAN
@@ -277,7 +278,7 @@ def delong_test(labels: ArrayLike, first: ArrayLike, second: ArrayLike, *, level
 
 @dataclass(frozen=True)
 class GroupAuc:
-    """AUC within a group (DeLong's interval), and how many cases it stands on."""
+    """AUC within a group with DeLong's interval, and its number of cases."""
 
     auc: Interval
     positives: int
@@ -285,7 +286,7 @@ class GroupAuc:
 
 
 def auc_by_group(labels: ArrayLike, scores: ArrayLike, groups: Groups, *, level: float = 0.95) -> dict[str, GroupAuc]:
-    """AUC within size bands, textures, …: what is left once the group itself cannot tell.
+    """AUC within size bands, textures and so on, so that the group itself does not contribute.
 
     Args:
         labels: (N,) 1 or 0.
@@ -294,7 +295,7 @@ def auc_by_group(labels: ArrayLike, scores: ArrayLike, groups: Groups, *, level:
         level: 0…1.
 
     Returns:
-        name → AUC, for groups that hold a case; ``nan`` where one class alone is in it.
+        name → AUC, for groups with a case; ``nan`` for groups of one class.
 
     Raises:
         BadValues: as :func:`curve`, or another number of groups.
@@ -312,12 +313,12 @@ def auc_by_group(labels: ArrayLike, scores: ArrayLike, groups: Groups, *, level:
 
 @dataclass(frozen=True)
 class MatchedAuc:
-    """AUC over pairs of like size.
+    """AUC over size-matched pairs.
 
     Attributes:
-        auc: how often the positive of a pair scores higher, a tie counting half; ``nan`` without pairs.
-        pairs: of one positive and one negative.
-        positives, negatives: cases that have a partner.
+        auc: share of the pairs in which the positive scores higher, ties counting half; ``nan`` without pairs.
+        pairs: number of pairs of a positive and a negative.
+        positives, negatives: number of cases in a pair.
     """
 
     auc: float
@@ -327,7 +328,7 @@ class MatchedAuc:
 
 
 def matched_auc(labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, *, within: float) -> MatchedAuc:
-    """AUC over all pairs of a positive and a negative of like size: size itself comes to about one half here.
+    """AUC over all pairs of a positive and a negative of similar size, for which size itself has about one half.
 
     For an interval: ``bootstrap(lambda r: matched_auc(y[r], s[r], d[r], within=1).auc, patients)``.
 
@@ -335,7 +336,7 @@ def matched_auc(labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, *, withi
         labels: (N,) 1 or 0.
         scores: (N,) any finite numbers.
         sizes: (N,) such as diameters in mm.
-        within: the most by which the sizes of a pair may differ, in the same unit.
+        within: largest difference of the sizes of a pair, in the same unit.
 
     Raises:
         BadValues: as :func:`curve`.
@@ -351,7 +352,7 @@ def matched_auc(labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, *, withi
     low = np.searchsorted(size[negative], size[positive] - within, side="left")
     count = np.searchsorted(size[negative], size[positive] + within, side="right") - low
     total = int(count.sum())
-    # each positive's partners stand side by side among the negatives
+    # the partners of each positive are consecutive in the sorted negatives
     partner = np.arange(total) + np.repeat(low - np.cumsum(count) + count, count)
     gap = np.repeat(s[positive], count) - s[negative[partner]]
     area = float(np.mean((gap > 0) + 0.5 * (gap == 0))) if total else NAN
@@ -363,15 +364,15 @@ def matched_auc(labels: ArrayLike, scores: ArrayLike, sizes: ArrayLike, *, withi
 
 @dataclass(frozen=True)
 class Rates:
-    """What became of one class, or of the mean class. Each 0…1, ``nan`` where nothing is divided.
+    """Rates of one class, or their mean. Each 0…1, ``nan`` where undefined.
 
     Attributes:
-        sensitivity: share of the class that is called so (recall).
-        specificity: share of the others that is not.
-        precision: share of those called so that are (positive predictive value).
-        negative_predictive_value: share of those not called so that are not.
+        sensitivity: tp / (tp + fn), recall.
+        specificity: tn / (tn + fp).
+        precision: tp / (tp + fp), positive predictive value.
+        negative_predictive_value: tn / (tn + fn).
         f1: 2 tp / (2 tp + fp + fn).
-        support: cases of the class (their weight).
+        support: number (or weight) of the cases of the class.
     """
 
     sensitivity: float
@@ -384,11 +385,11 @@ class Rates:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Truth against prediction.
+    """A confusion matrix.
 
     Attributes:
         classes: in order; of two, the last is the positive one.
-        counts: (K, K) cases (or weight), rows the truth, columns the prediction.
+        counts: (K, K) cases (or weight), rows the ground truth, columns the prediction.
     """
 
     classes: tuple[Any, ...]
@@ -396,7 +397,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Share of the cases that are called what they are."""
+        """Share of the cases that are predicted correctly."""
         return float(np.trace(self.counts) / self.counts.sum())
 
     @property
@@ -412,17 +413,17 @@ class Confusion:
             BadOption: not two classes.
         """
         if len(self.classes) != 2:
-            raise BadOption(f"{len(self.classes)} classes have no positive one: ask .of(class), or .macro.")
+            raise BadOption(f"{len(self.classes)} classes have no positive one: use .of(class) or .macro.")
         return self.of(self.classes[1])
 
     @property
     def macro(self) -> Rates:
-        """Mean over the classes that occur in truth or prediction; what is undefined counts 0, as in scikit-learn."""
+        """Mean over the classes in ground truth or prediction; undefined rates count 0, as in scikit-learn."""
         return self._mean(np.ones(len(self.classes)))
 
     @property
     def weighted(self) -> Rates:
-        """Mean over classes weighted by support; what is undefined counts 0, as in scikit-learn."""
+        """Mean over classes weighted by support; undefined rates count 0, as in scikit-learn."""
         return self._mean(self.counts.sum(1))
 
     def of(self, name: Any) -> Rates:
@@ -436,7 +437,7 @@ class Confusion:
         return Rates(*(float(v) for v in self._table[self.classes.index(name)]))
 
     def report(self) -> dict[str, Any]:
-        """All figures, ready for JSON: what is undefined is None."""
+        """All figures for JSON; undefined ones are None."""
         rows = {str(name): asdict(self.of(name)) for name in self.classes}
         rows |= {"macro": asdict(self.macro), "weighted": asdict(self.weighted)}
         rows = {name: {k: None if np.isnan(v) else v for k, v in rates.items()} for name, rates in rows.items()}
@@ -450,7 +451,7 @@ class Confusion:
         }
 
     def text(self) -> str:
-        """The report as a table to print: one line a class, then the means; – where undefined."""
+        """The report as text: one line a class, then the means; – where undefined."""
         heads = ("sensitivity", "specificity", "precision", "f1", "support")
         lines = [(str(name), self.of(name)) for name in self.classes]
         lines += [("macro mean", self.macro), ("weighted mean", self.weighted)]
@@ -465,7 +466,7 @@ class Confusion:
 
     @cached_property
     def _table(self) -> Float:
-        """(K, 6) in the order of :class:`Rates`."""
+        """Rates of all classes (K, 6), in the order of :class:`Rates`."""
         c = self.counts
         tp, support, called, total = np.diag(c), c.sum(1), c.sum(0), c.sum()
         fp, fn = called - tp, support - tp
@@ -486,12 +487,12 @@ def confusion(
     classes: Sequence[Any] | None = None,
     weights: ArrayLike | None = None,
 ) -> Confusion:
-    """Count what was called what.
+    """Count predictions by true class.
 
     Args:
         truth: (N,) classes: numbers, bools or names.
-        predicted: (N,) what they were called.
-        classes: all there are, in order, of two the positive one last; None takes those that occur, sorted.
+        predicted: (N,) predicted classes.
+        classes: all classes in order, of two the positive one last; None: those that occur, sorted.
         weights: (N,) 0 or more; None counts cases.
 
     Raises:
@@ -503,7 +504,7 @@ def confusion(
     w = _weights(weights, len(a))
     values, code = np.unique(np.concatenate([a, b]), return_inverse=True)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise BadValues("A class is NaN or infinite: leave out cases that have none, and say how many they were.")
+        raise BadValues("A class is NaN or infinite: leave out cases that have none, and report their number.")
     names = tuple(values.tolist()) if classes is None else tuple(classes)
     strange = [v for v in values.tolist() if v not in names]
     if strange:
@@ -519,21 +520,22 @@ def confusion(
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Whether probabilities mean what they say.
+    """Calibration of probabilities.
 
     Attributes:
-        predicted: (B,) mean probability of each bin that holds a case: the reliability curve, with
-        observed: (B,) the share of positives there, and
-        weight: (B,) cases (or their weight) there.
+        predicted: (B,) mean probability of each bin with a case: x of the reliability curve.
+        observed: (B,) share of positives in each bin: y of the curve.
+        weight: (B,) number (or weight) of cases in each bin.
         ece: expected calibration error, the weighted mean of |observed − predicted|.
         brier: mean squared error of the probabilities; it is reliability − resolution + uncertainty.
         reliability: weighted mean of (observed − predicted)², best 0.
-        resolution: how far the bins' shares lie from the overall one, with what happens within the bins
-            (Stephenson, Coelho and Jolliffe 2008), so that the sum is exact.
-        uncertainty: variance of the labels: the Brier score of always saying the overall share.
-        slope: of the log odds of the labels on those predicted; 1 is right, below 1 too sure of itself. ``nan`` where
-            the classes do not overlap or all probabilities are alike.
-        intercept: what to add to the predicted log odds, slope held at 1; 0 is right, above 0 they are too low.
+        resolution: variance of the bins' shares, with the terms within bins (Stephenson, Coelho and Jolliffe 2008), so
+            that the sum is exact.
+        uncertainty: variance of the labels: the Brier score of predicting the prevalence.
+        slope: calibration slope on the log odds; 1 is ideal, below 1 is overconfident. ``nan`` where the classes do not
+            overlap or all probabilities are equal.
+        intercept: calibration in the large, with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too
+            low.
     """
 
     predicted: Float
@@ -556,28 +558,30 @@ def calibration(
     equal: Literal["width", "mass"] = "width",
     weights: ArrayLike | None = None,
 ) -> Calibration:
-    """Calibration of probabilities; of several classes give whether the called one was right, and its probability.
+    """Calibration of probabilities; for several classes pass whether the predicted one is right, and its probability.
 
-    Slope and intercept are logistic regressions on the log odds (Cox 1958; Van Calster et al. 2019), probabilities cut
-    at 1e-6 and 1 − 1e-6 for them.
+    Slope and intercept are logistic regressions on the log odds (Cox 1958; Van Calster et al. 2019) of probabilities
+    clipped to 1e-6 and 1 − 1e-6.
 
     Args:
         labels: (N,) 1 or 0.
         probabilities: (N,) of 1, 0…1.
-        bins: how many, 1 at least.
+        bins: number of bins, 1 at least.
         equal: bins of equal "width" over 0…1, each with its lower edge and the last with 1; or of equal "mass", where
             equal probabilities share a bin.
         weights: (N,) 0 or more; None counts cases.
 
     Raises:
         BadValues: as :func:`curve`, or not 0…1.
-        BadOption: no bins, or another kind.
+        BadOption: no bins, or an unknown kind.
     """
     y, p, w = _cases(labels, probabilities, weights)
     if p.min() < 0 or p.max() > 1:
-        raise BadValues(f"Probabilities lie in 0…1, got {p.min():g}…{p.max():g}: pass logits through the logistic.")
+        raise BadValues(
+            f"Probabilities are in 0…1, got {p.min():g}…{p.max():g}: apply the logistic function to logits."
+        )
     if bins < 1 or equal not in ("width", "mass"):
-        raise BadOption(f"Calibration takes one bin or more of equal 'width' or 'mass', got {bins} of {equal!r}.")
+        raise BadOption(f"Calibration needs one bin or more of equal 'width' or 'mass', got {bins} of {equal!r}.")
     total = float(w.sum())
     if equal == "width":
         place = p * bins
@@ -620,13 +624,13 @@ def _weights(weights: ArrayLike | None, count: int) -> Float:
 
 
 def _ranks(scores: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows by falling score, and the places in that order where a run of equal scores ends."""
+    """Rows by descending score, and the positions in that order where a run of equal scores ends."""
     order = np.argsort(-scores, kind="stable")
     return order, np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
 
 
 def _auc(tp: Float, fp: Float) -> Float:
-    """Trapezoids under (..., T) counts that begin at 0."""
+    """Area by trapezoids under (..., T) counts that begin at 0."""
     return ratio((np.diff(fp) * (tp[..., 1:] + tp[..., :-1])).sum(-1), 2 * tp[..., -1] * fp[..., -1])
 
 
@@ -636,7 +640,7 @@ def _average_precision(tp: Float, fp: Float) -> Float:
 
 
 def _delong(labels: ArrayLike, *scores: ArrayLike) -> tuple[Float, Float]:
-    """(M,) areas of M models and their (M, M) covariance."""
+    """Areas (M,) of M models and their covariance (M, M)."""
     from scipy.stats import rankdata
 
     y = _cases(labels, scores[0], None)[0]
@@ -646,7 +650,7 @@ def _delong(labels: ArrayLike, *scores: ArrayLike) -> tuple[Float, Float]:
     if not m or not n:
         return np.full(len(table), NAN), np.full((len(table),) * 2, NAN)
     among_all = rankdata(table, axis=1)
-    # the share of the other class that each case outranks
+    # structural components: the share of the other class that each case outranks
     above = (among_all[:, positive] - rankdata(table[:, positive], axis=1)) / n
     below = 1 - (among_all[:, ~positive] - rankdata(table[:, ~positive], axis=1)) / m
     areas = above.mean(axis=1)
@@ -665,7 +669,7 @@ def _wald(value: float, variance: float, level: float, bounds: tuple[float, floa
 
 
 def _recalibration(y: Float, p: Float, w: Float) -> tuple[float, float]:
-    """Slope of the joint fit, intercept with the slope held at 1."""
+    """Slope of the joint fit, and intercept with the slope fixed at 1."""
     x = np.clip(p, 1e-6, 1 - 1e-6)
     x = np.log(x) - np.log1p(-x)
     one, none = x[(y == 1) & (w > 0)], x[(y == 0) & (w > 0)]
@@ -678,7 +682,7 @@ def _recalibration(y: Float, p: Float, w: Float) -> tuple[float, float]:
 
 
 def _logistic(x: Float, y: Float, w: Float, offset: Float) -> Float:
-    """Weighted logistic regression by Newton's method, steps halved until they help; the classes must overlap."""
+    """Weighted logistic regression by Newton's method with step halving; the classes must overlap."""
     from scipy.special import expit
 
     def loss(beta: Float) -> float:
@@ -688,7 +692,7 @@ def _logistic(x: Float, y: Float, w: Float, offset: Float) -> Float:
     for _ in range(100):
         q = expit(x @ beta + offset)
         step = np.linalg.solve((x.T * (w * q * (1 - q))) @ x, x.T @ (w * (y - q)))
-        # a leap could end where every q is 0 or 1, and no step leads back
+        # a large step could end where every q is 0 or 1, with zero gradient
         now, size = loss(beta), LEAP / max(float(np.abs(x @ step).max()), LEAP)
         while size > 1e-6 and loss(beta + size * step) > now:
             size /= 2

@@ -1,16 +1,16 @@
 """Detection as LUNA16 scores it: FROC, sensitivity at 1/8…8 false positives a scan, and CPM.
 
-The rules are those of the challenge's script, ``noduleCADEvaluationLUNA16.py`` (Setio et al., Medical Image Analysis
-42, 2017), down to its rounding:
+Its terms are those of the challenge: a *mark* is a detection as submitted. The rules are those of its script,
+``noduleCADEvaluationLUNA16.py`` (Setio et al., Medical Image Analysis 42, 2017), down to its rounding:
 
-- Of a scan with more than 100 marks those count whose score is strictly above that of the 101st.
-- A mark hits a finding when it lies closer to the centre than half the diameter; a negative diameter stands for 10 mm.
-- A nodule takes the score of its best mark. Further marks on it are ignored, and so are marks that hit an excluded
-  finding and no nodule. A mark that hits two nodules finds both. All other marks are false positives.
-- The curve starts at (0, 0), has a point where the score changes, is straight between points and flat after the last:
-  a nodule without a mark is never found.
+- In a scan with more than 100 marks, those with a score strictly above that of the 101st count.
+- A mark hits a finding if it is closer to the centre than half the diameter; a negative diameter means 10 mm.
+- A nodule takes the highest score of its marks. Further marks on it are ignored, and so are marks that hit an excluded
+  finding and no nodule. A mark that hits two nodules detects both. All other marks are false positives.
+- The curve starts at (0, 0), has a point where the score changes, is linear between points and flat after the last:
+  a nodule without a mark is never detected.
 - All scans of the list count, with marks or without. CPM is the mean sensitivity at the seven rates.
-- An interval comes of drawing scans with replacement.
+- Intervals are by bootstrap over scans.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Float = NDArray[np.float64]
 Int = NDArray[np.intp]
 
 FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""False positives a scan at which LUNA16 reads its curve."""
+"""False positives a scan at which LUNA16 reports sensitivity."""
 MAX_MARKS = 100
-"""Marks of one scan that count."""
+"""Largest number of marks of a scan that count."""
 UNSIZED_MM = 10.0
-"""Diameter of a finding whose own is given as negative."""
+"""Diameter of a finding without one, which is given as negative."""
 SIZE_EDGES_MM = (0.0, 6.0, 8.0, 15.0, math.inf)
 """Size bands: the 6 and 8 mm of the guidelines, and 15 mm."""
 # Sixteen steps an octave from 1/8 to 8, exact in binary, so that the seven rates are among them.
@@ -43,7 +43,7 @@ GRID: Float = 2.0 ** np.linspace(-3.0, 3.0, 97)
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What is known to be in the scans.
+    """Ground truth findings in the scans.
 
     Args:
         series: (n) the series UID of each.
@@ -65,12 +65,12 @@ class Findings:
 
 @dataclass(frozen=True, eq=False)
 class Marks:
-    """What a detector says.
+    """A detector's output.
 
     Args:
         series: (n) the series UID of each.
         centre_lps: (n, 3) LPS mm (x, y, z).
-        score: (n); a higher one is surer.
+        score: (n); higher is more confident.
 
     Raises:
         BadValues: other shapes, or a number that is not finite.
@@ -87,14 +87,14 @@ class Marks:
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the marks.
+    """Counts of marks.
 
     Attributes:
-        marks: given.
-        candidates: left of them where a scan had more than 100.
+        marks: all.
+        candidates: those that count, at most 100 a scan.
         ignored_on_excluded: on an excluded finding and no nodule.
-        ignored_double: beside a better one on the same nodule.
-        nodules_elsewhere: annotated in series that are not evaluated.
+        ignored_double: on a nodule that has a better one.
+        nodules_elsewhere: nodules annotated in series that are not evaluated.
     """
 
     marks: int
@@ -106,16 +106,16 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """A detector's marks held against the truth, and the curve that follows.
+    """A detector's marks matched to the ground truth, and the FROC curve.
 
     Attributes:
-        scans: how many were searched.
-        nodule_scan: (nodules) which scan each lies in, 0…scans − 1.
+        scans: number of scans searched.
+        nodule_scan: (nodules) index of each one's scan, 0…scans − 1.
         nodule_mm: (nodules) diameter as annotated.
-        nodule_score: (nodules) score of the best mark on each; −inf where there is none.
-        false_scan: (false positives) which scan each lies in.
-        false_score: (false positives).
-        tally: what became of the marks.
+        nodule_score: (nodules) score of the best mark on each; −inf without one.
+        false_scan: (false positives) index of each one's scan.
+        false_score: (false positives) score of each.
+        tally: counts of marks.
     """
 
     scans: int
@@ -128,42 +128,42 @@ class Froc:
 
     @property
     def nodules(self) -> int:
-        """How many there are to find."""
+        """Number of nodules."""
         return len(self.nodule_score)
 
     @property
     def true_positives(self) -> int:
-        """Nodules with a mark."""
+        """Number of nodules with a mark."""
         return int(np.isfinite(self.nodule_score).sum())
 
     @property
     def false_negatives(self) -> int:
-        """Nodules without one."""
+        """Number of nodules without a mark."""
         return self.nodules - self.true_positives
 
     @property
     def false_positives(self) -> int:
-        """Marks on nothing."""
+        """Number of false positive marks."""
         return len(self.false_score)
 
     @property
     def fp_rate(self) -> Float:
-        """(points) false positives a scan, rising from 0."""
+        """False positives a scan (points), ascending from 0."""
         return self._curve[0]
 
     @property
     def sensitivity(self) -> Float:
-        """(points) share of the nodules found, rising from 0."""
+        """Sensitivity (points), ascending from 0."""
         return self._curve[1]
 
     @cached_property
     def thresholds(self) -> Float:
-        """(points) marks with this score or a higher one are counted; +inf at the first point, falling."""
+        """Least score of the marks that count (points), descending from +inf."""
         _, _, score, ends = self._events
         return np.concatenate([[np.inf], score[ends]])
 
     def sensitivity_at(self, fp_rates: ArrayLike) -> Float:
-        """Sensitivity at rates of false positives a scan, read off the straight lines between points."""
+        """Sensitivity at rates of false positives a scan, interpolated linearly."""
         return np.interp(np.asarray(fp_rates, dtype=np.float64), self.fp_rate, self.sensitivity)
 
     @property
@@ -172,13 +172,13 @@ class Froc:
         return float(self.sensitivity_at(FP_RATES).mean())
 
     def among(self, chosen: NDArray[np.bool_]) -> Froc:
-        """The same false positives with some of the nodules: those of a size, a texture, a number of readers.
+        """Restrict the nodules, for example to a size or texture, with the same false positives.
 
         Args:
-            chosen: (nodules), in the order of the annotations.
+            chosen: (nodules) bool, in the order of the annotations.
 
         Raises:
-            BadValues: none is chosen, or the length is another.
+            BadValues: none is chosen, or the length differs.
         """
         if np.shape(chosen) != (self.nodules,) or not np.any(chosen):
             raise BadValues(f"Choose at least one of the {self.nodules} nodules by a value of true or false for each.")
@@ -191,7 +191,7 @@ class Froc:
 
     @cached_property
     def _events(self) -> tuple[Int, NDArray[np.bool_], Float, Int]:
-        """Scan, hit or not, and score of all that counts, surest first; where each run of one score ends."""
+        """Scan, hit or not, and score of all that counts, in descending score; and the ends of runs of equal score."""
         found = np.isfinite(self.nodule_score)
         scan = np.concatenate([self.nodule_scan[found], self.false_scan])
         score = np.concatenate([self.nodule_score[found], self.false_score])
@@ -205,13 +205,13 @@ class Froc:
         return self._weighted(np.ones(self.scans))
 
     def _weighted(self, times: Float) -> tuple[Float, Float]:
-        """The curve (false positives a scan, sensitivity) where each scan counts a number of times, all of them N."""
+        """The curve (false positives a scan, sensitivity) with a weight for each scan, N in total."""
         scan, hit, _, ends = self._events
         weight = times[scan]
         tp = np.concatenate([[0.0], np.cumsum(weight * hit)[ends]])
         fp = np.concatenate([[0.0], np.cumsum(weight * ~hit)[ends]])
-        # Shares first, counts again after: at a rate that k false positives reach exactly, rounding decides between
-        # the foot and the top of a step, and this is how the challenge's script rounds.
+        # Shares first, then counts, as the challenge's script does: at a rate that k false positives reach exactly,
+        # rounding decides between the two ends of a step.
         fp_rate = fp / max(fp[-1], 1.0) * fp[-1] / self.scans
         sensitivity = tp / max(tp[-1], 1.0) * tp[-1] / times[self.nodule_scan].sum()
         return fp_rate, sensitivity
@@ -228,14 +228,14 @@ class SizeBand:
 
 @dataclass(frozen=True, eq=False)
 class FrocInterval:
-    """What drawing the scans again and again gives.
+    """FROC by bootstrap over scans.
 
     Attributes:
         confidence: share of the resamples between low and high.
         fp_rate: (97) 1/8…8, sixteen an octave.
-        mean, low, high: (97) sensitivity there.
-        cpms: (resamples) CPM of each. Two detectors on the same scans with the same seed share the draws, so the
-            difference of theirs is paired.
+        mean, low, high: (97) sensitivity at these rates.
+        cpms: (resamples) CPM of each. Two detectors on the same scans with the same seed share the resamples, so their
+            difference is paired.
     """
 
     confidence: float
@@ -247,26 +247,26 @@ class FrocInterval:
 
     @property
     def cpm(self) -> tuple[float, float]:
-        """Lower and upper end of CPM."""
+        """Lower and upper end of the interval of CPM."""
         low, high = _ends(self.cpms[:, None], self.confidence)
         return float(low[0]), float(high[0])
 
 
 def froc(annotations: Findings, excluded: Findings | None, series: Sequence[str], predictions: Marks) -> Froc:
-    """Hold marks against the truth by the rules of LUNA16.
+    """Match marks to the ground truth by the rules of LUNA16.
 
     Args:
-        annotations: the nodules to find. Those in other series are left out and counted.
+        annotations: the nodules. Those in other series are left out and counted.
         excluded: findings that count neither way.
-        series: UIDs of all scans that were searched, whether they hold nodules and marks or not.
-        predictions: all marks; no marks at all give sensitivity 0.
+        series: UIDs of all scans searched, with or without nodules and marks.
+        predictions: all marks; without marks the sensitivity is 0.
 
     Raises:
-        BadValues: marks in a series that is not listed, no series, one listed twice, or no nodule in them.
+        BadValues: marks in a series that is not listed, no series, a repeated one, or no nodule in them.
     """
     number = {uid: place for place, uid in enumerate(series)}
     if not number or len(number) < len(series):
-        raise BadValues("The list of series is empty or names one twice: each scan is searched and counted once.")
+        raise BadValues("The list of series is empty or names one twice: list every scan searched once.")
     mark_scan = _numbers(predictions.series, number)
     strangers = sorted({predictions.series[i] for i in np.flatnonzero(mark_scan < 0)})
     if strangers:
@@ -305,10 +305,10 @@ def froc(annotations: Findings, excluded: Findings | None, series: Sequence[str]
 
 @dataclass(frozen=True, eq=False)
 class ScanHits:
-    """The marks of one scan held against what is known to be in it.
+    """The marks of one scan matched to its findings.
 
     Attributes:
-        score: (marks); a higher one is surer.
+        score: (marks); higher is more confident.
         on_nodule: (marks, nodules) which marks hit which nodules.
         distance_mm: (marks, nodules) from the mark to the nodule's centre.
         on_excluded: (marks) which marks hit an excluded finding.
@@ -321,12 +321,12 @@ class ScanHits:
 
     @property
     def best(self) -> tuple[float | None, ...]:
-        """(nodules) score of the best mark on each; None where there is none."""
+        """Score of the best mark on each nodule, (nodules); None without one."""
         return tuple(float(self.score[on].max()) if on.any() else None for on in self.on_nodule.T)
 
     @property
     def nearest(self) -> tuple[int | None, ...]:
-        """(marks) the nodule that each hits, of several the nearest; None where it hits none."""
+        """Index of the nodule that each mark hits, of several the nearest, (marks); None if it hits none."""
         if not self.on_nodule.shape[1]:
             return (None,) * len(self.score)
         away = np.where(self.on_nodule, self.distance_mm, np.inf)
@@ -334,22 +334,22 @@ class ScanHits:
 
     @property
     def false(self) -> NDArray[np.bool_]:
-        """(marks) the false positives: those on no nodule and on no excluded finding."""
+        """Which marks (marks) are false positives: on no nodule and on no excluded finding."""
         return self.false_strict & ~self.on_excluded
 
     @property
     def false_strict(self) -> NDArray[np.bool_]:
-        """(marks) those on no nodule, excluded findings or not."""
+        """Which marks (marks) are on no nodule, on excluded findings or not."""
         return np.asarray(~self.on_nodule.any(axis=1))
 
 
-def hold_scan(marks: Marks, nodules: Findings, excluded: Findings | None = None) -> ScanHits:
-    """Hold the marks of one scan against what is known of it, by the hit rule of LUNA16.
+def match_scan(marks: Marks, nodules: Findings, excluded: Findings | None = None) -> ScanHits:
+    """Match the marks of one scan to its findings, by the hit rule of LUNA16.
 
-    Unlike :func:`froc` it takes a scan without nodules, and all marks count, however many they are.
+    Unlike :func:`froc` it takes a scan without nodules, and all marks count.
 
     Args:
-        marks, nodules, excluded: of one and the same scan; their series are not compared.
+        marks, nodules, excluded: of the same scan; their series are not compared.
     """
     offset = nodules.centre_lps[None] - marks.centre_lps[:, None]
     on_excluded: NDArray[np.bool_] = np.zeros(len(marks.score), dtype=bool)
@@ -361,11 +361,11 @@ def hold_scan(marks: Marks, nodules: Findings, excluded: Findings | None = None)
 
 
 def by_size(result: Froc, edges_mm: Sequence[float] = SIZE_EDGES_MM) -> tuple[SizeBand, ...]:
-    """The curve for nodules of each size; bands without a nodule are left out, and nodules without a diameter.
+    """The curve by size of nodule; bands without a nodule, and nodules without a diameter, are left out.
 
     Args:
         result: of :func:`froc`.
-        edges_mm: rising; a band holds its lower edge and not its upper.
+        edges_mm: ascending; a band includes its lower edge but not its upper.
 
     Raises:
         BadOption: edges that do not rise.
@@ -381,15 +381,15 @@ def by_size(result: Froc, edges_mm: Sequence[float] = SIZE_EDGES_MM) -> tuple[Si
 
 
 def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: float = 0.95) -> FrocInterval:
-    """Draw as many scans as there are, with replacement, and score each draw: LUNA16's interval.
+    """Bootstrap over scans: LUNA16's interval.
 
-    Ends are the script's: of N sorted figures the one with number ⌊N · (1 − confidence) / 2⌋ from below, counted
-    from 0, and number ⌊N · (1 + confidence) / 2⌋. A draw without any nodule has no sensitivity and is drawn again.
+    Its ends are the script's: of N sorted figures those with index ⌊N · (1 − confidence) / 2⌋ and
+    ⌊N · (1 + confidence) / 2⌋. A resample without nodules has no sensitivity and is drawn again.
 
     Args:
         result: of :func:`froc`.
-        samples: draws; the challenge makes 1,000.
-        seed: of the draws.
+        samples: number of resamples; the challenge uses 1,000.
+        seed: of the resamples.
         confidence: above 0, below 1.
 
     Raises:
@@ -421,17 +421,17 @@ def _checked(values: ArrayLike, shape: tuple[int, ...], name: str) -> Float:
 
 
 def _numbers(uids: Sequence[str], number: dict[str, int]) -> Int:
-    """The number of each series, −1 where it is not listed."""
+    """Index of each series, −1 if it is not listed."""
     return np.fromiter((number.get(uid, -1) for uid in uids), dtype=np.intp, count=len(uids))
 
 
 def named(uids: Sequence[str]) -> str:
-    """Series for an error: the first by its UID, and how many more there are."""
+    """Name series in an error: the first by its UID, and the number of others."""
     return f"series {uids[0]}" + (f" and {len(uids) - 1} more" if len(uids) > 1 else "")
 
 
 def _surest(scan: Int, score: Float, scans: int) -> NDArray[np.bool_]:
-    """Marks that count: where a scan has more than 100, those above the 101st; ties with it go."""
+    """Marks that count: if a scan has more than 100, those strictly above the 101st."""
     order = np.lexsort((-score, scan))
     first = np.searchsorted(scan[order], np.arange(scans))
     crowded = np.flatnonzero(np.bincount(scan, minlength=scans) > MAX_MARKS)
@@ -441,7 +441,7 @@ def _surest(scan: Int, score: Float, scans: int) -> NDArray[np.bool_]:
 
 
 def _hits(mark_scan: Int, point: Float, finding_scan: Int, findings: Findings) -> tuple[Int, Int]:
-    """All pairs (mark, finding) of one scan where the mark lies inside the finding's ball."""
+    """All pairs (mark, finding) of the same scan with the mark inside the finding's ball."""
     order = np.argsort(finding_scan, kind="stable")
     placed = finding_scan[order]
     start, stop = np.searchsorted(placed, mark_scan), np.searchsorted(placed, mark_scan, side="right")
@@ -454,14 +454,14 @@ def _hits(mark_scan: Int, point: Float, finding_scan: Int, findings: Findings) -
 
 def _inside(offset_mm: Float, diameter_mm: Float) -> NDArray[np.bool_]:
     """LUNA16's hit rule, for offsets (…, 3) of marks from the centres of findings with diameters (…)."""
-    # The radius squared and the sum in this order: a mark on the very edge falls as it does in the script.
+    # the square of the radius and the sum in this order: a mark exactly on the edge rounds as in the script
     square = np.square(offset_mm)
     diameter = np.where(diameter_mm < 0, UNSIZED_MM, diameter_mm)
     return np.asarray(square[..., 0] + square[..., 1] + square[..., 2] < np.square(diameter / 2))
 
 
 def _ends(values: Float, confidence: float) -> tuple[Float, Float]:
-    """Lower and upper end of each column, as the challenge's script picks them."""
+    """Lower and upper end of each column, as in the challenge's script."""
     ranked = np.sort(values, axis=0)
     tail = (1.0 - confidence) / 2.0
     low, high = math.floor(tail * len(ranked)), math.floor((1.0 - tail) * len(ranked))

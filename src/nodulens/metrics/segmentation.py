@@ -1,4 +1,4 @@
-"""How well an outline fits: overlap, distance between surfaces, volume; and what readers reach among themselves.
+"""Metrics of segmentation: overlap, surface distance, volume; and agreement between readers.
 
 Arrays are (z, y, x), or (y, x) for a single plane: read mm² for mm³ and pixel for voxel there. Empty masks follow one
 rule:
@@ -11,8 +11,8 @@ empty            not ("invented")  0     –            0          –          
 not ("missed")   empty             0     0            –          –          −100 %
 ===============  ================  ====  ===========  =========  =========  ============
 
-where – is ``nan`` and IoU goes as Dice. A :class:`Summary` averages over the cases that have a truth, the missed ones
-included, and counts the other two kinds apart.
+where – is ``nan`` and IoU is as Dice. A :class:`Summary` averages over the cases with a truth, missed ones included,
+and counts the other two kinds separately.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ Bool = NDArray[np.bool_]
 NAN = float("nan")
 PERCENTILE = 95
 Rule = Literal["at least", "more than"]
+COUNTS = {"truth": "truth_voxels", "predicted": "predicted_voxels", "common": "common_voxels"}
+"""Column of counted voxels → field of :class:`Overlap`."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """One mask against the truth.
+    """One mask against the ground truth.
 
     Attributes:
-        truth_voxels, predicted_voxels, common_voxels: how many each mask and both hold.
+        truth_voxels, predicted_voxels, common_voxels: number of voxels in each mask and in both.
         voxel_mm3: volume of a voxel.
         hd95_mm: the larger of the two 95th percentiles of the distances from one surface to the other (as in
             MONAI and Metrics Reloaded; pooling both ways first, as some tools do, gives less).
@@ -55,6 +57,11 @@ class Overlap:
     voxel_mm3: float
     hd95_mm: float
     surface_mm: float
+
+    @classmethod
+    def of_counts(cls, truth: int, predicted: int, common: int) -> Overlap:
+        """Voxels that were counted and nothing else: each counts 1 mm³, and distances are not defined."""
+        return cls(truth, predicted, common, 1.0, NAN, NAN)
 
     @property
     def dice(self) -> float:
@@ -70,7 +77,7 @@ class Overlap:
 
     @property
     def sensitivity(self) -> float:
-        """Share of the truth that is found, 0…1."""
+        """Share of the ground truth that is segmented, 0…1."""
         return self.common_voxels / self.truth_voxels if self.truth_voxels else NAN
 
     @property
@@ -95,12 +102,12 @@ class Overlap:
 
     @property
     def volume_error_mm3(self) -> float:
-        """Prediction less truth: above 0 it is too large."""
+        """Prediction minus ground truth: positive where it is too large."""
         return self.predicted_mm3 - self.truth_mm3
 
     @property
     def volume_error_percent(self) -> float:
-        """The same in per cent of the truth."""
+        """:attr:`volume_error_mm3` in per cent of the ground truth."""
         return 100 * self.volume_error_mm3 / self.truth_mm3 if self.truth_voxels else NAN
 
 
@@ -108,7 +115,7 @@ class Overlap:
 
 
 def compare(truth: Bool, predicted: Bool, spacing_zyx: Sequence[float]) -> Overlap:
-    """Hold a mask against the truth.
+    """Compare a mask with the ground truth.
 
     Args:
         truth: (z, y, x) or (y, x) bool.
@@ -129,7 +136,7 @@ def compare(truth: Bool, predicted: Bool, spacing_zyx: Sequence[float]) -> Overl
 
 
 def surface_distances(first: Bool, second: Bool, spacing_zyx: Sequence[float]) -> tuple[Float, Float]:
-    """From each surface voxel of one mask to the nearest one of the other, and back.
+    """Distance of each surface voxel of one mask to the nearest of the other, and vice versa.
 
     The surface is every voxel of a mask with a face neighbour (6 in space, 4 in a plane) outside it; beyond the array
     all is outside. Distances are between voxel centres and every surface voxel counts one, whatever its area.
@@ -140,7 +147,7 @@ def surface_distances(first: Bool, second: Bool, spacing_zyx: Sequence[float]) -
         spacing_zyx: mm between voxel centres along the axes.
 
     Returns:
-        mm, one for each surface voxel of the first and of the second; both empty where a mask is.
+        mm, for each surface voxel of the first and of the second; both empty if a mask is.
 
     Raises:
         BadGeometry, BadValues: as :func:`compare`.
@@ -149,21 +156,20 @@ def surface_distances(first: Bool, second: Bool, spacing_zyx: Sequence[float]) -
 
 
 def compare_labels(truth: Mask, predicted: Mask) -> dict[str, Overlap]:
-    """Hold labelled masks against one another, class by class, joined by name.
+    """Compare labelled masks class by class, matched by name.
 
     Args:
         truth: labels with names.
         predicted: labels on the same grid; the numbers of the names may differ.
 
     Returns:
-        name → overlap, for every name of either in the order of the truth's; a class that one does not know is empty
-        there.
+        name → overlap, for every name of either in the order of the truth's; a class missing from one is empty there.
 
     Raises:
         BadGeometry: other grids.
     """
     if truth.geometry != predicted.geometry:
-        raise BadGeometry("The two masks lie on different grids: resample one onto the other's first.")
+        raise BadGeometry("The two masks are on different grids: resample one onto the other's first.")
     none = np.zeros(truth.geometry.shape, dtype=bool)
     out = {}
     for name in dict.fromkeys([*truth.names.values(), *predicted.names.values()]):
@@ -176,7 +182,7 @@ def compare_labels(truth: Mask, predicted: Mask) -> dict[str, Overlap]:
 
 
 def consensus(masks: Bool, share: float = 0.5, rule: Rule = "at least") -> Bool:
-    """What enough readers hold to be nodule.
+    """The consensus of readers.
 
     Args:
         masks: (readers, …) bool.
@@ -185,7 +191,7 @@ def consensus(masks: Bool, share: float = 0.5, rule: Rule = "at least") -> Bool:
             by the first, three by the second.
 
     Returns:
-        the axes of ``masks`` but the first; may be empty where readers do not overlap.
+        bool (…); may be empty where readers do not overlap.
 
     Raises:
         BadOption: a share that everything or nothing reaches, or another rule.
@@ -199,12 +205,12 @@ def consensus(masks: Bool, share: float = 0.5, rule: Rule = "at least") -> Bool:
         reach = "above 0 and up to 1" if rule == "at least" else "from 0 and below 1"
         raise BadOption(f"{rule} {share:g} of the readers: the share must be {reach}.")
     votes, wanted = masks.sum(axis=0), share * len(masks)
-    # 1e-9: a third of three readers is one of them, however it was rounded
+    # 1e-9: a third of three readers is one of them, despite rounding
     return np.asarray(votes >= wanted - 1e-9 if rule == "at least" else votes > wanted + 1e-9)
 
 
 def reader_pairs(masks: Bool, spacing_zyx: Sequence[float]) -> tuple[Overlap, ...]:
-    """Every reader against every other, the earlier one as the truth.
+    """Every pair of readers, the earlier one as the ground truth.
 
     Args:
         masks: (readers, z, y, x) or (readers, y, x) bool, two readers at least.
@@ -219,9 +225,9 @@ def reader_pairs(masks: Bool, spacing_zyx: Sequence[float]) -> tuple[Overlap, ..
 
 
 def readers_left_out(masks: Bool, spacing_zyx: Sequence[float], share: float = 0.5) -> tuple[Overlap, ...]:
-    """Each reader against the consensus of the others: what a method may be held against.
+    """Each reader against the consensus of the others: a reference for methods.
 
-    With two readers this is the pair; of three, the consensus of the other two is all that either holds.
+    With two readers this is the pair; with three, the consensus of the other two is their union.
 
     Args:
         masks: (readers, z, y, x) or (readers, y, x) bool, two readers at least.
@@ -229,7 +235,7 @@ def readers_left_out(masks: Bool, spacing_zyx: Sequence[float], share: float = 0
         share: as in :func:`consensus`.
 
     Returns:
-        one a reader, the others as the truth.
+        one overlap a reader, with the others as the ground truth.
 
     Raises:
         BadValues, BadGeometry, BadOption: as :func:`consensus` and :func:`reader_pairs`.
@@ -244,10 +250,10 @@ def readers_left_out(masks: Bool, spacing_zyx: Sequence[float], share: float = 0
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over cases, with bootstrap intervals by patient; one case is one nodule (or one class of one image).
+    """Means over cases, with bootstrap intervals by patient; a case is a nodule (or a class of an image).
 
     Attributes:
-        cases: all.
+        cases: number of all.
         both_empty: without truth and without prediction.
         invented: a prediction without truth.
         missed: a truth without prediction.
@@ -255,7 +261,7 @@ class Summary:
         dice_all: over all cases, both empty as 1 and invented as 0: what tools that count empty cases call Dice.
         precision, hd95_mm, surface_mm: over the cases with truth and prediction.
         volume_error_mm3, volume_error_percent: signed, over the cases with a truth; a missed one is −100 %.
-        absolute_volume_error_percent: without the sign, which lets too large and too small cancel.
+        absolute_volume_error_percent: unsigned, so that errors do not cancel.
     """
 
     cases: int
@@ -275,17 +281,19 @@ class Summary:
 
     @property
     def without_distance(self) -> int:
-        """Cases in which a surface is lacking; a mean distance says nothing of them."""
+        """Number of cases with an empty mask, which mean distances leave out."""
         return self.both_empty + self.invented + self.missed
 
 
-def overlaps(columns: Mapping[str, Sequence[int]], name: str) -> list[Overlap]:
-    """Cases of which voxels were counted and nothing else: one for each row of "NAME truth", "… predicted", "… common".
+def overlaps(columns: Mapping[str, Sequence[int]], name: str) -> tuple[Overlap, ...]:
+    """Cases of which voxels were counted: one for each row of "NAME truth", "NAME predicted", "NAME common"."""
+    counts = zip(*(columns[f"{name} {what}"] for what in COUNTS), strict=True)
+    return tuple(Overlap.of_counts(*row) for row in counts)
 
-    A voxel counts 1, and distances are not defined.
-    """
-    counts = zip(*(columns[f"{name} {what}"] for what in ("truth", "predicted", "common")), strict=True)
-    return [Overlap(truth, predicted, common, 1.0, NAN, NAN) for truth, predicted, common in counts]
+
+def overlap_columns(cases: Sequence[Overlap], name: str) -> dict[str, list[int]]:
+    """The columns that :func:`overlaps` reads."""
+    return {f"{name} {what}": [getattr(case, field) for case in cases] for what, field in COUNTS.items()}
 
 
 def summarise(
@@ -327,10 +335,10 @@ def summarise(
 def summarise_by(
     cases: Sequence[Overlap], patients: ArrayLike, groups: Groups, *, samples: int = 1000, seed: int = 0
 ) -> dict[str, Summary]:
-    """Average within size bands, textures, classes.
+    """Average within size bands, textures or classes.
 
-    ``Groups.bands([c.truth_diameter_mm for c in cases], (6, 8, 15))`` parts the nodules by true size; a case without
-    truth then falls into the smallest band, where it is counted as invented or empty.
+    ``Groups.bands([c.truth_diameter_mm for c in cases], (6, 8, 15))`` groups the nodules by true size; a case without
+    truth is in the smallest band, where it is counted as invented or empty.
 
     Args:
         cases: one a nodule.
@@ -340,7 +348,7 @@ def summarise_by(
         seed: of the draws.
 
     Returns:
-        name → means, for groups that hold a case.
+        name → means, for groups with a case.
 
     Raises:
         BadValues: as :func:`summarise`, or another number of groups.
@@ -358,7 +366,7 @@ def summarise_by(
 
 
 def _cropped(first: Bool, second: Bool, spacing_zyx: Sequence[float]) -> tuple[Bool, Bool]:
-    """Both masks in the smallest box that holds them."""
+    """Crop both masks to their common bounding box."""
     from scipy.ndimage import find_objects
 
     if first.dtype != np.bool_ or second.dtype != np.bool_:
@@ -381,7 +389,7 @@ def _distances(a: Bool, b: Bool, spacing_zyx: Sequence[float]) -> tuple[Float, F
     from scipy.ndimage import binary_erosion
     from scipy.spatial import KDTree
 
-    # a tree of surface voxels is exact, and quicker than a distance map of the box, for nodules and lungs alike
+    # a k-d tree of surface voxels is exact, and faster than a distance map of the box, for nodules and lungs alike
     on_a, on_b = (np.argwhere(mask & ~binary_erosion(mask)) * np.asarray(spacing_zyx) for mask in (a, b))
     if not (len(on_a) and len(on_b)):
         return np.empty(0), np.empty(0)

@@ -1,7 +1,7 @@
-"""How sure a figure is: intervals by patient, tests of paired results, correction for many of them.
+"""Statistics: intervals by patient, paired tests, correction for multiple tests.
 
-Nodules of one patient are alike, so every bootstrap here draws patients, never nodules. Where the data leave a figure
-undefined it is ``nan``; data that cannot be used at all are an error.
+Nodules of one patient are correlated, so every bootstrap here resamples patients, never nodules. A figure that the data
+leave undefined is ``nan``; data that cannot be used at all are an error.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Rows = NDArray[np.intp]
 Statistic = Callable[[Rows], float]
 
 UNDEFINED = 0.05
-"""Where a figure is undefined in more than this share of the resamples, its interval is too."""
+"""If a figure is undefined in more than this share of the resamples, its interval is undefined too."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with what it could be.
+    """A figure with its confidence interval.
 
     Attributes:
         value: the figure itself, from all data.
-        low, high: ends of the confidence interval; ``nan`` where there are too few data for one.
-        level: how often such an interval holds the true figure, 0…1.
+        low, high: ends of the interval; ``nan`` if there are too few data.
+        level: confidence level, 0…1.
     """
 
     value: float
@@ -48,12 +48,12 @@ def resamples(patients: ArrayLike, *, samples: int = 1000, seed: int = 0) -> Ite
 
     Args:
         patients: (N,) the patient of each row.
-        samples: how many.
-        seed: of the draws. The same patients and seed give the same draws, so two figures that are computed over
+        samples: number of resamples.
+        seed: of the resamples. The same patients and seed give the same ones, so two figures that are computed over
             them, or over :func:`patient_draws`, are paired.
 
     Yields:
-        all rows of as many patients as there are, drawn with replacement; a patient drawn twice gives its rows twice.
+        the rows of as many patients as there are, sampled with replacement; a patient sampled twice has its rows twice.
 
     Raises:
         BadValues: no patients.
@@ -66,11 +66,11 @@ def resamples(patients: ArrayLike, *, samples: int = 1000, seed: int = 0) -> Ite
 
 
 def patient_draws(patients: ArrayLike, *, samples: int = 1000, seed: int = 0) -> tuple[Rows, NDArray[np.int64]]:
-    """The same samples as :func:`resamples`, as how often each patient was drawn: what weighted figures need.
+    """The samples of :func:`resamples` as counts of patients, for weighted figures.
 
     Returns:
-        (N,) the number of each row's patient, and (samples, patients) how often each was drawn. The weights of the rows
-        in sample s are ``draws[s][owner]``.
+        (N,) the index of each row's patient, and (samples, patients) the count of each. The weights of the rows in
+        sample s are ``draws[s][owner]``.
     """
     names = np.asarray(patients)
     if names.ndim != 1 or not names.size:
@@ -84,12 +84,12 @@ def patient_draws(patients: ArrayLike, *, samples: int = 1000, seed: int = 0) ->
 
 
 def percentiles(value: float, draws: ArrayLike, *, level: float = 0.95) -> Interval:
-    """A figure with the percentile interval of its bootstrap draws.
+    """A figure with the percentile interval of its bootstrap.
 
     Args:
         value: the figure from all data.
-        draws: (samples,) the figure in each resample. Undefined ones (``nan``: one class alone was drawn) are left
-            out; where they are more than :data:`UNDEFINED`, the ends are ``nan``.
+        draws: (samples,) the figure in each resample. Undefined ones (``nan``: one class alone) are left out; if they
+            are more than :data:`UNDEFINED`, the ends are ``nan``.
         level: 0…1.
     """
     return _ends(value, np.asarray(draws, dtype=np.float64), np.array([(1 - level) / 2, (1 + level) / 2]), level)
@@ -104,19 +104,19 @@ def bootstrap(
     seed: int = 0,
     method: Literal["percentile", "bca"] = "percentile",
 ) -> Interval:
-    """A figure with its bootstrap interval, patients drawn with replacement.
+    """A figure with its bootstrap interval by patient.
 
-    Two methods on the same rows are compared by a statistic that takes the difference, for then every sample holds
-    both: ``bootstrap(lambda rows: auc(y[rows], a[rows]) - auc(y[rows], b[rows]), patients)``.
+    To compare two methods on the same rows, take the difference as the statistic, so that it is paired:
+    ``bootstrap(lambda rows: auc(y[rows], a[rows]) - auc(y[rows], b[rows]), patients)``.
 
     Args:
         statistic: rows → figure; ``nan`` where it is undefined.
         patients: (N,) the patient of each row.
-        samples: how many draws. Percentile ends settle from 1,000 on, BCa's from 2,000.
+        samples: number of resamples. Percentile ends are stable from 1,000 on, BCa's from 2,000.
         level: 0…1.
-        seed: of the draws.
-        method: "percentile", or "bca": corrected for bias and skewness (Efron 1987), which costs one more call a
-            patient, left out in turn.
+        seed: of the resamples.
+        method: "percentile", or "bca": corrected for bias and skewness (Efron 1987), which calls ``statistic`` once
+            more for each patient, leaving it out.
 
     Raises:
         BadValues: no patients.
@@ -141,7 +141,7 @@ def bootstrap_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """First less second, for two groups of different patients, each drawn by itself (unpaired).
+    """First minus second for two groups of different patients, resampled independently (unpaired).
 
     Args:
         first: statistic and (N,) patients of one group.
@@ -152,7 +152,7 @@ def bootstrap_difference(
     """
     both = np.intersect1d(first[1], second[1])
     if both.size:
-        raise BadValues(f"{both.size} patients stand in both groups ({both[0]} …): compare the groups paired.")
+        raise BadValues(f"{both.size} patients are in both groups ({both[0]} …): compare the groups paired.")
     draws = [
         np.array([statistic(rows) for rows in resamples(patients, samples=samples, seed=seed + k)], dtype=np.float64)
         for k, (statistic, patients) in enumerate((first, second))
@@ -167,7 +167,7 @@ def bootstrap_means(
     """Mean over rows with its bootstrap interval, for many columns at once.
 
     Args:
-        values: (N, columns); ``nan`` where a row has no value: it is left out of its column's mean.
+        values: (N, columns); ``nan`` where a row has no value, which its column's mean leaves out.
         patients: (N,) the patient of each row.
 
     Returns:
@@ -181,13 +181,13 @@ def bootstrap_means(
     sums, counts = np.zeros((2, draws.shape[1], table.shape[1]))
     np.add.at(sums, owner, np.where(known, table, 0))
     np.add.at(counts, owner, known)
-    drawn = ratio(draws @ sums, draws @ counts)
+    resampled = ratio(draws @ sums, draws @ counts)
     means = ratio(sums.sum(0), counts.sum(0))
-    return tuple(percentiles(float(m), drawn[:, k], level=level) for k, m in enumerate(means))
+    return tuple(percentiles(float(m), resampled[:, k], level=level) for k, m in enumerate(means))
 
 
 def proportion(successes: int, total: int, *, level: float = 0.95) -> Interval:
-    """A share of independent cases with Wilson's interval (1927); for several nodules a patient, bootstrap instead.
+    """A proportion of independent cases with Wilson's interval (1927); with several nodules a patient use a bootstrap.
 
     Raises:
         BadValues: not 0 ≤ successes ≤ total.
@@ -211,13 +211,13 @@ class Wilcoxon:
     """Wilcoxon's signed-rank test of paired values.
 
     Attributes:
-        statistic: the smaller of the rank sums for and against.
+        statistic: the smaller of the positive and negative rank sums.
         p_value: two-sided.
-        rank_biserial: −1…1, the effect: ranks for less ranks against, over all ranks (Kerby 2014); 1 where every
-            difference is above 0. ``nan`` where all are 0.
+        rank_biserial: −1…1, the effect size: positive minus negative rank sum, over their total (Kerby 2014); 1 if
+            every difference is positive. ``nan`` if all are 0.
         median_difference: over all pairs.
-        pairs: how many there are.
-        zeros: pairs without a difference, left out of the ranks as Wilcoxon did (1945).
+        pairs: number of pairs.
+        zeros: number of pairs without a difference, which the ranks leave out (Wilcoxon 1945).
     """
 
     statistic: float
@@ -229,7 +229,7 @@ class Wilcoxon:
 
 
 def wilcoxon(first: ArrayLike, second: ArrayLike) -> Wilcoxon:
-    """Whether paired values differ, first less second.
+    """Test whether paired values differ, first minus second.
 
     Exact up to 50 differences without ties, else by the normal distribution with correction for ties (scipy's
     choice). Pairs must be independent: with several nodules a patient, give each patient's mean.
@@ -257,13 +257,13 @@ def wilcoxon(first: ArrayLike, second: ArrayLike) -> Wilcoxon:
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test: do two methods err equally often on the same cases?
+    """McNemar's test of two methods' error rates on the same cases.
 
     Attributes:
-        only_first, only_second: cases that one alone has right; the others say nothing.
-        exact: two-sided binomial p-value; never too small, and often too large.
-        mid_p: the exact one less half the probability of what was seen: the one to report (Fagerland et al. 2013).
-        corrected: by chi² with Edwards' correction, as older papers have it.
+        only_first, only_second: number of cases that only one of them has right.
+        exact: two-sided binomial p-value; conservative.
+        mid_p: the exact one minus half the probability of the observation: the one to report (Fagerland et al. 2013).
+        corrected: by chi² with Edwards' correction, as in older papers.
     """
 
     only_first: int
@@ -292,10 +292,10 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
     n, k = only_first + only_second, min(only_first, only_second)
     if not n:
         return McNemar(0, 0, 1.0, 1.0, 1.0)
-    seen = float(stats.binom.pmf(k, n, 0.5))
+    observed = float(stats.binom.pmf(k, n, 0.5))
     one_sided = float(stats.binom.cdf(k, n, 0.5))
     chi2 = max(abs(only_first - only_second) - 1, 0) ** 2 / n
-    exact, mid_p = min(1.0, 2 * one_sided), min(1.0, 2 * one_sided - seen)
+    exact, mid_p = min(1.0, 2 * one_sided), min(1.0, 2 * one_sided - observed)
     return McNemar(only_first, only_second, exact, mid_p, float(stats.chi2.sf(chi2, 1)))
 
 
@@ -303,10 +303,10 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
 
 
 def holm(p_values: ArrayLike) -> Float:
-    """P-values that keep the chance of any false alarm among all (Holm 1979); compare them with the usual level.
+    """P-values adjusted for the family-wise error rate (Holm 1979).
 
     Args:
-        p_values: (N,) of all tests that were made, in any order.
+        p_values: (N,) of all tests, in any order.
 
     Returns:
         (N,) in the same order.
@@ -322,9 +322,9 @@ def holm(p_values: ArrayLike) -> Float:
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> Float:
-    """P-values that keep the share of false alarms among those called (Benjamini and Hochberg 1995).
+    """P-values adjusted for the false discovery rate (Benjamini and Hochberg 1995).
 
-    For tests that are independent or rise together. Arguments, result and errors as :func:`holm`.
+    For tests that are independent or positively dependent. Arguments, result and errors as :func:`holm`.
     """
     from scipy.stats import false_discovery_control
 
@@ -336,11 +336,11 @@ def benjamini_hochberg(p_values: ArrayLike) -> Float:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Rows parted by what they are: a size band, a texture, a class.
+    """A grouping of rows by size band, texture or class.
 
     Attributes:
-        code: (N,) number of each row's group.
-        names: of the groups, in the order to show them in; a group may be empty.
+        code: (N,) index of each row's group.
+        names: of the groups, in display order; a group may be empty.
     """
 
     code: Rows
@@ -352,16 +352,16 @@ class Groups:
 
     @classmethod
     def of(cls, values: ArrayLike) -> Groups:
-        """One group for every value that occurs, in rising order; NaN is refused, so name what is unknown."""
+        """One group for every value that occurs, in ascending order; NaN is an error."""
         array = np.asarray(values)
         if array.ndim != 1 or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-            raise BadValues("Groups need a list without NaN: give what is unknown a name of its own.")
+            raise BadValues("Groups need a list without NaN: give unknown values a name.")
         unique, code = np.unique(array, return_inverse=True)
         return cls(code, tuple(str(u) for u in unique))
 
     @classmethod
     def bands(cls, values: ArrayLike, edges: Sequence[float], unit: str = "mm") -> Groups:
-        """Bands of a measure, each from its lower edge up to below the next; the outer two are open.
+        """Bands of a measure, each including its lower edge; the outer two are open.
 
         ``Groups.bands(d, (6, 12)).names`` is ``("< 6 mm", "6–12 mm", "≥ 12 mm")``.
 
@@ -377,7 +377,7 @@ class Groups:
         return cls(np.digitize(array, edges), names)
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
-        """Each group's name and rows, the empty ones left out."""
+        """Name and rows of each group that is not empty."""
         for number, name in enumerate(self.names):
             rows = np.flatnonzero(self.code == number)
             if rows.size:
@@ -388,7 +388,7 @@ class Groups:
 
 
 def columns(what: str, *arrays: ArrayLike) -> tuple[Float, ...]:
-    """Lists of finite numbers, all of one length, at least 1; ``what`` names them in the error.
+    """Check lists of finite numbers of one length, at least 1; ``what`` names them in the error.
 
     Raises:
         BadValues: anything else.
@@ -402,20 +402,20 @@ def columns(what: str, *arrays: ArrayLike) -> tuple[Float, ...]:
         raise BadValues(f"{what} must be lists of one length, at least 1: got {', '.join(map(str, shapes))}.")
     bad = sum(int((~np.isfinite(a)).sum()) for a in out)
     if bad:
-        raise BadValues(f"{what}: {bad} are NaN or infinite. Leave those cases out, and say how many they were.")
+        raise BadValues(f"{what}: {bad} are NaN or infinite. Leave those cases out, and report their number.")
     return out
 
 
 def ratio(above: ArrayLike, below: ArrayLike) -> Float:
-    """``above / below``, ``nan`` where below is 0."""
+    """``above / below``, ``nan`` if below is 0."""
     top, bottom = np.broadcast_arrays(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
     return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))
 
 
 def check_level(level: float) -> None:
-    """Refuse a confidence level that does not lie between 0 and 1 (BadOption)."""
+    """Refuse a confidence level that is not between 0 and 1 (BadOption)."""
     if not 0 < level < 1:
-        raise BadOption(f"A confidence level lies between 0 and 1, got {level}.")
+        raise BadOption(f"A confidence level must be between 0 and 1, got {level}.")
 
 
 def _ends(value: float, draws: Float, tails: Float, level: float) -> Interval:
@@ -428,12 +428,12 @@ def _ends(value: float, draws: Float, tails: Float, level: float) -> Interval:
 
 
 def _bca_tails(value: float, draws: Float, without: Float, level: float) -> Float:
-    """Which quantiles of the draws BCa takes: (2,), ``nan`` where it has none (all draws on one side, one patient)."""
+    """BCa's quantiles (2,); ``nan`` where undefined (all resamples on one side, one patient)."""
     from scipy.special import ndtr, ndtri
 
     check_level(level)
     known = draws[~np.isnan(draws)]
-    # half of the draws that equal the figure lie below it, as scipy has it
+    # half of the resamples equal to the figure count as below it, as in scipy
     below = ((known < value).sum() + (known <= value).sum()) / 2
     if not len(without) or not 0 < below < len(known):
         return np.full(2, np.nan)
@@ -447,5 +447,5 @@ def _bca_tails(value: float, draws: Float, without: Float, level: float) -> Floa
 def _probabilities(values: Any) -> Float:
     (p,) = columns("The p-values", values)
     if p.min() < 0 or p.max() > 1:
-        raise BadValues(f"P-values lie in 0…1, got {p.min():g}…{p.max():g}.")
+        raise BadValues(f"P-values must be in 0…1, got {p.min():g}…{p.max():g}.")
     return p

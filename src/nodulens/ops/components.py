@@ -111,7 +111,7 @@ def opened(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
 def closed(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
     """Dents and gaps that a ball of ``radius_mm`` cannot enter are filled.
 
-    At the first and last slice the mask is taken to go on as it is (an organ cut off by the end of
+    Beyond the first and last slice the mask is taken to continue unchanged (an organ cut off by the end of
     the scan), at the sides to end.
     """
     if not mask.any():

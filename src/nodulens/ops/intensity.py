@@ -1,4 +1,4 @@
-"""Hounsfield units to what a network sees."""
+"""Conversion of Hounsfield units to network inputs."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Quantization:
         return round((high - low) / self.hu_per_step)
 
     def steps(self, hu: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """HU, any shape → the nearest steps; what lies outside the window is cut."""
+        """HU, any shape → the nearest steps, clipped to the window."""
         low, high = NETWORK_WINDOW
         clipped = np.clip(hu.astype(np.float32), low, high)
         return np.asarray(np.rint((clipped - np.float32(low)) / np.float32(self.hu_per_step)), dtype=np.uint8)
 
     def steps_of_unit(self, unit: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """What networks see, 0…1, any shape → the nearest steps."""
+        """Network input 0…1, any shape → the nearest steps."""
         return np.asarray(np.rint(unit / np.float32(self.unit_per_step)), dtype=np.uint8)
 
     def hu(self, steps: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -59,5 +59,5 @@ class Quantization:
         return steps.astype(np.float32) * np.float32(self.hu_per_step) + np.float32(NETWORK_WINDOW[0])
 
     def unit(self, steps: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Steps, any shape → what networks see, 0…1."""
+        """Steps, any shape → network input 0…1."""
         return steps.astype(np.float32) * np.float32(self.unit_per_step)

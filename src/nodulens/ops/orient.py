@@ -64,7 +64,7 @@ def canonical(volume: Volume) -> tuple[Volume, Reorientation]:
         volume: in any orientation.
 
     Returns:
-        The turned volume (a view of the same voxels, axes right-handed when seen x, y, z) and the way
+        The turned volume (a view of the same voxels, axes right-handed in the order x, y, z) and the way
         back. ``source.slices`` follows a reversed z and is empty where z is another axis than as read.
     """
     axes, flips = _closest(volume.geometry)

@@ -1,4 +1,4 @@
-"""Windows of an array at any step, there and back: what prompted networks look through."""
+"""Resampled windows of an array and their inverse, for the input and output of networks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Window:
         first = start + step / 2 - 0.5
         return cls((first[0], first[1], first[2]), (step[0], step[1], step[2]), shape)
 
-    def look(self, array: NDArray) -> Float32:  # type: ignore[type-arg]
+    def sample(self, array: NDArray) -> Float32:  # type: ignore[type-arg]
         """``array`` (z, y, x) at the grid points: linear, averaged where the grid is coarser, edge values beyond."""
         weights, slices = [], []
         for first, step, n, size in zip(self.first, self.step, self.shape, array.shape, strict=True):

@@ -35,7 +35,7 @@ def resample_array(
         target: the wanted grid, anywhere and at any angle to the source.
         order: 0 for the nearest voxel (labels), 1 for linear, averaging where the target is coarser
             and parallel to the source.
-        fill: value of target voxels whose centres lie outside the outer faces of the source.
+        fill: value of target voxels with centres outside the outer faces of the source.
 
     Returns:
         (z, y, x) of ``target.shape``; float32 for order 1, the array's own type for order 0.
@@ -110,7 +110,7 @@ def _nearest(array: NDArray, places: Sequence[Float], fill: float) -> NDArray:  
 
 
 def _oblique(array: NDArray, source: Geometry, target: Geometry, order: int, fill: float) -> NDArray:  # type: ignore[type-arg]
-    """Slice by slice, so that the coordinates of one slice are all that is held."""
+    """Resample slice by slice, so that only one slice's coordinates are in memory."""
     from scipy.ndimage import map_coordinates
 
     matrix = np.linalg.inv(source.affine) @ target.affine

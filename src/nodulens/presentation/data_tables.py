@@ -14,7 +14,7 @@ Rows = list[tuple[Cell, ...]]
 
 
 def of_dataset(dataset: Dataset) -> tuple[dict[str, object], Table]:
-    """What a data set holds, as a record and as a table: items and patients of each stratum."""
+    """Items and patients of each stratum of a data set, as a record and as a table."""
     items = dataset.items()
     strata = Counter(item.stratum for item in items)
     patients = {stratum: _patients(i for i in items if i.stratum == stratum) for stratum in strata}
@@ -34,14 +34,14 @@ def _patients(items: Iterable[Item]) -> int:
 
 
 def of_luna16(found: Luna16Summary) -> Iterator[Table]:
-    """What papers print of LUNA16."""
+    """Tables of LUNA16."""
     counts: Rows = [
         ("scans of the challenge", found.scans),
         ("their patients", found.patients),
         ("scans in this folder", found.scans_here),
         ("nodules", found.nodules),
         ("scans with a nodule", found.scans_with_nodules),
-        ("nodules that three or more of LIDC's readers marked in the challenge's scans", found.lidc_nodules),
+        ("nodules that three or more of LIDC's readers outlined in the challenge's scans", found.lidc_nodules),
         ("findings left out of scoring", found.excluded),
         ("  of them with a size", found.excluded_with_diameter),
     ]

@@ -1,6 +1,6 @@
-"""A whole evaluation as one value: figures, tables, drawings, and all that it takes to make them again.
+"""A whole evaluation as one value: figures, tables, drawings, and their provenance.
 
-Its JSON (:func:`to_json`) is kept beside the page, so that pages can be made anew from it.
+Its JSON (:func:`to_json`) is written beside the page, which can be rendered from it again.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Metric:
     Attributes:
         name: for instance "AUC".
         value: None where it is undefined; NaN becomes None.
-        low, high: ends of its interval; None where there is none.
-        n: how many cases it stands on, or None.
-        unit: of value and interval; empty for shares and scores, which lie in 0…1.
-        note: more to say, for instance what the cases are.
+        low, high: ends of its interval; None without one.
+        n: number of cases, or None.
+        unit: of value and interval; empty for proportions and scores, which are in 0…1.
+        note: a remark, for instance what the cases are.
 
     Raises:
         BadValues: an end of the interval without the other, or a value outside it.
@@ -64,7 +64,7 @@ class Metric:
         if (self.low is None) is not (self.high is None):
             raise BadValues(f"The interval of {self.name} needs both ends.")
         if self.low is not None and self.high is not None and self.low > self.high:
-            raise BadValues(f"The interval of {self.name} runs from {self.low} to {self.high}: turn it round.")
+            raise BadValues(f"The interval of {self.name} is {self.low} to {self.high}: swap its ends.")
 
     @classmethod
     def of(cls, name: str, figure: Interval, n: int | None = None, unit: str = "", note: str = "") -> Metric:
@@ -92,17 +92,17 @@ class Table:
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """Which columns hold no words; the first never counts as such, for it names the rows."""
+        """Which columns are numeric; never the first, which names the rows."""
         columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.columns)
         return tuple(k > 0 and not any(type(v) is str for v in column) for k, column in enumerate(columns))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as it stands on the page.
+    """A figure on the page.
 
     Attributes:
-        title, caption: its words; the caption may be empty.
+        title, caption: text; the caption may be empty.
         svg: an SVG document; empty where it is a picture of pixels.
         png: a PNG file in base64; empty where it is lines.
     """
@@ -129,7 +129,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class SplitPart:
-    """Who stands in one part of a split: names of patients, or of scans where patients are not known."""
+    """One part of a split: names of patients, or of scans if patients are not known."""
 
     name: str
     members: tuple[str, ...]
@@ -138,7 +138,7 @@ class SplitPart:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What was evaluated on, with the licence and the citation that it asks for."""
+    """A data set that was used, with its licence and citation."""
 
     name: str
     licence: str
@@ -167,14 +167,14 @@ LUNG_PET_CT_DX = DataSet(
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that it takes to make an evaluation again.
+    """All that is needed to reproduce an evaluation.
 
     Attributes:
-        command: the line that was typed.
-        made: when, as ISO 8601; empty where it should not be told.
-        split: everyone, part by part.
+        command: the command line.
+        made: date and time, ISO 8601; empty if it is to be left out.
+        split: every patient, part by part.
         split_method: how the split was made, with its seed.
-        seeds: what was drawn at random → seed.
+        seeds: random process → seed.
         inputs: file that was read → sha256.
         weights: the model files that took part.
         software: package → version, as of :func:`software`.
@@ -194,17 +194,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that one evaluation found, with its provenance.
+    """The results of an evaluation, with their provenance.
 
     Attributes:
         title: what was evaluated.
-        summary: sentences: what was found.
+        summary: the results in sentences.
         metrics: the figures.
         interval: what an interval is, for instance "95 %, 1,000 bootstraps by patient".
         tables: figures by class, size, texture, …
-        drawings: curves, diagrams and pictures, in the order in which they are shown.
-        warnings: what makes the figures less sure, sentences.
-        provenance: how it came about.
+        drawings: curves, diagrams and pictures, in display order.
+        warnings: sentences on what makes the figures less certain.
+        provenance: how it was made.
     """
 
     title: str
@@ -227,7 +227,7 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def from_json(text: str) -> Evaluation:
-    """The evaluation that :func:`to_json` wrote, equal to the one it was given.
+    """Read an evaluation from :func:`to_json`, equal to the original.
 
     Raises:
         UnreadableFile: not JSON, another schema, or a key that is unknown, missing or of the wrong type.
@@ -236,7 +236,7 @@ def from_json(text: str) -> Evaluation:
 
 
 def hashed(*paths: Path) -> dict[str, str]:
-    """The sha256 of files by their names, for :attr:`Provenance.inputs`."""
+    """SHA-256 of files by name, for :attr:`Provenance.inputs`."""
     found = {}
     for path in paths:
         with path.open("rb") as stream:
@@ -245,7 +245,7 @@ def hashed(*paths: Path) -> dict[str, str]:
 
 
 def software() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on, those that are installed."""
+    """Versions of Python and of the installed packages that affect figures."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -263,6 +263,6 @@ def split_parts(split: Split) -> tuple[SplitPart, ...]:
 
 
 def shared(parts: Sequence[SplitPart]) -> tuple[str, ...]:
-    """Who stands in more than one part: where there is anyone, the figures do not hold."""
+    """Patients in more than one part, for whom the figures are not valid."""
     times = Counter(member for part in parts for member in set(part.members))
     return tuple(sorted(member for member, count in times.items() if count > 1))

@@ -1,7 +1,7 @@
-"""Curves and diagrams of an evaluation, as Matplotlib figures that belong to nobody but the caller.
+"""Curves and diagrams of an evaluation, as Matplotlib figures.
 
-No pyplot, no backend, no global setting is touched. Colours are Okabe and Ito's, which every kind of colour
-vision tells apart, and lines differ by their dashes too. Under every figure stands what it was measured on.
+Neither pyplot, the backend nor any global setting is changed. Colours are Okabe and Ito's, which are
+distinguishable in every kind of colour vision, and lines differ by their dashes too. Under every figure is its basis.
 Pictures of pixels are in :mod:`nodulens.presentation.panels`.
 """
 
@@ -32,25 +32,25 @@ Style = dict[str, Any]
 Place = Literal["lower left", "lower right", "upper left", "best"]
 
 INK, PAPER = "#17212b", "#fefefe"
-"""All that is neither data nor picture is drawn in these two; a page may exchange them for its own."""
+"""The colours of everything but data and pictures; a page may replace them by its own."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES: tuple[Any, ...] = (
     "solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1))
 )  # fmt: skip
 TEXT, SMALL = 9.0, 7.5
-"""Sizes of letters in points."""
+"""Font sizes in points."""
 _FAINT: Style = {"color": INK, "alpha": 0.35, "linewidth": 0.9, "linestyle": (0, (2, 2))}
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What a figure was measured on; it is written under it.
+    """The basis of a figure, printed under it.
 
     Attributes:
-        count: how many cases.
+        count: number of cases.
         unit: what a case is, in the plural.
-        scans, patients: how many they come from; None where that is not known or goes without saying.
-        note: more to say, for instance what the band is.
+        scans, patients: number of each; None if unknown or obvious.
+        note: a remark, for instance what the band is.
     """
 
     count: int
@@ -71,7 +71,7 @@ class Line:
 
     Attributes:
         name: of the model or reader.
-        x, y: (n,) points in the order in which they are joined.
+        x, y: (n,) points in order.
         low, high: (n,) ends of the interval of ``y``, or None.
         summary: a figure for the legend, for instance "AUC 0.91 (0.88 to 0.94)".
 
@@ -100,7 +100,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Point:
-    """A marked place, for instance an operating point or a reader."""
+    """A marked point, for instance an operating point or a reader."""
 
     name: str
     x: float
@@ -109,7 +109,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Two values a case, (n,) each: ``first`` what was measured and ``second`` the truth, or any two scores."""
+    """Two values a case, (n,) each: ``first`` the measurement and ``second`` the ground truth, or any two scores."""
 
     name: str
     first: Float
@@ -139,8 +139,8 @@ def roc_figure(lines: Sequence[Line], basis: Basis, points: Sequence[Point] = ()
 def froc_figure(lines: Sequence[Line], basis: Basis, points: Sequence[Point] = ()) -> Figure:
     """Sensitivity against false positives a scan, 1/8 to 8 on a logarithmic axis, with interval bands.
 
-    Between its points a line is interpolated along the linear axis, as LUNA16's evaluation does, and beyond the
-    last one it stays flat.
+    Between its points a line is interpolated on the linear axis, as in LUNA16's evaluation, and beyond the last one it
+    is flat.
 
     Args:
         lines: ``x`` false positives a scan, rising, and ``y`` sensitivity, 0…1.
@@ -167,12 +167,12 @@ def froc_figure(lines: Sequence[Line], basis: Basis, points: Sequence[Point] = (
 def precision_recall_figure(
     lines: Sequence[Line], basis: Basis, prevalence: float | None = None, points: Sequence[Point] = ()
 ) -> Figure:
-    """Precision against recall, drawn in steps: average precision is the area under just these.
+    """Precision against recall as steps, the area under which is average precision.
 
     Args:
         lines: ``x`` recall and ``y`` precision, 0…1; recall may rise or fall.
         basis: what it was measured on.
-        prevalence: share of positives, the precision of guessing; drawn as a line.
+        prevalence: share of positives, the precision of chance; drawn as a line.
         points: operating points.
     """
     figure, axes = _sheet(4.3, 4.3, basis)
@@ -187,9 +187,9 @@ def precision_recall_figure(
 
 
 def calibration_figure(found: Mapping[str, Calibration], basis: Basis) -> Figure:
-    """Reliability: how often what was predicted came true, above how many cases a bin holds.
+    """Reliability diagram above the number of cases in each bin.
 
-    Bars are Wilson's 95 % intervals of the shares; where cases are weighted there are none.
+    Bars are Wilson's 95 % intervals of the shares; there are none if cases are weighted.
 
     Args:
         found: model → its calibration.
@@ -218,7 +218,7 @@ def calibration_figure(found: Mapping[str, Calibration], basis: Basis) -> Figure
 
 
 def confusion_figure(found: Confusion, basis: Basis) -> Figure:
-    """Confusion matrix, the truth down and the prediction across: counts, and the share of each true class.
+    """Confusion matrix, ground truth by row and prediction by column: counts, and the share of each true class.
 
     Args:
         found: of :func:`nodulens.metrics.classification.confusion`.
@@ -230,7 +230,7 @@ def confusion_figure(found: Confusion, basis: Basis) -> Figure:
     whole = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, whole, out=np.zeros(counts.shape), where=whole > 0)
     for (row, column), part in np.ndenumerate(share):
-        # Opacity, not a paler colour: the cell stays right on light and dark ground.
+        # opacity, not a paler colour: the cell works on light and dark backgrounds
         axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.06 + 0.94 * float(part))
         ink = "#ffffff" if part > 0.8 else INK
         where: Style = {"ha": "center", "color": ink}
@@ -314,7 +314,7 @@ def scatter_figure(pairs: Pairs, labels: tuple[str, str], basis: Basis) -> Figur
 
 @dataclass(frozen=True)
 class Course:
-    """How one quantity went over the epochs: a panel of the learning curves.
+    """One quantity over the epochs: a panel of the learning curves.
 
     Attributes:
         quantity: with its unit, for instance "Loss" or "Memory, GB".
@@ -328,15 +328,15 @@ class Course:
 
 
 def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | None = None) -> Figure:
-    """Learning curves, one panel below the other over the same epochs.
+    """Learning curves, one panel below the other on the same epochs.
 
     Args:
-        courses: what is shown: losses, scores, learning rate, memory.
-        basis: what was trained on.
-        chosen: the epoch whose weights were kept; marked.
+        courses: losses, scores, learning rate, memory.
+        basis: the training data.
+        chosen: the epoch whose weights were kept; it is marked.
     """
     figure, column = _sheets((5.2, 0.7 + 1.9 * len(courses)), basis, rows=len(courses))
-    said: set[tuple[str, ...]] = set()  # a legend once for the same lines
+    listed: set[tuple[str, ...]] = set()  # a legend once for the same lines
     for axes, course in zip(column, courses, strict=True):
         _draw(axes, course.lines)
         if course.logarithmic:
@@ -348,8 +348,8 @@ def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | Non
             axes.axvline(chosen, **_FAINT)
         axes.set_ylabel(course.quantity)
         named = tuple(map(_words, course.lines))
-        if any(named) and named not in said:
-            said.add(named)
+        if any(named) and named not in listed:
+            listed.add(named)
             _legend(axes, "best")
     if chosen is not None:
         column[0].set_title(f"kept: epoch {chosen:g}", loc="right", fontsize=SMALL, color=INK)
@@ -382,11 +382,11 @@ def to_png(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure, whole or not at all.
+    """Write a figure atomically.
 
     Args:
         figure: as the functions here and in :mod:`nodulens.presentation.panels` return it.
-        path: ends in ``.png`` or ``.svg``; a file that is there is replaced.
+        path: ends in ``.png`` or ``.svg``; an existing file is replaced.
 
     Raises:
         BadOption: another suffix.
@@ -394,7 +394,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     writers: dict[str, Callable[[Figure], bytes]] = {".png": to_png, ".svg": lambda one: to_svg(one).encode()}
     if path.suffix.lower() not in writers:
-        raise BadOption(f"{path}: figures are written as .png or .svg; end the name so.")
+        raise BadOption(f"{path}: figures are written as .png or .svg; use one of these extensions.")
     data = writers[path.suffix.lower()](figure)
     with whole_file(path) as part:
         part.write_bytes(data)
@@ -402,7 +402,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay a figure out once and for all: laid out again at each drawing, it would move by a hair each time."""
+    """Compute the layout once: repeated at each drawing, it would differ slightly each time."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -412,7 +412,7 @@ def _settle(figure: Figure) -> None:
 
 
 def new_figure(width: float, height: float, basis: Basis | None) -> Figure:
-    """An empty figure of some inches, laid out by itself, with its basis below.
+    """An empty figure, its size in inches, with automatic layout and its basis below.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
@@ -435,7 +435,7 @@ def _sheet(width: float, height: float, basis: Basis) -> tuple[Figure, Axes]:
 def _sheets(
     size: tuple[float, float], basis: Basis, *, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with axes in our style; those in a column share what is across."""
+    """A figure with axes in our style; those in a column share their x axis."""
     figure = new_figure(*size, basis)
     grid = figure.subplots(rows, columns, sharex="col", squeeze=False, height_ratios=heights)
     for axes in grid.flat:
@@ -460,7 +460,7 @@ def _words(line: Line) -> str:
 
 
 def _draw(axes: Axes, lines: Sequence[Line], steps: Literal["pre"] | None = None) -> None:
-    """Lines over their bands, in the order of colours and dashes."""
+    """Draw lines over their bands, cycling colours and dashes."""
     style: Style = {} if steps is None else {"drawstyle": f"steps-{steps}"}
     for i, line in enumerate(lines):
         colour = COLOURS[i % len(COLOURS)]
@@ -496,7 +496,7 @@ def _legend(axes: Axes, place: Place) -> None:
 
 
 def _shares(axes: Axes, across: str, up: str) -> None:
-    """Both axes from 0 to 1, square."""
+    """Set both axes to 0…1, square."""
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     axes.set_aspect("equal")
@@ -505,24 +505,24 @@ def _shares(axes: Axes, across: str, up: str) -> None:
 
 
 def _note(axes: Axes, x: float, y: float, text: str, va: str = "bottom") -> None:
-    """Small words at a horizontal line; ``x`` as a share of the width."""
+    """Write small text at a horizontal line; ``x`` is a share of the width."""
     axes.text(x, y, text, transform=axes.get_yaxis_transform(), va=va, fontsize=SMALL, color=INK)
 
 
 def _dots(count: int, colour: str) -> Style:
-    """Dots that stay readable from ten to ten thousand."""
+    """A style of dots that is legible from ten to ten thousand of them."""
     alpha = float(np.clip(12 / np.sqrt(max(count, 1)), 0.25, 0.8))
     return {"linestyle": "none", "marker": "o", "markersize": 3.6, "color": colour, "alpha": alpha, "mew": 0}
 
 
 def _on_grid(line: Line, grid: Float) -> Line:
-    """A line interpolated, flat beyond its ends."""
+    """Interpolate a line, flat beyond its ends."""
     low, high = (None if end is None else np.interp(grid, line.x, end) for end in (line.low, line.high))
     return replace(line, x=grid, y=np.interp(grid, line.x, line.y), low=low, high=high)
 
 
 def _rising(line: Line) -> Line:
-    """A line with ``x`` not falling."""
+    """A line with ascending ``x``."""
     if line.x[0] <= line.x[-1]:
         return line
     low, high = (None if end is None else end[::-1] for end in (line.low, line.high))
@@ -530,6 +530,6 @@ def _rising(line: Line) -> Line:
 
 
 def _number(value: float) -> str:
-    """Three figures or more, and a minus that is one."""
+    """Format with three significant digits or more, and a true minus sign."""
     text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return text.replace("-", "−")

@@ -1,7 +1,7 @@
-"""SVG drawings as a part of a page: without styles, scripts and addresses, in the page's own colours.
+"""SVG drawings inside a page: without styles, scripts and URLs, in the page's own colours.
 
-A page whose security policy allows no inline style shows no ``style`` attribute either, so styles become attributes.
-What is kept is what Matplotlib draws with; all else is left out, so a drawing from a file can do no harm.
+A page whose security policy allows no inline style ignores ``style`` attributes too, so they become presentation
+attributes. Only what Matplotlib uses is kept, so a drawing from a file is harmless.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def inline_svg(svg: str, prefix: str, words: str) -> Markup:
 
     Args:
         svg: the document, as :func:`nodulens.presentation.figures.to_svg` writes it.
-        prefix: begins every id in it; another for every drawing of a page.
-        words: what it shows, for those who cannot see it.
+        prefix: of every id in it; unique for each drawing of a page.
+        words: text alternative.
 
     Raises:
-        UnreadableFile: no SVG, or one with entities, or nested too deeply.
+        UnreadableFile: not SVG, with entities, or nested too deeply.
     """
     if "<!ENTITY" in svg:
         raise UnreadableFile("An SVG drawing with entities is not read; write it again with to_svg.")
@@ -51,7 +51,7 @@ def inline_svg(svg: str, prefix: str, words: str) -> Markup:
     if _local(root.tag) != "svg" or len(box) != 4 or not all(re.fullmatch(r"-?[\d.]+", number) for number in box):
         raise UnreadableFile("Not an SVG drawing with a viewBox; write it again with to_svg.")
     inside = "".join(_element(child, prefix, 0) for child in root)
-    # A point of the drawing becomes 1.25 pixels where there is room: letters of 8 points are read without a glass.
+    # a point of the drawing becomes 1.25 pixels if there is room, so that text of 8 points is legible
     width = round(1.25 * float(box[2]))
     kind = "drawing broad" if width > _BROAD else "drawing"
     return Markup(
@@ -61,7 +61,7 @@ def inline_svg(svg: str, prefix: str, words: str) -> Markup:
 
 
 def _local(tag: object) -> str:
-    """A name without its namespace; empty for comments and the like."""
+    """A tag without its namespace; empty for comments and the like."""
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
@@ -91,7 +91,7 @@ def _attributes(element: ElementTree.Element, prefix: str) -> dict[str, str]:
         given["font-size"] = f"{size[1]}px"
     kept = {name: _short(value) if name in _SHORT else value for name, value in given.items() if name in _KEPT}
     kept = {name: _COLOURS.get(value, value) for name, value in kept.items() if "url(" not in value}
-    # Only what is drawn once and used again keeps its name, and what is used lies within the drawing.
+    # only definitions keep their ids, and references stay within the drawing
     if _local(element.tag) in ("path", "clipPath") and "id" in given:
         kept["id"] = prefix + given["id"]
     clip = re.fullmatch(r"url\(#([\w-]+)\)", given.get("clip-path", ""))
@@ -104,6 +104,6 @@ def _attributes(element: ElementTree.Element, prefix: str) -> dict[str, str]:
 
 
 def _short(path: str) -> str:
-    """Coordinates to a hundredth of a point."""
+    """Round coordinates to a hundredth of a point."""
     text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path)
     return " ".join(text.split())

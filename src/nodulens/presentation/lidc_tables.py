@@ -1,4 +1,4 @@
-"""The summary of LIDC-IDRI as tables, the published figures beside ours."""
+"""The summary of LIDC-IDRI as tables, with published figures beside ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Row = tuple[Cell, ...]
 
 
 def tables(found: LidcSummary) -> Iterator[Table]:
-    """The tables that papers print of LIDC-IDRI."""
+    """Tables of LIDC-IDRI."""
     published = found.published
     gap = (None,) * len(published["nodules"])
     counts: list[Row] = [
@@ -22,7 +22,7 @@ def tables(found: LidcSummary) -> Iterator[Table]:
         ("outlines (of them holes)", f"{found.contours:,} ({found.holes:,})", *gap),
     ]
     for readers, count in {"all": found.nodules, **found.nodules_by_readers}.items():
-        name = "nodules" if readers == "all" else f"  marked by {readers}"
+        name = "nodules" if readers == "all" else f"  outlined by {readers}"
         counts.append((name, count, *(by.get(readers) for by in published["nodules"].values())))
     yield Table("LIDC-IDRI", ("", "here", *published["nodules"]), tuple(counts))
 

@@ -1,14 +1,15 @@
-"""A whole evaluation as one HTML file that needs nothing else: no network, no other file, no script."""
+"""A whole evaluation as one self-contained HTML file: no network, no other file, no script."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nodulens.core.private import own_folder
-from nodulens.errors import UnreadableFile
+from nodulens.errors import UnreadableFile, input_errors
 from nodulens.io.atomic import write_whole
 from nodulens.presentation.evaluation import (
     Cell,
@@ -26,7 +27,7 @@ from nodulens.report.html import Bar, Entry, bar, source, templates
 
 _LONG_NAME = 24
 NAMED = 8
-"""So many who stand in two parts the page names."""
+"""Number of patients in two parts of the split that the page names."""
 Values = dict[str, object]
 """Name in the template → value."""
 
@@ -35,7 +36,7 @@ def evaluation_page(evaluation: Evaluation) -> str:
     """The evaluation as one HTML document.
 
     Args:
-        evaluation: as made, or read back from its JSON.
+        evaluation: the original, or read from its JSON.
 
     Returns:
         HTML that makes no request and runs no script.
@@ -63,12 +64,13 @@ def evaluation_page(evaluation: Evaluation) -> str:
     )
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
-    """Write ``evaluation.html`` and, last, ``evaluation.json``: where that is, the page is too.
+def write_evaluation(evaluation: Evaluation, folder: str | Path, more: Mapping[str, bytes] | None = None) -> Path:
+    """Write ``evaluation.html``, further files and, last, ``evaluation.json``, which marks the output as complete.
 
     Args:
-        evaluation: what is written.
-        folder: made with its parents where it is not there; other files in it are left alone.
+        evaluation: to write.
+        more: further files by name.
+        folder: created with its parents; other files in it are not changed.
 
     Returns:
         the page.
@@ -78,16 +80,21 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
         UnreadableFile: a drawing that is no SVG or PNG.
     """
     folder = Path(folder)
-    files = {"evaluation.html": evaluation_page(evaluation), "evaluation.json": to_json(evaluation)}
-    with own_folder(folder):
-        for name, text in files.items():
-            write_whole(folder / name, text.encode())
+    last = "evaluation.json"
+    page, record = evaluation_page(evaluation).encode(), to_json(evaluation).encode()
+    files = {"evaluation.html": page, **(more or {}), last: record}
+    with own_folder(folder) as staging, input_errors(writing=folder.absolute()):
+        for name, data in files.items():
+            write_whole(staging / name, data)
+        (folder / last).unlink(missing_ok=True)
+        for name in files:
+            os.replace(staging / name, folder / name)
     return folder / "evaluation.html"
 
 
 def _facts(provenance: Provenance) -> Iterator[Entry]:
     for part in provenance.split:
-        yield Entry(_begun(part.name), f"{len(part.members):,} {part.unit}")
+        yield Entry(_capitalised(part.name), f"{len(part.members):,} {part.unit}")
     if provenance.data:
         yield Entry("Data", ", ".join(one.name for one in provenance.data))
     if provenance.made:
@@ -97,13 +104,13 @@ def _facts(provenance: Provenance) -> Iterator[Entry]:
 # ---- Words and numbers
 
 
-def _begun(text: str) -> str:
-    """With a capital first; all others stay as they are."""
+def _capitalised(text: str) -> str:
+    """Capitalise the first letter only."""
     return text[:1].upper() + text[1:]
 
 
 def _decimals(*values: float | None) -> int:
-    """How many are read: three below ten, one below a thousand, by the largest."""
+    """Decimals by the largest value: three below ten, one below a thousand."""
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     return 3 if largest < 10 else 1 if largest < 1000 else 0
 
@@ -137,7 +144,7 @@ def _metric(metric: Metric) -> Values:
 
 
 def _scale(metric: Metric) -> Bar | None:
-    """A scale from 0 to 1 with the value and its interval, for what lies there."""
+    """A scale from 0 to 1 with the value and its interval; None for values outside it."""
     if metric.unit or metric.value is None or not 0 <= metric.value <= 1:
         return None
     low, high = (metric.value if end is None else min(max(end, 0.0), 1.0) for end in (metric.low, metric.high))
@@ -145,7 +152,7 @@ def _scale(metric: Metric) -> Bar | None:
 
 
 def _table(table: Table) -> Values:
-    """A column of words is set to the left, one of numbers to the right."""
+    """A table with text aligned left and numbers aligned right."""
     kinds = ["number" if number else "text" for number in table.numeric]
     return {
         "title": table.title,
@@ -176,9 +183,9 @@ def _png(drawing: Drawing) -> str:
     try:
         data = base64.b64decode(drawing.png, validate=True)
     except binascii.Error as error:
-        raise UnreadableFile(f"The drawing {drawing.title!r} is no base64: {error}.") from error
+        raise UnreadableFile(f"The drawing {drawing.title!r} is not base64: {error}.") from error
     if not data.startswith(b"\x89PNG\r\n"):
-        raise UnreadableFile(f"The drawing {drawing.title!r} is no PNG.")
+        raise UnreadableFile(f"The drawing {drawing.title!r} is not a PNG.")
     return drawing.png
 
 
@@ -196,18 +203,18 @@ def _split(provenance: Provenance) -> Values:
 
 
 def _overlap(both: Sequence[str]) -> str:
-    """What is said of those who stand in more than one part."""
+    """A sentence on patients in more than one part."""
     if not both:
-        return "Nobody stands in more than one part."
+        return "No patient is in more than one part."
     more = f" and {len(both) - NAMED:,} more" if len(both) > NAMED else ""
-    text = f"{len(both):,} stand in more than one part, so the figures claim too much: {', '.join(both[:NAMED])}"
+    text = f"{len(both):,} are in more than one part, so the figures are optimistic: {', '.join(both[:NAMED])}"
     return f"{text}{more}."
 
 
 def _part(part: SplitPart) -> Values:
     long = any(len(member) > _LONG_NAME for member in part.members)
     return {
-        "name": _begun(part.name),
+        "name": _capitalised(part.name),
         "count": f"{len(part.members):,}",
         "unit": part.unit,
         "width": "members long" if long else "members",

@@ -1,6 +1,6 @@
-"""Pictures of pixels: what the truth and the results cover, the classes of a slice, and the best and worst cases.
+"""Pictures of pixels: differences of masks, the classes of a slice, and the best and worst cases.
 
-Slices are (rows, columns) as an axial slice of a canonical volume: row 0 in front, column 0 at the patient's right.
+Slices are (rows, columns) of an axial slice in canonical orientation: row 0 anterior, column 0 at the patient's right.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Bits = NDArray[np.bool_]
 LUNG_WINDOW = (-1350.0, 150.0)
 """HU shown as black and white."""
 RED, GREEN, YELLOW = (206, 32, 41), (60, 190, 90), (255, 222, 66)
-"""Each clearly lighter than the one before: told apart in grey, and so by every kind of colour vision."""
+"""Each clearly lighter than the one before, so distinguishable in grey and in every kind of colour vision."""
 BLUE, SKY = (0, 114, 178), (120, 195, 240)
 CLASS_COLOURS: Mapping[str, Colour] = {"nodule": BLUE, "left lung": RED, "right lung": GREEN, "lung": GREEN}
 MISMATCH = YELLOW
 GROUND = 0.7
-"""Lightness of a colour over black; over white it is whole. So a colour stays itself, and the picture shows through."""
+"""Lightness of a colour over black, rising to 1 over white, so that the picture shows through the colour."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One slice with its truth and its result.
+    """A slice with ground truth and result.
 
     Attributes:
         name: of the case, for instance a pseudonym or series.
@@ -59,12 +59,12 @@ class Case:
     def __post_init__(self) -> None:
         _same_shape(self.name, self.hu, self.truth, self.result)
         if np.isnan(self.dice):
-            raise BadValues(f"{self.name} has no Dice: leave out cases without one, and say so.")
+            raise BadValues(f"{self.name} has no Dice: leave out cases without one, and report their number.")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSlice:
-    """One slice with the true and the predicted class of every pixel, (rows, columns) each.
+    """A slice with the true and the predicted class of every pixel, (rows, columns) each.
 
     Raises:
         BadValues: shapes that differ.
@@ -82,13 +82,13 @@ class LabelledSlice:
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One crop and what drove the network's answer, (rows, columns) each.
+    """A crop with explanations of a network's output, (rows, columns) each.
 
     Attributes:
-        name: of the case, with what it is and what it was called.
+        name: of the case, with its true and predicted class.
         image: 0…1.
-        heat: 0…1, where the network saw what speaks for the class; Grad-CAM or its like.
-        shares: what each pixel adds to the answer; below 0 it speaks against. SHAP values or their like.
+        heat: 0…1, evidence for the class, such as Grad-CAM.
+        shares: signed contribution of each pixel, such as SHAP values.
 
     Raises:
         BadValues: shapes that differ.
@@ -114,10 +114,10 @@ def grey(hu: NDArray[Any], window: tuple[float, float] = LUNG_WINDOW) -> Picture
 
 
 def difference_picture(hu: NDArray[Any], truth: Bits, first: Bits, second: Bits | None = None) -> Picture:
-    """Which of two or three masks covers what, over the slice.
+    """Differences of two or three masks over the slice.
 
-    Red is in the truth only, green in the first result only, yellow in the second only. What all agree on is blue, what
-    two of three agree on is light blue.
+    Red is the ground truth only, green the first result only, yellow the second only. Blue is common to all, light blue
+    to two of three.
 
     Args:
         hu: (rows, columns).
@@ -130,7 +130,7 @@ def difference_picture(hu: NDArray[Any], truth: Bits, first: Bits, second: Bits 
 
 
 def class_picture(hu: NDArray[Any], labels: NDArray[Any], names: Mapping[int, str]) -> Picture:
-    """The classes of a slice: nodule blue, left lung red, right lung green; what has no name stays grey.
+    """The classes of a slice: nodule blue, left lung red, right lung green; unnamed labels are grey.
 
     Args:
         hu, labels: (rows, columns).
@@ -143,7 +143,7 @@ def class_picture(hu: NDArray[Any], labels: NDArray[Any], names: Mapping[int, st
 
 
 def mismatch_picture(one: LabelledSlice, names: Mapping[int, str]) -> Picture:
-    """The predicted classes in their colours where they are right, and yellow wherever they are not.
+    """The predicted classes in their colours where they are right, and yellow where they are not.
 
     Args:
         one: the slice with its labels; 0 is the background.
@@ -163,16 +163,16 @@ def mismatch_picture(one: LabelledSlice, names: Mapping[int, str]) -> Picture:
 def difference_figure(
     case: Case, names: tuple[str, ...], second: Bits | None = None, *, margin_mm: float | None = 15.0
 ) -> Figure:
-    """The pixels of truth, one result and perhaps a second one, with how many there are of each.
+    """The pixels of ground truth and one or two results, with their counts.
 
     Args:
-        case: the slice, its truth and the first result.
+        case: the slice, its ground truth and the first result.
         names: of the results, one or two.
         second: the second result, or None.
-        margin_mm: how much is shown around what is covered; None for the whole slice.
+        margin_mm: margin around the masks; None for the whole slice.
 
     Raises:
-        BadOption: as many names as results are needed.
+        BadOption: not as many names as results.
     """
     if len(names) != (1 if second is None else 2):
         raise BadOption(f"{1 if second is None else 2} results need as many names, got {len(names)}.")
@@ -199,12 +199,12 @@ def difference_figure(
 
 
 def class_figure(slices: Sequence[LabelledSlice], names: Mapping[int, str], basis: Basis) -> Figure:
-    """Input, truth, prediction and overlay, a row a slice; where the prediction is wrong the overlay is yellow.
+    """Input, ground truth, prediction and overlay, a row a slice; the overlay is yellow where the prediction is wrong.
 
     Args:
-        slices: what is shown.
+        slices: to show.
         names: label value → one of :data:`CLASS_COLOURS`.
-        basis: what the slices were taken from.
+        basis: origin of the slices.
     """
     figure = new_figure(7.4, 0.9 + 1.78 * len(slices), basis)
     grid = figure.subplots(len(slices), 4, squeeze=False)
@@ -225,10 +225,10 @@ def class_figure(slices: Sequence[LabelledSlice], names: Mapping[int, str], basi
 
 
 def explained_figure(cases: Sequence[Explained], basis: Basis) -> Figure:
-    """Input, heat map and the pixels' shares, a row a case.
+    """Input, heat map and the pixels' contributions, a row a case.
 
-    The heat lies over the crop in yellow. Shares are red for the class, light blue against it, each row by its largest;
-    they jump from pixel to pixel, so the mean over 5 × 5 is shown.
+    The heat map is yellow over the crop. Contributions are red for the class, light blue against it, scaled by the
+    largest of each row; they vary between adjacent pixels, so the mean over 5 × 5 is shown.
 
     Args:
         cases: one or more.
@@ -261,9 +261,9 @@ def explained_figure(cases: Sequence[Explained], basis: Basis) -> Figure:
 
 
 def best_and_worst(cases: Sequence[Case], count: int = 3) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """The best cases, best first, and the worst, worst first; of equal Dice the earlier name comes first.
+    """The best cases, best first, and the worst, worst first; cases of equal Dice are in order of name.
 
-    Where there are too few for both, the middle goes to neither twice: the best come first.
+    If there are too few for both, none is repeated: the best come first.
     """
     ranked = sorted(cases, key=lambda case: (-case.dice, case.name))
     best = ranked[: min(count, (len(ranked) + 1) // 2)]
@@ -272,13 +272,13 @@ def best_and_worst(cases: Sequence[Case], count: int = 3) -> tuple[tuple[Case, .
 
 
 def cases_figure(cases: Sequence[Case], basis: Basis, *, count: int = 3, margin_mm: float | None = 15.0) -> Figure:
-    """Best and worst cases: input, truth and result, a row a case.
+    """Best and worst cases: input, ground truth and result, a row a case.
 
     Args:
-        cases: all of them; the figure takes its own from both ends.
-        basis: what they are.
-        count: how many of each.
-        margin_mm: how much is shown around truth and result; None for whole slices.
+        cases: all cases; the figure shows those at both ends.
+        basis: of the cases.
+        count: number of each.
+        margin_mm: margin around ground truth and result; None for whole slices.
 
     Raises:
         BadValues: no case.
@@ -322,7 +322,7 @@ def _hex(colour: Colour) -> str:
 
 
 def _regions(truth: Bits, first: Bits, second: Bits | None) -> list[tuple[str, Colour, Bits]]:
-    """What is covered by whom: words with places for the results' names, colour, pixels."""
+    """Regions of the masks: description with placeholders for the results' names, colour, pixels."""
     one = [("truth only", RED, truth & ~first), ("{0} only", GREEN, first & ~truth)]
     if second is None:
         return [*one, ("both", BLUE, truth & first)]
@@ -346,13 +346,13 @@ def _laid_over(picture: Picture, layers: Sequence[tuple[Colour, Bits]]) -> Pictu
 
 
 def _tinted(picture: Picture, strength: NDArray[Any], colour: Colour) -> Picture:
-    """A colour laid over a picture by 0…1, seven tenths at most; what is below 0 counts as 0."""
+    """Blend a colour over a picture by 0…1, seven tenths at most; values below 0 count as 0."""
     share = GROUND * np.clip(strength, 0, 1)[..., None].astype(np.float32)
     return np.asarray(picture * (1 - share) + np.asarray(colour, np.float32) * share + 0.5, dtype=np.uint8)
 
 
 def _view(covered: Bits, pixel_mm: tuple[float, float], margin_mm: float) -> tuple[slice, slice]:
-    """A square of millimetres around what is covered, cut at the slice's edge; the whole slice where nothing is."""
+    """A square in millimetres around the masks, clipped to the slice; the whole slice if they are empty."""
     places = np.argwhere(covered)
     if not len(places):
         return slice(0, covered.shape[0]), slice(0, covered.shape[1])
@@ -374,7 +374,7 @@ def _show(axes: Axes, picture: Picture, pixel_mm: tuple[float, float], title: st
 
 
 def _outline(axes: Axes, mask: Bits, colour: Colour) -> None:
-    """The border of a mask, exactly along the edges of its pixels."""
+    """Draw the border of a mask along the edges of its pixels."""
     framed = np.pad(mask, 1)
     style: dict[str, Any] = {"color": _hex(colour), "linewidth": 1.3, "capstyle": "projecting"}
     row, column = np.nonzero(framed[:, 1:] != framed[:, :-1])
@@ -384,7 +384,7 @@ def _outline(axes: Axes, mask: Bits, colour: Colour) -> None:
 
 
 def _scale_bar(axes: Axes, pixel_mm: tuple[float, float]) -> None:
-    """A bar of 10 mm (100 mm over whole slices) in the lower right corner, on a dark ground that shows it on bone."""
+    """Draw a scale bar of 10 mm (100 mm over whole slices) in the lower right corner, on a dark background."""
     rows, columns = axes.get_images()[0].get_size()
     length_mm = 10 if columns * pixel_mm[1] < 150 else 100
     length = length_mm / pixel_mm[1]

@@ -1,4 +1,4 @@
-"""A table on a console and in Markdown; on a page :mod:`nodulens.presentation.page` writes it."""
+"""Tables for a console and in Markdown; for a page see :mod:`nodulens.presentation.page`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def to_console(table: Table) -> RichTable:
-    """The table for a terminal: numbers to the right, with four digits; names are printed as they stand."""
+    """The table for a terminal: numbers aligned right, with four digits; names without markup."""
     from rich.table import Column
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -22,7 +22,7 @@ def to_console(table: Table) -> RichTable:
         Column(Text(printable(name)), justify="right" if number else "left")
         for name, number in zip(table.columns, table.numeric, strict=True)
     )
-    # Text, and no plain strings: a file may name a class "[red]"
+    # Text, not plain strings: a file may name a class "[red]"
     out = RichTable(
         *columns, title=Text(printable(table.title)), title_justify="left", caption=Text(printable(table.note)) or None
     )
@@ -32,7 +32,7 @@ def to_console(table: Table) -> RichTable:
 
 
 def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, without its title and note; its cells are written as they stand."""
+    """The table in GitHub's Markdown, without title and note; cells are not escaped."""
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""What the metrics found, as lines of a figure, tables of a page, and whole evaluations."""
+"""Metrics as lines of a figure, tables of a page, and whole evaluations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS = 201
-"""So many false-positive rates the band of a ROC curve is computed at."""
+"""Number of false-positive rates in the band of a ROC curve."""
 
 
 # ---- Lines
@@ -30,19 +30,19 @@ STEPS = 201
 def roc_line(
     name: str, labels: ArrayLike, scores: ArrayLike, patients: ArrayLike, samples: int = 1000, seed: int = 0
 ) -> Line:
-    """The ROC curve with the band that drawing patients again and again gives, point by point of the rate.
+    """The ROC curve with a pointwise bootstrap band by patient.
 
     Args:
         name: of the model.
         labels: (N,) 1 or 0.
-        scores: (N,) a higher one speaks for 1.
+        scores: (N,) higher means 1.
         patients: (N,) the patient of each case.
-        samples: how often patients are drawn.
-        seed: of the draws.
+        samples: number of resamples.
+        seed: of the resamples.
 
     Returns:
-        the curve with all its points, its band, and AUC with interval in the summary. A draw without positives or
-        without negatives has no curve and is left out of the band.
+        the curve with all its points, its band, and AUC with interval in the summary. Resamples without positives or
+        without negatives have no curve and are left out of the band.
 
     Raises:
         BadValues: lengths that differ, nothing, NaN, other labels.
@@ -60,16 +60,16 @@ def roc_line(
 def precision_recall_line(
     name: str, labels: ArrayLike, scores: ArrayLike, patients: ArrayLike, samples: int = 1000, seed: int = 0
 ) -> Line:
-    """Precision over recall, with average precision and its interval in the summary; arguments as :func:`roc_line`."""
+    """Precision by recall, with average precision and its interval in the summary; arguments as :func:`roc_line`."""
     points = curve(labels, scores)
     draws = ranking_draws(labels, scores, patients, samples=samples, seed=seed).average_precision
     figure = percentiles(points.average_precision, draws)
-    # From the first point on: where nothing is called positive there is no precision.
+    # without the first point, where there are no predicted positives and so no precision
     return Line(name, points.sensitivity[1:], points.precision[1:], summary=_summary("average precision", figure))
 
 
 def froc_line(name: str, result: Froc, interval: FrocInterval | None = None) -> Line:
-    """The curve of a detector, with the band of its bootstrap."""
+    """The FROC curve of a detector, with its bootstrap band."""
     if interval is None:
         return Line(name, result.fp_rate, result.sensitivity, summary=f"CPM {result.cpm:.3f}")
     at = interval.fp_rate
@@ -78,7 +78,7 @@ def froc_line(name: str, result: Froc, interval: FrocInterval | None = None) -> 
 
 
 def _sensitivity_at(rates: Float, points: Curve) -> Float:
-    """Sensitivity at false-positive rates, at a step its upper end; ``nan`` with one class alone."""
+    """Sensitivity at false-positive rates, the upper end of a step; ``nan`` with one class alone."""
     rate, found = 1 - points.specificity, points.sensitivity
     if np.isnan(rate + found).any():
         return np.full(len(rates), np.nan)
@@ -100,8 +100,8 @@ def outline_table(title: str, groups: Mapping[str, Summary], note: str = "") -> 
 
     Args:
         title: of the table.
-        groups: as :func:`nodulens.metrics.segmentation.summarise_by` gives them, or ``{"all": summary}``.
-        note: below it.
+        groups: of :func:`nodulens.metrics.segmentation.summarise_by`, or ``{"all": summary}``.
+        note: printed below.
     """
     columns = ("", "cases", "missed", "Dice", "interval", "IoU", "HD95, mm", "surface, mm", "volume error, %")
     rows: list[tuple[Cell, ...]] = [
@@ -152,9 +152,8 @@ def froc_evaluation(
     Args:
         result: of :func:`nodulens.metrics.detection.froc`.
         interval: of its bootstrap, or None.
-        series: UIDs of all scans that were searched; they are named as the part that was tested, unless
-            ``provenance`` holds a split.
-        provenance: how it came about.
+        series: UIDs of all scans searched, which are listed as the test part unless ``provenance`` has a split.
+        provenance: how it was made.
         name: of the detector.
 
     Raises:
@@ -162,12 +161,12 @@ def froc_evaluation(
     """
     tally = result.tally
     elsewhere = (
-        f"{tally.nodules_elsewhere:,} annotated nodules lie in series that were not searched; they do not count."
+        f"{tally.nodules_elsewhere:,} annotated nodules are in series that were not searched; they do not count."
     )
     return Evaluation(
         title=f"Nodule detection: {name}",
         summary=(
-            f"In {result.scans:,} scans {result.true_positives:,} of {result.nodules:,} nodules were marked, with "
+            f"In {result.scans:,} scans {result.true_positives:,} of {result.nodules:,} nodules were detected, with "
             f"{result.false_positives / result.scans:.1f} false positives a scan. CPM is {result.cpm:.4f}.",
         ),
         metrics=_froc_metrics(result, interval),
@@ -186,7 +185,7 @@ def froc_evaluation(
 
 
 def tally_rows(result: Froc) -> tuple[tuple[str, int], ...]:
-    """What became of the nodules and marks: what, and how many."""
+    """Counts of nodules and marks, with their names."""
     tally = result.tally
     return (
         ("nodules found", result.true_positives),
@@ -200,12 +199,12 @@ def tally_rows(result: Froc) -> tuple[tuple[str, int], ...]:
 
 
 def band_name(band: SizeBand) -> str:
-    """A size band in words."""
+    """The name of a size band."""
     return f"{band.lo_mm:g} to {band.hi_mm:g} mm" if band.hi_mm < inf else f"{band.lo_mm:g} mm or more"
 
 
 def froc_picture(result: Froc, interval: FrocInterval | None, name: str = "marks") -> Figure:
-    """The curve of one detector as a figure of its own."""
+    """The FROC curve of a detector as a figure."""
     means = _means(interval)
     basis = Basis(result.nodules, "nodules", result.scans, note=means and f"band: {means}")
     return froc_figure([froc_line(name, result, interval)], basis)

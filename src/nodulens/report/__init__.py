@@ -1,1 +1,1 @@
-"""What an analysis found: the record, its JSON and CSV, the page and its pictures, and the folder that holds them."""
+"""The results of an analysis: record, JSON, CSV, page with pictures, and the folder of outputs."""

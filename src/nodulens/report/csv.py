@@ -1,4 +1,4 @@
-"""The findings of a report as CSV: one row each, below a header that is always there."""
+"""The findings of a report as CSV."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def to_csv(report: Report) -> str:
-    """The nodules as CSV, a row each, below a header that is always there."""
+    """The nodules as CSV: a header, then a row each."""
     return table_text(COLUMNS, (dict(_row(nodule, report)) for nodule in report.nodules), digits=6)
 
 

@@ -1,7 +1,6 @@
-"""HTML pages from Jinja templates, and the parts that pages of reports and of evaluations share.
+"""HTML pages from Jinja templates, and the parts common to pages of reports and of evaluations.
 
-What a template is given becomes text and never markup, unless it is :class:`markupsafe.Markup` already; a name that it
-is not given is an error.
+Values are escaped unless they are :class:`markupsafe.Markup`; an undefined name is an error.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ class Entry:
     """A name and its value in a list.
 
     Attributes:
-        code: the value stands in letters of one width.
-        copied: id of the value's element, which a button beside it copies; empty without one.
+        code: whether the value is in a monospaced font.
+        copied: id of the value's element for a copy button; empty without one.
     """
 
     name: str
@@ -35,10 +34,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Bar:
-    """A scale from 0 to 100 with a band and a point on it, as SVG has it.
+    """A scale from 0 to 100 with a band and a point, in SVG units.
 
     Attributes:
-        words: what it shows, for those who cannot see it.
+        words: text alternative.
         start, width: left edge and width of the band.
         point: left edge of the point.
         thick: width of the point.
@@ -52,7 +51,7 @@ class Bar:
 
 
 def bar(share: float, words: str, interval: tuple[float, float] | None = None) -> Bar:
-    """A scale from 0 to 1 with a point at ``share``; its band is the interval, or all below the point."""
+    """A scale from 0 to 1 with a point at ``share``; the band is the interval, or everything below the point."""
     point = f"{min(max(100 * share - THICK / 2, 0), 100 - THICK):.2f}"
     if interval is None:
         return Bar(words, "0", f"{100 * share:.2f}", point)
@@ -62,7 +61,7 @@ def bar(share: float, words: str, interval: tuple[float, float] | None = None) -
 
 @lru_cache
 def templates(*packages: str) -> Environment:
-    """The templates in the folders ``templates`` of some packages; of two with one name, the first package's counts."""
+    """The templates in the folders ``templates`` of some packages; earlier packages take precedence."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
@@ -75,9 +74,9 @@ def templates(*packages: str) -> Environment:
 
 
 def source(environment: Environment, *names: str) -> Markup:
-    """The style or script in some files of the templates, one after another, as it stands there.
+    """The style or script in some files of the templates, concatenated without escaping.
 
-    Lines end in a newline on every system.
+    Lines end in a newline on every platform.
     """
     assert environment.loader is not None
     texts = [environment.loader.get_source(environment, name)[0] for name in names]
@@ -85,5 +84,5 @@ def source(environment: Environment, *names: str) -> Markup:
 
 
 def policy_hash(text: str) -> str:
-    """What a Content-Security-Policy calls a style or script that may take part."""
+    """The hash that allows a style or script in a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

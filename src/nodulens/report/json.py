@@ -1,7 +1,7 @@
 """The JSON of a report.
 
-Its layout is a promise to other programs, and ``report.schema.json`` beside this module says it in full. A change that
-could break one of them needs another :data:`SCHEMA`.
+Its layout is a stable interface, fully described by ``report.schema.json`` beside this module. An incompatible change
+needs another :data:`SCHEMA`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def to_json(report: Report) -> str:
     """The report as indented JSON with a final newline; keys in a fixed order.
 
     Raises:
-        NodulensError: a number is NaN or infinite, which JSON cannot hold; the message says which.
+        NodulensError: a number is NaN or infinite, which JSON cannot represent; the message says which.
     """
-    # A JSON string holds no raw newline, so no text is touched.
+    # a JSON string has no raw newline, so text is never changed
     return _ROW_OF_NUMBERS.sub(lambda row: "[" + " ".join(row[1].split()) + "]", encode(report, FORM))
 
 
 def from_json(text: str) -> Report:
-    """The report that :func:`to_json` wrote, equal to the one it was given; masks and heat maps are None.
+    """Read a report from :func:`to_json`, equal to the original; masks and heat maps are None.
 
     Raises:
         UnreadableFile: not JSON, another schema, or a key that is unknown, missing or of the wrong type.
@@ -39,19 +39,19 @@ def from_json(text: str) -> Report:
 
 
 def fingerprint(report: Report) -> str:
-    """The sha256 of :func:`to_json`: what ``report.json`` hashes to, and what a review refers to."""
+    """SHA-256 of :func:`to_json`, that is of ``report.json``; a review refers to it."""
     return hashlib.sha256(to_json(report).encode()).hexdigest()
 
 
 def _flat(row: Row) -> Row:
-    """A nodule as one flat object, its box and position under the names that the promise lists."""
+    """A nodule as one flat object, its box and position under the names of the schema."""
     row = dict(row)
     box, position = row.pop("box"), row.pop("position")
     return {"id": row.pop("id"), "box_zyx": [box["start"], box["stop"]], **position, **row}
 
 
 def _nested(row: Row, where: str) -> Row:
-    """The flat object of a nodule with ``box`` and ``position`` gathered again."""
+    """The flat object of a nodule with ``box`` and ``position`` nested again."""
     row = dict(row)
     position = {f.name: row.pop(f.name) for f in fields(Position) if f.name in row}
     box = from_plain(_BOX, row.pop("box_zyx", None), f"{where}.box_zyx", FORM)

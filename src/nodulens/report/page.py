@@ -1,7 +1,7 @@
-"""The report as one HTML file that needs nothing else: no network, no other file, no server.
+"""The report as one self-contained HTML file: no network, no other file, no server.
 
-Here is what the page says; how it says it is ``templates/report.html``. No text of a scan's header can become markup,
-and the page's policy allows its own script and style alone, by their hashes.
+This module provides the content, ``templates/report.html`` the layout. Text of a scan's header is always escaped, and
+the page's policy allows only its own script and style, by their hashes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MEASUREMENTS: tuple[tuple[str, str, str, int], ...] = (
     ("solid_diameter_mm", "Solid part, diameter", "mm", 1),
     ("distance_to_pleura_mm", "Distance to the pleura", "mm", 1),
 )
-"""Field of :class:`~nodulens.core.nodule.Measurements`, its words, unit and decimals."""
+"""Field of :class:`~nodulens.core.nodule.Measurements`, its name, unit and decimals."""
 
 HIDING: dict[OpacityKind, str] = {
     "solid tissue": "Airless tissue (consolidation, collapse or a large mass)",
@@ -55,11 +55,11 @@ def render_page(report: Report, ct: Volume) -> str:
     """The whole report as one HTML document.
 
     Args:
-        report: with masks (and heat maps); a nodule without a mask is shown by its box.
+        report: with masks (and heat maps); for a nodule without a mask its box is shown.
         ct: the volume as read, the one that was analysed, in any orientation.
 
     Returns:
-        HTML that makes no request. It names the patient only where ``report.patient`` is set.
+        HTML that makes no request. It names the patient only if ``report.patient`` is set.
     """
     scene = DisplayScan(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
@@ -91,7 +91,7 @@ def render_page(report: Report, ct: Volume) -> str:
 
 
 def _script_data(document: object) -> Markup:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end its script element."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
@@ -105,7 +105,7 @@ def _number(value: float, decimals: int) -> str:
 
 
 def _percent(share: float) -> str:
-    """Whole per cent; the ends of the scale are only for what lies there exactly."""
+    """Whole per cent; 0 and 100 % only for exactly these values."""
     if 0 < share < 0.01:
         return "< 1 %"
     if 0.99 < share < 1:
@@ -160,11 +160,11 @@ def _found(report: Report) -> list[str]:
     if not report.nodules:
         where = "this scan" if report.coverage.complete else "what was searched"
         return [
-            f"Nothing in {where} scored {_number(report.threshold, 2)} or more, from which on a finding is reported. "
-            "This does not rule nodules out: the table below says how many such an analysis finds, and misses."
+            f"Nothing in {where} reached the score of {_number(report.threshold, 2)} from which findings are "
+            "reported. This does not rule nodules out: the table below gives the measured sensitivity."
             if report.sensitivity
-            else f"Nothing in {where} scored {_number(report.threshold, 2)} or more, from which on a finding is "
-            "reported. This does not rule nodules out; how many are missed has not been measured at this threshold."
+            else f"Nothing in {where} reached the score of {_number(report.threshold, 2)} from which findings are "
+            "reported. This does not rule nodules out; the sensitivity at this threshold has not been measured."
         ]
     largest = max(report.nodules, key=lambda n: n.measurements.mean_diameter_mm)
     graded = [n for n in report.nodules if n.risk is not None]
@@ -220,7 +220,7 @@ def _provenance(report: Report) -> Iterator[Entry]:
 
 
 def _map(report: Report, scene: DisplayScan) -> Values | None:
-    """The lungs from the front with a dot a finding; None where there are no lungs."""
+    """The lungs from the front with a dot for each finding; None without lungs."""
     lungs = scene.silhouette()
     if not any(outline.path for outline in lungs):
         return None
@@ -237,7 +237,7 @@ def _map(report: Report, scene: DisplayScan) -> Values | None:
 
 
 def _dot(nodule: Nodule, place_mm: tuple[float, float], middle: float) -> Values:
-    """A finding on the map; its number stands on the side away from ``middle``, in outline units."""
+    """A finding on the map; its number is on the side away from ``middle``, in outline units."""
     x, y = (mm * UNITS_PER_MM for mm in place_mm)
     r = max(4.5, min(nodule.measurements.mean_diameter_mm / 2, 20)) * UNITS_PER_MM
     label_x = x + (r + 38) * (1 if x < middle else -1)
@@ -258,7 +258,7 @@ def _lung_frame(scene: DisplayScan) -> tuple[int, int, int, int]:
 
 
 def _sensitivity(report: Report) -> Values | None:
-    """How many nodules of each size are found, as measured; None where nothing was searched for."""
+    """Measured sensitivity by size; None if nothing was searched for."""
     if report.prompted:
         return None
     rows: list[Values] = []
@@ -342,17 +342,17 @@ def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> Values:
 
 
 def _estimate(risk: Risk, meaning: str) -> Values:
-    standing = (
-        "The probability that expert readers rate it suspicious rather than not, calibrated on patients left out."
+    calibration = (
+        "The probability that expert readers rate it suspicious rather than not, calibrated on held-out patients."
         if risk.calibrated
-        else "Not calibrated: it ranks nodules, but is no probability."
+        else "Not calibrated: it ranks nodules, but is not a probability."
     )
-    meaning = meaning or f"How it is made is written on the card of the weights {risk.model}."
+    meaning = meaning or f"For its definition see the card of the weights {risk.model}."
     probability, interval = _percent(risk.probability), _interval(risk.interval)
     return {
         "text": probability,
         "bar": bar(risk.probability, f"{probability}, interval {interval}", risk.interval),
-        "words": f"{standing} Interval {interval}. {meaning}",
+        "words": f"{calibration} Interval {interval}. {meaning}",
     }
 
 
@@ -361,7 +361,7 @@ def _score(score: float, threshold: float) -> Values:
     return {
         "text": f"{score:.2f}",
         "bar": bar(score, f"Score {score:.2f} of 1"),
-        "words": f"How strongly the detector takes this for a nodule, 0 to 1; reported from {start}.",
+        "words": f"The detector's confidence that this is a nodule, 0 to 1; reported from {start}.",
     }
 
 
@@ -373,7 +373,7 @@ def _timing(report: Report) -> Iterator[Values]:
 
 
 def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
-    """What the page's script works on."""
+    """The data of the page's script."""
     places = {n.id: round(float(scene.place(n)[0])) for n in report.nodules}
     nearest = {number: min(range(len(stack)), key=lambda i: abs(stack[i].index - z)) for number, z in places.items()}
     first = max(report.nodules, key=lambda n: n.risk.probability if n.risk else -1 + n.score / 2, default=None)

@@ -1,8 +1,8 @@
-"""Pixels of a CT and its masks as what a web page can show: JPEG and PNG data URIs, SVG paths.
+"""A CT and its masks for a web page: JPEG and PNG data URIs, SVG paths.
 
-Everything here is in the canonical orientation (z, y, x rise towards superior, posterior, left), seen by
-radiological convention: the patient's left on the image's right, the front on top in axial planes, the
-head on top in the others.
+Everything here is in canonical orientation (z, y, x rise towards superior, posterior, left), displayed by
+radiological convention: the patient's left on the image's right, anterior on top in axial planes, the head on top
+in the others.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from nodulens.core.volume import Mask, Volume, crop_array
 from nodulens.ops.orient import canonical
 
 GREY_HU = (-1350.0, 250.0)
-"""HU that become black and white in the pictures; the page narrows it to the window that is looked through."""
+"""HU that become black and white in the pictures; the page narrows this to the chosen window."""
 STACK_PIXELS = 512
 STACK_SLICES = 200
 VIEW_PIXELS = 288
 UNITS_PER_MM = 4
-"""Outlines are whole numbers of a quarter of a millimetre."""
+"""Outlines have integer coordinates of a quarter of a millimetre."""
 
 Array = NDArray[np.float32]
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
@@ -54,7 +54,7 @@ class Slice:
         image: data URI.
         index: z in the canonical volume.
         lungs: outlines with labels 1 left, 2 right.
-        nodules: outlines of the nodules that the slice cuts; the label is the nodule's id.
+        nodules: outlines of the nodules on the slice; the label is the nodule's id.
     """
 
     image: str
@@ -69,8 +69,8 @@ class Plane:
 
     Attributes:
         name: "axial", "coronal" or "sagittal".
-        letters: what lies at the top, right, bottom and left edge: A, P, R, L, H (head) or F (feet).
-        image, heat: data URIs; heat is None where none was computed.
+        letters: direction of the top, right, bottom and left edge: A, P, R, L, H (head) or F (feet).
+        image, heat: data URIs; heat is None if none was computed.
         outline: as in :class:`Outline`.
     """
 
@@ -92,12 +92,12 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Closeup:
-    """A block of a canonical volume round a nodule, (z, y, x), and the square cut out of its planes.
+    """A block of a canonical volume around a nodule, (z, y, x), and the square crop of its planes.
 
     Attributes:
         grey: 8-bit.
         mask, heat: of the nodule, on the same grid.
-        centre: continuous index of the middle of the square in the block.
+        centre: continuous index of the centre of the square in the block.
         cut: index of the plane along each axis.
         side: of the square, voxels along (z, y, x).
         side_mm: the same in millimetres.
@@ -112,7 +112,7 @@ class _Closeup:
     side_mm: float
 
     def plane(self, name: str, through: int, letters: str) -> Plane:
-        """The plane that the axis ``through`` is at right angles to."""
+        """The plane perpendicular to the axis ``through``."""
         half = VIEW_PIXELS // 2
         heat = None if self.heat is None else _heat_png(np.asarray(self._cut(self.heat, through, half, BILINEAR)))
         return Plane(
@@ -134,11 +134,11 @@ class _Closeup:
 
 
 class DisplayScan:
-    """A CT in canonical orientation for display, with what a report found in it.
+    """A CT in canonical orientation for display, with its findings.
 
     Args:
         ct: the volume as read.
-        nodules: in indices of the volume as read; without a mask the box stands for it.
+        nodules: in indices of the volume as read; the box replaces a missing mask.
         lungs: labels 1 left, 2 right on the grid of the volume as read, or None.
     """
 
@@ -169,8 +169,8 @@ class DisplayScan:
         return float(z), float(y), float(x)
 
     def stack(self) -> list[Slice]:
-        """Axial slices from the feet to the head: all of them, or of a scan of very many every second or third
-        one and the central slices of the nodules.
+        """Axial slices from the feet to the head: all of them, or for a long scan every second or third one and the
+        central slices of the nodules.
         """
         count = self.volume.geometry.shape[0]
         wanted = set(range(0, count, math.ceil(count / STACK_SLICES)))
@@ -203,7 +203,7 @@ class DisplayScan:
         return _path(np.asarray(finer), (sx / 2, sy / 2), (box.start[2] * sx, box.start[1] * sy))
 
     def side_mm(self, nodule: Nodule) -> float:
-        """Side of the square that shows a nodule: 50 mm, more where it needs it, in steps of 10 mm."""
+        """Side of the square crop of a nodule: 50 mm, or more if needed, in steps of 10 mm."""
         extent = max(n * mm for n, mm in zip(nodule.box.shape, self.ct.geometry.spacing_zyx, strict=True))
         return max(50.0, 10 * math.ceil(extent * 1.4 / 10))
 
@@ -228,7 +228,7 @@ class DisplayScan:
         return _Closeup(grey, crop_array(shape.mask, own), heat, centre - box.start, cut, side / spacing, side)
 
     def silhouette(self) -> tuple[Outline, ...]:
-        """The lungs' shadows seen from the front, head on top; empty without lung masks."""
+        """Projections of the lungs from the front, head on top; empty without lung masks."""
         if self.lungs is None:
             return ()
         height, _, width = self.size_mm
@@ -239,7 +239,7 @@ class DisplayScan:
         return tuple(Outline(v, _path(shadow, scale)) for v, shadow in small)
 
     def silhouette_place(self, nodule: Nodule) -> tuple[float, float]:
-        """Where a nodule lies on the silhouette: mm from the left and from the top."""
+        """Position of a nodule on the silhouette: mm from the left and from the top."""
         z, _, x = self.volume.geometry.to_index(nodule.centre_lps)
         sz, _, sx = self.volume.geometry.spacing_zyx
         return float((x + 0.5) * sx), float(self.size_mm[0] - (z + 0.5) * sz)
@@ -271,7 +271,7 @@ def _jpeg(image: Image.Image, quality: int) -> str:
 
 
 def _heat_png(heat: Array) -> str:
-    """0…1 → violet to yellow, the clearer the lower."""
+    """0…1 → violet to yellow, more transparent for lower values."""
     image = Image.fromarray(np.clip(heat * 255 + 0.5, 0, 255).astype(np.uint8))
     image.putpalette(_heat_palette(), "RGBA")
     return _data_uri(image, "png")
@@ -279,7 +279,7 @@ def _heat_png(heat: Array) -> str:
 
 @lru_cache
 def _heat_palette() -> bytes:
-    # Corners of the "inferno" map, even in lightness; its black end is left to transparency.
+    # nodes of the "inferno" map, even in lightness; transparency replaces its black end
     colours = [(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)]
     level = np.linspace(0, 1, 256)
     channels = [np.interp(level, np.linspace(0, 1, 5), channel) for channel in zip(*colours, strict=True)]
@@ -287,7 +287,7 @@ def _heat_palette() -> bytes:
 
 
 # Marching squares. Corners of a cell: 8 top left, 4 top right, 2 bottom right, 1 bottom left, set where inside.
-# Per case the edges that its curve enters and leaves by, in one direction, so that curves close; saddles stay separate.
+# For each case the edges where its curve enters and leaves, in one direction, so that curves close; saddles separate.
 _TOP, _RIGHT, _BOTTOM, _LEFT = range(4)
 _CASES = {
     1: [(_LEFT, _BOTTOM)], 2: [(_BOTTOM, _RIGHT)], 4: [(_RIGHT, _TOP)], 8: [(_TOP, _LEFT)],
@@ -300,12 +300,13 @@ _CASES = {
 def contours(image: Array) -> list[Float]:
     """The closed curves where an image crosses one half.
 
-    Marching squares of our own rather than contourpy's. Its curves of masks are the same (a test holds ours to that)
-    but begin at other points, and at saddles of smooth pictures it joins what we separate: every page would change,
-    and the core would need a compiled package for forty lines.
+    This is our own marching squares rather than contourpy's, whose curves of masks are the same (a test compares them)
+    but start at other points, and which joins at saddles of smooth images what we separate: every page would change,
+        and
+    the core would need a compiled package for forty lines.
 
     Args:
-        image: (rows, columns); what lies beyond its edge counts as 0.
+        image: (rows, columns); beyond its edge it counts as 0.
 
     Returns:
         One (n, 2) array of (x, y) a curve, in pixels: the centre of the first pixel is (0.5, 0.5).
@@ -314,7 +315,7 @@ def contours(image: Array) -> list[Float]:
     rows, columns = field.shape
     inside = field >= 0.5
     case = 8 * inside[:-1, :-1] + 4 * inside[:-1, 1:] + 2 * inside[1:, 1:] + inside[1:, :-1]
-    # An edge is named by its first corner: even numbers run along a row, odd ones down a column.
+    # an edge is numbered by its first corner: even numbers are along a row, odd ones along a column
     first = 2 * (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1))
     edges = [first, first + 3, first + 2 * columns, first + 1]
     onward: dict[int, int] = {}
@@ -332,7 +333,7 @@ def contours(image: Array) -> list[Float]:
 
 
 def _crossings(field: Array, edges: NDArray[np.int_]) -> Float:
-    """(x, y) where the field crosses one half along numbered edges."""
+    """Points (x, y) where the field crosses one half along numbered edges."""
     columns = field.shape[1]
     down = edges % 2
     values = field.ravel()
@@ -351,8 +352,8 @@ def _path(
     Args:
         image: (rows, columns), about 1 inside and 0 outside.
         pixel_mm: width and height of a pixel.
-        corner_mm: where the image's first corner lies.
-        every: keep only every so manieth point, but no fewer than eight a curve.
+        corner_mm: position of the image's first corner.
+        every: keep only one point in so many, but at least eight a curve.
     """
     parts = []
     for curve in contours(image):

@@ -1,4 +1,4 @@
-"""What an analysis found and how it came about, as a value; :mod:`nodulens.report.json` is its JSON."""
+"""The results of an analysis with their provenance, as a value; :mod:`nodulens.report.json` is its JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodulens.io.deidentify import released
 
 @dataclass(frozen=True)
 class WeightRef:
-    """Which model file took part."""
+    """A model file that was used."""
 
     name: str
     sha256: str
@@ -21,7 +21,7 @@ class WeightRef:
 
 @dataclass(frozen=True)
 class SizeSensitivity:
-    """How many known nodules of ``lo_mm <= diameter < hi_mm`` were found in patients not trained on."""
+    """Number of known nodules of ``lo_mm <= diameter < hi_mm`` found in patients outside the training set."""
 
     lo_mm: float
     hi_mm: float
@@ -31,7 +31,7 @@ class SizeSensitivity:
 
 @dataclass(frozen=True)
 class LungVolumes:
-    """Air and tissue inside the lung masks, millilitres."""
+    """Volume of the lung masks, air and tissue, in millilitres."""
 
     left_ml: float
     right_ml: float
@@ -39,14 +39,14 @@ class LungVolumes:
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """What the scan is like; nothing that says who was scanned.
+    """Properties of the scan; nothing that identifies the patient.
 
     Attributes:
         format: "dicom", "metaimage", "nifti", "nrrd" or "array".
-        slices: how many.
+        slices: number of slices.
         spacing_zyx: millimetres between voxel centres (z, y, x).
-        slice_thickness_mm, kernel, contrast: None where the format does not say.
-        manufacturer, description: empty where the format does not say.
+        slice_thickness_mm, kernel, contrast: None if the format does not have them.
+        manufacturer, description: empty if the format does not have them.
     """
 
     format: str
@@ -60,7 +60,7 @@ class ScanSummary:
 
     @classmethod
     def of(cls, ct: Volume) -> ScanSummary:
-        """The summary of a volume, free texts as :func:`nodulens.io.deidentify.released` lets them through."""
+        """The summary of a volume, free text filtered by :func:`nodulens.io.deidentify.released`."""
         source = released(ct.source)
         return cls(
             format=source.format,
@@ -76,26 +76,26 @@ class ScanSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one analysis found, with its provenance.
+    """The results of an analysis, with their provenance.
 
     Attributes:
         software: name and version.
         recipe: name of the method.
-        weights: the model files that took part.
-        series_uid: UID of the CT; None where the format has none, then ``input_sha256`` is set.
-        input_sha256: hash of the input file where there is no series UID.
-        scan: what the scan is like.
+        weights: the model files that were used.
+        series_uid: UID of the CT; None if the format has none, then ``input_sha256`` is set.
+        input_sha256: hash of the input file if there is no series UID.
+        scan: properties of the scan.
         case: a pseudonym, as given by the user.
-        patient: who was scanned; None unless the output is to identify the patient.
-        warnings: what makes the whole result less sure, sentences.
+        patient: None unless the output is to identify the patient.
+        warnings: sentences on what makes the whole result less certain.
         timing_s: seconds per stage, and ``total``.
         lungs: volumes of the lung masks.
         coverage: how much of the lungs was searched, and what in them may hide nodules.
         threshold: the detector score from which a finding is reported.
         nodules: the findings; ids are unique and are the label values of ``nodules.nii.gz``.
-        prompted: a person pointed at the nodules; nothing was searched for.
-        sensitivity: measured by nodule size at ``threshold``; empty where not measured.
-        interval_meaning: a sentence: how ``Risk.interval`` is made and how often it covers.
+        prompted: a person prompted the nodules; nothing was searched for.
+        sensitivity: measured by nodule size at ``threshold``; empty if not measured.
+        interval_meaning: a sentence on the definition and coverage of ``Risk.interval``.
         lung_mask: on the grid of the volume as read; not in the JSON, not compared.
 
     Raises:

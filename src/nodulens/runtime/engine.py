@@ -80,7 +80,7 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
     Args:
         name: of the ONNX file and its card, without a suffix.
         threads: CPU threads; None for as many as there are cores.
-        folder: that they lie in.
+        folder: of the models.
 
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
@@ -95,7 +95,7 @@ def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> 
 def _compiled(path: Path, sha256: str, stamp: tuple[int, int, int], threads: int) -> Run:
     """A checked model file as a function of a batch of any length.
 
-    ``stamp`` is what tells one state of the file from another.
+    ``stamp`` identifies a state of the file.
     """
     compiled = compile_bytes(checked(path, sha256), threads)
 

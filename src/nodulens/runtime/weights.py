@@ -1,26 +1,41 @@
-"""Model files, each with a card beside it: those that ship with the package, and those of a run.
+"""Model files, each with a card: those that ship with the package, and those of a run.
 
-A card (JSON) says what the file is: sha256, licence, input and outputs, who it was trained on, by which command, and
-the figures measured on patients left out. Nothing is ever fetched.
+A card (JSON) describes the file: sha256, licence, input, training patients, training command, and figures measured on
+held-out patients. Nothing is ever fetched.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodulens.errors import CorruptWeights, MissingWeights
+from nodulens.errors import CorruptWeights, MissingWeights, UnreadableFile
+from nodulens.io.records import Format, decode
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 NAMES = ("patch", "volume", "segmenter", "malignancy")
+FORM = Format(None, "card")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The JSON of a card."""
+
+    name: str
+    sha256: str
+    licence: str
+    command: str
+    trained_on: dict[str, Any]
+    input: dict[str, Any]
+    figures: dict[str, Any]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of one model file.
+    """The card of a model file.
 
     Attributes:
         name: "patch", "volume", "segmenter" or "malignancy"; of a run also "filter" or "classifier".
@@ -28,10 +43,10 @@ class Card:
         sha256: of that file.
         licence: of the weights.
         command: that trains it again.
-        trained_on: what material, and the patients whose scans took part.
+        trained_on: material, and the patients of the training and validation set.
         input: name → shape and meaning.
-        figures: measured on patients left out, each with what it stands on.
-        settings: numbers that go with the weights: calibration, thresholds.
+        figures: measured on held-out patients, each with its basis.
+        settings: parameters of inference, such as calibration and thresholds.
     """
 
     name: str
@@ -46,10 +61,10 @@ class Card:
 
 
 def card(name: str, folder: Path = FOLDER) -> Card:
-    """The card of a model.
+    """Read the card of a model.
 
     Raises:
-        MissingWeights: no card or no model file; says how to train one.
+        MissingWeights: no card or no model file; the message says how to train one.
         CorruptWeights: the card cannot be read.
     """
     path = folder / f"{name}.json"
@@ -57,29 +72,29 @@ def card(name: str, folder: Path = FOLDER) -> Card:
     if not path.exists() or not model.exists():
         missing = path if not path.exists() else model
         raise MissingWeights(
-            f"{missing} is not there. Train it: python -m nodulens.train {name} --data FOLDER --out {folder}"
+            f"{missing} does not exist. Train it: python -m nodulens.train {name} --data FOLDER --out {folder}"
         )
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Card(path=model, **fields)
-    except (ValueError, TypeError) as error:
-        raise CorruptWeights(f"{path} is no card of a model ({error}). Reinstall nodulens.") from error
+        stored = decode(_Stored, path.read_text(encoding="utf-8"), FORM)
+    except (UnicodeDecodeError, UnreadableFile) as error:
+        raise CorruptWeights(f"{path} is not a card of a model: {error} Reinstall nodulens.") from error
+    return Card(path=model, **vars(stored))
 
 
 def check(known: Card) -> None:
     """Compare a model file with its card.
 
     Raises:
-        CorruptWeights: another hash.
+        CorruptWeights: the hash differs.
     """
     checked(known.path, known.sha256)
 
 
 def checked(path: Path, sha256: str) -> bytes:
-    """The content of a model file, read once and compared with the hash on its card.
+    """Read a model file and compare it with the hash on its card.
 
     Raises:
-        CorruptWeights: another hash.
+        CorruptWeights: the hash differs.
     """
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()

@@ -1,7 +1,7 @@
 """Places in the lungs that could be nodules: bright blobs of 3 to 40 mm, at every scale.
 
-A ball answers most strongly to a Laplacian of Gaussian of the scale that fits it; a vessel answers with two thirds of
-that, so hardly a nodule is lost and a few hundred non-nodules come along for the networks to reject.
+A Laplacian of Gaussian responds most strongly to a ball that matches its scale. A vessel responds with two thirds of
+that, so hardly a nodule is lost, and a few hundred non-nodules are left for the networks to reject.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from nodulens.core.volume import Volume
 from nodulens.ops.blocks import block_means
 
 LUNG_HU = -860.0
-"""What everything outside the search region is set to, so that the chest wall is no blob."""
+"""Value given to everything outside the search region, so that the chest wall is no blob."""
 CEILING_HU = 150.0
 """Brighter is no more suspicious: calcium, contrast and metal must not outshine soft tissue."""
 SCALES = ((1.4, 700), (2.0, 600), (2.8, 400), (4.0, 200), (5.6, 80), (8.0, 30), (11.0, 12))
-"""Sigma in mm, and how many of the strongest answers to keep: a ball of diameter d answers most strongly at d / (2 √3),
-and noise only at the smallest, so a quota for each keeps the large and the faint in."""
+"""Sigma in mm, and how many of the strongest responses to keep. A ball of diameter d responds most strongly at
+d / (2 √3), and noise only at the smallest scale, so a quota for each scale keeps large and faint blobs."""
 STEP = 1.26
-"""Ratio of the two Gaussians whose difference stands in for the Laplacian."""
+"""Ratio of the two Gaussians whose difference approximates the Laplacian."""
 LEAST_HU = 40.0
-"""Least answer, in HU, of the scale-normalised difference; a ball of contrast c answers with about c / 4."""
+"""Least response, in HU, of the scale-normalised difference; for a ball of contrast c it is about c / 4."""
 
 
 Blob = tuple[float, float, NDArray[np.float64]]
-"""Answer, diameter in mm, continuous index (z, y, x)."""
+"""Response, diameter in mm, continuous index (z, y, x)."""
 
 
 def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
-    """Blobs whose middle lies in ``region``, the strongest first; scores are NaN.
+    """Blobs centred in ``region``, the strongest first; scores are NaN.
 
     Args:
         volume: canonical orientation (z, y, x rise towards superior, posterior, left).
-        region: where to look, (z, y, x) of the volume.
+        region: the search region, (z, y, x) of the volume.
     """
     if not region.any():
         return []
     box = Box.of_mask(region)
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
-    seen = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
+    clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
     # the filters release the interpreter's lock, and the finest scale takes as long as all others together
     with ThreadPoolExecutor(2) as pool:
-        scales = pool.map(lambda scale: _blobs(seen, allowed, grid, *scale), SCALES)
+        scales = pool.map(lambda scale: _blobs(clipped, allowed, grid, *scale), SCALES)
         found = [blob for blobs in scales for blob in blobs]
     found.sort(key=lambda blob: -blob[0])
     return _distinct(found, grid)
@@ -82,7 +82,7 @@ def _blobs(
 
 
 def _distinct(found: list[Blob], grid: Geometry) -> list[Candidate]:
-    """The strongest of every group that lies within a third of its diameter."""
+    """The strongest blob of every group within a third of its diameter."""
     kept: list[Candidate] = []
     centres = np.empty((len(found), 3))
     reach = np.empty(len(found))

@@ -1,4 +1,4 @@
-"""Classical image processing that segmented lungs before there were networks, step by step, as pictures to be seen."""
+"""Lung segmentation by classical image processing, step by step, as pictures."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LEAST_SHARE = 0.002
 
 
 def classic_steps(image: Float32) -> dict[str, Float32]:
-    """From an axial slice to its lungs, step by step.
+    """Segment the lungs on an axial slice, step by step.
 
     1. "contrast": CLAHE.
-    2. "binarized": darker than Otsu's threshold, but for the air round the body.
-    3. "denoised": opened by 2 pixels; parts under 0.2 % of the picture are gone.
-    4. "filled": holes, such as vessels and nodules, are closed.
+    2. "binarized": darker than Otsu's threshold, without the air around the body.
+    3. "denoised": opened by 2 pixels; parts under 0.2 % of the picture are removed.
+    4. "filled": holes, such as vessels and nodules, are filled.
 
     Args:
         image: (y, x) 0…1.
 
     Returns:
-        Name → picture of the same shape, 0…1, in this order, after the slice itself as "slice".
+        Name → picture of the same shape, 0…1: first the slice itself as "slice", then the steps in this order.
 
     Raises:
         BadValues: not two axes, or values outside 0…1.
@@ -51,10 +51,10 @@ def classic_steps(image: Float32) -> dict[str, Float32]:
 
 
 def otsu(image: Float32) -> float:
-    """The threshold that parts a picture 0…1 into two kinds with the largest variance between them (Otsu 1979).
+    """The threshold that splits a picture 0…1 into two classes with the largest variance between them (Otsu 1979).
 
-    Not SimpleITK's, whose bins lie between the smallest and the largest value of a picture: where one does not reach
-    both black and white it is off by up to a bin, and its edges are not those of 8-bit steps.
+    SimpleITK's is not used: its bins span a picture's own range, so on a picture that does not reach both black and
+    white it is off by up to a bin, and its edges are not those of 8-bit steps.
     """
     counts, edges = np.histogram(image, BINS, (0, 1))
     middles = (edges[1:] + edges[:-1]) / 2
@@ -71,9 +71,9 @@ def clahe(image: Float32, tiles: int = TILES, clip: float = CLIP) -> Float32:
 
     Args:
         image: (y, x) 0…1.
-        tiles: along each axis; each is equalised by itself, and pixels between their middles by both.
-        clip: how many times its mean a histogram may reach; what is above is spread evenly, so that noise in flat
-            regions is not blown up.
+        tiles: number along each axis; each tile has its own equalisation, interpolated between tile centres.
+        clip: limit of a histogram over its mean; the excess is spread evenly, so that noise in flat regions is not
+            amplified.
 
     Returns:
         (y, x) 0…1.
@@ -96,7 +96,7 @@ def clahe(image: Float32, tiles: int = TILES, clip: float = CLIP) -> Float32:
 
 
 def _tiled(length: int, tiles: int) -> tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.float64]]:
-    """For each pixel of an axis its tile, the tile whose middle lies before it, and how far it is to the next one."""
+    """For each pixel of an axis: its tile, the tile whose centre precedes it, and the fraction to the next centre."""
     place = (np.arange(length) + 0.5) * tiles / length
     from_middle = np.clip(place - 0.5, 0, tiles - 1)
     low = np.floor(from_middle).astype(int)

@@ -1,4 +1,4 @@
-"""How suspicious a nodule looks, how sure that is, and what drove it."""
+"""Malignancy risk of a nodule, its uncertainty, and a heat map that explains it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodulens.core.volume import Volume
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 from nodulens.runtime.engine import Model
-from nodulens.stages.views import PLANE_MM, plane_view, plane_window, soft_outline, telling_slices
+from nodulens.stages.views import PLANE_MM, plane_view, plane_window, representative_slices, soft_outline
 
 Heat = NDArray[np.float32]
 
@@ -28,10 +28,10 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) ->
         model: (N, 2, 64, 64) → (N, ratings) logits and (N, 16, 16) class activation maps of the first.
 
     Returns:
-        The risk, calibrated unless the nodule is longer than those the network learnt from, and (z, y, x) 0…1 of
-        ``box.shape``: what spoke for malignancy, 1 where it spoke loudest.
+        The risk, calibrated unless the nodule is longer than any the network was trained on; and a heat map (z, y, x)
+        0…1 of ``box.shape``: evidence for malignancy, 1 where it is strongest.
     """
-    rows = telling_slices(mask)
+    rows = representative_slices(mask)
     views, windows = [], []
     for z in rows:
         at = box.start[0] + int(z)
@@ -41,23 +41,23 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) ->
         views.append(plane_view(to_unit(volume.hu[at]), plane, windows[-1]))
     batch = np.stack(views)
     batch[:, 1] = soft_outline(batch[:, 1])
-    # the network was judged on the mean over mirror images, so that is what is calibrated
+    # calibration was fitted to the mean over mirror images
     turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
     runs = [model.run(batch[:, :, ::v, ::h]) for v, h in turns]
     logit = float(np.mean([logits[:, 0] for logits, _ in runs]))
     maps = np.mean([maps[:, ::v, ::h] for (_, maps), (v, h) in zip(runs, turns, strict=True)], axis=0)
     heat = _heat([m for m in maps], windows, rows, volume.geometry.shape, box)
     risk = risk_of(logit, model)
-    seen_whole = max(w.step[1] * volume.geometry.spacing_zyx[1] for w in windows) <= PLANE_MM * 1.001
-    return replace(risk, calibrated=seen_whole), heat
+    fits = max(w.step[1] * volume.geometry.spacing_zyx[1] for w in windows) <= PLANE_MM * 1.001
+    return replace(risk, calibrated=fits), heat
 
 
 def risk_of(logit: float, model: Model) -> Risk:
     """Calibrated probability and interval of a logit, by the tables on the model's card.
 
-    The probability is a logistic function fitted on patients left out. The interval holds the share of a nodule's
-    readers who rate it above 3 in as many nodules as the card says: quantiles of that share among left-out nodules of
-    about the same probability.
+    The probability is a logistic function fitted on held-out patients. The interval contains the share of a nodule's
+    readers who rate it above 3, in the fraction of nodules that the card states: its ends are quantiles of that share
+    among held-out nodules of similar probability.
     """
     settings = model.card.settings
     slope, constant = settings["calibration"]
@@ -72,7 +72,7 @@ def risk_of(logit: float, model: Model) -> Risk:
 def _heat(
     maps: list[Heat], windows: list[Window], rows: NDArray[np.int_], shape: tuple[int, int, int], box: Box
 ) -> Heat:
-    """Class activation maps (16, 16) of the telling slices, on the nodule's voxels; other slices take the nearest's."""
+    """Class activation maps (16, 16) of the evaluated slices on the nodule's voxels; other slices take the nearest."""
     planes = []
     for activation, window in zip(maps, windows, strict=True):
         factor = window.shape[1] / activation.shape[0]

@@ -1,8 +1,8 @@
-"""What the methods' classifiers see of a nodule, and the risk they give it. Training and use share this file.
+"""Input crops of the methods' classifiers, and the risk they give. Training and inference share this file.
 
-They see one slice, the axial one where the outline is largest. The nodules they learn from are stacks of 96 × 96 of the
-scan's own pixels, so 96 × 96 pixels round the outline are all that is looked at in use too; a crop that reaches beyond
-repeats the edge. How much of it does so depends on the scan's pixel alone, which tells next to nothing of malignancy.
+Their input is one slice, the axial one where the outline is largest. They are trained on stacks of 96 × 96 of the
+scan's own pixels, so inference uses 96 × 96 pixels around the outline too; a crop that reaches beyond them repeats the
+edge. How much is repeated depends on the scan's pixel size alone, which says next to nothing about malignancy.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from nodulens.stages.classify import Heat, risk_of
 from nodulens.stages.position import central_slice
 
 FIELD_PX = 96
-"""Side of what is looked at, in the scan's own pixels."""
+"""Side of the input region, in the scan's own pixels."""
 CELLS = 6
-"""The heat map of a nodule is drawn on so many cells along each side of its box."""
+"""Cells of a nodule's heat map along each side of its box."""
 UNCALIBRATED = (
     "How sure the probability is was not measured for these weights: it is the network's own, and the interval is "
     "everything from 0 to 1."
@@ -35,12 +35,12 @@ UNCALIBRATED = (
 
 @dataclass(frozen=True)
 class Crop:
-    """How a classifier sees a nodule.
+    """The crop of a nodule that a classifier takes as input.
 
     Attributes:
         size: side in pixels.
-        pixel_mm: of these; None for the scan's own.
-        masked: whether all round the outline is blanked to the darkest value, with no margin.
+        pixel_mm: pixel size; None for the scan's own.
+        masked: whether everything outside the outline is set to the darkest value, without a margin.
     """
 
     size: int
@@ -49,17 +49,17 @@ class Crop:
 
 
 def crop_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Crop) -> Window:
-    """Where a crop lies on its axial slice: the centroid of the outline in its middle.
+    """The window of a crop on its axial slice, centred on the centroid of the outline.
 
     Args:
         mask: (y, x), not empty.
         pixel_mm: along y and x.
 
     Raises:
-        BadValues: nothing is outlined.
+        BadValues: the mask is empty.
     """
     if not mask.any():
-        raise BadValues("An empty outline has no middle to look at.")
+        raise BadValues("An empty outline has no centre to crop around.")
     middle = np.argwhere(mask).mean(0)
     step = np.ones(2) if crop.pixel_mm is None else crop.pixel_mm / np.asarray(pixel_mm)
     first = middle - step * (crop.size - 1) / 2
@@ -77,29 +77,29 @@ def crop_view(
         pixel_mm: along y and x.
     """
     window = crop_window(mask, pixel_mm, crop)
-    seen = np.where(mask, image, np.float32(0)) if crop.masked else image
+    source = np.where(mask, image, np.float32(0)) if crop.masked else image
     middle = np.round(np.argwhere(mask).mean(0)).astype(int)
     low = np.maximum(middle - FIELD_PX // 2, 0)
     high = middle + FIELD_PX // 2
-    field = seen[low[0] : high[0], low[1] : high[1]]
+    field = source[low[0] : high[0], low[1] : high[1]]
     moved = Window((0.0, window.first[1] - low[0], window.first[2] - low[1]), window.step, window.shape)
-    return moved.look(field[None])
+    return moved.sample(field[None])
 
 
 def classify(views: NDArray[np.float32], model: Model) -> NDArray[np.float32]:
-    """(N, classes) logits of crops (N, 1, size, size): the mean over four mirror images, for no class has a side."""
+    """Logits (N, classes) of crops (N, 1, size, size): the mean over four mirror images."""
     turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
     return np.asarray(np.mean([model.run(views[:, :, ::v, ::h])[0] for v, h in turns], axis=0), dtype=np.float32)
 
 
 def log_odds(logits: NDArray[np.floating], classes: Sequence[str]) -> NDArray[np.float64]:
-    """(N,) of malignant against benign, from (N, classes) logits; any other class is left out of it."""
+    """Log odds (N,) of malignant against benign, from logits (N, classes); other classes are ignored."""
     both = np.asarray(logits, dtype=np.float64)
     return np.asarray(both[:, classes.index("malignant")] - both[:, classes.index("benign")])
 
 
 def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tuple[Risk, Heat]:
-    """Risk of a nodule by a method's classifier, and what spoke for it.
+    """Risk of a nodule by a method's classifier, and an occlusion map that explains it.
 
     Args:
         volume: canonical orientation.
@@ -111,8 +111,8 @@ def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tu
             calibrated, and the interval is all of 0…1, see :data:`UNCALIBRATED`.
 
     Returns:
-        The risk, and (z, y, x) 0…1 of ``box.shape``: by how much the log odds fall when a part of the nodule is
-        covered, 1 where they fall most. Only the largest slice was looked at; the others show the same.
+        The risk, and a heat map (z, y, x) 0…1 of ``box.shape``: how far the log odds fall when a part of the nodule is
+        covered, 1 where they fall most. It is computed on the largest slice and repeated on the others.
     """
     settings = model.card.settings
     crop, classes = Crop(settings["size"], settings["pixel_mm"], settings["masked"]), settings["classes"]
@@ -123,7 +123,7 @@ def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tu
     view = crop_view(to_unit(volume.hu[box.start[0] + z]), plane, pixel_mm, crop)
     window = crop_window(plane, pixel_mm, crop)
     score = float(log_odds(classify(view[None], model), classes)[0])
-    # one view is enough to say where; four of each would take four times as long
+    # the heat map needs no mirror images: one view of each cover is enough
     covered = log_odds(model.run(np.concatenate([view[None], _covered(view[0], box, window, crop)]))[0], classes)
     heat = _heat(covered[0] - covered[1:], box, volume.geometry.shape)
     if "calibration" in settings:
@@ -139,9 +139,9 @@ def _cells(box: Box) -> Window:
 
 
 def _covered(view: NDArray[np.float32], box: Box, window: Window, crop: Crop) -> NDArray[np.float32]:
-    """(CELLS², 1, size, size): the crop, each time with another part of the nodule's box covered.
+    """Crops (CELLS², 1, size, size), each with another part of the nodule's box covered.
 
-    The cover is two cells wide (Zeiler and Fergus 2014), and as dark as what lies round the nodule.
+    The cover is two cells wide (Zeiler and Fergus 2014), and as dark as the surroundings of the nodule.
     """
     cells = _cells(box)
     inside = []
@@ -156,7 +156,7 @@ def _covered(view: NDArray[np.float32], box: Box, window: Window, crop: Crop) ->
 
 
 def _heat(falls: NDArray[np.float64], box: Box, shape: tuple[int, int, int]) -> Heat:
-    """What each cover took away, on the voxels of the box."""
+    """The fall of the log odds under each cover, on the voxels of the box."""
     values = np.maximum(falls, 0).reshape(1, CELLS, CELLS).astype(np.float32)
     _, plane = _cells(box).project(values, (1, *shape[1:]), fill=0.0)
     top = float(plane.max())

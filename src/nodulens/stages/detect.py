@@ -1,4 +1,4 @@
-"""Candidates, scored: an axial network sifts them, a three-dimensional one judges what is left."""
+"""Score candidates: an axial network pre-selects them, a three-dimensional one scores the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodulens.stages.views import FAR_MM, ball_view, patch_view
 
 
 def detect(volume: Volume, lungs: Mask, patch: Model, ball: Model) -> list[Candidate]:
-    """Marks with scores, one a finding, the most certain first; no threshold is applied.
+    """Detections with scores, one a finding, the highest score first; no threshold is applied.
 
     Args:
         volume: canonical orientation.
@@ -40,24 +40,24 @@ def detect(volume: Volume, lungs: Mask, patch: Model, ball: Model) -> list[Candi
 
 
 def sift(candidates: list[Candidate], flat: NDArray[np.float32], keep: int) -> NDArray[np.int_]:
-    """Rows that go on: the ``keep`` best by the axial network, and all large ones, of which it has learnt nothing."""
+    """Rows of the ``keep`` best by the axial network, and of all large ones, which it was not trained on."""
     order = np.argsort(np.where(is_large(candidates), -np.inf, -flat), kind="stable")
     return order[: keep + int(is_large(candidates).sum())]
 
 
 def is_large(candidates: list[Candidate]) -> NDArray[np.bool_]:
-    """(N,) whether a candidate is seen from farther away; see :mod:`nodulens.stages.views`."""
+    """Whether each candidate (N,) is sampled with a coarser pixel; see :mod:`nodulens.stages.views`."""
     return np.array([c.diameter_mm > FAR_MM for c in candidates], dtype=bool)
 
 
 def patch_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
-    """(N,) logit of the axial slice through each candidate."""
+    """Logits (N,) of the axial slice through each candidate."""
     views = [patch_view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in candidates]
     return np.asarray(model.run(np.stack(views)[:, None])[0][:, 0])
 
 
 def ball_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
-    """(N,) logit of the tissue round each candidate: the mean over two views mirrored left to right."""
+    """Logits (N,) of the tissue around each candidate: the mean over two views mirrored left to right."""
     views = [ball_view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in candidates]
     batch = np.stack(views)[:, None]
     both = [model.run(view)[0][:, 0] for view in (batch, np.ascontiguousarray(batch[..., ::-1]))]
@@ -73,7 +73,7 @@ def fuse(
         candidates: N of them.
         flat, deep: (N,) logits.
         settings: "fusion" (constant, axial, three-dimensional), and "fusion_large" (constant, three-dimensional) for
-            those too large for the axial network.
+            candidates too large for the axial network.
     """
     constant, axial, spatial = settings["fusion"]
     large_constant, large_spatial = settings["fusion_large"]
@@ -83,7 +83,7 @@ def fuse(
 
 
 def distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """The best mark of every finding: a mark within half the diameter of a better one, or 5 mm, goes."""
+    """The best detection of every finding: one within half the diameter of a better one, or 5 mm, is removed."""
     kept: list[Candidate] = []
     for c in sorted(candidates, key=lambda c: -c.score):
         reach = [max(5.0, k.diameter_mm / 2, c.diameter_mm / 2) for k in kept]

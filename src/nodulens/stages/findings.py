@@ -1,4 +1,4 @@
-"""From candidates to findings: each one segmented, and masks that coincide merged; and findings segmented anew."""
+"""From candidates to findings: segment each candidate, merge masks that coincide, and refine findings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nodulens.stages.segment import prompt_of_candidate
 from nodulens.stages.views import FAR_MM
 
 WHOLE = 0.5
-"""A large candidate may give a finding its mask from this share of the threshold on."""
+"""A large candidate may give a finding its mask if its score reaches this share of the threshold."""
 
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What was detected and segmented.
+    """A nodule that was detected and segmented.
 
     Attributes:
-        score: the detector's confidence, 0…1; 1 where a person prompted.
+        score: the detector's confidence, 0…1; 1 for a nodule prompted by a person.
         box: inside the volume.
         mask: of ``box.shape``.
     """
@@ -43,17 +43,17 @@ def outline_all(
     outline: Outline,
     progress: Callable[[float], None],
 ) -> list[Finding]:
-    """Candidates segmented, the most certain first; one in which nothing is found is no finding.
+    """Segment candidates, the highest score first; one with an empty mask gives no finding.
 
-    A mass is detected at every knob, and only a candidate of its own size shows the network all of it. So a large one
-    gives the mask where it holds others (see :func:`_merged`), and one below the threshold may do so too, but is no
-    finding by itself.
+    A mass is detected several times, and only a candidate of its own size gives the network all of it. So a large
+    candidate replaces the masks that it contains (see :func:`_merged`). One below the threshold may do so too, but is
+    no finding by itself.
 
     Args:
         volume: canonical orientation.
         candidates: with scores, the most certain first.
         threshold: least score of a finding.
-        most: candidates above the threshold that are segmented at most.
+        most: largest number of candidates above the threshold to segment.
         outline: the prompted network.
         progress: called with the share of the candidates that are done.
     """
@@ -73,12 +73,12 @@ def outline_all(
 def refined(
     volume: Volume, findings: list[Finding], box_scale: float, outline: Outline, progress: Callable[[float], None]
 ) -> list[Finding]:
-    """Findings segmented again from their boxes; where the prompted network finds nothing, the mask stands.
+    """Segment findings again from their boxes; where the prompted network finds nothing, the mask is kept.
 
     Args:
         volume: canonical orientation.
-        findings: of another network.
-        box_scale: sides of the box that prompts over those of the finding's.
+        findings: by another network.
+        box_scale: side of the prompt box over that of the finding's box.
         outline: the prompted network.
         progress: called with the share of the findings that are done.
     """
@@ -102,7 +102,7 @@ def grown(box: Box, box_scale: float, trust: float) -> Prompt:
 
 
 def _outlined(volume: Volume, candidate: Candidate, outline: Outline) -> Finding | None:
-    """A candidate as a finding; None where there is nothing to segment, for it was noise."""
+    """Segment a candidate; None where nothing is found."""
     try:
         return Finding(candidate.score, *outline(volume, prompt_of_candidate(volume, candidate)))
     except BadPrompt:
@@ -110,12 +110,12 @@ def _outlined(volume: Volume, candidate: Candidate, outline: Outline) -> Finding
 
 
 def _merged(findings: list[Finding], found: Finding, *, is_large: bool, may_be_new: bool) -> list[Finding]:
-    """Findings with one more; those whose masks mostly coincide are one, with the score of the first.
+    """Add a finding; findings whose masks mostly coincide become one, with the score of the first.
 
     Args:
-        is_large: whether it comes from a large candidate, which gives its mask to all that it coincides with where it
-            is the largest of them.
-        may_be_new: whether it is a finding where it coincides with none.
+        is_large: whether it comes from a large candidate: then its mask replaces those it coincides with, if it is the
+            largest of them.
+        may_be_new: whether it becomes a finding of its own if it coincides with none.
     """
     same = [finding for finding in findings if _coincide(found, finding)]
     if not same:
@@ -132,7 +132,7 @@ def _is_large(candidate: Candidate) -> bool:
 
 
 def _near(volume: Volume, finding: Finding, candidate: Candidate) -> bool:
-    """Whether a finding lies within a large candidate's diameter: a mass may be twice as large as the largest blob."""
+    """Whether a finding is within a large candidate's diameter: a mass may be twice as large as the largest blob."""
     middle = volume.geometry.to_lps(finding.box.centre_zyx)
     return float(np.linalg.norm(middle - candidate.centre_lps)) < candidate.diameter_mm
 

@@ -1,4 +1,4 @@
-"""A small network that tells nodules from the rest by axial patches: it keeps or rejects regions, or looks everywhere.
+"""False positive reduction on axial patches: a small network filters regions, or searches the lungs by itself.
 
 A patch is 64 × 64 of the scan's own pixels, the centre at pixel (32, 32), as LUNA16's patches are cut.
 """
@@ -22,13 +22,13 @@ from nodulens.stages.findings import Finding
 from nodulens.stages.views import PATCH_PX, patch_view
 
 STRIDE_PX = 8
-"""Every place is then within 4 pixels of one that is looked at: as far as patches are shifted in training."""
+"""Every pixel is then within 4 pixels of a patch centre: as far as patches are shifted in training."""
 STRIDE_MM = 2.5
-"""Between the slices that are looked at."""
+"""Distance between the slices that are searched."""
 
 
 def keep_scores(volume: Volume, findings: list[Finding], model: Model) -> NDArray[np.float64]:
-    """(N,) 0…1, how sure the network is that each finding is a nodule, by the patch round the middle of its mask."""
+    """Probability (N,) 0…1 that each finding is a nodule, from the patch around the centre of its mask."""
     if not findings:
         return np.empty(0)
     middles = [np.argwhere(f.mask).mean(axis=0) + f.box.start for f in findings]
@@ -37,7 +37,7 @@ def keep_scores(volume: Volume, findings: list[Finding], model: Model) -> NDArra
 
 
 def patch_logits(model: Model, patches: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N,) logits of patches (N, 1, 64, 64): the mean over the eight turns and flips of a square.
+    """Logits (N,) of patches (N, 1, 64, 64), with test-time augmentation over the eight symmetries of a square.
 
     Args:
         model: the patch network.
@@ -48,7 +48,7 @@ def patch_logits(model: Model, patches: NDArray[np.float32]) -> NDArray[np.float
 
 
 def kept(volume: Volume, findings: list[Finding], model: Model, threshold: float = 0.5) -> list[Finding]:
-    """The findings that the network keeps, with its scores, the most certain first."""
+    """The findings that the network keeps, with its scores, the highest first."""
     scored = [
         replace(finding, score=float(score))
         for finding, score in zip(findings, keep_scores(volume, findings, model), strict=True)
@@ -66,22 +66,22 @@ def sliding_window(
     threshold: float = 0.5,
     progress: Callable[[float], None] = lambda done: None,
 ) -> list[Finding]:
-    """Look everywhere in the lungs with the network alone; places next to one another that it keeps are a finding.
+    """Search the lungs with the network alone; adjacent positives form a finding.
 
-    Every place is looked at once, and not eight times as in :func:`keep_scores`: there are thousands of them.
-    It says where, not how large: a finding is made of cells of ``stride_px`` pixels and :data:`STRIDE_MM`, as wide as
-    the network answers, and its score is the highest answer in it.
+    There are thousands of patches, so there is no test-time augmentation as in :func:`keep_scores`.
+    Findings are located, not outlined: each consists of cells of ``stride_px`` pixels and :data:`STRIDE_MM` where the
+    network responds, and its score is the highest of them.
 
     Args:
         volume: canonical orientation.
         lungs: on the volume's grid.
         model: the patch network.
-        stride_px: pixels from one place to the next.
-        threshold: least score of a place.
-        progress: told the share of the slices that are done.
+        stride_px: pixels from one patch centre to the next.
+        threshold: least score of a patch.
+        progress: called with the share of the slices that are done.
 
     Returns:
-        The most certain first.
+        Findings, the highest score first.
     """
     shape = np.asarray(volume.geometry.shape)
     cell = np.array([max(1, int(STRIDE_MM / volume.geometry.spacing_zyx[0])), stride_px, stride_px])

@@ -1,11 +1,11 @@
-"""Numbers about one nodule: size, shape, density, and its distance to the pleura.
+"""Measurements of one nodule: size, shape, density, and its distance to the pleura.
 
-A mask is a staircase: counting its voxels is off by tens of per cent on a small nodule. The grey values at its
-edge tell how much of each voxel the nodule fills, so every number of size comes from one field of *fractions*,
-0…1: inside the mask 1, outside 0, and in the one layer of voxels on either side of the mask's edge the place
-of the voxel between the density of the nodule nearby and that of the lung around it. Where the edge cannot be
-seen, against the pleura or a vessel or at too little contrast, the mask alone decides. The outline can move by
-one voxel at most, so a mask drawn by a person keeps about its own volume.
+Counting the voxels of a mask is off by tens of per cent on a small nodule (partial volume). The grey values at
+its edge give how much of each voxel the nodule fills, so every size comes from one field of *fractions*, 0…1:
+1 inside the mask, 0 outside, and in the one layer of voxels on either side of the mask's edge the density of
+the voxel on the scale from the lung around it to the nodule nearby. Where there is no visible edge, against the
+pleura or a vessel or at low contrast, the mask alone decides. The outline can move by one voxel at most, so a
+mask drawn by a person keeps about its own volume.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ Fractions = NDArray[np.float32]
 
 SOLID_HU = -300.0
 """Denser is solid. In 102 subsolid nodules the volume above −300 HU did not differ from what observers measured
-as solid, and told part-solid from ground-glass with AUC 0.977, best from a share of 6 % (abstract of a thesis,
+as solid, and separated part-solid from ground-glass with AUC 0.977, best from a share of 6 % (abstract of a thesis,
 globethesis.com 2334330536486386; −250 HU did as well)."""
 
 SOLID_FROM, PART_SOLID_FROM = 0.70, 0.05
 """Solid shares from which a nodule is called solid, part-solid. Against the median rating of two or more LIDC
 readers (below 2.5 ground-glass, from 4.5 solid) within their 50 % consensus: 83 % of 94 and 84 % of 1,433
-nodules named alike, mean recall of the three classes 0.70 and 0.69."""
+nodules agree, with a mean recall of the three classes of 0.70 and 0.69."""
 
 MIN_CONTRAST_HU = 100.0
 """Below this difference between nodule and lung, noise moves the outline more than the voxel grid does."""
 
 MARGIN_MM = 4.0
-"""How far round the mask the lung is looked at."""
+"""Margin around the mask in which the density of the lung is measured."""
 
 LOCAL_MM = 1.5
-"""Standard deviation of the neighbourhood that gives the nodule's density at a place of its edge."""
+"""Standard deviation of the Gaussian neighbourhood that gives the nodule's density at its edge."""
 
 FINER = 3
-"""Subdivision of a pixel where the two axes are measured."""
+"""Subdivision of a pixel for measuring the two axes."""
 
 PLEURA_SEARCH_MM = (12.0, 40.0)
-"""Margins searched for the edge of the lung before the whole scan is."""
+"""Margins searched for the edge of the lung, before the whole scan is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class _Window:
         hu: float32.
         mask: the nodule; nowhere on the outermost layer.
         fractions: how much of each voxel the nodule fills, 0…1.
-        tissue: float32 HU of the nodule in each voxel, freed of what the lung contributes to an edge voxel.
+        tissue: float32 HU of the nodule in each voxel, without the lung's share of an edge voxel.
         spacing: mm (z, y, x).
     """
 
@@ -79,7 +79,7 @@ def measure(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> M
         lungs: "left lung" and "right lung" on the grid of ``volume``, holes filled.
 
     Returns:
-        Lengths in mm, surface in mm², volume in mm³, densities in HU. Axes lie on the axial slice where the
+        Lengths in mm, surface in mm², volume in mm³, densities in HU. Axes are on the axial slice where the
         mask is largest. Densities are those of the mask's own voxels, edge included; the solid share counts an
         edge voxel with the density of the nodule beside it.
     """
@@ -123,10 +123,10 @@ def _window(volume: Volume, box: Box, mask: NDArray[np.bool_]) -> _Window:
     spacing = np.asarray(volume.geometry.spacing_zyx)
     margin = [max(3, int(np.ceil(MARGIN_MM / s))) for s in spacing]
     wide = box.grown(margin)
-    seen = wide.clipped(volume.hu.shape)
-    missing = [(a - w, z - b) for w, a, b, z in zip(wide.start, seen.start, seen.stop, wide.stop, strict=True)]
-    hu = np.pad(volume.hu[seen.slices].astype(np.float32), missing, mode="edge")
-    inside = np.pad(np.ones(seen.shape, dtype=bool), missing)
+    clipped = wide.clipped(volume.hu.shape)
+    missing = [(a - w, z - b) for w, a, b, z in zip(wide.start, clipped.start, clipped.stop, wide.stop, strict=True)]
+    hu = np.pad(volume.hu[clipped.slices].astype(np.float32), missing, mode="edge")
+    inside = np.pad(np.ones(clipped.shape, dtype=bool), missing)
     nodule = np.pad(mask, [(m, m) for m in margin])
     fractions, tissue = _fractions(hu, nodule, inside, spacing)
     return _Window(hu, nodule, fractions, tissue, spacing)
@@ -135,9 +135,9 @@ def _window(volume: Volume, box: Box, mask: NDArray[np.bool_]) -> _Window:
 def _fractions(
     hu: NDArray[np.float32], mask: NDArray[np.bool_], inside: NDArray[np.bool_], spacing: NDArray[np.float64]
 ) -> tuple[Fractions, NDArray[np.float32]]:
-    """How much of each voxel the nodule fills, and the nodule's own density there; see the module's head.
+    """How much of each voxel the nodule fills, and the nodule's own density there; see the module's docstring.
 
-    ``inside`` is where the scan has voxels: nothing is measured beyond its end.
+    ``inside`` is true where the scan has voxels: nothing is measured beyond its end.
     """
     plain = mask.astype(np.float32)
     core, grown = ndimage.binary_erosion(mask), ndimage.binary_dilation(mask)
@@ -160,7 +160,7 @@ def _fractions(
 def _nearby_mean(
     hu: NDArray[np.float32], where: NDArray[np.bool_], spacing: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """At every voxel the mean of ``hu[where]``, the near ones counting more."""
+    """At every voxel the Gaussian-weighted mean of ``hu[where]``."""
     level = float(hu[where].mean())
     sigma = LOCAL_MM / spacing
     weight = ndimage.gaussian_filter(where.astype(np.float32), sigma)
@@ -171,9 +171,9 @@ def _nearby_mean(
 def _surface(fractions: Fractions, spacing: NDArray[np.float64]) -> float:
     """Area of the surface in mm².
 
-    Each voxel face carries the step of the field across it, weighed by how squarely the surface's normal
-    stands on the face: exact for a plane at any tilt, unlike the staircase, and noise cancels since steps
-    count with their sign. The normal comes from the field smoothed over a little less than a voxel.
+    The sum over voxel faces of the step of the field across each, weighted by the component of the surface normal
+    along the face's axis. That is exact for a plane at any tilt, unlike counting faces, and noise cancels since
+    steps are signed. The normal comes from the field smoothed over a little less than a voxel.
     """
     smooth = ndimage.gaussian_filter(fractions, 0.8 * spacing.max() / spacing)
     gradient = np.stack(np.gradient(smooth, *spacing))
@@ -189,7 +189,7 @@ def _surface(fractions: Fractions, spacing: NDArray[np.float64]) -> float:
 
 
 def _pairs(axis: int, dimensions: int = 3) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Index tuples of all neighbours along an axis: the lower and the upper of each pair."""
+    """Index tuples of all pairs of neighbours along an axis: the lower and the upper of each."""
     low = [slice(None)] * dimensions
     high = [slice(None)] * dimensions
     low[axis], high[axis] = slice(None, -1), slice(1, None)
@@ -236,7 +236,7 @@ def _largest_section(fractions: Fractions, z: int) -> Fractions:
     """The largest of the axial sections through the lower face, the middle and the upper face of slice ``z``.
 
     A slice is the mean over its thickness, which hides the equator of a small nodule. The parabola that has
-    the means of the slices round about brings most of it back (Colella and Woodward 1984).
+    the means of the neighbouring slices recovers most of it (Colella and Woodward 1984).
     """
     f = np.pad(fractions, ((2, 2), (0, 0), (0, 0)))[z : z + 5]
     lower = (7 * (f[1] + f[2]) - f[0] - f[3]) / 12

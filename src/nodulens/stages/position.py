@@ -1,8 +1,8 @@
-"""Where a nodule lies: side, zone, an estimate of the lobe, and the slice that shows it best.
+"""Position of a nodule: side, zone, an estimate of the lobe, and its central slice.
 
-All of it by geometry. Fissures are not looked for: the lobe comes from flat mean fissures in a frame that
-spans the lung from apex to base and from front to back, and is named an estimate for that reason. Where the scan ends
-inside the lungs, what holds however far they go on is said, and "unknown" otherwise.
+All of it is geometry. Fissures are not segmented: the lobe comes from flat mean fissures in a frame that spans
+the lung from apex to base and from front to back, and is therefore named an estimate. If the
+scan ends inside the lungs, what holds for every possible extent of the lung is given, and "unknown" otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEIGHTS_MM = (180.0, 340.0)
 
 
 def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Position:
-    """Where a nodule lies.
+    """Locate a nodule in the lungs.
 
     Args:
         volume: canonical CT: axes rise towards superior, posterior, left.
@@ -40,8 +40,8 @@ def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Po
         lungs: "left lung" and "right lung" on the grid of ``volume``.
 
     Returns:
-        The position; ``central_slice`` is an index of ``volume`` as given, and the instance that of its
-        ``source.slices`` where the slices are known.
+        The position; ``central_slice`` is an index of ``volume``, and the instance that of ``source.slices`` if the
+        slices are known.
     """
     side = side_of(box, lungs)
     places = [_in_lung(box, mask, extent) for extent in _extents(lungs, side)]
@@ -61,12 +61,12 @@ def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Po
 
 
 def central_slice(mask: NDArray[np.bool_]) -> int:
-    """Index along the first axis of the slice where a mask (z, y, x) has most voxels; the first of equals."""
+    """Index z of the slice where a mask (z, y, x) has most voxels; the first of equals."""
     return int(mask.sum(axis=(1, 2)).argmax())
 
 
 def side_of(box: Box, lungs: Mask) -> Side:
-    """The lung that fills most of the box and its surroundings; off the lungs, the side of their middle."""
+    """The lung that fills most of the box and its surroundings; away from both, the side of their midline."""
     spacing = lungs.geometry.spacing_zyx
     near = crop_array(lungs.labels, box.grown([int(np.ceil(NEAR_MM / s)) for s in spacing]))
     counts = {name: int((near == value).sum()) for value, name in lungs.names.items()}
@@ -78,7 +78,7 @@ def side_of(box: Box, lungs: Mask) -> Side:
 
 
 def lobe_at(side: Side, height: float, depth: float) -> Literal["upper", "middle", "lower"]:
-    """The lobe at a place of a lung's own frame.
+    """The lobe at a position in a lung's own frame.
 
     Args:
         side: which lung.
@@ -91,15 +91,15 @@ def lobe_at(side: Side, height: float, depth: float) -> Literal["upper", "middle
 
 
 def lung_extent(lungs: Mask, side: Side) -> NDArray[np.intp]:
-    """((lowest z, highest z), (first y, last y)) of a lung, the whole axis where it is absent: its own frame."""
+    """The frame of a lung: ((lowest z, highest z), (first y, last y)); the whole axes where it is absent."""
     value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
-    lung = lungs.labels[:, ::4, ::4] == value  # a lung's extent needs no better than three millimetres
+    lung = lungs.labels[:, ::4, ::4] == value  # three millimetres are precise enough for a lung's extent
     lines = np.flatnonzero(lung.any(axis=(1, 2))), np.flatnonzero(lung.any(axis=(0, 2))) * 4
     return np.array([(k[0], k[-1]) if k.size else (0, n - 1) for k, n in zip(lines, lungs.labels.shape, strict=False)])
 
 
 def share_along(extent: NDArray[np.intp] | NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far indices ``place``, any shape, lie along one row of :func:`lung_extent`, 0…1."""
+    """Position 0…1 of indices ``place``, any shape, along one row of :func:`lung_extent`."""
     low, high = extent
     return np.asarray(np.clip((place - low) / max(high - low, 1), 0, 1))
 

@@ -1,6 +1,6 @@
-"""Boxes that prompted networks are compared with, and the field of view that they are given.
+"""Prompt boxes for comparing prompted networks, and their field of view.
 
-Boxes: round the readers' outline, jittered, from an annotation's diameter; the detector's is
+Boxes: around the readers' outline, jittered, or from an annotation's diameter; the detector's is
 :func:`nodulens.stages.segment.prompt_of_candidate`. Fields of view: whole slices, the lung, the lobe, or a close crop.
 """
 
@@ -32,10 +32,10 @@ LEAST_SIDE = 0.3
 
 
 def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) -> Prompt:
-    """The box that a centre and a diameter give where nobody drew an outline.
+    """The box that a centre and a diameter give where there is no outline.
 
-    Slices z ± round(d / 2 / spacing) round the slice of the centre; in the plane the square about the circle of radius
-    round(d / 2 / spacing) voxels round the centre, one voxel at least.
+    Slices z ± round(d / 2 / spacing) around that of the centre; in the plane the square about the circle of radius
+    round(d / 2 / spacing) voxels around the centre, one voxel at least.
 
     Args:
         volume: canonical orientation.
@@ -43,13 +43,13 @@ def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) 
         diameter_mm: as annotated.
 
     Raises:
-        BadPrompt: a diameter that is none, or a centre outside the scan.
+        BadPrompt: the diameter is not positive, or the centre is outside the scan.
     """
     if not (np.isfinite(diameter_mm) and diameter_mm > 0):
         raise BadPrompt(f"An annotated diameter must be above 0 mm, got {diameter_mm:g}.")
     if not volume.geometry.contains(centre_lps):
         x, y, z = centre_lps
-        raise BadPrompt(f"The annotation at ({x:.1f}, {y:.1f}, {z:.1f}) mm (LPS) lies outside the scan.")
+        raise BadPrompt(f"The annotation at ({x:.1f}, {y:.1f}, {z:.1f}) mm (LPS) is outside the scan.")
     middle = volume.geometry.to_index(centre_lps) + 0.5
     reach = np.round(diameter_mm / 2 / np.asarray(volume.geometry.spacing_zyx))
     reach[1:] = np.maximum(reach[1:], 1)
@@ -59,7 +59,7 @@ def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) 
 
 
 def prompt_of_outline(box: Box) -> Prompt:
-    """The ground truth's own box, as tight round it as voxels allow: an upper bound that nobody has in use."""
+    """The tight bounding box of the ground truth: an upper bound, not available in practice."""
     return Prompt.between(box.start, box.stop, DRAWN)
 
 
@@ -81,45 +81,45 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
     Args:
         volume: canonical orientation.
         prompt: in face indices of the volume.
-        part: "slice" shows whole slices; "lung" and "lobe" the box round that lung, or round the estimate of that lobe,
-            on these slices, and the prompt's own box where it reaches beyond; "crop" a square round the prompt.
+        part: "slice" is whole slices; "lung" and "lobe" the box around that lung, or the estimate of that lobe, on
+            these slices, extended to the prompt's own box; "crop" a square around the prompt.
         lungs: "left lung" and "right lung" on the grid of ``volume``; needed for "lung" and "lobe".
 
     Returns:
-        A box inside the volume, on the slices whose middles the prompt holds (the nearest one where it holds none).
+        A box inside the volume, on the slices whose centres are in the prompt (the nearest one if there are none).
 
     Raises:
-        BadPrompt: the prompt lies outside the scan.
+        BadPrompt: the prompt is outside the scan.
         BadOption: another part, or no lungs where they are needed.
     """
-    held = _voxels(volume, prompt)
+    touched = _voxels(volume, prompt)
     if part == "slice":
-        return _around(held, np.zeros(2), np.asarray(volume.geometry.shape[1:]))
+        return _around(touched, np.zeros(2), np.asarray(volume.geometry.shape[1:]))
     if part == "crop":
-        return _close_crop(volume, prompt, held)
+        return _close_crop(volume, prompt, touched)
     if part not in ("lung", "lobe"):
-        raise BadOption(f"A nodule is shown in its slice, lung, lobe or crop, not in {part!r}.")
+        raise BadOption(f"The field of view is slice, lung, lobe or crop, not {part!r}.")
     if lungs is None:
-        raise BadOption(f"Showing a nodule in its {part} needs the lungs: pass lungs=segment_lungs(volume).")
-    side = side_of(held, lungs)
+        raise BadOption(f"The field of view {part!r} needs the lungs: pass lungs=segment_lungs(volume).")
+    side = side_of(touched, lungs)
     value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
-    rows = slice(held.start[0], held.stop[0])
-    seen = lungs.labels[rows] == value
+    rows = slice(touched.start[0], touched.stop[0])
+    labelled = lungs.labels[rows] == value
     if part == "lobe":
         height, depth = lung_extent(lungs, side)
-        z, y = held.centre_zyx[:2]
+        z, y = touched.centre_zyx[:2]
         own = lobe_at(side, *(float(share_along(e, np.asarray(c))) for e, c in ((height, z), (depth, y))))
         heights = share_along(height, np.arange(rows.start, rows.stop, dtype=float))
-        depths = share_along(depth, np.arange(seen.shape[1], dtype=float))
-        seen &= np.array([[lobe_at(side, h, d) == own for d in depths] for h in heights])[..., None]
-    if not seen.any():
-        return held
-    found = Box.of_mask(seen)
-    return _around(held, np.minimum(found.start, held.start)[1:], np.maximum(found.stop, held.stop)[1:])
+        depths = share_along(depth, np.arange(labelled.shape[1], dtype=float))
+        labelled &= np.array([[lobe_at(side, h, d) == own for d in depths] for h in heights])[..., None]
+    if not labelled.any():
+        return touched
+    found = Box.of_mask(labelled)
+    return _around(touched, np.minimum(found.start, touched.start)[1:], np.maximum(found.stop, touched.stop)[1:])
 
 
 def _voxels(volume: Volume, prompt: Prompt) -> Box:
-    """The voxels that a prompt touches in the plane, on the slices whose middles it holds; inside the volume."""
+    """The voxels that a prompt touches in the plane, on the slices whose centres are in it; inside the volume."""
     shape = np.asarray(volume.geometry.shape)
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
     if np.any(stop <= start) or np.any(stop <= 0) or np.any(start >= shape):
@@ -136,17 +136,17 @@ def _voxels(volume: Volume, prompt: Prompt) -> Box:
     return Box.between(low, np.clip(high, low + 1, shape))
 
 
-def _close_crop(volume: Volume, prompt: Prompt, held: Box) -> Box:
-    """A square, in millimetres, on the prompt's slices; cut off at the edge of the scan."""
+def _close_crop(volume: Volume, prompt: Prompt, touched: Box) -> Box:
+    """A square in millimetres on the prompt's slices, clipped to the scan."""
     start, stop = np.asarray(prompt.start)[1:], np.asarray(prompt.stop)[1:]
     spacing = np.asarray(volume.geometry.spacing_zyx)[1:]
     side_mm = max(CROP_SIDES * float(((stop - start) * spacing).max()), CROP_LEAST_MM)
     middle, half = (start + stop) / 2, side_mm / 2 / spacing
-    low = np.clip(np.floor(middle - half), 0, held.start[1:])
-    high = np.clip(np.ceil(middle + half), held.stop[1:], volume.geometry.shape[1:])
-    return _around(held, low, high)
+    low = np.clip(np.floor(middle - half), 0, touched.start[1:])
+    high = np.clip(np.ceil(middle + half), touched.stop[1:], volume.geometry.shape[1:])
+    return _around(touched, low, high)
 
 
-def _around(held: Box, low: NDArray[np.generic], high: NDArray[np.generic]) -> Box:
-    """The slices of ``held`` from ``low`` to ``high`` in the plane (y, x)."""
-    return Box.between((held.start[0], *low), (held.stop[0], *high))
+def _around(touched: Box, low: NDArray[np.generic], high: NDArray[np.generic]) -> Box:
+    """The slices of ``touched`` from ``low`` to ``high`` in the plane (y, x)."""
+    return Box.between((touched.start[0], *low), (touched.stop[0], *high))

@@ -1,7 +1,7 @@
-"""Prompts of the segmenter, and the window and channels that it sees for one.
+"""Prompts of the segmenter, and its input window and channels for one.
 
-A prompt is a box in continuous face indices (z, y, x) of an array, with how far to trust it. Training and inference
-share this file, so that the network meets the inputs that it was trained on.
+A prompt is a box in continuous face indices (z, y, x) of an array, with its trust. Training and inference share this
+file, so that the network gets the inputs that it was trained on.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MARGIN = 1.6
 """Sides of the window over sides of the box."""
 
 DRAWN, ROUGH = 1.0, 0.5
-"""Value of the box channel for a box that a person drew, and for one that is right only roughly."""
+"""Value of the box channel for a box drawn by a person, and for an approximate one."""
 
 ONE_SLICE = 1.001
-"""Height in slices up to which a box lies on a single one; corners in millimetres are rounded."""
+"""Height in slices up to which a box is on a single slice; corners in millimetres are rounded."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Prompt:
     Attributes:
         start, stop: faces of the box, continuous indices (z, y, x): voxel 0 reaches from 0 to 1.
         trust: :data:`DRAWN` or :data:`ROUGH`.
-        flat: whether it was drawn on its middle slice alone, so that its height is a guess.
+        flat: whether it was drawn on its central slice alone, so that its height is a guess.
     """
 
     start: tuple[float, float, float]
@@ -43,7 +43,7 @@ class Prompt:
 
     @classmethod
     def between(cls, start: ArrayLike, stop: ArrayLike, trust: float) -> Prompt:
-        """The prompt from one face to another, each (3,)."""
+        """The prompt from one corner to another, each (3,)."""
         faces = np.asarray([start, stop], dtype=np.float64).tolist()
         (z0, y0, x0), (z1, y1, x1) = faces
         return cls((z0, y0, x0), (z1, y1, x1), trust)

@@ -1,7 +1,7 @@
-"""SAM and SAM2, promptable networks that segment what they are pointed at, and were not trained on nodules.
+"""SAM and SAM2: promptable networks that were not trained on nodules.
 
-Values, not sessions: ``embedding = sam.encode(image)``, ``logits = sam.decode(embedding, spot)``. Pictures are cut,
-scaled and normalised here as the published image processors do it, which need torchvision.
+They are used without sessions: ``embedding = sam.encode(image)``, ``logits = sam.decode(embedding, spot)``. Pictures
+are scaled and normalised here, as the published image processors do, since those need torchvision.
 
 Sources: Kirillov et al. 2023 (SAM), Ma et al. 2024 (MedSAM), Ravi et al. 2024 (SAM2); the networks are those of
 ``transformers``.
@@ -33,16 +33,16 @@ from nodulens.stages.segment import prompted_component
 
 Array = NDArray[np.float32]
 Kind = Literal["sam2", "sam"]
-Ask = Literal["box", "point", "mask"]
+PromptKind = Literal["box", "point", "mask"]
 
 CACHE_BYTES = 512 * 1024**2
-"""Embeddings kept at most: 25 slices of SAM2, 128 of SAM."""
+"""Size of the embedding cache: 25 slices of SAM2, 128 of SAM."""
 MASK_SCALE, MASK_SHIFT = 20.0, -10.0
-"""A mask as logits: −10 outside, 10 inside, as SAM2 takes drawn masks."""
+"""A mask as logits: −10 outside, 10 inside, as SAM2 takes mask prompts."""
 BOX_CORNERS = (2, 3)
-"""Labels of a box's first and second corner where it is given as points."""
+"""Labels of a box's first and second corner when it is given as points."""
 FED_PLAIN = ("wanglab/medsam-vit-base",)
-"""Trained on 0…1 as it is (MedSAM's own inference script), whatever the processor beside the weights says."""
+"""Trained on 0…1 without normalisation (MedSAM's own inference script), whatever its processor file says."""
 FILES = ("*.json", "*.safetensors")
 USUAL: dict[Kind, str] = {"sam2": "facebook/sam2.1-hiera-tiny", "sam": "facebook/sam-vit-base"}
 """The smallest published weights of each kind."""
@@ -50,7 +50,7 @@ USUAL: dict[Kind, str] = {"sam2": "facebook/sam2.1-hiera-tiny", "sam": "facebook
 
 @dataclass(frozen=True)
 class Pixels:
-    """What is subtracted from a picture 0…1 and what it is then divided by, for each of three channels."""
+    """Mean and standard deviation that normalise a picture 0…1, for each of three channels."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -65,7 +65,7 @@ class Spot:
 
     Attributes:
         box: faces of its corners, ((y, x), (y, x)).
-        point: a place in the nodule.
+        point: a position in the nodule.
         mask: (y, x) bool, an earlier outline.
     """
 
@@ -76,33 +76,33 @@ class Spot:
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies in the square that an encoder sees.
+    """The placement of a picture in the square input of an encoder.
 
     Attributes:
         shape: of the picture (y, x).
-        shown: what it is scaled to, in the square's first corner; the rest is 0.
+        scaled: its scaled size, in the square's first corner; the rest is 0.
         side: of the square.
     """
 
     shape: tuple[int, int]
-    shown: tuple[int, int]
+    scaled: tuple[int, int]
     side: int
 
     def place(self, faces: Sequence[tuple[float, float]]) -> list[list[float]]:
-        """Faces (y, x) of the picture as the encoder counts, [x, y], whole numbers at the middle of a pixel."""
-        down, right = (s / n for s, n in zip(self.shown, self.shape, strict=True))
+        """Faces (y, x) of the picture in the encoder's coordinates [x, y], integers at pixel centres."""
+        down, right = (s / n for s, n in zip(self.scaled, self.shape, strict=True))
         return [[x * right - 0.5, y * down - 0.5] for y, x in faces]
 
     def fill(self, picture: Tensor) -> Tensor:
         """(1, C, y, x) → (1, C, side, side)."""
-        scaled = _scaled(picture, self.shown)
-        down, right = (self.side - n for n in self.shown)
+        scaled = _scaled(picture, self.scaled)
+        down, right = (self.side - n for n in self.scaled)
         return functional.pad(scaled, (0, right, 0, down))
 
     def invert(self, logits: Tensor) -> Tensor:
         """(1, C, h, w) over the square → (1, C, y, x) over the picture."""
-        if self.shown != (self.side, self.side):
-            logits = _scaled(logits, (self.side, self.side))[..., : self.shown[0], : self.shown[1]]
+        if self.scaled != (self.side, self.side):
+            logits = _scaled(logits, (self.side, self.side))[..., : self.scaled[0], : self.scaled[1]]
         return _scaled(logits, self.shape)
 
 
@@ -112,7 +112,7 @@ class Embedding:
 
     Attributes:
         maps: of its features, finest first.
-        places: code of the places on the coarsest map, for SAM2's memory; None where there is none.
+        places: positional encoding of the coarsest map, for SAM2's memory; None without one.
     """
 
     maps: tuple[Tensor, ...]
@@ -126,14 +126,14 @@ class Embedding:
 
 
 class Embeddings:
-    """Embeddings by what was encoded; beyond ``most_bytes`` the one unused for longest goes."""
+    """A cache of embeddings; beyond ``most_bytes`` the least recently used is dropped."""
 
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self.most_bytes = most_bytes
         self.kept: OrderedDict[bytes, Embedding] = OrderedDict()
 
     def of(self, image: Array, pixels: Pixels, encode: Callable[[], Embedding]) -> Embedding:
-        """The embedding of a picture, encoded unless it is kept."""
+        """The embedding of a picture, encoded unless it is cached."""
         key = hashlib.sha256(f"{image.shape} {pixels}".encode() + image.tobytes()).digest()
         found = self.kept.pop(key, None) or encode()
         self.kept[key] = found
@@ -143,11 +143,11 @@ class Embeddings:
 
 
 class Net(Protocol):
-    """A promptable network, whichever it is."""
+    """A promptable network, SAM or SAM2."""
 
     side: int
     square: bool
-    """Whether pictures are stretched to the square, or keep their shape and leave some of it empty."""
+    """Whether pictures are stretched to the square, or keep their aspect ratio and are padded."""
     remembers: bool
     """Whether it can :meth:`carry` an outline from slice to slice."""
 
@@ -155,10 +155,10 @@ class Net(Protocol):
         """(1, 3, side, side) → :attr:`Embedding.maps` and ``places``."""
 
     def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
-        """Logits (n, h, w) of one outline, or of several where ``many``, and how well each is thought to fit (n,)."""
+        """Logits (n, h, w) of one mask, or of several if ``many``, and the predicted IoU of each (n,)."""
 
     def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
-        """Logits (slices, h, w): slice ``at`` by ``spot``, the others from the memory of those before."""
+        """Logits (slices, h, w): slice ``at`` from ``spot``, the others from the memory of the preceding ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,17 +167,17 @@ class Sam:
 
     Attributes:
         net: the network.
-        pixels: how it takes its pictures.
-        ask: by the prompt's box, by the middle of it, or by an earlier mask alone.
-        memory: point at the middle slice and let SAM2's memory carry the outline up and down; else point at each slice.
-        view: the part of the scan that is shown; ``functools.partial(view_of, part="crop")`` shows a close crop.
-        cache: of embeddings; records made from one another share it.
+        pixels: the normalisation of its pictures.
+        prompt_kind: kind of prompt: the prompt's box, the box's centre, or an earlier mask alone.
+        memory: prompt the central slice and propagate the mask by SAM2's memory; else prompt each slice.
+        view: the field of view; ``functools.partial(view_of, part="crop")`` is a close crop.
+        cache: of embeddings; copies by :func:`dataclasses.replace` share it.
         sha256: of the weights.
     """
 
     net: Net
     pixels: Pixels = Pixels()
-    ask: Ask = "box"
+    prompt_kind: PromptKind = "box"
     memory: bool = False
     view: View = view_of
     cache: Embeddings = field(default_factory=Embeddings)
@@ -186,65 +186,65 @@ class Sam:
     def segment(
         self, volume: Volume, prompt: Prompt, prior: NDArray[np.bool_] | None = None
     ) -> tuple[Box, NDArray[np.bool_]]:
-        """Outline what a prompt points at.
+        """Segment the nodule at a prompt.
 
         Args:
-            volume: canonical orientation; seen from −1000 to 400 HU.
-            prompt: in face indices of the volume; its slices are outlined.
-            prior: an earlier mask on the volume's grid, for ``ask="mask"``.
+            volume: canonical orientation; windowed from −1000 to 400 HU.
+            prompt: in face indices of the volume; its slices are segmented.
+            prior: an earlier mask on the volume's grid, for ``prompt_kind="mask"``.
 
         Returns:
             A box inside the volume and the mask in it, in one piece and without holes.
 
         Raises:
-            BadPrompt: nothing is found, the prompt lies outside the scan, or the earlier mask is missing or empty.
-            BadOption: memory is asked for, and the network has none.
+            BadPrompt: nothing is found, the prompt is outside the scan, or the earlier mask is missing or empty.
+            BadOption: ``memory`` is set, and the network has none.
         """
         where = self.view(volume, prompt)
         spots = self._spots(prompt, where, prior)
         pictures = [self.encode(plane) for plane in to_unit(volume.hu[where.slices])]
         if self.memory:
-            at = _most(spots) if self.ask == "mask" else len(spots) // 2
+            at = _most(spots) if self.prompt_kind == "mask" else len(spots) // 2
             logits = self.propagate(pictures, at, spots[at])
         else:
             blank = np.full(where.shape[1:], MASK_SHIFT, dtype=np.float32)
-            asked = zip(pictures, spots, strict=True)
-            logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in asked])
+            pairs = zip(pictures, spots, strict=True)
+            logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in pairs])
         return prompted_component(volume, prompt, where, logits)
 
     def encode(self, image: Array) -> Embedding:
-        """The embedding of a picture (y, x) float32 0…1; a picture seen before is not encoded again."""
+        """The embedding of a picture (y, x) float32 0…1, from the cache if it is there."""
         return self.cache.of(image, self.pixels, lambda: self._encoded(image))
 
     @torch.inference_mode()
     def decode(self, embedding: Embedding, spot: Spot) -> Array:
-        """Logits (y, x) of what a prompt points at, above 0 inside.
+        """Logits (y, x) at a prompt, above 0 inside.
 
-        A point may mean a part or the whole, so of three outlines the one that fits best by the network's own estimate
-        is taken; a box or a mask leaves no doubt, and one is asked for.
+        A point is ambiguous, so of three masks the one with the highest predicted IoU is taken; a box or a mask is not,
+        and gives one mask.
         """
         many = spot.point is not None and spot.box is None
-        logits, fit = self.net.decode(embedding.maps, self._told(embedding.frame, spot), many)
+        logits, fit = self.net.decode(embedding.maps, self._inputs(embedding.frame, spot), many)
         best = logits[fit.argmax()][None, None]
         return embedding.frame.invert(best.float())[0, 0].cpu().numpy()
 
     @torch.inference_mode()
     def propagate(self, embeddings: Sequence[Embedding], at: int, spot: Spot) -> Array:
-        """Logits (z, y, x): the slice ``at`` as it is pointed at, and the others as memory carries it up and down.
+        """Logits (z, y, x): the slice ``at`` from its prompt, and the others propagated by memory in both directions.
 
         Raises:
             BadOption: the network has no memory.
         """
         frame = embeddings[at].frame
-        logits = self.net.carry(embeddings, at, self._told(frame, spot))
+        logits = self.net.carry(embeddings, at, self._inputs(frame, spot))
         return frame.invert(logits[None].float())[0].cpu().numpy()
 
     @torch.inference_mode()
     def _encoded(self, image: Array) -> Embedding:
         side = self.net.side
         scale = side / max(image.shape)
-        shown = (side, side) if self.net.square else tuple(max(int(n * scale + 0.5), 1) for n in image.shape)
-        frame = Frame((image.shape[0], image.shape[1]), (shown[0], shown[1]), side)
+        size = (side, side) if self.net.square else tuple(max(int(n * scale + 0.5), 1) for n in image.shape)
+        frame = Frame((image.shape[0], image.shape[1]), (size[0], size[1]), side)
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.pixels.mean, self.pixels.std))
         picture = (torch.from_numpy(np.ascontiguousarray(image))[None, None] - mean) / std
         maps, places = self.net.encode(frame.fill(picture))
@@ -252,10 +252,10 @@ class Sam:
 
     def _spots(self, prompt: Prompt, where: Box, prior: NDArray[np.bool_] | None) -> list[Spot]:
         """The prompt on each slice of the view."""
-        if self.ask == "mask":
+        if self.prompt_kind == "mask":
             if prior is None or not prior[where.slices].any():
                 raise BadPrompt(
-                    "A mask prompt needs an earlier mask of the nodule: pass prior=, or ask by box or point."
+                    "A mask prompt needs an earlier mask of the nodule: pass prior=, or prompt by box or point."
                 )
             return [Spot(mask=plane) for plane in prior[where.slices]]
         start, stop = np.asarray(prompt.start)[1:] - where.start[1:], np.asarray(prompt.stop)[1:] - where.start[1:]
@@ -263,23 +263,23 @@ class Sam:
         (top, left), (bottom, right) = start.tolist(), stop.tolist()
         box = Spot(box=((top, left), (bottom, right)))
         point = Spot(point=((top + bottom) / 2, (left + right) / 2))
-        return [box if self.ask == "box" else point] * where.shape[0]
+        return [box if self.prompt_kind == "box" else point] * where.shape[0]
 
-    def _told(self, frame: Frame, spot: Spot) -> dict[str, Tensor]:
-        """The spot as the networks of ``transformers`` take it."""
-        told = {}
+    def _inputs(self, frame: Frame, spot: Spot) -> dict[str, Tensor]:
+        """The spot as inputs of the networks of ``transformers``."""
+        inputs = {}
         if spot.box is not None:
-            told["input_boxes"] = torch.tensor(frame.place(spot.box)).reshape(1, 1, 4)
+            inputs["input_boxes"] = torch.tensor(frame.place(spot.box)).reshape(1, 1, 4)
         if spot.point is not None:
-            told["input_points"] = torch.tensor(frame.place([spot.point])).reshape(1, 1, 1, 2)
-            told["input_labels"] = torch.ones(1, 1, 1, dtype=torch.int32)
+            inputs["input_points"] = torch.tensor(frame.place([spot.point])).reshape(1, 1, 1, 2)
+            inputs["input_labels"] = torch.ones(1, 1, 1, dtype=torch.int32)
         if spot.mask is not None:
-            told["input_masks"] = frame.fill(torch.from_numpy(spot.mask.astype(np.float32))[None, None])
-        return told
+            inputs["input_masks"] = frame.fill(torch.from_numpy(spot.mask.astype(np.float32))[None, None])
+        return inputs
 
 
 def _scaled(picture: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Linear between pixels, averaged where it gets smaller; outer faces stay where they are."""
+    """Resample linearly, with averaging when downscaling; outer faces are aligned."""
     return functional.interpolate(picture, shape, mode="bilinear", align_corners=False, antialias=True)
 
 
@@ -312,11 +312,11 @@ class _Sam:
         return _decoded(self.model, maps[0], spot, many)
 
     def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
-        raise BadOption("SAM has no memory to carry an outline with; take SAM2, or point at each slice.")
+        raise BadOption("SAM has no memory to carry an outline with; take SAM2, or prompt each slice.")
 
 
 class _Sam2:
-    """SAM2: one network for pictures, and one with memory that shares its encoder."""
+    """SAM2: a network for single pictures, and one with memory that shares its encoder."""
 
     square = True
 
@@ -338,7 +338,7 @@ class _Sam2:
         if self.memory is None:
             raise BadOption(
                 "These weights of SAM2 hold no memory; take a published checkpoint such as facebook/sam2.1-hiera-tiny, "
-                "or point at each slice."
+                "or prompt each slice."
             )
         session = self._session(embeddings)
         one = session.obj_id_to_idx(1)
@@ -354,7 +354,7 @@ class _Sam2:
         return torch.stack([frames[k].pred_masks[0, 0] for k in range(len(embeddings))])
 
     def _session(self, embeddings: Sequence[Embedding]) -> Any:
-        """What the network with memory keeps its notes in: the slices are encoded already, and only counted there."""
+        """The inference session of the network with memory, with the embeddings of the slices."""
         from transformers import Sam2VideoInferenceSession
 
         count, device = len(embeddings), self.model.device
@@ -372,16 +372,16 @@ class _Sam2:
 
 
 def _decoded(model: Any, embeddings: Any, spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
-    told = {name: value.to(model.device) for name, value in spot.items()}
-    if "input_masks" in told:
+    inputs = {name: value.to(model.device) for name, value in spot.items()}
+    if "input_masks" in inputs:
         side = embeddings[-1].shape[-1] * 4
-        told["input_masks"] = _scaled(told["input_masks"], (side, side)) * MASK_SCALE + MASK_SHIFT
-    found = model(image_embeddings=embeddings, multimask_output=many, **told)
+        inputs["input_masks"] = _scaled(inputs["input_masks"], (side, side)) * MASK_SCALE + MASK_SHIFT
+    found = model(image_embeddings=embeddings, multimask_output=many, **inputs)
     return found.pred_masks[0, 0], found.iou_scores[0, 0]
 
 
 def _as_points(spot: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A box as its two corners, as the network with memory takes it; a point as it is."""
+    """A box as its two corners, as the network with memory takes it; a point unchanged."""
     if "input_boxes" not in spot:
         return {"point_coords": spot["input_points"], "point_labels": spot["input_labels"]}
     labels = torch.tensor(BOX_CORNERS, dtype=torch.int32).reshape(1, 1, 2)
@@ -392,19 +392,19 @@ def _as_points(spot: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> Sam:
-    """SAM2 or SAM from files in the published format; on the GPU where there is one.
+    """Load SAM2 or SAM from files in the published format, onto the GPU if there is one.
 
     Args:
         checkpoint: a folder with ``config.json`` and ``model.safetensors``, or a name on the hub, such as
             "facebook/sam2.1-hiera-tiny", "facebook/sam-vit-base" or "wanglab/medsam-vit-base".
         kind: "sam2", or "sam" (MedSAM is one).
-        download: fetch a name on the hub that is not on this machine yet. Without it nothing calls out.
+        download: fetch a hub name that is not on this machine yet. Without it the network is never used.
 
     Raises:
         MissingExtra: ``transformers`` is not installed.
-        MissingWeights: neither a folder nor a name whose files are here; the message says what to do.
-        CorruptWeights: the files hold another network, or not all of it.
-        BadOption: another kind.
+        MissingWeights: neither a folder nor a hub name whose files are here; the message says what to do.
+        CorruptWeights: the files are incomplete, or of another network.
+        BadOption: an unknown kind.
     """
     try:
         import transformers
@@ -414,9 +414,9 @@ def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> S
         raise BadOption(f"Prompted networks are 'sam2' and 'sam', not {kind!r}.")
     folder = _folder(str(checkpoint), kind, download)
     config = _json(folder / "config.json")
-    held = config.get("model_type")
-    if held not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
-        raise CorruptWeights(f"{folder} holds a network of type {held!r}, not {kind!r}.")
+    model_type = config.get("model_type")
+    if model_type not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
+        raise CorruptWeights(f"{folder} holds a network of type {model_type!r}, not {kind!r}.")
     if kind == "sam":
         net: Net = _Sam(_read(transformers.SamModel, folder, None))
     else:
@@ -425,8 +425,8 @@ def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> S
 
 
 def _read_sam2(transformers: Any, folder: Path, config: dict[str, Any]) -> tuple[Any, Any | None]:
-    """The network for pictures; and the one with memory, where the files hold it, with the same encoder in it."""
-    # A published file is of the network with memory, and what the one for pictures needs is named alike in it.
+    """The network for single pictures and, if the files have it, the one with memory, sharing the encoder."""
+    # A published file is of the network with memory; the tensors of the one for pictures have the same names in it.
     parts = {
         name: dict(config.get(name) or {}) for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")
     }
@@ -441,7 +441,7 @@ def _read_sam2(transformers: Any, folder: Path, config: dict[str, Any]) -> tuple
 
 
 def _read(kind: Any, folder: Path, config: Any | None) -> Any:
-    """A network with all its weights, or an error: by itself the library makes up what is missing."""
+    """A network with all its weights, or an error: the library itself would initialise missing ones at random."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
@@ -449,7 +449,7 @@ def _read(kind: Any, folder: Path, config: Any | None) -> Any:
     options = {"local_files_only": True, "output_loading_info": True, "dtype": torch.float32}
     try:
         model, found = kind.from_pretrained(folder, config=config, **options)
-    except Exception as error:  # the libraries that read the file each have their own
+    except Exception as error:  # each library that reads the file has its own errors
         raise CorruptWeights(f"{folder} cannot be read as {kind.__name__}: {error}") from error
     finally:
         if bars:
@@ -462,7 +462,7 @@ def _read(kind: Any, folder: Path, config: Any | None) -> Any:
 
 
 def _folder(name: str, kind: Kind, download: bool) -> Path:
-    """Where the files are: the folder itself, or where the hub's client keeps that name."""
+    """The folder of the files: the one named, or the hub client's cache of that name."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -471,7 +471,9 @@ def _folder(name: str, kind: Kind, download: bool) -> Path:
 
     try:
         folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=list(FILES)))
-        if not any(folder.glob("*.safetensors")):  # older names hold a PyTorch file alone; it is read as tensors only
+        if not any(
+            folder.glob("*.safetensors")
+        ):  # older repositories have a PyTorch file alone; it is read as tensors only
             files = [*FILES, "pytorch_model.bin"]
             folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=files))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
@@ -479,37 +481,37 @@ def _folder(name: str, kind: Kind, download: bool) -> Path:
         failed = f" Fetching it failed: {_line(error)}." if download else ""
         raise MissingWeights(
             f"No weights of {kind}: {name!r} is neither a folder here (with config.json and model.safetensors) nor a "
-            f"hub name kept in {HF_HUB_CACHE}.{failed} Fetch them once: hf download {known}, which keeps them there "
-            "under that name."
+            f"hub name in {HF_HUB_CACHE}.{failed} Fetch them once: hf download {known}."
         ) from error
     return folder
 
 
 def _pixels(folder: Path) -> Pixels:
-    """How pictures are normalised, by the processor's file beside the weights; as for ImageNet without one."""
+    """The normalisation of pictures, from the processor file beside the weights; ImageNet's without one."""
     file = folder / "preprocessor_config.json"
-    told = _json(file) if file.is_file() else {}
-    if not told.get("do_normalize", True):
+    inputs = _json(file) if file.is_file() else {}
+    if not inputs.get("do_normalize", True):
         return PLAIN
     usual = Pixels()
-    mean, std = told.get("image_mean") or usual.mean, told.get("image_std") or usual.std
+    mean, std = inputs.get("image_mean") or usual.mean, inputs.get("image_std") or usual.std
     return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """A file of the published format, which is Hugging Face's, so no record of ours."""
     try:
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise MissingWeights(f"{file.parent} holds no {file.name}; give a folder in the published format.") from None
     except ValueError as error:
-        raise CorruptWeights(f"{file} is no JSON: {_line(error)}.") from error
+        raise CorruptWeights(f"{file} is not JSON: {_line(error)}.") from error
     if not isinstance(found, dict):
-        raise CorruptWeights(f"{file} holds no settings.")
+        raise CorruptWeights(f"{file} is not a JSON object.")
     return found
 
 
 def _hash(folder: Path) -> str:
-    """SHA-256 of the weights that are read, of all files one after the other where there are several."""
+    """SHA-256 of the weight files, concatenated if there are several."""
     found = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
         with file.open("rb") as stream:

@@ -17,13 +17,13 @@ from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 OFF = -10.0
 """Logit outside the window."""
 LEVELS = np.linspace(-3, 3, 25)
-"""Logits at which the mask may be cut where a box on one slice says how far the nodule reaches."""
+"""Logits at which the mask may be cut where a box on one slice gives the nodule's extent."""
 LEVEL_COST = 0.03
-"""Agreement of boxes (IoU) that a logit away from 0 must bring."""
+"""Gain in the IoU of boxes that each logit away from 0 must bring."""
 DRAWN_ROUNDS = 1
-"""A box or mask that a person drew takes one round: it says itself how far the nodule reaches."""
+"""A box or mask drawn by a person takes one round: it gives the nodule's extent."""
 ROOM = 1.5
-"""Side of the first box over the blob's diameter."""
+"""Side of the initial box over the blob's diameter."""
 POINT_REACH_MM = 20.0
 POINT_DIAMETER_MM = 8.0
 
@@ -31,18 +31,18 @@ POINT_DIAMETER_MM = 8.0
 def segment(
     volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None
 ) -> tuple[Box, NDArray[np.bool_]]:
-    """Segment the nodule that a prompt stands for.
+    """Segment the nodule at a prompt.
 
-    A box drawn on one slice says how far the nodule reaches there, often where nothing in the image does: the outline
-    is drawn at the logit at which it fills that box best. In three dimensions boxes are too loose for that.
+    A box drawn on one slice gives the nodule's extent there, often where the image does not: the mask is cut at the
+    logit at which it fills that box best. In three dimensions boxes are too loose for that.
 
     Args:
         volume: canonical orientation.
         prompt: in face indices of the volume.
         model: (N, 3, 16, 32, 32) → logits.
-        rounds: how often the network runs at most, until the mask settles; from the second time on, the window follows
-            the mask found before.
-        prior: an earlier mask on the volume's grid; seen in the first round.
+        rounds: largest number of inferences, until the mask is stable; from the second on, the window follows the
+            previous mask.
+        prior: an earlier mask on the volume's grid, input of the first round.
 
     Returns:
         A box inside the volume and the mask in it, in one piece and without holes.
@@ -50,24 +50,24 @@ def segment(
     Raises:
         BadPrompt: nothing there looks like a nodule.
     """
-    box, logits = _look(volume, prompt, model, prior)
+    box, logits = _logits(volume, prompt, model, prior)
     sides = None
-    for look in range(1, rounds):
+    for number in range(1, rounds):
         if not (logits > 0).any():
             break
         found = Box.of_mask(logits > 0)
-        if _settled(sides, found.shape, look):
+        if _settled(sides, found.shape, number):
             break
         sides, start = found.shape, np.add(found.start, box.start)
         prompt = Prompt.between(start, start + found.shape, ROUGH)
-        box, logits = _look(volume, prompt, model, None)
+        box, logits = _logits(volume, prompt, model, None)
     if prompt.flat and prompt.trust == DRAWN and prior is None:
         logits = logits - _filling_level(prompt, box, logits)
     return prompted_component(volume, prompt, box, logits)
 
 
 def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple[Box, NDArray[np.bool_]]:
-    """The connected component of what a network found that a prompt stands for, without holes.
+    """The connected component of a network's output at a prompt, without holes.
 
     Args:
         volume: that was segmented.
@@ -76,7 +76,7 @@ def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) 
         logits: of ``box.shape``; above 0 is nodule.
 
     Returns:
-        The smallest box round the piece, and the mask in it.
+        The bounding box of the component, and the mask in it.
 
     Raises:
         BadPrompt: nothing was found.
@@ -85,7 +85,7 @@ def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) 
     if piece is None:
         z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]
         raise BadPrompt(
-            f"Nothing at ({x:.1f}, {y:.1f}, {z:.1f}) mm looks like a nodule; draw a box round it, or give a mask."
+            f"Nothing at ({x:.1f}, {y:.1f}, {z:.1f}) mm looks like a nodule; draw a box around it, or give a mask."
         )
     tight = Box.of_mask(piece)
     start = np.asarray(tight.start) + np.asarray(box.start)
@@ -95,26 +95,26 @@ def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) 
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
-    """A rough cube round a candidate, a little larger than the blob: better an edge too far than one cut off."""
+    """A rough cube around a candidate, a little larger than the blob, so that no edge is cut off."""
     return rough_cube(volume, candidate.centre_lps, ROOM * candidate.diameter_mm)
 
 
 def rough_cube(volume: Volume, centre_lps: Point, side_mm: float) -> Prompt:
-    """A cube of ``side_mm`` round a point."""
+    """A cube of ``side_mm`` around a point."""
     middle = volume.geometry.to_index(centre_lps) + 0.5
     half = side_mm / 2 / np.asarray(volume.geometry.spacing_zyx)
     return Prompt.between(middle - half, middle + half, ROUGH)
 
 
 def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
-    """A rough cube round a point, as large as the blob there.
+    """A rough cube around a point, as large as the blob there.
 
     Raises:
-        BadPrompt: the point lies outside the scan.
+        BadPrompt: the point is outside the scan.
     """
     if not volume.geometry.contains(point_lps):
         x, y, z = point_lps
-        raise BadPrompt(f"The point ({x:.1f}, {y:.1f}, {z:.1f}) mm lies outside the scan; points are LPS mm, x,y,z.")
+        raise BadPrompt(f"The point ({x:.1f}, {y:.1f}, {z:.1f}) mm is outside the scan; points are LPS mm, x,y,z.")
     half = np.ceil(POINT_REACH_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
     around = Box.around(volume.geometry.to_index(point_lps), 2 * half + 1).clipped(volume.geometry.shape)
     near = volume.crop(around)
@@ -126,21 +126,21 @@ def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
 
 
 def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Prompt:
-    """A box that a person drew, in face indices (z, y, x); of one slice the sides in the plane give the height.
+    """A box drawn by a person, in face indices (z, y, x); on one slice, its sides in the plane give the height.
 
     Raises:
         BadPrompt: empty, or outside the scan.
     """
     if np.any(stop <= start):
-        raise BadPrompt("The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 > z0).")
+        raise BadPrompt("The box is empty: the second corner must exceed the first (x1 > x0, y1 > y0, z1 > z0).")
     if np.any(stop <= 0) or np.any(start >= volume.geometry.shape):
-        raise BadPrompt("The box lies outside the scan; boxes are LPS mm, x0,y0,z0,x1,y1,z1, or --space voxel.")
+        raise BadPrompt("The box is outside the scan; boxes are LPS mm, x0,y0,z0,x1,y1,z1, or --space voxel.")
     return Prompt.between(start, stop, DRAWN).raised(volume.geometry.spacing_zyx)
 
 
-def _look(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
+def _logits(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
     window = prompt.window
-    channels = prompt.channels(to_unit(window.look(volume.hu)), None if prior is None else window.look(prior))
+    channels = prompt.channels(to_unit(window.sample(volume.hu)), None if prior is None else window.sample(prior))
     return window.project(_mirrored(model, channels), volume.geometry.shape, fill=OFF)
 
 
@@ -152,13 +152,13 @@ def _mirrored(model: Model, channels: Array) -> Array:
     return np.asarray(np.mean(back, axis=0), dtype=np.float32)
 
 
-def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], looks: int) -> bool:
-    """Whether an outline has stopped growing: after three looks at least, by less than a twentieth on every axis."""
-    return looks >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
+def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], rounds_done: int) -> bool:
+    """Whether a mask has stopped growing: by less than a twentieth on every axis, after three inferences at least."""
+    return rounds_done >= 3 and before is not None and all(n <= 1.05 * b for n, b in zip(now, before, strict=True))
 
 
 def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:
-    """The logit at which the outline on the slice where a box was drawn reaches as far as that box (IoU)."""
+    """The logit at which the box of the mask, on the slice where a box was drawn, agrees best with it (IoU)."""
     start, stop = np.subtract(prompt.start, box.start)[1:], np.subtract(prompt.stop, box.start)[1:]
     z, *middle = _middle(prompt, box)
     plane = logits[int(np.clip(np.round(z), 0, len(logits) - 1))]
@@ -177,12 +177,12 @@ def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:
 
 
 def _middle(prompt: Prompt, box: Box) -> NDArray[np.float64]:
-    """The middle of a prompt as an index (z, y, x) in a box."""
+    """The centre of a prompt as an index (z, y, x) in a box."""
     return np.asarray(np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
 
 
 def _one_piece(mask: NDArray[np.bool_], middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:
-    """The largest component, nearness to the prompt's middle breaking ties in its favour; None where there is none."""
+    """The largest component, nearness to the prompt's centre counting in its favour; None if there is none."""
     parts, count = ndimage.label(mask)
     if not count:
         return None

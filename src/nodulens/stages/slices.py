@@ -1,6 +1,6 @@
-"""Networks that outline on whole axial slices: what they see, what they say on the scan's grid, and the findings in it.
+"""Networks that segment whole axial slices: their input, their output on the scan's grid, and the findings in it.
 
-Training and use share this file.
+Training and inference share this file.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ BACKGROUND, NODULE = "background", "nodule"
 WHOLE_PX = 512
 """Side of a whole slice."""
 CHUNK = 8
-"""Slices at a time: what a network holds in between is some 60 times as much."""
+"""Slices at a time: the feature maps of a network take some 60 times as much memory."""
 LEAST_MM = 3.0
 """A region smaller than a ball of this diameter is a speck."""
 MARGIN_MM = 3.0
-"""So far outside the lungs a region may lie."""
+"""How far outside the lungs a region may be."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a network of whole slices sees, and what its outputs stand for.
+    """The input of a network of whole slices, and the meaning of its outputs.
 
     Attributes:
         size: side of its square input in pixels.
-        classes: with "background" first they exclude one another (softmax); else each is there or not by itself
-            (sigmoid).
-        pixel_mm: of its input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
+        classes: with "background" first they are mutually exclusive (softmax), else independent (sigmoid).
+        pixel_mm: pixel size of its input; None: the scan's own, with the whole slice resampled to ``size`` if it is
+            larger.
 
     Raises:
         BadOption: no class is called "nodule".
@@ -71,55 +71,55 @@ class Field:
 
     @property
     def exclusive(self) -> bool:
-        """Whether a pixel is of one class alone."""
+        """Whether the classes are mutually exclusive."""
         return self.classes[0] == BACKGROUND
 
     @property
-    def drawn(self) -> tuple[str, ...]:
-        """The classes that are outlined: all but the background."""
+    def foreground(self) -> tuple[str, ...]:
+        """The foreground classes: all but the background."""
         return self.classes[1:] if self.exclusive else self.classes
 
     def grid(self, geometry: Geometry) -> Geometry:
-        """Where the pixels of the input lie: (slices, size, size), the slice in its middle, pixels square."""
+        """The grid of the input: (slices, size, size), the slice at its centre, pixels square."""
         sides, own = np.asarray(geometry.shape[1:]), np.asarray(geometry.spacing_zyx[1:])
         pixel = self.pixel_mm or max(float(own.min()), float((sides * own).max()) / self.size)
         step = pixel / own
-        step[np.isclose(step, 1)] = 1  # own pixels stay what they are: they are neither mixed nor moved
+        step[np.isclose(step, 1)] = 1  # the scan's own pixels are not resampled
         first = (sides - 1) / 2 - (self.size - 1) / 2 * step
         first = np.where(step == 1, np.floor(first), first)
         x, y, z = geometry.to_lps((0.0, first[0], first[1]))
         spacing = (geometry.spacing_zyx[0], float(step[0] * own[0]), float(step[1] * own[1]))
         return Geometry((geometry.shape[0], self.size, self.size), spacing, (x, y, z), geometry.direction)
 
-    def look(self, hu: NDArray[Any], geometry: Geometry) -> Float32:
-        """HU (slices, y, x) on ``geometry`` → 0…1 (slices, size, size); air all around."""
+    def input(self, hu: NDArray[Any], geometry: Geometry) -> Float32:
+        """HU (slices, y, x) on ``geometry`` → 0…1 (slices, size, size), padded with air."""
         return np.asarray(resample_array(to_unit(hu), geometry, self.grid(geometry), fill=0))
 
     def outlines(self, masks: Bool, geometry: Geometry) -> Bool:
-        """Masks (slices, y, x) as they are seen: pixels at least half filled, (slices, size, size)."""
+        """Masks (slices, y, x) on the grid of the input: pixels at least half filled, (slices, size, size)."""
         return np.asarray(resample_array(masks, geometry, self.grid(geometry), fill=0) >= 0.5)
 
     def exclusively(self, masks: Bool) -> Bool:
-        """(N, drawn, …) masks, of exclusive classes only one at a pixel: the nodule goes before the lung."""
+        """Masks (N, foreground classes, …) with one class a pixel if classes are exclusive: nodule before lung."""
         if not self.exclusive:
             return masks
-        nodule = self.drawn.index(NODULE)
+        nodule = self.foreground.index(NODULE)
         apart = masks & ~masks[:, [nodule]]
         apart[:, nodule] = masks[:, nodule]
         return np.asarray(apart)
 
-    def invert(self, seen: Float32, geometry: Geometry) -> Float32:
+    def invert(self, values: Float32, geometry: Geometry) -> Float32:
         """Values (slices, size, size) → (slices, y, x) on ``geometry``; 0 beyond the field."""
-        return np.asarray(resample_array(seen, self.grid(geometry), geometry, fill=0))
+        return np.asarray(resample_array(values, self.grid(geometry), geometry, fill=0))
 
     def probabilities(self, logits: Float32) -> Float32:
-        """(N, classes, …) logits → 0…1 of the drawn classes, (N, drawn, …)."""
+        """Logits (N, classes, …) → probabilities (N, foreground classes, …)."""
         if self.exclusive:
             return np.asarray(special.softmax(logits, axis=1)[:, 1:])
         return np.asarray(special.expit(logits))
 
     def decided(self, probabilities: Float32) -> Bool:
-        """(N, drawn, …) probabilities → where each class is drawn; of exclusive ones the most probable alone."""
+        """Probabilities (N, foreground classes, …) → masks; if they are exclusive, only the most probable class."""
         if not self.exclusive:
             return np.asarray(probabilities >= 0.5)
         best = probabilities.max(axis=1, keepdims=True)
@@ -128,10 +128,10 @@ class Field:
 
 @dataclass(frozen=True, eq=False)
 class Outlined:
-    """What a network drew on a scan.
+    """The output of a network on a scan.
 
     Attributes:
-        labels: 1 for the first drawn class, 2 for the next, …; where classes overlap, the later one.
+        labels: 1 for the first foreground class, 2 for the next, …; where classes overlap, the later one.
         nodule: float16 0…1 (z, y, x), probability of a nodule.
     """
 
@@ -142,13 +142,13 @@ class Outlined:
 def segment_slices(
     volume: Volume, model: Model, field: Field, progress: Callable[[float], None] = lambda done: None
 ) -> Outlined:
-    """Outline every axial slice of a scan.
+    """Segment every axial slice of a scan.
 
     Args:
         volume: canonical orientation.
         model: (N, 1, size, size) → (N, classes, size, size) logits first.
-        field: what the model sees; ``Field.of(model.card.settings)``.
-        progress: told the share of the slices that are done.
+        field: the model's input; ``Field.of(model.card.settings)``.
+        progress: called with the share of the slices that are done.
     """
     geometry = volume.geometry
     labels = np.zeros(geometry.shape, dtype=np.uint8)
@@ -156,12 +156,12 @@ def segment_slices(
     for box in _chunks(geometry):
         where, piece = box.slices, geometry.crop(box)
         progress(box.start[0] / geometry.shape[0])
-        seen = field.probabilities(model.run(field.look(volume.hu[where], piece)[:, None])[0])
-        found = np.stack([field.invert(seen[:, k], piece) for k in range(seen.shape[1])], axis=1)
-        for number, drawn in enumerate(field.decided(found).swapaxes(0, 1), start=1):
-            labels[where][drawn] = number
-        nodule[where] = found[:, field.drawn.index(NODULE)]
-    return Outlined(Mask(labels, geometry, dict(enumerate(field.drawn, start=1))), nodule)
+        values = field.probabilities(model.run(field.input(volume.hu[where], piece)[:, None])[0])
+        found = np.stack([field.invert(values[:, k], piece) for k in range(values.shape[1])], axis=1)
+        for number, mask in enumerate(field.decided(found).swapaxes(0, 1), start=1):
+            labels[where][mask] = number
+        nodule[where] = found[:, field.foreground.index(NODULE)]
+    return Outlined(Mask(labels, geometry, dict(enumerate(field.foreground, start=1))), nodule)
 
 
 def _chunks(geometry: Geometry) -> Iterator[Box]:
@@ -171,14 +171,14 @@ def _chunks(geometry: Geometry) -> Iterator[Box]:
 
 
 def find_regions(outlined: Outlined, lungs: Mask | None, least_mm: float = LEAST_MM) -> list[Finding]:
-    """The connected parts of the nodule class in and at the lungs, the most certain first.
+    """The connected components of the nodule class in and at the lungs, the highest score first.
 
-    A finding's score is the mean probability over its voxels. Parts that touch by a corner are one.
+    A finding's score is the mean probability over its voxels. Components that touch by a corner are one.
 
     Args:
         outlined: by :func:`segment_slices`.
-        lungs: on the same grid; at least half of a part must lie within :data:`MARGIN_MM` of them. None: anywhere.
-        least_mm: parts smaller than a ball of this diameter are left out.
+        lungs: on the same grid; at least half of a component must be within :data:`MARGIN_MM` of them. None: anywhere.
+        least_mm: components smaller than a ball of this diameter are left out.
     """
     geometry = outlined.labels.geometry
     least = np.pi / 6 * least_mm**3 / geometry.voxel_mm3
@@ -194,10 +194,10 @@ def find_regions(outlined: Outlined, lungs: Mask | None, least_mm: float = LEAST
 
 
 def _mostly_near(lungs: Mask, box: Box, mask: Bool) -> bool:
-    """Whether at least half of a part lies within :data:`MARGIN_MM` of the lungs."""
+    """Whether at least half of a component is within :data:`MARGIN_MM` of the lungs."""
     spacing = lungs.geometry.spacing_zyx
     around = box.grown([int(np.ceil(MARGIN_MM / s)) for s in spacing]).clipped(lungs.geometry.shape)
-    near = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
+    close = dilated(lungs.labels[around.slices] > 0, MARGIN_MM, spacing)
     offset = np.subtract(box.start, around.start)
-    inside = near[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
+    inside = close[tuple(slice(o, o + n) for o, n in zip(offset, box.shape, strict=True))]
     return bool(2 * np.count_nonzero(mask & inside) >= np.count_nonzero(mask))

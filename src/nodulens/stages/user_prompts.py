@@ -31,10 +31,10 @@ class UserPrompt:
         box: (x0, y0, z0, x1, y1, z1), two corners; on one slice where z0 = z1.
         mask: a rough mask of the nodule, on the scan's grid or any other in the same patient space.
         space: of the numbers: LPS millimetres, or voxel indices from 0 in the array as the file stores it, x first; the
-            voxels at both corners of a box belong to it.
+            voxels at both corners of a box are included.
 
     Raises:
-        BadPrompt: not exactly one of the three, not as many numbers as it takes, or another space.
+        BadPrompt: not exactly one of the three, a wrong count of numbers, or another space.
     """
 
     point: Sequence[float] | None = None
@@ -52,14 +52,14 @@ class UserPrompt:
                 _check(numbers, names)
 
     def on(self, volume: Volume, ct: Volume) -> tuple[Prompt, NDArray[np.bool_] | None]:
-        """The prompt in the indices of a volume, and the mask on its grid where one was given.
+        """The prompt in the indices of a volume, and the mask on its grid if one was given.
 
         Args:
             volume: ``ct`` in canonical orientation.
             ct: the scan as read, whose stored array "voxel" counts in.
 
         Raises:
-            BadPrompt: it is empty, or lies outside the scan.
+            BadPrompt: it is empty, or outside the scan.
         """
         if self.mask is not None:
             return _prompt_of_mask(volume, self.mask)
@@ -81,9 +81,7 @@ class UserPrompt:
         if self.space == "voxel":  # the corners are voxels, and the last one belongs to the box
             low, high = np.minimum(low, high) - 0.5, np.maximum(low, high) + 0.5
         elif np.any(high < low) or np.any(high[:2] == low[:2]):
-            raise BadPrompt(
-                "The box is empty: every second corner must lie beyond the first (x1 > x0, y1 > y0, z1 ≥ z0)."
-            )
+            raise BadPrompt("The box is empty: the second corner must exceed the first (x1 > x0, y1 > y0, z1 ≥ z0).")
         eight = product(*zip(low.tolist(), high.tolist(), strict=True))
         index = volume.geometry.to_index(np.array([self._to_lps(ct, corner) for corner in eight])) + 0.5
         start, stop = index.min(axis=0), index.max(axis=0)
@@ -96,23 +94,23 @@ class UserPrompt:
 def _check(numbers: Sequence[float], names: tuple[str, ...]) -> None:
     form = ",".join(names)
     if len(numbers) != len(names):
-        raise BadPrompt(f"{_shown(numbers)} holds {len(numbers)} numbers, {len(names)} are needed: {form}.")
+        raise BadPrompt(f"{_text(numbers)} has {len(numbers)} numbers; {len(names)} are needed: {form}.")
     try:
         finite = np.isfinite(np.asarray(numbers, dtype=float)).all()
     except (TypeError, ValueError):
         finite = False
     if not finite:
-        raise BadPrompt(f"{_shown(numbers)} holds what is not a number of millimetres or voxels; the form is {form}.")
+        raise BadPrompt(f"{_text(numbers)} has a value that is not a finite number; the form is {form}.")
 
 
-def _shown(numbers: Sequence[float]) -> str:
+def _text(numbers: Sequence[float]) -> str:
     return repr(",".join(str(n) for n in numbers))
 
 
 def _prompt_of_mask(volume: Volume, mask: Mask) -> tuple[Prompt, NDArray[np.bool_]]:
     on_grid = resample_array(mask.labels, mask.geometry, volume.geometry, order=0, fill=0) > 0
     if not on_grid.any():
-        raise BadPrompt("The mask marks nothing inside the scan: it is empty, or lies elsewhere in the patient.")
+        raise BadPrompt("The mask has no voxel inside the scan: it is empty, or elsewhere in the patient.")
     box = Box.of_mask(on_grid)
     prompt = prompt_of_box(volume, np.asarray(box.start, dtype=float), np.asarray(box.stop, dtype=float))
     return prompt, on_grid

@@ -1,4 +1,4 @@
-"""What the classifiers see of a candidate or a nodule. Training and use share this file."""
+"""Inputs of the classifiers for a candidate or a nodule. Training and inference share this file."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from nodulens.ops.patches import Window
 PATCH_PX = 64
 BALL_VOXELS = 32
 FAR_MM = 18.0
-"""Candidates larger than this are seen from farther away, so that one of 40 mm still shows its edge."""
+"""Candidates larger than this are sampled more coarsely, so that the edge of one of 40 mm is in the field."""
 PLANE_PX, PLANE_MM = 64, 0.7
-"""The malignancy network's field: 45 mm, the same for every nodule, so that size is seen and never padded."""
+"""The malignancy network's field: 45 mm, the same for every nodule, so that its size stays visible."""
 WHOLE_MM = 40.0
 """An outline longer than this would fill that field; three of LIDC's two thousand are."""
 
 
 def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
-    """(64, 64) 0…1: the axial slice nearest the centre at the scan's own pixel size, as LUNA16 patches are cut."""
+    """Patch (64, 64) 0…1 of the axial slice nearest the centre, at the scan's pixel size, as in LUNA16's patches."""
     step = max(1.0, diameter_mm / FAR_MM)
     z = int(np.clip(np.round(centre_zyx[0]), 0, volume.geometry.shape[0] - 1))
     middle = np.round(centre_zyx[1:]) if step == 1 else centre_zyx[1:]
     first = middle - step * PATCH_PX / 2  # the centre is pixel (32, 32)
     window = Window((0.0, first[0], first[1]), (1.0, step, step), (1, PATCH_PX, PATCH_PX))
-    return to_unit(window.look(volume.hu[z : z + 1])[0])
+    return to_unit(window.sample(volume.hu[z : z + 1])[0])
 
 
 def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
-    """(32, 32, 32) 0…1: 1 mm voxels round the centre, coarser for large candidates."""
+    """Block (32, 32, 32) 0…1 of 1 mm voxels around the centre, coarser for large candidates."""
     step = max(1.0, diameter_mm / FAR_MM) / np.asarray(volume.geometry.spacing_zyx)
     first = centre_zyx - step * (BALL_VOXELS - 1) / 2
     window = Window((first[0], first[1], first[2]), (step[0], step[1], step[2]), (BALL_VOXELS,) * 3)
-    return to_unit(window.look(volume.hu))
+    return to_unit(window.sample(volume.hu))
 
 
 def plane_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> Window:
-    """The malignancy network's field on an axial slice: the outline's box in its middle.
+    """The malignancy network's field on an axial slice, centred on the outline's box.
 
-    A mass that would fill the field is seen from farther away, so that its edge and what lies round it still show.
+    A mass that would fill the field is sampled more coarsely, so that its edge and surroundings are in it.
 
     Args:
         mask: (y, x) bool, not empty.
@@ -57,20 +57,20 @@ def plane_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> Wind
 
 
 def plane_view(image: NDArray[np.float32], mask: NDArray[np.bool_], window: Window) -> NDArray[np.float32]:
-    """(2, 64, 64): an axial slice (y, x), 0…1, and the outline on it, through :func:`plane_window`."""
-    return np.stack([window.look(image[None])[0], window.look(mask[None])[0]])
+    """Input (2, 64, 64): an axial slice (y, x), 0…1, and the outline on it, sampled by :func:`plane_window`."""
+    return np.stack([window.sample(image[None])[0], window.sample(mask[None])[0]])
 
 
 def soft_outline(outline: NDArray[np.float32], shift: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:
-    """Outlines (…, y, x) 0…1 with a soft rim; ``shift`` moves the rim out where it is positive, as readers differ."""
+    """Outlines (…, y, x) 0…1 with a soft rim; a positive ``shift`` moves the rim outwards, as readers differ."""
     size = (1,) * (outline.ndim - 2) + (3, 3)
     level = ndimage.uniform_filter(outline, size, mode="constant") - np.float32(0.5) + shift
     # Not by scipy's expit, which rounds the last bit otherwise: probabilities of the network that ships would move.
     return np.asarray(1 / (1 + np.exp(-8 * level)), dtype=np.float32)
 
 
-def telling_slices(mask: NDArray[np.bool_]) -> NDArray[np.int_]:
-    """Indices z of the slices a nodule is judged on: those with at least 0.7 of its largest area, five at most."""
+def representative_slices(mask: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Indices z of the slices that are evaluated: those with at least 0.7 of the largest area, five at most."""
     area = mask.sum(axis=(1, 2))
     rows = np.flatnonzero(area >= 0.7 * area.max())
     largest = int(area.argmax())

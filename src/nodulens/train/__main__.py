@@ -1,4 +1,4 @@
-"""``python -m nodulens.train NAME --data DIR``: train the networks that ship, five folds and the final one."""
+"""``python -m nodulens.train NAME --data DIR``: cross-validate and train the networks that ship."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodulens.train.default.segmenter import examples
 
 
 class Name(StrEnum):
-    """The networks, in the order in which they can be trained: "volume" needs "patch"."""
+    """The networks, in order of dependence: "volume" needs "patch"."""
 
     patch = "patch"
     volume = "volume"
@@ -28,17 +28,17 @@ class Name(StrEnum):
 
 
 def main(
-    name: Annotated[Name, typer.Argument(help="Which network; all of them in turn.")],
+    name: Annotated[Name, typer.Argument(help="Which network, or all in turn.")],
     data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/ and background/.")],
     out: Annotated[Path, typer.Option(help="Where the ONNX files and cards go.")] = FOLDER,
-    run: Annotated[Path, typer.Option(help="Checkpoints; a run that was stopped goes on from them.")] = Path("runs"),
-    epochs: Annotated[int | None, typer.Option(help="Other than the default; few for a toy model.")] = None,
+    run: Annotated[Path, typer.Option(help="Checkpoints; an interrupted run resumes from them.")] = Path("runs"),
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the default.")] = None,
     folds: Annotated[
-        bool, typer.Option(help="Cross-validate too; without it the figures of the card that ships are kept.")
+        bool, typer.Option(help="Cross-validate too; without it the figures of the cards that ship are kept.")
     ] = True,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     augment: Annotated[
-        str, typer.Option(help="What else is done to examples at random, such as rotate,zoom. What ships needs none.")
+        str, typer.Option(help="More augmentation, such as rotate,zoom. The networks that ship have none.")
     ] = "",
     fold: Annotated[
         int | None,
@@ -50,7 +50,7 @@ def main(
         ),
     ] = None,
 ) -> None:
-    """Cross-validate by patient, then train on everybody, export, and write the card with the figures."""
+    """Cross-validate by patient, then train on all patients, export, and write the card with the figures."""
     if threads:
         torch.set_num_threads(threads)
     trainings = release.SHIPPED.changed(epochs, changed(Training(1), [f"augment={augment}"]).augment)
@@ -61,9 +61,9 @@ def main(
         model = release.segmenter_without(fold, material, run, trainings.segmenter)
         typer.echo(f"{model.card.path} and its card")
         return
-    asked = release.Release(data, out, run, folds, trainings)
+    chosen = release.Release(data, out, run, folds, trainings)
     for each in release.MAKERS if name is Name.all else (name.value,):
-        typer.echo(f"{release.MAKERS[each](asked)} and its card")
+        typer.echo(f"{release.MAKERS[each](chosen)} and its card")
 
 
 if __name__ == "__main__":

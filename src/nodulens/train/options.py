@@ -1,4 +1,4 @@
-"""Who is left out to test on, and how long a training lasts."""
+"""Options of a training: test patients, epochs and threads."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from nodulens.data.splits import Split, read_split
 from nodulens.errors import BadOption
 
 FOLD = 1
-"""Left out where nothing else is asked for: it holds a background."""
+"""The default test fold: it holds a background."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training does beside its recipe.
+    """Options of a training beside its recipe.
 
     Attributes:
         split: file of a split, as ``nodulens data split`` writes it; None: the five fixed folds.
-        fold: that is left out to test on; None: the second one, or the test part of a split into shares.
-        everybody: nobody is left out: for networks to use, not to evaluate.
+        fold: test fold; None: the second one, or the test part of a split into shares.
+        everybody: train on all patients: for networks to apply, not to evaluate.
         epochs: of each network, in place of the recipe's.
         threads: CPU threads; None for as many as there are cores.
-        command: that makes the same run again, for its record; None: the call itself.
+        command: that reproduces the run, for its record; None: the call itself.
     """
 
     split: Path | None = None
@@ -37,15 +37,15 @@ DEFAULTS = TrainOptions()
 
 
 def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) -> tuple[Split | None, int | None]:
-    """The split and the fold that is left out.
+    """The split and the test fold.
 
     Args:
         path: of a split's file; None for the fixed folds.
-        fold: None where none was named.
-        everybody: nobody is left out.
+        fold: None for the default.
+        everybody: train on all patients.
 
     Returns:
-        The fold is None for a split into shares, which names its test patients itself, and where everybody trains.
+        The fold is None for a split into shares, which names its test patients itself, and with ``everybody``.
 
     Raises:
         BadOption: options that contradict each other, or no such fold.
@@ -55,10 +55,10 @@ def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) ->
     if everybody and (split or fold is not None):
         raise BadOption("--everybody leaves nobody out; leave out --split and --fold, or --everybody.")
     if split and not split.folds and fold is not None:
-        raise BadOption(f"{path} is a split into shares, which names who judges: leave out --fold.")
+        raise BadOption(f"{path} is a split into shares, which names its own test patients: leave out --fold.")
     if everybody or (split and not split.folds):
         return split, None
     left_out = FOLD if fold is None else fold
     if split:
-        split.parts(left_out)  # refuses a fold that it has not
+        split.parts(left_out)  # refuses a fold that the split does not have
     return split, left_out

@@ -1,4 +1,4 @@
-"""Training and evaluation of a recipe's networks, one after the other, in a folder that says how to repeat it."""
+"""Training of a recipe's networks into a run folder, which records how to reproduce it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from nodulens.core.text import without_places
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
 from nodulens.errors import BadOption, MissingWeights
@@ -29,7 +30,7 @@ from nodulens.train.loop.export import export
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.protocol import Material, Rows, TaskModule
-from nodulens.train.tasks.segmentation import CLOSE_UP
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP
 
 PARTS: Mapping[str, TaskModule] = {
     "segmenter": cast("TaskModule", segmentation),
@@ -37,12 +38,12 @@ PARTS: Mapping[str, TaskModule] = {
     "classifier": cast("TaskModule", classification),
 }
 """Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
-SEEN = ("labels", "slices", "renderings", "masked")
-"""Fields of a recipe, beside its networks, that decide what those learn from."""
+TRAINING_FIELDS = ("labels", "slices", "renderings", "masked")
+"""Fields of a recipe, beside its networks, that determine their training data."""
 FIXED = "fixed"
-"""The method of a split by the project's own folds."""
+"""The ``method`` of a split by the project's own folds."""
 VALIDATED = 10
-"""One training patient in so many is moved to the validation set, where a split has none."""
+"""One training patient in so many is moved to the validation set if a split has none."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class Division:
 def division(material: Material, parts: Parts) -> Division:
     """The rows of each part of a split.
 
-    Where the split has no patients for validation, one training patient in ten is moved there: always the same ones,
-    whatever else there is. Where that gives nobody, as of two or three scans, one row in ten is. Whole slices and
-    close-ups of other patients' nodules are divided each by themselves.
+    If the split has no validation patients, one training patient in ten is moved there, chosen by a hash of its name.
+    If that gives none, as with two or three scans, one row in ten is moved. Whole slices and close-ups of other
+    patients' nodules are divided separately.
     """
     patients = material.patients
     rows = np.arange(len(patients))
-    near = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
+    closeup = np.array([kind == CLOSE_UP for kind in material.strata], dtype=bool)
     train = np.array([p in parts.train for p in patients], dtype=bool)
     test = np.array([p in parts.test for p in patients], dtype=bool)
     if parts.validation:
@@ -71,7 +72,7 @@ def division(material: Material, parts: Parts) -> Division:
     else:
         chosen = np.array([_hash(p) % VALIDATED == 0 for p in patients], dtype=bool)
         validation = np.zeros(len(rows), dtype=bool)
-        for kind in (train & ~near, train & near):
+        for kind in (train & ~closeup, train & closeup):
             own = kind & chosen
             if not own.any() or own.sum() > 0.3 * kind.sum():
                 own = kind & (_rank(kind) % VALIDATED == VALIDATED - 1)
@@ -85,7 +86,7 @@ def parts_of(patients: Iterable[str], split: Split | None, fold: int | None) -> 
     Args:
         patients: of the material.
         split: None for :func:`nodulens.data.folds.fold_of`.
-        fold: the test fold; None: a split into shares, or nobody is left out.
+        fold: the test fold; None: a split into shares, or no test patients.
 
     Raises:
         BadOption: no such fold.
@@ -105,8 +106,8 @@ class RunSpec:
 
     Attributes:
         data: folder of the material.
-        folder: of the run; made where it is not there.
-        command: that makes the same again.
+        folder: of the run; created if it does not exist.
+        command: that reproduces the run.
         split, fold: see :func:`parts_of`.
     """
 
@@ -118,23 +119,23 @@ class RunSpec:
 
 
 def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
-    """Train every network of a recipe into a folder; what is there already is kept, and what was stopped goes on.
+    """Train every network of a recipe into a folder; finished networks are kept, an interrupted one is resumed.
 
-    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes.
+    In distributed training (:mod:`nodulens.train.loop.distributed`) the first process writes.
 
     Args:
-        recipe: with one network of its own at least.
+        recipe: with at least one network of its own.
 
     Raises:
-        BadOption: the folder holds a run of another recipe, fold, split or material, nobody is left to train on, or a
-            network cannot learn by what is set.
-        NotFound: material is not there.
+        BadOption: the folder holds a run of another recipe, fold, split or material, no patient is left to train on, or
+            a network cannot be trained with its settings.
+        NotFound: there is no such material.
     """
     if not recipe.networks:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
     for name, config in recipe.networks.items():
         check_config(name, config)
-    run = begun(recipe, spec)
+    run = open_run(recipe, spec)
     for name in recipe.networks:
         run = _with_network(name, recipe, run, spec)
     _write(run, spec.folder)
@@ -142,24 +143,26 @@ def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
 
 
 def _with_network(name: str, recipe: Recipe, run: Run, spec: RunSpec) -> Run:
-    """The run with one network more, which is trained and exported unless it is there."""
+    """Add a network to the run, trained and exported unless it is there."""
     part, folder = PARTS[name], spec.folder
     material = part.load(spec.data, recipe)
     rows = division(material, parts_of(material.patients, spec.split, spec.fold))
     if not len(rows.train):
-        raise BadOption(f"Nobody in {spec.data} is left to train {name} on; take a split that was made for this data.")
+        raise BadOption(
+            f"No patient in {spec.data} is left to train {name} on; take a split that was made for this data."
+        )
     config = part.settled(recipe.networks[name], material, rows.train)
-    run = noted(run, name, config, digest(material, rows.train, rows.validation), folder)
+    run = record_training(run, name, config, digest(material, rows.train, rows.validation), folder)
     if spec.split is None:
         _add_to_split(material.patients, spec.fold, folder)
     if _is_done(name, config, folder):
-        # stopped just after it was exported, or trained by an external framework
+        # interrupted just after the export, or trained by an external framework
         return run if name in run.seconds else replace(run, seconds={**run.seconds, name: 0.0})
     start = time.monotonic()
     net = part.train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
     if Ranks.joined().first:
         draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
-    _export(name, net, config, run, _owners(material, rows), folder)  # its card is there last
+    _export(name, net, config, run, _owners(material, rows), folder)  # the card is written last
     run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
     _write(run, folder)
     return run
@@ -173,32 +176,32 @@ def train_default(
     epochs: int | None = None,
     trainings: release.Trainings = release.SHIPPED,
 ) -> Run:
-    """Train the default's four networks on everybody who may, into a folder: another set to analyze with.
+    """Train the default method's four networks on all training patients into a run folder.
 
-    Their figures come from five folds, which ``python -m nodulens.train`` computes.
+    Their figures are from five folds, see ``python -m nodulens.train``.
 
     Args:
         data: folder of the material.
-        folder: of the run; made where it is not there.
-        command: that makes the same again.
+        folder: of the run; created if it does not exist.
+        command: that reproduces the run.
         epochs: of each; None for those of ``trainings``.
-        trainings: how each is trained.
+        trainings: settings of each network.
 
     Raises:
         BadOption: the folder holds a run of another recipe or material.
-        NotFound: material is not there.
+        NotFound: there is no such material.
     """
     ranks = Ranks.joined()
-    run = begun(DEFAULT, RunSpec(data, folder, command))
+    run = open_run(DEFAULT, RunSpec(data, folder, command))
     patients = release.patients(data)
-    taught = _digest([patients])
+    trained_on = _digest([patients])
     for name in release.MAKERS:
-        run = noted(run, name, None, taught, folder)
+        run = record_training(run, name, None, trained_on, folder)
     _add_to_split(patients, None, folder)
-    asked = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
+    job = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
     for name, make in release.MAKERS.items():
         start = time.monotonic()
-        make(asked)
+        make(job)
         if ranks.first:
             draw_curves(folder / "checkpoints" / name / "foldNone.csv", f"{DEFAULT.name}, {name}")
         run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
@@ -206,10 +209,10 @@ def train_default(
     return run
 
 
-def begun(recipe: Recipe, spec: RunSpec) -> Run:
-    """The run of a folder as far as it is; the record of a new one is written before anything is trained.
+def open_run(recipe: Recipe, spec: RunSpec) -> Run:
+    """Load the run of a folder, or write the record of a new one.
 
-    A run that has trained nothing yet, such as one whose fold does not exist, is begun anew.
+    A run that has trained nothing yet, such as one whose fold does not exist, is replaced.
 
     Raises:
         BadOption: the folder holds another run; the message says what differs.
@@ -217,12 +220,12 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
     ranks, folder = Ranks.joined(), spec.folder
     run = Run(recipe, spec.command, spec.fold, software())
     known = read_run(folder) if is_run(folder) else run
-    ranks.wait()  # until all have read what the first may write over
-    there = {**known.seconds, **known.taught}
-    if there:
+    ranks.wait()  # until all have read what the first may overwrite
+    started = {**known.seconds, **known.taught}
+    if started:
         _same_run(known, run, folder)
         _same_split(spec.split, folder)
-        kept = {name: config for name, config in known.recipe.networks.items() if name in there}
+        kept = {name: config for name, config in known.recipe.networks.items() if name in started}
         recipe = replace(recipe, **kept)  # type: ignore[arg-type]
         return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
     if ranks.first:
@@ -234,34 +237,34 @@ def begun(recipe: Recipe, spec: RunSpec) -> Run:
     return run
 
 
-def noted(run: Run, name: str, config: NetworkConfig | None, taught: str, folder: Path) -> Run:
-    """The run with a record of what a network is about to be trained on, written before it is.
+def record_training(run: Run, name: str, config: NetworkConfig | None, trained_on: str, folder: Path) -> Run:
+    """Record what a network is trained on, before it is trained.
 
     Args:
         name: of the network, or of an external framework that trains it.
-        config: None where it is no network of the recipe.
-        taught: :func:`digest` of its rows.
+        config: None if it is no network of the recipe.
+        trained_on: :func:`digest` of its rows.
 
     Raises:
-        BadOption: the folder holds one that was trained on other rows, or does not say on which.
+        BadOption: the folder holds a network trained on other rows, or without a record of them.
     """
     if name not in run.taught:
         checkpoint = folder / f"{name}.pt" if config else folder / "checkpoints" / name / "foldNone.pt"
         if checkpoint.exists():
             raise BadOption(
-                f"{checkpoint} is there, but {folder} does not say who taught it, so it cannot be gone on with. Name "
-                "another folder."
+                f"{checkpoint} exists, but {folder} does not record its training patients, so it cannot be resumed. "
+                "Name another folder."
             )
         recipe = run.recipe if config is None else replace(run.recipe, **{name: config})  # type: ignore[arg-type]
-        run = replace(run, recipe=recipe, taught={**run.taught, name: taught})
+        run = replace(run, recipe=recipe, taught={**run.taught, name: trained_on})
         _write(run, folder)
         return run
     if config is not None:
         _same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
-    if run.taught[name] != taught:
+    if run.taught[name] != trained_on:
         raise BadOption(
-            f"{folder} holds a run whose {name} was taught by other rows or patients than --data holds now. Give the "
-            "data that it was begun with, or name another folder."
+            f"{folder} holds a run whose {name} was trained on other rows or patients than --data has now. Give the "
+            "data that it was started with, or name another folder."
         )
     return run
 
@@ -293,16 +296,21 @@ def _export(
         "command": run.command,
         "trained_on": {"material": run.recipe.title, "never": sorted(EVALUATION_PATIENTS), **owners},
         "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
-        "settings": {**asdict(config), "masked": run.recipe.masked},
+        "settings": {**settings_of(config), "masked": run.recipe.masked},
         "figures": {},
     }
     export(net, example_of(config), folder, card)
 
 
-def example_of(config: NetworkConfig) -> torch.Tensor:
-    """The input on which an exported network is compared: noise, and noise in a field of air, as slices are.
+def settings_of(config: NetworkConfig) -> dict[str, Any]:
+    """The values of a config for a card, which travels with its network: weights to start from without their place."""
+    return {name: without_places(v) if name == "pretrained" and v else v for name, v in asdict(config).items()}
 
-    Two and not one: the exporter takes an axis of one example for fixed.
+
+def example_of(config: NetworkConfig) -> torch.Tensor:
+    """The input for comparing an exported network: noise, and noise in a field of air, like a slice.
+
+    There are two, since the exporter takes a batch axis of length one as fixed.
     """
     example = torch.rand(2, 1, config.size, config.size)
     example[1, :, config.size // 3 :] = 0
@@ -310,13 +318,13 @@ def example_of(config: NetworkConfig) -> torch.Tensor:
 
 
 def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
-    """Whether a network is there that was trained by this config."""
+    """Whether the folder has a network trained with this config."""
     try:
         known = card_of(name, folder)
         check(known)
     except MissingWeights:
         return False
-    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
+    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in settings_of(config).items()}
     return {key: known.settings.get(key) for key in wanted} == wanted
 
 
@@ -328,48 +336,48 @@ def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
 
 
 def _same_run(known: Run, run: Run, folder: Path) -> None:
-    """Refuse to mix two runs: one folder, one recipe, one fold."""
+    """Refuse to mix runs of different recipes or folds in a folder."""
     if (known.recipe.name, known.fold) != (run.recipe.name, run.fold):
         raise BadOption(
             f"{folder} holds a run of {known.recipe.name}, fold {known.fold}; name another folder for "
             f"{run.recipe.name}, fold {run.fold}."
         )
-    _same_settings({name: getattr(known.recipe, name) for name in SEEN}, vars(run.recipe), "", folder)
+    _same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
 
 
-def _same_settings(known: Mapping[str, Any], asked: Mapping[str, Any], before: str, folder: Path) -> None:
+def _same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], before: str, folder: Path) -> None:
     for name, value in known.items():
-        if value != asked[name]:
+        if value != wanted[name]:
             raise BadOption(
                 f"{folder} holds a run with {before}{name}={_typed(value)}; name another folder for "
-                f"{before}{name}={_typed(asked[name])}."
+                f"{before}{name}={_typed(wanted[name])}."
             )
 
 
 def _typed(value: Any) -> str:
-    """A value as ``--set`` takes it."""
+    """Format a value for ``--set``."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def _same_split(split: Split | None, folder: Path) -> None:
-    """Refuse a split that is not the one a run was begun with."""
-    if not (folder / SPLIT).exists():  # stopped before its material was read: nothing was trained
+    """Refuse another split than the run was started with."""
+    if not (folder / SPLIT).exists():  # interrupted before its material was read: nothing was trained
         return
     known = read_split(folder / SPLIT)
-    asked = split or _as_split({p: _group(p) for p in known.groups}, None)
-    moved = sorted(p for p in known.groups.keys() | asked.groups.keys() if known.groups.get(p) != asked.groups.get(p))
-    if moved or known.folds != asked.folds:
+    wanted = split or _as_split({p: _group(p) for p in known.groups}, None)
+    moved = sorted(p for p in known.groups.keys() | wanted.groups.keys() if known.groups.get(p) != wanted.groups.get(p))
+    if moved or known.folds != wanted.folds:
         raise BadOption(
             f"{folder} holds a run by the split {folder / SPLIT}, and {'--split' if split else 'the fixed folds'} "
-            f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, stand elsewhere). Give the split that "
-            "it was begun with, or name another folder."
+            f"would be another ({len(moved)} patients, {', '.join(moved[:3])} …, are in other parts). Give the split "
+            "that it was started with, or name another folder."
         )
 
 
 def _write(run: Run, folder: Path) -> None:
-    """Write a run, for all processes."""
+    """Write a run, by the first process."""
     ranks = Ranks.joined()
     if ranks.first:
         write_run(run, folder)
@@ -377,7 +385,7 @@ def _write(run: Run, folder: Path) -> None:
 
 
 def _add_to_split(patients: Iterable[str], fold: int | None, folder: Path) -> None:
-    """Name patients of the material in the run's file of the fixed folds, for all processes."""
+    """Add patients of the material to the run's file of the fixed folds, by the first process."""
     ranks = Ranks.joined()
     if ranks.first:
         path = folder / SPLIT
@@ -395,8 +403,8 @@ def _group(patient: str) -> str:
     return EVALUATION if patient in EVALUATION_PATIENTS else str(fold_of(patient))
 
 
-def _digest(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _hash(patient: str) -> int:
@@ -404,5 +412,5 @@ def _hash(patient: str) -> int:
 
 
 def _rank(chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.int_]]:
-    """The number of chosen places before each."""
+    """The number of chosen elements before each."""
     return np.cumsum(chosen) - chosen

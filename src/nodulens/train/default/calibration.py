@@ -1,8 +1,8 @@
-"""A malignancy score evaluated beside the diameter alone, and calibrated to a probability with an interval."""
+"""Evaluation of a malignancy score beside the diameter alone, and its calibration to a probability with an interval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,27 +12,29 @@ from scipy import special
 from sklearn.linear_model import LogisticRegression
 
 from nodulens.data.folds import FOLDS, is_left_out
+from nodulens.io.records import Arrangement, inlined, to_plain
 from nodulens.metrics.classification import auc, calibration, delong, ranking_draws
+from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.statistics import percentiles
 
 BOOTSTRAPS = 1000
-"""Samples of patients for intervals."""
+"""Bootstrap resamples of patients for intervals."""
 INTERVAL = 0.9
 BINS = 12
 PANEL = 3
 """Readers that a nodule needs to be evaluated on."""
 BETWEEN_MM = (6.0, 12.0)
-"""Range in which the diameter says least."""
+"""Range in which the diameter is least informative."""
 LEAST = 5
-"""Nodules of each class that an AUC needs to be worth a line."""
+"""Nodules of each class below which no AUC is reported."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredNodules:
-    """Nodules, each with the score of a network that has not seen its patient; (N,) all.
+    """Nodules with out-of-fold scores; all arrays (N,).
 
     Attributes:
-        score: any number; higher speaks for malignant.
+        score: any number; higher is more malignant.
         truth: 1 malignant, 0 benign, −1 neither.
         share: of the readers who rated malignancy above 3.
         diameter_mm: of the disc of the largest axial area.
@@ -49,84 +51,156 @@ class ScoredNodules:
 
     @property
     def decided(self) -> NDArray[np.bool_]:
-        """(N,) those that count as benign or malignant."""
+        """Which nodules (N,) are benign or malignant."""
         return np.asarray(self.truth >= 0)
 
     @property
     def panel(self) -> NDArray[np.bool_]:
-        """(N,) those with readers enough."""
+        """Which nodules (N,) have enough readers."""
         return np.asarray(self.readers >= PANEL)
 
     @property
     def between(self) -> NDArray[np.bool_]:
-        """(N,) those of 6 to 12 mm."""
+        """Which nodules (N,) are of 6 to 12 mm."""
         low, high = BETWEEN_MM
         return np.asarray((self.diameter_mm >= low) & (self.diameter_mm < high))
 
 
-def beside_diameter(scored: ScoredNodules, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    """AUC of chosen nodules beside that of the diameter alone, with intervals of both and of the gain from paired
-    bootstraps over patients.
+@dataclass(frozen=True)
+class Ranking:
+    """How well a score separates malignant from benign nodules, compared with their diameter alone.
 
-    Nodules of one class alone give nothing but their number.
+    Attributes:
+        auc: of the score.
+        auc_interval_95: lower and upper end, by drawing patients; None where no draw has both classes.
+        auc_delong_95: the same by DeLong's variance; None where that is undefined.
+        diameter_alone: AUC of the diameter.
+        gain_interval_95: of the score's AUC less the diameter's, paired; as ``auc_interval_95``.
+        gain_p_one_sided: share of the draws in which the score ranks no better than the diameter.
     """
+
+    auc: float
+    auc_interval_95: tuple[float, float] | None
+    auc_delong_95: tuple[float, float] | None
+    diameter_alone: float
+    gain_interval_95: tuple[float, float] | None
+    gain_p_one_sided: float
+
+    @property
+    def auc_estimate(self) -> Estimate:
+        """AUC with its interval by patient."""
+        return Estimate(self.auc, *(self.auc_interval_95 or (None, None)))
+
+
+@dataclass(frozen=True)
+class BesideDiameter:
+    """The ranking of some nodules that are benign or malignant.
+
+    Attributes:
+        ranking: None of nodules of one class alone.
+        nodules: how many.
+        malignant: of them.
+    """
+
+    ranking: Ranking | None
+    nodules: int
+    malignant: int
+
+
+@dataclass(frozen=True)
+class CodeFigures:
+    """AUC of the nodules whose slices share a calibration code."""
+
+    auc: float
+    nodules: int
+
+
+@dataclass(frozen=True)
+class CalibrationFigures:
+    """How well probabilities are calibrated; what is undefined is None.
+
+    Attributes:
+        brier: mean squared error.
+        ece_10_bins: expected calibration error.
+        slope, intercept: of the logistic recalibration; 1 and 0 are perfect.
+        nodules: how many.
+    """
+
+    brier: float | None
+    ece_10_bins: float | None
+    slope: float | None
+    intercept: float | None
+    nodules: int
+
+
+ARRANGED: Mapping[type, Arrangement] = {
+    BesideDiameter: inlined("ranking"),
+}
+"""In JSON a ranking is in one object with the counts of its nodules."""
+
+
+def beside_diameter(scored: ScoredNodules, chosen: NDArray[np.bool_]) -> BesideDiameter:
+    """AUC of chosen nodules beside that of the diameter alone, with intervals of both and of the gain from paired
+    bootstraps over patients."""
     rows = np.flatnonzero(chosen & scored.decided)
     y, a, b = scored.truth[rows], scored.score[rows], scored.diameter_mm[rows]
-    counts = {"nodules": len(rows), "malignant": int(y.sum())}
-    if not 0 < counts["malignant"] < len(rows):
-        return counts
+    malignant = int(y.sum())
+    if not 0 < malignant < len(rows):
+        return BesideDiameter(None, len(rows), malignant)
     names = [scored.patients[i] for i in rows.tolist()]
     ours, size = (ranking_draws(y, v, names, samples=BOOTSTRAPS).auc for v in (a, b))
     plain = delong(y, a)
-    return {
-        "auc": round(plain.value, 4),
-        "auc_interval_95": ends(ours),
-        "auc_delong_95": [round(plain.low, 4), round(plain.high, 4)] if np.isfinite(plain.low) else None,
-        "diameter_alone": round(auc(y, b), 4),
-        "gain_interval_95": ends(ours - size),
-        "gain_p_one_sided": round(float(np.nanmean(ours <= size)), 4),
-        **counts,
-    }
+    ranking = Ranking(
+        auc=round(plain.value, 4),
+        auc_interval_95=ends(ours),
+        auc_delong_95=(round(plain.low, 4), round(plain.high, 4)) if np.isfinite(plain.low) else None,
+        diameter_alone=round(auc(y, b), 4),
+        gain_interval_95=ends(ours - size),
+        gain_p_one_sided=round(float(np.nanmean(ours <= size)), 4),
+    )
+    return BesideDiameter(ranking, len(rows), malignant)
 
 
-def by_calibration_code(scored: ScoredNodules) -> dict[str, Any]:
-    """AUC within each code of the slices' values, where a network that reads only how a slice was made is at chance."""
+def by_calibration_code(scored: ScoredNodules) -> dict[str, CodeFigures]:
+    """AUC within each calibration code: a network that only recognises how a slice was stored would be at chance."""
     codes = {}
     decided = scored.decided & scored.panel
     for code in np.unique(scored.calibration[decided]):
         rows = np.flatnonzero(decided & (scored.calibration == code))
         y = scored.truth[rows]
         if LEAST <= y.sum() <= len(y) - LEAST:
-            codes[str(int(code))] = {"auc": round(auc(y, scored.score[rows]), 4), "nodules": len(rows)}
+            codes[str(int(code))] = CodeFigures(round(auc(y, scored.score[rows]), 4), len(rows))
     return codes
 
 
 def figures(scored: ScoredNodules) -> dict[str, Any]:
-    """AUC overall and from 6 to 12 mm beside diameter alone, by code, and how well the probability is calibrated.
+    """AUC overall and from 6 to 12 mm beside the diameter alone, AUC by calibration code, and calibration.
 
     Needs nodules of all five folds.
     """
     rows = np.flatnonzero(scored.decided)
-    return {
+    found = {
         "three_readers_or_more": beside_diameter(scored, scored.panel),
         "six_to_twelve_mm": beside_diameter(scored, scored.panel & scored.between),
         "by_slice_calibration_code": by_calibration_code(scored),
         "calibration": calibration_figures(scored.truth[rows], _cross_fitted(scored, rows)),
     }
+    return {name: to_plain(one, ARRANGED) for name, one in found.items()}
 
 
-def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> dict[str, Any]:
-    """Calibration of probabilities; what is undefined is None."""
+def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> CalibrationFigures:
+    """Calibration measures of probabilities; undefined ones are None."""
     found = calibration(truth, p)
-    values = {"brier": found.brier, "ece_10_bins": found.ece, "slope": found.slope, "intercept": found.intercept}
-    digits = {"brier": 4, "ece_10_bins": 4, "slope": 3, "intercept": 3}
-    rounded = {k: None if np.isnan(v) else round(v, digits[k]) for k, v in values.items()}
-    return {**rounded, "nodules": len(truth)}
+    brier, ece, slope, intercept = (
+        None if np.isnan(value) else round(value, digits)
+        for value, digits in ((found.brier, 4), (found.ece, 4), (found.slope, 3), (found.intercept, 3))
+    )
+    return CalibrationFigures(brier, ece, slope, intercept, len(truth))
 
 
 def settings(scored: ScoredNodules) -> dict[str, Any]:
-    """For a card: logistic calibration, and the interval: quantiles of the readers' share among nodules of like
-    probability. Needs nodules of all five folds."""
+    """Settings of a card: logistic calibration, and the interval, quantiles of the readers' share among nodules of
+    similar probability. Needs nodules of all five folds."""
     rows = np.flatnonzero(scored.decided)
     slope, constant = _calibrate(scored.score[rows], scored.truth[rows])
     panel = np.flatnonzero(scored.panel)
@@ -152,7 +226,7 @@ def _probability(score: NDArray[np.floating], slope: float, constant: float) -> 
 
 
 def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict[str, Any]:
-    """Edges of bins of like probability; in each the quantiles of the share, corrected for the number in the bin."""
+    """Edges of bins of similar probability, and in each the quantiles of the share, corrected for the bin's count."""
     order = np.argsort(p)
     low, high, edges = [], [], []
     for rows in np.array_split(order, BINS):
@@ -166,7 +240,7 @@ def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict
 
 
 def _coverage(scored: ScoredNodules) -> float:
-    """Share of the intervals that hold the readers' share, each fold by a table built from the other four."""
+    """Coverage of the intervals by cross-validation: each fold by a table built from the other four."""
     inside: list[NDArray[np.bool_]] = []
     for fold in range(FOLDS):
         left = is_left_out(scored.patients, fold)
@@ -193,7 +267,7 @@ def _cross_fitted(scored: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.f
     return p
 
 
-def ends(draws: NDArray[np.float64]) -> list[float] | None:
-    """Both ends of the 95 % interval of bootstrap samples; None where no sample has a value."""
+def ends(draws: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Both ends of the 95 % interval of bootstrap samples; None if no sample is defined."""
     interval = percentiles(float("nan"), draws)
-    return None if np.isnan(interval.low) else [round(interval.low, 4), round(interval.high, 4)]
+    return None if np.isnan(interval.low) else (round(interval.low, 4), round(interval.high, 4))

@@ -1,7 +1,7 @@
-"""Fusion of two networks' logits to one score, and the default threshold.
+"""Fusion of two networks' logits into one score, and the default threshold.
 
-Everything here is out of fold: a background, a cube and a nodule set into a background are scored by the networks that
-have not seen their patients.
+Everything here is out of fold: a background, a cube and a nodule inserted into a background are scored by networks that
+were not trained on their patients.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from nodulens.train.loop.fit import predict
 KEEP = 300
 """Candidates a scan that reach the three-dimensional network."""
 FALSE_PER_SCAN = 2.0
-"""Detections that a scan without nodules may keep: the default threshold is set there."""
+"""False positives a scan that the default threshold allows in nodule-free lungs."""
 SIZES_MM = ((3, 5), (5, 8), (8, 12), (12, 20), (20, 40))
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What the threshold and the figures are measured on in every background, beside the background itself.
+    """The samples in each background for the threshold and the figures, beside the background itself.
 
     Attributes:
-        nodules: set in as they are.
-        masses: nodules grown and set in.
-        places: without a mass, seen from as far as masses are.
+        nodules: number inserted in their own size.
+        masses: number of nodules enlarged and inserted.
+        places: number of places without a mass, sampled as coarsely as masses.
     """
 
     nodules: int = 60
@@ -58,15 +58,15 @@ class Detector:
     """The two networks that score a candidate, in evaluation mode.
 
     Attributes:
-        patch: sees an axial patch.
-        volume: sees a block.
+        patch: takes an axial patch.
+        volume: takes a block.
     """
 
     patch: nn.Module
     volume: nn.Module
 
     def logits(self, scan: Volume, found: Sequence[Candidate]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N,) logits of each network for every candidate, as :mod:`nodulens.stages.detect` computes them."""
+        """Logits (N,) of each network for every candidate, as :mod:`nodulens.stages.detect` computes them."""
         if not found:
             return np.empty(0, np.float32), np.empty(0, np.float32)
         places = [(scan.geometry.to_index(c.centre_lps), c.diameter_mm) for c in found]
@@ -85,7 +85,7 @@ class Scored:
         kind: "background", "cube", "set in", "mass" or "elsewhere".
         diameter_mm: of the nodule; 0 without one.
         flat, deep: (N,) logits of the axial and of the three-dimensional network.
-        hit: (N,) which candidates lie on the nodule.
+        hit: (N,) which candidates are on the nodule.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class Scored:
 def score_regions(
     regions: Sequence[TrainingRegion], stacks: Stacks, detector: Detector, trials: Trials = TRIALS
 ) -> list[Scored]:
-    """Logits of backgrounds, cubes, and nodules set into the backgrounds, of one fold that both networks left out."""
+    """Score backgrounds, cubes, and nodules inserted into the backgrounds, of one fold that both networks left out."""
     out = []
     for region in regions:
         flat, deep = detector.logits(region.volume, region.candidates)
@@ -114,7 +114,7 @@ def score_regions(
 
 
 def _set_in(background: TrainingRegion, stacks: Stacks, detector: Detector, trials: Trials) -> list[Scored]:
-    """Nodules of three readers or more, of the background's own fold, each set in on its own; some grown to masses."""
+    """Insert nodules of three readers or more, of the background's own fold, one at a time; some enlarged to masses."""
     fold = fold_of(background.patient)
     rng = np.random.default_rng(fold)
     usable = is_left_out([stacks.patients[n] for n in stacks.nodules], fold)
@@ -133,7 +133,7 @@ def _set_in(background: TrainingRegion, stacks: Stacks, detector: Detector, tria
 
 
 def _elsewhere(background: TrainingRegion, detector: Detector, places: int) -> Scored:
-    """Places without a mass, seen from as far as masses are."""
+    """Score places without a mass, sampled as coarsely as masses."""
     rng = np.random.default_rng(fold_of(background.patient) + FOLDS)
     candidates = []
     for _ in range(places):
@@ -173,9 +173,10 @@ class _Table:
 
     Attributes:
         logits: (N, 2) axial and three-dimensional.
-        large: (N,) those that the three-dimensional network scores alone.
+        large: (N,) those scored by the three-dimensional network alone.
         hit: (N,) those on a nodule.
-        weight: (N,) every region's nodule weighs one, however many candidates lie on it; so does every non-nodule.
+        weight: (N,) a region's nodule has a total weight of one, however many candidates are on it; every non-nodule
+            has one.
     """
 
     logits: NDArray[np.float32]
@@ -185,17 +186,17 @@ class _Table:
 
     @classmethod
     def of(cls, scored: Sequence[Scored]) -> _Table:
-        """The candidates of some regions."""
-        seen = [s for s in scored if s.candidates]
+        """Collect the candidates of some regions."""
+        some = [s for s in scored if s.candidates]
         return cls(
-            logits=np.concatenate([np.stack([s.flat, s.deep], 1) for s in seen]),
-            large=np.concatenate([is_large(s.candidates) for s in seen]),
-            hit=np.concatenate([s.hit for s in seen]),
-            weight=np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in seen]),
+            logits=np.concatenate([np.stack([s.flat, s.deep], 1) for s in some]),
+            large=np.concatenate([is_large(s.candidates) for s in some]),
+            hit=np.concatenate([s.hit for s in some]),
+            weight=np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in some]),
         )
 
     def logistic(self, rows: NDArray[np.bool_], columns: list[int]) -> list[float]:
-        """A logistic regression of some rows on some of the logits: constant, then slopes."""
+        """Fit a logistic regression of some rows on some of the logits: constant, then slopes."""
         from sklearn.linear_model import LogisticRegression
 
         model = LogisticRegression(C=10.0, class_weight="balanced")
@@ -214,7 +215,7 @@ def _is_found(scored: Scored, made: dict[str, Any]) -> bool:
 
 
 def _share(found: Sequence[tuple[Scored, bool]], low: float, high: float) -> tuple[int, int]:
-    """How many nodules from ``low`` to ``high`` mm are found, and how many there are."""
+    """Number of nodules from ``low`` to ``high`` mm found, and in all."""
     inside = [is_found for scored, is_found in found if low <= scored.diameter_mm < high]
     return sum(inside), len(inside)
 
@@ -249,7 +250,7 @@ def _figures(
 
 
 def _detections(scored: Scored, made: dict[str, Any]) -> list[Candidate]:
-    """The detections of a region as an analysis would give them."""
+    """The detections of a region, as in an analysis."""
     kept = sift(scored.candidates, scored.flat, KEEP)
     candidates = [scored.candidates[i] for i in kept]
     score = fuse(candidates, scored.flat[kept], scored.deep[kept], made)
@@ -257,7 +258,7 @@ def _detections(scored: Scored, made: dict[str, Any]) -> list[Candidate]:
 
 
 def _threshold_logit(free: Sequence[NDArray[np.float64]]) -> float:
-    """The logit that leaves :data:`FALSE_PER_SCAN` detections a scan without nodules on average, half-way to the next.
+    """The logit with :data:`FALSE_PER_SCAN` false positives a nodule-free scan on average, half-way to the next score.
 
     Args:
         free: scores of the detections in each scan.

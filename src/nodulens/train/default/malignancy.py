@@ -1,8 +1,8 @@
-"""The malignancy network: how suspicious a nodule looks, from the readers' ratings.
+"""The malignancy network, trained on the readers' ratings.
 
-The network learns the readers' mean malignancy, and beside it their ratings of the nodule's surface and texture, which
-help it. It learns from every nodule, the undecided ones too; the probability is calibrated afterwards on median > 3
-against < 3, on patients left out.
+Its targets are the readers' mean malignancy and, as auxiliary tasks, their ratings of surface and texture. It is
+trained on every nodule, the indeterminate ones too; the probability is calibrated afterwards on median > 3 against < 3,
+out of fold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.data.material import Stacks
-from nodulens.stages.views import plane_view, plane_window, soft_outline, telling_slices
+from nodulens.stages.views import plane_view, plane_window, representative_slices, soft_outline
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
@@ -32,7 +32,7 @@ TRAINING = DefaultTraining(epochs=12, learning_rate=3e-3, batch=64, examples=Non
 
 @dataclass(frozen=True)
 class Planes:
-    """Every telling slice of every nodule.
+    """The central slices of every nodule.
 
     Attributes:
         image: (M, 2, 64, 64) float16 image and consensus outline.
@@ -40,7 +40,7 @@ class Planes:
         target: (N, 7) readers' means on 0…1, in the order of :data:`TARGETS`.
         diameter_mm: (N,) diameter of the disc of the largest axial area of the consensus.
         median: (N,) of malignancy.
-        readers: (N,).
+        readers: (N,) number of readers.
         share: (N,) of the readers who rated above 3.
         calibration: (N,) code of the largest slice; never an input.
     """
@@ -57,7 +57,7 @@ class Planes:
 
 
 def planes(stacks: Stacks) -> Planes:
-    """The material, from nodules whose consensus (half of the readers) is not empty."""
+    """Load the slices of nodules whose consensus (half of the readers) is not empty."""
     views, owner, diameter, code = [], [], [], []
     kept: list[int] = []
     for n in stacks.nodules.tolist():
@@ -65,7 +65,7 @@ def planes(stacks: Stacks) -> Planes:
         if central is None:
             continue
         image, mask, pixel = stacks.unit(n), stacks.truth(n), stacks.spacing_zyx(n)[1]
-        for z in telling_slices(mask):
+        for z in representative_slices(mask):
             views.append(plane_view(image[z], mask[z], plane_window(mask[z], (pixel, pixel))).astype(np.float16))
             owner.append(len(kept))
         diameter.append(central.diameter_mm)
@@ -88,10 +88,10 @@ def planes(stacks: Stacks) -> Planes:
 
 
 def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> MapClassifier:
-    """A network that has seen no patient of the fold ``left_out``."""
+    """Train a network without the patients of the fold ``left_out``."""
     allowed = np.flatnonzero(may_train(material.patients, left_out))
     by_nodule = [np.flatnonzero(material.nodule == n) for n in range(len(material.patients))]
-    # ratings at the ends are rarer and count most: one more draw for each unit away from the middle
+    # extreme ratings are rarer and matter most: one more sample for each unit away from the middle
     draws = np.repeat(allowed, np.where(np.abs(material.target[allowed, 0] - 0.5) > 0.3, 2, 1))
 
     def batches(rng: np.random.Generator) -> list[Maker]:
@@ -101,10 +101,10 @@ def train(material: Planes, left_out: int | None, run: Path, training: DefaultTr
     def make(nodules: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         rows = [rng.choice(by_nodule[n]) for n in nodules]
         x = torch.from_numpy(material.image[rows].astype(np.float32))
-        # a little zoom only: size is half of what the readers judged by
+        # a little zoom only: size is half of what the readers rated by
         x = warp_planes(x, rng, x.shape[-1], zoom=1.06, shift_px=2)
         x[:, :1] = shake_values(x[:, :1], rng)
-        # the outline in use is a network's: its rim moves
+        # at inference the outline is a network's, so its rim varies
         wobble = ndimage.zoom(rng.normal(0, 0.1, (len(rows), 8, 8)).astype(np.float32), (1, 8, 8), order=1)
         x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy(), wobble))
         weight = torch.from_numpy(np.sqrt(material.readers[nodules]).astype(np.float32))
@@ -121,7 +121,7 @@ def train(material: Planes, left_out: int | None, run: Path, training: DefaultTr
 
 
 def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    """Cross entropy against the readers' means, malignancy first, the rest together as much."""
+    """Cross entropy against the readers' means; malignancy has half of the weight."""
     x, target, weight = batch
     each = functional.binary_cross_entropy_with_logits(net(x)[0], target, reduction="none") * weight[:, None]
     return (each[:, 0] + each[:, 1:].mean(1)).mean()
@@ -140,7 +140,7 @@ def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDA
 
 
 def cross_validate(material: Planes, run: Path, training: DefaultTraining = TRAINING) -> NDArray[np.float32]:
-    """(N,) logit of every nodule by the network that has not seen its patient."""
+    """Out-of-fold logits (N,) of all nodules."""
     logits = np.full(len(material.patients), np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(material.patients, fold))

@@ -21,7 +21,7 @@ from nodulens.train.networks.default_method import PatchNet
 
 TRAINING = DefaultTraining(epochs=30, learning_rate=3e-3, batch=96, examples=None)
 STEPS = (PATCH_STEPS.unit_per_step, CROP_STEPS.unit_per_step)
-"""8-bit steps of the two sources, on 0…1: noise as wide as the coarser hides which one a plane came from."""
+"""8-bit quantisation steps of the two sources, on 0…1: noise as wide as the coarser hides the source of a plane."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Planes:
     Attributes:
         image: (N, 64, 64) float16 0…1.
         label: (N,) nodule or not.
-        chance: (N,) how often a nodule's plane is drawn: between one draw a nodule and one draw a plane.
+        chance: (N,) sampling weight of a nodule's plane: between equal weights by nodule and by plane.
     """
 
     image: NDArray[np.float16]
@@ -41,7 +41,7 @@ class Planes:
 
 
 def planes(patches: Patches, stacks: Stacks) -> Planes:
-    """The patches, then the larger slices of every stack that three readers marked, as LUNA16 requires."""
+    """The patches, then the larger slices of every stack that three readers outlined, as LUNA16 requires."""
     views, patients, chance = [], [], []
     for n in stacks.nodules[stacks.ratings.readers[stacks.nodules] >= 3].tolist():
         image, mask = stacks.unit(n), stacks.truth(n)
@@ -60,13 +60,13 @@ def planes(patches: Patches, stacks: Stacks) -> Planes:
 
 
 def _cut(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(64, 64) of a stack's slice, the outline's middle at pixel (32, 32)."""
+    """Crop (64, 64) of a stack's slice, the outline's centre at pixel (32, 32)."""
     y, x = (int(np.round(v.mean())) for v in np.nonzero(mask))
     return np.asarray(np.pad(image, 32, mode="edge")[y : y + 64, x : x + 64])
 
 
 def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> nn.Module:
-    """A network that has seen no patient of the fold ``left_out``."""
+    """Train a network without the patients of the fold ``left_out``."""
     allowed = may_train(material.patients, left_out)
     positive = np.flatnonzero(allowed & material.label)
     negative = np.flatnonzero(allowed & ~material.label)
@@ -75,7 +75,7 @@ def train(material: Planes, left_out: int | None, run: Path, training: DefaultTr
 
     def batches(rng: np.random.Generator) -> list[Maker]:
         n = training.batch
-        # a third of the rows are nodules; non-nodules are drawn without return, about half of them an epoch
+        # a third of the rows are nodules; non-nodules are sampled without replacement, about half of them an epoch
         few = rng.choice(positive, len(negative) // 4, p=chance)
         many = rng.permutation(negative)[: len(negative) // 2]
         rows = rng.permutation(np.concatenate([few, many]))
@@ -111,7 +111,7 @@ def evaluate(net: nn.Module, patches: Patches, rows: NDArray[np.int_]) -> NDArra
 def cross_validate(
     patches: Patches, material: Planes, run: Path, training: DefaultTraining = TRAINING
 ) -> NDArray[np.float32]:
-    """(N,) logit of every patch by the network that has not seen its patient."""
+    """Out-of-fold logits (N,) of all patches."""
     logits = np.full(len(patches.label), np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(patches.patients, fold))

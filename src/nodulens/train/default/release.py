@@ -1,6 +1,6 @@
 """Training, evaluation and export of the default method's four networks, one function each.
 
-Five folds give the figures; the network that ships learns from everybody who may train.
+The figures are from five folds; the network that ships is trained on all training patients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nodulens.train.loop.export import Logits, LogitsAndActivation, export
 
 @dataclass(frozen=True)
 class Trainings:
-    """How each of the four networks is trained; those that ship were trained by the defaults."""
+    """The training settings of the four networks; those that ship have the defaults."""
 
     patch: DefaultTraining = patch_task.TRAINING
     volume: DefaultTraining = volume_task.TRAINING
@@ -41,11 +41,11 @@ class Trainings:
     malignancy: DefaultTraining = malignancy_task.TRAINING
 
     def changed(self, epochs: int | None = None, augment: tuple[Augmentation, ...] = ()) -> Trainings:
-        """The same for another number of epochs, or with more augmentation.
+        """Change the number of epochs or the augmentation.
 
         Args:
-            epochs: of each network; None: as they are.
-            augment: beside what each network's examples are drawn with; see :mod:`nodulens.train.loop.augment`.
+            epochs: of each network; None: unchanged.
+            augment: added to each network's own; see :mod:`nodulens.train.loop.augment`.
         """
 
         def one(training: DefaultTraining) -> DefaultTraining:
@@ -60,17 +60,17 @@ SHIPPED = Trainings()
 
 @dataclass(frozen=True)
 class Release:
-    """Where the networks come from and go to, and how.
+    """Data, folders and settings of a release.
 
     Attributes:
         data: folder with ``lidc/``, ``luna16/`` and ``background/``.
         out: folder of the ONNX files and their cards.
-        run: folder of the checkpoints; training goes on from what lies there.
+        run: folder of the checkpoints; training resumes from those there.
         folds: cross-validate too, for the figures on the cards; without it those of the cards that ship are kept.
-        trainings: of each network.
-        trials: what the detector's threshold is tried on.
-        one_stack_in: the prompted segmenter is evaluated on every so many-th stack: six prompts a nodule take a while,
-            and the mean is sure to a percent.
+        trainings: settings of each network.
+        trials: samples for the detector's threshold.
+        one_stack_in: the prompted segmenter is evaluated on one stack in so many: six prompts a nodule take a while,
+            and the mean is precise to a percent.
     """
 
     data: Path
@@ -83,7 +83,7 @@ class Release:
 
 
 def patients(data: Path) -> list[str]:
-    """The patient of every row of the material, file by file, those for evaluation only among them."""
+    """The patient of every row of the material, file by file, evaluation patients included."""
     return [*Patches(data).patients, *Stacks(data).patients, *Cubes(data).patients, *Background.PATIENTS]
 
 
@@ -106,7 +106,7 @@ def patch(release: Release) -> Path:
 def volume(release: Release) -> Path:
     """Train and export the three-dimensional candidate network, with the settings of the whole detector.
 
-    For those it needs the axial network of the same folds, which is trained where its checkpoints are not there.
+    These need the axial network of the same folds, which is trained if its checkpoints are missing.
     """
     stacks, training = Stacks(release.data), release.trainings.volume
     regions = volume_task.cube_regions(Cubes(release.data)) + volume_task.backgrounds(release.data)
@@ -138,9 +138,9 @@ def segmenter_without(
     run: Path,
     training: DefaultTraining = segmenter_task.TRAINING,
 ) -> Model:
-    """The prompted segmenter that has not seen a fold, in ``run/segmenter/fold0`` …; its card names whom it has seen.
+    """Train the prompted segmenter without a fold, into ``run/segmenter/fold0`` …; its card names its patients.
 
-    It is one of the five that :func:`segmenter` takes its figures from, and trained where its checkpoint is not there.
+    It is one of the five networks behind the figures of :func:`segmenter`, and trained if its checkpoint is missing.
     """
     folder = run / "segmenter" / f"fold{fold}"
     net = segmenter_task.train(material, fold, run / "segmenter", training)
@@ -183,14 +183,14 @@ MAKERS: Mapping[str, Callable[[Release], Path]] = {
     "segmenter": segmenter,
     "malignancy": malignancy,
 }
-"""Name of a network → how it is trained and exported, in the order in which they can be: "volume" needs "patch"."""
+"""Name of a network → function that trains and exports it, in order of dependence: "volume" needs "patch"."""
 
 
 def _scored(release: Release, regions: Sequence[TrainingRegion], stacks: Stacks) -> list[detector.Scored]:
-    """Every region by the networks that have not seen its patient."""
+    """Score every region out of fold."""
     material, trainings = patch_task.planes(Patches(release.data), stacks), release.trainings
     scored = []
-    # only a fold with a background can say how many false positives a scan without nodules keeps
+    # only a fold with a background gives false positives on a nodule-free scan
     for fold in sorted({fold_of(r.patient) for r in regions if r.nodule is None}):
         ball = volume_task.train(regions, stacks, fold, release.run / "volume", trainings.volume)
         plane = patch_task.train(material, fold, release.run / "patch", trainings.patch)
@@ -200,17 +200,17 @@ def _scored(release: Release, regions: Sequence[TrainingRegion], stacks: Stacks)
 
 
 def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """AUC and average precision, weighted by nodule, over all folds, with intervals by patient."""
+    """AUC and average precision over all folds, weighted by nodule, with intervals by patient."""
     y, w = material.label, material.weight
     whole = curve(y, logits, w)
-    drawn = ranking_draws(y, logits, material.patients, weights=w, samples=calibration.BOOTSTRAPS)
+    samples = ranking_draws(y, logits, material.patients, weights=w, samples=calibration.BOOTSTRAPS)
     folds = [np.flatnonzero(is_left_out(material.patients, f)) for f in range(FOLDS)]
     by_fold = [curve(y[rows], logits[rows], w[rows]) for rows in folds]
     return {
         "auc": round(whole.auc, 4),
-        "auc_interval_95": calibration.ends(drawn.auc),
+        "auc_interval_95": calibration.ends(samples.auc),
         "average_precision": round(whole.average_precision, 4),
-        "average_precision_interval_95": calibration.ends(drawn.average_precision),
+        "average_precision_interval_95": calibration.ends(samples.average_precision),
         "auc_by_fold": [round(c.auc, 4) for c in by_fold],
         "average_precision_by_fold": [round(c.average_precision, 4) for c in by_fold],
         "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} "
@@ -221,7 +221,7 @@ def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, A
 def segmenter_figures(
     material: Sequence[segmenter_task.Example], models: Sequence[Model], one_stack_in: int = 1
 ) -> dict[str, Any]:
-    """Mean 3-D Dice against the consensus by kind of prompt, of stacks and of cubes, beside the inscribed ellipsoid."""
+    """Mean 3-D Dice against the consensus by kind of prompt, for stacks and cubes, beside the inscribed ellipsoid."""
     found: dict[str, dict[str, list[float]]] = {"stacks": {}, "cubes": {}}
     for fold, model in enumerate(models):
         rng = np.random.default_rng(100 + fold)
@@ -240,7 +240,7 @@ def segmenter_figures(
 
 
 def scored_nodules(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.ScoredNodules:
-    """The nodules with their logits, each of the network that has not seen its patient."""
+    """The nodules with their out-of-fold logits."""
     return calibration.ScoredNodules(
         patients=material.patients,
         score=logits,
@@ -253,14 +253,14 @@ def scored_nodules(material: malignancy_task.Planes, logits: NDArray[np.float32]
 
 
 def _known(card: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the card that ships; and its figures, where it was trained with the same epochs, rate and seed."""
+    """Settings of the card that ships, and its figures if epochs, learning rate and seed are the same."""
     shipped = shipped_card(card["name"])
     alike = shipped.trained_on["schedule"] == card["trained_on"]["schedule"]
     return {"settings": shipped.settings, "figures": shipped.figures if alike else {}}
 
 
 def _card(name: str, training: DefaultTraining, material: str, patients: Sequence[str]) -> dict[str, Any]:
-    taught = sorted(set(patients) - EVALUATION_PATIENTS)
+    trained_on = sorted(set(patients) - EVALUATION_PATIENTS)
     schedule = {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
     option = ""
     if training.augment:
@@ -273,7 +273,7 @@ def _card(name: str, training: DefaultTraining, material: str, patients: Sequenc
             "material": material,
             "schedule": schedule,
             "never": sorted(EVALUATION_PATIENTS),
-            "patients": taught,
+            "patients": trained_on,
         },
         "settings": {},
         "figures": {},

@@ -36,20 +36,20 @@ from nodulens.train.networks.default_method import PromptUNet
 
 TRAINING = DefaultTraining(epochs=18, learning_rate=3e-3, batch=24, examples=None)
 INVENTED = 0.3
-"""Weight of the loss where the tissue above and below a stack is invented: what is there was never scanned."""
+"""Weight of the loss on the synthetic tissue above and below a stack."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One nodule with what lies around it.
+    """A nodule with its surroundings.
 
     Attributes:
         image: (z, y, x) float32 0…1.
-        truth: the same shape, bool: at least half of the readers.
+        truth: the same shape, bool: the consensus of half of the readers.
         readers: (R, z, y, x) bool, each reader's own mask.
         weight: (z, y, x) float32 of the loss.
         spacing_zyx: mm.
-        real: first and one past the last slice that was scanned.
+        real: first scanned slice, and one past the last.
     """
 
     patient: str
@@ -62,19 +62,19 @@ class Example:
 
     @property
     def is_cube(self) -> bool:
-        """Whether there was tissue above and below."""
+        """Whether the tissue above and below is real."""
         return self.real == (0, len(self.image))
 
 
 def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
-    """Every nodule with a consensus, first those of the stacks, then the cubes."""
+    """Load every nodule with a consensus, first the stacks, then the cubes."""
     out = [from_stack(stacks, int(n)) for n in stacks.nodules]
     out += [from_cube(cubes, int(n)) for n in cubes.nodules]
     return [e for e in out if e.truth.any()]
 
 
 def from_stack(stacks: Stacks, nodule: int) -> Example:
-    """A stack with tissue invented above and below: its end slices with the nodule taken out."""
+    """A stack, extended above and below by its end slices with the nodule removed."""
     image, outlined = stacks.unit(nodule), stacks.outlined(nodule)
     slices = len(image)
     extra = max(2, round(0.7 * slices))
@@ -95,7 +95,7 @@ def from_stack(stacks: Stacks, nodule: int) -> Example:
 
 
 def from_cube(cubes: Cubes, nodule: int) -> Example:
-    """A cube; another nodule in it, and what lies outside the scan, counts neither way."""
+    """A cube; other nodules in it, and voxels outside the scan, have no weight."""
     masks = cubes.masks(nodule)
     weight = np.zeros(masks.shape[1:], dtype=np.float32)
     weight[cubes.scanned(nodule).slices] = 1
@@ -112,7 +112,7 @@ def from_cube(cubes: Cubes, nodule: int) -> Example:
 
 
 def _without_nodule(plane: NDArray[np.float32], nodule: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The plane with the nodule replaced by a smooth continuation of what lies around it."""
+    """Replace the nodule in a plane by a smooth continuation of its surroundings."""
     around = (~ndimage.binary_dilation(nodule, iterations=2)).astype(np.float32)
     total = ndimage.gaussian_filter(around, 5) + 1e-4
     smooth = ndimage.gaussian_filter(plane * around, 5) / total
@@ -120,12 +120,12 @@ def _without_nodule(plane: NDArray[np.float32], nodule: NDArray[np.bool_]) -> ND
 
 
 def drawn_prompt(box: Box, rng: np.random.Generator, shake: float) -> Prompt:
-    """A person's box: every face off by a normal error of ``shake`` sides."""
+    """A box as drawn by a person: every face with a normal error of ``shake`` sides."""
     return shaken(prompt_of_outline(box), rng, shake)
 
 
 def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt:
-    """A detection as a prompt: a cube in mm, its centre off by an eighth of the nodule, its side by up to 1.8 times."""
+    """A detection as a prompt: a cube in mm, its centre off by an eighth of the nodule, its side up to 1.8 times."""
     spacing = np.asarray(example.spacing_zyx)
     size = np.asarray(box.shape) * spacing
     side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
@@ -134,7 +134,7 @@ def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt
 
 
 def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One training view: (3, grid) input and (2, grid) truth and weight."""
+    """Sample a training view: input (3, grid), and ground truth and weight (2, grid)."""
     box = Box.of_mask(example.truth)
     kind = rng.random()
     if kind < 0.5:
@@ -146,9 +146,9 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
     if rng.random() < 0.15:
         reader = example.readers[rng.integers(len(example.readers))]
         wobble = ndimage.gaussian_filter(rng.normal(0, 1, GRID), (1.5, 3, 3)).astype(np.float32)
-        prior = (window.look(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
-    x = prompt.channels(window.look(example.image), prior)
-    y = np.stack([window.look(example.truth), window.look(example.weight)])
+        prior = (window.sample(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
+    x = prompt.channels(window.sample(example.image), prior)
+    y = np.stack([window.sample(example.truth), window.sample(example.weight)])
     if rng.random() < 0.5:
         x, y = x.swapaxes(-1, -2), y.swapaxes(-1, -2)
     for axis in (1, 2, 3):
@@ -160,7 +160,7 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
 def train(
     material: Sequence[Example], left_out: int | None, run: Path, training: DefaultTraining = TRAINING
 ) -> nn.Module:
-    """A network that has seen no patient of the fold ``left_out``."""
+    """Train a network without the patients of the fold ``left_out``."""
     allowed = may_train([e.patient for e in material], left_out)
     rows = np.flatnonzero(allowed)
 
@@ -183,10 +183,10 @@ def train(
 
 
 def changed(batch: Batch, kinds: Collection[Augmentation], rng: np.random.Generator) -> Batch:
-    """Views and truths of :func:`draw` changed at random, see :func:`nodulens.train.loop.augment.augmented`.
+    """Augment a batch of :func:`draw`, see :func:`nodulens.train.loop.augment.augmented`.
 
-    The box stays: in use it is always the same picture. So a zoom or shift is a box drawn too small, too large, or
-    beside the nodule.
+    The box channel is not changed, since it is constant at inference. So a zoom or shift amounts to a box that is too
+    small, too large, or beside the nodule.
 
     Args:
         batch: (N, 3, grid) and (N, 2, grid).
@@ -210,14 +210,15 @@ def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[str, float]:
-    """Dice of one nodule left out, by kind of prompt; 0 where the prompt leads nowhere.
+    """Dice of a held-out nodule by kind of prompt; 0 where nothing is found.
 
-    "box" is the true one, "box_shaken" has every face off by a normal error of a tenth of its side; "ellipsoid" is
+    "box" is the true one, "box_shaken" has a normal error of a tenth of the side on every face; "ellipsoid" is
     inscribed in the same boxes. "detector" is the strongest candidate of the candidate stage on the nodule,
-    "ball_detector" that candidate as the ball it is; "point" is one off the middle by 1 mm.
+    "ball_detector" that candidate as a ball; "point" is 1 mm off the centre.
 
-    Candidates are looked for where a stack's nodule ends with its slices, as in the patient. It is segmented where its
-    end slices are repeated, so that nothing shows the network where to stop, and neither mask nor truth counts there.
+    The candidate stage runs on the stack extended by end slices without the nodule, so that the nodule ends as in the
+    patient. Segmentation runs on repeated end slices, so that nothing shows the network where to stop; mask and ground
+    truth do not count there.
     """
     first, last = example.real
     image = without_ends(example)
@@ -238,7 +239,7 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[s
         prompts["detector"] = (prompt_of_candidate(patient, candidate), DEFAULT.rounds_detected)
     masks = {kind: np.zeros_like(counts) for kind in (*prompts, "detector")}
     for kind, (prompt, rounds) in prompts.items():
-        with suppress(BadPrompt):  # nothing found there: the mask stays empty, and its Dice is 0
+        with suppress(BadPrompt):  # nothing found: the mask is empty, and its Dice 0
             found, mask = segment(repeated, prompt, model, rounds)
             masks[kind][found.slices] = mask
     masks["ellipsoid"], masks["ellipsoid_shaken"] = (ellipsoid(p, image.shape) for p in (true, shaken))
@@ -251,17 +252,17 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[s
 
 
 def strongest_candidate(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
-    """The strongest candidate of the candidate stage on a nodule; None where it has none."""
+    """The strongest candidate of the candidate stage on a nodule; None if there is none."""
     size = ball_diameter_mm(truth.sum(), volume.geometry.voxel_mm3)
     return first_on(propose(volume, _near(truth)), volume.geometry.to_lps(ndimage.center_of_mass(truth)), size)
 
 
 def first_on(candidates: Iterable[Candidate], middle_lps: NDArray[np.float64], diameter_mm: float) -> Candidate | None:
-    """The first of some candidates that lies on a nodule: within half its diameter of the middle, 2.5 mm at least.
+    """The first candidate on a nodule: within half its diameter of the centre, 2.5 mm at least.
 
     Args:
         candidates: the best first.
-        middle_lps: of the nodule, LPS mm (x, y, z).
+        middle_lps: centre of the nodule, LPS mm (x, y, z).
         diameter_mm: of the ball of its volume.
     """
     reach = max(diameter_mm / 2, 2.5)
@@ -269,7 +270,7 @@ def first_on(candidates: Iterable[Candidate], middle_lps: NDArray[np.float64], d
 
 
 def without_ends(example: Example) -> NDArray[np.float32]:
-    """The image with the end slices that were scanned repeated beyond, so that nothing shows where the nodule ends."""
+    """The image with the scanned end slices repeated beyond, so that nothing shows where the nodule ends."""
     first, last = example.real
     image = example.image.copy()
     image[:first], image[last:] = image[first], image[last - 1]
@@ -282,7 +283,7 @@ def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
 
 
 def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The truth's box and as much again around it, where candidates are looked for."""
+    """The search region for candidates: the box of the ground truth, and as much again around it."""
     box = Box.of_mask(truth)
     z, y, x = box.shape
     out = np.zeros_like(truth)
@@ -291,7 +292,7 @@ def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The mask of the ellipsoid that a prompt's box inscribes."""
+    """The mask of the ellipsoid inscribed in a prompt's box."""
     start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
     axes = [
         ((np.arange(n) + 0.5 - m) / max(r, 1e-6)) ** 2
@@ -301,15 +302,15 @@ def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def inscribed(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
-    """The ellipsoid that a prompt's box inscribes, as a prompted network would give it: what such a network must beat.
+    """The ellipsoid inscribed in a prompt's box, in the form of a prompted network's output: the baseline for one.
 
     Raises:
-        BadPrompt: it holds no voxel of the volume.
+        BadPrompt: it contains no voxel of the volume.
     """
     start, stop, shape = np.asarray(prompt.start), np.asarray(prompt.stop), np.asarray(volume.geometry.shape)
     low = np.clip(np.floor(start), 0, shape - 1)
     box = Box.between(low, np.clip(np.ceil(stop), low + 1, shape))
     mask = ellipsoid(Prompt.between(start - low, stop - low, prompt.trust), box.shape)
     if not mask.any():
-        raise BadPrompt(f"The ellipsoid in {prompt.start} to {prompt.stop} (z, y, x) holds no voxel of the scan.")
+        raise BadPrompt(f"The ellipsoid in {prompt.start} to {prompt.stop} (z, y, x) contains no voxel of the scan.")
     return box, mask

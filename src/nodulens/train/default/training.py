@@ -1,4 +1,4 @@
-"""How a network of the default method is trained: the settings of every training, and how examples are drawn."""
+"""Training settings of the default method's networks, and the sampling of examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class DefaultTraining(Training):
 
     Attributes:
         batch: examples a step.
-        examples: an epoch; None: as many as the material holds, each drawn as often as its module says.
+        examples: number an epoch; None: as many as there are, sampled as the network's module says.
     """
 
     batch: int

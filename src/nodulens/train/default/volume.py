@@ -1,8 +1,8 @@
 """The three-dimensional candidate network: nodule or non-nodule in a block.
 
-Nodules are the real ones of the cubes, and those of the stacks set into the backgrounds' lungs; non-nodules are what
-the candidate stage finds in the backgrounds and, away from the nodule, in the cubes. Both kinds stand in both sources,
-so that the source tells nothing.
+Nodules are the real ones of the cubes, and those of the stacks inserted into the backgrounds' lungs; non-nodules are
+other candidates in the backgrounds and cubes. Both sources have both classes, so that the source does not give the
+label away.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from nodulens.train.networks.default_method import volume_net
 
 TRAINING = DefaultTraining(epochs=8, learning_rate=3e-3, batch=48, examples=2400)
 NON_NODULE, REAL, SET_IN = range(3)
-"""Kinds of examples: what is no nodule; a nodule where it was scanned; and one set into a background."""
+"""Kinds of examples: non-nodule, nodule in its own scan, and nodule inserted into a background."""
 SHARES = (0.55, 0.2, 0.25)
 """The share of each kind among the examples."""
 LARGE = 0.2
-"""Share of the non-nodules that are seen from as far away as masses are."""
+"""Share of the non-nodules that are sampled as coarsely as masses."""
 RIM = 4
-"""Slices of nothing that a nodule's mask gets at each end before it is set into a background."""
+"""Empty slices added at each end of a nodule's mask before it is inserted into a background."""
 VIEW_SHIFT_MM = 2.0
-"""Candidates lie about this far off the middle of the nodule."""
+"""Typical distance of a candidate from the centre of its nodule."""
 
 
 @dataclass(frozen=True)
 class TrainingRegion:
-    """A piece of lung with what is known to be in it.
+    """A region of lung with its ground truth.
 
     Attributes:
         volume: HU.
-        nodule: the consensus, where there is one.
-        candidates: what the candidate stage finds in it.
-        is_nodule: of each candidate; those that are neither are left out beforehand.
-        lung: (z, y, x), where a candidate may lie.
+        nodule: the consensus, if there is a nodule.
+        candidates: of the candidate stage.
+        is_nodule: label of each candidate; ambiguous ones are left out beforehand.
+        lung: (z, y, x), the search region.
     """
 
     patient: str
@@ -68,7 +68,7 @@ class TrainingRegion:
 
 
 def backgrounds(data: Path) -> list[TrainingRegion]:
-    """The three nodule-free lungs; every candidate is a non-nodule but those near what is not annotated."""
+    """The three nodule-free lungs; every candidate is a non-nodule, except near structures that were not annotated."""
     out = []
     for patient in Background.PATIENTS:
         volume = Background.volume(data, patient)
@@ -83,9 +83,8 @@ def backgrounds(data: Path) -> list[TrainingRegion]:
 
 
 def cube_regions(cubes: Cubes) -> list[TrainingRegion]:
-    """The cubes; a candidate near the middle of the consensus is the nodule, one well away from every outline and
-    every finding that LUNA16 excludes is a non-nodule, the rest are neither. Candidates are looked for in the whole
-    cube, whose middle is its nodule."""
+    """The cubes. A candidate near the centre of the consensus is the nodule; one well away from every outline and every
+    finding that LUNA16 excludes is a non-nodule; the rest are left out."""
     out = []
     for n in cubes.nodules.tolist():
         hu = cubes.hu(n)
@@ -96,7 +95,7 @@ def cube_regions(cubes: Cubes) -> list[TrainingRegion]:
         middle = np.asarray(ndimage.center_of_mass(truth))
         size = cubes.diameter_mm(n)
         away = cubes.negative(n)
-        # 12 mm from the faces, so that hardly any of what is seen lies beyond them
+        # 12 mm from the faces, so that hardly any of the view is beyond them
         inner = np.zeros_like(truth)
         ends = zip(cubes.scanned(n).start, cubes.scanned(n).stop, strict=True)
         inner[tuple(slice(a + 12, max(a, b - 12)) for a, b in ends)] = True
@@ -122,13 +121,13 @@ def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
 def set_into(
     background: TrainingRegion, stacks: Stacks, nodule: int, grow: float, rng: np.random.Generator
 ) -> tuple[Volume, NDArray[np.float64], float]:
-    """A nodule of a stack at a random place of a background, ``grow`` times as large.
+    """Insert a nodule of a stack at a random place of a background, ``grow`` times as large.
 
-    Where it would lie on something denser, the denser stays: a nodule at the wall grows out of it. LIDC marks nothing
-    over 30 mm, so masses are made by enlarging nodules, and set mostly at the wall, where masses sit.
+    Denser tissue of the background is kept, so that a nodule at the wall grows out of it. LIDC has nothing over 30 mm,
+    so masses are made by enlarging nodules, and inserted mostly at the wall, where masses occur.
 
     Returns:
-        The piece of lung round it, the index of its middle there, and its diameter in mm.
+        The region of lung around it, the index of its centre there, and its diameter in mm.
     """
     mask = stacks.truth(nodule)
     spacing = np.asarray(background.volume.geometry.spacing_zyx)
@@ -142,7 +141,7 @@ def set_into(
     step = spacing / own * rng.choice([-1, 1], 3)
     first = np.asarray(Box.of_mask(mask).centre_zyx) - step * (grid - 1) / 2
     image = _mirrored(stacks.unit(nodule), first, step, grid)
-    # the mask must end where the stack does, not be repeated beyond it
+    # the mask must end with the stack, not be repeated beyond it
     alpha = _mirrored(np.pad(_softened(mask), ((RIM, RIM), (0, 0), (0, 0))), first, step, grid, RIM)
     blended = alpha * from_unit(image) + (1 - alpha) * piece.hu
     mixed = np.where((alpha > 0) & (piece.hu < -500), blended, np.maximum(piece.hu, blended))
@@ -162,22 +161,22 @@ def _mirrored(
     grid: NDArray[np.int_],
     rim: int = 0,
 ) -> NDArray[np.float32]:
-    """Values on a grid of another spacing, mirrored along the axes whose step is negative.
+    """Resample values to a grid of another spacing, mirrored along axes with a negative step.
 
     Args:
-        first: index (z, y, x) of the grid's first point, before anything was added at the ends.
+        first: index (z, y, x) of the grid's first point, not counting the rim.
         step: indices from one of its points to the next.
         grid: its shape.
-        rim: slices that were added at each end.
+        rim: slices added at each end.
     """
     shape = (int(grid[0]), int(grid[1]), int(grid[2]))
     start = np.where(step < 0, first + step * (grid - 1), first)
     window = Window((start[0] + rim, start[1], start[2]), (abs(step[0]), abs(step[1]), abs(step[2])), shape)
-    return window.look(values)[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)]
+    return window.sample(values)[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in step)]
 
 
 def place_in_lung(region: TrainingRegion, *, at_wall: bool, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random voxel of the lung, or the place where a straight line from it leaves the lung."""
+    """A random voxel of the lung, or the point where a straight line from it leaves the lung."""
     shape = np.asarray(region.lung.shape)
     while True:
         index = rng.random(3) * shape
@@ -194,13 +193,13 @@ def place_in_lung(region: TrainingRegion, *, at_wall: bool, rng: np.random.Gener
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """The training set, and how one example is sampled.
+    """The training set and its sampling.
 
     Attributes:
         backgrounds: nodule-free lungs.
         real: candidates that are nodules, each with its region.
         non_nodules: the other candidates.
-        stacks: nodules to set in.
+        stacks: nodules to insert.
         nodules: their numbers.
         diameter_mm: of each.
     """
@@ -214,7 +213,7 @@ class _Examples:
 
     @classmethod
     def of(cls, regions: Sequence[TrainingRegion], stacks: Stacks, left_out: int | None) -> _Examples:
-        """The examples of all patients who may train but the fold ``left_out``; nodules of two readers or more."""
+        """The examples of the training patients outside the fold ``left_out``; nodules of two readers or more."""
         may = may_train([r.patient for r in regions], left_out)
         own = [r for r, ok in zip(regions, may, strict=True) if ok]
         pairs = [(r, c, n) for r in own for c, n in zip(r.candidates, r.is_nodule, strict=True)]
@@ -230,7 +229,7 @@ class _Examples:
         )
 
     def batch(self, kinds: NDArray[np.int_], rng: np.random.Generator) -> Batch:
-        """Views (N, 1, 32, 32, 32) of examples of some kinds, and which of them are nodules."""
+        """Sample views (N, 1, 32, 32, 32) of some kinds, and their labels."""
         views = [self._view(int(kind), rng) for kind in kinds]
         x = torch.from_numpy(np.stack([rotated_ball(v, rng) for v in views]))[:, None]
         return shake_values(x, rng), torch.from_numpy((kinds != NON_NODULE).astype(np.float32))
@@ -242,7 +241,7 @@ class _Examples:
             region, candidate = self.real[rng.integers(len(self.real))]
             return ball_of(region, candidate, rng)
         if rng.random() < LARGE:
-            # large non-nodules are few, but any place without a mass is one, the wall above all
+            # large non-nodules are few, but any place without a mass is one, the wall in particular
             region = self.backgrounds[rng.integers(len(self.backgrounds))]
             place = place_in_lung(region, at_wall=rng.random() < 0.7, rng=rng)
             return ball_view(region.volume, place, rng.uniform(FAR_MM, 60))
@@ -266,7 +265,7 @@ def train(
     run: Path,
     training: DefaultTraining = TRAINING,
 ) -> nn.Module:
-    """A network that has seen no patient of the fold ``left_out``, neither nodule nor lung."""
+    """Train a network without nodules and backgrounds of the fold ``left_out``."""
     examples = _Examples.of(regions, stacks, left_out)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
@@ -289,7 +288,7 @@ def nodule_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def ball_of(region: TrainingRegion, candidate: Candidate, rng: np.random.Generator | None) -> NDArray[np.float32]:
-    """The network's view of a candidate, its place and size varied at random where a generator is given."""
+    """The network's view of a candidate, its position and size varied at random if a generator is given."""
     centre = region.volume.geometry.to_index(candidate.centre_lps)
     diameter = candidate.diameter_mm
     if rng is not None:

@@ -1,4 +1,4 @@
-"""A virtual environment with a framework that is never imported here, such as nnU-Net or YOLO."""
+"""Virtual environments of external frameworks, nnU-Net and YOLO, which are never imported here."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import ClassVar
 from nodulens.errors import NodulensError, NotFound
 
 WORDS = 1500
-"""Characters of a failed program's last words in the error."""
+"""Characters of a failed program's output to quote in the error."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with a framework that is never imported here.
+    """The virtual environment of an external framework.
 
     Attributes:
         folder: of the environment.
         threads: CPU threads and processes that it may use.
-        TITLE: of the framework, for people.
-        NAME: of our command for it, and of its folder in a run.
+        TITLE: name of the framework in messages.
+        NAME: name of our command for it, and of its folder in a run.
         REQUIREMENT: what pip installs.
-        SIGN: a program that is there where the framework is.
-        INSIDE: our script that runs in there.
+        SIGN: a program that shows that the framework is installed.
+        INSIDE: our script that runs inside.
     """
 
     folder: Path
@@ -46,15 +46,15 @@ class Environment:
         return {"OMP_NUM_THREADS": str(self.threads)}
 
     def places(self, work: Path) -> dict[str, str]:
-        """Environment variables that say where it works."""
+        """Environment variables that name its working folders."""
         return {}
 
     def program(self, name: str) -> Path:
-        """One of its programs."""
+        """The path of one of its programs."""
         return self.folder / ("Scripts" if os.name == "nt" else "bin") / name
 
     def set_up(self) -> None:
-        """Make it: torch as it is here, the framework, and no torchvision, since torch for CPUs cannot load that.
+        """Create it: our version of torch, the framework, and no torchvision, which CPU builds of torch cannot load.
 
         Raises:
             NodulensError: something could not be installed.
@@ -67,27 +67,27 @@ class Environment:
         self.call([*pip, "uninstall", "--yes", "torchvision"], log)
 
     def check(self) -> None:
-        """See that it is there.
+        """Check that it exists.
 
         Raises:
-            NotFound: the message says how to make it.
+            NotFound: the message says how to create it.
         """
         if not self.program(self.SIGN).exists():
             raise NotFound(
-                f"{self.folder} holds no {self.TITLE}. Make it: nodulens {self.NAME} setup --env {self.folder}"
+                f"{self.folder} holds no {self.TITLE}. Create it: nodulens {self.NAME} setup --env {self.folder}"
             )
 
     def step(self, work: Path, name: str, *arguments: object) -> None:
-        """A step of the script that runs inside."""
-        # -P: the folder of the script is ours, and its modules must hide none of theirs
+        """Run a step of the script inside."""
+        # -P: modules beside the script must not shadow the framework's
         command = [self.program("python"), "-P", self.INSIDE, name, *arguments]
         self.call(command, work / "log.txt", self.places(work))
 
     def call(self, command: Sequence[object], log: Path, more: Mapping[str, str] | None = None) -> None:
-        """Run a program to its end, what it says added to a log.
+        """Run a program, with its output appended to a log.
 
         Raises:
-            NodulensError: it failed; with its last words.
+            NodulensError: it failed; with the end of its output.
         """
         words = [str(part) for part in command]
         own = {**os.environ, **self.variables, **(more or {})}
@@ -95,4 +95,4 @@ class Environment:
             done = subprocess.run(words, env=own, stdout=file, stderr=file, check=False)
         if done.returncode:
             last = log.read_text(encoding="utf-8", errors="replace")[-WORDS:]
-            raise NodulensError(f"{' '.join(words[:4])} … failed ({done.returncode}); all it said is in {log}:\n{last}")
+            raise NodulensError(f"{' '.join(words[:4])} … failed ({done.returncode}); its output is in {log}:\n{last}")

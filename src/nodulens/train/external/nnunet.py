@@ -1,8 +1,8 @@
 """Real nnU-Net v2 as the first stage of a recipe, in an environment of its own.
 
-Our slices go out as one of its 2-D data sets; its fingerprint, plan, preprocessing and trainer are used as they are;
-what it has trained comes back as an ONNX file and card that our runtime knows, its normalisation the first layer. Only
-files pass between the two environments; what runs in the other is :mod:`nodulens.train.external.nnunet_inside`.
+Our slices are exported as one of its 2-D data sets; its fingerprint, plan, preprocessing and trainer are used
+unchanged; the trained network is imported as an ONNX file with a card, its normalisation the first layer. The two
+environments exchange only files; the script that runs in the other is :mod:`nodulens.train.external.nnunet_inside`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from nodulens.train.external.training import ExternalNetwork, Job, Trained, larg
 from nodulens.train.networks.unets import steady_norm
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 NAME = "nnunet"
 """The network's name in a recipe."""
 NUMBER, DATASET = "1", "Dataset001_Slices"
 PLAN = "nnUNetPlans"
 FREE = ("network", "classes", "epochs", "learning_rate", "weight_decay")
-"""The settings that nnU-Net takes; all else it decides by itself."""
+"""The settings that nnU-Net takes; it chooses all others by itself."""
 ITERATIONS = 250
-"""An epoch of nnU-Net."""
+"""Iterations of nnU-Net's epoch."""
 TOLERANCE = 5e-3
-"""Probability by which our network may differ from nnU-Net's predictor, which adds up logits in half precision: of
-one between 16 and 32 it rounds 0.008 away, of a pair of them that is 0.004 of a probability."""
+"""Largest difference of a probability from that of nnU-Net's predictor, which sums logits in half precision: one
+between 16 and 32 is rounded by 0.008, which for a pair of them is 0.004 of a probability."""
 
 
 # ---------------------------------------------------------------- its environment
@@ -60,7 +60,7 @@ class Environment(environment.Environment):
 
     @property
     def variables(self) -> dict[str, str]:
-        """Threads of torch, and processes beside the one that trains."""
+        """Threads of torch, and of nnU-Net's data loading."""
         return {**super().variables, "nnUNet_n_proc_DA": str(self.threads - 1)}
 
     def places(self, work: Path) -> dict[str, str]:
@@ -69,11 +69,11 @@ class Environment(environment.Environment):
         return {variable: str(work.resolve() / folder) for variable, folder in names.items()}
 
     def plan(self, work: Path, memory_gb: float | None) -> None:
-        """Fingerprint, plan and preprocessing of the data set."""
+        """Run fingerprint, plan and preprocessing of the data set."""
         command = [self.program(self.SIGN), "-d", NUMBER, "-c", "2d", "--verify_dataset_integrity"]
         command += ["-np", str(self.threads), "-npfp", str(self.threads), "--no_pbar"]
         memory = [] if memory_gb is None else ["-gpu_memory_target", str(memory_gb)]
-        # the planner takes no 0 here, which means to train without workers
+        # 0, which means to train without workers, is an error for the planner
         own = {**self.places(work), "nnUNet_n_proc_DA": str(self.threads)}
         self.call([*command, *memory], work / "log.txt", own)
 
@@ -82,23 +82,22 @@ class Environment(environment.Environment):
 
 
 def write_dataset(material: Material, classes: tuple[str, ...], division: Division, work: Path) -> None:
-    """Slices as a 2-D data set of nnU-Net: HU as our networks see them, 512 × 512 pixels of their median width.
+    """Write slices as a 2-D data set of nnU-Net: HU in our networks' window, 512 × 512 pixels of the median size.
 
-    That is the pixel nnU-Net would bring them to, so it leaves them as they are and learns from the very view that our
-    runtime will show: had it resampled and padded them its own way, it would draw other things here. Only slices of
-    the training and validation set are written, so that nothing, its fingerprint included, has seen a test patient.
-    The description is written last: where it is there already, so is the rest.
+    nnU-Net would resample to that pixel size, so it leaves them unchanged and is trained on exactly the input of our
+    runtime. Only slices of the training and validation set are written, so that no test patient is in anything, its
+    fingerprint included. The description is written last: if it exists, the data set is complete.
 
     Args:
         classes: exclusive ones, the background first.
-        work: the data set goes into ``raw/`` of it.
+        work: folder; the data set is written to ``raw/`` in it.
 
     Raises:
-        BadOption: classes that may overlap, or another data set lies there.
+        BadOption: classes that may overlap, or the folder holds another data set.
     """
     field, rows = Field(WHOLE_PX, classes), np.concatenate([division.train, division.validation])
     if not field.exclusive:
-        raise BadOption(f"Here nnU-Net learns classes that exclude one another, background first; got {classes}.")
+        raise BadOption(f"nnU-Net needs mutually exclusive classes here, background first; got {classes}.")
     pixel = float(np.median(material.pixels_mm(field, rows)))
     field = replace(field, pixel_mm=pixel)
     folder = work / "raw" / DATASET
@@ -124,19 +123,19 @@ def write_dataset(material: Material, classes: tuple[str, ...], division: Divisi
 
 
 def write_split(material: Material, division: Division, work: Path) -> None:
-    """Our division as nnU-Net's only fold."""
+    """Write our training and validation set as nnU-Net's only fold."""
     fold = {"train": cases(material, division.train), "val": cases(material, division.validation)}
     write_json(work / "preprocessed" / DATASET / "splits_final.json", [fold])
 
 
 def hounsfield(unit: NDArray[np.float32]) -> NDArray[np.int16]:
-    """What a network sees, 0…1, in HU again: the inverse of :func:`nodulens.ops.intensity.to_unit`."""
+    """A network's input 0…1 in HU: the inverse of :func:`nodulens.ops.intensity.to_unit`."""
     low, high = NETWORK_WINDOW
     return np.rint(unit * (high - low) + low).astype(np.int16)
 
 
 def write_slice(pixels: NDArray[Any], pixel_mm: float, path: Path) -> None:
-    """A 2-D NIfTI file of (y, x)."""
+    """Write pixels (y, x) as a 2-D NIfTI file."""
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(pixels)
@@ -153,8 +152,8 @@ class Planned:
 
     Attributes:
         pixel_mm: of the slices.
-        side: of the smallest square that holds a whole slice and halves as often as the network does. A patch is as
-            large, unless nnU-Net had less memory to plan for.
+        side: of the smallest square that holds a whole slice and can be halved as often as the network does. A patch is
+            as large, unless nnU-Net planned for less memory.
         batch: slices a step.
         low, high: HU at which values are clipped: percentiles 0.5 and 99.5 of the foreground.
         mean, std: HU, of the foreground.
@@ -173,12 +172,12 @@ def read_plans(path: Path) -> Planned:
     """Read ``nnUNetPlans.json``.
 
     Raises:
-        BadOption: it does not normalise as for CT, or takes more channels than one.
+        BadOption: its normalisation is not that of CT, or it has more than one channel.
     """
-    plans = json.loads(path.read_text(encoding="utf-8"))
+    plans = json.loads(path.read_text(encoding="utf-8"))  # nnU-Net's own format, so no record of ours
     flat = plans["configurations"]["2d"]
     if flat["normalization_schemes"] != ["CTNormalization"]:
-        raise BadOption(f"{path} normalises by {flat['normalization_schemes']}; ours is one channel of CT.")
+        raise BadOption(f"{path} normalises by {flat['normalization_schemes']}; one channel of CT is needed.")
     strides = np.prod(flat["architecture"]["arch_kwargs"]["strides"], axis=0)
     step = math.lcm(*(int(s) for s in np.atleast_1d(strides)))
     values = plans["foreground_intensity_properties_per_channel"]["0"]
@@ -194,7 +193,7 @@ def read_plans(path: Path) -> Planned:
 
 
 class Normalised(ExternalNetwork):
-    """An exported network behind nnU-Net's normalisation of CT: clipped, then less the mean, by the deviation.
+    """An exported network preceded by nnU-Net's normalisation of CT: clipping, then z-score.
 
     Args:
         net: (N, 1, side, side) normalised → (N, classes, side, side) logits, an exported program.
@@ -216,7 +215,7 @@ class Normalised(ExternalNetwork):
 
 
 def steadied(program: fx.GraphModule) -> fx.GraphModule:
-    """Turn an exported program's instance norms into :class:`nodulens.train.networks.unets.SteadyNorm`, in place."""
+    """Replace an exported program's instance norms by :class:`nodulens.train.networks.unets.SteadyNorm`, in place."""
     for node in program.graph.nodes:
         if node.target == torch.ops.aten.instance_norm.default:
             node.target = _instance_norm
@@ -233,18 +232,18 @@ def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Any) -> Ten
 
 
 def settled(config: NetworkConfig, standard: NetworkConfig) -> NetworkConfig:
-    """The config as nnU-Net takes it; see :func:`nodulens.train.external.training.settled`."""
+    """The config for nnU-Net; see :func:`nodulens.train.external.training.settled`."""
     return replace(training.settled(config, standard, FREE, Environment.TITLE), network=NAME)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How long nnU-Net trains, and on how much; its own defaults but for a trial.
+    """The amount of nnU-Net's training; its own defaults unless for a trial.
 
     Attributes:
         iterations: steps an epoch.
-        memory_gb: of the GPU that it plans for; None: its own target.
-        slices: at most, evenly taken; None: all.
+        memory_gb: of the GPU that it plans for; None: its default.
+        slices: largest number, evenly spaced; None: all.
     """
 
     iterations: int = ITERATIONS
@@ -256,9 +255,9 @@ WHOLE = Amount()
 
 
 def train_nnunet(recipe: Recipe, spec: RunSpec, environment: Environment, amount: Amount = WHOLE) -> Run:
-    """Train a recipe whose segmenter is nnU-Net, and its other networks as always, into a run folder.
+    """Train a recipe whose segmenter is nnU-Net, and its other networks by our loop, into a run folder.
 
-    What is there already is kept; what was stopped goes on. nnU-Net's own folders and log lie in ``nnunet/``.
+    Finished steps are kept, interrupted ones resumed. nnU-Net's own folders and log are in ``nnunet/``.
 
     Args:
         recipe: its segmenter :func:`settled`.
@@ -287,7 +286,7 @@ def _train(job: Job, environment: Environment, amount: Amount) -> None:
 
 
 def _bring_back(job: Job, environment: Environment) -> NetworkConfig:
-    """Export what nnU-Net trained, held against its own predictor on a slice; checkpoint and curves go along."""
+    """Export nnU-Net's network, checked against its own predictor on a slice; copy checkpoint and curves."""
     work, material = job.work, job.material
     trained = work / "results" / DATASET / f"nnUNetTrainer__{PLAN}__2d"
     planned = read_plans(trained / "plans.json")
@@ -296,15 +295,15 @@ def _bring_back(job: Job, environment: Environment) -> NetworkConfig:
     environment.step(work, "export", trained, work / "network.pt2", side)
     net = Normalised(steadied(torch.export.load(work / "network.pt2").module()), planned)
 
-    shown = job.examples()
-    hu = hounsfield(material.seen(segmentation.field_of(config), shown)[0])
+    rows = job.examples()
+    hu = hounsfield(material.examples(segmentation.field_of(config), rows)[0])
     write_slice(hu[0], planned.pixel_mm, work / "parity.nii.gz")
     environment.step(work, "predict", trained, work / "parity.nii.gz", work / "parity.npy", side)
     unit = to_unit(hu)
     with torch.inference_mode():
         ours = net(torch.from_numpy(unit[:1])[:, None]).softmax(1)[0].numpy()
     largest = largest_difference(ours, np.load(work / "parity.npy"), TOLERANCE, environment.TITLE)
-    parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, shown[0])}
+    parity = {"largest": largest, "tolerance": TOLERANCE, "slice": case(material, rows[0])}
     figures, settings = {"off_nnunets_predictor": parity}, {"plan": asdict(planned)}
     job.bring_back(Trained(net, config, unit, figures, settings))
     for name, suffix in (("checkpoint_final.pth", "pth"), ("curves.csv", "csv"), ("progress.png", "png")):

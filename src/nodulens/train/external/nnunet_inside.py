@@ -1,7 +1,7 @@
 """The script that runs in nnU-Net's own environment: ``ENV/bin/python -P nnunet_inside.py train|export|predict …``.
 
-That environment has nnunetv2 and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
-files; nnU-Net's folders are named by its own variables (nnUNet_raw, nnUNet_preprocessed, nnUNet_results). Called by
+That environment has nnunetv2 and torch but not nodulens, which is not imported here. Input and output are files;
+nnU-Net's folders are named by its own variables (nnUNet_raw, nnUNet_preprocessed, nnUNet_results). Called by
 :mod:`nodulens.train.external.nnunet`.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 
 def main() -> None:
-    """Do one step."""
+    """Run one step."""
     parser = argparse.ArgumentParser()
     steps = parser.add_subparsers(required=True)
     training = steps.add_parser("train")
@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def train(dataset: str, epochs: int, iterations: int, learning_rate: float, weight_decay: float) -> None:
-    """nnU-Net's own trainer on its 2d plan, fold 0; goes on from its last checkpoint.
+    """Run nnU-Net's own trainer on its 2d plan, fold 0, or resume from its last checkpoint.
 
     Args:
-        iterations: an epoch; nnU-Net takes 250, and a fifth as many on the validation set.
+        iterations: of an epoch; nnU-Net's default is 250, and a fifth as many on the validation set.
     """
     from nnunetv2.paths import nnUNet_results  # type: ignore[import-not-found]
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint  # type: ignore[import-not-found]
@@ -65,7 +65,7 @@ def train(dataset: str, epochs: int, iterations: int, learning_rate: float, weig
 
 
 def _write_curves(logger: Any, path: Path) -> None:
-    """Write the curves in the form of the other networks' tables: loss, value on the validation set, learning rate."""
+    """Write the curves in the format of the other networks: loss, validation score, learning rate."""
     courses = [logger.get_value(key, None) for key in ("train_losses", "mean_fg_dice", "lrs")]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -74,10 +74,10 @@ def _write_curves(logger: Any, path: Path) -> None:
 
 
 def export(trained: Path, target: Path, side: int) -> None:
-    """The trained network, deep supervision off, as a program that torch alone can load.
+    """Export the trained network, deep supervision off, as a program that torch alone can load.
 
     Args:
-        side: of its square input; any number of examples.
+        side: of its square input; the batch size is free.
     """
     net = _predictor(trained, side).network.eval().cpu()
     example = torch.zeros(2, 1, side, side)
@@ -86,21 +86,21 @@ def export(trained: Path, target: Path, side: int) -> None:
 
 
 def predict(trained: Path, image: Path, target: Path, side: int) -> None:
-    """The class probabilities that nnU-Net's own predictor gives a slice, (classes, y, x) as .npy.
+    """Write the class probabilities of a slice by nnU-Net's own predictor, (classes, y, x) as .npy.
 
     Args:
-        side: of the one window it looks through.
+        side: of its single window.
     """
     import numpy as np
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # type: ignore[import-not-found]
 
     pixels, properties = SimpleITKIO().read_images([str(image)])
-    _, seen = _predictor(trained, side).predict_single_npy_array(pixels, properties, None, None, True)
-    np.save(target, seen[:, 0].astype(np.float32))
+    _, probabilities = _predictor(trained, side).predict_single_npy_array(pixels, properties, None, None, True)
+    np.save(target, probabilities[:, 0].astype(np.float32))
 
 
 def _predictor(trained: Path, side: int) -> Any:
-    """Without mirrored views, which our runtime does not take either, and without weights, since it has one window."""
+    """The predictor without mirroring, which our runtime does not do either, and without Gaussian weights."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # type: ignore[import-not-found]
 
     predictor = nnUNetPredictor(

@@ -1,8 +1,8 @@
-"""A framework in an environment of its own trains the segmenter of a recipe, and its network comes back.
+"""Training the segmenter of a recipe by an external framework in an environment of its own.
 
-Only files pass between the two: our slices go out as its data set, a small script of ours runs in its environment and
-drives it, and what it has trained comes back as a program of torch, which becomes the ONNX file and card that our
-runtime knows. What is special to each stands in :mod:`nodulens.train.external.nnunet` and
+The two environments exchange only files: our slices are exported as the framework's data set, a small script of ours
+runs it in its environment, and the trained network comes back as a torch program, which becomes an ONNX file with a
+card. The parts specific to each framework are in :mod:`nodulens.train.external.nnunet` and
 :mod:`nodulens.train.external.yolo`.
 """
 
@@ -25,35 +25,45 @@ from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import Run, write_run
 from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
-from nodulens.train.run import Division, RunSpec, begun, digest, division, noted, parts_of, train_recipe
-from nodulens.train.tasks import segmentation
+from nodulens.train.run import (
+    Division,
+    RunSpec,
+    digest,
+    division,
+    open_run,
+    parts_of,
+    record_training,
+    settings_of,
+    train_recipe,
+)
+from nodulens.train.tasks import slice_material
 from nodulens.train.tasks.protocol import Rows
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 
 def settled(config: NetworkConfig, standard: NetworkConfig, free: Sequence[str], title: str) -> NetworkConfig:
-    """The config, which may change nothing but what the framework can be given.
+    """Check that a config changes only what the framework lets us set.
 
     Args:
         standard: the recipe's own.
-        free: what may differ from it.
-        title: of the framework.
+        free: fields that may differ from it.
+        title: name of the framework.
 
     Raises:
-        BadOption: a value is changed that the framework decides by itself.
+        BadOption: a value is changed that the framework chooses by itself.
     """
-    asked = replace(standard, **{name: getattr(config, name) for name in free})
-    own = [name for name, value in asdict(config).items() if value != getattr(asked, name)]
+    allowed = replace(standard, **{name: getattr(config, name) for name in free})
+    own = [name for name, value in asdict(config).items() if value != getattr(allowed, name)]
     if own:
         raise BadOption(
-            f"{title} decides {', '.join(f'segmenter.{n}' for n in own)} by itself; what can be set is "
+            f"{title} chooses {', '.join(f'segmenter.{n}' for n in own)} by itself; what can be set is "
             f"{', '.join(f'segmenter.{n}' for n in free if n != 'network')}."
         )
-    return asked
+    return allowed
 
 
 class ExternalNetwork(nn.Module):
-    """A network that comes back as an exported program.
+    """A network from an exported program.
 
     Args:
         net: the program, as ``torch.export.load(path).module()`` gives it.
@@ -64,13 +74,13 @@ class ExternalNetwork(nn.Module):
         self.net = net
 
     def train(self, mode: bool = True) -> ExternalNetwork:
-        """An exported program has no modes, and says so by an error."""
+        """Do nothing: an exported program has no modes, and raises an error."""
         self.training = mode
         return self
 
 
 def largest_difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], tolerance: float, title: str) -> float:
-    """The largest difference between two networks' probabilities of a slice.
+    """The largest difference between two networks' probabilities on a slice.
 
     Args:
         ours, theirs: of the same shape.
@@ -86,16 +96,16 @@ def largest_difference(ours: NDArray[np.float32], theirs: NDArray[np.float32], t
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network that a framework has trained, as it becomes a file of ours.
+    """A network trained by a framework, ready for export.
 
     Attributes:
         net: (N, 1, size, size) 0…1 → (N, classes, size, size) logits.
-        config: with what the framework decided.
-        examples: (n, size, size) slices as the network sees them, on which the file is compared with it.
+        config: with the framework's own choices.
+        examples: (n, size, size) input slices on which the exported file is compared with it.
         figures: for the card.
         settings: for the card, beside the config's.
         licence: of the weights.
-        tolerance: by how much the file's logits may differ.
+        tolerance: largest difference of the file's logits.
     """
 
     net: nn.Module
@@ -112,11 +122,11 @@ class Job:
     """The training of a recipe's segmenter by a framework.
 
     Attributes:
-        recipe: its segmenter as the framework can train it.
-        division: rows of the material; the test rows are not for the framework.
+        recipe: with a segmenter that the framework can train.
+        division: rows of the material; the framework does not get the test rows.
         folder: of the run.
-        work: of the framework, in it.
-        command: that makes the same again.
+        work: folder of the framework in it.
+        command: that reproduces the run.
     """
 
     recipe: Recipe
@@ -133,14 +143,14 @@ class Job:
         return self.recipe.segmenter
 
     @property
-    def taught(self) -> list[str]:
+    def training_patients(self) -> list[str]:
         """The patients of the training and the validation set."""
         return sorted({self.material.patients[row] for row in (*self.division.train, *self.division.validation)})
 
     def examples(self) -> Rows:
-        """Two training rows, with a nodule where there is one: the export is tried on them."""
+        """Two training rows, with a nodule if there is one, on which the export is checked."""
         train = self.division.train
-        return train[np.argsort(~self.material.shows[train], kind="stable")][:2]
+        return train[np.argsort(~self.material.has_nodule[train], kind="stable")][:2]
 
     def bring_back(self, trained: Trained) -> None:
         """Write ``segmenter.onnx`` and its card.
@@ -148,21 +158,21 @@ class Job:
         Raises:
             NodulensError: the ONNX file does not compute what the network does.
         """
-        config, seen = trained.config, trained.examples
+        config, examples = trained.config, trained.examples
         card = {
             "name": "segmenter",
             "command": self.command,
             "trained_on": {
                 "material": self.recipe.title,
                 "never": sorted(EVALUATION_PATIENTS),
-                "patients": self.taught,
+                "patients": self.training_patients,
             },
             "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
-            "settings": {**asdict(config), "masked": self.recipe.masked, **trained.settings},
+            "settings": {**settings_of(config), "masked": self.recipe.masked, **trained.settings},
             "figures": dict(trained.figures),
             "licence": trained.licence,
         }
-        example = torch.from_numpy(np.resize(seen, (2, *seen.shape[1:])))[:, None]
+        example = torch.from_numpy(np.resize(examples, (2, *examples.shape[1:])))[:, None]
         export(trained.net, example, self.folder, card, trained.tolerance)
 
 
@@ -173,35 +183,35 @@ def train_external(
     make: Callable[[Job], NetworkConfig],
     slices: int | None = None,
 ) -> Run:
-    """Train a recipe's segmenter by a framework, and its other networks as always, into a run folder.
+    """Train a recipe's segmenter by a framework, and its other networks by our loop, into a run folder.
 
-    What is there already is kept; what was stopped goes on. The framework's files and log lie in a folder of its name.
+    Finished steps are kept, interrupted ones resumed. The framework's files and log are in a folder of its name.
 
     Args:
         spec: see :func:`nodulens.train.run.train_recipe`.
-        make: trains the segmenter, writes it (:meth:`Job.bring_back`), and returns its config as it became.
-        slices: at most, evenly taken; None: all.
+        make: trains the segmenter, writes it (:meth:`Job.bring_back`), and returns its final config.
+        slices: largest number, evenly spaced; None: all.
 
     Raises:
         NotFound: no environment or no material.
-        BadOption: there is no such fold, the folder holds another run, or nobody is left to train on.
-        NodulensError: the framework failed, or the exported network does not compute what its own does.
+        BadOption: there is no such fold, the folder holds another run, or no patient is left to train on.
+        NodulensError: the framework failed, or the exported network differs from its own.
     """
     environment.check()
     start = time.monotonic()
-    material = segmentation.load(spec.data, recipe)
+    material = slice_material.load(spec.data, recipe)
     chosen = thinned(division(material, parts_of(material.patients, spec.split, spec.fold)), slices)
     if not len(chosen.train) or not len(chosen.validation):
         raise BadOption(
             "Too few slices are left for a training and a validation set; leave out another fold, or fewer slices."
         )
     work = spec.folder / environment.NAME
-    run = begun(recipe, spec)
-    noted(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), spec.folder)
+    run = open_run(recipe, spec)
+    record_training(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), spec.folder)
     work.mkdir(parents=True, exist_ok=True)
     config = make(Job(recipe, material, chosen, spec.folder, work, spec.command))
     seconds = round(time.monotonic() - start, 1)
-    # it finds the segmenter done, and trains the others
+    # the segmenter is done; this trains the others
     run = train_recipe(replace(recipe, segmenter=config), spec)
     software = {**run.software, environment.NAME: environment.REQUIREMENT}
     run = replace(run, seconds={**run.seconds, "segmenter": seconds}, software=software)
@@ -210,7 +220,7 @@ def train_external(
 
 
 def thinned(division: Division, slices: int | None) -> Division:
-    """At most so many rows for training and validation, in the shares they have."""
+    """Reduce the rows for training and validation to a number, in their proportion."""
     total = len(division.train) + len(division.validation)
     step = 1 if slices is None else max(1, -(-total // slices))
     return replace(division, train=division.train[::step], validation=division.validation[::step])

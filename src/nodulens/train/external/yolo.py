@@ -1,9 +1,9 @@
-"""YOLO11-seg as a segmenter to compare with, in an environment of its own.
+"""YOLO11-seg as a segmenter for comparison, in an environment of its own.
 
-Our slices go out as a data set of YOLO's format, every connected part of a nodule a polygon; ultralytics' trainer is
-used as it is; what it has trained comes back as an ONNX file and card that our runtime knows, the way from detections
-to a probability of every pixel its last layers. Ultralytics is under the AGPL-3.0 and never imported here: only files
-pass between the two environments; what runs in the other is :mod:`nodulens.train.external.yolo_inside`.
+Our slices are exported in YOLO's format, every connected component of a nodule a polygon; ultralytics' trainer is used
+unchanged; the trained network is imported as an ONNX file with a card, its last layers turning detections into a
+probability of every pixel. Ultralytics is under the AGPL-3.0 and never imported here: the two environments exchange
+only files; the script that runs in the other is :mod:`nodulens.train.external.yolo_inside`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nodulens.train.external.training import ExternalNetwork, Job, Trained, larg
 from nodulens.train.networks.registry import YOLO11
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
-from nodulens.train.tasks.segmentation import Material
+from nodulens.train.tasks.slice_material import Material
 
 Bool = NDArray[np.bool_]
 
@@ -50,23 +50,23 @@ FREE = (
     "seed",
     "pretrained",
 )
-"""The settings that YOLO takes; all else it decides by itself."""
+"""The settings that YOLO takes; it chooses all others by itself."""
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 STRIDE = 32
-"""Pixels of the input to one of its coarsest map."""
+"""Pixels of the input for one of the coarsest map."""
 INSET = 0.05
-"""Pixels by which a polygon lies within the faces of what it encloses, see :func:`polygon`."""
+"""Pixels by which a polygon is inset from the faces of its component, see :func:`polygon`."""
 MOST = 50
-"""Detections that count on a slice, the most certain first. A nodule is detected some ten times."""
+"""Detections that count on a slice, the highest score first. A nodule is detected some ten times."""
 AT_A_TIME = 10
-"""Masks computed at a time: all at once would take a gigabyte for some slices."""
+"""Number of masks computed at a time: all at once would take a gigabyte for some slices."""
 LEAST = 0.01
-"""Probabilities end here, and as far from 1, so that logits are bounded. A new network says this of everything."""
+"""Probabilities are clipped here, and as far from 1, so that logits are bounded. An untrained network is at this."""
 TOLERANCE = 1e-3
-"""Probability by which our network may differ from ultralytics' own, whose batch norms are fused, if its most certain
-detection were certain."""
+"""Largest difference of a probability from that of ultralytics' own network, whose batch norms are fused, with scores
+scaled to a maximum of 1."""
 LOGIT_TOLERANCE = 0.02
-"""Logit by which the ONNX file may differ: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
+"""Largest difference of the ONNX file's logits: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
 AGPL = "AGPL-3.0, which Ultralytics claims for what its program trains; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 
 
@@ -81,7 +81,7 @@ class Environment(environment.Environment):
     INSIDE = yolo_inside.__file__
 
     def places(self, work: Path) -> dict[str, str]:
-        """Its settings lie with its other files, and not in the home folder."""
+        """The folder of its settings: with its other files, not in the home folder."""
         return {"YOLO_CONFIG_DIR": str(work.resolve())}
 
 
@@ -89,19 +89,19 @@ class Environment(environment.Environment):
 
 
 def write_dataset(material: Material, config: NetworkConfig, division: Division, work: Path) -> Path:
-    """Slices as a data set of YOLO's: grey PNG files as our networks see them, and beside each its polygons.
+    """Write slices as a data set of YOLO: our networks' input as grey PNG files, each with its polygons.
 
-    Only slices of the training and validation set are written. 8 bits hold 5.5 HU a step; in use nothing is rounded.
+    Only slices of the training and validation set are written. A step of 8 bits is 5.5 HU; inference does not round.
 
     Args:
-        work: the data set goes into ``data/`` of it.
+        work: folder; the data set is written to ``data/`` in it.
 
     Returns:
-        Its description, JSON by name of YAML. It is written last: where it is there already, so is the rest. It names
-        the settings too, since what was trained with others cannot go on with these.
+        Its description, JSON with the extension of YAML. It is written last: if it exists, the data set is complete. It
+        names the settings too, since a training with others cannot be resumed.
 
     Raises:
-        BadOption: another data set lies there, or one for other settings.
+        BadOption: the folder holds another data set, or one for other settings.
     """
     folder, field = work / "data", segmentation.field_of(config)
     parts = {"train": division.train, "val": division.validation}
@@ -127,9 +127,9 @@ def write_dataset(material: Material, config: NetworkConfig, division: Division,
 
 
 def label_lines(mask: Bool) -> list[str]:
-    """A mask (y, x) in YOLO's format: class 0 and a polygon of shares of the picture for every part.
+    """A mask (y, x) in YOLO's format: for every component class 0 and a polygon in fractions of the picture.
 
-    Holes are filled, since a polygon has none; parts that touch by a corner are two.
+    Holes are filled, since a polygon has none; components that touch by a corner are two.
     """
     sides = mask.shape[::-1]
     parts = components(np.asarray(ndimage.binary_fill_holes(mask)), 4)
@@ -142,20 +142,20 @@ def label_lines(mask: Bool) -> list[str]:
 
 
 def polygon(part: Bool) -> NDArray[np.float64]:
-    """The outline of a part along the faces of its pixels, :data:`INSET` within them.
+    """The outline of a component along the faces of its pixels, :data:`INSET` inside them.
 
-    YOLO takes the box of the polygon for the nodule's, which asks for faces; and fills, the border included, what is
-    left when its corners are rounded down to pixels, which asks for corners inside the part: so both are right.
+    YOLO takes the polygon's bounding box as the nodule's, which needs faces; and it fills the polygon, border included,
+    after rounding its corners down to pixels, which needs corners inside the component. The inset satisfies both.
 
     Args:
-        part: (y, x), one piece by faces, without holes.
+        part: (y, x), one component by faces, without holes.
 
     Returns:
-        (n, 2) corners x and y in pixels, the first pixel from 0 to 1; clockwise as it is seen.
+        (n, 2) corners x and y in pixels, the first pixel from 0 to 1; clockwise.
     """
     inside = np.pad(part, 1)
     onward: dict[tuple[int, int], tuple[int, int]] = {}
-    # of each side of a pixel: where its neighbour lies (y, x), where the side begins and where it leads (x, y)
+    # for each side of a pixel: offset of its neighbour (y, x), start and end of the side (x, y)
     for (down, right), (x0, y0), step in (
         ((-1, 0), (0, 0), (1, 0)),
         ((0, 1), (1, 0), (0, 1)),
@@ -171,7 +171,7 @@ def polygon(part: Bool) -> NDArray[np.float64]:
         here = (here[0] + onward[here][0], here[1] + onward[here][1])
     out = []
     for (_, (bx, by)), ((x, y), (ax, ay)) in zip([way[-1], *way[:-1]], way, strict=True):
-        if (bx, by) != (ax, ay):  # within lies right of the way: of a step (x, y) that is (−y, x)
+        if (bx, by) != (ax, ay):  # the inside is to the right: for a step (x, y) that is (−y, x)
             out.append((x - INSET * (by + ay), y + INSET * (bx + ax)))
     return np.array(out)
 
@@ -180,14 +180,14 @@ def polygon(part: Bool) -> NDArray[np.float64]:
 
 
 class Outlines(ExternalNetwork):
-    """A network of YOLO's as a segmenter like the others: a probability for every pixel.
+    """A YOLO network as a segmenter: a probability for every pixel.
 
-    Of a detection, the probability is its score times its mask, as far as its box covers the pixel; of a pixel, that of
-    its most probable detection. So nothing need be suppressed: a nodule detected twice is no more probable.
+    A detection's probability is its score times its mask, times the share of the pixel that its box covers; a pixel's
+    is that of its most probable detection. So no suppression is needed: a nodule detected twice is no more probable.
 
     Args:
         net: (N, 3, size, size) 0…1 → what :func:`nodulens.train.external.yolo_inside.export` says, an exported program.
-        most: detections that count, the most certain first.
+        most: detections that count, the highest score first.
 
     Shape:
         input (N, 1, size, size) 0…1 over our window, output (N, 1, size, size) logits.
@@ -201,13 +201,13 @@ class Outlines(ExternalNetwork):
         return self.probabilities(*self.net(x.expand(-1, 3, -1, -1))).clamp(LEAST, 1 - LEAST).logit()
 
     def probabilities(self, found: Tensor, prototypes: Tensor) -> Tensor:
-        """What the network puts out as (N, 1, size, size), 0…1.
+        """The network's output as probabilities (N, 1, size, size).
 
         Args:
             found: (N, 4 + 1 + masks, places): centre x and y, width and height in pixels, score, mask coefficients.
             prototypes: (N, masks, height, width); a mask is the sigmoid of their weighted sum.
         """
-        # in air many places say just the same: of those the first count, on every engine
+        # in air many detections are equal: the first count, on every engine
         order = found[:, 4] - 1e-7 * torch.arange(found.shape[2])
         best = order.topk(min(self.most, found.shape[2]), dim=1).indices
         kept = found.transpose(1, 2).gather(1, best[..., None].expand(-1, -1, found.shape[1]))
@@ -233,35 +233,35 @@ def covered(centre: Tensor, width: Tensor, size: int) -> Tensor:
 
 
 def settled(config: NetworkConfig) -> NetworkConfig:
-    """The config as YOLO takes it; see :func:`nodulens.train.external.training.settled`.
+    """The config for YOLO; see :func:`nodulens.train.external.training.settled`.
 
     Raises:
-        BadOption: also of a network or size that YOLO does not have.
-        NotFound: the weights to start from are no file; nothing is fetched.
+        BadOption: also for a network or size that YOLO does not have.
+        NotFound: the initial weights are no file; nothing is fetched.
     """
     assert YOLO_SEG.segmenter is not None
-    asked = training.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
-    if asked.network not in YOLO11:
-        raise BadOption(f"YOLO has no network {asked.network!r} here; there are {', '.join(YOLO11)}.")
-    if asked.size % STRIDE:
-        raise BadOption(f"YOLO halves its input five times: {asked.size} pixels are no multiple of {STRIDE}.")
-    if asked.pretrained is not None and not (Path(asked.pretrained).is_file() and asked.pretrained.endswith(".pt")):
+    wanted = training.settled(config, YOLO_SEG.segmenter, FREE, Environment.TITLE)
+    if wanted.network not in YOLO11:
+        raise BadOption(f"YOLO has no network {wanted.network!r} here; there are {', '.join(YOLO11)}.")
+    if wanted.size % STRIDE:
+        raise BadOption(f"YOLO halves its input five times: {wanted.size} pixels are no multiple of {STRIDE}.")
+    if wanted.pretrained is not None and not (Path(wanted.pretrained).is_file() and wanted.pretrained.endswith(".pt")):
         raise NotFound(
-            f"There is no .pt file {asked.pretrained}. Nothing is fetched: name one that you have, or leave out "
-            "--set segmenter.pretrained to start from random weights."
+            f"There is no .pt file {wanted.pretrained}. Nothing is fetched: name a file that you have, or leave "
+            "out --set segmenter.pretrained to start from random weights."
         )
-    return asked
+    return wanted
 
 
 def train_yolo(recipe: Recipe, spec: RunSpec, environment: Environment, slices: int | None = None) -> Run:
-    """Train a recipe whose segmenter is YOLO's, and its other networks as always, into a run folder.
+    """Train a recipe whose segmenter is YOLO, and its other networks by our loop, into a run folder.
 
-    What is there already is kept; what was stopped goes on. YOLO's own files and log lie in ``yolo/``.
+    Finished steps are kept, interrupted ones resumed. YOLO's own files and log are in ``yolo/``.
 
     Args:
         recipe: its segmenter :func:`settled`.
         spec: see :func:`nodulens.train.run.train_recipe`.
-        slices: at most, evenly taken, for a trial; None: all.
+        slices: largest number, evenly spaced, for a trial; None: all.
 
     Raises:
         NotFound, BadOption, NodulensError: see :func:`nodulens.train.external.training.train_external`.
@@ -276,7 +276,7 @@ def train_yolo(recipe: Recipe, spec: RunSpec, environment: Environment, slices: 
 
 
 def _train(job: Job, environment: Environment) -> Path:
-    """Write the data set and let YOLO train on it; the folder where its files lie."""
+    """Write the data set, train YOLO on it, and return the folder of its files."""
     config, trained = job.config, job.work / "trained"
     known = write_dataset(job.material, config, job.division, job.work)
     wishes: dict[str, object] = {
@@ -289,34 +289,34 @@ def _train(job: Job, environment: Environment) -> Path:
     }
     if config.pretrained is not None:
         wishes["weights"] = Path(config.pretrained).resolve()
-    told = [f"--{name}={value}" for name, value in wishes.items()]
-    environment.step(job.work, "train", known.resolve(), trained.resolve(), *told)
+    options = [f"--{name}={value}" for name, value in wishes.items()]
+    environment.step(job.work, "train", known.resolve(), trained.resolve(), *options)
     return trained
 
 
 def _bring_back(job: Job, environment: Environment, trained: Path) -> None:
-    """Export what YOLO trained, held against its own network on a slice; checkpoint and curves go along."""
+    """Export YOLO's network, checked against its own on a slice; copy checkpoint and curves."""
     work, config = job.work, job.config
     weights = trained / "weights" / ("last.pt" if config.patience is None else "best.pt")
     environment.step(work, "export", weights, work / "network.pt2", f"--size={config.size}")
     net = Outlines(torch.export.load(work / "network.pt2").module(), config.size)
 
-    shown = job.examples()
-    unit = job.material.seen(segmentation.field_of(config), shown)[0]
+    rows = job.examples()
+    unit = job.material.examples(segmentation.field_of(config), rows)[0]
     np.save(work / "parity.npy", unit[0])
     environment.step(work, "predict", weights, work / "parity.npy", work / "parity.npz")
-    with torch.inference_mode(), np.load(work / "parity.npz") as said:
+    with torch.inference_mode(), np.load(work / "parity.npz") as stored:
         own = net.net(torch.from_numpy(unit[:1])[:, None].expand(-1, 3, -1, -1))
-        theirs = [torch.from_numpy(said[name]) for name in ("found", "prototypes")]
-        surest = theirs[0][:, 4].max()
-        for found in (own[0], theirs[0]):  # so that a network that is sure of nothing is compared too
-            found[:, 4] /= surest
+        theirs = [torch.from_numpy(stored[name]) for name in ("found", "prototypes")]
+        highest = theirs[0][:, 4].max()
+        for found in (own[0], theirs[0]):  # so that a network with low scores is compared too
+            found[:, 4] /= highest
         both = [net.probabilities(*pair).numpy() for pair in (own, theirs)]
     parity = {
         "largest": largest_difference(both[0], both[1], TOLERANCE, environment.TITLE),
         "tolerance": TOLERANCE,
-        "score_taken_for_1": float(surest),
-        "slice": case(job.material, shown[0]),
+        "score_taken_for_1": float(highest),
+        "slice": case(job.material, rows[0]),
     }
     figures, settings = {"off_yolos_network": parity}, {"detections": net.most}
     job.bring_back(Trained(net, config, unit, figures, settings, AGPL, LOGIT_TOLERANCE))

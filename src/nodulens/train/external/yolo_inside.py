@@ -1,8 +1,7 @@
 """The script that runs in YOLO's own environment: ``ENV/bin/python -P yolo_inside.py train|export|predict …``.
 
-That environment has ultralytics and torch, and not nodulens, so nothing here imports it. Everything goes in and out by
-files. Ultralytics is used as it is, but for what it says and fetches by itself: it is kept off the network. Called by
-:mod:`nodulens.train.external.yolo`.
+That environment has ultralytics and torch but not nodulens, which is not imported here. Input and output are files.
+Ultralytics is used unchanged, except that it is kept off the network. Called by :mod:`nodulens.train.external.yolo`.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from typing import Any
 import torch
 
 TORCHVISION = "0.28.0"
-"""That goes with our torch."""
+"""The version that matches our torch."""
 INTEGRATIONS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb", "vscode_msg")
 
 
 def main() -> None:
-    """Do one step."""
+    """Run one step."""
     parser = argparse.ArgumentParser()
     steps = parser.add_subparsers(required=True)
     training = steps.add_parser("train")
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def prepare() -> None:
-    """Import ultralytics so that it neither calls out, nor installs anything, nor needs torchvision."""
+    """Import ultralytics so that it uses no network, installs nothing, and does not need torchvision."""
     refuse_network()
     os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", ULTRALYTICS_SAFE_LOAD="true")
     os.environ.pop("ULTRALYTICS_API_KEY", None)
@@ -81,7 +80,7 @@ def prepare() -> None:
 
 
 def refuse_network() -> None:
-    """Every way out of this machine fails from here on; what it would fetch if it could, such as fonts, it can lack."""
+    """Make every connection to other machines fail; what ultralytics would fetch, such as fonts, is optional."""
     connect = socket.socket.connect
 
     def local(self: socket.socket, address: Any) -> None:
@@ -99,8 +98,8 @@ def refuse_network() -> None:
 def do_without_torchvision() -> None:
     """Let ultralytics import and validate without torchvision, which torch for CPUs cannot load.
 
-    It asks for its version when it is imported, imports it before it validates, and takes from it then nothing but
-    non-maximum suppression, of which it has its own that does exactly the same.
+    It checks torchvision's version when it is imported, and validation uses only its non-maximum suppression, of which
+    ultralytics has an equivalent of its own.
     """
     known = importlib.metadata.version
 
@@ -122,13 +121,13 @@ def do_without_torchvision() -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """How ultralytics trains.
+    """Ultralytics' training settings.
 
     Attributes:
-        network: of its own, such as "yolo11n-seg", with random weights.
-        weights: a file of its own to start from; None: random weights.
-        patience: epochs; 0 to go on to the end.
-        warm_up: epochs.
+        network: its name for it, such as "yolo11n-seg".
+        weights: its file of initial weights; None: random.
+        patience: of early stopping, in epochs; 0: none.
+        warm_up: in epochs.
     """
 
     network: str
@@ -145,11 +144,11 @@ class Settings:
 
 
 def train(data: Path, target: Path, settings: Settings) -> None:
-    """Ultralytics' own trainer; goes on from its last checkpoint, and does nothing where it has come to its end.
+    """Run ultralytics' own trainer, or resume from its last checkpoint; nothing is done if it has finished.
 
     Args:
         data: its description of the data set.
-        target: folder for its files; ``curves.csv`` is the last of them.
+        target: folder for its files; ``curves.csv`` is written last.
     """
     from ultralytics.models.yolo.segment import SegmentationTrainer  # type: ignore[import-not-found]
     from ultralytics.nn.tasks import load_checkpoint  # type: ignore[import-not-found]
@@ -176,12 +175,12 @@ def train(data: Path, target: Path, settings: Settings) -> None:
         "cos_lr": True,
         "warmup_epochs": settings.warm_up,
         "seed": settings.seed,
-        "amp": False,  # it would be tried on weights that have to be fetched
+        "amp": False,  # its check would fetch weights
         "plots": False,
         "workers": threads - 1,
         "device": "0" if torch.cuda.is_available() else "cpu",
     }
-    # what it has ended it cannot go on with: then it was stopped while it judged at last
+    # a finished training cannot be resumed: it was interrupted during the final validation
     if not last.exists() or load_checkpoint(str(last))[1]["epoch"] >= 0:
         SegmentationTrainer(overrides=wishes).train()
     plot_results(file=str(target / "results.csv"))
@@ -189,7 +188,7 @@ def train(data: Path, target: Path, settings: Settings) -> None:
 
 
 def write_curves(results: Path, target: Path) -> None:
-    """Write curves in the form of the other networks' tables: sum of losses, mask mAP of the validation set, rate."""
+    """Write curves in the format of the other networks: sum of losses, validation mask mAP, learning rate."""
     with results.open(newline="", encoding="utf-8") as file:
         rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     with target.open("w", newline="", encoding="utf-8") as file:
@@ -201,17 +200,17 @@ def write_curves(results: Path, target: Path) -> None:
 
 
 def export(weights: Path, target: Path, size: int) -> None:
-    """The trained network as a program that torch alone can load.
+    """Export the trained network as a program that torch alone can load.
 
-    It puts out what the head decodes, (N, 4 + 1 + masks, places): centre x and y, width and height in pixels, score,
-    mask coefficients; and (N, masks, size / 4, size / 4) prototypes.
+    Its outputs are the decoded head (N, 4 + 1 + masks, places): centre x and y, width and height in pixels, score, mask
+    coefficients; and prototypes (N, masks, size / 4, size / 4).
 
     Args:
-        size: of its square input of three channels; any number of examples.
+        size: of its square input of three channels; the batch size is free.
     """
     net = load(weights)
     head = net.model[-1]
-    head.export, head.format, head.dynamic = True, "onnx", True  # dynamic: its grid is of this size, whatever was
+    head.export, head.format, head.dynamic = True, "onnx", True  # dynamic: compute its grid for this size
     example = torch.zeros(2, 3, size, size)
     net(example)
     free = ({0: torch.export.Dim("batch", min=1, max=4096)},)
@@ -220,8 +219,8 @@ def export(weights: Path, target: Path, size: int) -> None:
 
 @torch.inference_mode()
 def predict(weights: Path, image: Path, target: Path) -> None:
-    """What ultralytics' own network says of a slice, batch norms fused as its predictor does; .npz of "found" and
-    "prototypes", as :func:`export` says.
+    """Write the output of ultralytics' own network on a slice, batch norms fused as in its predictor: .npz of "found"
+    and "prototypes", see :func:`export`.
 
     Args:
         image: .npy of (size, size), 0…1.
@@ -234,7 +233,7 @@ def predict(weights: Path, image: Path, target: Path) -> None:
 
 
 def load(weights: Path) -> Any:
-    """A network of ultralytics' file, in single precision, to use."""
+    """Load a network from ultralytics' file, in single precision and evaluation mode."""
     from ultralytics.nn.tasks import load_checkpoint  # type: ignore[import-not-found]
 
     return load_checkpoint(str(weights))[0].eval()

@@ -23,31 +23,31 @@ VALUES: tuple[Augmentation, ...] = ("contrast", "brightness", "noise")
 def augmented(
     images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch of square images, or of blocks of square slices, changed at random, and its labels with it.
+    """Augment a batch of square images, or of blocks of square slices, together with its labels.
 
-    - "flip" along each axis; "turn" by quarters, and flip.
+    - "flip" along each axis; "turn" by multiples of 90°, and flip.
     - "rotate" by up to 15 degrees, "zoom" by up to 1.2, "shift" by up to a sixteenth of each side, in whole pixels.
     - "contrast", "brightness" and "noise" as in :func:`shake_values`.
 
-    Blocks turn in the axial plane alone, about the body's axis, and zoom by one factor along all axes. So their spacing
-    need not be known, and slices may lie farther apart than pixels, as in the prompted segmenter's windows; in cubes of
-    1 mm what is seen along the axis still comes from thick slices, and must not be turned into the plane. Pixels of a
-    slice count as square: where they are not, because a window follows a box that is longer than wide, a turn shears.
+    Blocks are rotated in the axial plane alone, and zoomed by one factor along all axes. So their spacing need not be
+    known, and slices may be farther apart than pixels, as in the prompted segmenter's windows; and the blur of thick
+    slices, which cubes of 1 mm keep, is not rotated into the plane. Pixels of a slice count as square: where they are
+    not, because a window follows a box that is longer than wide, a rotation shears.
 
-    Edges are repeated. Without "rotate" and "zoom" no value is interpolated, so that noise keeps its grain.
+    Edges are repeated. Without "rotate" and "zoom" no value is interpolated, so that noise keeps its texture.
 
     Args:
         images: (N, C, S, S) or (N, C, D, S, S) float, 0…1, on any device.
         labels: (N, …, S, S) whole numbers or (N, K, …, S, S) float, of as many dimensions; None where the images have
-            no outlines. They are warped to the nearest pixel, and stay what they are.
+            no outlines. They are warped by nearest neighbour.
 
     Raises:
         BadValues: slices that are not square.
     """
     n, sides = len(images), images.shape[2:]
     if sides[-1] != sides[-2]:
-        raise BadValues(f"Only square slices can be turned, got {sides[-2]} × {sides[-1]} pixels.")
-    axes, lengths = len(sides), np.array(sides[::-1])  # affines count x, y, z
+        raise BadValues(f"Only square slices can be rotated; got {sides[-2]} × {sides[-1]} pixels.")
+    axes, lengths = len(sides), np.array(sides[::-1])  # affines are in x, y, z order
     both = "flip" in kinds or "turn" in kinds
     flip = rng.choice([-1.0, 1.0], (n, axes)) if both else np.ones((n, axes))
     angle = rng.integers(4, size=n) * (np.pi / 2) if "turn" in kinds else np.zeros(n)
@@ -73,13 +73,13 @@ def augmented(
 def copies_of(
     images: Tensor, labels: Tensor | None, kinds: Collection[Augmentation], copies: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch changed at random several times over, and always in the same way.
+    """Several augmented copies of a batch, the same in every call.
 
     Args:
         images, labels, kinds: see :func:`augmented`.
 
     Returns:
-        (copies, N, …) each.
+        Images, labels and so on, (copies, N, …) each.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
@@ -94,7 +94,7 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
 
     Args:
         planes: (N, C, S, S) float.
-        size: side of what comes out, taken from the middle.
+        size: side of the output, the central crop.
         zoom: the largest factor, its inverse the smallest.
         shift_px: the largest shift along each axis, in pixels.
 
@@ -116,7 +116,7 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
 def rotate_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
     """One of the eight symmetries of the square for every plane, at random, and a shift by whole pixels.
 
-    Nothing is interpolated, so that noise keeps the grain it has in use.
+    Nothing is interpolated, so that noise keeps its texture.
 
     Args:
         planes: (N, C, S, S).
@@ -134,7 +134,7 @@ def rotate_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Te
 def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Augmentation] = VALUES) -> Tensor:
     """Random contrast, offset and noise on 0…1 images (N, …), kept in range.
 
-    A tenth of a window in contrast, about 30 HU in offset and noise: what kernels and scanners differ by.
+    A tenth of a window in contrast, about 30 HU in offset and noise: the differences between kernels and scanners.
     """
     n = images.shape[0]
 
@@ -149,8 +149,8 @@ def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Aug
 
 
 def _warped(planes: Tensor, theta: NDArray[np.float64], sides: Sequence[int], mode: str = "bilinear") -> Tensor:
-    """Planes (N, C, S, S) or blocks (N, C, D, S, S) seen through affines (N, 2, 3) or (N, 3, 4) of -1…1 coordinates,
-    out to in; edges are repeated."""
+    """Planes (N, C, S, S) or blocks (N, C, D, S, S) resampled by affines (N, 2, 3) or (N, 3, 4) from output to input
+    in −1…1 coordinates; edges are repeated."""
     matrix = torch.from_numpy(theta.astype(np.float32)).to(planes.device)
     grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], *sides], align_corners=False)
     return functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)

@@ -15,17 +15,16 @@ COURSES = {"loss": "Training loss", "watched": "Watched", "learning_rate": "Lear
 
 
 def read_curves(table: Path) -> list[dict[str, float]]:
-    """A row an epoch, as training writes them."""
+    """Rows of a table of curves, one an epoch."""
     with table.open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def curves_figure(table: Path, title: str) -> Figure:
-    """Loss, value on the validation set, learning rate and memory by epoch, as far as the table has them.
+    """Loss, validation score, learning rate and memory by epoch, as far as the table has them.
 
     Args:
-        table: the CSV that :func:`nodulens.train.loop.fit.fit` writes beside its checkpoint, or what another
-            framework left.
+        table: the CSV that :func:`nodulens.train.loop.fit.fit` writes beside its checkpoint, or a framework's.
         title: what was trained.
     """
     rows = read_curves(table)
@@ -40,7 +39,7 @@ def curves_figure(table: Path, title: str) -> Figure:
 
 
 def draw_curves(table: Path, title: str) -> Path:
-    """The same as a PNG beside the table, which is returned."""
+    """Write :func:`curves_figure` as a PNG beside the table, and return its path."""
     figure = curves_figure(table, title)
     picture = table.with_suffix(".png")
     with whole_file(picture) as part:

@@ -1,6 +1,6 @@
-"""Several processes on one training: ``torchrun --nproc-per-node 2 -m nodulens.apps.cli train …``.
+"""Distributed training: ``torchrun --nproc-per-node 2 -m nodulens.apps.cli train …``.
 
-Every process takes its share of each epoch's batches; gradients are averaged after every step, so that all hold the
+Every process takes its share of each epoch's batches; gradients are averaged after every step, so that all have the
 same weights. Only the first writes and validates.
 """
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of one training.
+    """This process among those of a training.
 
     Attributes:
         rank: 0…world − 1.
-        world: processes in all; 1 for a training on its own.
-        device: where this process computes.
+        world: number of processes.
+        device: of this process.
     """
 
     rank: int
@@ -33,7 +33,7 @@ class Ranks:
 
     @classmethod
     def joined(cls) -> Ranks:
-        """This process as PyTorch's launcher counts it; the first enters the process group (NCCL on GPUs or gloo)."""
+        """This process by PyTorch's launcher; the first call enters the process group (NCCL on GPUs or gloo)."""
         gpu = torch.cuda.is_available()
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
@@ -55,11 +55,11 @@ class Ranks:
         return DistributedDataParallel(net, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def mine(self, batches: list[T]) -> list[T]:
-        """Every ``world``-th batch; the same number for each process, or the others would wait for ever."""
+        """Every ``world``-th batch; the same number for each process, or the others would wait forever."""
         return batches[self.rank : len(batches) - len(batches) % self.world : self.world]
 
     def from_first(self, values: list[float]) -> list[float]:
-        """The first process's numbers, for all."""
+        """Broadcast numbers of the first process to all."""
         if self.world == 1:
             return values
         sent = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -73,11 +73,11 @@ class Ranks:
         return float(value) / self.world
 
     def leave(self) -> None:
-        """Leave the process group, when all is done."""
+        """Leave the process group."""
         if self.world > 1:
             distributed.destroy_process_group()
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait for all processes."""
         if self.world > 1:
             distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nodulens.errors import NodulensError
+from nodulens.io.atomic import whole_file
 from nodulens.runtime.engine import Array, compile_bytes, compile_model
 from nodulens.train.loop.distributed import Ranks
 from nodulens.train.networks.default_method import MapClassifier
@@ -25,11 +25,11 @@ Compiled = Callable[[Array], tuple[Array, ...]]
 
 LICENCE = "Apache-2.0; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
 TOLERANCE = 1e-3
-"""By how much an output of the file may differ from the network's."""
+"""Largest difference between an output of the file and the network's."""
 
 
 class Logits(nn.Module):
-    """A classifier without its map."""
+    """A classifier without its feature map."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Logits(nn.Module):
 
 
 class LogitsAndActivation(nn.Module):
-    """A classifier with the class activation map of its first logit: its last map weighted by the classifier."""
+    """A classifier with the class activation map of its first logit: its last feature map, weighted."""
 
     def __init__(self, net: MapClassifier) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class LogitsAndActivation(nn.Module):
 
 
 def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], tolerance: float = TOLERANCE) -> Path:
-    """Write ``name.onnx`` and ``name.json``; both appear whole, the card last.
+    """Write ``name.onnx`` and its card ``name.json``, both atomically, the card last.
 
-    Of several processes (:mod:`nodulens.train.loop.distributed`) the first alone writes; the others wait for it.
+    In distributed training (:mod:`nodulens.train.loop.distributed`) the first process writes; the others wait for it.
 
     Args:
         net: in evaluation mode, on the CPU.
         example: an input; the first axis is free.
-        card: everything a card says but the hash; a licence where it is not ours.
+        card: all fields of the card but the hash; the licence only where it is not ours.
         tolerance: see :func:`check_parity`.
 
     Raises:
@@ -77,40 +77,38 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], 
 
 def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any], tolerance: float) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
     net = net.eval().cpu()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making, and nothing a user can act on
-        torch.onnx.export(
-            net,
-            (example,),
-            str(partial),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-        )
-    content = _stripped(partial)
-    _compare(net, compile_bytes(content, threads=1), example, tolerance)
-    partial.write_bytes(content)
+    with whole_file(target) as part:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own, which a user cannot act on
+            torch.onnx.export(
+                net,
+                (example,),
+                str(part),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            )
+        content = _stripped(part)
+        _compare(net, compile_bytes(content, threads=1), example, tolerance)
+        part.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     card["input"]["gflop"] = round(gflop(net, example), 4)
     text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
-    os.replace(partial, target)
-    path = target.with_suffix(".json")
-    path.with_suffix(".partial").write_text(text + "\n", encoding="utf-8")
-    os.replace(path.with_suffix(".partial"), path)
+    with whole_file(target.with_suffix(".json")) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def gflop(net: nn.Module, example: Tensor) -> float:
-    """Arithmetic of one example, multiplications and additions."""
+    """GFLOP of one example, multiplications and additions."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         net(example)
     return float(counter.get_total_flops()) / len(example) / 1e9
 
 
 def _stripped(path: Path) -> bytes:
-    """An ONNX file without the exporter's notes of the machine: folders and lines of the calls that led to a node."""
+    """An ONNX file without the exporter's stack traces, which name folders of this machine."""
     model = onnx.load(path)
     graph = model.graph
     named = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)

@@ -34,14 +34,14 @@ Maker = Callable[[], Batch]
 
 @dataclass(frozen=True)
 class Task:
-    """What a network learns.
+    """A network's training task.
 
     Attributes:
-        batches: from a random generator, one epoch: functions that each make one batch, as many in every epoch.
+        batches: random generator → functions that each make one batch of an epoch, as many in every epoch.
         loss: of the network on a batch.
-        augment: a batch changed at random, where the network computes (on the GPU where there is one).
-        validate: how good a network in evaluation mode is on material kept out of training: the higher, the better.
-            Without it the training loss takes its place.
+        augment: augments a batch on the network's device.
+        validate: score of a network in evaluation mode on the validation set, higher is better. Without it the
+            training loss is used.
     """
 
     batches: Callable[[np.random.Generator], list[Maker]]
@@ -52,14 +52,14 @@ class Task:
 
 @dataclass
 class _Progress:
-    """How far a training is: all that a checkpoint holds beside tensors.
+    """The progress of a training: all that a checkpoint holds beside tensors.
 
     Attributes:
-        epoch, step: those that are done.
-        factor: what the plateau schedule multiplies the learning rate by.
-        best: the best value of validation so far.
-        since: epochs without a better one.
-        seconds: spent, over all runs.
+        epoch, step: number completed.
+        factor: of the plateau schedule on the learning rate.
+        best: the best validation score so far.
+        since: epochs without improvement.
+        seconds: training time, over all runs.
         rows: of the curves, one an epoch.
     """
 
@@ -73,18 +73,19 @@ class _Progress:
 
 
 def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
-    """Train ``net`` and return it in evaluation mode, on the CPU or GPU where it was trained.
+    """Train ``net`` and return it in evaluation mode, on the device where it was trained.
 
     Args:
-        checkpoint: written after every epoch; where it exists, training goes on from it to the same result. Beside it
-            lie the curves under the same name, as a table (.csv) and for TensorBoard (.events).
+        checkpoint: written after every epoch; where it exists, training resumes from it, with the same result as an
+            uninterrupted one. The curves are beside it under the same name, as a table (.csv) and for TensorBoard
+            (.events).
 
     Raises:
         BadOption: the checkpoint was made with other settings, or there are fewer batches than processes.
     """
     torch.manual_seed(training.seed)
     ranks = Ranks.joined()
-    state = _State.begun(net, training, ranks.device)
+    state = _State.initial(net, training, ranks.device)
     if checkpoint.exists():
         state.resume(checkpoint)
     live, scheduler, at = ranks.wrap(net), None, state.at
@@ -92,7 +93,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
         bar = progress.add_task("training", total=training.epochs, completed=at.epoch)
         while at.epoch < training.epochs and not _over(at, training):
             start = time.monotonic()
-            # seeded by epoch, so that a resumed run sees what an uninterrupted one would
+            # seeded by epoch, so that a resumed run gets the batches of an uninterrupted one
             torch.manual_seed((training.seed * 1000 + at.epoch) * ranks.world + ranks.rank)
             rng = np.random.default_rng([training.seed, at.epoch])
             makers = _batches(task, rng, ranks)
@@ -110,7 +111,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
             at.seconds = ranks.from_first([at.seconds])[0]  # all must agree on when to stop
             ranks.wait()
             progress.advance(bar)
-    if ranks.world > 1:  # the others' batch statistics are of their own batches
+    if ranks.world > 1:  # batch norm statistics differ between processes
         state.kept = torch.load(checkpoint, weights_only=True, map_location=ranks.device)["kept"]
     net.load_state_dict(state.kept)
     return net.eval()
@@ -118,11 +119,11 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
 
 @dataclass(eq=False)
 class _State:
-    """A network in training, with everything that changes from step to step.
+    """A network in training, with all state that changes from step to step.
 
     Attributes:
         average: moving average of the weights.
-        kept: the averaged weights that training will return: the best, or the last.
+        kept: the averaged weights that training returns: the best, or the last.
     """
 
     net: nn.Module
@@ -135,15 +136,15 @@ class _State:
     at: _Progress
 
     @classmethod
-    def begun(cls, net: nn.Module, training: Training, device: torch.device) -> _State:
-        """A training of which nothing is done yet; the network is moved to where it computes."""
+    def initial(cls, net: nn.Module, training: Training, device: torch.device) -> _State:
+        """A training at its start; the network is moved to the device."""
         net.to(device, memory_format=_layout(net))  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(enabled=_is_mixed(training, device) and device.type == "cuda")
         average = _copy(net.state_dict())
         return cls(net, training, device, _optimizer(net, training), scaler, average, average, _Progress())
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint.
+        """Load a checkpoint.
 
         Raises:
             BadOption: it was made with other settings.
@@ -156,7 +157,7 @@ class _State:
         self.average, self.kept, self.at = state["average"], state["kept"], _Progress(**state["progress"])
 
     def end_epoch(self, validation: float) -> None:
-        """Note whether an epoch was the best, and lower the rate where the plateau schedule says so."""
+        """Record whether an epoch was the best, and lower the learning rate if the plateau schedule says so."""
         training, at = self.training, self.at
         at.epoch += 1
         better = validation > at.best
@@ -169,21 +170,21 @@ class _State:
                 group["lr"] /= 2
 
     def save(self, checkpoint: Path) -> None:
-        """Write the checkpoint and the curves, each whole or not at all."""
+        """Write the checkpoint and the curves, each atomically."""
         parts = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
         parts |= {"scaler": self.scaler.state_dict(), "average": self.average, "kept": self.kept}
         _save({**parts, "training": asdict(self.training), "progress": asdict(self.at)}, checkpoint)
 
 
 def _check_same(known: dict[str, Any], training: Training, checkpoint: Path) -> None:
-    """Refuse to go on with other settings than those of a checkpoint."""
+    """Refuse to resume with other settings than those of a checkpoint."""
     wanted = asdict(training)
-    # what an older checkpoint does not speak of was as it is by default, or could not be chosen
+    # a setting that an older checkpoint does not have was at its default
     known = {f.name: wanted[f.name] if f.default is MISSING else f.default for f in fields(training)} | known
     if known != wanted:
         other = [f"{k}={known.get(k)}, not {v}" for k, v in wanted.items() if known.get(k) != v]
         raise BadOption(
-            f"{checkpoint} was trained with {'; '.join(other) or 'settings that there are no more'}: name another "
+            f"{checkpoint} was trained with {'; '.join(other) or 'settings of an older version'}: name another "
             "folder for the run (-o of nodulens train, --run of python -m nodulens.train)."
         )
 
@@ -205,7 +206,7 @@ def _batches(task: Task, rng: np.random.Generator, ranks: Ranks) -> list[Maker]:
 
 
 def _prepared(make: Maker, task: Task, rng: np.random.Generator, ranks: Ranks) -> Batch:
-    """A batch where the network computes, augmented there."""
+    """A batch on the network's device, augmented there."""
     batch = tuple(t.to(ranks.device) for t in make())
     return task.augment(batch, rng) if task.augment else batch
 
@@ -216,7 +217,7 @@ def _epoch(
     """One step for each batch.
 
     Args:
-        live: the network as it is called, which averages gradients over all processes.
+        live: the network wrapped to average gradients over all processes.
 
     Returns:
         The sum of the losses, and the learning rate of the last step.
@@ -225,7 +226,7 @@ def _epoch(
     total, rate = torch.zeros((), device=state.device), 0.0
     net.train()
     with warnings.catch_warnings():
-        # a scaler skips steps whose gradients overflow, which the scheduler takes for calls in the wrong order
+        # a scaler skips steps whose gradients overflow, which the scheduler mistakes for calls in the wrong order
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         for batch in batches:
             state.optimizer.zero_grad(set_to_none=True)
@@ -245,20 +246,20 @@ def _epoch(
 
 
 def _is_mixed(training: Training, device: torch.device) -> bool:
-    """Whether training is to compute in 16 bits, and the device has them."""
+    """Whether mixed precision is set, and the device supports it."""
     return training.precision == "mixed" and _has_halves(device)
 
 
 def _layout(net: nn.Module) -> torch.memory_format:
-    """The order of a network's arrays in memory: channels innermost, as convolutions compute fastest; but norms of
-    single channels would turn every array round and back, a third of the time."""
+    """The memory format of a network: channels last, which is fastest for convolutions, unless it has instance norms,
+    which would convert every array there and back, for a third of the time."""
     if any(isinstance(module, nn.InstanceNorm2d) for module in net.modules()):
         return torch.contiguous_format
     return torch.channels_last_3d if any(p.dim() == 5 for p in net.parameters()) else torch.channels_last
 
 
 def _has_halves(device: torch.device) -> bool:
-    """Whether it computes in 16 bits of its own; a CPU that only imitates them takes ten times as long."""
+    """Whether a device has 16-bit arithmetic; a CPU that emulates it takes ten times as long."""
     own = torch.cpu.get_capabilities()
     return device.type == "cuda" or any(own.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
@@ -273,13 +274,13 @@ def _optimizer(net: nn.Module, training: Training) -> torch.optim.Optimizer:
 
 
 def _scheduler(state: _State, steps: int) -> LambdaLR:
-    """The learning rate, step by step, from the step that is next.
+    """The learning rate schedule, starting at the next step.
 
-    It follows from the progress alone, so that a checkpoint need not hold it, and one of any version goes on. Torch's
-    ReduceLROnPlateau would multiply a rate that this sets anew at every step.
+    It is a function of the progress alone, so that a checkpoint need not hold it. Torch's ReduceLROnPlateau is not
+    used: it multiplies a rate that this schedule sets at every step.
 
     Args:
-        steps: of an epoch.
+        steps: number in an epoch.
     """
     training, at = state.training, state.at
 
@@ -296,7 +297,7 @@ def rate_share(training: Training, done: float) -> float:
     """The learning rate as a share of its peak.
 
     Args:
-        done: share of the epochs that are behind, 0…1.
+        done: share of the epochs completed, 0…1.
     """
     fall = {
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
@@ -310,7 +311,7 @@ def rate_share(training: Training, done: float) -> float:
 
 
 def _over(at: _Progress, training: Training) -> bool:
-    """Whether nothing better came for too long, or the time is spent."""
+    """Whether to stop early: no improvement for too long, or the time is spent."""
     waited = training.patience is not None and at.since >= training.patience
     return waited or (training.minutes is not None and at.seconds >= 60 * training.minutes)
 
@@ -318,14 +319,14 @@ def _over(at: _Progress, training: Training) -> bool:
 @torch.no_grad()
 def _follow(average: dict[str, Tensor], live: dict[str, Tensor], decay: float) -> None:
     real = [key for key, value in live.items() if value.is_floating_point()]
-    # all at once: a GPU would wait for hundreds of calls
+    # all at once, to spare the GPU hundreds of calls
     get_ema_multi_avg_fn(decay)([average[key] for key in real], [live[key] for key in real], None)
     for key in live.keys() - set(real):
         average[key].copy_(live[key])
 
 
 def _validate(state: _State, validate: Callable[[nn.Module], float]) -> float:
-    """The value of the averaged weights; the network goes on with its own."""
+    """The validation score of the averaged weights; the network's own are restored."""
     net, own = state.net, _copy(state.net.state_dict())
     net.load_state_dict(state.average)
     net.eval()
@@ -340,18 +341,18 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _row(at: _Progress, loss: float, validation: float, rate: float) -> dict[str, float]:
-    """One line of the curves; memory is the most ever held."""
+    """A row of the curves; memory is the peak so far."""
     named = {"epoch": at.epoch, "loss": loss, "watched": validation, "learning_rate": rate}
     return {**named, "seconds": at.seconds, "memory_mb": _memory_mb()}
 
 
 def _memory_mb() -> float:
-    """The most held so far, on the GPU where there is one; NaN where the system does not say."""
+    """Peak memory so far, on the GPU if there is one; NaN if the system does not report it."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # not on Windows
         return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -359,7 +360,7 @@ def _memory_mb() -> float:
 def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows = state["progress"]["rows"]
-    # TensorBoard appends: opened anew it goes on after the epochs that are there
+    # TensorBoard appends to the epochs that are there
     with SummaryWriter(str(checkpoint.with_suffix(".events")), purge_step=int(rows[-1]["epoch"])) as events:
         for name in ("loss", "watched", "learning_rate"):
             events.add_scalar(name, rows[-1][name], int(rows[-1]["epoch"]))
@@ -371,7 +372,7 @@ def _save(state: dict[str, Any], checkpoint: Path) -> None:
 
 @torch.inference_mode()
 def predict(net: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
-    """The network's (first) output over batches, joined, on the CPU."""
+    """The network's (first) output over batches, concatenated, on the CPU."""
     place = next(net.parameters()).device
     out = []
     for batch in inputs:

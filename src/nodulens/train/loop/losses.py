@@ -1,8 +1,8 @@
 """The losses of the methods, by name.
 
-Every loss takes float32 logits (N, C, …) and a truth that is one of two kinds: whole numbers (N, …), where each place
-is one of C classes and the logits go through a softmax; or 0…1 (N, C, …), where each class is there or not by itself
-and the logits go through a sigmoid. ``…`` is nothing for a classifier, rows and columns for a segmenter.
+Every loss takes float32 logits (N, C, …) and a ground truth of one of two kinds: integers (N, …) of mutually exclusive
+classes, for which the logits go through a softmax; or 0…1 (N, C, …) of independent classes, for which they go through a
+sigmoid. ``…`` is empty for a classifier, rows and columns for a segmenter.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from nodulens.stages.slices import BACKGROUND
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """A function of logits, truth and class weights (C,) or None."""
 SMOOTH = 1.0
-"""Pixels added above and below the fraction bar: a class that is nowhere is right at 1 where nothing is predicted."""
+"""Pixels added to numerator and denominator: an absent class that is not predicted has an overlap of 1."""
 
 
 def loss_of(
     config: NetworkConfig, weights: Tensor | None = None
 ) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
-    """The loss of the output of a network of ``config``, its second head included.
+    """The loss for a network of ``config``, its second head included.
 
     Args:
         weights: (C,), see :func:`class_weights`.
 
     Raises:
-        BadOption: there is no such loss, or it is of several classes and there is one; or, when it is computed, there
-            is no second head to learn from.
+        BadOption: there is no such loss, or it needs several classes and there is one; or, when it is computed, the
+            network has no second head.
     """
     if config.loss not in LOSSES:
         raise BadOption(f"There is no loss {config.loss!r}; there are {', '.join(LOSSES)}.")
-    if config.loss == "cross-entropy" and len(config.classes) == 1:  # its softmax is 1, and its loss 0, for ever
-        raise BadOption(f"cross-entropy tells classes apart, and there is {config.classes[0]} alone: take bce.")
+    if config.loss == "cross-entropy" and len(config.classes) == 1:  # its softmax is always 1, and its loss 0
+        raise BadOption(f"cross-entropy needs two classes, and there is only {config.classes[0]}: take bce.")
     chosen = LOSSES[config.loss]
 
     def loss(output: Tensor | tuple[Tensor, ...], truth: Tensor) -> Tensor:
         logits, *second = output if isinstance(output, tuple) else (output,)
-        # 16 bits count no further than a few hundred pixels
+        # sums over pixels overflow the precision of 16 bits
         value = chosen(logits.float(), truth, None if weights is None else weights.to(logits.device))
         if config.auxiliary == 0:
             return value
@@ -58,36 +58,35 @@ def loss_of(
 
 
 def check_loss(config: NetworkConfig, *, exclusive: bool) -> None:
-    """Check that a network can learn its classes by its loss and balance.
+    """Check that a network's loss and balance fit its classes.
 
     Args:
-        exclusive: whether each place is of one class alone, so that inference takes a softmax; else each class is there
-            or not by itself.
+        exclusive: whether classes are mutually exclusive, so that inference takes a softmax; else they are independent.
 
     Raises:
-        BadOption: there is no such loss; or cross entropy of classes that are not exclusive, or binary of those that
-            are; or weights of a loss that counts one class only.
+        BadOption: there is no such loss; or cross entropy for classes that are not exclusive, or binary for those that
+            are; or class weights for a loss of a single class.
     """
     loss_of(config)
     if config.loss == "cross-entropy" and not exclusive:
         raise BadOption(
-            f"cross-entropy is of classes that exclude one another, and {', '.join(config.classes)} do not: take bce."
+            f"cross-entropy needs mutually exclusive classes, and {', '.join(config.classes)} are not: take bce."
         )
     if config.loss == "bce" and exclusive:
         raise BadOption(
-            f"bce takes each class by itself, and {', '.join(config.classes)} exclude one another: take cross-entropy."
+            f"bce needs independent classes, and {', '.join(config.classes)} are exclusive: take cross-entropy."
         )
     if config.balance == "weights" and config.loss in OVERLAPS and len(config.classes) - exclusive == 1:
         raise BadOption(
-            f"balance=weights would change nothing: {config.loss} counts {config.classes[-1]} alone. Take another "
-            "balance, or a loss with an entropy."
+            f"balance=weights has no effect: {config.loss} counts {config.classes[-1]} alone. Take another balance, or "
+            "a loss with cross entropy."
         )
 
 
 def loss_of_one(config: NetworkConfig, index: int) -> Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]:
-    """The loss of a segmenter where all that is known is whether a pixel is of one class: truth 0…1 (N, 1, …).
+    """The loss of a segmenter for a ground truth of a single class: 0…1 (N, 1, …).
 
-    Where classes exclude one another, the others are taken together. Entropy becomes that of two classes.
+    Where classes are exclusive, the others are merged, and cross entropy becomes that of two classes.
 
     Args:
         index: of the class.
@@ -104,17 +103,17 @@ def loss_of_one(config: NetworkConfig, index: int) -> Callable[[Tensor | tuple[T
     def alone(output: Tensor | tuple[Tensor, ...], truth: Tensor) -> Tensor:
         if not isinstance(output, tuple):
             return loss(against_the_rest(output.float()), truth)
-        logits, presence = output  # of the second head each class stands by itself
+        logits, presence = output  # the second head's classes are independent
         return loss((against_the_rest(logits.float()), presence[:, [index]]), truth)
 
     return alone
 
 
 def class_weights(truth: Tensor, classes: int) -> Tensor:
-    """Weights (classes,) that make every class count the same.
+    """Class weights (classes,) that balance the classes.
 
-    For whole numbers: n / (k · n_c) with k classes present, as scikit-learn's "balanced"; 0 for a class that is not
-    there. For 0…1 or true and false: how many there are without a class for one with it, which weighs its presence.
+    For integers: n / (k · n_c) with k classes present, as scikit-learn's "balanced"; 0 for an absent class. For 0…1 or
+    booleans: the ratio of negatives to positives of each class, which weights its positives.
     """
     if truth.is_floating_point() or truth.dtype == torch.bool:
         there = truth.sum([0, *range(2, truth.dim())])
@@ -124,26 +123,26 @@ def class_weights(truth: Tensor, classes: int) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross entropy of classes that exclude one another; the mean is over the weights."""
+    """Cross entropy of exclusive classes; the mean is weighted."""
     return functional.cross_entropy(logits, truth, weights)
 
 
 def bce(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross entropy of each class by itself; ``weights`` weigh where a class is there."""
+    """Binary cross entropy of independent classes; ``weights`` are those of positives."""
     along = None if weights is None else _along(weights, logits)
     return functional.binary_cross_entropy_with_logits(logits, _each(truth, logits), pos_weight=along)
 
 
 def weighted(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross entropy in which each class counts the same; without ``weights``, as often as it is in this batch."""
+    """Cross entropy with balanced classes; without ``weights``, balanced over this batch."""
     return _entropy(logits, truth, class_weights(truth, logits.shape[1]) if weights is None else weights)
 
 
 def focal(logits: Tensor, truth: Tensor, weights: Tensor | None = None, gamma: float = 2.0) -> Tensor:
-    """Cross entropy times (1 − p)^gamma of the right answer's p: what is certain already counts little.
+    """Focal loss: cross entropy times (1 − p)^gamma, p the probability of the true class.
 
-    MONAI's FocalLoss gives the same numbers, and takes three to ten times as long on a CPU, forth and back: it computes
-    every class of every pixel, where one is right.
+    MONAI's FocalLoss gives the same values and takes three to ten times as long on a CPU, forward and backward: it
+    computes every class of every pixel.
 
     Source: Lin et al., Focal loss for dense object detection, 2017; its α is ``weights``.
     """
@@ -167,7 +166,7 @@ def iou(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def tversky(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 − TP / (TP + 0.3·FP + 0.7·FN): what is missed costs more than what is too much; see :func:`_overlap`.
+    """1 − TP / (TP + 0.3·FP + 0.7·FN): false negatives cost more than false positives; see :func:`_overlap`.
 
     Source: Salehi et al., Tversky loss function for image segmentation, 2017.
     """
@@ -185,11 +184,11 @@ def dice_and_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None = Non
 
 
 def auxiliary(presence: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross entropy of which classes are anywhere in an image.
+    """Binary cross entropy of the presence of each class in an image.
 
     Args:
         presence: (N, C) logits.
-        truth: of the segmentation.
+        truth: ground truth of the segmentation.
     """
     there = _each(truth, presence).flatten(2).amax(2)
     return functional.binary_cross_entropy_with_logits(presence, there)
@@ -207,7 +206,7 @@ LOSSES: dict[str, Loss] = {
     "dice+cross-entropy": dice_and_entropy,
 }
 OVERLAPS = ("dice", "iou", "tversky")
-"""Losses that leave out a background, see :func:`_overlap`."""
+"""Losses that exclude the background, see :func:`_overlap`."""
 
 
 def _entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
@@ -217,9 +216,9 @@ def _entropy(logits: Tensor, truth: Tensor, weights: Tensor | None) -> Tensor:
 def _overlap(logits: Tensor, truth: Tensor, weights: Tensor | None, cost: tuple[float, float]) -> Tensor:
     """1 − TP / (TP + a·FP + b·FN), MONAI's Tversky loss, averaged over classes with their weights; (a, b) is ``cost``.
 
-    (½, ½) is Dice, (1, 1) Jaccard. Where classes exclude one another, the first is the background, which says nothing
-    of its own, and is left out. Pixels are counted over the whole batch, as nnU-Net does for slices: one false pixel
-    on a slice without a nodule costs one pixel, not the slice. Probabilities stand for pixels (soft Dice).
+    (½, ½) is Dice, (1, 1) Jaccard. Where classes are exclusive, the first is the background, which is left out. Pixels
+    are counted over the whole batch, as nnU-Net does for slices: a false pixel on a slice without a nodule costs one
+    pixel, not the slice. Counts are sums of probabilities (soft Dice).
     """
     exclusive = not truth.is_floating_point()
     loss = _monai_losses().TverskyLoss(
@@ -240,14 +239,14 @@ def _overlap(logits: Tensor, truth: Tensor, weights: Tensor | None, cost: tuple[
 
 
 def _each(truth: Tensor, logits: Tensor) -> Tensor:
-    """The truth as 0…1 of each class by itself: (N, C, …)."""
+    """The ground truth as one channel 0…1 a class: (N, C, …)."""
     if truth.is_floating_point():
         return truth
     return functional.one_hot(truth, logits.shape[1]).movedim(-1, 1).float()
 
 
 def _monai_losses() -> ModuleType:
-    """MONAI's losses; importing them takes seconds, so it is done when one is used.
+    """MONAI's losses, imported on first use, since that takes seconds.
 
     Raises:
         MissingExtra: MONAI is not installed.

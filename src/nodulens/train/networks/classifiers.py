@@ -1,4 +1,4 @@
-"""The two plain classifiers of the publications: a region of interest in three convolutions, and a patch CNN."""
+"""The two plain classifiers of the publications: three convolutions on a region of interest, and a patch CNN."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodulens.errors import BadOption
 class Conv3(nn.Module):
     """Three convolutions 32-64-64, each with batch norm and max pooling; dense 128; dropout.
 
-    Convolutions are not padded, as is Keras's way unless told otherwise: 124 → 61 → 29 → 13.
+    Convolutions are not padded, as is Keras's default: 124 → 61 → 29 → 13.
 
     Shape:
         input (N, 1, size, size), output (N, outputs) logits; ``features`` gives (N, 64, 13, 13) at a size of 124.
@@ -44,7 +44,7 @@ class Conv3(nn.Module):
 
 
 class PatchCnn(nn.Module):
-    """Nodule or not, from a patch: four convolutions, each with batch norm and max pooling; dense 128; dropout.
+    """Nodule or non-nodule, from a patch: four convolutions, each with batch norm and max pooling; dense 128; dropout.
 
     Shape:
         input (N, 1, size, size), output (N, outputs) logits; ``features`` gives (N, 128, size / 16, size / 16).
@@ -60,7 +60,7 @@ class PatchCnn(nn.Module):
                 layer
                 for cin, cout in pairwise(widths)
                 for layer in (
-                    nn.Conv2d(cin, cout, 3, padding=1, bias=False),  # batch norm takes any bias away again
+                    nn.Conv2d(cin, cout, 3, padding=1, bias=False),  # batch norm removes any bias
                     nn.BatchNorm2d(cout),
                     nn.ReLU(inplace=True),
                     nn.MaxPool2d(2),

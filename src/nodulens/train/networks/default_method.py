@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def _conv(dim: int, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU; the size is kept but for the stride."""
+    """Convolution with padding, batch norm, ReLU."""
     conv = nn.Conv2d if dim == 2 else nn.Conv3d
     norm = nn.BatchNorm2d if dim == 2 else nn.BatchNorm3d
     return nn.Sequential(
@@ -16,7 +16,7 @@ def _conv(dim: int, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn
 
 
 class MapClassifier(nn.Module):
-    """A plain CNN that ends in mean pooling and one linear layer, so that its last map explains it.
+    """A plain CNN that ends in mean pooling and one linear layer, so that it has a class activation map.
 
     Without ``central`` the logit is the mean over positions of ``weights · map``, hence the class activation map is
     exact: its mean is the logit less the bias.
@@ -24,11 +24,11 @@ class MapClassifier(nn.Module):
     Args:
         dim: 2 or 3.
         channels: of the input.
-        stem: width after the first convolution (5 wide, stride 2: most of the work would be at full resolution).
-        widths: two convolutions each.
+        stem: width after the first convolution (kernel 5, stride 2: most of the work would be at full resolution).
+        widths: of the stages, two convolutions each.
         pools: whether to halve before each of ``widths``.
-        outputs: logits; the first is the one explained.
-        central: also pool the middle of the map on its own: a candidate is what lies there, the rest is its setting.
+        outputs: number of logits; the activation map is that of the first.
+        central: also pool the centre of the map on its own: the candidate, while the rest is its context.
 
     Shape:
         input (N, channels, …), output (N, outputs) logits and (N, widths[-1], …) last feature map.
@@ -72,7 +72,7 @@ class MapClassifier(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions with a way round them."""
+    """Two convolutions with a skip connection."""
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ class Residual(nn.Module):
 class PatchNet(nn.Module):
     """Nodule or non-nodule, from an axial patch.
 
-    The last map is pooled three ways: its middle, where the candidate lies; all of it, the setting; and once more half
-    as fine, for what reaches across.
+    The last map is pooled three ways: its centre, where the candidate is; all of it, the context; and once more at half
+    the resolution, for larger structures.
 
     Shape:
         input (N, 1, 64, 64), output (N, 1) logits and (N, 128, 8, 8) map.
@@ -97,7 +97,7 @@ class PatchNet(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 192)) -> None:
         super().__init__()
         a, b, c, d, e = widths
-        # the first convolution keeps every pixel: a nodule of 4 mm is six of them wide
+        # the first convolution has no stride: a nodule of 4 mm is six pixels wide
         entry = [_conv(2, 1, a), _conv(2, a, b, stride=2), Residual(b, b)]
         self.features = nn.Sequential(*entry, nn.MaxPool2d(2), Residual(b, c), nn.MaxPool2d(2), Residual(c, d))
         self.deep = nn.Sequential(nn.MaxPool2d(2), _conv(2, d, e))
@@ -112,10 +112,10 @@ class PatchNet(nn.Module):
 
 
 class PromptUNet(nn.Module):
-    """A small 3-D U-Net that segments what its prompt channels point at.
+    """A small 3-D U-Net that segments the nodule at its prompt channels.
 
-    In the plane, 2 × 2 grid points become channels at the entry and come back at the exit: the finest level, where most
-    of the time would go, is never convolved at full size.
+    In the plane, 2 × 2 grid points become channels at the input and are unfolded at the output (pixel shuffle), so that
+    the finest level, which would take most of the time, is never convolved at full size.
 
     Shape:
         input (N, 3, 16, 32, 32): image, box (1 drawn by a person, 0.5 rough), earlier mask or 0;

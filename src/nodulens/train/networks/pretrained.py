@@ -1,8 +1,8 @@
-"""Encoders trained on ImageNet, from a file or a hub, into our networks.
+"""Load encoders trained on ImageNet, from a file or a hub, into our networks.
 
-timm's files fit (densenet121, resnet50, efficientnet_b0; of the last the tf_ ones pad as ours does), and torchvision's
-of DenseNet-121 and ResNet-50. What reads the image is adapted: these networks expect three colours around 0, ours see
-one grey value 0…1.
+timm's files fit (densenet121, resnet50, efficientnet_b0; of the last the tf_ variants pad as ours does), and
+torchvision's of DenseNet-121 and ResNet-50. The first convolution is adapted: these networks expect three colours
+around 0, ours one grey value 0…1.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from nodulens.train.networks.registry import build
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's colours, by which the published encoders were trained."""
+"""Mean and standard deviation of ImageNet's colours, with which the published encoders were trained."""
 
 
 def started(config: NetworkConfig, part: str) -> nn.Module:
-    """The network that training starts from: random by its seed, the encoder from ImageNet where the config names one.
+    """Build and initialise a network: random by its seed, the encoder from ImageNet if the config names one.
 
-    Warns where there is such an encoder to be had, and none is named.
+    Warns if its publication starts from ImageNet, and no encoder is named.
 
     Args:
-        part: of the recipe, for the warning.
+        part: field of the recipe, for the warning.
 
     Raises:
         BadOption, MissingExtra, NotFound, UnreadableFile: see :func:`~nodulens.train.networks.registry.build`,
@@ -43,23 +43,23 @@ def started(config: NetworkConfig, part: str) -> nn.Module:
         load_pretrained(net, config.network, find_pretrained(config.pretrained))
     elif config.network in PUBLISHED:
         warnings.warn(
-            f"{config.network} starts from random weights, where its publication starts from ImageNet's: name a file "
-            f"or hub name by --set {part}.pretrained=PLACE.",
+            f"{config.network} starts from random weights, its publication from ImageNet's: name a file or hub name "
+            f"by --set {part}.pretrained=PLACE.",
             stacklevel=2,
         )
     return net
 
 
 def load_pretrained(net: nn.Module, network: str, path: Path) -> None:
-    """Fill the encoder of a network; the last layer, and a decoder, stay as they are.
+    """Load the encoder of a network; the last layer and a decoder are not changed.
 
     Args:
         network: its name in :mod:`nodulens.train.networks.registry`.
-        path: safetensors, or a PyTorch file of tensors (nothing else in it is read).
+        path: safetensors, or a PyTorch file of tensors (read with ``weights_only``).
 
     Raises:
-        BadOption: nobody publishes an encoder for it.
-        NotFound, UnreadableFile: no such file, or its weights are of another network.
+        BadOption: there is no published encoder for it.
+        NotFound, UnreadableFile: no such file, or it is of another network.
     """
     if network not in PUBLISHED:
         raise BadOption(f"{network!r} has no published encoder; {', '.join(PUBLISHED)} have.")
@@ -74,26 +74,28 @@ def load_pretrained(net: nn.Module, network: str, path: Path) -> None:
         filled[norm] = filled[norm] + off
         missing = [n for n, tensor in filled.items() if tensor.shape != own[n].shape]
     if missing:
-        raise UnreadableFile(f"{path} is of another network than {network}: {missing[0]} is not there or does not fit.")
+        raise UnreadableFile(
+            f"{path} is of another network than {network}: {missing[0]} is missing or of another shape."
+        )
     net.load_state_dict(own | filled)
 
 
 def find_pretrained(place: str) -> Path:
-    """A file as it is, or ``owner/name`` on the Hugging Face hub, fetched if it is not there yet.
+    """Find a file, or ``owner/name`` on the Hugging Face hub, which is fetched if it is not cached yet.
 
     Raises:
-        NotFound: neither.
+        NotFound: neither a file nor on the hub.
         MissingExtra: it is a hub name, and the hub's client is not installed.
     """
     if Path(place).is_file():
         return Path(place)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", place) or Path(place).suffix in (".safetensors", ".pth", ".pt"):
-        raise NotFound(f"There is no file {place}, and it is no hub name, which looks like owner/name.")
+        raise NotFound(f"There is no file {place}, and it is not a hub name (owner/name).")
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
-        raise MissingExtra("sam", "huggingface_hub") from error
+        raise MissingExtra("train", "huggingface_hub") from error
     try:
         return Path(hf_hub_download(place, "model.safetensors"))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -101,10 +103,10 @@ def find_pretrained(place: str) -> Path:
 
 
 def _grey(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The first convolution for one grey value 0…1, and what its batch norm's mean must move by.
+    """The first convolution for one grey value 0…1, and the shift of its batch norm's mean.
 
-    Grey is the same in all three colours, so their weights add up, each divided by its colour's deviation. What the
-    colours' means would have taken away is a constant of each output, but at the border.
+    Grey is the same in all three colours, so their weights add up, each divided by its colour's standard deviation.
+    Subtracting the colours' means is a constant for each output, except at the border.
 
     Args:
         weight: (outputs, 3, y, x).
@@ -122,7 +124,7 @@ def _resnet(name: str) -> str | None:
 
 
 FIRST_BLOCKS = (0, 1, 3, 5, 8, 11, 15)
-"""The number of each stage's first block in EfficientNet-B0, as MONAI counts them through."""
+"""The index of each stage's first block in EfficientNet-B0, as MONAI numbers them."""
 SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
 PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", **SQUEEZE}
 EXPANDING = {
@@ -151,8 +153,8 @@ PUBLISHED: dict[str, tuple[str, str, Callable[[str], str | None]]] = {
     "resnet50-unet": ("encoder.conv1.weight", "encoder.bn1.running_mean", _resnet),
     "efficientnet-b0": ("_conv_stem.weight", "_bn0.running_mean", _efficientnet),
 }
-"""Network → its first convolution, the mean of the batch norm after it, and the name of a tensor of it in the published
-files; None for what is not of the encoder."""
+"""Network → its first convolution, the mean of the batch norm after it, and a function from a tensor's name to that in
+the published files, None outside the encoder."""
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -167,9 +169,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UnreadableFile(f"{path} is no safetensors file: {error}.") from error
+            raise UnreadableFile(f"{path} is not a safetensors file: {error}.") from error
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UnreadableFile(f"{path} is no PyTorch file of tensors alone: {error}") from error
+        raise UnreadableFile(f"{path} is not a PyTorch file of tensors alone: {error}") from error
     return state.get("state_dict", state)

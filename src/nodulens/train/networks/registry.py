@@ -1,9 +1,9 @@
 """The networks of the recipes, by name: each a function of a :class:`~nodulens.methods.recipe.NetworkConfig`.
 
-Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier puts out (N, classes) logits, a
-segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of what is there. Another
-network is another function here, and its name in :data:`NETWORKS`. Those of :data:`APART` are none of them: another
-program builds and trains them, see :mod:`nodulens.train.external.environment`.
+Inputs are float32 (N, 1, size, size), 0…1 over the window of the method. A classifier gives (N, classes) logits, a
+segmenter (N, classes, size, size) logits, and one with a second head also (N, classes) logits of each class's presence.
+To add a network, write a function here and name it in :data:`NETWORKS`. Those of :data:`APART` are built and trained by
+external programs, see :mod:`nodulens.train.external.environment`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nodulens.train.networks.classifiers import Conv3, PatchCnn
 from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet
 
 RARE = 0.01
-"""Probability that a network which has learnt nothing gives a class."""
+"""Initial probability of each class."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Cost:
     """Size and arithmetic of a network.
 
     Attributes:
-        parameters: all numbers it has learnt, the statistics of its batch norms included, as Keras counts.
-        trainable: those that the optimizer moves.
-        gflop: arithmetic for one input, multiplications and additions.
+        parameters: all parameters, the statistics of batch norms included, as Keras counts.
+        trainable: those that the optimizer updates.
+        gflop: of one input, multiplications and additions.
     """
 
     parameters: int
@@ -45,11 +45,11 @@ class Cost:
 
 
 def build(config: NetworkConfig) -> nn.Module:
-    """The network of a recipe's part, with random weights.
+    """Build the network of a recipe's part, with random weights.
 
     Raises:
-        BadOption: there is no such network, or it cannot be of this size, or another program builds it.
-        MissingExtra: it is one of MONAI's, which is not installed.
+        BadOption: there is no such network, it cannot have this size, or an external program builds it.
+        MissingExtra: it needs MONAI, which is not installed.
     """
     if config.network in APART:
         raise BadOption(
@@ -61,10 +61,10 @@ def build(config: NetworkConfig) -> nn.Module:
 
 
 def check_window(config: NetworkConfig) -> None:
-    """Check that a network can learn from windows; nothing is computed.
+    """Check that a network can be trained on windows; nothing is computed.
 
     Raises:
-        BadOption: they are larger than its input, or cannot be halved as often as the network does.
+        BadOption: the windows are larger than its input, or cannot be halved as often as the network does.
     """
     side = config.window
     assert side is not None
@@ -73,27 +73,27 @@ def check_window(config: NetworkConfig) -> None:
         with torch.device("meta"):
             try:
                 build(config).train()(torch.zeros(2, 1, side, side))
-            except (RuntimeError, ValueError):  # sizes that do not meet again, or one pixel left to normalise
+            except (RuntimeError, ValueError):  # skip connections of unequal sizes, or one pixel left to normalise
                 fits = False
     if not fits:
         raise BadOption(
-            f"{config.network!r} of {config.size} pixels cannot learn from windows of {side}: they are larger than "
+            f"{config.network!r} of {config.size} pixels cannot be trained on windows of {side}: they are larger than "
             "its input, or cannot be halved as often as it does. Take a half or a quarter of its size."
         )
 
 
 def check_kind(part: str, config: NetworkConfig) -> None:
-    """Check that a network's output is what its part needs, a segmenter's at every pixel; nothing is computed.
+    """Check that a network's output fits its part, such as a segmenter's at every pixel; nothing is computed.
 
     Raises:
-        BadOption: it does not, or cannot be of its size.
+        BadOption: it does not, or the network cannot have its size.
     """
     side, classes = config.size, len(config.classes)
     with torch.device("meta"):
         try:
             found = build(config).eval()(torch.zeros(1, 1, side, side))
         except (RuntimeError, ValueError) as error:
-            raise BadOption(f"{config.network!r} cannot see {part}.size={side} pixels: {error}") from error
+            raise BadOption(f"{config.network!r} cannot take {part}.size={side} pixels: {error}") from error
     found = found[0] if isinstance(found, tuple) else found
     if found.shape != ((1, classes, side, side) if part == "segmenter" else (1, classes)):
         does, needs = ("outlines", "grades") if found.dim() == 4 else ("grades", "outlines")
@@ -101,7 +101,7 @@ def check_kind(part: str, config: NetworkConfig) -> None:
 
 
 def cost(config: NetworkConfig) -> Cost:
-    """Count without computing anything."""
+    """Count parameters and GFLOP without computing anything."""
     with torch.device("meta"):
         net = build(config).eval()
         arithmetic = gflop(net, torch.zeros(1, 1, config.size, config.size))
@@ -111,12 +111,12 @@ def cost(config: NetworkConfig) -> Cost:
 
 
 def stored_values(path: Path) -> int:
-    """The count of numbers in an ONNX file: the parameters of a network that ships (batch norms folded in)."""
+    """Number of values in an ONNX file: the parameters of a network that ships (batch norms folded in)."""
     return sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer)
 
 
 def densenet121(config: NetworkConfig) -> nn.Module:
-    """DenseNet-121 (Huang et al., 2017), its last layer of one neuron a class."""
+    """DenseNet-121 (Huang et al., 2017) with one output a class."""
     nets = _monai()
     return nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=len(config.classes))
 
@@ -127,10 +127,10 @@ def efficientnet_b0(config: NetworkConfig) -> nn.Module:
     net = nets.EfficientNetBN(
         "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(config.classes)
     )
-    net.set_swish(memory_efficient=False)  # the other one cannot be exported
+    net.set_swish(memory_efficient=False)  # the memory-efficient one cannot be exported
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # by MONAI's 0.01 what statistics start from stays for a thousand steps
+            module.momentum = 0.1  # with MONAI's 0.01 the initial statistics persist for a thousand steps
     return net
 
 
@@ -147,10 +147,10 @@ def resnet50_unet(config: NetworkConfig) -> nn.Module:
 
 
 def _start_rare(head: nn.Conv2d) -> None:
-    """Let a random network say of every pixel that it is hardly of any class, as most are.
+    """Initialise the last bias so that every class starts at a low probability, as most pixels are of none.
 
-    Starting from even odds, binary cross entropy took 1,300 steps and more to draw its first nodule, and so some 200.
-    Source of the idea: Lin et al., Focal loss for dense object detection, 2017, section 4.1.
+    From even odds, binary cross entropy took 1,300 steps and more to segment its first nodule; this way some 200.
+    Source: Lin et al., Focal loss for dense object detection, 2017, section 4.1.
     """
     with torch.no_grad():
         head.weight.mul_(0.1)
@@ -159,7 +159,7 @@ def _start_rare(head: nn.Conv2d) -> None:
 
 
 def se_aux_unet(config: NetworkConfig) -> nn.Module:
-    """See :class:`nodulens.train.networks.unets.SeAuxUNet`; the second head is there where its loss counts."""
+    """See :class:`nodulens.train.networks.unets.SeAuxUNet`; it has the second head if its loss has a weight."""
     if config.size % 16:
         raise BadOption(f"This U-Net halves its input four times: {config.size} pixels are no multiple of 16.")
     return SeAuxUNet(len(config.classes), auxiliary=config.auxiliary > 0)
@@ -192,11 +192,11 @@ NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
 
 YOLO11 = ("yolo11n-seg", "yolo11s-seg", "yolo11m-seg")
 APART = {"nnunet": "nodulens nnunet train", **dict.fromkeys(YOLO11, "nodulens yolo train")}
-"""Networks that other programs train, and the command for each."""
+"""Networks that external programs train, and the command for each."""
 
 
 def _monai() -> ModuleType:
-    """MONAI's networks; importing them takes seconds, so it is done when one is built."""
+    """MONAI's networks, imported on first use, since that takes seconds."""
     try:
         return import_module("monai.networks.nets")
     except ImportError as error:

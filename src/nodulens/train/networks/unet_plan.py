@@ -1,8 +1,7 @@
-"""How a U-Net configures itself from its data: nnU-Net's rules for slices, in small.
+"""A U-Net's configuration from its data: nnU-Net's rules for slices, scaled down.
 
-Source: Isensee et al., nnU-Net, 2021, and its default planner of version 2. Ours differs in three things: patches are
-square, every stage is half as wide, and the memory that a batch may take is halved with it, so that batches come out
-the same.
+Source: Isensee et al., nnU-Net, 2021, and its default planner of version 2. Ours differs in three ways: patches are
+square, every stage is half as wide, and the memory of a batch is halved too, so that batch sizes are the same.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ Slice = tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The properties of a data set that a network is planned by.
+    """The properties of a data set that determine the plan.
 
     Attributes:
-        slices: how many.
+        slices: number of slices.
         spacing_mm: median (y, x).
         size: median (rows, columns) at that spacing.
         low, high: 0.5 and 99.5 percentiles of the values in the foreground, 0…1.
@@ -49,13 +48,13 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Plan:
-    """The input, depth and batch that follow from a fingerprint.
+    """The input size, depth and batch size of a network.
 
     Attributes:
         size: side of the square input in pixels.
         pixel_mm: of that input.
         widths: channels of each stage, from fine to coarse.
-        batch: slices a step.
+        batch: batch size in slices.
     """
 
     size: int
@@ -65,7 +64,7 @@ class Plan:
 
 
 def fingerprint(slices: Iterable[Slice]) -> Fingerprint:
-    """Look at every slice once.
+    """Compute the fingerprint of slices, each read once.
 
     Raises:
         BadValues: no slice has a foreground.
@@ -94,16 +93,16 @@ def fingerprint(slices: Iterable[Slice]) -> Fingerprint:
 
 
 def plan(found: Fingerprint, classes: int = 2, memory_gb: float = 8.0) -> Plan:
-    """Input, depth, widths and batch for a data set.
+    """Plan input size, depth, widths and batch size for a data set.
 
-    - The pixel is the median one, the input holds the median slice whole.
-    - Stages halve the input until it would fall under 4 pixels; it is rounded up to what halves so often. Widths double
-      from 16 to 256 at most.
+    - The pixel size is the median, and the input holds the whole median slice.
+    - Stages halve the input until it would be under 4 pixels; it is rounded up to a multiple. Widths double from 16 to
+      256 at most.
     - Where two slices do not fit in memory, the input shrinks, and the network with it.
-    - The batch fills the memory, but holds no more than 5 % of the data set's pixels, and two slices at least.
+    - The batch fills the memory, but has no more than 5 % of the data set's pixels, and two slices at least.
 
     Args:
-        classes: of the outline, background included.
+        classes: number of classes, background included.
         memory_gb: of the machine that trains.
     """
     budget = FEATURES * REFERENCE_BATCH * memory_gb / 8
@@ -116,20 +115,20 @@ def plan(found: Fingerprint, classes: int = 2, memory_gb: float = 8.0) -> Plan:
 
 
 def widths_for(size: int) -> tuple[int, ...]:
-    """Channels of each stage of a network whose input has this side."""
+    """Channels of each stage of a network with an input of this side."""
     halvings = max(int(np.log2(size / LEAST_EDGE)), 0)
     return tuple(min(FIRST_WIDTH * 2**stage, MOST_WIDTH) for stage in range(halvings + 1))
 
 
 def feature_values(size: int, classes: int) -> int:
-    """Values in all feature maps of the network for one slice: what its memory goes by."""
+    """Values in all feature maps of the network for one slice, which determine its memory."""
     widths = widths_for(size)
     maps = [width * (size >> stage) ** 2 for stage, width in enumerate(widths)]
-    # two convolutions a stage on the way down; two and one that grows, on the way up
+    # two convolutions a stage in the encoder; two and a transposed one in the decoder
     return 2 * sum(maps) + 3 * sum(maps[:-1]) + classes * size**2
 
 
 def _divisible(size: int) -> int:
-    """The side, rounded up to what can be halved as often as it is."""
+    """The side, rounded up to a multiple that can be halved as often as the network does."""
     step = 2 ** (len(widths_for(size)) - 1)
     return -(-size // step) * step

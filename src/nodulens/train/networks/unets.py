@@ -13,11 +13,11 @@ from nodulens.errors import BadOption
 from nodulens.train.networks.unet_plan import Fingerprint, widths_for
 
 SQUARE = 16
-"""Side in pixels of what means are taken of first, see :func:`steady_norm`."""
+"""Side in pixels of the blocks that are averaged first, see :func:`steady_norm`."""
 
 
 class SqueezeExcite(nn.Module):
-    """Every channel is weighed by what all of them hold on average (Hu et al., 2018); ratio 8, with bias."""
+    """Squeeze-and-excitation (Hu et al., 2018) with ratio 8 and bias."""
 
     def __init__(self, channels: int, ratio: int = 8) -> None:
         super().__init__()
@@ -33,23 +33,23 @@ class SqueezeExcite(nn.Module):
 
 
 def squeeze_excite_flops(height: int, width: int, channels: int, ratio: int = 8) -> int:
-    """HWC + 2(C·N1 + N1·N2): the mean over all pixels, then two dense layers, C to N1 = C / ratio to N2 = C."""
+    """FLOP of a block, HWC + 2(C·N1 + N1·N2): global mean, then two dense layers, C to N1 = C / ratio to N2 = C."""
     squeezed = channels // ratio
     return height * width * channels + 2 * (channels * squeezed + squeezed * channels)
 
 
 def attention_flops(height: int, width: int, channels: int) -> int:
-    """4HWC² + HWC, by which the publication compares attention over all pixels."""
+    """FLOP of attention over all pixels, 4HWC² + HWC, as the publication counts them for comparison."""
     return 4 * height * width * channels**2 + height * width * channels
 
 
 class SeAuxUNet(nn.Module):
-    """A U-Net of separable convolutions with squeeze-and-excitation; a second head says which classes are there.
+    """A U-Net of separable convolutions with squeeze-and-excitation; a second head predicts which classes are present.
 
     With four classes and the second head it has 6,577,217 parameters by Keras's count, as published.
 
     Args:
-        classes: of the outline.
+        classes: number of classes.
         auxiliary: whether it has the second head, at the bottleneck: mean pooling, dense 128, dense ``classes``.
 
     Shape:
@@ -93,9 +93,9 @@ def _separable_block(cin: int, cout: int) -> nn.Sequential:
 
 
 class PlannedUNet(nn.Module):
-    """A plain U-Net as deep as its input asks for: two convolutions a stage, instance norm, leaky ReLU.
+    """A plain U-Net whose depth follows from its input: two convolutions a stage, instance norm, leaky ReLU.
 
-    Its input's clipping and z-score are part of it (:meth:`normalize_by`), so that a model file needs no card for them.
+    Clipping and z-score of its input are part of it (:meth:`normalize_by`), so a model file needs no card for them.
 
     Args:
         size: side of its input; :func:`nodulens.train.networks.unet_plan.widths_for` gives the stages.
@@ -114,9 +114,9 @@ class PlannedUNet(nn.Module):
         widths = widths_for(size)
         halvings = len(widths) - 1
         if size % 2**halvings:
-            near = -(-size // 2**halvings) * 2**halvings
+            possible = -(-size // 2**halvings) * 2**halvings
             raise BadOption(
-                f"A U-Net of {size} pixels halves {halvings} times: take {near}, a multiple of {2**halvings}."
+                f"A U-Net of {size} pixels halves {halvings} times: take {possible}, a multiple of {2**halvings}."
             )
         for name, value in (("low", 0.0), ("high", 1.0), ("mean", 0.0), ("std", 1.0)):
             self.register_buffer(name, torch.tensor(value))
@@ -128,7 +128,7 @@ class PlannedUNet(nn.Module):
         self.leave = nn.Conv2d(widths[0], classes, 1)
 
     def normalize_by(self, fingerprint: Fingerprint) -> None:
-        """Clip and scale inputs as the foreground of a data set asks for; kept with the weights."""
+        """Clip and scale inputs by the foreground statistics of a data set; stored with the weights."""
         for name in ("low", "high", "mean", "std"):
             getattr(self, name).fill_(getattr(fingerprint, name))
 
@@ -153,22 +153,22 @@ def _plain_block(cin: int, cout: int, stride: int) -> nn.Sequential:
 
 
 class SteadyNorm(nn.InstanceNorm2d):
-    """An instance norm that is exact on the engine that runs it, see :func:`steady_norm`; training is as ever."""
+    """An instance norm that is exact in OpenVINO, see :func:`steady_norm`; training is unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             if x.shape[2:].numel() == 1:
-                raise ValueError("One pixel alone says nothing of how far pixels lie apart.")
-            # the same sums as torch's own instance norm, in two thirds of the time
+                raise ValueError("Instance norm needs more than one pixel.")
+            # equal to torch's own instance norm, in two thirds of the time
             return functional.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         return steady_norm(x, self.weight, self.bias, self.eps)
 
 
 def steady_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Instance norm of (N, C, y, x) with means of squares of pixels, then of those.
+    """Instance norm of (N, C, y, x) with means of blocks of pixels, then of those.
 
-    OpenVINO's own adds up all pixels of a map one after the other in single precision. Where most of a slice is the
-    same air the errors add up too: logits came out 0.08 off.
+    OpenVINO's own sums all pixels of a map sequentially in single precision. Where most of a slice is air of one value
+    the errors accumulate: logits were 0.08 off.
     """
     centred = x - _mean(x)
     deviation = (_mean(centred * centred) + eps).sqrt()
@@ -176,6 +176,6 @@ def steady_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def _mean(x: Tensor) -> Tensor:
-    # two ReduceMean would be made one again
+    # two ReduceMean would be fused into one
     squares = functional.avg_pool2d(x, math.gcd(*x.shape[2:], SQUARE))
     return squares.mean((2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Checks of a network's config before anything is loaded: hours may lie before its turn."""
+"""Checks of a network's config before anything is loaded: its training may begin hours later."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from nodulens.train.loop.losses import check_loss
 from nodulens.train.networks.registry import APART, check_kind
 
 SLICES_ALONE = {
-    "window": "squares are cut out of whole slices",
-    "examples": "an epoch of the others is as long as their material",
-    "auxiliary": "a second head says what is on a slice",
+    "window": "windows are cut out of whole slices",
+    "examples": "an epoch of the others is all of their material",
+    "auxiliary": "a second head classifies the slice",
 }
 
 
 def check_config(part: str, config: NetworkConfig) -> None:
-    """Refuse what would crash, or would change nothing.
+    """Refuse settings that would crash, or have no effect.
 
     Args:
         part: "segmenter", "filter" or "classifier".
-        config: what another program trains (:data:`nodulens.train.networks.registry.APART`) is that program's to check.
+        config: not checked if another program trains it (:data:`nodulens.train.networks.registry.APART`).
 
     Raises:
         BadOption: the message says what to set instead.
@@ -33,9 +33,9 @@ def check_config(part: str, config: NetworkConfig) -> None:
     else:
         for name, why in SLICES_ALONE.items():
             if getattr(config, name):
-                raise BadOption(f"{part}.{name} can only be set of a segmenter: {why}. Leave it out.")
+                raise BadOption(f"{part}.{name} can only be set for a segmenter: {why}. Leave it out.")
         if config.batch == 1:
-            raise BadOption(f"{part}.batch is 2 or more: batch norm has nothing to go by in one example.")
+            raise BadOption(f"{part}.batch must be 2 or more: batch norm has no statistics of a single example.")
         exclusive = part == "classifier"
     check_loss(config, exclusive=exclusive)
     check_kind(part, config)
@@ -47,6 +47,6 @@ def _check_segmenter(config: NetworkConfig) -> None:
         raise BadOption(f"{', '.join(sorted(mirrors))} takes left for right: leave it out, or the sides of the lungs.")
     if config.balance == "sampling":
         raise BadOption(
-            "segmenter.balance=sampling would change nothing: slices with a nodule are drawn as often as those without "
-            "in any case. Leave it at none, or take weights."
+            "segmenter.balance=sampling has no effect: slices with and without a nodule are always sampled equally "
+            "often. Leave it at none, or take weights."
         )

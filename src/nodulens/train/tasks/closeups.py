@@ -1,8 +1,8 @@
 """Close-ups of real nodules, on which networks of whole slices are trained and evaluated beside whole slices.
 
-The nodule stacks hold 96 × 96 of a scan's own pixels: a nodule and what lies round it. A network sees them as large as
-they are in a whole slice, side by side on a sheet. Only the nodule is known of them, not the lungs; and the readers
-disagree about nodules as they do, where the outlines of rendered ones are exact.
+The nodule stacks have 96 × 96 of a scan's own pixels around a nodule. A network gets them at their scale in a whole
+slice, side by side on a sheet. Only the nodule is annotated, not the lungs; and their outlines have the readers'
+variability, where those of rendered nodules are exact.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nodulens.train.loop.augment import copies_of
 Bool = NDArray[np.bool_]
 Int = NDArray[np.int_]
 
-HELD = 1024
-"""Slices looked at or changed at a time."""
+CHUNK = 1024
+"""Slices resampled or augmented at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +35,10 @@ class CloseUps:
 
     Attributes:
         image: (S, 96, 96) uint8, as :data:`nodulens.data.material.CROP_STEPS`.
-        nodule: (S, 96, 96) what half of the readers hold.
+        nodule: (S, 96, 96) consensus of half of the readers.
         pixel_mm: (S,).
-        owner: (S,) number of the nodule that a slice shows, 0…N − 1.
-        patients: (N,) whose nodule.
+        owner: (S,) number of the nodule on the slice, 0…N − 1.
+        patients: (N,) patient of each nodule.
         origin: (N,) its number in the stacks.
     """
 
@@ -51,32 +51,31 @@ class CloseUps:
 
     @classmethod
     def of(cls, stacks: Stacks) -> CloseUps:
-        """All of them; evaluation patients are not among the stacks."""
-        images, nodules, drawn_on = [], [], []
+        """All of the stacks, which have no evaluation patients."""
+        images, nodules, origin = [], [], []
         for n in stacks.nodules.tolist():
-            held = stacks.truth(n)
-            drawn = held.any(axis=(1, 2))
-            if drawn.any():
-                images.append(CROP_STEPS.steps(stacks.hu(n)[drawn]))
-                nodules.append(held[drawn])
-                drawn_on.append(n)
+            truth = stacks.truth(n)
+            outlined = truth.any(axis=(1, 2))
+            if outlined.any():
+                images.append(CROP_STEPS.steps(stacks.hu(n)[outlined]))
+                nodules.append(truth[outlined])
+                origin.append(n)
         counts = [len(image) for image in images]
         return cls(
             image=np.concatenate(images),
             nodule=np.concatenate(nodules),
-            pixel_mm=np.repeat(np.array([stacks.spacing_zyx(n)[1] for n in drawn_on], dtype=np.float32), counts),
+            pixel_mm=np.repeat(np.array([stacks.spacing_zyx(n)[1] for n in origin], dtype=np.float32), counts),
             owner=np.repeat(np.arange(len(images)), counts),
-            patients=[stacks.patients[n] for n in drawn_on],
-            origin=np.array(drawn_on),
+            patients=[stacks.patients[n] for n in origin],
+            origin=np.array(origin),
         )
 
     def multiplied(self, kinds: Sequence[Augmentation], copies: int) -> CloseUps:
-        """These, then ``copies`` of all of them, each slice changed at random, see
-        :func:`nodulens.train.loop.augment.augmented`. A copy is a nodule of its own, of the same patient
-        and ``origin``."""
+        """These, then ``copies`` of all of them, each slice augmented at random, see
+        :func:`nodulens.train.loop.augment.augmented`. A copy counts as a nodule of the same patient and ``origin``."""
         image, nodule = [np.empty((copies, *a.shape), dtype=a.dtype) for a in (self.image, self.nodule)]
-        for first in range(0, len(self.image), HELD):
-            some = slice(first, first + HELD)
+        for first in range(0, len(self.image), CHUNK):
+            some = slice(first, first + CHUNK)
             plain = torch.from_numpy(self.image[some, None].astype(np.float32) / 255)
             truth = torch.from_numpy(self.nodule[some])
             changed, along = copies_of(plain, truth, kinds, copies, seed=first)
@@ -95,38 +94,38 @@ class CloseUps:
 
     @cached_property
     def central(self) -> Int:
-        """(N,) the slice on which a nodule is largest."""
+        """(N,) the slice on which each nodule is largest."""
         area = self.nodule.sum(axis=(1, 2))
         order = np.lexsort((-area, self.owner))
         return np.asarray(order[np.searchsorted(self.owner[order], np.arange(len(self.patients)))])
 
     def side(self, field: Field) -> int:
-        """Whole pixels of a network's that every close-up fills along each side."""
+        """Side of the square, in whole pixels of a network's input, that every close-up fills."""
         return max(int(self.image.shape[-1] / max(self._step(field).max(), 1e-9) + 1e-6), 1)
 
-    def seen(self, field: Field, slices: Int, side: int) -> tuple[NDArray[np.float32], Bool]:
-        """Some close-ups as a network of whole slices sees them, and where their nodule is.
+    def examples(self, field: Field, slices: Int, side: int) -> tuple[NDArray[np.float32], Bool]:
+        """Input of a network of whole slices for some close-ups, and ground truth of their nodule.
 
         Args:
             slices: numbers of slices.
-            side: pixels of what comes out; beyond a close-up there is air.
+            side: of the result in pixels; padded with air beyond a close-up.
 
         Returns:
-            (n, side, side) 0…1, and the nodule's pixels.
+            (n, side, side) 0…1, and the nodule's mask.
         """
         images = np.empty((len(slices), side, side), dtype=np.float32)
         truth = np.empty(images.shape, dtype=bool)
-        for own, shown, grid in self._views(field, slices, side):
+        for own, view, grid in self._views(field, slices, side):
             hu = CROP_STEPS.hu(self.image[slices[own]])
-            images[own] = shown.look(hu, grid)
-            truth[own] = shown.outlines(self.nodule[slices[own]], grid)
+            images[own] = view.input(hu, grid)
+            truth[own] = view.outlines(self.nodule[slices[own]], grid)
         return images, truth
 
-    def invert(self, field: Field, slices: Int, seen: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values (n, side, side) as a network saw close-ups → (n, 96, 96) on their own pixels."""
+    def invert(self, field: Field, slices: Int, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values (n, side, side) on the network's input grid → (n, 96, 96) on the close-ups' own pixels."""
         out = np.empty((len(slices), *self.image.shape[1:]), dtype=np.float32)
-        for own, shown, grid in self._views(field, slices, seen.shape[-1]):
-            out[own] = shown.invert(seen[own], grid)
+        for own, view, grid in self._views(field, slices, values.shape[-1]):
+            out[own] = view.invert(values[own], grid)
         return out
 
     def _step(self, field: Field) -> NDArray[np.float64]:
@@ -136,22 +135,22 @@ class CloseUps:
         return np.asarray(field.pixel_mm / self.pixel_mm.astype(np.float64))
 
     def _views(self, field: Field, slices: Int, side: int) -> Iterator[tuple[Int, Field, Geometry]]:
-        """Some slices of one step at a time, with the view of them; their grid is of pixels that are 1 wide."""
+        """Some slices of one step at a time, with their field and their grid, whose pixels are 1 wide."""
         steps = self._step(field)[slices]
         for step in np.unique(steps):
             all_of_step = np.flatnonzero(steps == step)
-            for first in range(0, len(all_of_step), HELD):
-                own = all_of_step[first : first + HELD]
+            for first in range(0, len(all_of_step), CHUNK):
+                own = all_of_step[first : first + CHUNK]
                 grid = Geometry.axial((len(own), *self.image.shape[1:]), (1.0, 1.0, 1.0))
                 yield own, replace(field, size=side, pixel_mm=float(step)), grid
 
 
-def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
-    """Probabilities of a network of whole slices on central slices, as many on a sheet as its input holds.
+def nodule_probabilities(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
+    """Probabilities of a network of whole slices on central slices, as many on a sheet as fit its input.
 
     Args:
         model: (N, 1, size, size) → (N, classes, size, size) logits first.
-        field: what it sees.
+        field: its field of view.
         nodules: (n,) numbers of nodules.
 
     Returns:
@@ -159,16 +158,16 @@ def outlined(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> ND
     """
     along = max(field.size // closeups.side(field), 1)
     side = field.size // along
-    index = field.drawn.index(NODULE)
+    index = field.foreground.index(NODULE)
     out = []
     for first in range(0, len(nodules), along**2):
         slices = closeups.central[nodules[first : first + along**2]]
         sheet = np.zeros((field.size, field.size), dtype=np.float32)
         places = [_place(number, along, side) for number in range(len(slices))]
-        for place, image in zip(places, closeups.seen(field, slices, side)[0], strict=True):
+        for place, image in zip(places, closeups.examples(field, slices, side)[0], strict=True):
             sheet[place] = image
-        said = field.probabilities(model.run(sheet[None, None])[0])[0, index]
-        out.append(closeups.invert(field, slices, np.stack([said[place] for place in places])))
+        probability = field.probabilities(model.run(sheet[None, None])[0])[0, index]
+        out.append(closeups.invert(field, slices, np.stack([probability[place] for place in places])))
     return np.concatenate(out) if out else np.empty((0, *closeups.image.shape[1:]), dtype=np.float32)
 
 
@@ -178,13 +177,13 @@ def _place(number: int, along: int, side: int) -> tuple[slice, slice]:
     return slice(down * side, (down + 1) * side), slice(right * side, (right + 1) * side)
 
 
-def drawn_sheets(
+def random_sheets(
     images: NDArray[np.float16], truth: Bool, chosen: Int, side: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float16], Bool]:
-    """Sheets of close-ups to learn from: side by side without a gap, each moved at random and cut to its place.
+    """Sheets of close-ups for training: side by side without gaps, each shifted at random and cropped to its place.
 
     Args:
-        images, truth: (M, c, c) close-ups as a network sees them.
+        images, truth: (M, c, c) close-ups as network input.
         chosen: (n, k²) numbers of close-ups, k of them along each side.
         side: of a sheet, in pixels.
 

@@ -1,6 +1,6 @@
-"""False-positive reduction: the network that keeps or rejects regions by the patch round them.
+"""False-positive reduction: the network that keeps or rejects regions by the patch around them.
 
-It learns from LUNA16's candidates, or from a folder of pictures.
+It is trained on LUNA16's candidates, or on a folder of pictures.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,34 +19,32 @@ from torch import Tensor, nn
 from nodulens.data.material import PATCH_PX, PATCH_STEPS, Patches, PatchMaterial
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
-from nodulens.metrics.classification import average_precision, curve, ranking_draws
-from nodulens.metrics.statistics import patient_draws, percentiles, ratio
+from nodulens.metrics.classification import average_precision
 from nodulens.runtime.engine import Model
 from nodulens.stages.fp_reduction import patch_logits
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
+from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, PatchRow
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
-from nodulens.train.tasks.protocol import Outcome, Rows, rounded, with_interval
+from nodulens.train.tasks.protocol import Rows
 
 SHARE = 4
-"""Where classes are balanced by sampling, an epoch sees one in so many non-nodules, and as many nodules."""
-THRESHOLD = 0.5
-HELD = 1024
-"""Patches changed at a time."""
-BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
+"""With balance by sampling, an epoch has one in so many of the non-nodules, and equally many nodules."""
+CHUNK = 1024
+"""Patches augmented at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """LUNA16's patches, or those of pictures; a row is a patch."""
+    """Patches of LUNA16, or of pictures; a row is a patch."""
 
     patches: PatchMaterial
 
     @property
     def patients(self) -> list[str]:
-        """(N,) whose patch it is."""
+        """(N,) patient of each patch."""
         return self.patches.patients
 
     @property
@@ -55,7 +52,7 @@ class Candidates:
         """(N,) "nodule" or "non-nodule"."""
         return np.where(self.patches.label, "nodule", "non-nodule").tolist()
 
-    def seen(self, rows: Rows) -> NDArray[np.float32]:
+    def images(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""
         return self.patches.unit(rows)[:, None]
 
@@ -64,7 +61,7 @@ def load(data: Path, recipe: Recipe) -> Candidates:
     """The patches; negatives inside findings that LUNA16 excludes, and evaluation patients, are left out.
 
     Raises:
-        NotFound: they do not lie in the folder.
+        NotFound: the folder has none.
         NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
     if is_pictures(data):
@@ -73,32 +70,33 @@ def load(data: Path, recipe: Recipe) -> Candidates:
 
 
 def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
-    """See :class:`nodulens.train.tasks.protocol.Part`; rows that share their ``nodule`` show the same one."""
+    """See :class:`nodulens.train.tasks.protocol.TaskModule`; rows that share their ``nodule`` show the same one."""
     patches = material.patches
-    parts = np.array_split(np.arange(len(patches)), -(-len(patches) // HELD))
+    parts = np.array_split(np.arange(len(patches)), -(-len(patches) // CHUNK))
     steps = np.empty((copies, len(patches), PATCH_PX, PATCH_PX), dtype=np.uint8)
     for number, rows in enumerate(parts):
-        changed = copies_of(torch.from_numpy(material.seen(rows)), None, kinds, copies, seed=number)[0]
+        changed = copies_of(torch.from_numpy(material.images(rows)), None, kinds, copies, seed=number)[0]
         steps[:, rows] = PATCH_STEPS.steps_of_unit(changed[:, :, 0].numpy())
     return Candidates(patches.with_copies(steps))
 
 
 def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkConfig:
-    """The config as it is: the rows decide nothing.
+    """The config unchanged: nothing depends on the rows.
 
     Raises:
         BadOption: not one class, or another size than the patches'.
     """
     if len(config.classes) != 1 or config.size != PATCH_PX or config.pixel_mm is not None:
         raise BadOption(
-            f"A filter has one class and sees {PATCH_PX} × {PATCH_PX} of the scan's own pixels; this one has "
-            f"{', '.join(config.classes)} and sees {config.size} × {config.size} of {config.pixel_mm or 'own'}."
+            f"A filter has one class and an input of {PATCH_PX} × {PATCH_PX} of the scan's own pixels; this one has "
+            f"{', '.join(config.classes)} and {config.size} × {config.size} pixels, "
+            f"{f'{config.pixel_mm} mm' if config.pixel_mm else 'the own ones'}."
         )
     return config
 
 
 def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-    """A network trained on patches; average precision, nodules weighing alike, says when it is best."""
+    """Train a network on patches, validated by average precision with equal weight for each nodule."""
     net = started(config, "filter")
     patches = material.patches
     positive, negative = (rows[patches.label[rows] == kind] for kind in (True, False))
@@ -116,7 +114,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
         return [partial(make, part) for part in np.array_split(chosen, -(-len(chosen) // config.batch))]
 
     def make(chosen: Rows) -> Batch:
-        return torch.from_numpy(material.seen(chosen)), truth[chosen]
+        return torch.from_numpy(material.images(chosen)), truth[chosen]
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         return augmented(batch[0], None, config.augment, rng)[0], batch[1]
@@ -126,7 +124,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
 
     def validate(net: nn.Module) -> float:
         parts = (
-            torch.from_numpy(material.seen(part)) for part in np.array_split(validation, -(-len(validation) // 256))
+            torch.from_numpy(material.images(part)) for part in np.array_split(validation, -(-len(validation) // 256))
         )
         logits = predict(net, parts)[:, 0].numpy()
         return average_precision(patches.label[validation], logits, patches.weight[validation])
@@ -137,64 +135,19 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
     return fit(net, task, config, checkpoint)
 
 
-def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> Outcome:
-    """Ranking and decisions on patches, each seen as in inference; all patches of a nodule weigh as one."""
+def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> EvaluatedPatches:
+    """Evaluate ranking and decisions on patches, by the same input as in inference."""
     patches = material.patches
     parts = np.array_split(rows, -(-len(rows) // 256))
-    logits = np.concatenate([patch_logits(model, material.seen(part)) for part in parts])
-    columns = {
-        "row": rows.tolist(),
-        "patient": [material.patients[r] for r in rows],
-        "truth": patches.label[rows].astype(int).tolist(),
-        "score": special.expit(logits).tolist(),
-        "weight": patches.weight[rows].tolist(),
-        "nodule": patches.nodule[rows].tolist(),
-        "diameter_mm": patches.diameter_mm[rows].tolist(),
-    }
-    return Outcome(figures(columns), columns)
-
-
-def figures(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """Figures of evaluated patches, of one fold or of several, with intervals by patient."""
-    truth, score, weight, diameter = (
-        np.array(columns[name], dtype=float) for name in ("truth", "score", "weight", "diameter_mm")
+    logits = np.concatenate([patch_logits(model, material.images(part)) for part in parts])
+    found = zip(
+        rows.tolist(),
+        [material.patients[row] for row in rows],
+        patches.label[rows].astype(int).tolist(),
+        special.expit(logits).tolist(),
+        patches.weight[rows].tolist(),
+        patches.nodule[rows].tolist(),
+        patches.diameter_mm[rows].tolist(),
+        strict=True,
     )
-    nodules = truth > 0
-    out: dict[str, Any] = {
-        "patches": len(truth),
-        "on_nodules": int(nodules.sum()),
-        "nodules": rounded(float(weight[nodules].sum())),
-    }
-    if not 0 < nodules.sum() < len(truth):
-        return out
-    patients = columns["patient"]
-    ranked, draws = curve(truth, score, weight), ranking_draws(truth, score, patients, weights=weight)
-    called = score >= THRESHOLD
-    owner, times = patient_draws(patients)
-    cells = np.stack([nodules & called, nodules & ~called, ~nodules & called, ~nodules & ~called]) * weight
-    by_patient = np.array([np.bincount(owner, cell, times.shape[1]) for cell in cells], dtype=np.float64)
-    whole, drawn = _rates(by_patient.sum(axis=1)), _rates(by_patient @ times.T)
-    recall = {
-        f"{low:g}–{high:g} mm" if np.isfinite(high) else f"from {low:g} mm": rounded(
-            float(np.average(called[band], weights=weight[band]))
-        )
-        for low, high in BANDS_MM
-        if (band := nodules & (diameter >= low) & (diameter < high)).any()
-    }
-    return {
-        **out,
-        "auc": with_interval(percentiles(ranked.auc, draws.auc), patients),
-        "average_precision": with_interval(percentiles(ranked.average_precision, draws.average_precision), patients),
-        **{name: with_interval(percentiles(float(whole[name]), drawn[name]), patients) for name in whole},
-        "recall_by_size": recall,
-    }
-
-
-def _rates(cells: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Precision, recall and specificity of (4, …) nodules called and not, non-nodules called and not."""
-    hit, missed, wrong, right = cells
-    return {
-        "precision": ratio(hit, hit + wrong),
-        "recall": ratio(hit, hit + missed),
-        "specificity": ratio(right, right + wrong),
-    }
+    return EvaluatedPatches(tuple(PatchRow(*row) for row in found))

@@ -1,12 +1,12 @@
 """Baselines without networks: handcrafted features of a nodule, and a support vector machine or random forest on them.
 
-Shape, density and texture of the largest slice at a pixel of half a millimetre, and size and density over all slices.
-How many slices a stack has is no feature: it ends where the readers' outlines end, and gives the label away.
+Features are shape, density and texture of the largest slice at a pixel of 0.5 mm, and size and density over all slices.
+The number of slices of a stack is not a feature: stacks end where the readers' outlines end, which leaks the label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,58 +20,49 @@ from scipy.spatial import ConvexHull
 from nodulens.data.material import Stacks
 from nodulens.errors import BadOption
 from nodulens.stages.classify_crop import Crop, crop_view, crop_window
-from nodulens.train.tasks.classification import Nodules, nodules_of, outcome
-from nodulens.train.tasks.protocol import Outcome, Rows, median_ms
+from nodulens.train.tasks.classification import evaluated
+from nodulens.train.tasks.classification_figures import EvaluatedNodules
+from nodulens.train.tasks.nodule_material import NoduleMaterial, Nodules, load_nodules
+from nodulens.train.tasks.protocol import Rows, median_ms
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Kind = Literal["svm", "forest"]
 
+CLASSES = ("benign", "malignant")
+
 PIXEL_MM = 0.5
 FIELD = Crop(96, PIXEL_MM)
 RING_MM = 2.0
-"""Width of the ring round the outline that a nodule's density is compared with."""
+"""Width of the ring around the outline whose density is compared with the nodule's."""
 ROUGH_MM = 1.5
-"""Radius of the disc that an outline is opened with: what it takes away is spikes."""
+"""Radius of the disc for opening an outline, which removes spikes."""
 LEVELS = 16
 STEPS_MM = (0.5, 2.0)
-"""Distances between the pixels whose densities are compared."""
+"""Distances between the pixels of a co-occurrence."""
 TREES = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
-    """Nodules with their features.
+class Features(NoduleMaterial):
+    """Benign and malignant nodules with their features.
 
     Attributes:
-        nodules: benign and malignant ones.
         names: of the features.
         values: (N, features).
     """
 
-    nodules: Nodules
     names: tuple[str, ...]
     values: Float
-
-    @property
-    def patients(self) -> Sequence[str]:
-        """(N,)."""
-        return self.nodules.patients
-
-    @property
-    def strata(self) -> Sequence[str]:
-        """(N,) names of the classes."""
-        return self.nodules.strata
 
 
 def load(data: Path) -> Features:
     """Every nodule whose median malignancy is not 3.
 
     Raises:
-        NotFound: the stacks do not lie in the folder.
+        NotFound: the folder has no stacks.
     """
-    stacks = Stacks(data)
-    nodules = nodules_of(stacks, ("benign", "malignant"))
+    stacks, nodules = load_nodules(data, CLASSES)
     rows = [_features(stacks, nodules, k) for k in range(len(nodules.truth))]
     return Features(nodules, tuple(rows[0]), np.array([list(r.values()) for r in rows]))
 
@@ -84,11 +75,13 @@ def _features(stacks: Stacks, nodules: Nodules, k: int) -> dict[str, float]:
     return of_slice | depth_features(image[stacks.truth(n)], pixel**2 * spacing[0])
 
 
-def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: int = 0, trees: int = TREES) -> Outcome:
-    """Evaluate on ``test`` a classifier trained on ``rows``; figures as of the networks.
+def evaluate(
+    kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: int = 0, trees: int = TREES
+) -> EvaluatedNodules:
+    """Train a classifier on ``rows`` and evaluate it on ``test``; figures as for the networks.
 
     Args:
-        trees: of the forest.
+        trees: number in the forest.
 
     Raises:
         BadOption: another kind.
@@ -96,11 +89,11 @@ def evaluate(kind: Kind, material: Features, rows: Rows, test: Rows, *, seed: in
     if kind not in get_args(Kind):
         raise BadOption(f"There is no classifier {kind!r}; there are {', '.join(get_args(Kind))}.")
     score = _trained(kind, material, rows, seed, trees)(material.values[test])
-    return outcome(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
+    return evaluated(material.nodules, test, np.stack([np.zeros_like(score), score], axis=1))
 
 
 def milliseconds(kind: Kind, material: Features, data: Path, count: int = 10) -> float:
-    """Milliseconds a nodule takes on the CPU, features and answer; the median of some, evenly through all."""
+    """Time of features and classification of a nodule on the CPU, median over nodules spread evenly over all."""
     stacks, nodules = Stacks(data), material.nodules
     score = _trained(kind, material, np.arange(len(nodules.truth)))
 
@@ -116,7 +109,8 @@ def _trained(kind: Kind, material: Features, rows: Rows, seed: int = 0, trees: i
 
 
 def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float], Float]:
-    """Radial basis functions on standardised features; the distance from the border is the score."""
+    """A support vector machine with radial basis functions on standardised features; the score is its decision
+    function."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -126,14 +120,14 @@ def _svm(values: Float, truth: NDArray[np.int_], seed: int) -> Callable[[Float],
 
 
 def _forest(values: Float, truth: NDArray[np.int_], seed: int, trees: int) -> Callable[[Float], Float]:
-    """A random forest; the log odds of its trees' mean probability are the score."""
+    """A random forest; the score is the log odds of its trees' mean probability."""
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(trees, min_samples_leaf=2, class_weight="balanced", random_state=seed)
     model.fit(values, truth)
 
-    def score(asked: Float) -> Float:
-        p = np.clip(model.predict_proba(asked)[:, 1], 0.5 / trees, 1 - 0.5 / trees)
+    def score(features: Float) -> Float:
+        p = np.clip(model.predict_proba(features)[:, 1], 0.5 / trees, 1 - 0.5 / trees)
         return np.log(p / (1 - p))
 
     return score
@@ -148,13 +142,13 @@ def slice_features(image: NDArray[np.float32], mask: Bool, pixel_mm: float) -> d
     Args:
         image: (y, x) 0…1.
         mask: (y, x), not empty.
-        pixel_mm: of both; features are taken at half a millimetre whatever it is.
+        pixel_mm: of both; features are computed at 0.5 mm in any case.
     """
     both = (pixel_mm, pixel_mm)
-    fine = crop_window(mask, both, FIELD).look(mask[None])[0]
+    fine = crop_window(mask, both, FIELD).sample(mask[None])[0]
     outline = fine >= min(0.5, float(fine.max()))
-    seen = crop_view(image, mask, both, FIELD)[0].astype(np.float64)
-    return shape_features(outline) | density_features(seen, outline) | texture_features(seen, outline)
+    crop = crop_view(image, mask, both, FIELD)[0].astype(np.float64)
+    return shape_features(outline) | density_features(crop, outline) | texture_features(crop, outline)
 
 
 def shape_features(mask: Bool) -> dict[str, float]:
@@ -162,7 +156,7 @@ def shape_features(mask: Bool) -> dict[str, float]:
     area = float(mask.sum()) * PIXEL_MM**2
     around = perimeter(mask) * PIXEL_MM
     places: Float = np.argwhere(mask).astype(np.float64) * PIXEL_MM
-    # a pixel has an extent of its own
+    # variance within a pixel
     spread = np.linalg.eigvalsh(np.cov(places.T, bias=True) + np.eye(2) * PIXEL_MM**2 / 12)
     short, long = 4 * np.sqrt(spread)
     rim = np.argwhere(mask & ~ndimage.binary_erosion(mask)) * PIXEL_MM
@@ -185,7 +179,7 @@ def shape_features(mask: Bool) -> dict[str, float]:
 
 
 def density_features(image: Float, mask: Bool) -> dict[str, float]:
-    """Statistics of the values 0…1 inside a mask, at its rim, and in a ring round it."""
+    """Statistics of the values 0…1 inside a mask, at its rim, and in a ring around it."""
     inside = image[mask]
     ring = ndimage.binary_dilation(mask, _disc(RING_MM)) & ~mask
     outside = image[ring]
@@ -203,9 +197,9 @@ def density_features(image: Float, mask: Bool) -> dict[str, float]:
 
 
 def texture_features(image: Float, mask: Bool) -> dict[str, float]:
-    """Texture by grey-level co-occurrence inside the mask, four directions together (Haralick et al. 1973).
+    """Texture by grey-level co-occurrence inside the mask, pooled over four directions (Haralick et al. 1973).
 
-    Where no two pixels of the mask lie so far apart, all is as in a single grey.
+    If no two pixels of the mask are that far apart, the values are those of a uniform grey.
     """
     level = np.minimum((image * LEVELS).astype(int), LEVELS - 1)
     high, low = np.indices((LEVELS, LEVELS))
@@ -239,10 +233,10 @@ def depth_features(inside: NDArray[np.floating], voxel_mm3: float) -> dict[str, 
 
 
 def perimeter(mask: Bool) -> float:
-    """Length of the border of a mask (y, x) in pixels, by how often lines in four directions cross it.
+    """Length of the border of a mask (y, x) in pixels, from its crossings by lines in four directions.
 
-    Crofton's formula: π times the mean width over directions; two crossings of a line are as much width as lines lie
-    apart.
+    Crofton's formula: π times the mean width over directions, where two crossings of a line count the distance between
+    lines as width.
     """
     m = np.pad(mask, 1)
     crossed = [
@@ -255,7 +249,7 @@ def perimeter(mask: Bool) -> float:
 
 
 def _moments(name: str, values: Float) -> dict[str, float]:
-    """Mean, deviation, skewness and kurtosis; the last two are 0 where all values are alike."""
+    """Mean, standard deviation, skewness and kurtosis; the last two are 0 if all values are equal."""
     flat = values.std() < 1e-6
     return {
         f"{name}_mean": float(values.mean()),
@@ -266,7 +260,7 @@ def _moments(name: str, values: Float) -> dict[str, float]:
 
 
 def _together(level: NDArray[np.int_], mask: Bool, step: int) -> Float:
-    """(LEVELS, LEVELS) share of pixel pairs with two grey levels, ``step`` pixels from each other."""
+    """(LEVELS, LEVELS) co-occurrence: share of pixel pairs of two grey levels, ``step`` pixels apart."""
     counts = np.zeros(LEVELS**2)
     rows, columns = level.shape
     for dy, dx in ((0, step), (step, 0), (step, step), (step, -step)):
@@ -282,7 +276,7 @@ def _together(level: NDArray[np.int_], mask: Bool, step: int) -> Float:
 
 
 def _hull(places: Float) -> tuple[float, float]:
-    """Area of the convex hull of pixels at (n, 2) places in mm, and the longest distance across it."""
+    """Area of the convex hull of pixels centred at (n, 2) mm, and its largest diameter."""
     half = PIXEL_MM / 2 * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     corners = (places[:, None] + half).reshape(-1, 2)
     hull = ConvexHull(corners)

@@ -1,11 +1,12 @@
-"""Folders of pictures as material: whole slices for what outlines, patches for what keeps or rejects.
+"""Folders of pictures as material: whole slices for segmenters, patches for filters.
 
     FOLDER/images/PATIENT/7.png     slices, those without a nodule included
-    FOLDER/masks/PATIENT/7.png      what is drawn of the nodules; or 7_mask.png beside the slice
+    FOLDER/masks/PATIENT/7.png      masks of the nodules; or 7_mask.png beside the slice
     FOLDER/boxes/PATIENT/7.xml      instead of masks: Pascal VOC, YOLO's .txt, or one table FOLDER/boxes.csv
-    FOLDER/lungs/PATIENT/7.png      the lungs, where they are drawn too
+    FOLDER/lungs/PATIENT/7.png      masks of the lungs, optional
 
-Names, colours and patients are as in :mod:`nodulens.data.folders`. A picture is seen as it is, black 0 and white 1.
+Names, colours and patients are as in :mod:`nodulens.data.folders`. Grey values are the network's input, black 0 and
+white 1.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ Bool = NDArray[np.bool_]
 
 IMAGES, MASKS, BOXES, LUNGS = "images", "masks", "boxes", "lungs"
 LUNG = "lung"
-LOOK_ALIKES = 4
-"""Patches of a slice that show no nodule, at most."""
+NEGATIVES = 4
+"""Largest number of non-nodule patches of a slice."""
 SPOT_PX = 4
-"""Size below which a bright spot in a lung is noise."""
+"""Bright spots in a lung of fewer pixels are noise."""
 
 
 def is_pictures(data: Path) -> bool:
-    """Whether a data folder is one of pictures."""
+    """Whether a data folder is a folder of pictures."""
     return (data / IMAGES).is_dir()
 
 
@@ -53,7 +54,7 @@ def find_pictures(data: Path) -> SliceFolder:
 
     Raises:
         NotFound: neither masks nor boxes.
-        BadOption: a slice whose patient cannot be told, or both masks and boxes.
+        BadOption: a slice whose patient is unknown, or both masks and boxes.
     """
     images, boxes = data / IMAGES, [p for p in (data / BOXES, data / f"{BOXES}.csv") if p.exists()]
     beside = any(key.endswith(MASK) for key in files_below(images, PICTURES))
@@ -61,7 +62,7 @@ def find_pictures(data: Path) -> SliceFolder:
     if not masks and not boxes:
         raise NotFound(f"{data} holds {IMAGES}/ and neither {MASKS}/ nor {BOXES}/: every slice would pass for healthy.")
     if len(masks) + len(boxes) > 1:
-        raise BadOption(f"{data} says twice what is drawn: {', '.join(p.name for p in (*masks, *boxes))}. Keep one.")
+        raise BadOption(f"{data} has annotations twice: {', '.join(p.name for p in (*masks, *boxes))}. Keep one.")
     try:
         return open_folder(images, masks=masks[0] if masks else None, boxes=boxes[0] if boxes else None)
     except BadOption as error:
@@ -70,11 +71,11 @@ def find_pictures(data: Path) -> SliceFolder:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Whole slices of a folder; a row is a slice, read when it is needed.
+    """Whole slices of a folder; a row is a slice, read on demand.
 
     Attributes:
         folder: slices and nodules.
-        lungs: key of a slice → mask of the lungs; None where nobody drew them.
+        lungs: key of a slice → mask of the lungs; None if lungs are not annotated.
     """
 
     folder: SliceFolder
@@ -82,7 +83,7 @@ class Pictures:
 
     @cached_property
     def patients(self) -> list[str]:
-        """(N,) whose slice it is."""
+        """(N,) patient of each slice."""
         return [item.patient_id for item in self.folder.items()]
 
     @cached_property
@@ -91,42 +92,42 @@ class Pictures:
         return [item.stratum for item in self.folder.items()]
 
     @cached_property
-    def shows(self) -> Bool:
+    def has_nodule(self) -> Bool:
         """(N,) whether there is a nodule."""
         return np.array(self.strata) == NODULE
 
-    def known(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of a network's classes that are drawn here; which lung is which, no picture says."""
-        drawn = (BACKGROUND, NODULE, *((LUNG,) if self.lungs is not None else ()))
-        left = [name for name in classes if name not in drawn]
+    def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a network's classes that are annotated here, which excludes left and right lung."""
+        present = (BACKGROUND, NODULE, *((LUNG,) if self.lungs is not None else ()))
+        left = [name for name in classes if name not in present]
         if left:
             warnings.warn(
                 f"{self.folder.name} does not show {', '.join(left)}: the network learns "
-                f"{', '.join(name for name in classes if name in drawn)} alone.",
+                f"{', '.join(name for name in classes if name in present)} alone.",
                 stacklevel=2,
             )
-        return tuple(name for name in classes if name in drawn)
+        return tuple(name for name in classes if name in present)
 
-    def seen(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
-        """Images and truth of some rows, see :meth:`nodulens.train.tasks.segmentation.Slices.seen`."""
+    def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
+        """Images and truth of some rows, see :meth:`nodulens.train.tasks.slice_material.Slices.examples`."""
         images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
-        truth = np.empty((len(rows), len(field.drawn), field.size, field.size), dtype=bool)
+        truth = np.empty((len(rows), len(field.foreground), field.size, field.size), dtype=bool)
         for n, row in enumerate(rows):
             grey, nodule, key = self._read(int(row))
             geometry = _geometry(grey)
-            images[n] = field.look(grey_as_hu(grey), geometry)[0]
-            for k, name in enumerate(field.drawn):
+            images[n] = field.input(grey_as_hu(grey), geometry)[0]
+            for k, name in enumerate(field.foreground):
                 mask = nodule if name == NODULE else self._lungs(key, nodule.shape)
                 truth[n, k] = field.outlines(mask, geometry)[0]
         return images, field.exclusively(truth)
 
     def pixels_mm(self, field: Field, rows: Rows) -> list[float]:
-        """(N,) pixel that a network sees, every picture taken for a whole slice."""
+        """(N,) pixel of a network's input in mm, with every picture taken for a whole slice."""
         return [field.grid(_geometry(self._read(int(row))[0])).spacing_zyx[1] for row in rows]
 
     def _read(self, row: int) -> tuple[NDArray[np.float32], Bool, str]:
         item = self.folder.items()[row]
-        return *_drawn(self.folder, item), item.key
+        return *_annotated(self.folder, item), item.key
 
     def _lungs(self, key: str, shape: tuple[int, ...]) -> Bool:
         if self.lungs is None or key not in self.lungs:
@@ -147,8 +148,8 @@ def load_pictures(data: Path) -> Pictures:
     return Pictures(folder, open_folder(data / IMAGES, masks=data / LUNGS, patient="(.+)").masks)
 
 
-def _drawn(folder: SliceFolder, item: Item) -> tuple[NDArray[np.float32], Bool]:
-    """(1, y, x) 0…1, and where a nodule is."""
+def _annotated(folder: SliceFolder, item: Item) -> tuple[NDArray[np.float32], Bool]:
+    """(1, y, x) 0…1, and the mask of the nodules."""
     sample = folder.load(item)
     if sample.mask is not None:
         return sample.image, sample.mask
@@ -168,10 +169,10 @@ def _geometry(grey: NDArray[np.float32]) -> Geometry:
 def load_patches(data: Path) -> MadePatches:
     """Patches of the slices of a data folder.
 
-    A positive lies on the middle of what is drawn as one part, as large as a disc of the part's area, the picture taken
-    for a whole slice. Its non-nodules are up to :data:`LOOK_ALIKES` spots of the same slice that are bright in what the
-    classic steps take for lung, or any place where there is none. All weigh 1: what parts of several slices are one
-    nodule, nobody says.
+    A positive is centred on a connected component of the mask, its diameter that of the disc of the same area, with the
+    picture taken for a whole slice. Negatives of a slice are up to :data:`NEGATIVES` bright spots in the lung by the
+    classic steps, or any place if there are none. All weigh 1, as it is unknown which components of several slices are
+    one nodule.
     """
     folder = find_pictures(data)
     rows = [(patch, size, item.patient_id) for item in folder.items() for patch, size in _patches(folder, item)]
@@ -188,8 +189,8 @@ def load_patches(data: Path) -> MadePatches:
 
 
 def _patches(folder: SliceFolder, item: Item) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """Patches of a slice, and the diameter of what each shows."""
-    grey, nodule = _drawn(folder, item)
+    """Patches of a slice, and the diameter of the nodule on each in mm, 0 without one."""
+    grey, nodule = _annotated(folder, item)
     geometry = _geometry(grey)
     volume = Volume(grey_as_hu(grey), geometry)
     parts = components(nodule[0], 8)
@@ -203,12 +204,12 @@ def _patches(folder: SliceFolder, item: Item) -> Iterator[tuple[NDArray[np.uint8
 
 
 def _non_nodules(grey: NDArray[np.float32], nodule: Bool, rng: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Places (y, x) that may be taken for a nodule, and are none."""
+    """Places (y, x) of non-nodules that resemble nodules."""
     lungs = classic_steps(grey)["filled"] > 0
     spots = components(lungs & (grey >= otsu(grey)), 8)
-    near = ndimage.binary_dilation(nodule, iterations=SPOT_PX)
-    able = np.setdiff1d(np.flatnonzero(spots.sizes >= SPOT_PX) + 1, spots.labels[near])
+    excluded = ndimage.binary_dilation(nodule, iterations=SPOT_PX)
+    able = np.setdiff1d(np.flatnonzero(spots.sizes >= SPOT_PX) + 1, spots.labels[excluded])
     if len(able):
-        return [np.argwhere(spots.labels == n).mean(axis=0) for n in rng.permutation(able)[:LOOK_ALIKES]]
-    anywhere = np.argwhere(lungs & ~near) if (lungs & ~near).any() else np.argwhere(~near)
+        return [np.argwhere(spots.labels == n).mean(axis=0) for n in rng.permutation(able)[:NEGATIVES]]
+    anywhere = np.argwhere(lungs & ~excluded) if (lungs & ~excluded).any() else np.argwhere(~excluded)
     return [rng.choice(anywhere).astype(np.float64)] if len(anywhere) else []

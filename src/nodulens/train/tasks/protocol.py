@@ -1,15 +1,13 @@
-"""The interface through which each network of a recipe is trained and evaluated: one module for each field.
+"""The interface by which the networks of a recipe are trained and evaluated, one module for each field.
 
-A task's module loads its material, trains on some rows of it and evaluates on others. A row is one example, and all
-rows of a patient stand or fall together in an honest split; which rows are which is decided by whoever calls.
+A task's module loads its material, trains on some rows of it and evaluates on others. A row is one example; the caller
+chooses the rows, and must keep all rows of a patient on one side of a split.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,57 +16,49 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
-from nodulens.metrics.statistics import Interval
 from nodulens.runtime.engine import Model
 
 Rows = NDArray[np.int_]
 
 
 class Material(Protocol):
-    """Examples to train or to evaluate on."""
+    """Examples for training or evaluation."""
 
     @property
     def patients(self) -> Sequence[str]:
-        """(N,) patient of every row."""
+        """(N,) patient of each row."""
 
     @property
     def strata(self) -> Sequence[str]:
         """(N,) what a split should spread evenly, such as the class of a row."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The evaluation of a network on rows that it was not trained on.
+class Figures(Protocol):
+    """Figures of evaluated rows, a frozen dataclass; means have intervals by patient."""
 
-    Attributes:
-        figures: name → value or nested figures; JSON can hold them.
-        rows: name of a column → its values, one an evaluated row; enough to pool folds and draw intervals by patient.
-            "row" and "patient" are always there.
-    """
-
-    figures: dict[str, Any]
-    rows: dict[str, list[Any]] = field(default_factory=dict)
+    def to_json(self) -> dict[str, Any]:
+        """Name → value or nested figures, as in JSON."""
 
 
-def with_interval(figure: Interval, patients: Sequence[str]) -> dict[str, float | None]:
-    """A figure and its interval by patient for JSON; one patient alone gives none."""
-    low, high = (figure.low, figure.high) if len(set(patients)) > 1 else (math.nan, math.nan)
-    return {"value": rounded(figure.value), "low": rounded(low), "high": rounded(high)}
+class Evaluated(Protocol):
+    """A network evaluated on rows that it was not trained on, or the rows of several folds pooled."""
+
+    @property
+    def figures(self) -> Figures:
+        """Figures of all rows."""
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Name of a column → its values, one for each row; "row" and "patient" are always there."""
 
 
 def median_ms(jobs: Iterable[Callable[[], object]]) -> float:
-    """Milliseconds that a job takes, the median of some."""
+    """Median time of jobs in milliseconds."""
     times = []
     for job in jobs:
         start = time.perf_counter()
         job()
         times.append(1000 * (time.perf_counter() - start))
     return float(np.median(times))
-
-
-def rounded(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return round(float(value), 4) if np.isfinite(value) else None
 
 
 class TaskModule(Protocol):
@@ -78,19 +68,19 @@ class TaskModule(Protocol):
         """The examples in a data folder.
 
         Raises:
-            NotFound: what is needed does not lie there; the message says what and where from.
+            NotFound: a file is missing; the message says which and where to get it.
         """
 
     def multiplied(self, material: Any, kinds: Sequence[Augmentation], copies: int) -> Material:
-        """The material as it is, then ``copies`` of it, every row changed at random in ways of
-        :func:`nodulens.train.loop.augment.augmented`: what nobody should do before a split, where copies of a test row
-        are trained on."""
+        """The material, then ``copies`` of it, every row augmented at random, see
+        :func:`nodulens.train.loop.augment.augmented`. Never to be done before a split, except to measure the leakage:
+        copies of test rows would be trained on."""
 
     def settled(self, config: NetworkConfig, material: Any, rows: Rows) -> NetworkConfig:
-        """The config with what the training rows decide, such as the size of the input, filled in."""
+        """The config with the values that depend on the training rows, such as the size of the input, filled in."""
 
     def train(self, config: NetworkConfig, material: Any, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-        """A network trained on ``rows``; ``validation`` says when it is best. Resumes ``checkpoint``."""
+        """Train a network on ``rows``, keeping the weights that are best on ``validation``. Resumes ``checkpoint``."""
 
-    def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Outcome:
+    def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Evaluated:
         """Evaluate the exported network on ``rows``."""

@@ -1,0 +1,331 @@
+"""Material of segmentation on whole axial slices: annotated slices, and close-ups of real nodules.
+
+Whole slices are those that :mod:`nodulens.data.prepare` cuts out of LIDC-IDRI or LUNA16. Without those, they are the
+axial slices of nodule-free lungs (:class:`nodulens.data.material.Background`) with nodules of real outlines and
+ratings rendered into them. Lungs are those of our own lung stage, unless LUNA16's masks were given, so their figures
+measure agreement. Or the slices are of a folder of pictures (:mod:`nodulens.train.tasks.picture_folders`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.volume import Volume
+from nodulens.data.folds import fold_of
+from nodulens.data.luna16 import AIRWAYS, LUNGS
+from nodulens.data.material import STACKS, Background, Stacks
+from nodulens.data.render import render_many
+from nodulens.data.shapes import Shape, stack_shapes
+from nodulens.data.whole_slices import SlicedScan, WholeSlices
+from nodulens.errors import BadOption, NotFound
+from nodulens.methods.recipe import Augmentation, Recipe
+from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
+from nodulens.stages.slices import NODULE, WHOLE_PX, Field
+from nodulens.train.loop.augment import copies_of
+from nodulens.train.tasks.closeups import CloseUps
+from nodulens.train.tasks.picture_folders import Pictures, is_pictures, load_pictures
+from nodulens.train.tasks.protocol import Rows
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP
+
+Bool = NDArray[np.bool_]
+
+LUNG_ML_PER_NODULE, MAX_NODULES = 200.0, 20
+"""Lung volume for each rendered nodule, and largest number of nodules in a scan."""
+MIN_DIAMETER_MM = 3.0
+"""Of rendered nodules."""
+SLICES_PER_NODULE = 3
+"""Slices taken through a rendered nodule: its largest, and others at random."""
+WHOLE_SLICE_MM = (0.6, 0.9)
+"""Range of the pixel of a whole slice of 512 pixels, sampled for a background, which is cropped to the chest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Some axial slices of one scan, annotated.
+
+    Attributes:
+        hu: (n, y, x) int16.
+        lungs: (n, y, x), 1 left and 2 right.
+        nodule: (n, y, x).
+        pixel_mm: (y, x).
+        whole_mm: pixel of the whole slice at 512 × 512 pixels.
+    """
+
+    patient: str
+    hu: NDArray[np.int16]
+    lungs: NDArray[np.uint8]
+    nodule: Bool
+    pixel_mm: tuple[float, float]
+    whole_mm: float
+
+    @cached_property
+    def has_nodule(self) -> Bool:
+        """(n,) whether there is a nodule."""
+        return np.asarray(self.nodule.any(axis=(1, 2)))
+
+    def at(self, z: NDArray[np.int_]) -> Slab:
+        """Some of its slices."""
+        return replace(self, hu=self.hu[z], lungs=self.lungs[z], nodule=self.nodule[z])
+
+    def masks(self, name: str) -> Bool:
+        """(n, y, x) mask of a class.
+
+        Raises:
+            BadOption: no such class.
+        """
+        if name == NODULE:
+            return self.nodule
+        sides = {"lung": (1, 2), "left lung": (1,), "right lung": (2,)}
+        if name not in sides:
+            raise BadOption(f"Nothing here is called {name!r}; classes are background, {', '.join(sides)}, {NODULE}.")
+        return np.isin(self.lungs, sides[name])
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSlab:
+    """Some axial slices of a whole scan, with the interface of :class:`Slab`; they are read on demand.
+
+    Attributes:
+        chosen: (n,) indices of the scan's slices.
+        airways: whether LUNA16's airways replace nodules as the class.
+    """
+
+    scan: SlicedScan
+    chosen: NDArray[np.int_]
+    airways: bool = False
+
+    @property
+    def patient(self) -> str:
+        """The patient."""
+        return self.scan.patient
+
+    @property
+    def whole_mm(self) -> float:
+        """Pixel of the whole slice at 512 × 512 pixels, see :class:`Slab`."""
+        return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
+
+    @cached_property
+    def has_nodule(self) -> Bool:
+        """(n,) whether there is a nodule."""
+        return np.asarray((self.scan.airway_px if self.airways else self.scan.nodule_px)[self.chosen] > 0)
+
+    def at(self, z: NDArray[np.int_]) -> Slab:
+        """Some of its slices, read."""
+        hu, lungs, nodule = self.scan.read(self.chosen[z])
+        target = lungs == AIRWAYS if self.airways else nodule
+        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Slabs and close-ups; a row is a slice, numbered through all slabs, then a nodule of the close-ups.
+
+    Attributes:
+        closeups: of real nodules; None: whole slices only.
+    """
+
+    slabs: tuple[Slab | ScanSlab, ...]
+    closeups: CloseUps | None = None
+
+    @cached_property
+    def _place(self) -> NDArray[np.int_]:
+        """(N, 2): slab of every row, and slice in it."""
+        places = [(k, z) for k, slab in enumerate(self.slabs) for z in range(len(slab.has_nodule))]
+        return np.array(places).reshape(-1, 2)
+
+    @cached_property
+    def patients(self) -> list[str]:
+        """(N,) patient of each slice or nodule."""
+        return [self.slabs[k].patient for k, _ in self._place] + (self.closeups.patients if self.closeups else [])
+
+    @cached_property
+    def has_nodule(self) -> Bool:
+        """(slices,) whether there is a nodule."""
+        return np.concatenate([np.zeros(0, dtype=bool), *(slab.has_nodule for slab in self.slabs)])
+
+    @property
+    def strata(self) -> list[str]:
+        """(N,) "nodule", "no nodule" or "close-up"."""
+        nodules = len(self.closeups.patients) if self.closeups else 0
+        return np.where(self.has_nodule, "nodule", "no nodule").tolist() + [CLOSE_UP] * nodules
+
+    def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
+        """Network input of slices, and the truth of its foreground classes.
+
+        Returns:
+            (N, size, size) 0…1, and (N, foreground classes, size, size); nodule before lung if classes are exclusive.
+        """
+        images = np.empty((len(rows), field.size, field.size), dtype=np.float32)
+        truth = np.empty((len(rows), len(field.foreground), field.size, field.size), dtype=bool)
+        owner, height = self._place[rows].T
+        for number in np.unique(owner):
+            own = owner == number
+            slab = self.slabs[number].at(height[own])
+            geometry = Geometry.axial((len(slab.hu), *slab.hu.shape[1:]), (1.0, *slab.pixel_mm))
+            scaled = replace(field, pixel_mm=field.pixel_mm or slab.whole_mm * max(1, WHOLE_PX / field.size))
+            images[own] = scaled.input(slab.hu, geometry)
+            for k, name in enumerate(field.foreground):
+                truth[own, k] = scaled.outlines(slab.masks(name), geometry)
+        return images, field.exclusively(truth)
+
+    def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a network's classes that are annotated here: all; :meth:`Slab.masks` refuses others."""
+        return classes
+
+    def pixels_mm(self, field: Field, rows: Rows) -> list[float]:
+        """(N,) pixel of a network's input in mm, see :meth:`examples`."""
+        whole = np.array([self.slabs[k].whole_mm for k, _ in self._place[rows]])
+        return [field.pixel_mm or float(mm) for mm in whole * max(1, WHOLE_PX / field.size)]
+
+
+@dataclass(frozen=True, eq=False)
+class Multiplied(Slices):
+    """Slices, followed by copies of the same slabs, every slice augmented at random.
+
+    Attributes:
+        plain: number of slices before the copies.
+        kinds: see :func:`nodulens.train.loop.augment.augmented`.
+    """
+
+    plain: int = 0
+    kinds: tuple[Augmentation, ...] = ()
+
+    def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
+        """As :meth:`Slices.examples`; each copy is always augmented in the same way."""
+        images, truth = super().examples(field, rows)
+        for k in np.flatnonzero(rows >= self.plain).tolist():
+            plain, masks = torch.from_numpy(images[[k], None]), torch.from_numpy(truth[[k]])
+            image, labels = copies_of(plain, masks, self.kinds, 1, seed=int(rows[k]))
+            assert labels is not None
+            images[k], truth[k] = image[0, 0, 0].numpy(), labels[0, 0].numpy()
+        return images, truth
+
+
+Material = Slices | Pictures
+
+
+def load(data: Path, recipe: Recipe) -> Material:
+    """Load the material of a folder: its pictures; or slices of its whole scans; or else of the backgrounds, with and
+    without rendered nodules. Close-ups are added if the recipe has windows.
+
+    Nodules rendered into a background are of patients of its own fold, so they are held out with it.
+
+    Raises:
+        NotFound: the folder has neither whole slices nor backgrounds and stacks, or not all that the recipe's labels
+            and slices need.
+        NotFound, UnreadableFile: see :class:`nodulens.data.whole_slices.WholeSlices`.
+        NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
+    """
+    for caveat in recipe.caveats:
+        warnings.warn(caveat, stacklevel=2)
+    pictures = is_pictures(data)
+    if not pictures and (whole := WholeSlices(data).scans):
+        with_closeups = recipe.labels == "lidc" and (data / STACKS).exists() and _has_window(recipe)
+        return Slices(_scan_slabs(data, recipe, whole), CloseUps.of(Stacks(data)) if with_closeups else None)
+    if (recipe.labels, recipe.slices) != ("lidc", "all"):
+        raise NotFound(
+            f"{data} holds no whole slices of scans, which labels={recipe.labels} and slices={recipe.slices} need: cut "
+            f"them with nodulens data prepare; for luna16-mask out of LUNA16, {LUNGS} beside its subsets."
+        )
+    if pictures:
+        return load_pictures(data)
+    stacks = Stacks(data)
+    shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= MIN_DIAMETER_MM]
+    slabs: list[Slab] = []
+    for patient in Background.PATIENTS:
+        path = data / "background" / f"{patient}.nii.gz"
+        if not path.exists():
+            raise NotFound(
+                f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
+                "nodulens data prepare has made of scans that may train."
+            )
+        own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
+        slabs += _rendered_slabs(Background.volume(data, patient), patient, own, recipe.renderings)
+    return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
+
+
+def multiplied(material: Slices, kinds: Sequence[Augmentation], copies: int) -> Multiplied:
+    """See :class:`nodulens.train.tasks.protocol.TaskModule`."""
+    closeups = None if material.closeups is None else material.closeups.multiplied(kinds, copies)
+    return Multiplied(material.slabs * (copies + 1), closeups, len(material.has_nodule), tuple(kinds))
+
+
+def slices_and_closeups(material: Material, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows of whole slices, and the numbers of the nodules of the other rows, which are close-ups."""
+    whole = rows < len(material.has_nodule)
+    return rows[whole], rows[~whole] - len(material.has_nodule)
+
+
+def _has_window(recipe: Recipe) -> bool:
+    return recipe.segmenter is not None and recipe.segmenter.window is not None
+
+
+def _scan_slabs(data: Path, recipe: Recipe, scans: Sequence[SlicedScan]) -> tuple[ScanSlab, ...]:
+    """The slices of whole scans that a recipe is trained on.
+
+    Raises:
+        NotFound: scans without airways for a recipe that needs them, or no such slices.
+    """
+    airways = recipe.labels == "luna16-mask"
+    lacking = [scan.series_uid for scan in scans if not scan.airways_known]
+    if airways and lacking:
+        raise NotFound(
+            f"{len(lacking)} of {len(scans)} scans in {data} were prepared without LUNA16's lung masks, which "
+            f"labels=luna16-mask needs ({lacking[0]} …): unpack {LUNGS} beside LUNA16's subsets, and run nodulens data "
+            "prepare on that folder again."
+        )
+    kinds = {"middle": [s.middle for s in scans], "central": [s.central for s in scans]}
+    wanted = kinds.get(recipe.slices, [np.ones(len(s.middle), dtype=bool) for s in scans])
+    slabs = [ScanSlab(s, np.flatnonzero(kind), airways) for s, kind in zip(scans, wanted, strict=True) if kind.any()]
+    if not slabs:
+        raise NotFound(f"None of {len(scans)} scans in {data} has slices={recipe.slices}; take others.")
+    return tuple(slabs)
+
+
+def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], renderings: int) -> list[Slab]:
+    """All slices of a background unchanged, then some through each of the nodules that are rendered into it.
+
+    Args:
+        renderings: how often nodules are rendered, other ones each time.
+    """
+    lungs = segment_lungs(volume)
+    amount = round(sum(lung_volumes_ml(lungs).values()) / LUNG_ML_PER_NODULE)
+    rng = np.random.default_rng([fold_of(patient), renderings])
+    usable = _usable(volume.geometry, patient)
+    plain = np.flatnonzero(usable)
+    pixel_mm = volume.geometry.spacing_zyx[1:]
+
+    def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
+        stored, lung = np.rint(hu[z]).astype(np.int16), lungs.labels[z].astype(np.uint8)
+        return Slab(patient, stored, lung, nodule[z], pixel_mm, rng.uniform(*WHOLE_SLICE_MM))
+
+    out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
+    for _ in range(renderings):
+        chosen = rng.choice(len(shapes), min(max(amount, 1), MAX_NODULES, len(shapes)), replace=False)
+        scene = render_many(volume, lungs, [shapes[i].turned(rng) for i in chosen], seed=int(rng.integers(2**31)))
+        through = np.zeros(len(usable), dtype=bool)
+        for nodule in scene.nodules:
+            area = nodule.truth.labels.sum(axis=(1, 2), dtype=int)
+            others = rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[: SLICES_PER_NODULE - 1]
+            through[nodule.box.start[0] + np.append(others, area.argmax())] = True
+        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & usable)))
+    return out
+
+
+def _usable(geometry: Geometry, patient: str) -> Bool:
+    """(slices,) False where there is a finding that is not annotated."""
+    if patient not in Background.PLEURAL_MASS:
+        return np.ones(geometry.shape[0], dtype=bool)
+    centre, radius = Background.PLEURAL_MASS[patient]
+    away = np.arange(geometry.shape[0]) - geometry.to_index(centre)[0]
+    return np.asarray(np.abs(away) * geometry.spacing_zyx[0] > radius)
