@@ -786,7 +786,7 @@ def test_words_that_contradict_a_split_are_refused(data: Path, tmp_path: Path, r
     write_split(in_shares(Stacks(data).items(), (3, 1)), shares)
     write_split(stratified(Stacks(data).items(), 3), folds)
     for recipe, words, told in (
-        ("conv3-classifier", ("--split", shares, "--fold", "1"), "split into shares, which names its own test patients"),
+        ("conv3-classifier", ("--split", shares, "--fold", "1"), "which names its own test patients"),
         ("conv3-classifier", ("--split", shares, "--everybody"), "--everybody leaves nobody out"),
         ("conv3-classifier", ("--everybody", "--fold", "1"), "--everybody leaves nobody out"),
         ("conv3-classifier", ("--split", folds, "--fold", "3"), "The split has 3 folds"),
