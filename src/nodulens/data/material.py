@@ -225,6 +225,7 @@ class Cubes(NoduleMaterial):
 
     Attributes:
         annotated_mm: (N,) LUNA16's diameter; −1 if the nodule is not in LUNA16.
+        thickness_mm: (N,) slice thickness of the scan; a stratum of figures, never an input.
     """
 
     name: ClassVar[str] = "cubes"
@@ -243,6 +244,8 @@ class Cubes(NoduleMaterial):
         self.patients = [str(p) for p in raw["patient_id"][keep]]
         self.ratings = Ratings(np.minimum(raw["readers"][keep], MOST_READERS), raw["ratings"][keep])
         self.annotated_mm: Float = raw["diameter_mm"][keep]
+        self.thickness_mm: Float = raw["slice_thickness_mm"][keep]
+        self._from_origin: NDArray[np.float64] = (raw["centre_lps"] - raw["origin_lps"])[keep]
 
     def __len__(self) -> int:
         return len(self.nodules)
@@ -250,6 +253,14 @@ class Cubes(NoduleMaterial):
     def spacing_zyx(self, nodule: int) -> tuple[float, float, float]:
         """1 mm along each axis."""
         return 1.0, 1.0, 1.0
+
+    def centre_zyx(self, nodule: int) -> NDArray[np.float64]:
+        """(3,) index (z, y, x) of LUNA16's place of the nodule, not rounded."""
+        x, y, z = self._from_origin[nodule]
+        sign_x, sign_y = self._sign[self._row[nodule]]
+        # a cube whose rows or columns fall in LPS is flipped, see _rising
+        along_y, along_x = (v if s > 0 else CUBE_MM - 1 + v for v, s in ((y, sign_y), (x, sign_x)))
+        return np.array([z, along_y, along_x], dtype=np.float64)
 
     def other(self, nodule: int) -> Bool:
         """(50, 50, 50): any other outlined nodule, which is neither target nor background."""

@@ -202,10 +202,17 @@ class Froc:
 
     @cached_property
     def _curve(self) -> tuple[Float, Float]:
-        return self._weighted(np.ones(self.scans))
+        return self.weighted(np.ones(self.scans))
 
-    def _weighted(self, times: Float) -> tuple[Float, Float]:
-        """The curve (false positives a scan, sensitivity) with a weight for each scan, N in total."""
+    def weighted(self, times: Float) -> tuple[Float, Float]:
+        """The curve with a weight for each scan, as of a bootstrap.
+
+        Args:
+            times: (scans) how often each is drawn, their number in total.
+
+        Returns:
+            False positives a scan and sensitivity (points), ascending.
+        """
         scan, hit, _, ends = self._events
         weight = times[scan]
         tp = np.concatenate([[0.0], np.cumsum(weight * hit)[ends]])
@@ -404,7 +411,7 @@ def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: floa
             times = np.bincount(random.integers(result.scans, size=result.scans), minlength=result.scans)
             if times[result.nodule_scan].any():
                 break
-        curve[:] = np.interp(GRID, *result._weighted(times.astype(np.float64)))
+        curve[:] = np.interp(GRID, *result.weighted(times.astype(np.float64)))
     low, high = _ends(curves, confidence)
     return FrocInterval(
         confidence, GRID, curves.mean(axis=0), low, high, curves[:, np.isin(GRID, FP_RATES)].mean(axis=1)

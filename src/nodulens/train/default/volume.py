@@ -29,6 +29,7 @@ from nodulens.ops.patches import Window
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import BALL_VOXELS, FAR_MM, ball_view
+from nodulens.train.default.cube_detection import searched
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
@@ -90,8 +91,7 @@ def cube_regions(cubes: Cubes) -> list[TrainingRegion]:
         hu = cubes.hu(n)
         volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
         truth = cubes.truth(n)
-        outlined = cubes.outlined(n) | cubes.other(n)
-        lung = cube_lung(hu) | ndimage.binary_dilation(outlined, iterations=2)
+        lung = searched(cubes, n)
         middle = np.asarray(ndimage.center_of_mass(truth))
         size = cubes.diameter_mm(n)
         away = cubes.negative(n)
@@ -109,13 +109,6 @@ def cube_regions(cubes: Cubes) -> list[TrainingRegion]:
                 label.append(marks)
         out.append(TrainingRegion(cubes.patients[n], volume, truth, tuple(candidates), tuple(label), lung))
     return out
-
-
-def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Lung in a cube too small for the lung stage: air, closed by 8 mm."""
-    air = np.pad(ndimage.gaussian_filter(hu, 1) < -500, 9, mode="edge")
-    grown = ndimage.distance_transform_edt(~air) <= 8
-    return np.asarray((ndimage.distance_transform_edt(grown) > 8)[9:-9, 9:-9, 9:-9])
 
 
 def set_into(
