@@ -725,7 +725,7 @@ def test_a_file_where_the_page_goes_is_refused_before_anything_is_judged(data: P
     file.write_text("kept")
     with pytest.raises(BadOption, match="is a file"):
         evaluate("conv3-classifier", data, None, output=file)
-    with pytest.raises(BadOption, match="no run"):
+    with pytest.raises(BadOption, match="not a run"):
         evaluate("default", data, None, output=tmp_path / "other")
     assert file.read_text() == "kept"
 
