@@ -106,6 +106,23 @@ def test_nothing_found_is_said_in_words_with_what_was_measured(ct: Volume, repor
     assert "not been measured" in text and "was not measured at the threshold" in text
 
 
+def test_what_barely_passes_the_threshold_never_leads(ct: Volume, report: Report) -> None:
+    """The largest and most suspicious finding, at 0.51, is named last; alone it is named as uncertain."""
+    first, second, third = report.nodules
+    assert first.risk is not None
+    doubtful = replace(first, score=0.51, risk=replace(first.risk, probability=0.99))
+    likely = replace(second, score=0.9, risk=replace(first.risk, probability=0.2))
+    made = replace(report, threshold=0.5, nodules=(doubtful, likely, replace(third, score=0.6)))
+    read = PageReader(render_page(made, ct)).text
+    lead = read[: read.index("Findings")]
+    assert "The most certain: nodule 2, part-solid" in lead and "most suspicious" not in lead
+    assert lead.index("nodule 2") < lead.index("Nodules 1, 3: less certain; a score below 0.75 may be a vessel")
+    alone = PageReader(render_page(replace(made, nodules=(doubtful,)), ct)).text
+    assert "No finding is certain: a score below 0.75" in alone and "The most certain, with 0.51: nodule 1" in alone
+    both = replace(made, nodules=(replace(doubtful, score=0.8), likely))
+    assert "most suspicious: nodule 1" in PageReader(render_page(both, ct)).text
+
+
 def test_a_prompted_report_says_so(ct: Volume, report: Report) -> None:
     text = PageReader(render_page(replace(report, nodules=report.nodules[:1], prompted=True), ct)).text
     assert "One nodule, where you pointed" in text

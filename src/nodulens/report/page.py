@@ -166,12 +166,43 @@ def _found(report: Report) -> list[str]:
             else f"Nothing in {where} reached the score of {_number(report.threshold, 2)} from which findings are "
             "reported. This does not rule nodules out; the sensitivity at this threshold has not been measured."
         ]
-    largest = max(report.nodules, key=lambda n: n.measurements.mean_diameter_mm)
-    graded = [n for n in report.nodules if n.risk is not None]
+    certain = _certain(report)
+    others = [nodule for nodule in report.nodules if nodule.id not in {n.id for n in certain}]
+    below = f"a score below {_number(_certain_from(report), 2)} may be a vessel, a scar or other tissue."
+    if not certain:
+        first = max(others, key=lambda n: n.score)
+        best = f"The most certain, with {_number(first.score, 2)}{_described(first, '')}"
+        return [f"No finding is certain: {below} {best}"]
+    lead = _leading(certain, "The most certain" if others else "It is")
+    if not others:
+        return lead
+    numbers = ", ".join(str(nodule.id) for nodule in others)
+    return [*lead, f"Nodule{'s' * (len(others) > 1)} {numbers}: less certain; {below}"]
+
+
+def _certain_from(report: Report) -> float:
+    """The score half-way between the threshold and 1."""
+    return (1 + report.threshold) / 2
+
+
+def _certain(report: Report) -> list[Nodule]:
+    """Findings that may lead the report; one that barely passes the threshold does not, however large or suspicious."""
+    return [nodule for nodule in report.nodules if report.prompted or nodule.score >= _certain_from(report)]
+
+
+def _leading(nodules: list[Nodule], alone: str) -> list[str]:
+    """The largest of some findings, and the one with the highest malignancy estimate.
+
+    Args:
+        nodules: one or more.
+        alone: what one is called.
+    """
+    largest = max(nodules, key=lambda n: n.measurements.mean_diameter_mm)
+    graded = [n for n in nodules if n.risk is not None]
     worst = max(graded, key=lambda n: n.risk.probability if n.risk else 0.0, default=None)
     if worst is largest or worst is None:
-        subject = "It is" if len(report.nodules) == 1 else "The largest"
-        if len(report.nodules) > 1 and worst is not None:
+        subject = alone if len(nodules) == 1 else "The largest"
+        if len(nodules) > 1 and worst is not None:
             subject = "The largest is also the most suspicious"
         return [f"{subject}{_described(largest, subject)}"]
     return [f"The largest{_described(largest, '')}", f"The most suspicious{_described(worst, '')}"]
@@ -376,7 +407,8 @@ def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
     """The data of the page's script."""
     places = {n.id: round(float(scene.place(n)[0])) for n in report.nodules}
     nearest = {number: min(range(len(stack)), key=lambda i: abs(stack[i].index - z)) for number, z in places.items()}
-    first = max(report.nodules, key=lambda n: n.risk.probability if n.risk else -1 + n.score / 2, default=None)
+    leading = _certain(report) or report.nodules
+    first = max(leading, key=lambda n: n.risk.probability if n.risk else -1 + n.score / 2, default=None)
     return {
         "report_sha256": fingerprint(report),
         "series_uid": report.series_uid,
