@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from dicom_files import INTERCEPT, body, save, slices
 from nodulens.data.phantom import phantom_ct
 from nodulens.errors import BadValues
 from nodulens.io import read
-from nodulens.io.values import check_hounsfield
+from nodulens.io.values import _prominence, check_hounsfield
 
 HU = NDArray[np.int32]
 SPACING = (2.5, 4.0, 4.0)
@@ -237,3 +237,12 @@ def test_a_series_of_half_the_slope(tmp_path: Path) -> None:
     series = slices(chest().astype(np.int16), PixelSpacing=[4, 4], RescaleSlope=0.5)
     with pytest.raises(BadValues, match=r"^Series [\d.]+: soft tissue lies near −4"):
         read(save(tmp_path, series))
+
+
+def test_peaks_rise_as_scipy_measures_them() -> None:
+    """Ours spare the import of scipy.signal, which takes longer than reading a scan."""
+    rng = np.random.default_rng(0)
+    for width in range(1, 40):
+        values = np.convolve(rng.random(300) ** 4, np.ones(width), mode="same")
+        tops = signal.find_peaks(values)[0]
+        assert [_prominence(values, int(top)) for top in tops] == signal.peak_prominences(values, tops)[0].tolist()

@@ -121,16 +121,27 @@ class _Histogram:
 
     def peaks(self, start: int, stop: int) -> list[int]:
         """All HU from ``start`` to ``stop`` whose peak rises from what is around by a share of the highest."""
-        from scipy.signal import find_peaks
-
         part = self.smooth[start - COUNTED_HU[0] : stop - COUNTED_HU[0]]
-        tops, _ = find_peaks(part, prominence=LEAST_PROMINENCE * max(float(part.max()), 1.0))
-        return [start + int(top) for top in tops]
+        least = LEAST_PROMINENCE * max(float(part.max()), 1.0)
+        tops = np.flatnonzero((part[1:-1] > part[:-2]) & (part[1:-1] >= part[2:])) + 1
+        return [start + int(top) for top in tops if _prominence(part, int(top)) >= least]
 
     def reaches(self, share: float) -> int:
         """The HU below which there is a share of all voxels."""
         rising = np.cumsum(self.counts)
         return COUNTED_HU[0] + int(np.searchsorted(rising, share * rising[-1]))
+
+
+def _prominence(values: Float, top: int) -> float:
+    """How far a peak rises above the higher of the two valleys between it and higher values, or the ends.
+
+    As that of scipy.signal, whose import takes longer than reading a scan.
+    """
+    valleys = []
+    for side in (values[top::-1], values[top:]):
+        higher = np.flatnonzero(side > side[0])
+        valleys.append(side[: higher[0] if higher.size else None].min())
+    return float(values[top] - max(valleys))
 
 
 def outside_to_air(hu: NDArray[Any]) -> None:
