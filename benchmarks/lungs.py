@@ -17,11 +17,10 @@ import numpy as np
 import typer
 
 import nodulens as nl
-from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Volume
 from nodulens.data.material import Background
 from nodulens.errors import NoLungs
-from nodulens.ops.blocks import block_means
+from nodulens.ops.blocks import block_grid, block_means
 from nodulens.ops.orient import canonical
 from nodulens.stages.lungs import segment_lungs
 
@@ -55,10 +54,7 @@ def reduced(volume: Volume) -> Volume:
     grid = volume.geometry
     step = [max(1, round(GRID_MM / s)) for s in grid.spacing_zyx]
     low = np.rint(block_means(volume.hu, step)).astype(np.int16)
-    x, y, z = grid.to_lps([(n - 1) / 2 for n in step])
-    dz, dy, dx = (n * s for n, s in zip(step, grid.spacing_zyx, strict=True))
-    nz, ny, nx = low.shape
-    return Volume(low, Geometry((nz, ny, nx), (dz, dy, dx), (x, y, z), grid.direction))
+    return Volume(low, block_grid(grid, step, low.shape))
 
 
 if __name__ == "__main__":

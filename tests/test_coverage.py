@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from made_chest import GRID, egg
 from nodulens.core.coverage import Coverage, SideCoverage
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask, Volume
 from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.lungs import segment_lungs
-
-GRID = Geometry.axial((60, 110, 140), (4.0, 2.5, 2.5), (-173.75, -136.25, 0.0))
-Bool = NDArray[np.bool_]
-
-
-def egg(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Bool:
-    """An ellipsoid in LPS mm (x, y, z)."""
-    z, y, x = np.ogrid[tuple(slice(n) for n in GRID.shape)]
-    x, y, z = (x * 2.5 - 173.75 - centre[0]) / radii[0], (y * 2.5 - 136.25 - centre[1]) / radii[1], z * 4.0 - centre[2]
-    return np.asarray(x**2 + y**2 + (z / radii[2]) ** 2 <= 1)
 
 
 def chest() -> NDArray[np.int16]:

@@ -34,7 +34,8 @@ def found(cubes: Cubes, marks: dict[int, list[Candidate]]) -> CubeDetection:
 
     def detect(volume: Volume, lungs: Mask) -> list[Candidate]:
         n = next(numbers)
-        assert np.array_equal(volume.hu, cubes.hu(n)) and np.array_equal(lungs.labels > 0, searched(cubes, n))
+        hu = cubes.hu(n)
+        assert np.array_equal(volume.hu, hu) and np.array_equal(lungs.labels > 0, searched(cubes, n, hu))
         return marks.get(n, [])
 
     return detect_in_cubes(cubes, range(len(cubes)), detect)
@@ -50,7 +51,7 @@ def test_a_mark_on_every_nodule_is_all_there_is_to_find(cubes: Cubes) -> None:
     made = found(cubes, {n: [mark(cubes.centre_zyx(n), 0.9)] for n in cubes.nodules.tolist()})
     assert made.proposed.all() and made.cpm == 1 and made.froc.false_positives == 0
     assert made.interval(samples=20) == (1, 1)
-    assert made.litres.sum() == pytest.approx(sum(searched(cubes, n).sum() for n in cubes.nodules) / 1e6)
+    assert made.litres.sum() == pytest.approx(sum(searched(cubes, n, cubes.hu(n)).sum() for n in cubes.nodules) / 1e6)
 
 
 def test_false_positives_count_by_litres_of_lung(cubes: Cubes) -> None:

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from made_chest import GRID, egg
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
@@ -178,15 +179,6 @@ def test_gut_is_no_lung(scan: Scans) -> None:
 
 
 # --- a made chest
-
-GRID = Geometry.axial((60, 110, 140), (4.0, 2.5, 2.5), (-173.75, -136.25, 0.0))
-
-
-def egg(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> NDArray[np.bool_]:
-    """An ellipsoid in LPS mm (x, y, z)."""
-    z, y, x = np.ogrid[tuple(slice(n) for n in GRID.shape)]
-    x, y, z = (x * 2.5 - 173.75 - centre[0]) / radii[0], (y * 2.5 - 136.25 - centre[1]) / radii[1], z * 4.0 - centre[2]
-    return np.asarray(x**2 + y**2 + (z / radii[2]) ** 2 <= 1)
 
 
 def chest() -> NDArray[np.int16]:

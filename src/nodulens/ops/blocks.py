@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nodulens.core.geometry import Geometry
+
 
 def block_means(array: NDArray[np.float32] | NDArray[np.int16], factors: Sequence[int]) -> NDArray[np.float32]:
     """Means over blocks of ``factors`` voxels (z, y, x); the last block of an axis is made full by repeating its edge.
@@ -24,3 +26,17 @@ def block_means(array: NDArray[np.float32] | NDArray[np.int16], factors: Sequenc
         out += full[z :: factors[0], y :: factors[1], x :: factors[2]]
     out /= np.float32(np.prod(factors))
     return out
+
+
+def block_grid(grid: Geometry, factors: Sequence[int], shape: Sequence[int]) -> Geometry:
+    """The grid of :func:`block_means`: voxel centres in the middle of the blocks.
+
+    Args:
+        grid: of the voxels.
+        factors: voxels in a block along (z, y, x).
+        shape: how many blocks.
+    """
+    nz, ny, nx = shape
+    dz, dy, dx = (factor * spacing for factor, spacing in zip(factors, grid.spacing_zyx, strict=True))
+    x, y, z = grid.to_lps([(factor - 1) / 2 for factor in factors])
+    return Geometry((nz, ny, nx), (dz, dy, dx), (float(x), float(y), float(z)), grid.direction)

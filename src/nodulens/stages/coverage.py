@@ -15,6 +15,7 @@ from nodulens.core.volume import Mask, Volume
 from nodulens.ops.components import dilated, distance_mm, opened
 from nodulens.stages.airless import FLUID_HU
 from nodulens.stages.expected import LEAST_ML, TISSUE_HU, Chest, coarse_chest, missing_lung
+from nodulens.stages.lung_air import GAS_HU
 from nodulens.stages.lungs import cut_off_ends, lung_volumes_ml
 
 Bool = NDArray[np.bool_]
@@ -25,8 +26,6 @@ DENSE_SHARE = 0.22
 """Of a lung, a centimetre inside: at most 0.10 in the seven scans."""
 SOLID_SHARE = 0.04
 """Airless tissue of a lung from which on it is named; vessels and a mass of 5 cm stay below."""
-GAS_HU = -955.0
-"""Gas without lung lies below."""
 LEAST_GAS_ML = 100.0
 """Less may be a bubble of the stomach under the dome."""
 CENTRAL_MM = 25.0

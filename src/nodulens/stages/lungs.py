@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Side
 from nodulens.core.volume import Mask, Volume
-from nodulens.ops.blocks import block_means
+from nodulens.ops.blocks import block_grid, block_means
 from nodulens.ops.components import closed, dilated, filled, opened
 from nodulens.ops.resample import resample_array
 from nodulens.stages.airless import airless_lung
@@ -115,9 +115,7 @@ def _reduced(volume: Volume) -> tuple[HU, Geometry]:
     grid = volume.geometry
     fz, fy, fx = (max(1, min(round(GRID_MM / s), n)) for s, n in zip(grid.spacing_zyx, grid.shape, strict=True))
     low = block_means(volume.hu, (fz, fy, fx))
-    x, y, z = grid.to_lps(((fz - 1) / 2, (fy - 1) / 2, (fx - 1) / 2))
-    spacing = (grid.spacing_zyx[0] * fz, grid.spacing_zyx[1] * fy, grid.spacing_zyx[2] * fx)
-    return low, Geometry(_shape(low), spacing, (x, y, z), grid.direction)
+    return low, block_grid(grid, (fz, fy, fx), low.shape)
 
 
 def _near(air: Bool, spacing: Spacing) -> Box:
@@ -130,8 +128,7 @@ def _add_airless(labels: Labels, low: HU, grid: Geometry) -> None:
     """Give consolidated and collapsed lung the label of its side."""
     chest = coarse_chest(low, labels, grid.spacing_zyx)
     blocks = [round(a / b) for a, b in zip(chest.spacing, grid.spacing_zyx, strict=True)]
-    x, y, z = grid.to_lps([(n - 1) / 2 for n in blocks])
-    place = Geometry(_shape(chest.hu), chest.spacing, (x, y, z), grid.direction)
+    place = block_grid(grid, blocks, chest.hu.shape)
     both: tuple[tuple[int, Side], ...] = ((1, "left"), (2, "right"))
     for label, side in both:
         airless = _on_grid(airless_lung(chest, side), place, grid)

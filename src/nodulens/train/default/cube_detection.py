@@ -115,8 +115,9 @@ def detect_in_cubes(
     marks: list[tuple[str, Candidate]] = []
     litres = []
     for place, n in enumerate(numbers):
-        volume = Volume(cubes.hu(n), Geometry.axial((CUBE_MM,) * 3))
-        region = searched(cubes, n)
+        hu = cubes.hu(n)
+        volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
+        region = searched(cubes, n, hu)
         litres.append(np.count_nonzero(region) * volume.geometry.voxel_mm3 / 1e6)
         found = detect(volume, Mask(region.astype(np.uint8), volume.geometry, {1: "left lung", 2: "right lung"}))
         marks += [(str(n), mark) for mark in _counted(cubes, n, volume, found)]
@@ -129,9 +130,8 @@ def detect_in_cubes(
     return CubeDetection(np.array(numbers), tuple(cubes.patients[n] for n in numbers), np.array(litres), result)
 
 
-def searched(cubes: Cubes, nodule: int) -> NDArray[np.bool_]:
-    """(50, 50, 50): the lung of a cube, with what readers outlined and 2 mm around it, inside the scan."""
-    hu = cubes.hu(nodule)
+def searched(cubes: Cubes, nodule: int, hu: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(50, 50, 50): the lung of a cube of these HU, with what readers outlined and 2 mm around it, inside the scan."""
     outlined = cubes.outlined(nodule) | cubes.other(nodule)
     region = cube_lung(hu) | ndimage.binary_dilation(outlined, iterations=2)
     inside = np.zeros_like(region)

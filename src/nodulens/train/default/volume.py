@@ -91,7 +91,7 @@ def cube_regions(cubes: Cubes) -> list[TrainingRegion]:
         hu = cubes.hu(n)
         volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
         truth = cubes.truth(n)
-        lung = searched(cubes, n)
+        lung = searched(cubes, n, hu)
         middle = np.asarray(ndimage.center_of_mass(truth))
         size = cubes.diameter_mm(n)
         away = cubes.negative(n)
