@@ -119,6 +119,8 @@ def test_what_barely_passes_the_threshold_never_leads(ct: Volume, report: Report
     assert lead.index("nodule 2") < lead.index("Nodules 1, 3: less certain; a score below 0.75 may be a vessel")
     alone = PageReader(render_page(replace(made, nodules=(doubtful,)), ct)).text
     assert "No finding is certain: a score below 0.75" in alone and "The most certain, with 0.51: nodule 1" in alone
+    small = replace(made, nodules=(doubtful, likely, replace(third, score=0.9)))
+    assert "Leaving out what is less certain, the largest" in PageReader(render_page(small, ct)).text
     both = replace(made, nodules=(replace(doubtful, score=0.8), likely))
     assert "most suspicious: nodule 1" in PageReader(render_page(both, ct)).text
 

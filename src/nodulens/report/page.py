@@ -176,6 +176,8 @@ def _found(report: Report) -> list[str]:
     lead = _leading(certain, "The most certain" if others else "It is")
     if not others:
         return lead
+    if len(certain) > 1:  # one that is left out may be larger, or more suspicious
+        lead = [f"Leaving out what is less certain, {line[:1].lower()}{line[1:]}" for line in lead]
     numbers = ", ".join(str(nodule.id) for nodule in others)
     return [*lead, f"Nodule{'s' * (len(others) > 1)} {numbers}: less certain; {below}"]
 
