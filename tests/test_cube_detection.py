@@ -38,7 +38,7 @@ def found(cubes: Cubes, marks: dict[int, list[Candidate]]) -> CubeDetection:
         assert np.array_equal(volume.hu, hu) and np.array_equal(lungs.labels > 0, searched(cubes, n, hu))
         return marks.get(n, [])
 
-    return detect_in_cubes(cubes, range(len(cubes)), detect)
+    return detect_in_cubes(cubes, range(len(cubes)), lambda patient: detect)
 
 
 def test_the_place_is_the_middle_of_the_outline_also_of_turned_cubes(cubes: Cubes) -> None:

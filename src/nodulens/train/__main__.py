@@ -18,10 +18,9 @@ from nodulens.train.default.segmenter import examples
 
 
 class Name(StrEnum):
-    """The networks, in order of dependence: "volume" needs "patch"."""
+    """What is trained together."""
 
-    patch = "patch"
-    volume = "volume"
+    detector = "detector"
     segmenter = "segmenter"
     malignancy = "malignancy"
     all = "all"

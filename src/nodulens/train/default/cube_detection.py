@@ -43,7 +43,6 @@ class CubeDetection:
         patients: (N,) patient of each.
         litres: (N,) lung that was searched in each.
         froc: each cube is a scan with one nodule, in the order of ``cubes``.
-        proposed: (N,) whether a mark of any score hits the nodule.
     """
 
     cubes: NDArray[np.int_]
@@ -53,6 +52,7 @@ class CubeDetection:
 
     @property
     def proposed(self) -> NDArray[np.bool_]:
+        """(N,) whether a mark of any score hits the nodule."""
         return np.isfinite(self.froc.nodule_score)
 
     def sensitivity_at(self, rates: Sequence[float] = FP_RATES) -> Float:
@@ -99,14 +99,17 @@ class CubeDetection:
 
 
 def detect_in_cubes(
-    cubes: Cubes, numbers: Sequence[int], detect: Detect, done: Callable[[float], None] = lambda share: None
+    cubes: Cubes,
+    numbers: Sequence[int],
+    detector: Callable[[str], Detect],
+    done: Callable[[float], None] = lambda share: None,
 ) -> CubeDetection:
     """Search whole cubes.
 
     Args:
         cubes: the material.
-        numbers: cubes to search: of patients on whom the detector was not trained.
-        detect: the detector.
+        numbers: cubes to search.
+        detector: patient → a detector that was not trained on the patient.
         done: called with the share that is searched.
 
     Raises:
@@ -119,7 +122,8 @@ def detect_in_cubes(
         volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
         region = searched(cubes, n, hu)
         litres.append(np.count_nonzero(region) * volume.geometry.voxel_mm3 / 1e6)
-        found = detect(volume, Mask(region.astype(np.uint8), volume.geometry, {1: "left lung", 2: "right lung"}))
+        lungs = Mask(region.astype(np.uint8), volume.geometry, {1: "left lung", 2: "right lung"})
+        found = detector(cubes.patients[n])(volume, lungs)
         marks += [(str(n), mark) for mark in _counted(cubes, n, volume, found)]
         done((place + 1) / len(numbers))
     series = [str(n) for n in numbers]
