@@ -9,12 +9,15 @@ networks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
@@ -90,9 +93,7 @@ def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometr
         for s in (sigma_mm, sigma_mm * STEP)
     )
     answer = (narrow - wide) * np.float32(0.5 / (STEP - 1))
-    strong = np.flatnonzero(answer > LEAST_HU)
-    peak = ndimage.maximum_filter(answer, 3).ravel()[strong] == answer.ravel()[strong]
-    places = np.stack(np.unravel_index(strong[peak], answer.shape), axis=1)
+    places = _peaks(answer, LEAST_HU)
     index = places * factors + (np.asarray(factors) - 1) / 2
     nearest = np.minimum(np.round(index).astype(int), np.asarray(grid.shape) - 1)
     inside = allowed[tuple(nearest.T)]
@@ -101,6 +102,21 @@ def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometr
     values, diameter = answer[tuple(places.T)], 2 * np.sqrt(3) * sigma_mm
     kept = np.flatnonzero(roundness >= LEAST_ROUND_HU)
     return [Blob(float(values[i]), float(roundness[i]), diameter, index[i]) for i in kept]
+
+
+def _peaks(answer: NDArray[np.float32], least: float) -> NDArray[np.int_]:
+    """Voxels (N, 3) above ``least`` that none of their 26 neighbours exceeds.
+
+    Few voxels are, and most of these fall to their first neighbours: a maximum filter would look at all.
+    """
+    padded = np.pad(answer, 1, constant_values=-np.inf)
+    flat = padded.ravel()
+    steps = np.array([1, padded.shape[2], padded.shape[1] * padded.shape[2]])
+    offsets = [z * steps[2] + y * steps[1] + x * steps[0] for z, y, x in product((-1, 0, 1), repeat=3)]
+    left = np.flatnonzero(flat > least)
+    for offset in sorted(offsets, key=abs):
+        left = left[flat[left] >= flat[left + offset]]
+    return np.stack(np.unravel_index(left, padded.shape), axis=1) - 1
 
 
 def _roundness(smooth: NDArray[np.float32], places: NDArray[np.int_], step: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,18 +146,26 @@ def _roundness(smooth: NDArray[np.float32], places: NDArray[np.int_], step: NDAr
     return np.asarray(np.where(low > 0, low**2 / np.maximum(high, 1e-6), 0.0))
 
 
-def _distinct(found: list[Blob], grid: Geometry) -> list[Candidate]:
+def _distinct(found: Sequence[Blob], grid: Geometry) -> list[Candidate]:
     """The first blob of every group: one within a third of its diameter, or of an earlier one's if that is smaller, is
     removed. So no vessel, which is a strong blob of any size, takes the small nodule beside it."""
-    kept: list[Candidate] = []
-    centres = np.empty((len(found), 3))
-    reach = np.empty(len(found))
-    for blob in found:
-        point = grid.to_lps(blob.index)
-        n = len(kept)
-        near = np.linalg.norm(centres[:n] - point, axis=1) < np.minimum(reach[:n], blob.diameter_mm / 3)
-        if near.any():
-            continue
-        centres[n], reach[n] = point, blob.diameter_mm / 3
-        kept.append(Candidate((float(point[0]), float(point[1]), float(point[2])), blob.diameter_mm))
+    if not found:
+        return []
+    points = grid.to_lps(np.stack([blob.index for blob in found]))
+    diameter = np.array([blob.diameter_mm for blob in found])
+    beside: list[list[int]] = [[] for _ in found]
+    for size in np.unique(diameter):
+        own, no_smaller = np.flatnonzero(diameter == size), np.flatnonzero(diameter >= size)
+        for i, near in zip(
+            own.tolist(), cKDTree(points[no_smaller]).query_ball_point(points[own], size / 3), strict=True
+        ):
+            for j in no_smaller[near].tolist():
+                beside[i].append(j)
+                beside[j].append(i)
+    free, kept = [True] * len(found), []
+    for i, (x, y, z) in enumerate(points.tolist()):
+        if free[i]:
+            kept.append(Candidate((x, y, z), float(diameter[i])))
+            for j in beside[i]:
+                free[j] = False
     return kept

@@ -1,4 +1,8 @@
-"""Score candidates: a small network screens them, a larger one scores those that pass."""
+"""Score candidates: a small network screens them, a larger one scores those that pass.
+
+All of it is done in voxels of 1 mm, as in the cubes on which the networks were trained and measured: what slices are
+thick or pixels small makes a nodule look like then is what it made those look like.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.nodule import Box, Candidate
+from nodulens.core.volume import AIR_HU, Mask, Volume
+from nodulens.ops.resample import resample_array
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region
@@ -19,6 +24,8 @@ from nodulens.stages.views import ball_view, screen_view
 Float32 = NDArray[np.float32]
 View = Callable[[Volume, NDArray[np.float64], float], Float32]
 """The input of a network for a candidate: of a volume, the index of its centre, its diameter in mm."""
+AROUND_MM = 20.0
+"""Tissue around the lungs that the networks see; farther out its last voxels are repeated."""
 APART_MM = 5.0
 """Candidates closer than this are one finding."""
 PART = 256
@@ -34,13 +41,27 @@ def detect(volume: Volume, lungs: Mask, screen: Model, ball: Model) -> list[Cand
         screen: the screening network (N, 1, 16, 16, 16) → logits; its card says which pass.
         ball: the scoring network (N, 1, 32, 32, 32) → logits; its card says how they become a score.
     """
-    candidates = propose(volume, search_region(lungs, margin_mm=0.0))
+    volume, region = _at_one_mm(volume, search_region(lungs, margin_mm=0.0))
+    candidates = propose(volume, region)
     rough = logits(volume, candidates, screen, screen_view)
     settings = screen.card.settings
     candidates = [candidates[i] for i in passing(rough, settings["least"], int(settings["most"]))]
     constant, slope = ball.card.settings["calibration"]
     score = special.expit(constant + slope * logits(volume, candidates, ball, ball_view, mirrored=True))
     return distinct([replace(c, score=float(s)) for c, s in zip(candidates, score, strict=True)])
+
+
+def _at_one_mm(volume: Volume, region: NDArray[np.bool_]) -> tuple[Volume, NDArray[np.bool_]]:
+    """The volume around a region, and the region there, in voxels of 1 mm."""
+    if not region.any():
+        return volume, region
+    box, room = Box.of_mask(region), np.ceil(AROUND_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
+    around = Box.between(np.subtract(box.start, room), np.add(box.stop, room)).clipped(region.shape)
+    piece = volume.crop(around)
+    grid = piece.geometry.respaced((1.0, 1.0, 1.0))
+    hu = resample_array(piece.hu, piece.geometry, grid, fill=AIR_HU)
+    inside = resample_array(region[around.slices].astype(np.uint8), piece.geometry, grid, order=0, fill=0) > 0
+    return Volume(hu, grid), inside
 
 
 def passing(rough: Float32, least: float, most: int) -> NDArray[np.int_]:

@@ -1,0 +1,191 @@
+"""The detector's training set, and what its scores mean: sampling, calibration, the default threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import special
+
+from nodulens.data.folds import fold_of
+from nodulens.data.material import Cubes, Stacks
+from nodulens.metrics.detection import Froc, Tally
+from nodulens.train.default import detector
+from nodulens.train.default.cube_detection import LITRES, CubeDetection
+from nodulens.train.default.detector_figures import (
+    FALSE_PER_SCAN,
+    NODULES_A_SCAN,
+    SearchedLungs,
+    figures,
+    least_logit,
+    settings,
+    strata,
+)
+from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_regions
+
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
+
+
+@pytest.fixture(scope="module")
+def regions(data: Path) -> list[TrainingRegion]:
+    return [*cube_regions(Cubes(data)), *backgrounds(data)]
+
+
+@pytest.fixture(scope="module")
+def examples(data: Path, regions: list[TrainingRegion]) -> detector._Examples:
+    return detector._Examples.of(regions, Stacks(data), None)
+
+
+# ---- The training set
+
+
+def test_examples_come_from_the_kinds_and_rows_they_say(examples: detector._Examples) -> None:
+    total = len(examples.non_nodules)
+    assert 0 < examples.in_cubes < total and examples.nodules and len(examples.inserted)
+    drawn = examples.draw(4000, np.ones(total, np.float32), np.random.default_rng(0))
+    share = np.bincount(drawn[:, 0], minlength=len(detector.SHARES)) / len(drawn)
+    np.testing.assert_allclose(share, detector.SHARES, atol=0.04)
+    row = {kind: drawn[drawn[:, 0] == kind, 1] for kind in range(len(detector.SHARES))}
+    assert row[detector.IN_CUBE].min() >= 0 and row[detector.IN_CUBE].max() < examples.in_cubes
+    assert row[detector.IN_BACKGROUND].min() >= examples.in_cubes and row[detector.IN_BACKGROUND].max() < total
+    assert all((row[kind] == -1).all() for kind in (detector.ELSEWHERE, detector.REAL, detector.SET_IN))
+
+
+def test_what_is_hard_is_drawn_more_often(examples: detector._Examples) -> None:
+    hardness = np.full(len(examples.non_nodules), detector.MILD, np.float32)
+    hardness[0] = 3.0
+    drawn = examples.draw(4000, hardness, np.random.default_rng(1))
+    rows = drawn[drawn[:, 0] == detector.IN_CUBE, 1]
+    expected = 3.0 / (3.0 + detector.MILD * (examples.in_cubes - 1))
+    assert np.mean(rows == 0) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_batch_has_both_views_the_label_and_the_row(examples: detector._Examples) -> None:
+    rng = np.random.default_rng(2)
+    kinds = [(detector.IN_CUBE, 0), (detector.IN_BACKGROUND, examples.in_cubes), (detector.ELSEWHERE, -1)]
+    drawn = np.array([*kinds, (detector.REAL, -1), (detector.SET_IN, -1)])
+    screens, balls, label, row = examples.batch(drawn, rng)
+    assert screens.shape == (5, 1, 16, 16, 16) and balls.shape == (5, 1, 32, 32, 32)
+    assert label.tolist() == [0, 0, 0, 1, 1] and row.tolist() == drawn[:, 1].tolist()
+    assert float(balls.min()) >= 0 and float(balls.max()) <= 1
+    assert float(balls[3, 0, 12:20, 12:20, 12:20].mean()) > float(balls[3].mean()), "a nodule is denser than the lung"
+
+
+def test_candidates_lie_all_over_the_cubes(regions: list[TrainingRegion]) -> None:
+    """A network that knows how far a face of the cube is must not know the label by it."""
+    cubes = [r for r in regions if r.centre_zyx is not None]
+    others = np.array(
+        [
+            r.volume.geometry.to_index(c.centre_lps)
+            for r in cubes
+            for c, is_nodule in zip(r.candidates, r.is_nodule, strict=True)
+            if not is_nodule
+        ]
+    )
+    to_face = np.minimum(others, 49 - others).min(axis=1)
+    assert to_face.min() < 6 and to_face.max() > 8
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_a_cut_view_repeats_its_last_plane(side: int) -> None:
+    rng, cut = np.random.default_rng(3), 0
+    view = rng.random((side, side, side), dtype=np.float32)
+    for _ in range(60):
+        changed = detector._cut(view.copy(), rng)
+        planes = [
+            int(sum(not np.array_equal(np.take(changed, i, axis), np.take(view, i, axis)) for i in range(side)))
+            for axis in range(3)
+        ]
+        if min(planes):
+            cut += 1
+            axis = int(np.argmin(planes))
+            assert planes[axis] <= 3 * side // 8
+            rows = [i for i in range(side) if not np.array_equal(np.take(changed, i, axis), np.take(view, i, axis))]
+            edge = np.take(view, rows[-1] + 1 if rows[0] == 0 else rows[0] - 1, axis)
+            assert all(np.array_equal(np.take(changed, i, axis), edge) for i in rows)
+    assert 0.15 * 60 < cut < 0.6 * 60
+
+
+def test_a_turned_view_has_the_same_voxels(examples: detector._Examples) -> None:
+    rng = np.random.default_rng(4)
+    view = rng.random((16, 16, 16), dtype=np.float32)
+    turned = [detector._turned(view, rng) for _ in range(20)]
+    assert all(np.array_equal(np.sort(t, axis=None), np.sort(view, axis=None)) for t in turned)
+    assert len({t.tobytes() for t in turned}) > 10
+
+
+# ---- What a score means
+
+
+def searched(cubes: int = 400, seed: int = 5) -> tuple[CubeDetection, SearchedLungs]:
+    """Cubes with a tenth of a litre each, and one lung: nodules' logits about 3, those of false marks about −3."""
+    rng = np.random.default_rng(seed)
+    hit = special.expit(rng.normal(3, 2, cubes))
+    hit[:8] = -np.inf
+    false = special.expit(rng.normal(-3, 2, 6 * cubes))
+    scan = rng.integers(cubes, size=len(false))
+    size = rng.uniform(3, 30, cubes)
+    tally = Tally(0, 0, 0, 0, 0)
+    froc = Froc(cubes, np.arange(cubes), size, hit, scan, false, tally)
+    patients = tuple(f"p{n // 2}" for n in range(cubes))
+    found = CubeDetection(np.arange(cubes), patients, np.full(cubes, 0.1), froc)
+    return found, SearchedLungs((5.0,), (special.expit(rng.normal(-3, 2, 300)),), np.array([0.99, 0.5, -np.inf]))
+
+
+def test_of_marks_with_a_score_of_a_half_half_are_nodules() -> None:
+    found, lungs = searched(4000)
+    constant, slope = settings(found, lungs)["calibration"]
+    assert slope > 0
+    each = NODULES_A_SCAN * (found.litres.sum() + 5) / LITRES / len(found.cubes)
+
+    def near_half(scores: np.ndarray) -> float:
+        p = special.expit(constant + slope * special.logit(np.clip(scores, 1e-9, 1 - 1e-9)))
+        return float(np.sum((p > 0.4) & (p < 0.6)))
+
+    hits, false = each * near_half(found.froc.nodule_score[found.proposed]), near_half(found.froc.false_score)
+    assert hits / (hits + false + near_half(lungs.false_score[0])) == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_threshold_allows_what_it_says() -> None:
+    found, lungs = searched()
+    made = settings(found, lungs)
+    constant, slope = made["calibration"]
+    false = np.concatenate([found.froc.false_score, lungs.false_score[0]])
+    p = special.expit(constant + slope * special.logit(false))
+    scans = (found.litres.sum() + 5) / LITRES
+    assert np.sum(p > made["threshold"] + 1e-3) <= FALSE_PER_SCAN * scans <= np.sum(p > made["threshold"] - 1e-3) + 1
+    rows = made["sensitivity_by_size"]
+    assert sum(row[3] for row in rows) == len(found.cubes) and all(0 < row[2] <= row[3] for row in rows)
+
+
+def test_figures_are_of_the_same_marks(data: Path) -> None:
+    cubes = Cubes(data)
+    found, lungs = searched(len(cubes), seed=6)
+    made = settings(found, lungs)
+    card = figures(cubes, found, lungs, made)
+    assert card["proposed"] == pytest.approx(np.isfinite(found.froc.nodule_score).mean(), abs=1e-4)
+    everything, at = card["sensitivity"]["all"], card["at_threshold"]
+    assert everything[0] == len(cubes) and everything[1:] == sorted(everything[1:])
+    assert np.mean(everything[1:]) == pytest.approx(card["cpm"], abs=1e-3)
+    assert at["sensitivity"] == pytest.approx(sum(row[2] for row in made["sensitivity_by_size"]) / len(cubes), abs=0.03)
+    assert at["masses_found"][1] == 3 and len(at["false_positives_in_nodule_free_lungs"]) == 1
+    assert [low for low, _, _ in card["reliability"]] == [n / 10 for n in range(10)]
+    groups = strata(cubes, found)
+    for several in (("at the wall", "within the lung"), ("slices up to 1.25 mm", "thicker slices")):
+        assert np.sum([groups[name] for name in several], axis=0).tolist() == [1] * len(cubes)
+
+
+def test_the_screen_passes_the_share_it_is_told() -> None:
+    logits = np.random.default_rng(7).normal(size=1000)
+    least = least_logit(logits, 0.997)
+    assert np.mean(logits >= least) >= 0.997 and np.mean(logits > least) < 0.9975
+
+
+def test_networks_of_a_fold_see_none_of_its_patients(data: Path, regions: list[TrainingRegion]) -> None:
+    for fold in (0, 3):
+        inside = detector._Examples.of(regions, Stacks(data), fold)
+        held = [r.volume for r in regions if fold_of(r.patient) == fold]
+        used = [place[0] for places in inside.nodules for place in places] + [p[0] for p in inside.non_nodules]
+        assert held and used and not any(volume is own for own in held for volume in used)
+        assert all(fold_of(Stacks(data).patients[n]) != fold for n in inside.inserted)
