@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from scipy import special
 
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
 from nodulens.data.folds import fold_of
 from nodulens.data.material import Cubes, Stacks
 from nodulens.metrics.detection import Froc, Tally
+from nodulens.stages.views import ball_view, screen_view
 from nodulens.train.default import detector
 from nodulens.train.default.cube_detection import LITRES, CubeDetection
 from nodulens.train.default.detector_figures import (
@@ -42,69 +46,65 @@ def examples(data: Path, regions: list[TrainingRegion]) -> detector._Examples:
 
 def test_examples_come_from_the_kinds_and_rows_they_say(examples: detector._Examples) -> None:
     total = len(examples.non_nodules)
-    assert 0 < examples.in_cubes < total and examples.nodules and len(examples.inserted)
+    assert total == len(examples.kind) and examples.nodules and len(examples.inserted)
     drawn = examples.draw(4000, np.ones(total, np.float32), np.random.default_rng(0))
     share = np.bincount(drawn[:, 0], minlength=len(detector.SHARES)) / len(drawn)
     np.testing.assert_allclose(share, detector.SHARES, atol=0.04)
-    row = {kind: drawn[drawn[:, 0] == kind, 1] for kind in range(len(detector.SHARES))}
-    assert row[detector.IN_CUBE].min() >= 0 and row[detector.IN_CUBE].max() < examples.in_cubes
-    assert row[detector.IN_BACKGROUND].min() >= examples.in_cubes and row[detector.IN_BACKGROUND].max() < total
-    assert all((row[kind] == -1).all() for kind in (detector.ELSEWHERE, detector.REAL, detector.SET_IN))
+    for kind in range(len(detector.SHARES)):
+        rows = drawn[drawn[:, 0] == kind, 1]
+        wanted = {kind} if kind <= detector.IN_BACKGROUND else set()
+        assert {int(k) for k in examples.kind[rows[rows >= 0]]} == wanted
 
 
 def test_what_is_hard_is_drawn_more_often(examples: detector._Examples) -> None:
     hardness = np.full(len(examples.non_nodules), detector.MILD, np.float32)
-    hardness[0] = 3.0
+    outer = np.flatnonzero(examples.kind == detector.OUTER)
+    hardness[outer[0]] = 3.0
     drawn = examples.draw(4000, hardness, np.random.default_rng(1))
-    rows = drawn[drawn[:, 0] == detector.IN_CUBE, 1]
-    expected = 3.0 / (3.0 + detector.MILD * (examples.in_cubes - 1))
-    assert np.mean(rows == 0) == pytest.approx(expected, abs=0.05)
+    rows = drawn[drawn[:, 0] == detector.OUTER, 1]
+    expected = 3.0 / (3.0 + detector.MILD * (len(outer) - 1))
+    assert np.mean(rows == outer[0]) == pytest.approx(expected, abs=0.05)
 
 
 def test_a_batch_has_both_views_the_label_and_the_row(examples: detector._Examples) -> None:
     rng = np.random.default_rng(2)
-    kinds = [(detector.IN_CUBE, 0), (detector.IN_BACKGROUND, examples.in_cubes), (detector.ELSEWHERE, -1)]
-    drawn = np.array([*kinds, (detector.REAL, -1), (detector.SET_IN, -1)])
-    screens, balls, label, row = examples.batch(drawn, rng)
-    assert screens.shape == (5, 1, 16, 16, 16) and balls.shape == (5, 1, 32, 32, 32)
-    assert label.tolist() == [0, 0, 0, 1, 1] and row.tolist() == drawn[:, 1].tolist()
+    row = [int(np.flatnonzero(examples.kind == kind)[0]) for kind in range(3)]
+    others = [(kind, row[kind], -1) for kind in range(3)] + [(detector.ELSEWHERE, -1, -1)]
+    drawn = np.array([*others, (detector.REAL, -1, -1), (detector.SET_IN, -1, row[detector.OUTER])])
+    screens, balls, label, rows = examples.batch(drawn, rng)
+    assert screens.shape == (6, 1, 16, 16, 16) and balls.shape == (6, 1, 32, 32, 32)
+    assert label.tolist() == [0, 0, 0, 0, 1, 1] and rows.tolist() == drawn[:, 1].tolist()
     assert float(balls.min()) >= 0 and float(balls.max()) <= 1
-    assert float(balls[3, 0, 12:20, 12:20, 12:20].mean()) > float(balls[3].mean()), "a nodule is denser than the lung"
+    assert float(balls[4, 0, 12:20, 12:20, 12:20].mean()) > float(balls[4].mean()), "a nodule is denser than the lung"
 
 
-def test_candidates_lie_all_over_the_cubes(regions: list[TrainingRegion]) -> None:
-    """A network that knows how far a face of the cube is must not know the label by it."""
-    cubes = [r for r in regions if r.centre_zyx is not None]
-    others = np.array(
-        [
-            r.volume.geometry.to_index(c.centre_lps)
-            for r in cubes
-            for c, is_nodule in zip(r.candidates, r.is_nodule, strict=True)
-            if not is_nodule
-        ]
-    )
-    to_face = np.minimum(others, 49 - others).min(axis=1)
-    assert to_face.min() < 6 and to_face.max() > 8
+def test_where_a_cube_ends_does_not_tell_a_nodule(examples: detector._Examples) -> None:
+    """Views of nodules end at faces as often as those of non-nodules, and as near: the place in a cube is no clue."""
+    hardness = np.random.default_rng(3).random(len(examples.non_nodules)).astype(np.float32) + 0.1
+    drawn = examples.draw(20_000, hardness, np.random.default_rng(4))
+    nodule = drawn[:, 0] >= detector.REAL
+    ends = np.where(nodule, drawn[:, 2] >= 0, drawn[:, 0] == detector.OUTER)
+    assert np.mean(ends[nodule]) == pytest.approx(np.mean(ends[~nodule]), abs=0.02)
+    assert 0.3 < np.mean(ends) < 0.7, "and both kinds are seen whole, as in a scan"
+    near = np.array([detector._to_faces(place).min() for place in examples.non_nodules])
+    seen, own = near[drawn[nodule & ends, 2]], near[drawn[~nodule & ends, 1]]
+    np.testing.assert_allclose(np.quantile(seen, [0.1, 0.5, 0.9]), np.quantile(own, [0.1, 0.5, 0.9]), atol=1.0)
+    inner = near[examples.kind == detector.INNER]
+    assert len(inner) and inner.min() >= detector.INNER_MM
 
 
-@pytest.mark.parametrize("side", [16, 32])
-def test_a_cut_view_repeats_its_last_plane(side: int) -> None:
-    rng, cut = np.random.default_rng(3), 0
-    view = rng.random((side, side, side), dtype=np.float32)
-    for _ in range(60):
-        changed = detector._cut(view.copy(), rng)
-        planes = [
-            int(sum(not np.array_equal(np.take(changed, i, axis), np.take(view, i, axis)) for i in range(side)))
-            for axis in range(3)
-        ]
-        if min(planes):
-            cut += 1
-            axis = int(np.argmin(planes))
-            assert planes[axis] <= 3 * side // 8
-            rows = [i for i in range(side) if not np.array_equal(np.take(changed, i, axis), np.take(view, i, axis))]
-            edge = np.take(view, rows[-1] + 1 if rows[0] == 0 else rows[0] - 1, axis)
-            assert all(np.array_equal(np.take(changed, i, axis), edge) for i in rows)
-    assert 0.15 * 60 < cut < 0.6 * 60
+def test_a_view_ends_where_its_volume_would() -> None:
+    """As a view of the cropped volume does, which repeats its last voxels."""
+    rng = np.random.default_rng(5)
+    volume = Volume(rng.normal(-700, 200, (60, 60, 60)).astype(np.float32), Geometry.axial((60, 60, 60)))
+    centre = np.array([30.5, 30.5, 30.5])
+    piece = volume.crop(Box((23, 12, 18), (60, 37, 43)))
+    inside = centre - (23, 12, 18)
+    faces = np.stack([inside, np.asarray(piece.geometry.shape) - 1 - inside])
+    for view in (screen_view, ball_view):
+        whole = view(volume, centre, 5.0)
+        assert np.array_equal(detector._ended(whole, 1.0, faces), view(piece, inside, 5.0))
+        assert not np.array_equal(whole, view(piece, inside, 5.0)) and detector._ended(whole, 1.0, None) is whole
 
 
 def test_a_turned_view_has_the_same_voxels(examples: detector._Examples) -> None:

@@ -1,8 +1,12 @@
 """The detector's two networks, trained together: one that screens candidates, and one that scores those that pass.
 
 Nodules are the real ones of the cubes, and those of the stacks inserted into nodule-free lungs; non-nodules are other
-candidates of both. Both sources have both classes, so that the source does not give the label away; and a cube's
-candidates lie anywhere in it, up to its faces, so that the distance from them does not either.
+candidates of both. Both sources have both classes, so that the source does not give the label away.
+
+Nor may the place in a cube. Its nodule is in the middle, and a view of it never ends at a face, where the last voxels
+are repeated; views of most other candidates do. A network that learns this finds every nodule of every cube, and six
+times as many false positives in a scan, which has no faces. So nodules are seen as if they were where the non-nodules
+are: views of both end at faces equally often, and at the same distances.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from torch.nn import functional
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.data.material import Stacks
-from nodulens.stages.views import FAR_MM, ball_view, screen_view
+from nodulens.stages.views import FAR_MM, SCREEN_MM, ball_view, screen_view
 from nodulens.train.default.regions import PLACE_MM, TrainingRegion, place_in_lung, set_into
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
@@ -35,15 +39,18 @@ Place = tuple[Volume, NDArray[np.float64], float]
 TRAINING = DefaultTraining(
     epochs=20, learning_rate=2e-3, batch=32, examples=4800, weight_decay=1e-2, averaging=0.998, warm_up=0.1
 )
-IN_CUBE, IN_BACKGROUND, ELSEWHERE, REAL, SET_IN = range(5)
-"""Kinds of examples: non-nodules among the candidates of the cubes and of the nodule-free lungs, and places there that
-are sampled as coarsely as masses; nodules in their own scan, and inserted into nodule-free lungs."""
-SHARES = (0.42, 0.12, 0.04, 0.3, 0.12)
+INNER, OUTER, IN_BACKGROUND, ELSEWHERE, REAL, SET_IN = range(6)
+"""Kinds of examples: non-nodules among the candidates of the cubes, those whose views end at no face first, and of the
+nodule-free lungs, and places there that are sampled as coarsely as masses; nodules in their own scan, and inserted into
+nodule-free lungs."""
+SHARES = (0.16, 0.26, 0.12, 0.04, 0.3, 0.12)
 """The share of each kind among the examples."""
+ENDING = SHARES[OUTER] / sum(SHARES[:REAL])
+"""Share of the nodules' views that end at faces: that of the non-nodules'."""
+INNER_MM = 14.0
+"""From a cube's faces to its inner candidates, whose views have two voxels beyond at most."""
 PROPOSED = 0.6
 """Share of the real nodules that are seen where the candidate stage found them, not about their centre."""
-CUT = 0.35
-"""Share of the views that end in the scan: up to twelve of their voxels on one side repeat the last one."""
 MILD = 0.15
 """Least hardness of a non-nodule, which is its score, thrice: the easiest are still seen now and then."""
 
@@ -71,8 +78,8 @@ class _Examples:
     Attributes:
         backgrounds: nodule-free lungs.
         nodules: the places where each real nodule may be seen: about its centre, then as the candidate stage found it.
-        non_nodules: the other candidates, those of the cubes first.
-        in_cubes: number of these.
+        non_nodules: the other candidates.
+        kind: (N,) of each of these: :data:`INNER`, :data:`OUTER` or :data:`IN_BACKGROUND`.
         stacks: nodules to insert.
         inserted: their numbers.
         inserted_mm: diameter of each.
@@ -81,7 +88,7 @@ class _Examples:
     backgrounds: list[TrainingRegion]
     nodules: list[list[Place]]
     non_nodules: list[Place]
-    in_cubes: int
+    kind: NDArray[np.int_]
     stacks: Stacks
     inserted: NDArray[np.int_]
     inserted_mm: NDArray[np.float64]
@@ -96,36 +103,49 @@ class _Examples:
         numbers = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
         numbers = np.array([n for n in numbers if stacks.truth(n).sum() > 3 and stacks.readers(n) >= 2])
         near = [place for r in cubes for place in _places(r, is_nodule=False)]
+        free = [place for r in lungs for place in _places(r, is_nodule=False)]
+        kind = [INNER if _is_inner(place) else OUTER for place in near] + len(free) * [IN_BACKGROUND]
         return cls(
             backgrounds=lungs,
             nodules=[[(r.volume, r.centre_zyx, r.diameter_mm), *_places(r, is_nodule=True)] for r in cubes],  # type: ignore[list-item]
-            non_nodules=near + [place for r in lungs for place in _places(r, is_nodule=False)],
-            in_cubes=len(near),
+            non_nodules=near + free,
+            kind=np.array(kind),
             stacks=stacks,
             inserted=numbers,
             inserted_mm=np.array([stacks.diameter_mm(n) for n in numbers]),
         )
 
     def draw(self, number: int, hardness: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int_]:
-        """Draw examples: (number, 2), the kind and, of candidates that are no nodules, the row.
+        """Draw examples: (number, 3), the kind; of candidates that are no nodules the row; of nodules the row of the
+        non-nodule at whose place in a cube they are seen. −1 where there is none.
 
         Args:
-            hardness: (N,) of the non-nodules; of each source, the harder are drawn the more often.
+            hardness: (N,) of the non-nodules; of each kind, the harder are drawn the more often.
         """
         kinds = rng.choice(len(SHARES), number, p=SHARES)
-        rows = np.full(number, -1)
-        for kind, first, last in ((IN_CUBE, 0, self.in_cubes), (IN_BACKGROUND, self.in_cubes, len(hardness))):
-            chosen, chance = np.flatnonzero(kinds == kind), hardness[first:last].astype(np.float64)
-            rows[chosen] = first + rng.choice(last - first, len(chosen), p=chance / chance.sum())
-        return np.stack([kinds, rows], 1)
+        rows, seen_at = np.full((2, number), -1)
+        for kind in (INNER, OUTER, IN_BACKGROUND):
+            chosen, own = np.flatnonzero(kinds == kind), np.flatnonzero(self.kind == kind)
+            chance = hardness[own].astype(np.float64)
+            rows[chosen] = rng.choice(own, len(chosen), p=chance / chance.sum())
+        ending = np.flatnonzero((kinds >= REAL) & (rng.random(number) < ENDING))
+        seen_at[ending] = rng.choice(rows[kinds == OUTER], len(ending))
+        return np.stack([kinds, rows, seen_at], 1)
 
     def batch(self, drawn: NDArray[np.int_], rng: np.random.Generator) -> Batch:
-        """Views for both networks, labels, and rows of the non-nodules (−1: another kind)."""
-        places = [self._place(int(kind), int(row), rng) for kind, row in drawn]
-        screens = _augmented([screen_view(*place) for place in places], rng)
-        balls = _augmented([ball_view(*place) for place in places], rng)
+        """Views for both networks, labels, and rows of the non-nodules (−1: another kind).
+
+        Args:
+            drawn: (N, 3) of :meth:`draw`.
+        """
+        screens, balls = [], []
+        for kind, row, seen_at in drawn:
+            place = self._place(int(kind), int(row), rng)
+            faces = None if seen_at < 0 else _to_faces(self.non_nodules[seen_at])
+            screens.append(_ended(screen_view(*place), max(1.0, place[2] / SCREEN_MM), faces))
+            balls.append(_ended(ball_view(*place), max(1.0, place[2] / FAR_MM), faces))
         label = torch.from_numpy((drawn[:, 0] >= REAL).astype(np.float32))
-        return screens, balls, label, torch.from_numpy(drawn[:, 1])
+        return _augmented(screens, rng), _augmented(balls, rng), label, torch.from_numpy(drawn[:, 1])
 
     def _place(self, kind: int, row: int, rng: np.random.Generator) -> Place:
         if kind == REAL:
@@ -166,8 +186,8 @@ def _shaken(place: Place, shift_mm: float, spread: float, rng: np.random.Generat
 
 
 def _augmented(views: Sequence[Float32], rng: np.random.Generator) -> Tensor:
-    """A batch (N, 1, S, S, S) of views turned, cut and shaken at random."""
-    return shake_values(torch.from_numpy(np.stack([_cut(_turned(v, rng), rng) for v in views]))[:, None], rng)
+    """A batch (N, 1, S, S, S) of views turned and shaken at random."""
+    return shake_values(torch.from_numpy(np.stack([_turned(v, rng) for v in views]))[:, None], rng)
 
 
 def _turned(view: Float32, rng: np.random.Generator) -> Float32:
@@ -180,14 +200,29 @@ def _turned(view: Float32, rng: np.random.Generator) -> Float32:
     return np.ascontiguousarray(np.flip(view, flipped))
 
 
-def _cut(view: Float32, rng: np.random.Generator) -> Float32:
-    """Now and then, the view as if the scan ended in it."""
-    if rng.random() < CUT:
-        side = np.moveaxis(view, int(rng.integers(3)), 0)
-        side = side[::-1] if rng.random() < 0.5 else side
-        depth = int(rng.integers(1, 1 + 3 * len(side) // 8))
-        side[:depth] = side[depth]
-    return view
+def _to_faces(place: Place) -> NDArray[np.float64]:
+    """Distances (2, 3) in mm of a place from the first and from the last voxels of its volume along each axis."""
+    volume, centre, _ = place
+    return np.stack([centre, np.asarray(volume.geometry.shape) - 1 - centre]) * volume.geometry.spacing_zyx
+
+
+def _is_inner(place: Place) -> bool:
+    """Whether the larger view of a place ends at no face."""
+    return bool(_to_faces(place).min() >= INNER_MM * max(1.0, place[2] / FAR_MM))
+
+
+def _ended(view: Float32, step_mm: float, faces: NDArray[np.float64] | None) -> Float32:
+    """A view (S, S, S) as if its volume ended at some distances from its centre: the last voxels are repeated beyond.
+
+    Args:
+        step_mm: of its voxels.
+        faces: of :func:`_to_faces`; None: as it is.
+    """
+    if faces is None:
+        return view
+    last = len(view) - 1
+    first, end = np.ceil(last / 2 - faces[0] / step_mm), np.floor(last / 2 + faces[1] / step_mm)
+    return view[np.ix_(*(np.clip(np.arange(len(view)), a, b).astype(int) for a, b in zip(first, end, strict=True)))]
 
 
 def train(
