@@ -4,9 +4,9 @@ Nodules are the real ones of the cubes, and those of the stacks inserted into no
 candidates of both. Both sources have both classes, so that the source does not give the label away.
 
 Nor may the place in a cube. Its nodule is in the middle, and a view of it never ends at a face, where the last voxels
-are repeated; views of most other candidates do. A network that learns this finds every nodule of every cube, and six
-times as many false positives in a scan, which has no faces. So nodules are seen as if they were where the non-nodules
-are: views of both end at faces equally often, and at the same distances.
+are repeated; views of most other candidates do. A network that learns this finds nearly every nodule of the cubes, and
+several times as many false positives in a scan, which has no faces. So nodules are seen as if they were where the
+non-nodules are: views of both end at faces equally often, and at the same distances.
 """
 
 from __future__ import annotations

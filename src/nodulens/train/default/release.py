@@ -123,6 +123,14 @@ def detector(release: Release) -> Path:
     return export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), release.out, volume_card)
 
 
+def detector_without(
+    fold: int, data: Path, run: Path, training: DefaultTraining = detector_task.TRAINING
+) -> detector_task.DetectorNets:
+    """Train the detector's networks without a fold, into ``run/detector``, where :func:`detector` finds them."""
+    regions = cube_regions(Cubes(data)) + backgrounds(data)
+    return detector_task.train(regions, Stacks(data), fold, run / "detector", training)
+
+
 def _fold_detectors(
     nets: Sequence[detector_task.DetectorNets], regions: Sequence[TrainingRegion], run: Path, training: DefaultTraining
 ) -> list[tuple[Model, Model]]:
