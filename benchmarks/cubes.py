@@ -22,7 +22,7 @@ from nodulens.data.material import Cubes
 from nodulens.metrics.detection import FP_RATES
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import FOLDER
-from nodulens.stages.detect import detect
+from nodulens.stages.detect import detect_within
 from nodulens.train.default.cube_detection import LITRES, CubeDetection, Detect, detect_in_cubes
 from nodulens.train.default.detector_figures import strata
 
@@ -37,7 +37,7 @@ def main(
     cubes = Cubes(data)
     folders = [run / "detector" / f"fold{fold}" if run else FOLDER for fold in range(FOLDS)]
     fold_detectors = [
-        partial(detect, screen=load_model("screen", threads, folder), ball=load_model("volume", threads, folder))
+        partial(detect_within, screen=load_model("screen", threads, folder), ball=load_model("volume", threads, folder))
         for folder in folders
     ]
 

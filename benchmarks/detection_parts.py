@@ -19,7 +19,7 @@ from rich.progress import Progress
 from scipy import special
 
 from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.volume import Volume
 from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.material import Cubes
 from nodulens.runtime.engine import Model, load_model
@@ -96,8 +96,8 @@ def main(
         def noting(patient: str) -> Detect:
             screen, ball = models[fold_of(patient)]
 
-            def detect(volume: Volume, lungs: Mask) -> Sequence[Candidate]:
-                seen.append(_scored(volume, lungs, screen, ball))
+            def detect(volume: Volume, region: NDArray[np.bool_]) -> Sequence[Candidate]:
+                seen.append(_scored(volume, region, screen, ball))
                 return VARIANTS["as it ships"](seen[-1])
 
             return detect
@@ -110,8 +110,8 @@ def main(
         print(_row(name, found))
 
 
-def _scored(volume: Volume, lungs: Mask, screen: Model, ball: Model) -> Seen:
-    found = propose(volume, lungs.labels > 0)
+def _scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> Seen:
+    found = propose(volume, region)
     rough = logits(volume, found, screen, screen_view)
 
     def turned(turn: int, flip: bool) -> NDArray[np.float32]:

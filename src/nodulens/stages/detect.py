@@ -41,7 +41,12 @@ def detect(volume: Volume, lungs: Mask, screen: Model, ball: Model) -> list[Cand
         screen: the screening network (N, 1, 16, 16, 16) → logits; its card says which pass.
         ball: the scoring network (N, 1, 32, 32, 32) → logits; its card says how they become a score.
     """
-    volume, region = _at_one_mm(volume, search_region(lungs, margin_mm=0.0))
+    return detect_within(volume, search_region(lungs, margin_mm=0.0), screen, ball)
+
+
+def detect_within(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> list[Candidate]:
+    """As :func:`detect`, of what is centred in a region (z, y, x) of the volume."""
+    volume, region = _at_one_mm(volume, region)
     candidates = propose(volume, region)
     rough = logits(volume, candidates, screen, screen_view)
     settings = screen.card.settings

@@ -18,13 +18,13 @@ from scipy import ndimage
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.volume import Volume
 from nodulens.data.material import CUBE_MM, Cubes
 from nodulens.metrics.detection import FP_RATES, Findings, Froc, Marks, froc
 
 Float = NDArray[np.float64]
-Detect = Callable[[Volume, Mask], Sequence[Candidate]]
-"""Detections with scores in a volume, within a mask of the lungs."""
+Detect = Callable[[Volume, NDArray[np.bool_]], Sequence[Candidate]]
+"""Detections with scores in a volume, of what is centred in a region of it."""
 
 LITRES = 5.0
 """Of lung, to which false positives refer: about those of a scan."""
@@ -122,8 +122,7 @@ def detect_in_cubes(
         volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
         region = searched(cubes, n, hu)
         litres.append(np.count_nonzero(region) * volume.geometry.voxel_mm3 / 1e6)
-        lungs = Mask(region.astype(np.uint8), volume.geometry, {1: "left lung", 2: "right lung"})
-        found = detector(cubes.patients[n])(volume, lungs)
+        found = detector(cubes.patients[n])(volume, region)
         marks += [(str(n), mark) for mark in _counted(cubes, n, volume, found)]
         done((place + 1) / len(numbers))
     series = [str(n) for n in numbers]

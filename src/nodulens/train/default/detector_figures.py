@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from scipy import ndimage, special
 
 from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask
 from nodulens.data.folds import fold_of, is_left_out
 from nodulens.data.material import Background, Cubes, Stacks
 from nodulens.metrics.detection import FP_RATES
-from nodulens.stages.lungs import segment_lungs
+from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.train.default.cube_detection import LITRES, SIZE_EDGES_MM, CubeDetection, Detect, cube_lung
 from nodulens.train.default.regions import TrainingRegion, set_into
 
@@ -63,7 +62,9 @@ def search_lungs(
         detect, volume = detector(region.patient), region.volume
         lungs = segment_lungs(volume)
         litres.append(np.count_nonzero(lungs.labels) * volume.geometry.voxel_mm3 / 1e6)
-        marks = [c for c in detect(volume, lungs) if not _is_unannotated(region.patient, c)]
+        marks = [
+            c for c in detect(volume, search_region(lungs, margin_mm=0.0)) if not _is_unannotated(region.patient, c)
+        ]
         false.append(np.array([c.score for c in marks], dtype=np.float64))
         best += _on_masses(region, stacks, detect, masses)
     return SearchedLungs(tuple(litres), tuple(false), np.array(best))
@@ -86,7 +87,7 @@ def _on_masses(region: TrainingRegion, stacks: Stacks, detect: Detect, masses: i
     for nodule in rng.choice(large, masses):
         grow = rng.uniform(20, 65) / stacks.diameter_mm(nodule)
         volume, centre, size = set_into(region, stacks, int(nodule), grow, rng)
-        everywhere = Mask(np.ones(volume.geometry.shape, np.uint8), volume.geometry, {1: "left lung", 2: "right lung"})
+        everywhere = np.ones(volume.geometry.shape, dtype=bool)
         place = volume.geometry.to_lps(centre)
         marks = [c for c in detect(volume, everywhere) if np.linalg.norm(np.subtract(c.centre_lps, place)) < size / 2]
         out.append(max((c.score for c in marks), default=-np.inf))

@@ -21,7 +21,7 @@ from nodulens.methods.recipe import Augmentation
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import TOGETHER
 from nodulens.runtime.weights import card as shipped_card
-from nodulens.stages.detect import detect, logits
+from nodulens.stages.detect import detect_within, logits
 from nodulens.stages.prompts import GRID
 from nodulens.stages.views import screen_view
 from nodulens.train.default import calibration, detector_figures
@@ -110,7 +110,7 @@ def detector(release: Release) -> Path:
 
         def without(patient: str) -> Detect:
             screen, ball = models[fold_of(patient)]
-            return partial(detect, screen=screen, ball=ball)
+            return partial(detect_within, screen=screen, ball=ball)
 
         found = detect_in_cubes(cubes, range(len(cubes)), without)
         lungs = detector_figures.search_lungs(free, stacks, without, release.masses)
