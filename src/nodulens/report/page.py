@@ -64,7 +64,7 @@ def render_page(report: Report, ct: Volume) -> str:
     scene = DisplayScan(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
     _, height, width = scene.size_mm
-    count = scene.volume.geometry.shape[0]
+    picture_width, picture_height = scene.stack_size
     environment = templates("nodulens.report")
     return environment.get_template("report.html").render(
         style=source(environment, "page.css"),
@@ -83,7 +83,7 @@ def render_page(report: Report, ct: Volume) -> str:
         heat=any(nodule.heat is not None for nodule in report.nodules),
         stack_width=round(width * UNITS_PER_MM),
         stack_height=round(height * UNITS_PER_MM),
-        stack_note=f"{len(stack)} of {count} slices are shown here." if count > len(stack) else "",
+        stack_note=f"All {len(stack)} slices, in pictures of {picture_width} × {picture_height} pixels.",
         provenance=_provenance(report),
         timing=_timing(report),
         data=_script_data(_data(report, scene, stack)),
@@ -407,8 +407,6 @@ def _timing(report: Report) -> Iterator[Values]:
 
 def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
     """The data of the page's script."""
-    places = {n.id: round(float(scene.place(n)[0])) for n in report.nodules}
-    nearest = {number: min(range(len(stack)), key=lambda i: abs(stack[i].index - z)) for number, z in places.items()}
     leading = _certain(report) or report.nodules
     first = max(leading, key=lambda n: n.risk.probability if n.risk else -1 + n.score / 2, default=None)
     return {
@@ -418,15 +416,15 @@ def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
         "case": report.case,
         "grey_hu": GREY_HU,
         "start": None if first is None else first.id,
-        "nodules": [{"id": number, "slice": i} for number, i in nearest.items()],
+        "nodules": [{"id": n.id, "slice": round(float(scene.place(n)[0]))} for n in report.nodules],
         "stack": [
             {
                 "image": slice_.image,
-                "label": _slice_label(scene, slice_.index),
+                "label": _slice_label(scene, z),
                 "lungs": [outline.path for outline in slice_.lungs],
                 "nodules": [[outline.label, outline.path] for outline in slice_.nodules],
             }
-            for slice_ in stack
+            for z, slice_ in enumerate(stack)
         ],
     }
 
