@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterator
 
-import numpy as np
 from markupsafe import Markup
 
 from nodulens.core.coverage import OpacityKind
@@ -18,6 +17,7 @@ from nodulens.core.nodule import Nodule, Risk
 from nodulens.core.volume import Volume
 from nodulens.report.html import Entry, bar, source, templates
 from nodulens.report.json import fingerprint
+from nodulens.report.lung_map import lung_map
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, Plane, Slice
 from nodulens.report.record import Report
 
@@ -75,7 +75,7 @@ def render_page(report: Report, ct: Volume) -> str:
         headline=_headline(report),
         lead=_lead(report),
         facts=_facts(report),
-        map=_map(report, scene),
+        map=lung_map(scene, report.nodules, [_named(nodule) for nodule in report.nodules]),
         warnings=report.warnings,
         sensitivity=_sensitivity(report),
         findings=[_row(nodule) for nodule in report.nodules],
@@ -121,6 +121,10 @@ def _size(nodule: Nodule) -> str:
 def _place(nodule: Nodule) -> str:
     zone = nodule.position.zone
     return f"{nodule.position.side} lung" + (", zone unknown" if zone == "unknown" else f", {zone} zone")
+
+
+def _named(nodule: Nodule) -> str:
+    return f"Nodule {nodule.id}, {_place(nodule)}, {_number(nodule.measurements.mean_diameter_mm, 1)} mm"
 
 
 def _who(report: Report) -> str:
@@ -250,44 +254,6 @@ def _provenance(report: Report) -> Iterator[Entry]:
 
 
 # ---- Parts of the page
-
-
-def _map(report: Report, scene: DisplayScan) -> Values | None:
-    """The lungs from the front with a dot for each finding; None without lungs."""
-    lungs = scene.silhouette()
-    if not any(outline.path for outline in lungs):
-        return None
-    left, top, right, bottom = _lung_frame(scene)
-    middle = (left + right) / 2
-    return {
-        "view": f"{left - 90} {top - 30} {right - left + 180} {bottom - top + 60}",
-        "lungs": [outline.path for outline in lungs],
-        "dots": [_dot(nodule, scene.silhouette_place(nodule), middle) for nodule in report.nodules],
-        "left_x": left - 50,
-        "right_x": right + 50,
-        "letter_y": top + 60,
-    }
-
-
-def _dot(nodule: Nodule, place_mm: tuple[float, float], middle: float) -> Values:
-    """A finding on the map; its number is on the side away from ``middle``, in outline units."""
-    x, y = (mm * UNITS_PER_MM for mm in place_mm)
-    r = max(4.5, min(nodule.measurements.mean_diameter_mm / 2, 20)) * UNITS_PER_MM
-    label_x = x + (r + 38) * (1 if x < middle else -1)
-    numbers = {"x": x, "y": y, "r": r, "reach": r + 30, "text_x": label_x, "text_y": y + 20}
-    return {"id": nodule.id, **{name: round(value) for name, value in numbers.items()}}
-
-
-def _lung_frame(scene: DisplayScan) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the lungs on the silhouette, in outline units."""
-    assert scene.lungs is not None
-    height, _, _ = scene.size_mm
-    sz, _, sx = scene.volume.geometry.spacing_zyx
-    shadow = np.argwhere((scene.lungs > 0).any(axis=1))
-    (first, start), (last, stop) = shadow.min(axis=0), shadow.max(axis=0)
-    ends = (start * sx, height - (last + 1) * sz, (stop + 1) * sx, height - first * sz)
-    a, b, c, d = (round(float(end) * UNITS_PER_MM) for end in ends)
-    return a, b, c, d
 
 
 def _sensitivity(report: Report) -> Values | None:

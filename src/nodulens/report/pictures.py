@@ -240,6 +240,15 @@ class DisplayScan:
         small = [(v, np.asarray(Image.fromarray(shadow).resize(size, BILINEAR))) for v, shadow in shadows]
         return tuple(Outline(v, _path(shadow, scale)) for v, shadow in small)
 
+    def silhouette_frame(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the lungs on the silhouette in mm; there must be lungs."""
+        assert self.lungs is not None
+        sz, _, sx = self.volume.geometry.spacing_zyx
+        shadow = np.argwhere((self.lungs > 0).any(axis=1))
+        (first, start), (last, stop) = shadow.min(axis=0).tolist(), shadow.max(axis=0).tolist()
+        height, _, _ = self.size_mm
+        return start * sx, height - (last + 1) * sz, (stop + 1) * sx, height - first * sz
+
     def silhouette_place(self, nodule: Nodule) -> tuple[float, float]:
         """Position of a nodule on the silhouette: mm from the left and from the top."""
         z, _, x = self.volume.geometry.to_index(nodule.centre_lps)
