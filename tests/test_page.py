@@ -25,7 +25,15 @@ from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
 from nodulens.report.json import fingerprint
-from nodulens.report.page import MEASUREMENTS, render_page
+from nodulens.report.page import (
+    DETECTION_CONFIDENCE,
+    HEAT_MAP,
+    LOBE,
+    MALIGNANCY_ESTIMATE,
+    MEAN_DIAMETER,
+    MEASUREMENTS,
+    render_page,
+)
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, contours
 from nodulens.report.record import Report
 from page_reader import PageReader
@@ -47,13 +55,13 @@ def test_page_says_what_was_found(page: str, report: Report) -> None:
     read = PageReader(page)
     for words in (
         "3 nodules found",
-        "16.8 × 15.2 mm",
+        "mean diameter 16.0 mm (16.8 × 15.2 mm)",
         "Left lung, middle zone",
         "80 %",
         "55 to 93 %",
         "Nine of ten such intervals held the answer",
         "calibrated on held-out patients",
-        "No malignancy estimate was made.",
+        "Malignancy estimate none",
         "Slices are 2.5 mm apart.",
         "Touches the pleura.",
         "CASE-7",
@@ -117,9 +125,12 @@ def test_what_barely_passes_the_threshold_never_leads(ct: Volume, report: Report
     read = PageReader(render_page(made, ct)).text
     lead = read[: read.index("Findings")]
     assert "The most certain: nodule 2, part-solid" in lead and "most suspicious" not in lead
-    assert lead.index("nodule 2") < lead.index("Nodules 1, 3: less certain; a score below 0.75 may be a vessel")
+    assert lead.index("nodule 2") < lead.index(
+        "Nodules 1, 3: less certain; a mark with a detection confidence below 0.75 may"
+    )
     alone = PageReader(render_page(replace(made, nodules=(doubtful,)), ct)).text
-    assert "No finding is certain: a score below 0.75" in alone and "The most certain, with 0.51: nodule 1" in alone
+    assert "No finding is certain: a mark with a detection confidence below 0.75" in alone
+    assert "The most certain, with a confidence of 0.51: nodule 1" in alone
     small = replace(made, nodules=(doubtful, likely, replace(third, score=0.9)))
     assert "Leaving out what is less certain, the largest" in PageReader(render_page(small, ct)).text
     both = replace(made, nodules=(replace(doubtful, score=0.8), likely))
@@ -129,7 +140,7 @@ def test_what_barely_passes_the_threshold_never_leads(ct: Volume, report: Report
 def test_a_prompted_report_says_so(ct: Volume, report: Report) -> None:
     text = PageReader(render_page(replace(report, nodules=report.nodules[:1], prompted=True), ct)).text
     assert "One nodule, where you pointed" in text
-    assert "Detector score" not in text and "such an analysis finds" not in text
+    assert "Detection confidence" not in text[text.index("How sure") :] and "such an analysis finds" not in text
 
 
 def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
@@ -138,7 +149,46 @@ def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
     nodule = replace(first, risk=replace(first.risk, calibrated=False))
     one = replace(report, nodules=(nodule,), interval_meaning="")
     text = PageReader(render_page(one, ct)).text
-    assert "Not calibrated" in text and "card of the weights malignancy" in text
+    assert "Interval 55 to 93 %; not calibrated" in text and "Not calibrated: it ranks nodules" in text
+    assert "card of the weights malignancy" in text
+    both = replace(report, nodules=(nodule, replace(first, id=2)))
+    text = PageReader(render_page(both, ct)).text
+    assert text.count("not calibrated") == 2 and "Interval 55 to 93 % How to read this" in text
+    assert "calibrated on held-out patients; one marked as not calibrated ranks" in text
+
+
+def test_what_is_the_same_for_every_finding_is_said_once(page: str) -> None:
+    """Cards hold no sentence; what explains their numbers stands in one place, which each of them links to."""
+    cards = re.findall(r'<article class="card".*?</article>', page, re.DOTALL)
+    assert len(cards) == 3 and all('<a href="#guide">' in card for card in cards)
+    texts = [PageReader(card).text.replace("Touches the pleura.", "") for card in cards]
+    assert not [text for text in texts if re.search(r"[a-z]{2}\. ", text)]
+    text = PageReader(page).text
+    for words in (DETECTION_CONFIDENCE, MEAN_DIAMETER, MALIGNANCY_ESTIMATE, HEAT_MAP, LOBE):
+        assert text.count(words) == 1 and text.index(words) > text.index("How to read this")
+    assert text.count("Nine of ten such intervals") == text.count("calibrated on held-out patients") == 1
+    assert text.count("Findings are reported from 0.42.") == 1
+
+
+def test_confidence_size_and_malignancy_have_one_name_each(page: str) -> None:
+    text = PageReader(page).text
+    card = text[text.index("How sure") : text.index("Where")]
+    assert card == "How sure Detection confidence 0.75 Malignancy estimate 80 % Interval 55 to 93 % How to read this "
+    table = text[text.index("Findings") : text.index("Left middle")]
+    for name in ("Detection confidence", "Malignancy estimate", "Mean diameter"):
+        assert name in table and name in text[text.rindex("How to read this") :]
+    assert not re.search(r"\b[Ss]core\b", text)
+
+
+def test_numbers_of_many_findings_are_drawn_together(ct: Volume, report: Report) -> None:
+    first, *_ = report.nodules
+    certain = {1, 2, 9}
+    many = tuple(replace(first, id=n, score=0.9 if n in certain else 0.5) for n in range(1, 14))
+    text = PageReader(render_page(replace(report, nodules=many), ct)).text
+    assert "Nodules 3 to 8, 10 to 13: less certain" in text
+    some = tuple(n for n in many if n.id not in (4, 5, 12))
+    text = PageReader(render_page(replace(report, nodules=some), ct)).text
+    assert "Nodules 3, 6 to 8, 10, 11, 13: less certain" in text
 
 
 def test_identity_is_shown_only_where_asked_for(ct: Volume, page: str, report: Report) -> None:
@@ -371,6 +421,19 @@ def test_outlines_heat_and_window_can_be_changed(opened: Browser) -> None:
     for hu, wanted in ((-160, 0.0), (40, 0.5), (240, 1.0)):
         grey = (hu - low) / (high - low)
         assert (grey * brightness - 0.5) * contrast + 0.5 == pytest.approx(wanted, abs=0.01)
+
+
+def test_numbers_at_outlines_keep_apart(ct: Volume, report: Report, browser: Browser, tmp_path: Path) -> None:
+    first, *_ = report.nodules
+    path = tmp_path / "close.html"
+    path.write_text(render_page(replace(report, nodules=tuple(replace(first, id=n) for n in (1, 2, 3))), ct), "utf-8")
+    browser.open(path)
+    boxes = browser.run(
+        "[...document.querySelectorAll('#stack-overlay .tag')].map(t => t.getBBox()).map(b => [b.y, b.height])"
+    )
+    (a, high), (b, _), (c, _) = boxes
+    assert b - a == pytest.approx(high, rel=0.25) and c - b == pytest.approx(high, rel=0.25)
+    assert browser.run("document.querySelector('#stack-cuts').textContent") == "Nodules 1, 2, 3"
 
 
 def test_table_sorts_by_any_column(opened: Browser) -> None:
