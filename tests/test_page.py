@@ -389,6 +389,17 @@ def test_clicking_a_finding_moves_the_scan(opened: Browser, report: Report) -> N
         assert opened.run("document.querySelector('.card[aria-current]').id") == f"nodule-{nodule.id}"
 
 
+def test_a_card_leads_to_its_slice_and_the_keyboard_goes_on_from_there(opened: Browser, report: Report) -> None:
+    for nodule in reversed(report.nodules):
+        opened.run(f"document.querySelector('#nodule-{nodule.id} [data-show]').click()")
+        assert f"Slice {nodule.position.central_slice + 1} of 44" in _label(opened)
+        _press(opened, "ArrowUp")
+        assert f"Slice {nodule.position.central_slice + 2} of 44" in _label(opened)
+    assert opened.run("document.querySelectorAll('#stack img').length") == 1  # the others are not decoded
+    opened.run("document.querySelector('#nodule-1 a[href=\"#guide\"]').click()")
+    assert opened.run("document.querySelector('#guide').getBoundingClientRect().top < innerHeight")
+
+
 def test_scan_answers_to_keys_slider_and_wheel(opened: Browser) -> None:
     opened.run("document.querySelector('#slice').focus()")
     for key, slice_ in (("Home", 1), ("ArrowUp", 2), ("PageUp", 12), ("ArrowLeft", 11), ("End", 44), ("ArrowUp", 44)):
