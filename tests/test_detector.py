@@ -149,12 +149,13 @@ def test_of_marks_with_a_score_of_a_half_half_are_nodules() -> None:
 
 def test_the_threshold_allows_what_it_says() -> None:
     found, lungs = searched()
-    made = settings(found, lungs)
+    made, tight = settings(found, lungs), False
     constant, slope = made["calibration"]
-    false = np.concatenate([found.froc.false_score, lungs.false_score[0]])
-    p = special.expit(constant + slope * special.logit(false))
-    scans = (found.litres.sum() + 5) / LITRES
-    assert np.sum(p > made["threshold"] + 1e-3) <= FALSE_PER_SCAN * scans <= np.sum(p > made["threshold"] - 1e-3) + 1
+    for false, scans in ((found.froc.false_score, found.litres.sum() / LITRES), (lungs.false_score[0], 1)):
+        p = special.expit(constant + slope * special.logit(false))
+        assert np.sum(p > made["threshold"] + 1e-3) <= FALSE_PER_SCAN * scans
+        tight = tight or np.sum(p > made["threshold"] - 1e-3) + 1 >= FALSE_PER_SCAN * scans
+    assert tight, "no higher than either asks for"
     rows = made["sensitivity_by_size"]
     assert sum(row[3] for row in rows) == len(found.cubes) and all(0 < row[2] <= row[3] for row in rows)
 

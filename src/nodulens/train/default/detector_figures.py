@@ -25,8 +25,9 @@ from nodulens.train.default.regions import TrainingRegion, set_into
 
 NODULES_A_SCAN = 1186 / 888
 """In LUNA16: as many are counted among five litres of lung when the score is calibrated, though cubes hold more."""
-FALSE_PER_SCAN = 0.75
-"""False positives in five litres of lung that the default threshold allows."""
+FALSE_PER_SCAN = 1.0
+"""False positives that the default threshold allows, in five litres of the cubes' lung and in a nodule-free lung: the
+cubes have little of the hila and the great vessels."""
 MASSES = 20
 """Nodules enlarged to masses of 20 to 65 mm and inserted into each nodule-free lung: cubes cannot hold any."""
 
@@ -104,9 +105,9 @@ def settings(cubes: CubeDetection, lungs: SearchedLungs) -> dict[str, Any]:
         cubes, lungs: searched with scores that are plain sigmoids of the logit.
     """
     constant, slope = _calibrated(cubes, lungs)
-    joined = np.sort(np.concatenate([cubes.froc.false_score, *lungs.false_score]))[::-1]
-    allowed = int(FALSE_PER_SCAN * (cubes.litres.sum() + sum(lungs.litres)) / LITRES)
-    threshold = float(joined[allowed]) if allowed < len(joined) else 0.0
+    in_lungs = np.sort(np.concatenate(lungs.false_score))[::-1]
+    allowed = int(FALSE_PER_SCAN * len(lungs.litres))
+    threshold = max(cubes.threshold_at(FALSE_PER_SCAN), *in_lungs[allowed : allowed + 1], 0.0)
     found = cubes.froc.nodule_score > threshold
     size = cubes.froc.nodule_mm
     bands = [(low, high, (size >= low) & (size < high)) for low, high in pairwise(SIZE_EDGES_MM)]
