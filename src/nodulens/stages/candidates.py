@@ -16,13 +16,13 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.ops.blocks import block_means
+from nodulens.ops.gaussian import gaussian_filter
 
 LUNG_HU = -860.0
 """Value given to everything outside the search region, so that the chest wall is no blob."""
@@ -72,7 +72,7 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
     clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
-    # the filters release the interpreter's lock, and the finest scale takes as long as all others together
+    # the products release the interpreter's lock, and what is between them is done in the meantime
     with ThreadPoolExecutor(2) as pool:
         scales = pool.map(lambda sigma: _blobs(clipped, allowed, grid, sigma), SCALES_MM)
         found = [blob for blobs in scales for blob in blobs]
@@ -89,7 +89,7 @@ def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometr
     # averaging over blocks has blurred already: variances add up
     done = (np.square(factors) - 1) / 12 * spacing**2
     narrow, wide = (
-        ndimage.gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / (spacing * factors), truncate=3)
+        gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / (spacing * factors))
         for s in (sigma_mm, sigma_mm * STEP)
     )
     answer = (narrow - wide) * np.float32(0.5 / (STEP - 1))
