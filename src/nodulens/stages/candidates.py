@@ -10,7 +10,6 @@ networks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 
@@ -72,10 +71,7 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
     clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
-    # the products release the interpreter's lock, and what is between them is done in the meantime
-    with ThreadPoolExecutor(2) as pool:
-        scales = pool.map(lambda sigma: _blobs(clipped, allowed, grid, sigma), SCALES_MM)
-        found = [blob for blobs in scales for blob in blobs]
+    found = [blob for sigma in SCALES_MM for blob in _blobs(clipped, allowed, grid, sigma)]
     found = sorted(found, key=lambda blob: -blob.round_hu)[:MOST]
     return _distinct(sorted(found, key=lambda blob: -blob.response), grid)
 

@@ -33,7 +33,7 @@ from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_reg
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.export import Logits, LogitsAndActivation, export
 
-PASSING = 0.997
+PASSING = 0.99
 """Share of the nodules that the candidate stage finds which must pass the screening network, out of fold."""
 MOST = 1200
 """Candidates of a scan that may pass, so that no disease takes minutes."""
