@@ -165,7 +165,7 @@ def _detector_details() -> str:
         (name, number, *(f"{value:.2f}" for value in at), f"{sum(at) / len(at):.3f}")
         for name, (number, *at) in f["sensitivity"].items()
     ]
-    trusted = [(f"{low:.1f} to {high:.1f}", f"{share:.2f}") for low, high, share in f["reliability"]]
+    trusted = [(f"{low:.2f} to {high:.2f}", f"{share:.2f}") for low, high, share in f["reliability"]]
     at = f["at_threshold"]
     return (
         f"{_sentence(f['stands_on'])} {f['proposed']:.1%} of the nodules are marked at any score. Sensitivity by false "

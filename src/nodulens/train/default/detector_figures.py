@@ -28,6 +28,7 @@ NODULES_A_SCAN = 1186 / 888
 FALSE_PER_SCAN = 1.0
 """False positives that the default threshold allows, in five litres of the cubes' lung and in a nodule-free lung: the
 cubes have little of the hila and the great vessels."""
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MASSES = 20
 """Nodules enlarged to masses of 20 to 65 mm and inserted into each nodule-free lung: cubes cannot hold any."""
 
@@ -107,7 +108,9 @@ def settings(cubes: CubeDetection, lungs: SearchedLungs) -> dict[str, Any]:
     constant, slope = _calibrated(cubes, lungs)
     in_lungs = np.sort(np.concatenate(lungs.false_score))[::-1]
     allowed = int(FALSE_PER_SCAN * len(lungs.litres))
-    threshold = max(cubes.threshold_at(FALSE_PER_SCAN), *in_lungs[allowed : allowed + 1], 0.0)
+    ends = special.logit(in_lungs[allowed - 1 : allowed + 1])  # of the last that counts, and the first that does not
+    free = special.expit(ends.mean()) if len(ends) == 2 else 0.0
+    threshold = max(cubes.threshold_at(FALSE_PER_SCAN), float(free))
     found = cubes.froc.nodule_score > threshold
     size = cubes.froc.nodule_mm
     bands = [(low, high, (size >= low) & (size < high)) for low, high in pairwise(SIZE_EDGES_MM)]
@@ -170,18 +173,18 @@ def figures(cubes: Cubes, found: CubeDetection, lungs: SearchedLungs, made: dict
 
 
 def _reliability(found: CubeDetection, lungs: SearchedLungs, constant: float, slope: float) -> list[list[float]]:
-    """By tenth of the score: its bounds, and the share of marks that are nodules, where these are as frequent as in
-    LUNA16."""
+    """By quarter of the score: its bounds, and the share of marks that are nodules, where these are as frequent as in
+    LUNA16. There are too few false positives for finer steps."""
     each = NODULES_A_SCAN * (found.litres.sum() + sum(lungs.litres)) / LITRES / found.froc.nodules
 
     def counts(scores: NDArray[np.float64]) -> NDArray[np.int_]:
         p = special.expit(constant + slope * special.logit(np.clip(scores, 1e-9, 1 - 1e-9)))
-        return np.histogram(p, np.linspace(0, 1, 11))[0]
+        return np.histogram(p, QUARTERS)[0]
 
     hits = each * counts(found.froc.nodule_score[found.proposed])
     false = counts(np.concatenate([found.froc.false_score, *lungs.false_score]))
     share = hits / np.maximum(hits + false, 1e-9)
-    return [[n / 10, (n + 1) / 10, round(float(share[n]), 3)] for n in range(10)]
+    return [[low, high, round(float(s), 3)] for (low, high), s in zip(pairwise(QUARTERS), share, strict=True)]
 
 
 def strata(cubes: Cubes, found: CubeDetection) -> dict[str, NDArray[np.bool_]]:
