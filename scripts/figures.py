@@ -138,7 +138,9 @@ def _detector_rows() -> Iterable[Row]:
         _on("volume"),
     )
     one = 1 + rates.index(1)
-    sizes = ", ".join(f"{group[one]:.2f} ({name})" for name, group in groups.items() if name.endswith(" mm"))
+    sizes = ", ".join(
+        f"{group[one]:.2f} ({name})" for name, group in groups.items() if " to " in name and name[0].isdigit()
+    )
     yield (
         "sensitivity at one false positive in five litres",
         f"{groups['all'][one]:.3f}; {sizes}; {groups['ground glass'][one]:.2f} (ground glass)",
@@ -171,8 +173,10 @@ def _detector_details() -> str:
         f"{_sentence(f['stands_on'])} {f['proposed']:.1%} of the nodules are marked at any score. Sensitivity by false "
         "positives in five litres of lung, and its mean:\n\n"
         + _table(("nodules", "number", *rates, "CPM"), rows)
-        + f"\n\nAt the default threshold of {_card('volume')['settings']['threshold']:.3f}: "
-        + "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in at.items())
+        + f"\n\nAt the default threshold of {_card('volume')['settings']['threshold']:.3f}: sensitivity "
+        f"{at['sensitivity']:.3f}, {at['false_positives_in_five_litres']:.2f} false positives in five litres, "
+        f"{_value(at['false_positives_in_nodule_free_lungs'])} in the nodule-free lungs, and "
+        "{} of {} masses found".format(*at["masses_found"])
         + ".\n\nWhat a score means: the share of marks that are nodules, where these are as frequent as in LUNA16's "
         "scans.\n\n" + _table(("score", "nodules"), trusted)
     )
