@@ -377,7 +377,7 @@ def test_doctor_finds_what_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("nodulens.apps.doctor.card", lambda name: card(name, copy))
     done = run("doctor")
     assert done.code == 1
-    assert "Reinstall nodulens" in done.out and "python -m nodulens.train volume" in done.out
+    assert "Reinstall nodulens" in done.out and "python -m nodulens.train detector" in done.out
     assert "Traceback" not in done.err
 
 

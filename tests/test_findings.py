@@ -53,7 +53,9 @@ def test_lobes_that_touch_are_one_finding() -> None:
     assert found(mark(20, 6, 0.9), mark(29, 6, 0.8)) == [(0.9, 18)]
     assert found(mark(20, 6, 0.9), mark(30, 6, 0.8)) == [(0.9, 9), (0.8, 9)]
     assert found(mark(20, 6, 0.9), mark(38, 6, 0.8), mark(29, 6, 0.7)) == [(0.9, 27)], "a lobe joins two findings"
-    assert found(mark(20, 6, 0.9), mark(29, 6, 0.3)) == [(0.9, 9)], "what is no finding is no lobe of one"
+    assert found(mark(20, 6, 0.9), mark(29, 6, 0.3)) == [(0.9, 9)], "what is no finding is no lobe of a small one"
+    assert found(mark(20, 14, 0.9), mark(35, 6, 0.3)) == [(0.9, 30)], "but of a large one"
+    assert found(mark(20, 14, 0.9), mark(35, 6, 0.2)) == [(0.9, 21)], "unless it is hardly one"
 
 
 def test_what_touches_at_an_edge_stays_apart() -> None:

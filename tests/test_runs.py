@@ -694,7 +694,7 @@ def test_the_default_is_trained_as_it_ships(
 @pytest.mark.parametrize("words", [(), ("--everybody",), ("--epochs", "1")])
 def test_what_the_default_is_trained_with_is_passed_on(run: Run, words: tuple[str, ...], tmp_path: Path) -> None:
     done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
-    assert done.code == 2 and "luna16_axial_patches_64.npz is not there" in done.err
+    assert done.code == 2 and "lidc_nodule_stacks.npz is not there" in done.err
 
 
 def test_judging_the_default_says_what_it_needs(run: Run, tmp_path: Path) -> None:

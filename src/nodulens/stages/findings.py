@@ -19,8 +19,10 @@ from nodulens.stages.views import FAR_MM
 
 CONTACT = 0.2
 """Share of a mask's surface that touches another from which on they are lobes of one nodule."""
+REACH = 1.5
+"""Diameters of a large candidate within which it is tried on a finding."""
 WHOLE = 0.5
-"""A large candidate may give a finding its mask if its score reaches this share of the threshold."""
+"""A candidate may add to a finding's mask if its score reaches this share of the threshold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,8 @@ def outline_all(
     """Segment candidates, the highest score first; one with an empty mask gives no finding.
 
     A mass is detected several times, lobe by lobe, and only a candidate of its own size gives the network all of it.
-    So a large candidate replaces the masks that it contains (see :func:`_merged`). One below the threshold may do so
-    too, but is no finding by itself.
+    So a large candidate replaces the masks that it contains, and lobes are joined (see :func:`_merged`). A candidate
+    below the threshold may do so too, but is no finding by itself, and no lobe of a small one.
 
     Args:
         volume: canonical orientation.
@@ -61,7 +63,7 @@ def outline_all(
         progress: called with the share of the candidates that are done.
     """
     certain = [c for c in candidates if c.score >= threshold][:most]
-    doubtful = [c for c in candidates if _is_large(c) and WHOLE * threshold <= c.score < threshold]
+    doubtful = [c for c in candidates if WHOLE * threshold <= c.score < threshold]
     findings: list[Finding] = []
     for number, candidate in enumerate([*certain, *doubtful]):
         progress(number / (len(certain) + len(doubtful)))
@@ -119,17 +121,17 @@ def _merged(findings: list[Finding], found: Finding, *, is_large: bool, may_be_n
     Args:
         is_large: whether it comes from a large candidate: then its mask replaces those it coincides with, if it is the
             largest of them.
-        may_be_new: whether it becomes a finding of its own, or a lobe of one, if it coincides with none.
+        may_be_new: whether it becomes a finding of its own if it coincides with none and touches none.
     """
     same = [finding for finding in findings if _coincide(found, finding)]
     if same:
         if not is_large or found.mask.sum() <= max(finding.mask.sum() for finding in same):
             return findings
         return _replaced(findings, same, found)
-    if not may_be_new:
-        return findings
     lobes = [finding for finding in findings if _touch(found, finding)]
-    return _replaced(findings, lobes, _united([*lobes, found])) if lobes else [*findings, found]
+    if lobes:
+        return _replaced(findings, lobes, _united([*lobes, found]))
+    return [*findings, found] if may_be_new else findings
 
 
 def _replaced(findings: list[Finding], those: list[Finding], whole: Finding) -> list[Finding]:
@@ -178,9 +180,16 @@ def _is_large(candidate: Candidate) -> bool:
 
 
 def _near(volume: Volume, finding: Finding, candidate: Candidate) -> bool:
-    """Whether a finding is within a large candidate's diameter: a mass may be twice as large as the largest blob."""
-    middle = volume.geometry.to_lps(finding.box.centre_zyx)
-    return float(np.linalg.norm(middle - candidate.centre_lps)) < candidate.diameter_mm
+    """Whether a finding is near a large candidate, as a mass may be thrice as large as its largest blob; or itself
+    large, with a small candidate beside it."""
+    if _is_large(candidate):
+        middle = volume.geometry.to_lps(finding.box.centre_zyx)
+        return float(np.linalg.norm(middle - candidate.centre_lps)) < REACH * candidate.diameter_mm
+    spacing = np.asarray(volume.geometry.spacing_zyx)
+    index = volume.geometry.to_index(candidate.centre_lps)
+    outside = np.maximum(np.subtract(finding.box.start, index), index - np.subtract(finding.box.stop, 1))
+    size = float(np.max(np.asarray(finding.box.shape) * spacing))
+    return size > FAR_MM and float(np.max(outside * spacing)) < candidate.diameter_mm
 
 
 def _coincide(one: Finding, other: Finding) -> bool:
