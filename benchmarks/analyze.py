@@ -78,11 +78,10 @@ def once(ct: Path, threads: int) -> dict[str, Any]:
 
 
 def detector_gflop() -> float:
-    """Arithmetic of the detector on a scan: a thousand axial patches, and two views of those it keeps."""
+    """Arithmetic of the detector on a scan: it screens three thousand candidates, and sees two views of a tenth."""
     from nodulens.runtime.weights import card
 
-    ball = card("volume")
-    return 1000 * card("patch").input["gflop"] + 2 * int(ball.settings["keep"]) * ball.input["gflop"]
+    return 3000 * card("screen").input["gflop"] + 2 * 300 * card("volume").input["gflop"]
 
 
 def matrix_gflops(side: int = 2048) -> float:

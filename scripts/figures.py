@@ -50,7 +50,7 @@ def _filled(page: str, text: str) -> str:
 def summary() -> str:
     """One table: quantity, figure and comparison; basis and command in the first row of each part."""
     rows: list[Row] = []
-    for part in (_scan_rows(), _candidate_rows(), _detector_rows(), _segmenter_rows(), _malignancy_rows()):
+    for part in (_scan_rows(), _detector_rows(), _segmenter_rows(), _malignancy_rows()):
         rows += [(*row[:3], row[3] if number == 0 else "″") for number, row in enumerate(part)]
     return _table(("what", "measured", "compared with", "on, made by"), rows) if rows else NOTHING
 
@@ -59,8 +59,7 @@ def details() -> str:
     """A section for each part, with the command that made it."""
     parts = [
         ("Whole scans outside all training sets", _scan_command(), _scan_details()),
-        ("Candidate or nodule, on axial patches", _command("patch"), _candidate_details()),
-        ("The detector at its default threshold", _command("volume"), _detector_details()),
+        ("Detection in cubes", _command("volume"), _detector_details()),
         ("Outlines", _command("segmenter"), _segmenter_details()),
         ("Malignancy", _command("malignancy"), _malignancy_details()),
         ("Speed", "python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003", _speed()),
@@ -127,56 +126,59 @@ def _corners(result: Figures) -> list[Figures]:
 # ---- detection
 
 
-def _candidate_rows() -> Iterable[Row]:
-    f = _figures("patch")
-    if f:
-        auc = f"AUC {f['auc']:.3f} {_interval(f['auc_interval_95'])}"
-        precision = f"average precision {f['average_precision']:.3f} {_interval(f['average_precision_interval_95'])}"
-        yield "nodule or non-nodule, axial patch", f"{auc}, {precision}", "aim: 0.985, 0.92", _on("patch")
-
-
-def _candidate_details() -> str:
-    f = _figures("patch")
-    if not f:
-        return ""
-    rows = [
-        ("all folds", f"{f['auc']:.4f} {_interval(f['auc_interval_95'])}", f"{f['average_precision']:.4f} "
-         f"{_interval(f['average_precision_interval_95'])}"),
-        *(
-            (f"fold {n}", f"{auc:.4f}", f"{precision:.4f}")
-            for n, (auc, precision) in enumerate(zip(f["auc_by_fold"], f["average_precision_by_fold"], strict=True))
-        ),
-    ]  # fmt: skip
-    return f"{_sentence(f['stands_on'])}\n\n{_table(('', 'AUC (95 %)', 'average precision (95 %)'), rows)}"
-
-
 def _detector_rows() -> Iterable[Row]:
     f = _figures("volume")
     if not f:
         return
-    settings = _card("volume")["settings"]
-    sizes = [(low, high, found, total) for low, high, found, total in settings["sensitivity_by_size"] if total]
-    text = ", ".join(f"{found} of {total} ({low}–{high} mm)" for low, high, found, total in sizes)
-    marks = f["false_marks_per_background_at_threshold"]
-    beside = f"{', '.join(map(str, marks))} false positives on scans without nodules"
-    yield f"nodules found at the threshold of {settings['threshold']:.2f}", text, beside, _on("volume")
+    groups, rates = f["sensitivity"], f["fp_rates_in_five_litres"]
+    yield (
+        "detection in cubes, as LUNA16 scores it but in five litres of lung",
+        f"CPM {f['cpm']:.3f} {_interval(f['cpm_interval_95'])}",
+        "aim: 0.92",
+        _on("volume"),
+    )
+    one = 1 + rates.index(1)
+    sizes = ", ".join(
+        f"{group[one]:.2f} ({name})" for name, group in groups.items() if " to " in name and name[0].isdigit()
+    )
+    yield (
+        "sensitivity at one false positive in five litres",
+        f"{groups['all'][one]:.3f}; {sizes}; {groups['ground glass'][one]:.2f} (ground glass)",
+        "aim: 0.93; 0.80 at 3 to 5 mm and for ground glass",
+        _on("volume"),
+    )
+    at = f["at_threshold"]
+    marks = ", ".join(map(str, at["false_positives_in_nodule_free_lungs"]))
+    found, masses = at["masses_found"]
+    yield (
+        f"at the threshold of {_card('volume')['settings']['threshold']:.2f}",
+        f"sensitivity {at['sensitivity']:.3f}, {at['false_positives_in_five_litres']:.2f} false positives",
+        f"{marks} on scans without nodules; {found} of {masses} masses of 20 to 65 mm found",
+        _on("volume"),
+    )
 
 
 def _detector_details() -> str:
     f = _figures("volume")
     if not f:
         return ""
-    settings = _card("volume")["settings"]
-    sizes = [
-        (f"{low} to {high} mm", f"{found} of {total}", f"{found / total:.0%}" if total else "–")
-        for low, high, found, total in settings["sensitivity_by_size"]
+    rates = [f"{rate:g}" for rate in f["fp_rates_in_five_litres"]]
+    rows = [
+        (name, number, *(f"{value:.2f}" for value in at), f"{sum(at) / len(at):.3f}")
+        for name, (number, *at) in f["sensitivity"].items()
     ]
-    others = [(key.replace("_", " "), _value(value)) for key, value in f.items() if key != "stands_on"]
+    trusted = [(f"{low:.2f} to {high:.2f}", f"{share:.2f}") for low, high, share in f["reliability"]]
+    at = f["at_threshold"]
     return (
-        f"{_sentence(f['stands_on'])} The default threshold is {settings['threshold']:.3f}.\n\n"
-        + _table(("nodule", "found", "share"), sizes)
-        + "\n\n"
-        + _table(("", "measured"), others)
+        f"{_sentence(f['stands_on'])} {f['proposed']:.1%} of the nodules are marked at any score. Sensitivity by false "
+        "positives in five litres of lung, and its mean:\n\n"
+        + _table(("nodules", "number", *rates, "CPM"), rows)
+        + f"\n\nAt the default threshold of {_card('volume')['settings']['threshold']:.3f}: sensitivity "
+        f"{at['sensitivity']:.3f}, {at['false_positives_in_five_litres']:.2f} false positives in five litres, "
+        f"{_value(at['false_positives_in_nodule_free_lungs'])} in the nodule-free lungs, and "
+        "{} of {} masses found".format(*at["masses_found"])
+        + ".\n\nWhat a score means: the share of marks that are nodules, where these are as frequent as in LUNA16's "
+        "scans.\n\n" + _table(("score", "nodules"), trusted)
     )
 
 

@@ -105,14 +105,15 @@ def _stacks(folder: Path, patients: list[str], rng: np.random.Generator) -> None
 
 
 def _cubes(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
-    """Nodules in the middle, a vessel beside each, and what cubes may have: the third stands as a turned scan stores
-    it, the fourth ends with its scan, the fifth shows another nodule, and the last finding that LUNA16 excludes lies
-    in the first."""
+    """Nodules in the middle, a vessel with two knots beside each, and what cubes may have: the third stands as a turned
+    scan stores it, the fourth ends with its scan, the fifth shows another nodule, and the last finding that LUNA16
+    excludes lies in the first."""
     n = len(patients)
     radius = rng.uniform(2.5, 9.0, n)
     dense = np.stack([_ball((50, 50, 50), r, (1.0, 1.0, 1.0)) for r in radius])
     vessel = np.zeros((50, 50, 50), dtype=bool)
     vessel[:, 13:16, 13:16] = True
+    vessel[3:8, 12:17, 12:17] = vessel[20:25, 12:17, 12:17] = True
     shown = dense | vessel
     other = np.zeros(dense.shape, dtype=bool)
     other[4, 35:40, 35:40, 35:40] = True

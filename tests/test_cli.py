@@ -275,7 +275,7 @@ def test_a_fault_is_told_with_its_trace_and_exit_code_1(
 def test_models_out_of_order_are_no_bad_input(
     run: Run, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = "patch.onnx is not the file its card describes. Reinstall nodulens."
+    message = "screen.onnx is not the file its card describes. Reinstall nodulens."
 
     def corrupt(threads: int | None) -> None:
         raise CorruptWeights(message)
@@ -371,13 +371,13 @@ def test_doctor(run: Run) -> None:
 def test_doctor_finds_what_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from nodulens.runtime.weights import card
 
-    copy = Path(shutil.copytree(card("patch").path.parent, tmp_path / "weights"))
-    (copy / "patch.onnx").write_bytes(b"no model")
+    copy = Path(shutil.copytree(card("screen").path.parent, tmp_path / "weights"))
+    (copy / "screen.onnx").write_bytes(b"no model")
     (copy / "volume.onnx").unlink()
     monkeypatch.setattr("nodulens.apps.doctor.card", lambda name: card(name, copy))
     done = run("doctor")
     assert done.code == 1
-    assert "Reinstall nodulens" in done.out and "python -m nodulens.train volume" in done.out
+    assert "Reinstall nodulens" in done.out and "python -m nodulens.train detector" in done.out
     assert "Traceback" not in done.err
 
 

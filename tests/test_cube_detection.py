@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.volume import Volume
 from nodulens.data.material import CUBE_MM, Cubes
 from nodulens.metrics.detection import FP_RATES
 from nodulens.train.default.cube_detection import LITRES, CubeDetection, detect_in_cubes, searched
@@ -32,13 +33,13 @@ def found(cubes: Cubes, marks: dict[int, list[Candidate]]) -> CubeDetection:
     """What a detector that gives these marks reaches on all cubes."""
     numbers = iter(range(len(cubes)))
 
-    def detect(volume: Volume, lungs: Mask) -> list[Candidate]:
+    def detect(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
         n = next(numbers)
         hu = cubes.hu(n)
-        assert np.array_equal(volume.hu, hu) and np.array_equal(lungs.labels > 0, searched(cubes, n, hu))
+        assert np.array_equal(volume.hu, hu) and np.array_equal(region, searched(cubes, n, hu))
         return marks.get(n, [])
 
-    return detect_in_cubes(cubes, range(len(cubes)), detect)
+    return detect_in_cubes(cubes, range(len(cubes)), lambda patient: detect)
 
 
 def test_the_place_is_the_middle_of_the_outline_also_of_turned_cubes(cubes: Cubes) -> None:

@@ -48,6 +48,21 @@ def test_small_marks_that_coincide_are_the_first_one() -> None:
     assert found(mark(20, 6, 0.9), mark(21, 8, 0.8)) == [(0.9, 9)]
 
 
+def test_lobes_that_touch_are_one_finding() -> None:
+    """Two boxes of nine voxels a side that share a face are one of eighteen; a voxel apart they are two."""
+    assert found(mark(20, 6, 0.9), mark(29, 6, 0.8)) == [(0.9, 18)]
+    assert found(mark(20, 6, 0.9), mark(30, 6, 0.8)) == [(0.9, 9), (0.8, 9)]
+    assert found(mark(20, 6, 0.9), mark(38, 6, 0.8), mark(29, 6, 0.7)) == [(0.9, 27)], "a lobe joins two findings"
+    assert found(mark(20, 6, 0.9), mark(29, 6, 0.3)) == [(0.9, 9)], "what is no finding is no lobe of a small one"
+    assert found(mark(20, 14, 0.9), mark(35, 6, 0.3)) == [(0.9, 30)], "but of a large one"
+    assert found(mark(20, 14, 0.9), mark(35, 6, 0.2)) == [(0.9, 21)], "unless it is hardly one"
+
+
+def test_what_touches_at_an_edge_stays_apart() -> None:
+    beside = Candidate((29.0, 39.0, 20.0), 6.0, 0.8)
+    assert found(mark(20, 6, 0.9), beside) == [(0.9, 9), (0.8, 9)]
+
+
 @pytest.mark.parametrize("score", [0.8, 0.3])
 def test_a_mass_is_outlined_by_the_mark_of_its_size(score: float) -> None:
     """Sure or not quite sure, the large mark gives the outline and the best of the small ones the score."""

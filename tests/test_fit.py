@@ -236,6 +236,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(first["weight"], second["weight"])
+    assert first["hardness"].tolist() == second["hardness"].tolist() == [0.5, 3.0], "of what each has seen, the mean"
 
     def joined(rng: np.random.Generator) -> list[Maker]:
         """What two processes see at once, as one batch: the mean of two gradients is that of their batches joined."""
@@ -250,8 +251,10 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
 
 def _one_process(folder: Path) -> None:
     """What each of the two processes runs."""
-    net = fit(line(), Task(batches, square), replace(PLAIN, optimizer="sgd"), folder / "run.pt")
-    torch.save(net.state_dict(), folder / f"{os.environ['RANK']}.pt")
+    rank = os.environ["RANK"]
+    hardness = torch.tensor([float(rank), 3.0])
+    net = fit(line(), Task(batches, square, hardness=hardness), replace(PLAIN, optimizer="sgd"), folder / "run.pt")
+    torch.save({**net.state_dict(), "hardness": hardness}, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

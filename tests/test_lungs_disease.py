@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import made_reports
 import nodulens as nl
-from made_disease import CASES, dice
+from made_disease import CASES, LEFT, RIGHT, dice
+from nodulens.core.coverage import OpacityKind
 from nodulens.core.volume import Mask, Volume
 from nodulens.data.material import Background
 from nodulens.ops.orient import canonical
+from nodulens.report.page import HIDING, render_page
 from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.lungs import segment_lungs
+from page_reader import PageReader
 from real_scans import SCANS
 
 BELOW: dict[str, float] = {
@@ -86,6 +92,33 @@ def test_what_hides_nodules_in_searched_lung_is_said(shared: Path, case: str) ->
     assert coverage.complete
     kinds = {(opacity.kind, opacity.side) for opacity in coverage.opacities}
     assert kinds == ({("dense lung", "left"), ("dense lung", "right")} if case == "fibrosis" else {("gas", "right")})
+
+
+HIDDEN: dict[str, tuple[OpacityKind, int]] = {
+    "consolidation, half a lower lobe, right": ("solid tissue", RIGHT),
+    "consolidation, lower lobe, left": ("solid tissue", LEFT),
+    "consolidation, upper quarter, left": ("solid tissue", LEFT),
+    "effusion, a quarter deep, right": ("fluid", RIGHT),
+    "effusion, half deep, left": ("fluid", LEFT),
+}
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+def test_the_page_says_first_what_may_hide_nodules_and_in_how_much_of_the_lung(shared: Path, case: str) -> None:
+    volume, lungs = untouched(shared, "LIDC-IDRI-0003")
+    made = CASES[case](volume, lungs)
+    coverage = lung_coverage(made.volume, segment_lungs(made.volume))
+    small = made_reports.scan((2, 8, 8))
+    page = PageReader(render_page(replace(made_reports.report(small, 0), coverage=coverage), small))
+    kind, side = HIDDEN[case]
+    first = page.text.index(f"Nodules may be hidden. {HIDING[kind]} in the {'left' if side == LEFT else 'right'} lung")
+    assert ("p", {"class": "lead caution"}) in page.tags
+    assert page.text.index("odule found") < first < page.text.index("Nothing in ") < page.text.index("How to read this")
+    said = re.match(r"[^:]*: about [\d ]+ ml, (\d+) % of it\.", page.text[first:])
+    assert said is not None
+    lung = np.asarray(lungs.labels) == side
+    painted = np.mean(made.volume.hu[lung] != volume.hu[lung])
+    assert 0.5 * painted < int(said[1]) / 100 < 2 * painted
 
 
 @pytest.mark.parametrize("name", [*SCANS, *Background.PATIENTS])

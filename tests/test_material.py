@@ -15,7 +15,7 @@ from nodulens.data.jpegls import Streams, encode, mosaic, tiles_of
 from nodulens.data.material import CROP_STEPS, CUBES, PATCH_STEPS, PATCHES, STACKS, Cubes, Patches, Stacks, read_arrays
 from nodulens.errors import InputError, UnreadableFile
 from nodulens.ops.intensity import Quantization, from_unit, to_unit
-from nodulens.train.default import volume as volume_task
+from nodulens.train.default.regions import cube_regions
 
 # ---------------------------------------------------------------- pictures
 
@@ -175,7 +175,7 @@ def test_negatives_lie_away_from_all_that_anybody_marked(data: Path) -> None:
 
 def test_non_nodules_of_cubes_are_negatives(data: Path) -> None:
     cubes = Cubes(data)
-    scenes = volume_task.cube_regions(cubes)
+    scenes = cube_regions(cubes)
     wrong = sum(not n for scene in scenes for n in scene.is_nodule)
     assert wrong and sum(n for scene in scenes for n in scene.is_nodule) >= len(scenes) / 2
     for number, scene in enumerate(scenes):

@@ -20,11 +20,20 @@ from PIL import Image
 import made_reports
 from browser import Browser
 from nodulens.core.coverage import Coverage, Opacity, SideCoverage
+from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
 from nodulens.report.json import fingerprint
-from nodulens.report.page import MEASUREMENTS, render_page
+from nodulens.report.page import (
+    DETECTION_CONFIDENCE,
+    HEAT_MAP,
+    LOBE,
+    MALIGNANCY_ESTIMATE,
+    MEAN_DIAMETER,
+    MEASUREMENTS,
+    render_page,
+)
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, contours
 from nodulens.report.record import Report
 from page_reader import PageReader
@@ -46,13 +55,13 @@ def test_page_says_what_was_found(page: str, report: Report) -> None:
     read = PageReader(page)
     for words in (
         "3 nodules found",
-        "16.8 × 15.2 mm",
+        "mean diameter 16.0 mm (16.8 × 15.2 mm)",
         "Left lung, middle zone",
         "80 %",
         "55 to 93 %",
         "Nine of ten such intervals held the answer",
         "calibrated on held-out patients",
-        "No malignancy estimate was made.",
+        "Malignancy estimate none",
         "Slices are 2.5 mm apart.",
         "Touches the pleura.",
         "CASE-7",
@@ -116,9 +125,12 @@ def test_what_barely_passes_the_threshold_never_leads(ct: Volume, report: Report
     read = PageReader(render_page(made, ct)).text
     lead = read[: read.index("Findings")]
     assert "The most certain: nodule 2, part-solid" in lead and "most suspicious" not in lead
-    assert lead.index("nodule 2") < lead.index("Nodules 1, 3: less certain; a score below 0.75 may be a vessel")
+    assert lead.index("nodule 2") < lead.index(
+        "Nodules 1, 3: less certain; a mark with a detection confidence below 0.75 may"
+    )
     alone = PageReader(render_page(replace(made, nodules=(doubtful,)), ct)).text
-    assert "No finding is certain: a score below 0.75" in alone and "The most certain, with 0.51: nodule 1" in alone
+    assert "No finding is certain: a mark with a detection confidence below 0.75" in alone
+    assert "The most certain, with a confidence of 0.51: nodule 1" in alone
     small = replace(made, nodules=(doubtful, likely, replace(third, score=0.9)))
     assert "Leaving out what is less certain, the largest" in PageReader(render_page(small, ct)).text
     both = replace(made, nodules=(replace(doubtful, score=0.8), likely))
@@ -128,7 +140,7 @@ def test_what_barely_passes_the_threshold_never_leads(ct: Volume, report: Report
 def test_a_prompted_report_says_so(ct: Volume, report: Report) -> None:
     text = PageReader(render_page(replace(report, nodules=report.nodules[:1], prompted=True), ct)).text
     assert "One nodule, where you pointed" in text
-    assert "Detector score" not in text and "such an analysis finds" not in text
+    assert "Detection confidence" not in text[text.index("How sure") :] and "such an analysis finds" not in text
 
 
 def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
@@ -137,7 +149,46 @@ def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
     nodule = replace(first, risk=replace(first.risk, calibrated=False))
     one = replace(report, nodules=(nodule,), interval_meaning="")
     text = PageReader(render_page(one, ct)).text
-    assert "Not calibrated" in text and "card of the weights malignancy" in text
+    assert "Interval 55 to 93 %; not calibrated" in text and "Not calibrated: it ranks nodules" in text
+    assert "card of the weights malignancy" in text
+    both = replace(report, nodules=(nodule, replace(first, id=2)))
+    text = PageReader(render_page(both, ct)).text
+    assert text.count("not calibrated") == 2 and "Interval 55 to 93 % How to read this" in text
+    assert "calibrated on held-out patients; one marked as not calibrated ranks" in text
+
+
+def test_what_is_the_same_for_every_finding_is_said_once(page: str) -> None:
+    """Cards hold no sentence; what explains their numbers stands in one place, which each of them links to."""
+    cards = re.findall(r'<article class="card".*?</article>', page, re.DOTALL)
+    assert len(cards) == 3 and all('<a href="#guide">' in card for card in cards)
+    texts = [PageReader(card).text.replace("Touches the pleura.", "") for card in cards]
+    assert not [text for text in texts if re.search(r"[a-z]{2}\. ", text)]
+    text = PageReader(page).text
+    for words in (DETECTION_CONFIDENCE, MEAN_DIAMETER, MALIGNANCY_ESTIMATE, HEAT_MAP, LOBE):
+        assert text.count(words) == 1 and text.index(words) > text.index("How to read this")
+    assert text.count("Nine of ten such intervals") == text.count("calibrated on held-out patients") == 1
+    assert text.count("Findings are reported from 0.42.") == 1
+
+
+def test_confidence_size_and_malignancy_have_one_name_each(page: str) -> None:
+    text = PageReader(page).text
+    card = text[text.index("How sure") : text.index("Where")]
+    assert card == "How sure Detection confidence 0.75 Malignancy estimate 80 % Interval 55 to 93 % How to read this "
+    table = text[text.index("Findings") : text.index("Left middle")]
+    for name in ("Detection confidence", "Malignancy estimate", "Mean diameter"):
+        assert name in table and name in text[text.rindex("How to read this") :]
+    assert not re.search(r"\b[Ss]core\b", text)
+
+
+def test_numbers_of_many_findings_are_drawn_together(ct: Volume, report: Report) -> None:
+    first, *_ = report.nodules
+    certain = {1, 2, 9}
+    many = tuple(replace(first, id=n, score=0.9 if n in certain else 0.5) for n in range(1, 14))
+    text = PageReader(render_page(replace(report, nodules=many), ct)).text
+    assert "Nodules 3 to 8, 10 to 13: less certain" in text
+    some = tuple(n for n in many if n.id not in (4, 5, 12))
+    text = PageReader(render_page(replace(report, nodules=some), ct)).text
+    assert "Nodules 3, 6 to 8, 10, 11, 13: less certain" in text
 
 
 def test_identity_is_shown_only_where_asked_for(ct: Volume, page: str, report: Report) -> None:
@@ -176,13 +227,15 @@ def test_page_refers_to_nothing_outside_itself(page: str) -> None:
     assert set(re.findall(r"https?://[^\"'\s]+", page)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_page_of_a_very_long_scan_stays_small_and_keeps_the_nodules() -> None:
-    long = made_reports.scan((420, 40, 90))
-    (nodule,) = made_reports.report(long, 1).nodules
-    stack = DisplayScan(long, (nodule,), None).stack()
-    assert len(stack) <= 220
-    shown = {slice_.index for slice_ in stack if slice_.nodules}
-    assert nodule.position.central_slice in shown
+@pytest.mark.parametrize(("slices", "side"), [(44, 512), (500, 323), (2000, 256)])
+def test_every_slice_is_there_and_those_of_a_long_scan_are_smaller(slices: int, side: int) -> None:
+    long = made_reports.scan((slices, 8, 12))
+    one = made_reports.report(made_reports.scan((44, 40, 90)), 0)
+    page = PageReader(render_page(replace(one, lung_mask=None), long))
+    stack = page.data["stack"]
+    assert [slice_["label"].split("\n")[0] for slice_ in stack] == [f"Slice {z + 1} of {slices}" for z in range(slices)]
+    assert {_picture(slice_["image"]).shape for slice_ in stack} == {(round(side * 8 / 12), side)}
+    assert f"All {slices} slices, in pictures of {side} × {round(side * 8 / 12)} pixels." in page.text
 
 
 def test_commands_that_make_no_page_load_no_templates() -> None:
@@ -273,7 +326,7 @@ def test_pictures_are_radiological_however_the_scan_was_stored(axes: tuple[int, 
         x, _ = scene.silhouette_place(one.nodules[0])
         assert x == pytest.approx(scene.size_mm[2] / 2 + 55, abs=1.5)
         z = round(float(scene.place(one.nodules[0])[0]))
-        slices = {slice_.index: slice_ for slice_ in scene.stack()}
+        slices = scene.stack()
         outline = next(o for o in slices[z].nodules if o.label == 1)
         centre = np.array([scene.size_mm[2] / 2 + 55, scene.size_mm[1] / 2 + 10])
         assert _middle(outline.path) == pytest.approx(centre, abs=1.5)
@@ -336,6 +389,17 @@ def test_clicking_a_finding_moves_the_scan(opened: Browser, report: Report) -> N
         assert opened.run("document.querySelector('.card[aria-current]').id") == f"nodule-{nodule.id}"
 
 
+def test_a_card_leads_to_its_slice_and_the_keyboard_goes_on_from_there(opened: Browser, report: Report) -> None:
+    for nodule in reversed(report.nodules):
+        opened.run(f"document.querySelector('#nodule-{nodule.id} [data-show]').click()")
+        assert f"Slice {nodule.position.central_slice + 1} of 44" in _label(opened)
+        _press(opened, "ArrowUp")
+        assert f"Slice {nodule.position.central_slice + 2} of 44" in _label(opened)
+    assert opened.run("document.querySelectorAll('#stack img').length") == 1  # the others are not decoded
+    opened.run("document.querySelector('#nodule-1 a[href=\"#guide\"]').click()")
+    assert opened.run("document.querySelector('#guide').getBoundingClientRect().top < innerHeight")
+
+
 def test_scan_answers_to_keys_slider_and_wheel(opened: Browser) -> None:
     opened.run("document.querySelector('#slice').focus()")
     for key, slice_ in (("Home", 1), ("ArrowUp", 2), ("PageUp", 12), ("ArrowLeft", 11), ("End", 44), ("ArrowUp", 44)):
@@ -368,6 +432,19 @@ def test_outlines_heat_and_window_can_be_changed(opened: Browser) -> None:
     for hu, wanted in ((-160, 0.0), (40, 0.5), (240, 1.0)):
         grey = (hu - low) / (high - low)
         assert (grey * brightness - 0.5) * contrast + 0.5 == pytest.approx(wanted, abs=0.01)
+
+
+def test_numbers_at_outlines_keep_apart(ct: Volume, report: Report, browser: Browser, tmp_path: Path) -> None:
+    first, *_ = report.nodules
+    path = tmp_path / "close.html"
+    path.write_text(render_page(replace(report, nodules=tuple(replace(first, id=n) for n in (1, 2, 3))), ct), "utf-8")
+    browser.open(path)
+    boxes = browser.run(
+        "[...document.querySelectorAll('#stack-overlay .tag')].map(t => t.getBBox()).map(b => [b.y, b.height])"
+    )
+    (a, high), (b, _), (c, _) = boxes
+    assert b - a == pytest.approx(high, rel=0.25) and c - b == pytest.approx(high, rel=0.25)
+    assert browser.run("document.querySelector('#stack-cuts').textContent") == "Nodules 1, 2, 3"
 
 
 def test_table_sorts_by_any_column(opened: Browser) -> None:
@@ -495,3 +572,11 @@ def test_page_of_a_real_scan(shared: Path, browser: Browser, tmp_path: Path) -> 
     browser.open(path)
     assert "of 141" in _label(browser)
     assert browser.problems == []
+
+
+def test_page_of_a_long_real_scan_is_not_heavy(shared: Path) -> None:
+    ct = read(shared / "ct" / "LIDC-IDRI-0028")
+    z, y, x = ct.geometry.spacing_zyx
+    thin = Geometry.axial((500, *ct.geometry.shape[1:]), (z * 141 / 500, y, x), ct.geometry.origin_lps)
+    scene = DisplayScan(Volume(ct.hu[np.arange(500) * 141 // 500], thin), (), None)
+    assert 4e6 < sum(len(slice_.image) for slice_ in scene.stack()) < 10e6

@@ -137,7 +137,7 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
     assert report.recipe == name
     names = {w.name for w in report.weights}
     assert recipe.networks.keys() <= names
-    assert ("patch" in names) is (recipe.segmenter is None)
+    assert ("screen" in names) is (recipe.segmenter is None)
     for nodule in report.nodules:
         assert nodule.risk is not None and (nodule.risk.model == "classifier") is (recipe.classifier is not None)
 
@@ -377,7 +377,7 @@ def test_sam_outlines_what_a_run_analyses(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     held = hashlib.sha256((files / "model.safetensors").read_bytes()).hexdigest()
     assert report["weights"][-1] == {"name": f"…/{kind}", "sha256": held}
-    assert [w["name"] for w in report["weights"]] == ["patch", "volume", "classifier", f"…/{kind}"]
+    assert [w["name"] for w in report["weights"]] == ["screen", "volume", "classifier", f"…/{kind}"]
     assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
 
 
@@ -411,7 +411,7 @@ def test_a_fold_of_the_prompted_network_names_whom_it_has_seen(prompted: Path, d
     assert known.command.endswith(f"--fold {FOLD}") and known.trained_on["schedule"]["epochs"] == 1
     app = typer.Typer()
     app.command()(train_networks)
-    for words in (["patch", "--fold", "1"], ["segmenter", "--fold", "5"], ["segmenter", "--fold", "-1"]):
+    for words in (["malignancy", "--fold", "1"], ["segmenter", "--fold", "5"], ["segmenter", "--fold", "-1"]):
         done = CliRunner().invoke(app, [*words, "--data", str(data), "--run", str(tmp_path)])
         assert done.exit_code == 2 and "--fold" in done.output
     assert not list(tmp_path.iterdir())
@@ -694,7 +694,7 @@ def test_the_default_is_trained_as_it_ships(
 @pytest.mark.parametrize("words", [(), ("--everybody",), ("--epochs", "1")])
 def test_what_the_default_is_trained_with_is_passed_on(run: Run, words: tuple[str, ...], tmp_path: Path) -> None:
     done = run("train", "default", "--data", tmp_path, "-o", tmp_path / "run", *words)
-    assert done.code == 2 and "luna16_axial_patches_64.npz is not there" in done.err
+    assert done.code == 2 and "lidc_nodule_stacks.npz is not there" in done.err
 
 
 def test_judging_the_default_says_what_it_needs(run: Run, tmp_path: Path) -> None:

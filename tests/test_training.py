@@ -32,18 +32,18 @@ from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Augmentation, Training
 from nodulens.pipeline import analyze
 from nodulens.runtime.engine import load_model
-from nodulens.runtime.weights import NAMES, Card, card
-from nodulens.stages.views import ball_view, patch_view
+from nodulens.runtime.weights import NAMES, TOGETHER, Card, card
+from nodulens.stages.views import ball_view, screen_view
 from nodulens.train.__main__ import main
-from nodulens.train.default import detector, release
+from nodulens.train.default import detector as detector_task
 from nodulens.train.default import malignancy as malignancy_task
-from nodulens.train.default import patch as patch_task
+from nodulens.train.default import release
 from nodulens.train.default import segmenter as segmenter_task
-from nodulens.train.default import volume as volume_task
+from nodulens.train.default.regions import backgrounds, cube_regions
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.export import Logits, LogitsAndActivation, check_parity, export
 from nodulens.train.loop.fit import Maker, Task, fit
-from nodulens.train.networks.default_method import MapClassifier, PatchNet, PromptUNet, malignancy_net, volume_net
+from nodulens.train.networks.default_method import MapClassifier, PromptUNet, malignancy_net, screen_net, volume_net
 from nodulens.train.run import train_default
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
@@ -104,6 +104,35 @@ def test_resuming_is_as_if_never_stopped(tmp_path: Path, after: int) -> None:
     assert same(whole, resumed)
 
 
+def test_a_resumed_training_knows_what_is_hard(tmp_path: Path) -> None:
+    """Batches are drawn by the hardness that the loss has noted, in the same order whether stopped or not."""
+    training = Training(epochs=4)
+
+    def trained(checkpoint: Path, stop: int) -> list[int]:
+        """The examples drawn, by a loss that notes each; stopped in the epoch ``stop``."""
+        hardness, drawn = torch.ones(6), []
+
+        def batches(rng: np.random.Generator) -> list[Maker]:
+            row = int(hardness.argmax())
+            drawn.append(row)
+            ahead = len(drawn) > stop
+            images = disc_batches(rng)[0]
+            return [lambda: _raise() if ahead else (*images(), torch.tensor(row))]
+
+        def loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+            hardness[batch[2]] -= float(batch[0].mean())
+            return entropy(net, batch)
+
+        fit(small_net(), Task(batches, loss, hardness=hardness), training, checkpoint)
+        return drawn
+
+    whole = trained(tmp_path / "whole.pt", 9)
+    assert len(whole) == 4 and len(set(whole)) == 4, "what was seen is no longer the hardest"
+    with pytest.raises(Stopped):
+        trained(tmp_path / "parts.pt", 2)
+    assert trained(tmp_path / "parts.pt", 9) == whole[2:]
+
+
 def _raise() -> tuple[Tensor, ...]:
     raise Stopped
 
@@ -150,18 +179,12 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
 # ---- Each network learns
 
 
-def two_planes() -> tuple[Tensor, Tensor]:
-    ct = small_scans.noisy()
-    places = [(25.0, 80.0, 137.0), (20.0, 60.0, 70.0)]
-    x = np.stack([patch_view(ct, np.array(p), 8.0) for p in places])[:, None]
-    return torch.from_numpy(x), torch.tensor([1.0, 0.0])
-
-
-def two_balls() -> tuple[Tensor, Tensor]:
+def two_candidates() -> tuple[Tensor, Tensor, Tensor]:
     ct = small_scans.noisy()
     places = [(28.0, 86.0, 136.0), (20.0, 60.0, 70.0)]
-    x = np.stack([ball_view(ct, np.array(p), 8.0) for p in places])[:, None]
-    return torch.from_numpy(x), torch.tensor([1.0, 0.0])
+    views = (np.stack([view(ct, np.array(p), 8.0) for p in places])[:, None] for view in (screen_view, ball_view))
+    screens, balls = map(torch.from_numpy, views)
+    return screens, balls, torch.tensor([1.0, 0.0])
 
 
 def two_prompts(data: Path) -> tuple[Tensor, Tensor]:
@@ -182,11 +205,14 @@ def two_ratings(data: Path) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(material.image[rows].astype(np.float32)), target, torch.ones(2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", release.MAKERS)
 def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
     net, batch, loss = {
-        "patch": lambda: (PatchNet(), two_planes(), entropy),
-        "volume": lambda: (volume_net(), two_balls(), volume_task.nodule_loss),
+        "detector": lambda: (
+            detector_task.DetectorNets(),
+            two_candidates(),
+            lambda net, batch: detector_task.nodule_loss(net, batch)[0],
+        ),
         "segmenter": lambda: (PromptUNet(), two_prompts(data), segmenter_task.overlap_loss),
         "malignancy": lambda: (malignancy_net(7), two_ratings(data), malignancy_task.rating_loss),
     }[name]()
@@ -212,7 +238,7 @@ def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
 def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None:
     torch.manual_seed(1)
     net, example = {
-        "patch": lambda: (Logits(PatchNet()), torch.rand(3, 1, 64, 64)),
+        "screen": lambda: (Logits(screen_net()), torch.rand(3, 1, 16, 16, 16)),
         "volume": lambda: (Logits(volume_net()), torch.rand(2, 1, 32, 32, 32)),
         "segmenter": lambda: (PromptUNet(), torch.rand(2, 3, 16, 32, 32)),
         "malignancy": lambda: (LogitsAndActivation(malignancy_net(7)), torch.rand(3, 2, 64, 64)),
@@ -240,15 +266,15 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None
 
 
 def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
-    facts = {"name": "patch", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
-    example = torch.rand(2, 1, 64, 64)
-    path = export(Logits(PatchNet()), example, tmp_path, facts)
+    facts = {"name": "screen", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
+    example = torch.rand(2, 1, 16, 16, 16)
+    path = export(Logits(screen_net()), example, tmp_path, facts)
     with pytest.raises(NodulensError, match="differs from the trained one"):
-        check_parity(Logits(PatchNet()).eval(), path, 10 * example)
+        check_parity(Logits(screen_net()).eval(), path, 10 * example)
     with path.open("ab") as file:
         file.write(b"\0")
     with pytest.raises(CorruptWeights):
-        load_model("patch", 1, tmp_path)
+        load_model("screen", 1, tmp_path)
 
 
 # ---- More augmentation than what ships needs
@@ -258,8 +284,7 @@ def tasks(data: Path) -> dict[str, tuple[ModuleType, tuple[object, ...]]]:
     """Each network's module with its material."""
     stacks, cubes = Stacks(data), Cubes(data)
     return {
-        "patch": (patch_task, (patch_task.planes(Patches(data), stacks),)),
-        "volume": (volume_task, ([*volume_task.cube_regions(cubes), *volume_task.backgrounds(data)], stacks)),
+        "detector": (detector_task, ([*cube_regions(cubes), *backgrounds(data)], stacks)),
         "segmenter": (segmenter_task, (segmenter_task.examples(stacks, cubes),)),
         "malignancy": (malignancy_task, (malignancy_task.planes(stacks),)),
     }
@@ -280,8 +305,9 @@ def test_each_training_is_augmented_only_where_it_is_asked(data: Path, monkeypat
         assert [t.shape for t in again] == [t.shape for t in batch]
         assert not torch.equal(again[0], batch[0])
         if name != "segmenter":
-            assert all(torch.equal(a, b) for a, b in zip(again[1:], batch[1:], strict=True))
-    assert len(caught) == 8
+            images = 2 if name == "detector" else 1
+            assert all(torch.equal(a, b) for a, b in zip(again[images:], batch[images:], strict=True))
+    assert len(caught) == 6
 
 
 @pytest.mark.parametrize("kind", ["flip", "turn", "rotate", "zoom", "shift", "contrast"])
@@ -303,7 +329,7 @@ def small(name: str, examples: int | None = None) -> DefaultTraining:
     return replace(getattr(release.SHIPPED, name), batch=12, examples=examples)
 
 
-FEW = release.Trainings(small("patch"), small("volume", 24), small("segmenter"), small("malignancy"))
+FEW = release.Trainings(small("detector", 24), small("segmenter"), small("malignancy"))
 """As many examples as show that the path holds."""
 
 
@@ -311,13 +337,12 @@ def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -
     """What ``python -m nodulens.train all`` does: five folds, the final one, export and cards, into a folder that
     works."""
     out, runs = tmp_path / "weights", tmp_path / "runs"
-    trials = detector.Trials(nodules=3, masses=2, places=8)
-    asked = release.Release(data, out, runs, trainings=FEW.changed(1), trials=trials, one_stack_in=16)
-    assert [make(asked) for make in release.MAKERS.values()] == [out / f"{name}.onnx" for name in NAMES]
+    asked = release.Release(data, out, runs, trainings=FEW.changed(1), masses=2, one_stack_in=16)
+    assert [make(asked) for make in release.MAKERS.values()] == [out / f"{name}.onnx" for name in NAMES[1:]]
     for name in NAMES:
         known = card(name, out)
-        assert known.command == f"python -m nodulens.train {name} --data ../shared/data"
-        assert known.figures and known.input
+        assert known.command == f"python -m nodulens.train {TOGETHER.get(name, name)} --data ../shared/data"
+        assert known.input and (known.settings if name == "screen" else known.figures)
         assert known.trained_on["schedule"]["epochs"] == 1
         assert not EVALUATION_PATIENTS & set(known.trained_on["patients"])
         assert len(known.trained_on["patients"]) >= 20
@@ -325,11 +350,11 @@ def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -
     before = {name: card(name, out).sha256 for name in NAMES}
     run = tmp_path / "run"
     again = train_default(data, run, command="again", epochs=1, trainings=FEW)
-    assert again.seconds.keys() == before.keys()
+    assert again.seconds.keys() == release.MAKERS.keys()
     assert {name: card(name, run).sha256 for name in NAMES} == before, "the same weights without the folds"
     assert all(card(name, run).settings == card(name).settings for name in NAMES)
     assert not any(card(name, run).figures for name in NAMES), "those that ship are of another training"
-    for name in NAMES:
+    for name in release.MAKERS:
         beside = run / "checkpoints" / name
         assert {p.name for p in beside.iterdir()} == {f"foldNone.{end}" for end in ("pt", "csv", "png", "events")}
     split = read_split(run / "split.json")
@@ -395,10 +420,9 @@ class Spy(Exception):
 
 def test_no_fold_teaches_a_network_that_judges_it(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """For every network and fold: the patients whose rows its batches draw from."""
-    stacks, cubes, patches = Stacks(data), Cubes(data), Patches(data)
-    planes, ratings = patch_task.planes(patches, stacks), malignancy_task.planes(stacks)
-    examples = segmenter_task.examples(stacks, cubes)
-    scenes = volume_task.cube_regions(cubes)
+    stacks, cubes = Stacks(data), Cubes(data)
+    ratings, examples = malignancy_task.planes(stacks), segmenter_task.examples(stacks, cubes)
+    regions = [*cube_regions(cubes), *backgrounds(data)]
     asked: list[tuple[list[str], int | None]] = []
 
     def validation(original: Callable[[object, int | None], object]) -> Callable[[object, int | None], object]:
@@ -412,10 +436,9 @@ def test_no_fold_teaches_a_network_that_judges_it(data: Path, monkeypatch: pytes
         raise Spy
 
     for task, material in (
-        (patch_task, (planes,)),
         (malignancy_task, (ratings,)),
         (segmenter_task, (examples,)),
-        (volume_task, (scenes, stacks)),
+        (detector_task, (regions, stacks)),
     ):
         monkeypatch.setattr(task, "may_train", validation(task.may_train))
         monkeypatch.setattr(task, "fit", stop)
@@ -435,7 +458,6 @@ def patients_of(data: Path) -> dict[str, list[str]]:
         "stacks": [stacks.patients[n] for n in stacks.nodules],
         "cubes": cubes.patients,
         "patches": patches.patients,
-        "planes": patch_task.planes(patches, few).patients,
         "ratings": malignancy_task.planes(few).patients,
         "examples": [e.patient for e in segmenter_task.examples(few, cubes)],
     }

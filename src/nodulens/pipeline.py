@@ -174,7 +174,7 @@ def _from_candidates(scan: _Scan, method: Method, times: StageTimes) -> list[Fin
     """What the default's detector finds, segmented by a prompted network."""
     models = method.models
     with times.stage("detect"):
-        candidates = detect(scan.volume, scan.lungs, models.patch, models.volume)
+        candidates = detect(scan.volume, scan.lungs, models.screen, models.volume)
     with times.stage("segment"):
         outline = method.outline(scan.lungs)
         assert outline is not None, "a recipe without a segmenter prompts one"

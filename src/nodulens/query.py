@@ -121,7 +121,7 @@ MEASURES: dict[str, Callable[[Nodule], float | None]] = {
 
 
 def resolve(text: str, nodules: Sequence[Nodule]) -> QueryResult:
-    """The nodules that match a text query, in its order; by detector score if it has none.
+    """The nodules that match a text query, in its order; by detection confidence if it has none.
 
     Raises:
         BadPrompt: a word that is not understood, or phrases that contradict each other.

@@ -36,7 +36,9 @@ def _show(answer: QueryResult) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     if answer.nodules:
-        table = Table("nodule", "lobe (estimate)", "zone", "texture", "mean diameter", "volume", "risk", "score")
+        table = Table(
+            "nodule", "lobe (estimate)", "zone", "texture", "mean diameter", "volume", "malignancy", "confidence"
+        )
         for n in answer.nodules:
             cells = (
                 n.id,

@@ -70,7 +70,8 @@ def analyze(
     output: Out,
     series: Series = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score of a finding; lower finds more, true and false.")
+        float | None,
+        typer.Option(min=0, max=1, help="Least detection confidence of a finding; lower finds more, true and false."),
     ] = None,
     gaps: Gaps = "error",
     case: Case = None,

@@ -56,7 +56,8 @@ def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
     for name, config in recipe.networks.items():
         found = cost(config)
         trained[name] = NetworkSummary(DOES[name], config.network, found.parameters, found.trainable, found.gflop)
-    chosen = [trained["segmenter"]] if "segmenter" in trained else [shipped("find", "patch"), shipped("find", "volume")]
+    detector = [shipped("find", name) for name in ("screen", "volume")]
+    chosen = [trained["segmenter"]] if "segmenter" in trained else detector
     if "filter" in trained:
         chosen.append(trained["filter"])
     if recipe.prompted == "network":

@@ -203,7 +203,7 @@ class Nodule:
 
     Attributes:
         id: 1, 2, …: the label value in ``nodules.nii.gz``.
-        score: of the detector, 0…1; 1 for a prompt by a person.
+        score: detection confidence, 0…1; 1 for a prompt by a person.
         centre_lps: centroid of the mask, LPS mm (x, y, z).
         box: around the mask, in indices of the volume as read.
         warnings: what limits this finding's measurements.

@@ -196,7 +196,7 @@ def compare(
         card = models.segmenter.card
         weights = WeightRef(card.name, card.sha256)
         ways = prompts.own_ways(models.segmenter)
-    beside = [WeightRef(m.card.name, m.card.sha256) for m in (models.patch, models.volume, models.segmenter)]
+    beside = [WeightRef(m.card.name, m.card.sha256) for m in (models.screen, models.volume, models.segmenter)]
     read = [data / "lidc" / "xml" / f"{name}.xml" for name in names]
     return PromptComparison(
         network=weights,

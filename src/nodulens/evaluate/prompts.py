@@ -231,7 +231,7 @@ def evaluate_scans(ways: Ways, scans: Iterable[EvaluationScan], models: Models, 
     rows: list[PromptedOutline] = []
     number = 0
     for scan in scans:
-        candidates = detect(scan.volume, scan.lungs, models.patch, models.volume)
+        candidates = detect(scan.volume, scan.lungs, models.screen, models.volume)
         for known in scan.nodules:
             if known.mask is None:
                 continue

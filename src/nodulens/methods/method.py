@@ -110,7 +110,7 @@ class Method:
         """The networks that take part, in the order they work."""
         models, own = self.models, self.models.own
         finding = ("filter",) if self.recipe.sliding_window else ("segmenter", "filter")
-        found = [own[name] for name in finding if name in own] or [models.patch, models.volume]
+        found = [own[name] for name in finding if name in own] or [models.screen, models.volume]
         if self.recipe.prompted is not None and self.prompted is None:
             found.append(models.segmenter)
         refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, self.classifier)]

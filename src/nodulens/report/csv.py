@@ -17,7 +17,8 @@ COLUMNS = (
     "central_slice", "instance_number", "sop_instance_uid", *_MEASURED,
     "risk_probability", "risk_low", "risk_high", "risk_calibrated", "risk_model", "warnings",
 )  # fmt: skip
-"""Columns of ``nodules.csv``; empty where there is no value."""
+"""Columns of ``nodules.csv``, empty where there is no value; ``score`` is the detection confidence,
+``risk_probability`` the malignancy estimate."""
 
 
 def to_csv(report: Report) -> str:

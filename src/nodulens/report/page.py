@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterator
 
-import numpy as np
 from markupsafe import Markup
 
 from nodulens.core.coverage import OpacityKind
@@ -18,6 +17,7 @@ from nodulens.core.nodule import Nodule, Risk
 from nodulens.core.volume import Volume
 from nodulens.report.html import Entry, bar, source, templates
 from nodulens.report.json import fingerprint
+from nodulens.report.lung_map import lung_map
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, Plane, Slice
 from nodulens.report.record import Report
 
@@ -50,6 +50,24 @@ HIDING: dict[OpacityKind, str] = {
     "dense lung": "Dense lung (fibrosis, oedema or ground glass)",
 }
 
+DETECTION_CONFIDENCE = (
+    "How sure the detector is that a mark is a nodule at all, from 0 to 1. It ranks marks, the likelier nodules first."
+)
+CALIBRATED = (
+    "In cross-validation, with nodules as frequent as in LUNA16's scans, about half of the marks at 0.5 were nodules. "
+    "That was not measured in disease such as pneumonia or fibrosis, nor in slices over 3 mm."
+)
+UNCALIBRATED = "It is not a calibrated probability."
+MEAN_DIAMETER = (
+    "The mean of the long and the short axis, in brackets beside it, on the axial slice where the nodule is largest."
+)
+MALIGNANCY_ESTIMATE = (
+    "How likely expert readers, such as those of LIDC-IDRI, are to rate the nodule suspicious rather than not. It says "
+    "what readers would rate, not what pathology would find, and takes for granted that the mark is a nodule."
+)
+HEAT_MAP = "Over the close-ups: what drove the malignancy estimate, from little to much."
+LOBE = "Estimated from the position in the lung alone, without fissures."
+
 
 def render_page(report: Report, ct: Volume) -> str:
     """The whole report as one HTML document.
@@ -64,7 +82,7 @@ def render_page(report: Report, ct: Volume) -> str:
     scene = DisplayScan(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
     _, height, width = scene.size_mm
-    count = scene.volume.geometry.shape[0]
+    picture_width, picture_height = scene.stack_size
     environment = templates("nodulens.report")
     return environment.get_template("report.html").render(
         style=source(environment, "page.css"),
@@ -73,17 +91,19 @@ def render_page(report: Report, ct: Volume) -> str:
         title=" · ".join(filter(None, ["Chest CT nodules", report.case])),
         who=_who(report),
         headline=_headline(report),
-        lead=_lead(report),
+        cautions=_cautions(report),
+        lead=_found(report),
         facts=_facts(report),
-        map=_map(report, scene),
+        map=lung_map(scene, report.nodules, [_named(nodule) for nodule in report.nodules]),
         warnings=report.warnings,
         sensitivity=_sensitivity(report),
         findings=[_row(nodule) for nodule in report.nodules],
         cards=[_card(nodule, report, scene) for nodule in report.nodules],
-        heat=any(nodule.heat is not None for nodule in report.nodules),
+        guide=list(_guide(report)),
+        heat=HEAT_MAP if any(nodule.heat is not None for nodule in report.nodules) else "",
         stack_width=round(width * UNITS_PER_MM),
         stack_height=round(height * UNITS_PER_MM),
-        stack_note=f"{len(stack)} of {count} slices are shown here." if count > len(stack) else "",
+        stack_note=f"All {len(stack)} slices, in pictures of {picture_width} × {picture_height} pixels.",
         provenance=_provenance(report),
         timing=_timing(report),
         data=_script_data(_data(report, scene, stack)),
@@ -115,12 +135,17 @@ def _percent(share: float) -> str:
 
 def _size(nodule: Nodule) -> str:
     m = nodule.measurements
-    return f"{_number(m.long_axis_mm, 1)} × {_number(m.short_axis_mm, 1)} mm"
+    axes = f"{_number(m.long_axis_mm, 1)} × {_number(m.short_axis_mm, 1)} mm"
+    return f"mean diameter {_number(m.mean_diameter_mm, 1)} mm ({axes})"
 
 
 def _place(nodule: Nodule) -> str:
     zone = nodule.position.zone
     return f"{nodule.position.side} lung" + (", zone unknown" if zone == "unknown" else f", {zone} zone")
+
+
+def _named(nodule: Nodule) -> str:
+    return f"Nodule {nodule.id}, {_place(nodule)}, {_number(nodule.measurements.mean_diameter_mm, 1)} mm"
 
 
 def _who(report: Report) -> str:
@@ -138,12 +163,7 @@ def _headline(report: Report) -> str:
     return f"{missing}; {found[:1].lower()}{found[1:]} in the rest" if missing else found
 
 
-def _lead(report: Report) -> list[str]:
-    """The summary: what was not searched, what may hide nodules, and what was found."""
-    return [*_covered(report), *_found(report)]
-
-
-def _covered(report: Report) -> Iterator[str]:
+def _cautions(report: Report) -> Iterator[str]:
     """What was not searched, and what may hide nodules."""
     if report.coverage.reasons:
         yield " ".join(report.coverage.reasons)
@@ -159,27 +179,41 @@ def _found(report: Report) -> list[str]:
     """What was found, in a sentence or two."""
     if not report.nodules:
         where = "this scan" if report.coverage.complete else "what was searched"
-        return [
-            f"Nothing in {where} reached the score of {_number(report.threshold, 2)} from which findings are "
-            "reported. This does not rule nodules out: the table below gives the measured sensitivity."
+        least = _number(report.threshold, 2)
+        known = (
+            ": the table below gives the measured sensitivity"
             if report.sensitivity
-            else f"Nothing in {where} reached the score of {_number(report.threshold, 2)} from which findings are "
-            "reported. This does not rule nodules out; the sensitivity at this threshold has not been measured."
+            else "; the sensitivity at this threshold has not been measured"
+        )
+        return [
+            f"Nothing in {where} reached the detection confidence of {least} from which findings are reported. This "
+            f"does not rule nodules out{known}."
         ]
     certain = _certain(report)
     others = [nodule for nodule in report.nodules if nodule.id not in {n.id for n in certain}]
-    below = f"a score below {_number(_certain_from(report), 2)} may be a vessel, a scar or other tissue."
+    least = _number(_certain_from(report), 2)
+    below = f"a mark with a detection confidence below {least} may be a vessel, a scar or other tissue."
     if not certain:
         first = max(others, key=lambda n: n.score)
-        best = f"The most certain, with {_number(first.score, 2)}{_described(first, '')}"
+        best = f"The most certain, with a confidence of {_number(first.score, 2)}{_described(first, '')}"
         return [f"No finding is certain: {below} {best}"]
     lead = _leading(certain, "The most certain" if others else "It is")
     if not others:
         return lead
     if len(certain) > 1:  # one that is left out may be larger, or more suspicious
         lead = [f"Leaving out what is less certain, {line[:1].lower()}{line[1:]}" for line in lead]
-    numbers = ", ".join(str(nodule.id) for nodule in others)
-    return [*lead, f"Nodule{'s' * (len(others) > 1)} {numbers}: less certain; {below}"]
+    return [*lead, f"Nodule{'s' * (len(others) > 1)} {_numbers([n.id for n in others])}: less certain; {below}"]
+
+
+def _numbers(ids: list[int]) -> str:
+    """Such as "2, 5 to 8, 11"; runs of three or more are drawn together."""
+    runs: list[list[int]] = []
+    for number in sorted(ids):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _certain_from(report: Report) -> float:
@@ -239,7 +273,7 @@ def _provenance(report: Report) -> Iterator[Entry]:
     yield Entry("Software", report.software)
     yield Entry("Method", report.recipe)
     if not report.prompted:
-        yield Entry("Reported from a score of", _number(report.threshold, 2))
+        yield Entry("Reported from a detection confidence of", _number(report.threshold, 2))
     if report.series_uid is not None:
         yield Entry("Series", report.series_uid, copied="series-uid")
     if report.input_sha256 is not None:
@@ -250,44 +284,6 @@ def _provenance(report: Report) -> Iterator[Entry]:
 
 
 # ---- Parts of the page
-
-
-def _map(report: Report, scene: DisplayScan) -> Values | None:
-    """The lungs from the front with a dot for each finding; None without lungs."""
-    lungs = scene.silhouette()
-    if not any(outline.path for outline in lungs):
-        return None
-    left, top, right, bottom = _lung_frame(scene)
-    middle = (left + right) / 2
-    return {
-        "view": f"{left - 90} {top - 30} {right - left + 180} {bottom - top + 60}",
-        "lungs": [outline.path for outline in lungs],
-        "dots": [_dot(nodule, scene.silhouette_place(nodule), middle) for nodule in report.nodules],
-        "left_x": left - 50,
-        "right_x": right + 50,
-        "letter_y": top + 60,
-    }
-
-
-def _dot(nodule: Nodule, place_mm: tuple[float, float], middle: float) -> Values:
-    """A finding on the map; its number is on the side away from ``middle``, in outline units."""
-    x, y = (mm * UNITS_PER_MM for mm in place_mm)
-    r = max(4.5, min(nodule.measurements.mean_diameter_mm / 2, 20)) * UNITS_PER_MM
-    label_x = x + (r + 38) * (1 if x < middle else -1)
-    numbers = {"x": x, "y": y, "r": r, "reach": r + 30, "text_x": label_x, "text_y": y + 20}
-    return {"id": nodule.id, **{name: round(value) for name, value in numbers.items()}}
-
-
-def _lung_frame(scene: DisplayScan) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the lungs on the silhouette, in outline units."""
-    assert scene.lungs is not None
-    height, _, _ = scene.size_mm
-    sz, _, sx = scene.volume.geometry.spacing_zyx
-    shadow = np.argwhere((scene.lungs > 0).any(axis=1))
-    (first, start), (last, stop) = shadow.min(axis=0), shadow.max(axis=0)
-    ends = (start * sx, height - (last + 1) * sz, (stop + 1) * sx, height - first * sz)
-    a, b, c, d = (round(float(end) * UNITS_PER_MM) for end in ends)
-    return a, b, c, d
 
 
 def _sensitivity(report: Report) -> Values | None:
@@ -329,10 +325,9 @@ def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> Values:
         "title": _place(nodule).capitalize(),
         "size": f"{nodule.texture.capitalize()} · {_size(nodule)} · {_number(nodule.measurements.volume_mm3, 0)} mm³",
         "planes": [_plane(plane, nodule, side) for plane in scene.planes(nodule)],
-        "heat": nodule.heat is not None,
         "warnings": nodule.warnings,
-        "risk": None if nodule.risk is None else _estimate(nodule.risk, report.interval_meaning),
-        "score": None if report.prompted else _score(nodule.score, report.threshold),
+        "risk": None if nodule.risk is None else _estimate(nodule.risk),
+        "confidence": None if report.prompted else _confidence(nodule.score),
         "where": _where(nodule),
         "measurements": _measured(nodule),
     }
@@ -341,7 +336,7 @@ def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> Values:
 def _where(nodule: Nodule) -> Iterator[Entry]:
     position = nodule.position
     yield Entry("Side and zone", _place(nodule))
-    yield Entry("Lobe, an estimate", position.lobe_estimate)
+    yield Entry("Lobe, estimated", position.lobe_estimate)
     yield Entry("Centre, LPS", " / ".join(_number(v, 1) for v in nodule.centre_lps) + " mm")
     if position.instance_number is not None:
         yield Entry("Central slice, instance", position.instance_number)
@@ -374,28 +369,45 @@ def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> Values:
     }
 
 
-def _estimate(risk: Risk, meaning: str) -> Values:
-    calibration = (
-        "The probability that expert readers rate it suspicious rather than not, calibrated on held-out patients."
-        if risk.calibrated
-        else "Not calibrated: it ranks nodules, but is not a probability."
-    )
-    meaning = meaning or f"For its definition see the card of the weights {risk.model}."
+def _estimate(risk: Risk) -> Values:
     probability, interval = _percent(risk.probability), _interval(risk.interval)
     return {
         "text": probability,
         "bar": bar(risk.probability, f"{probability}, interval {interval}", risk.interval),
-        "words": f"{calibration} Interval {interval}. {meaning}",
+        "words": f"Interval {interval}{'' if risk.calibrated else '; not calibrated'}",
     }
 
 
-def _score(score: float, threshold: float) -> Values:
-    start = _number(threshold, 2)
-    return {
-        "text": f"{score:.2f}",
-        "bar": bar(score, f"Score {score:.2f} of 1"),
-        "words": f"The detector's confidence that this is a nodule, 0 to 1; reported from {start}.",
-    }
+def _confidence(score: float) -> Values:
+    return {"text": f"{score:.2f}", "bar": bar(score, f"Detection confidence {score:.2f} of 1"), "words": ""}
+
+
+def _guide(report: Report) -> Iterator[Entry]:
+    """What is the same for every finding, said once."""
+    if not report.prompted:
+        start = _number(report.threshold, 2)
+        meaning = CALIBRATED if report.sensitivity else UNCALIBRATED  # of the default's detector alone
+        yield Entry("Detection confidence", f"{DETECTION_CONFIDENCE} {meaning} Findings are reported from {start}.")
+    if report.nodules:
+        yield Entry("Mean diameter", MEAN_DIAMETER)
+    risks = [nodule.risk for nodule in report.nodules if nodule.risk is not None]
+    if risks:
+        yield Entry("Malignancy estimate", f"{MALIGNANCY_ESTIMATE} {_calibration(risks)}")
+        meaning = report.interval_meaning or f"For its definition see the card of the weights {risks[0].model}."
+        yield Entry("Interval of the estimate", meaning)
+    if report.nodules:
+        yield Entry("Lobe", LOBE)
+
+
+def _calibration(risks: list[Risk]) -> str:
+    calibrated = {risk.calibrated for risk in risks}
+    if calibrated == {True}:
+        return "It was calibrated on held-out patients."
+    if calibrated == {False}:
+        return "Not calibrated: it ranks nodules, but is not a probability."
+    return (
+        "It was calibrated on held-out patients; one marked as not calibrated ranks the nodule, but is no probability."
+    )
 
 
 def _timing(report: Report) -> Iterator[Values]:
@@ -407,8 +419,6 @@ def _timing(report: Report) -> Iterator[Values]:
 
 def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
     """The data of the page's script."""
-    places = {n.id: round(float(scene.place(n)[0])) for n in report.nodules}
-    nearest = {number: min(range(len(stack)), key=lambda i: abs(stack[i].index - z)) for number, z in places.items()}
     leading = _certain(report) or report.nodules
     first = max(leading, key=lambda n: n.risk.probability if n.risk else -1 + n.score / 2, default=None)
     return {
@@ -418,15 +428,15 @@ def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
         "case": report.case,
         "grey_hu": GREY_HU,
         "start": None if first is None else first.id,
-        "nodules": [{"id": number, "slice": i} for number, i in nearest.items()],
+        "nodules": [{"id": n.id, "slice": round(float(scene.place(n)[0]))} for n in report.nodules],
         "stack": [
             {
                 "image": slice_.image,
-                "label": _slice_label(scene, slice_.index),
+                "label": _slice_label(scene, z),
                 "lungs": [outline.path for outline in slice_.lungs],
                 "nodules": [[outline.label, outline.path] for outline in slice_.nodules],
             }
-            for slice_ in stack
+            for z, slice_ in enumerate(stack)
         ],
     }
 

@@ -29,7 +29,10 @@ from nodulens.ops.orient import canonical
 GREY_HU = (-1350.0, 250.0)
 """HU that become black and white in the pictures; the page narrows this to the chosen window."""
 STACK_PIXELS = 512
-STACK_SLICES = 200
+"""Longer side of the axial pictures."""
+LEAST_STACK_PIXELS = 256
+ALL_STACK_PIXELS = 200 * STACK_PIXELS**2
+"""Of all axial pictures together: those of a longer scan are smaller, so that its page is not."""
 VIEW_PIXELS = 288
 UNITS_PER_MM = 4
 """Outlines have integer coordinates of a quarter of a millimetre."""
@@ -52,13 +55,11 @@ class Slice:
 
     Attributes:
         image: data URI.
-        index: z in the canonical volume.
         lungs: outlines with labels 1 left, 2 right.
         nodules: outlines of the nodules on the slice; the label is the nodule's id.
     """
 
     image: str
-    index: int
     lungs: tuple[Outline, ...]
     nodules: tuple[Outline, ...]
 
@@ -168,26 +169,27 @@ class DisplayScan:
         z, y, x = np.asarray(self.volume.geometry.shape) * self.volume.geometry.spacing_zyx
         return float(z), float(y), float(x)
 
-    def stack(self) -> list[Slice]:
-        """Axial slices from the feet to the head: all of them, or for a long scan every second or third one and the
-        central slices of the nodules.
-        """
+    @property
+    def stack_size(self) -> tuple[int, int]:
+        """Width and height of the axial pictures in pixels."""
         count = self.volume.geometry.shape[0]
-        wanted = set(range(0, count, math.ceil(count / STACK_SLICES)))
-        wanted |= {round((shape.box.start[0] + shape.box.stop[0] - 1) / 2) for shape in self._shapes.values()}
+        side = min(STACK_PIXELS, max(LEAST_STACK_PIXELS, math.isqrt(ALL_STACK_PIXELS // count)))
+        _, height, width = self.size_mm
+        scale = side / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def stack(self) -> list[Slice]:
+        """All axial slices from the feet to the head, in the order of z in the canonical volume."""
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            return list(pool.map(self._slice, sorted(wanted)))
+            return list(pool.map(self._slice, range(self.volume.geometry.shape[0])))
 
     def _slice(self, z: int) -> Slice:
-        _, height, width = self.size_mm
-        scale = STACK_PIXELS / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        size = self.stack_size
         half = (size[0] // 2 or 1, size[1] // 2 or 1)
         lungs = [] if self.lungs is None else [(v, self.lungs[z] == v) for v in (1, 2)]
         cut = [(n, s.mask[z - s.box.start[0]], s.box) for n, s in self._shapes.items() if _spans(s.box, z)]
         return Slice(
             image=_jpeg(Image.fromarray(_grey(self.volume.hu[z])).resize(size, BILINEAR), 70),
-            index=z,
             lungs=tuple(Outline(v, self._lung_path(mask, half)) for v, mask in lungs if mask.any()),
             nodules=tuple(Outline(n, self._nodule_path(mask, box)) for n, mask, box in cut if mask.any()),
         )
@@ -237,6 +239,15 @@ class DisplayScan:
         scale = (width / size[0], height / size[1])
         small = [(v, np.asarray(Image.fromarray(shadow).resize(size, BILINEAR))) for v, shadow in shadows]
         return tuple(Outline(v, _path(shadow, scale)) for v, shadow in small)
+
+    def silhouette_frame(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the lungs on the silhouette in mm; there must be lungs."""
+        assert self.lungs is not None
+        sz, _, sx = self.volume.geometry.spacing_zyx
+        shadow = np.argwhere((self.lungs > 0).any(axis=1))
+        (first, start), (last, stop) = shadow.min(axis=0).tolist(), shadow.max(axis=0).tolist()
+        height, _, _ = self.size_mm
+        return start * sx, height - (last + 1) * sz, (stop + 1) * sx, height - first * sz
 
     def silhouette_place(self, nodule: Nodule) -> tuple[float, float]:
         """Position of a nodule on the silhouette: mm from the left and from the top."""

@@ -91,7 +91,7 @@ class Report:
         timing_s: seconds per stage, and ``total``.
         lungs: volumes of the lung masks.
         coverage: how much of the lungs was searched, and what in them may hide nodules.
-        threshold: the detector score from which a finding is reported.
+        threshold: the detection confidence from which a finding is reported.
         nodules: the findings; ids are unique and are the label values of ``nodules.nii.gz``.
         prompted: a person prompted the nodules; nothing was searched for.
         sensitivity: measured by nodule size at ``threshold``; empty if not measured.

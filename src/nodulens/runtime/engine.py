@@ -46,11 +46,11 @@ class Models:
     """The networks of an analysis.
 
     Attributes:
-        patch, volume, segmenter, malignancy: the default's.
+        screen, volume, segmenter, malignancy: the default's.
         own: those that a recipe has trained for itself, by its field: "segmenter", "filter", "classifier".
     """
 
-    patch: Model
+    screen: Model
     volume: Model
     segmenter: Model
     malignancy: Model
@@ -67,8 +67,8 @@ def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
     """
-    patch, volume, segmenter, malignancy = (load_model(name, threads, folder) for name in NAMES)
-    return Models(patch, volume, segmenter, malignancy)
+    screen, volume, segmenter, malignancy = (load_model(name, threads, folder) for name in NAMES)
+    return Models(screen, volume, segmenter, malignancy)
 
 
 def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> Model:

@@ -15,7 +15,9 @@ from nodulens.errors import CorruptWeights, MissingWeights, UnreadableFile
 from nodulens.io.records import Format, decode
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
-NAMES = ("patch", "volume", "segmenter", "malignancy")
+NAMES = ("screen", "volume", "segmenter", "malignancy")
+TOGETHER = {"screen": "detector", "volume": "detector"}
+"""Networks that are trained together → the name of their training; any other's is its own name."""
 FORM = Format(None, "card")
 
 
@@ -38,7 +40,7 @@ class Card:
     """The card of a model file.
 
     Attributes:
-        name: "patch", "volume", "segmenter" or "malignancy"; of a run also "filter" or "classifier".
+        name: "screen", "volume", "segmenter" or "malignancy"; of a run also "filter" or "classifier".
         path: of the ONNX file.
         sha256: of that file.
         licence: of the weights.
@@ -72,7 +74,8 @@ def card(name: str, folder: Path = FOLDER) -> Card:
     if not path.exists() or not model.exists():
         missing = path if not path.exists() else model
         raise MissingWeights(
-            f"{missing} does not exist. Train it: python -m nodulens.train {name} --data FOLDER --out {folder}"
+            f"{missing} does not exist. Train it: python -m nodulens.train {TOGETHER.get(name, name)} --data FOLDER "
+            f"--out {folder}"
         )
     try:
         stored = decode(_Stored, path.read_text(encoding="utf-8"), FORM)

@@ -1,37 +1,61 @@
 """Places in the lungs that could be nodules: bright blobs of 3 to 40 mm, at every scale.
 
-A Laplacian of Gaussian responds most strongly to a ball that matches its scale. A vessel responds with two thirds of
-that, so hardly a nodule is lost, and a few hundred non-nodules are left for the networks to reject.
+A Laplacian of Gaussian responds most strongly to a ball that matches its scale, and to a vessel with two thirds of
+that: by the response alone thousands of vessels come before a nodule of 4 mm. So the least curvature of the smoothed
+image decides, which along a vessel is nothing: with λ₁ ≤ λ₂ ≤ λ₃ the negated second derivatives along its principal
+axes, λ₁² / λ₃ as in Li, Sone and Doi (Medical Physics 30, 2003). Some hundred candidates a litre are left for the
+networks.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.ops.blocks import block_means
+from nodulens.ops.gaussian import gaussian_filter
 
 LUNG_HU = -860.0
 """Value given to everything outside the search region, so that the chest wall is no blob."""
 CEILING_HU = 150.0
 """Brighter is no more suspicious: calcium, contrast and metal must not outshine soft tissue."""
-SCALES = ((1.4, 700), (2.0, 600), (2.8, 400), (4.0, 200), (5.6, 80), (8.0, 30), (11.0, 12))
-"""Sigma in mm, and how many of the strongest responses to keep. A ball of diameter d responds most strongly at
-d / (2 √3), and noise only at the smallest scale, so a quota for each scale keeps large and faint blobs."""
+SCALES_MM = (1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0)
+"""Sigmas; a ball of diameter d responds most strongly at d / (2 √3)."""
 STEP = 1.26
 """Ratio of the two Gaussians whose difference approximates the Laplacian."""
 LEAST_HU = 40.0
 """Least response, in HU, of the scale-normalised difference; for a ball of contrast c it is about c / 4."""
+LEAST_ROUND_HU = 8.0
+"""Least λ₁² / λ₃ in HU, scale-normalised too. In the cubes of LUNA16's nodules 99.6 % of these reach it."""
+MOST = 6000
+"""The roundest that are kept, twice as many as a scan of healthy lungs has, so that no disease takes minutes."""
+WIDTH = 1.6
+"""Squared width of a smoothed ball of the scale that fits it, in squared sigmas."""
 
 
-Blob = tuple[float, float, NDArray[np.float64]]
-"""Response, diameter in mm, continuous index (z, y, x)."""
+@dataclass(frozen=True)
+class Blob:
+    """A local maximum of the response at one scale.
+
+    Attributes:
+        response: in HU.
+        round_hu: λ₁² / λ₃ in HU.
+        diameter_mm: of the ball that fits the scale.
+        index: continuous (z, y, x).
+    """
+
+    response: float
+    round_hu: float
+    diameter_mm: float
+    index: NDArray[np.float64]
 
 
 def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
@@ -47,18 +71,13 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
     clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
-    # the filters release the interpreter's lock, and the finest scale takes as long as all others together
-    with ThreadPoolExecutor(2) as pool:
-        scales = pool.map(lambda scale: _blobs(clipped, allowed, grid, *scale), SCALES)
-        found = [blob for blobs in scales for blob in blobs]
-    found.sort(key=lambda blob: -blob[0])
-    return _distinct(found, grid)
+    found = [blob for sigma in SCALES_MM for blob in _blobs(clipped, allowed, grid, sigma)]
+    found = sorted(found, key=lambda blob: -blob.round_hu)[:MOST]
+    return _distinct(sorted(found, key=lambda blob: -blob.response), grid)
 
 
-def _blobs(
-    image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometry, sigma_mm: float, quota: int
-) -> list[Blob]:
-    """The strongest local maxima of one scale, in indices of ``grid``."""
+def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometry, sigma_mm: float) -> list[Blob]:
+    """The round local maxima of one scale, in indices of ``grid``."""
     # voxels of two thirds of a sigma are fine enough for a Gaussian, and coarser work is cheaper work
     factors = [max(1, int(sigma_mm / 1.5 / s)) for s in grid.spacing_zyx]
     small = block_means(image, factors)
@@ -66,31 +85,83 @@ def _blobs(
     # averaging over blocks has blurred already: variances add up
     done = (np.square(factors) - 1) / 12 * spacing**2
     narrow, wide = (
-        ndimage.gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / (spacing * factors), truncate=3)
+        gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / (spacing * factors))
         for s in (sigma_mm, sigma_mm * STEP)
     )
     answer = (narrow - wide) * np.float32(0.5 / (STEP - 1))
-    strong = np.flatnonzero(answer > LEAST_HU)
-    peak = ndimage.maximum_filter(answer, 3).ravel()[strong] == answer.ravel()[strong]
-    places = np.stack(np.unravel_index(strong[peak], answer.shape), axis=1)
+    places = _peaks(answer, LEAST_HU)
     index = places * factors + (np.asarray(factors) - 1) / 2
     nearest = np.minimum(np.round(index).astype(int), np.asarray(grid.shape) - 1)
     inside = allowed[tuple(nearest.T)]
-    values = answer[tuple(places.T)]
-    order = np.flatnonzero(inside)[np.argsort(-values[inside], kind="stable")][:quota]
-    return [(float(values[i]), 2 * np.sqrt(3) * sigma_mm, index[i]) for i in order]
+    places, index = places[inside], index[inside]
+    roundness = _roundness(narrow, places, spacing * factors / sigma_mm)
+    values, diameter = answer[tuple(places.T)], 2 * np.sqrt(3) * sigma_mm
+    kept = np.flatnonzero(roundness >= LEAST_ROUND_HU)
+    return [Blob(float(values[i]), float(roundness[i]), diameter, index[i]) for i in kept]
 
 
-def _distinct(found: list[Blob], grid: Geometry) -> list[Candidate]:
-    """The strongest blob of every group within a third of its diameter."""
-    kept: list[Candidate] = []
-    centres = np.empty((len(found), 3))
-    reach = np.empty(len(found))
-    for _, diameter, index in found:
-        point = grid.to_lps(index)
-        n = len(kept)
-        if np.any(np.linalg.norm(centres[:n] - point, axis=1) < np.maximum(reach[:n], diameter / 3)):
-            continue
-        centres[n], reach[n] = point, diameter / 3
-        kept.append(Candidate((float(point[0]), float(point[1]), float(point[2])), diameter))
+def _peaks(answer: NDArray[np.float32], least: float) -> NDArray[np.int_]:
+    """Voxels (N, 3) above ``least`` that none of their 26 neighbours exceeds.
+
+    Few voxels are, and most of these fall to their first neighbours: a maximum filter would look at all.
+    """
+    padded = np.pad(answer, 1, constant_values=-np.inf)
+    flat = padded.ravel()
+    steps = np.array([1, padded.shape[2], padded.shape[1] * padded.shape[2]])
+    offsets = [z * steps[2] + y * steps[1] + x * steps[0] for z, y, x in product((-1, 0, 1), repeat=3)]
+    left = np.flatnonzero(flat > least)
+    for offset in sorted(offsets, key=abs):
+        left = left[flat[left] >= flat[left + offset]]
+    return np.stack(np.unravel_index(left, padded.shape), axis=1) - 1
+
+
+def _roundness(smooth: NDArray[np.float32], places: NDArray[np.int_], step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """λ₁² / λ₃ (N,) in HU at voxels (N, 3), scale-normalised; 0 where not all curve downwards.
+
+    Args:
+        smooth: HU smoothed by a Gaussian.
+        step: sigmas from voxel to voxel along each axis.
+    """
+    padded, centre = np.pad(smooth, 1, mode="edge"), places + 1
+    side = np.eye(3, dtype=int)
+    # differences over steps as wide as the blob are less than its curvature: scaled as for one of its width
+    scale = np.sqrt(2 * WIDTH * -np.expm1(-(step**2) / (2 * WIDTH)))
+
+    def at(offset: NDArray[np.int_]) -> NDArray[np.float64]:
+        return np.asarray(padded[tuple((centre + offset).T)], dtype=np.float64)
+
+    curved = np.empty((len(places), 3, 3))
+    middle = at(0 * side[0])
+    for a in range(3):
+        curved[:, a, a] = (2 * middle - at(side[a]) - at(-side[a])) / scale[a] ** 2
+        for b in range(a):
+            along, across = side[a] + side[b], side[a] - side[b]
+            mixed = (at(across) + at(-across) - at(along) - at(-along)) / (4 * scale[a] * scale[b])
+            curved[:, a, b] = curved[:, b, a] = mixed
+    low, _, high = np.linalg.eigvalsh(curved).T
+    return np.asarray(np.where(low > 0, low**2 / np.maximum(high, 1e-6), 0.0))
+
+
+def _distinct(found: Sequence[Blob], grid: Geometry) -> list[Candidate]:
+    """The first blob of every group: one within a third of its diameter, or of an earlier one's if that is smaller, is
+    removed. So no vessel, which is a strong blob of any size, takes the small nodule beside it."""
+    if not found:
+        return []
+    points = grid.to_lps(np.stack([blob.index for blob in found]))
+    diameter = np.array([blob.diameter_mm for blob in found])
+    beside: list[list[int]] = [[] for _ in found]
+    for size in np.unique(diameter):
+        own, no_smaller = np.flatnonzero(diameter == size), np.flatnonzero(diameter >= size)
+        for i, near in zip(
+            own.tolist(), cKDTree(points[no_smaller]).query_ball_point(points[own], size / 3), strict=True
+        ):
+            for j in no_smaller[near].tolist():
+                beside[i].append(j)
+                beside[j].append(i)
+    free, kept = [True] * len(found), []
+    for i, (x, y, z) in enumerate(points.tolist()):
+        if free[i]:
+            kept.append(Candidate((x, y, z), float(diameter[i])))
+            for j in beside[i]:
+                free[j] = False
     return kept

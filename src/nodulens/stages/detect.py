@@ -1,93 +1,115 @@
-"""Score candidates: an axial network pre-selects them, a three-dimensional one scores the rest."""
+"""Score candidates: a small network screens them, a larger one scores those that pass.
+
+All of it is done in voxels of 1 mm, as in the cubes on which the networks were trained and measured: what slices are
+thick or pixels small makes a nodule look like then is what it made those look like.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.nodule import Box, Candidate
+from nodulens.core.volume import AIR_HU, Mask, Volume
+from nodulens.ops.resample import resample_array
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
 from nodulens.stages.lungs import search_region
-from nodulens.stages.views import FAR_MM, ball_view, patch_view
+from nodulens.stages.views import ball_view, screen_view
+
+Float32 = NDArray[np.float32]
+View = Callable[[Volume, NDArray[np.float64], float], Float32]
+"""The input of a network for a candidate: of a volume, the index of its centre, its diameter in mm."""
+AROUND_MM = 20.0
+"""Tissue around the lungs that the networks see; farther out its last voxels are repeated."""
+APART_MM = 5.0
+"""Candidates closer than this are one finding."""
+PART = 256
+"""Candidates whose views are held at once."""
 
 
-def detect(volume: Volume, lungs: Mask, patch: Model, ball: Model) -> list[Candidate]:
+def detect(volume: Volume, lungs: Mask, screen: Model, ball: Model) -> list[Candidate]:
     """Detections with scores, one a finding, the highest score first; no threshold is applied.
 
     Args:
         volume: canonical orientation.
         lungs: on the volume's grid.
-        patch: the axial network (N, 1, 64, 64) → logits.
-        ball: the three-dimensional network (N, 1, 32, 32, 32) → logits; its card says how many candidates reach it and
-            how the two logits make a score.
+        screen: the screening network (N, 1, 16, 16, 16) → logits; its card says which pass.
+        ball: the scoring network (N, 1, 32, 32, 32) → logits; its card says how they become a score.
     """
-    candidates = propose(volume, search_region(lungs, margin_mm=0.0))
-    if not candidates:
-        return []
-    settings = ball.card.settings
-    flat = patch_logits(volume, candidates, patch)
-    kept = sift(candidates, flat, int(settings["keep"]))
-    candidates, flat = [candidates[i] for i in kept], flat[kept]
-    deep = ball_logits(volume, candidates, ball)
-    score = fuse(candidates, flat, deep, settings)
+    return detect_within(volume, search_region(lungs, margin_mm=0.0), screen, ball)
+
+
+def detect_within(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> list[Candidate]:
+    """As :func:`detect`, of what is centred in a region (z, y, x) of the volume."""
+    volume, region = _at_one_mm(volume, region)
+    candidates = propose(volume, region)
+    rough = logits(volume, candidates, screen, screen_view)
+    settings = screen.card.settings
+    candidates = [candidates[i] for i in passing(rough, settings["least"], int(settings["most"]))]
+    constant, slope = ball.card.settings["calibration"]
+    score = special.expit(constant + slope * logits(volume, candidates, ball, ball_view, mirrored=True))
     return distinct([replace(c, score=float(s)) for c, s in zip(candidates, score, strict=True)])
 
 
-def sift(candidates: list[Candidate], flat: NDArray[np.float32], keep: int) -> NDArray[np.int_]:
-    """Rows of the ``keep`` best by the axial network, and of all large ones, which it was not trained on."""
-    order = np.argsort(np.where(is_large(candidates), -np.inf, -flat), kind="stable")
-    return order[: keep + int(is_large(candidates).sum())]
+def _at_one_mm(volume: Volume, region: NDArray[np.bool_]) -> tuple[Volume, NDArray[np.bool_]]:
+    """The volume around a region, and the region there, in voxels of 1 mm."""
+    if not region.any():
+        return volume, region
+    box, room = Box.of_mask(region), np.ceil(AROUND_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
+    around = Box.between(np.subtract(box.start, room), np.add(box.stop, room)).clipped(region.shape)
+    piece = volume.crop(around)
+    grid = piece.geometry.respaced((1.0, 1.0, 1.0))
+    hu = resample_array(piece.hu, piece.geometry, grid, fill=AIR_HU)
+    inside = resample_array(region[around.slices].astype(np.uint8), piece.geometry, grid, order=0, fill=0) > 0
+    return Volume(hu, grid), inside
 
 
-def is_large(candidates: list[Candidate]) -> NDArray[np.bool_]:
-    """Whether each candidate (N,) is sampled with a coarser pixel; see :mod:`nodulens.stages.views`."""
-    return np.array([c.diameter_mm > FAR_MM for c in candidates], dtype=bool)
+def passing(rough: Float32, least: float, most: int) -> NDArray[np.int_]:
+    """Rows of the candidates whose logit (N,) is ``least`` or more, the highest first; no more than ``most``."""
+    order = np.argsort(-rough, kind="stable")[:most]
+    return order[rough[order] >= least]
 
 
-def patch_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
-    """Logits (N,) of the axial slice through each candidate."""
-    views = [patch_view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in candidates]
-    return np.asarray(model.run(np.stack(views)[:, None])[0][:, 0])
-
-
-def ball_logits(volume: Volume, candidates: list[Candidate], model: Model) -> NDArray[np.float32]:
-    """Logits (N,) of the tissue around each candidate: the mean over two views mirrored left to right."""
-    views = [ball_view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in candidates]
-    batch = np.stack(views)[:, None]
-    both = [model.run(view)[0][:, 0] for view in (batch, np.ascontiguousarray(batch[..., ::-1]))]
-    return np.asarray((both[0] + both[1]) / 2)
-
-
-def fuse(
-    candidates: list[Candidate], flat: NDArray[np.float32], deep: NDArray[np.float32], settings: dict[str, Any]
-) -> NDArray[np.float64]:
-    """Scores 0…1 by the logistic regressions on the card.
+def logits(
+    volume: Volume, candidates: Sequence[Candidate], model: Model, view: View, *, mirrored: bool = False
+) -> Float32:
+    """Logits (N,) of a network for each candidate.
 
     Args:
-        candidates: N of them.
-        flat, deep: (N,) logits.
-        settings: "fusion" (constant, axial, three-dimensional), and "fusion_large" (constant, three-dimensional) for
-            candidates too large for the axial network.
+        view: the network's input.
+        mirrored: the mean over each view and its mirror image, left to right.
     """
-    constant, axial, spatial = settings["fusion"]
-    large_constant, large_spatial = settings["fusion_large"]
-    small = constant + axial * flat + spatial * deep
-    logit = np.where(is_large(candidates), large_constant + large_spatial * deep, small)
-    return np.asarray(special.expit(logit), dtype=np.float64)
+    out = [np.empty(0, np.float32)]
+    for start in range(0, len(candidates), PART):
+        part = candidates[start : start + PART]
+        batch = np.stack([view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in part])[:, None]
+        sides = (batch, np.ascontiguousarray(batch[..., ::-1])) if mirrored else (batch,)
+        out.append(np.mean([model.run(side)[0][:, 0] for side in sides], axis=0))
+    return np.concatenate(out)
 
 
-def distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """The best detection of every finding: one within half the diameter of a better one, or 5 mm, is removed."""
-    kept: list[Candidate] = []
-    for c in sorted(candidates, key=lambda c: -c.score):
-        reach = [max(5.0, k.diameter_mm / 2, c.diameter_mm / 2) for k in kept]
-        apart = [np.linalg.norm(np.subtract(c.centre_lps, k.centre_lps)) for k in kept]
-        if all(a > r for a, r in zip(apart, reach, strict=True)):
-            kept.append(c)
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """One detection a finding, the highest score first.
+
+    The best candidate takes those within half its diameter, half of theirs, or 5 mm. It lies where they do on average,
+    weighted by their odds: one beside a small nodule sees it whole, and may have the highest score.
+    """
+    ordered = sorted(candidates, key=lambda c: -c.score)
+    centre = np.array([c.centre_lps for c in ordered]).reshape(-1, 3)
+    reach = np.maximum(2 * APART_MM, [c.diameter_mm for c in ordered]) / 2
+    odds = np.exp(special.logit(np.clip([c.score for c in ordered], 1e-12, 1 - 1e-6)))
+    free = np.ones(len(ordered), dtype=bool)
+    kept = []
+    for i, best in enumerate(ordered):
+        if not free[i]:
+            continue
+        own = free & (np.linalg.norm(centre - centre[i], axis=1) <= np.maximum(reach, reach[i]))
+        free &= ~own
+        x, y, z = np.average(centre[own], axis=0, weights=odds[own])
+        kept.append(replace(best, centre_lps=(float(x), float(y), float(z))))
     return kept

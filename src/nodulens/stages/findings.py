@@ -1,4 +1,4 @@
-"""From candidates to findings: segment each candidate, merge masks that coincide, and refine findings."""
+"""From candidates to findings: segment each candidate, merge masks of one nodule, and refine findings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
@@ -16,8 +17,12 @@ from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.stages.views import FAR_MM
 
+CONTACT = 0.2
+"""Share of a mask's surface that touches another from which on they are lobes of one nodule."""
+REACH = 1.5
+"""Diameters of a large candidate within which it is tried on a finding."""
 WHOLE = 0.5
-"""A large candidate may give a finding its mask if its score reaches this share of the threshold."""
+"""A candidate may add to a finding's mask if its score reaches this share of the threshold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +50,9 @@ def outline_all(
 ) -> list[Finding]:
     """Segment candidates, the highest score first; one with an empty mask gives no finding.
 
-    A mass is detected several times, and only a candidate of its own size gives the network all of it. So a large
-    candidate replaces the masks that it contains (see :func:`_merged`). One below the threshold may do so too, but is
-    no finding by itself.
+    A mass is detected several times, lobe by lobe, and only a candidate of its own size gives the network all of it.
+    So a large candidate replaces the masks that it contains, and lobes are joined (see :func:`_merged`). A candidate
+    below the threshold may do so too, but is no finding by itself, and no lobe of a small one.
 
     Args:
         volume: canonical orientation.
@@ -58,7 +63,7 @@ def outline_all(
         progress: called with the share of the candidates that are done.
     """
     certain = [c for c in candidates if c.score >= threshold][:most]
-    doubtful = [c for c in candidates if _is_large(c) and WHOLE * threshold <= c.score < threshold]
+    doubtful = [c for c in candidates if WHOLE * threshold <= c.score < threshold]
     findings: list[Finding] = []
     for number, candidate in enumerate([*certain, *doubtful]):
         progress(number / (len(certain) + len(doubtful)))
@@ -110,21 +115,64 @@ def _outlined(volume: Volume, candidate: Candidate, outline: Outline) -> Finding
 
 
 def _merged(findings: list[Finding], found: Finding, *, is_large: bool, may_be_new: bool) -> list[Finding]:
-    """Add a finding; findings whose masks mostly coincide become one, with the score of the first.
+    """Add a finding. Findings whose masks mostly coincide become one, with the score of the first; so do lobes that
+    touch with much of their surface, with both masks.
 
     Args:
         is_large: whether it comes from a large candidate: then its mask replaces those it coincides with, if it is the
             largest of them.
-        may_be_new: whether it becomes a finding of its own if it coincides with none.
+        may_be_new: whether it becomes a finding of its own if it coincides with none and touches none.
     """
     same = [finding for finding in findings if _coincide(found, finding)]
-    if not same:
-        return [*findings, found] if may_be_new else findings
-    if not is_large or found.mask.sum() <= max(finding.mask.sum() for finding in same):
-        return findings
-    first, *others = same
-    whole = replace(found, score=first.score)
-    return [whole if finding is first else finding for finding in findings if finding not in others]
+    if same:
+        if not is_large or found.mask.sum() <= max(finding.mask.sum() for finding in same):
+            return findings
+        return _replaced(findings, same, found)
+    lobes = [finding for finding in findings if _touch(found, finding)]
+    if lobes:
+        return _replaced(findings, lobes, _united([*lobes, found]))
+    return [*findings, found] if may_be_new else findings
+
+
+def _replaced(findings: list[Finding], those: list[Finding], whole: Finding) -> list[Finding]:
+    """Findings of which some become one, in the place of the first and with its score."""
+    first, *others = those
+    kept = [finding for finding in findings if finding not in others]
+    return [replace(whole, score=first.score) if finding is first else finding for finding in kept]
+
+
+def _united(findings: list[Finding]) -> Finding:
+    """One finding with the masks of all."""
+    box = _around([finding.box for finding in findings])
+    return replace(findings[0], box=box, mask=np.any([_within(box, finding) for finding in findings], axis=0))
+
+
+def _touch(one: Finding, other: Finding) -> bool:
+    """Whether enough of the smaller mask's surface touches the other mask."""
+    if _gap(one, other) > 0:
+        return False
+    small, large = sorted((one, other), key=lambda finding: int(finding.mask.sum()))
+    box = _around([one.box, other.box])
+    mask, beside = _within(box, small), ndimage.binary_dilation(_within(box, large))
+    surface = mask & ~ndimage.binary_erosion(mask)
+    return bool((surface & beside).sum() >= CONTACT * surface.sum())
+
+
+def _gap(one: Finding, other: Finding) -> int:
+    """Voxels between two boxes along the axis where they are farthest apart; negative where they overlap."""
+    first, last = np.maximum(one.box.start, other.box.start), np.minimum(one.box.stop, other.box.stop)
+    return int(np.max(first - last))
+
+
+def _around(boxes: list[Box]) -> Box:
+    """The smallest box that holds some boxes."""
+    return Box.between(np.min([b.start for b in boxes], axis=0), np.max([b.stop for b in boxes], axis=0))
+
+
+def _within(box: Box, finding: Finding) -> NDArray[np.bool_]:
+    """A finding's mask in a box that holds its own."""
+    sides = zip(finding.box.start, finding.box.stop, box.start, box.stop, strict=True)
+    return np.pad(finding.mask, [(start - first, last - stop) for start, stop, first, last in sides])
 
 
 def _is_large(candidate: Candidate) -> bool:
@@ -132,19 +180,22 @@ def _is_large(candidate: Candidate) -> bool:
 
 
 def _near(volume: Volume, finding: Finding, candidate: Candidate) -> bool:
-    """Whether a finding is within a large candidate's diameter: a mass may be twice as large as the largest blob."""
-    middle = volume.geometry.to_lps(finding.box.centre_zyx)
-    return float(np.linalg.norm(middle - candidate.centre_lps)) < candidate.diameter_mm
+    """Whether a finding is near a large candidate, as a mass may be thrice as large as its largest blob; or itself
+    large, with a small candidate beside it."""
+    if _is_large(candidate):
+        middle = volume.geometry.to_lps(finding.box.centre_zyx)
+        return float(np.linalg.norm(middle - candidate.centre_lps)) < REACH * candidate.diameter_mm
+    spacing = np.asarray(volume.geometry.spacing_zyx)
+    index = volume.geometry.to_index(candidate.centre_lps)
+    outside = np.maximum(np.subtract(finding.box.start, index), index - np.subtract(finding.box.stop, 1))
+    size = float(np.max(np.asarray(finding.box.shape) * spacing))
+    return size > FAR_MM and float(np.max(outside * spacing)) < candidate.diameter_mm
 
 
 def _coincide(one: Finding, other: Finding) -> bool:
     """Whether two masks share more than half of the smaller one."""
-    start = np.maximum(one.box.start, other.box.start)
-    stop = np.minimum(one.box.stop, other.box.stop)
-    if np.any(stop <= start):
+    if _gap(one, other) >= 0:
         return False
-    both = [
-        finding.mask[tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, finding.box.start, strict=True))]
-        for finding in (one, other)
-    ]
-    return bool((both[0] & both[1]).sum() > 0.5 * min(one.mask.sum(), other.mask.sum()))
+    box = _around([one.box, other.box])
+    shared = (_within(box, one) & _within(box, other)).sum()
+    return bool(shared > 0.5 * min(one.mask.sum(), other.mask.sum()))

@@ -12,6 +12,8 @@ from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 
 PATCH_PX = 64
+SCREEN_VOXELS, SCREEN_MM = 16, 7.0
+"""The screening network's field, and the size of candidate beyond which it is sampled more coarsely."""
 BALL_VOXELS = 32
 FAR_MM = 18.0
 """Candidates larger than this are sampled more coarsely, so that the edge of one of 40 mm is in the field."""
@@ -31,11 +33,24 @@ def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: flo
     return to_unit(window.sample(volume.hu[z : z + 1])[0])
 
 
+def screen_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
+    """Block (16, 16, 16) 0…1 of 1 mm voxels around the centre, coarser for candidates over 7 mm."""
+    return _block(volume, centre_zyx, max(1.0, diameter_mm / SCREEN_MM), SCREEN_VOXELS)
+
+
 def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
-    """Block (32, 32, 32) 0…1 of 1 mm voxels around the centre, coarser for large candidates."""
-    step = max(1.0, diameter_mm / FAR_MM) / np.asarray(volume.geometry.spacing_zyx)
-    first = centre_zyx - step * (BALL_VOXELS - 1) / 2
-    window = Window((first[0], first[1], first[2]), (step[0], step[1], step[2]), (BALL_VOXELS,) * 3)
+    """Block (32, 32, 32) 0…1 of 1 mm voxels around the centre, coarser for candidates over 18 mm."""
+    return _block(volume, centre_zyx, max(1.0, diameter_mm / FAR_MM), BALL_VOXELS)
+
+
+def _block(volume: Volume, centre_zyx: NDArray[np.float64], step_mm: float, voxels: int) -> NDArray[np.float32]:
+    """Block 0…1 of voxels of ``step_mm``."""
+    step = step_mm / np.asarray(volume.geometry.spacing_zyx)
+    first = centre_zyx - step * (voxels - 1) / 2
+    # where the steps are equal, the scan's own voxels: interpolation between them would blur small nodules
+    own = np.abs(step - 1) < 0.01
+    step, first = np.where(own, 1.0, step), np.where(own, np.round(first), first)
+    window = Window((first[0], first[1], first[2]), (step[0], step[1], step[2]), (voxels,) * 3)
     return to_unit(window.sample(volume.hu))
 
 

@@ -18,10 +18,9 @@ from nodulens.train.default.segmenter import examples
 
 
 class Name(StrEnum):
-    """The networks, in order of dependence: "volume" needs "patch"."""
+    """What is trained together."""
 
-    patch = "patch"
-    volume = "volume"
+    detector = "detector"
     segmenter = "segmenter"
     malignancy = "malignancy"
     all = "all"
@@ -45,8 +44,8 @@ def main(
         typer.Option(
             min=0,
             max=FOLDS - 1,
-            help="Of the segmenter: train only the network that leaves this fold out, into RUN/segmenter/foldK, which "
-            "nodulens evaluate takes with --prompted. Nothing that ships is touched.",
+            help="Of detector or segmenter: train only what leaves this fold out, into RUN; RUN/segmenter/foldK is a "
+            "model that nodulens evaluate takes with --prompted. Nothing that ships is touched.",
         ),
     ] = None,
 ) -> None:
@@ -55,8 +54,12 @@ def main(
         torch.set_num_threads(threads)
     trainings = release.SHIPPED.changed(epochs, changed(Training(1), [f"augment={augment}"]).augment)
     if fold is not None:
+        if name is Name.detector:
+            release.detector_without(fold, data, run, trainings.detector)
+            typer.echo(f"{run / 'detector' / f'fold{fold}.pt'}")
+            return
         if name is not Name.segmenter:
-            raise typer.BadParameter("the segmenter alone is trained one fold at a time", param_hint="--fold")
+            raise typer.BadParameter("only detector and segmenter are trained one fold at a time", param_hint="--fold")
         material = examples(Stacks(data), Cubes(data))
         model = release.segmenter_without(fold, material, run, trainings.segmenter)
         typer.echo(f"{model.card.path} and its card")

@@ -34,12 +34,19 @@
         return make("path", { class: classes.join(" ").trim(), d: path });
       }),
     );
+    const tags = [];
     for (const [i, [id]] of slice.nodules.entries()) {
       const box = overlay.children[slice.lungs.length + i].getBBox();
-      overlay.append(make("text", { class: "tag", x: box.x + box.width + tag / 3, y: box.y, "font-size": tag }, id));
+      const [x, wide] = [box.x + box.width + tag / 3, 0.75 * tag * String(id).length];
+      let y = box.y;
+      // Outlines may lie close together; their numbers must not cover one another.
+      while (tags.some((other) => Math.abs(other.y - y) < tag && other.x < x + wide && x < other.x + other.wide)) y += tag;
+      tags.push({ x, y, wide });
+      overlay.append(make("text", { class: "tag", x, y, "font-size": tag }, id));
     }
     find("#stack-label").textContent = slice.label;
-    find("#stack-cuts").textContent = slice.nodules.map(([id]) => `Nodule ${id}`).join(", ");
+    const cut = slice.nodules.map(([id]) => id);
+    find("#stack-cuts").textContent = cut.length ? `Nodule${cut.length > 1 ? "s" : ""} ${cut.join(", ")}` : "";
     slider.value = position;
     slider.setAttribute("aria-valuetext", slice.label.replaceAll("\n", ", "));
     find("#rail .here").setAttribute("x", (1000 * position) / slices.length);

@@ -18,13 +18,13 @@ from scipy import ndimage
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Candidate
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.volume import Volume
 from nodulens.data.material import CUBE_MM, Cubes
 from nodulens.metrics.detection import FP_RATES, Findings, Froc, Marks, froc
 
 Float = NDArray[np.float64]
-Detect = Callable[[Volume, Mask], Sequence[Candidate]]
-"""Detections with scores in a volume, within a mask of the lungs."""
+Detect = Callable[[Volume, NDArray[np.bool_]], Sequence[Candidate]]
+"""Detections with scores in a volume, of what is centred in a region of it."""
 
 LITRES = 5.0
 """Of lung, to which false positives refer: about those of a scan."""
@@ -43,7 +43,6 @@ class CubeDetection:
         patients: (N,) patient of each.
         litres: (N,) lung that was searched in each.
         froc: each cube is a scan with one nodule, in the order of ``cubes``.
-        proposed: (N,) whether a mark of any score hits the nodule.
     """
 
     cubes: NDArray[np.int_]
@@ -53,6 +52,7 @@ class CubeDetection:
 
     @property
     def proposed(self) -> NDArray[np.bool_]:
+        """(N,) whether a mark of any score hits the nodule."""
         return np.isfinite(self.froc.nodule_score)
 
     def sensitivity_at(self, rates: Sequence[float] = FP_RATES) -> Float:
@@ -99,14 +99,17 @@ class CubeDetection:
 
 
 def detect_in_cubes(
-    cubes: Cubes, numbers: Sequence[int], detect: Detect, done: Callable[[float], None] = lambda share: None
+    cubes: Cubes,
+    numbers: Sequence[int],
+    detector: Callable[[str], Detect],
+    done: Callable[[float], None] = lambda share: None,
 ) -> CubeDetection:
     """Search whole cubes.
 
     Args:
         cubes: the material.
-        numbers: cubes to search: of patients on whom the detector was not trained.
-        detect: the detector.
+        numbers: cubes to search.
+        detector: patient → a detector that was not trained on the patient.
         done: called with the share that is searched.
 
     Raises:
@@ -119,7 +122,7 @@ def detect_in_cubes(
         volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
         region = searched(cubes, n, hu)
         litres.append(np.count_nonzero(region) * volume.geometry.voxel_mm3 / 1e6)
-        found = detect(volume, Mask(region.astype(np.uint8), volume.geometry, {1: "left lung", 2: "right lung"}))
+        found = detector(cubes.patients[n])(volume, region)
         marks += [(str(n), mark) for mark in _counted(cubes, n, volume, found)]
         done((place + 1) / len(numbers))
     series = [str(n) for n in numbers]

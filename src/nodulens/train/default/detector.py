@@ -1,271 +1,267 @@
-"""Fusion of two networks' logits into one score, and the default threshold.
+"""The detector's two networks, trained together: one that screens candidates, and one that scores those that pass.
 
-Everything here is out of fold: a background, a cube and a nodule inserted into a background are scored by networks that
-were not trained on their patients.
+Nodules are the real ones of the cubes, and those of the stacks inserted into nodule-free lungs; non-nodules are other
+candidates of both. Both sources have both classes, so that the source does not give the label away.
+
+Nor may the place in a cube. Its nodule is in the middle, and a view of it never ends at a face, where the last voxels
+are repeated; views of most other candidates do. A network that learns this finds nearly every nodule of the cubes, and
+several times as many false positives in a scan, which has no faces. So nodules are seen as if they were where the
+non-nodules are: views of both end at faces equally often, and at the same distances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from nodulens.core.geometry import ball_diameter_mm
-from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.folds import FOLDS, fold_of, is_left_out
+from nodulens.data.folds import may_train
 from nodulens.data.material import Stacks
-from nodulens.metrics.classification import auc
-from nodulens.stages.candidates import propose
-from nodulens.stages.detect import distinct, fuse, is_large, sift
-from nodulens.stages.views import FAR_MM, ball_view, patch_view
-from nodulens.train.default.volume import TrainingRegion, place_in_lung, set_into
-from nodulens.train.loop.fit import predict
+from nodulens.stages.views import FAR_MM, SCREEN_MM, ball_view, screen_view
+from nodulens.train.default.regions import PLACE_MM, TrainingRegion, place_in_lung, set_into
+from nodulens.train.default.training import DefaultTraining
+from nodulens.train.loop.augment import augmented, shake_values
+from nodulens.train.loop.fit import Batch, Maker, Task, fit
+from nodulens.train.networks.default_method import screen_net, volume_net
 
-KEEP = 300
-"""Candidates a scan that reach the three-dimensional network."""
-FALSE_PER_SCAN = 2.0
-"""False positives a scan that the default threshold allows in nodule-free lungs."""
-SIZES_MM = ((3, 5), (5, 8), (8, 12), (12, 20), (20, 40))
+Float32 = NDArray[np.float32]
+Place = tuple[Volume, NDArray[np.float64], float]
+"""Where a candidate is: the volume, the index of its centre there, its diameter in mm."""
+
+TRAINING = DefaultTraining(
+    epochs=20, learning_rate=2e-3, batch=32, examples=4800, weight_decay=1e-2, averaging=0.998, warm_up=0.1
+)
+INNER, OUTER, IN_BACKGROUND, ELSEWHERE, REAL, SET_IN = range(6)
+"""Kinds of examples: non-nodules among the candidates of the cubes, those whose views end at no face first, and of the
+nodule-free lungs, and places there that are sampled as coarsely as masses; nodules in their own scan, and inserted into
+nodule-free lungs."""
+SHARES = (0.16, 0.26, 0.12, 0.04, 0.3, 0.12)
+"""The share of each kind among the examples."""
+ENDING = SHARES[OUTER] / sum(SHARES[:REAL])
+"""Share of the nodules' views that end at faces: that of the non-nodules'."""
+INNER_MM = 14.0
+"""From a cube's faces to its inner candidates, whose views have two voxels beyond at most."""
+PROPOSED = 0.6
+"""Share of the real nodules that are seen where the candidate stage found them, not about their centre."""
+MILD = 0.15
+"""Least hardness of a non-nodule, which is its score, thrice: the easiest are still seen now and then."""
 
 
-@dataclass(frozen=True)
-class Trials:
-    """The samples in each background for the threshold and the figures, beside the background itself.
+class DetectorNets(nn.Module):
+    """Both networks as one module, as they are trained together.
 
-    Attributes:
-        nodules: number inserted in their own size.
-        masses: number of nodules enlarged and inserted.
-        places: number of places without a mass, sampled as coarsely as masses.
+    Shape:
+        screens (N, 1, 16, 16, 16) and balls (N, 1, 32, 32, 32) 0…1; output (N,) logits of each network.
     """
 
-    nodules: int = 60
-    masses: int = 20
-    places: int = 200
+    def __init__(self) -> None:
+        super().__init__()
+        self.screen = screen_net()
+        self.volume = volume_net()
 
-
-TRIALS = Trials()
-
-
-@dataclass(frozen=True)
-class Detector:
-    """The two networks that score a candidate, in evaluation mode.
-
-    Attributes:
-        patch: takes an axial patch.
-        volume: takes a block.
-    """
-
-    patch: nn.Module
-    volume: nn.Module
-
-    def logits(self, scan: Volume, found: Sequence[Candidate]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (N,) of each network for every candidate, as :mod:`nodulens.stages.detect` computes them."""
-        if not found:
-            return np.empty(0, np.float32), np.empty(0, np.float32)
-        places = [(scan.geometry.to_index(c.centre_lps), c.diameter_mm) for c in found]
-        planes = torch.from_numpy(np.stack([patch_view(scan, p, d) for p, d in places])[:, None])
-        balls = torch.from_numpy(np.stack([ball_view(scan, p, d) for p, d in places])[:, None])
-        flat = predict(self.patch, planes.split(256))[:, 0]
-        deep = torch.stack([predict(self.volume, b.split(128))[:, 0] for b in (balls, balls.flip(-1))]).mean(0)
-        return flat.numpy(), deep.numpy()
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Candidates of one region with both logits.
-
-    Attributes:
-        kind: "background", "cube", "set in", "mass" or "elsewhere".
-        diameter_mm: of the nodule; 0 without one.
-        flat, deep: (N,) logits of the axial and of the three-dimensional network.
-        hit: (N,) which candidates are on the nodule.
-    """
-
-    kind: str
-    diameter_mm: float
-    candidates: list[Candidate]
-    flat: NDArray[np.float32]
-    deep: NDArray[np.float32]
-    hit: NDArray[np.bool_]
-
-
-def score_regions(
-    regions: Sequence[TrainingRegion], stacks: Stacks, detector: Detector, trials: Trials = TRIALS
-) -> list[Scored]:
-    """Score backgrounds, cubes, and nodules inserted into the backgrounds, of one fold that both networks left out."""
-    out = []
-    for region in regions:
-        flat, deep = detector.logits(region.volume, region.candidates)
-        size = 0.0 if region.nodule is None else ball_diameter_mm(region.nodule.sum())
-        kind = "background" if region.nodule is None else "cube"
-        hit = np.array(region.is_nodule, dtype=bool)
-        out.append(Scored(kind, size, list(region.candidates), flat, deep, hit))
-        if region.nodule is None:
-            out += _set_in(region, stacks, detector, trials)
-            out.append(_elsewhere(region, detector, trials.places))
-    return out
-
-
-def _set_in(background: TrainingRegion, stacks: Stacks, detector: Detector, trials: Trials) -> list[Scored]:
-    """Insert nodules of three readers or more, of the background's own fold, one at a time; some enlarged to masses."""
-    fold = fold_of(background.patient)
-    rng = np.random.default_rng(fold)
-    usable = is_left_out([stacks.patients[n] for n in stacks.nodules], fold)
-    nodules = [int(n) for n in stacks.nodules[usable] if stacks.readers(n) >= 3]
-    large = [n for n in nodules if stacks.diameter_mm(n) > 9]
-    wanted = [(int(n), 1.0, "set in") for n in rng.permutation(nodules)[: trials.nodules]]
-    wanted += [(n, rng.uniform(20, 65) / stacks.diameter_mm(n), "mass") for n in rng.choice(large, trials.masses)]
-    out = []
-    for nodule, grow, kind in wanted:
-        volume, centre, size = set_into(background, stacks, nodule, max(grow, 1.0), rng)
-        found = propose(volume, np.ones(volume.geometry.shape, dtype=bool))
-        place = volume.geometry.to_lps(centre)
-        found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, place)) < max(size / 2, 2.0)]
-        out.append(Scored(kind, size, found, *detector.logits(volume, found), np.ones(len(found), dtype=bool)))
-    return out
-
-
-def _elsewhere(background: TrainingRegion, detector: Detector, places: int) -> Scored:
-    """Score places without a mass, sampled as coarsely as masses."""
-    rng = np.random.default_rng(fold_of(background.patient) + FOLDS)
-    candidates = []
-    for _ in range(places):
-        index = place_in_lung(background, at_wall=rng.random() < 0.7, rng=rng)
-        x, y, z = background.volume.geometry.to_lps(index)
-        candidates.append(Candidate((float(x), float(y), float(z)), float(rng.uniform(FAR_MM, 60))))
-    logits = detector.logits(background.volume, candidates)
-    return Scored("elsewhere", 0.0, candidates, *logits, np.zeros(len(candidates), dtype=bool))
-
-
-# ---------------------------------------------------------------- the card
-
-
-def settings(scored: Sequence[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and figures for the detector's card, from candidates scored out of fold.
-
-    The default threshold is a score of one half.
-    """
-    table = _Table.of(scored)
-    made: dict[str, Any] = {"keep": KEEP, "fusion": table.logistic(~table.large, [0, 1])}
-    made["fusion_large"] = table.logistic(table.large, [1])
-    free = [np.sort([c.score for c in _detections(s, made)])[::-1] for s in scored if s.kind == "background"]
-    # the constants are moved so that the default threshold is a score of one half
-    shift = _threshold_logit(free)
-    made["fusion"][0] -= shift
-    made["fusion_large"][0] -= shift
-    made["threshold"] = 0.5
-    free = [special.expit(special.logit(f) - shift) for f in free]
-    found = [(s, _is_found(s, made)) for s in scored if s.diameter_mm > 0]
-    made["sensitivity_by_size"] = [[low, high, *_share(found, low, high)] for low, high in SIZES_MM]
-    return made, _figures(table, made, free, found)
+    def forward(self, screens: Tensor, balls: Tensor) -> tuple[Tensor, Tensor]:
+        return self.screen(screens)[0][:, 0], self.volume(balls)[0][:, 0]
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
-    """All candidates, one a row.
+class _Examples:
+    """The training set and its sampling.
 
     Attributes:
-        logits: (N, 2) axial and three-dimensional.
-        large: (N,) those scored by the three-dimensional network alone.
-        hit: (N,) those on a nodule.
-        weight: (N,) a region's nodule has a total weight of one, however many candidates are on it; every non-nodule
-            has one.
+        backgrounds: nodule-free lungs.
+        nodules: the places where each real nodule may be seen: about its centre, then as the candidate stage found it.
+        non_nodules: the other candidates.
+        kind: (N,) of each of these: :data:`INNER`, :data:`OUTER` or :data:`IN_BACKGROUND`.
+        stacks: nodules to insert.
+        inserted: their numbers.
+        inserted_mm: diameter of each.
     """
 
-    logits: NDArray[np.float32]
-    large: NDArray[np.bool_]
-    hit: NDArray[np.bool_]
-    weight: NDArray[np.float64]
+    backgrounds: list[TrainingRegion]
+    nodules: list[list[Place]]
+    non_nodules: list[Place]
+    kind: NDArray[np.int_]
+    stacks: Stacks
+    inserted: NDArray[np.int_]
+    inserted_mm: NDArray[np.float64]
 
     @classmethod
-    def of(cls, scored: Sequence[Scored]) -> _Table:
-        """Collect the candidates of some regions."""
-        some = [s for s in scored if s.candidates]
+    def of(cls, regions: Sequence[TrainingRegion], stacks: Stacks, left_out: int | None) -> _Examples:
+        """The examples of the training patients outside the fold ``left_out``; of the stacks' nodules those of two
+        readers or more."""
+        may = may_train([r.patient for r in regions], left_out)
+        own = [r for r, ok in zip(regions, may, strict=True) if ok]
+        cubes, lungs = ([r for r in own if (r.centre_zyx is None) == free] for free in (False, True))
+        numbers = stacks.nodules[may_train([stacks.patients[n] for n in stacks.nodules], left_out)]
+        numbers = np.array([n for n in numbers if stacks.truth(n).sum() > 3 and stacks.readers(n) >= 2])
+        near = [place for r in cubes for place in _places(r, is_nodule=False)]
+        free = [place for r in lungs for place in _places(r, is_nodule=False)]
+        kind = [INNER if _is_inner(place) else OUTER for place in near] + len(free) * [IN_BACKGROUND]
         return cls(
-            logits=np.concatenate([np.stack([s.flat, s.deep], 1) for s in some]),
-            large=np.concatenate([is_large(s.candidates) for s in some]),
-            hit=np.concatenate([s.hit for s in some]),
-            weight=np.concatenate([np.where(s.hit, 1 / max(1, s.hit.sum()), 1.0) for s in some]),
+            backgrounds=lungs,
+            nodules=[[(r.volume, r.centre_zyx, r.diameter_mm), *_places(r, is_nodule=True)] for r in cubes],  # type: ignore[list-item]
+            non_nodules=near + free,
+            kind=np.array(kind),
+            stacks=stacks,
+            inserted=numbers,
+            inserted_mm=np.array([stacks.diameter_mm(n) for n in numbers]),
         )
 
-    def logistic(self, rows: NDArray[np.bool_], columns: list[int]) -> list[float]:
-        """Fit a logistic regression of some rows on some of the logits: constant, then slopes."""
-        from sklearn.linear_model import LogisticRegression
+    def draw(self, number: int, hardness: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int_]:
+        """Draw examples: (number, 3), the kind; of candidates that are no nodules the row; of nodules the row of the
+        non-nodule at whose place in a cube they are seen. −1 where there is none.
 
-        model = LogisticRegression(C=10.0, class_weight="balanced")
-        model.fit(self.logits[rows][:, columns], self.hit[rows], sample_weight=self.weight[rows])
-        return [float(model.intercept_[0]), *(float(v) for v in model.coef_[0])]
+        Args:
+            hardness: (N,) of the non-nodules; of each kind, the harder are drawn the more often.
+        """
+        kinds = rng.choice(len(SHARES), number, p=SHARES)
+        rows, seen_at = np.full((2, number), -1)
+        for kind in (INNER, OUTER, IN_BACKGROUND):
+            chosen, own = np.flatnonzero(kinds == kind), np.flatnonzero(self.kind == kind)
+            chance = hardness[own].astype(np.float64)
+            rows[chosen] = rng.choice(own, len(chosen), p=chance / chance.sum())
+        ending = np.flatnonzero((kinds >= REAL) & (rng.random(number) < ENDING))
+        seen_at[ending] = rng.choice(rows[kinds == OUTER], len(ending))
+        return np.stack([kinds, rows, seen_at], 1)
 
-    def auc(self, rows: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
-        """Area under the ROC curve of some rows by a score (N,) of all."""
-        return round(auc(self.hit[rows], score[rows], self.weight[rows]), 4)
+    def batch(self, drawn: NDArray[np.int_], rng: np.random.Generator) -> Batch:
+        """Views for both networks, labels, and rows of the non-nodules (−1: another kind).
+
+        Args:
+            drawn: (N, 3) of :meth:`draw`.
+        """
+        screens, balls = [], []
+        for kind, row, seen_at in drawn:
+            place = self._place(int(kind), int(row), rng)
+            faces = None if seen_at < 0 else _to_faces(self.non_nodules[seen_at])
+            screens.append(_ended(screen_view(*place), max(1.0, place[2] / SCREEN_MM), faces))
+            balls.append(_ended(ball_view(*place), max(1.0, place[2] / FAR_MM), faces))
+        label = torch.from_numpy((drawn[:, 0] >= REAL).astype(np.float32))
+        return _augmented(screens, rng), _augmented(balls, rng), label, torch.from_numpy(drawn[:, 1])
+
+    def _place(self, kind: int, row: int, rng: np.random.Generator) -> Place:
+        if kind == REAL:
+            own = self.nodules[rng.integers(len(self.nodules))]
+            if len(own) > 1 and rng.random() < PROPOSED:
+                return _shaken(own[rng.integers(1, len(own))], 0.7, 0.15, rng)
+            return _shaken(own[0], min(1.5, 0.15 * own[0][2] + 0.5), 0.25, rng)
+        if kind == SET_IN:
+            return self._set_in(rng)
+        if kind == ELSEWHERE:
+            # large non-nodules are few, but any place without a mass is one, the wall in particular
+            region = self.backgrounds[rng.integers(len(self.backgrounds))]
+            place = place_in_lung(region, at_wall=rng.random() < 0.7, rng=rng)
+            return region.volume, place, rng.uniform(FAR_MM, 60)
+        return _shaken(self.non_nodules[row], 0.5, 0.1, rng)
+
+    def _set_in(self, rng: np.random.Generator) -> Place:
+        pick = rng.integers(len(self.inserted))
+        size = self.inserted_mm[pick]
+        grow = max(1.0, rng.uniform(20, 65) / size) if size > 9 and rng.random() < 0.5 else 1.0
+        background = self.backgrounds[rng.integers(len(self.backgrounds))]
+        placed = set_into(background, self.stacks, int(self.inserted[pick]), grow, rng)
+        return _shaken(placed, PLACE_MM / 2, 0.2, rng)
 
 
-def _is_found(scored: Scored, made: dict[str, Any]) -> bool:
-    """Whether the best candidate on a nodule reaches the threshold."""
-    score = fuse(scored.candidates, scored.flat, scored.deep, made)
-    return bool(score[scored.hit].max(initial=0.0) >= made["threshold"])
+def _places(region: TrainingRegion, *, is_nodule: bool) -> list[Place]:
+    """Where a region's candidates are that are nodules, or are none."""
+    pairs = zip(region.candidates, region.is_nodule, strict=True)
+    to_index = region.volume.geometry.to_index
+    return [(region.volume, to_index(c.centre_lps), c.diameter_mm) for c, label in pairs if label == is_nodule]
 
 
-def _share(found: Sequence[tuple[Scored, bool]], low: float, high: float) -> tuple[int, int]:
-    """Number of nodules from ``low`` to ``high`` mm found, and in all."""
-    inside = [is_found for scored, is_found in found if low <= scored.diameter_mm < high]
-    return sum(inside), len(inside)
+def _shaken(place: Place, shift_mm: float, spread: float, rng: np.random.Generator) -> Place:
+    """A place moved at random along each axis, and its diameter changed, by ``spread`` of its logarithm."""
+    volume, centre, diameter = place
+    shift = rng.normal(0, shift_mm, 3) / volume.geometry.spacing_zyx
+    return volume, centre + shift, diameter * float(np.exp(rng.normal(0, spread)))
 
 
-def _figures(
-    table: _Table,
-    made: dict[str, Any],
-    free: Sequence[NDArray[np.float64]],
-    found: Sequence[tuple[Scored, bool]],
-) -> dict[str, Any]:
-    """Figures of the detector.
+def _augmented(views: Sequence[Float32], rng: np.random.Generator) -> Tensor:
+    """A batch (N, 1, S, S, S) of views turned and shaken at random."""
+    return shake_values(torch.from_numpy(np.stack([_turned(v, rng) for v in views]))[:, None], rng)
+
+
+def _turned(view: Float32, rng: np.random.Generator) -> Float32:
+    """A view rotated by multiples of 90° about the body's axis and flipped; now and then its axes are exchanged, though
+    the blur of thick slices is along one."""
+    if rng.random() < 0.3:
+        view = view.transpose(rng.permutation(3))
+    view = np.rot90(view, int(rng.integers(4)), (1, 2))
+    flipped = tuple(axis for axis in range(3) if rng.random() < 0.5)
+    return np.ascontiguousarray(np.flip(view, flipped))
+
+
+def _to_faces(place: Place) -> NDArray[np.float64]:
+    """Distances (2, 3) in mm of a place from the first and from the last voxels of its volume along each axis."""
+    volume, centre, _ = place
+    return np.stack([centre, np.asarray(volume.geometry.shape) - 1 - centre]) * volume.geometry.spacing_zyx
+
+
+def _is_inner(place: Place) -> bool:
+    """Whether the larger view of a place ends at no face."""
+    return bool(_to_faces(place).min() >= INNER_MM * max(1.0, place[2] / FAR_MM))
+
+
+def _ended(view: Float32, step_mm: float, faces: NDArray[np.float64] | None) -> Float32:
+    """A view (S, S, S) as if its volume ended at some distances from its centre: the last voxels are repeated beyond.
 
     Args:
-        free: scores of the detections in each background.
-        found: nodules, and whether each is found at the threshold.
+        step_mm: of its voxels.
+        faces: of :func:`_to_faces`; None: as it is.
     """
-    x = table.logits
-    small = {"axial": x[:, 0], "three_dimensional": x[:, 1], "fused": x @ np.array(made["fusion"][1:])}
-    figures: dict[str, Any] = {
-        "auc_of_candidates_in_scenes": {name: table.auc(~table.large, score) for name, score in small.items()},
-        "auc_of_large_candidates": table.auc(table.large, x[:, 1]),
-        "false_marks_per_background_at_threshold": [int((f >= made["threshold"]).sum()) for f in free],
-    }
-    for kind in ("cube", "set in", "mass"):
-        chosen = [is_found for scored, is_found in found if scored.kind == kind]
-        figures[f"found_at_threshold_{kind.replace(' ', '_')}"] = [sum(chosen), len(chosen)]
-    figures["stands_on"] = (
-        f"real nodules in cubes; nodules of three readers or more set into {len(free)} nodule-free lungs, as they are "
-        f"and grown to masses of 20 to 65 mm; all out of fold (by patient, the folds that hold a nodule-free lung)"
-    )
-    return figures
+    if faces is None:
+        return view
+    last = len(view) - 1
+    first, end = np.ceil(last / 2 - faces[0] / step_mm), np.floor(last / 2 + faces[1] / step_mm)
+    return view[np.ix_(*(np.clip(np.arange(len(view)), a, b).astype(int) for a, b in zip(first, end, strict=True)))]
 
 
-def _detections(scored: Scored, made: dict[str, Any]) -> list[Candidate]:
-    """The detections of a region, as in an analysis."""
-    kept = sift(scored.candidates, scored.flat, KEEP)
-    candidates = [scored.candidates[i] for i in kept]
-    score = fuse(candidates, scored.flat[kept], scored.deep[kept], made)
-    return distinct([replace(c, score=float(p)) for c, p in zip(candidates, score, strict=True)])
+def train(
+    regions: Sequence[TrainingRegion],
+    stacks: Stacks,
+    left_out: int | None,
+    run: Path,
+    training: DefaultTraining = TRAINING,
+) -> DetectorNets:
+    """Train both networks without nodules and nodule-free lungs of the fold ``left_out``."""
+    examples = _Examples.of(regions, stacks, left_out)
+    hardness = torch.ones(len(examples.non_nodules))
+
+    def batches(rng: np.random.Generator) -> list[Maker]:
+        assert training.examples is not None
+        drawn = examples.draw(training.examples, hardness.numpy(), rng)
+        starts = range(0, training.examples - training.batch + 1, training.batch)
+        return [partial(examples.batch, drawn[i : i + training.batch], rng) for i in starts]
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        value, logits = nodule_loss(net, batch)
+        rows = batch[3].cpu()
+        known = rows >= 0
+        score = logits.detach().sigmoid().float().cpu()[known]
+        hardness[rows[known]] = (hardness[rows[known]] + MILD + 3 * score) / 2
+        return value
+
+    def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+        more = [augmented(views, None, training.augment, rng)[0] for views in batch[:2]]
+        return (*more, *batch[2:])
+
+    torch.manual_seed(training.seed)
+    task = Task(batches, loss, augment if training.augment else None, hardness=hardness)
+    return fit(DetectorNets(), task, training, run / f"fold{left_out}.pt")
 
 
-def _threshold_logit(free: Sequence[NDArray[np.float64]]) -> float:
-    """The logit with :data:`FALSE_PER_SCAN` false positives a nodule-free scan on average, half-way to the next score.
-
-    Args:
-        free: scores of the detections in each scan.
-    """
-    joined = np.sort(np.concatenate(free))[::-1]
-    allowed = int(FALSE_PER_SCAN * len(free))
-    if len(joined) <= allowed:
-        return 0.0
-    ends = joined[allowed - 1 : allowed + 1]
-    return float(np.log(ends / (1 - ends)).mean())
+def nodule_loss(net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sum of both networks' binary cross entropies with smoothed labels, and the logits (N,) of the second."""
+    screens, balls, label = batch[:3]
+    screened, logits = net(screens, balls)
+    entropy = partial(functional.binary_cross_entropy_with_logits, target=label * 0.96 + 0.02)
+    return entropy(screened) + entropy(logits), logits

@@ -1,4 +1,4 @@
-"""Training, evaluation and export of the default method's four networks, one function each.
+"""Training, evaluation and export of the default method's networks, one function for what is trained together.
 
 The figures are from five folds; the network that ships is trained on all training patients.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,34 @@ import torch
 from numpy.typing import NDArray
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
-from nodulens.data.material import Background, Cubes, Patches, Stacks
+from nodulens.data.material import Background, Cubes, Stacks
 from nodulens.methods.recipe import Augmentation
-from nodulens.metrics.classification import curve, ranking_draws
 from nodulens.runtime.engine import Model, load_model
+from nodulens.runtime.weights import TOGETHER
 from nodulens.runtime.weights import card as shipped_card
+from nodulens.stages.detect import detect_within, logits
 from nodulens.stages.prompts import GRID
-from nodulens.train.default import calibration, detector
+from nodulens.stages.views import screen_view
+from nodulens.train.default import calibration, detector_figures
+from nodulens.train.default import detector as detector_task
 from nodulens.train.default import malignancy as malignancy_task
-from nodulens.train.default import patch as patch_task
 from nodulens.train.default import segmenter as segmenter_task
-from nodulens.train.default import volume as volume_task
+from nodulens.train.default.cube_detection import Detect, detect_in_cubes
+from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_regions
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.default.volume import TrainingRegion
 from nodulens.train.loop.export import Logits, LogitsAndActivation, export
+
+PASSING = 0.99
+"""Share of the nodules that the candidate stage finds which must pass the screening network, out of fold."""
+MOST = 1200
+"""Candidates of a scan that may pass, so that no disease takes minutes."""
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """The training settings of the four networks; those that ship have the defaults."""
+    """The training settings of the networks; those that ship have the defaults."""
 
-    patch: DefaultTraining = patch_task.TRAINING
-    volume: DefaultTraining = volume_task.TRAINING
+    detector: DefaultTraining = detector_task.TRAINING
     segmenter: DefaultTraining = segmenter_task.TRAINING
     malignancy: DefaultTraining = malignancy_task.TRAINING
 
@@ -52,7 +59,7 @@ class Trainings:
             own = training.epochs if epochs is None else epochs
             return replace(training, epochs=own, augment=augment or training.augment)
 
-        return Trainings(one(self.patch), one(self.volume), one(self.segmenter), one(self.malignancy))
+        return Trainings(one(self.detector), one(self.segmenter), one(self.malignancy))
 
 
 SHIPPED = Trainings()
@@ -68,7 +75,7 @@ class Release:
         run: folder of the checkpoints; training resumes from those there.
         folds: cross-validate too, for the figures on the cards; without it those of the cards that ship are kept.
         trainings: settings of each network.
-        trials: samples for the detector's threshold.
+        masses: number inserted into each nodule-free lung, for the detector's figures.
         one_stack_in: the prompted segmenter is evaluated on one stack in so many: six prompts a nodule take a while,
             and the mean is precise to a percent.
     """
@@ -78,47 +85,92 @@ class Release:
     run: Path
     folds: bool = True
     trainings: Trainings = SHIPPED
-    trials: detector.Trials = detector.TRIALS
+    masses: int = detector_figures.MASSES
     one_stack_in: int = 4
 
 
 def patients(data: Path) -> list[str]:
     """The patient of every row of the material, file by file, evaluation patients included."""
-    return [*Patches(data).patients, *Stacks(data).patients, *Cubes(data).patients, *Background.PATIENTS]
+    return [*Stacks(data).patients, *Cubes(data).patients, *Background.PATIENTS]
 
 
-def patch(release: Release) -> Path:
-    """Train and export the axial candidate network."""
-    patches, run, training = Patches(release.data), release.run / "patch", release.trainings.patch
-    material = patch_task.planes(patches, Stacks(release.data))
-    net = patch_task.train(material, None, run, training)
-    card = _card("patch", training, "LUNA16 candidate patches, LIDC-IDRI stacks", material.patients)
-    card["input"] = {
-        "patches": "(N, 1, 64, 64) axial, the scan's own pixels, −1000…400 HU as 0…1, candidate at pixel (32, 32)"
-    }
-    if release.folds:
-        card["figures"] = patch_figures(patches, patch_task.cross_validate(patches, material, run, training))
-    else:
-        card |= _known(card)
-    return export(Logits(net), torch.rand(3, 1, 64, 64), release.out, card)
-
-
-def volume(release: Release) -> Path:
-    """Train and export the three-dimensional candidate network, with the settings of the whole detector.
-
-    These need the axial network of the same folds, which is trained if its checkpoints are missing.
-    """
-    stacks, training = Stacks(release.data), release.trainings.volume
-    regions = volume_task.cube_regions(Cubes(release.data)) + volume_task.backgrounds(release.data)
-    net = volume_task.train(regions, stacks, None, release.run / "volume", training)
+def detector(release: Release) -> Path:
+    """Train and export the detector's two networks, with its calibration and its threshold."""
+    cubes, stacks = Cubes(release.data), Stacks(release.data)
+    free = backgrounds(release.data)
+    regions = cube_regions(cubes) + free
+    run, training = release.run / "detector", release.trainings.detector
+    nets = [detector_task.train(regions, stacks, fold, run, training) for fold in range(FOLDS if release.folds else 0)]
+    net = detector_task.train(regions, stacks, None, run, training)
     patients = [r.patient for r in regions] + stacks.patients
-    card = _card("volume", training, "LIDC-IDRI cubes, stacks set into backgrounds, backgrounds", patients)
-    card["input"] = {"balls": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"}
+    screen_card, volume_card = (_detector_card(name, training, patients) for name in ("screen", "volume"))
     if release.folds:
-        card["settings"], card["figures"] = detector.settings(_scored(release, regions, stacks))
+        models = _fold_detectors(nets, regions, run, training)
+        screen_card["settings"] = models[0][0].card.settings
+
+        def without(patient: str) -> Detect:
+            screen, ball = models[fold_of(patient)]
+            return partial(detect_within, screen=screen, ball=ball)
+
+        found = detect_in_cubes(cubes, range(len(cubes)), without)
+        lungs = detector_figures.search_lungs(free, stacks, without, release.masses)
+        volume_card["settings"] = detector_figures.settings(found, lungs)
+        volume_card["figures"] = detector_figures.figures(cubes, found, lungs, volume_card["settings"])
     else:
-        card |= _known(card)
-    return export(Logits(net), torch.rand(3, 1, 32, 32, 32), release.out, card)
+        screen_card |= _known(screen_card)
+        volume_card |= _known(volume_card)
+    export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), release.out, screen_card)
+    return export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), release.out, volume_card)
+
+
+def detector_without(
+    fold: int, data: Path, run: Path, training: DefaultTraining = detector_task.TRAINING
+) -> detector_task.DetectorNets:
+    """Train the detector's networks without a fold, into ``run/detector``, where :func:`detector` finds them."""
+    regions = cube_regions(Cubes(data)) + backgrounds(data)
+    return detector_task.train(regions, Stacks(data), fold, run / "detector", training)
+
+
+def _fold_detectors(
+    nets: Sequence[detector_task.DetectorNets], regions: Sequence[TrainingRegion], run: Path, training: DefaultTraining
+) -> list[tuple[Model, Model]]:
+    """The networks of the folds, screening and scoring, in ``run/fold0`` …; their scores are sigmoids of the logit.
+
+    All share the least logit of the screening network, which is chosen on nodules that each of them left out.
+    """
+    facts = [
+        [_detector_card(name, training, [r.patient for r in regions], fold) for name in ("screen", "volume")]
+        for fold in range(len(nets))
+    ]
+    passed = []
+    for fold, (net, (screen_card, _)) in enumerate(zip(nets, facts, strict=True)):
+        export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), run / f"fold{fold}", screen_card)
+        screen = load_model("screen", torch.get_num_threads(), run / f"fold{fold}")
+        for r in (r for r in regions if r.centre_zyx is not None and fold_of(r.patient) == fold):
+            hits = [c for c, is_nodule in zip(r.candidates, r.is_nodule, strict=True) if is_nodule]
+            if hits:
+                passed.append(logits(r.volume, hits, screen, screen_view).max())
+    least = detector_figures.least_logit(np.array(passed), PASSING)
+    for fold, (net, (screen_card, volume_card)) in enumerate(zip(nets, facts, strict=True)):
+        screen_card["settings"] = {"least": round(least, 3), "most": MOST}
+        volume_card["settings"] = {"calibration": [0.0, 1.0], "threshold": 0.5, "sensitivity_by_size": []}
+        export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), run / f"fold{fold}", screen_card)
+        export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), run / f"fold{fold}", volume_card)
+    threads = torch.get_num_threads()
+    both = ("screen", "volume")
+    return [tuple(load_model(name, threads, run / f"fold{fold}") for name in both) for fold in range(len(nets))]  # type: ignore[misc]
+
+
+def _detector_card(
+    name: str, training: DefaultTraining, patients: Sequence[str], fold: int | None = None
+) -> dict[str, Any]:
+    material = "LIDC-IDRI cubes, nodule-free lungs, stacks inserted into these"
+    card = _card(name, training, material, [p for p in patients if fold is None or fold_of(p) != fold])
+    card["input"] = {
+        "screen": {"blocks": "(N, 1, 16, 16, 16) 1 mm voxels (coarser for candidates over 7 mm), −1000…400 HU as 0…1"},
+        "volume": {"blocks": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"},
+    }[name]
+    return card
 
 
 def segmenter(release: Release) -> Path:
@@ -178,44 +230,11 @@ def malignancy(release: Release) -> Path:
 
 
 MAKERS: Mapping[str, Callable[[Release], Path]] = {
-    "patch": patch,
-    "volume": volume,
+    "detector": detector,
     "segmenter": segmenter,
     "malignancy": malignancy,
 }
-"""Name of a network → function that trains and exports it, in order of dependence: "volume" needs "patch"."""
-
-
-def _scored(release: Release, regions: Sequence[TrainingRegion], stacks: Stacks) -> list[detector.Scored]:
-    """Score every region out of fold."""
-    material, trainings = patch_task.planes(Patches(release.data), stacks), release.trainings
-    scored = []
-    # only a fold with a background gives false positives on a nodule-free scan
-    for fold in sorted({fold_of(r.patient) for r in regions if r.nodule is None}):
-        ball = volume_task.train(regions, stacks, fold, release.run / "volume", trainings.volume)
-        plane = patch_task.train(material, fold, release.run / "patch", trainings.patch)
-        left_out = [r for r in regions if fold_of(r.patient) == fold]
-        scored += detector.score_regions(left_out, stacks, detector.Detector(plane, ball), release.trials)
-    return scored
-
-
-def patch_figures(material: Patches, logits: NDArray[np.float32]) -> dict[str, Any]:
-    """AUC and average precision over all folds, weighted by nodule, with intervals by patient."""
-    y, w = material.label, material.weight
-    whole = curve(y, logits, w)
-    samples = ranking_draws(y, logits, material.patients, weights=w, samples=calibration.BOOTSTRAPS)
-    folds = [np.flatnonzero(is_left_out(material.patients, f)) for f in range(FOLDS)]
-    by_fold = [curve(y[rows], logits[rows], w[rows]) for rows in folds]
-    return {
-        "auc": round(whole.auc, 4),
-        "auc_interval_95": calibration.ends(samples.auc),
-        "average_precision": round(whole.average_precision, 4),
-        "average_precision_interval_95": calibration.ends(samples.average_precision),
-        "auc_by_fold": [round(c.auc, 4) for c in by_fold],
-        "average_precision_by_fold": [round(c.average_precision, 4) for c in by_fold],
-        "stands_on": f"{int(y.sum())} patches of {len(set(material.nodule[y]))} nodules against {int((~y).sum())} "
-        "candidates, five folds by patient, weighted by nodule, mean over eight turns and flips",
-    }
+"""Name of a training → function that trains and exports its networks."""
 
 
 def segmenter_figures(
@@ -260,6 +279,7 @@ def _known(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card(name: str, training: DefaultTraining, material: str, patients: Sequence[str]) -> dict[str, Any]:
+    """A card without input, settings and figures."""
     trained_on = sorted(set(patients) - EVALUATION_PATIENTS)
     schedule = {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
     option = ""
@@ -268,7 +288,7 @@ def _card(name: str, training: DefaultTraining, material: str, patients: Sequenc
         option = f" --augment {','.join(training.augment)}"
     return {
         "name": name,
-        "command": f"python -m nodulens.train {name} --data ../shared/data{option}",
+        "command": f"python -m nodulens.train {TOGETHER.get(name, name)} --data ../shared/data{option}",
         "trained_on": {
             "material": material,
             "schedule": schedule,

@@ -72,6 +72,13 @@ class Ranks:
             distributed.all_reduce(value)
         return float(value) / self.world
 
+    def average(self, values: Tensor) -> None:
+        """Replace values by their means over all processes."""
+        if self.world > 1:
+            sent = values.to(self.device)
+            distributed.all_reduce(sent)
+            values.copy_(sent / self.world)
+
     def leave(self) -> None:
         """Leave the process group."""
         if self.world > 1:

@@ -42,12 +42,15 @@ class Task:
         augment: augments a batch on the network's device.
         validate: score of a network in evaluation mode on the validation set, higher is better. Without it the
             training loss is used.
+        hardness: (N,) of the examples, by which ``batches`` samples and which ``loss`` updates in place. It is kept in
+            the checkpoint, so that a resumed training samples as an uninterrupted one.
     """
 
     batches: Callable[[np.random.Generator], list[Maker]]
     loss: Callable[[nn.Module, Batch], Tensor]
     augment: Callable[[Batch, np.random.Generator], Batch] | None = None
     validate: Callable[[nn.Module], float] | None = None
+    hardness: Tensor | None = None
 
 
 @dataclass
@@ -85,7 +88,7 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
     """
     torch.manual_seed(training.seed)
     ranks = Ranks.joined()
-    state = _State.initial(net, training, ranks.device)
+    state = _State.initial(net, training, ranks.device, task.hardness)
     if checkpoint.exists():
         state.resume(checkpoint)
     live, scheduler, at = ranks.wrap(net), None, state.at
@@ -100,6 +103,8 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
             scheduler = scheduler or _scheduler(state, len(makers))
             total, rate = _epoch(state, live, task, scheduler, (_prepared(make, task, rng, ranks) for make in makers))
             loss = ranks.mean(total) / len(makers)
+            if task.hardness is not None:  # each process has updated it by its own examples
+                ranks.average(task.hardness)
             validation = -loss
             if task.validate is not None:
                 validation = ranks.from_first([_validate(state, task.validate) if ranks.first else 0.0])[0]
@@ -124,6 +129,7 @@ class _State:
     Attributes:
         average: moving average of the weights.
         kept: the averaged weights that training returns: the best, or the last.
+        hardness: the task's, if it has one.
     """
 
     net: nn.Module
@@ -134,14 +140,15 @@ class _State:
     average: dict[str, Tensor]
     kept: dict[str, Tensor]
     at: _Progress
+    hardness: Tensor | None
 
     @classmethod
-    def initial(cls, net: nn.Module, training: Training, device: torch.device) -> _State:
+    def initial(cls, net: nn.Module, training: Training, device: torch.device, hardness: Tensor | None) -> _State:
         """A training at its start; the network is moved to the device."""
         net.to(device, memory_format=_layout(net))  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(enabled=_is_mixed(training, device) and device.type == "cuda")
         average = _copy(net.state_dict())
-        return cls(net, training, device, _optimizer(net, training), scaler, average, average, _Progress())
+        return cls(net, training, device, _optimizer(net, training), scaler, average, average, _Progress(), hardness)
 
     def resume(self, checkpoint: Path) -> None:
         """Load a checkpoint.
@@ -155,6 +162,8 @@ class _State:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.average, self.kept, self.at = state["average"], state["kept"], _Progress(**state["progress"])
+        if self.hardness is not None:
+            self.hardness.copy_(state["hardness"])
 
     def end_epoch(self, validation: float) -> None:
         """Record whether an epoch was the best, and lower the learning rate if the plateau schedule says so."""
@@ -171,8 +180,10 @@ class _State:
 
     def save(self, checkpoint: Path) -> None:
         """Write the checkpoint and the curves, each atomically."""
-        parts = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        parts: dict[str, Any] = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
         parts |= {"scaler": self.scaler.state_dict(), "average": self.average, "kept": self.kept}
+        if self.hardness is not None:
+            parts["hardness"] = self.hardness
         _save({**parts, "training": asdict(self.training), "progress": asdict(self.at)}, checkpoint)
 
 

@@ -71,46 +71,6 @@ class MapClassifier(nn.Module):
         return self.classify(self.dropout(pooled)), fmap
 
 
-class Residual(nn.Module):
-    """Two convolutions with a skip connection."""
-
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__()
-        self.first = _conv(2, cin, cout)
-        self.second = nn.Sequential(nn.Conv2d(cout, cout, 3, padding=1, bias=False), nn.BatchNorm2d(cout))
-        self.skip = nn.Identity() if cin == cout else nn.Conv2d(cin, cout, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.second(self.first(x)) + self.skip(x))
-
-
-class PatchNet(nn.Module):
-    """Nodule or non-nodule, from an axial patch.
-
-    The last map is pooled three ways: its centre, where the candidate is; all of it, the context; and once more at half
-    the resolution, for larger structures.
-
-    Shape:
-        input (N, 1, 64, 64), output (N, 1) logits and (N, 128, 8, 8) map.
-    """
-
-    def __init__(self, widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 192)) -> None:
-        super().__init__()
-        a, b, c, d, e = widths
-        # the first convolution has no stride: a nodule of 4 mm is six pixels wide
-        entry = [_conv(2, 1, a), _conv(2, a, b, stride=2), Residual(b, b)]
-        self.features = nn.Sequential(*entry, nn.MaxPool2d(2), Residual(b, c), nn.MaxPool2d(2), Residual(c, d))
-        self.deep = nn.Sequential(nn.MaxPool2d(2), _conv(2, d, e))
-        self.dropout = nn.Dropout(0.3)
-        self.classify = nn.Linear(2 * d + e, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        fmap = self.features(x)
-        pools = (fmap, fmap[:, :, 3:5, 3:5], self.deep(fmap))
-        pooled = torch.cat([p.flatten(2).mean(2) for p in pools], 1)
-        return self.classify(self.dropout(pooled)), fmap
-
-
 class PromptUNet(nn.Module):
     """A small 3-D U-Net that segments the nodule at its prompt channels.
 
@@ -148,6 +108,11 @@ class PromptUNet(nn.Module):
 def volume_net() -> MapClassifier:
     """Nodule or non-nodule, in three dimensions: (N, 1, 32, 32, 32)."""
     return MapClassifier(3, 1, 16, (24, 48, 96), (False, True, True), central=True)
+
+
+def screen_net() -> MapClassifier:
+    """Nodule or non-nodule at little cost, to screen candidates: (N, 1, 16, 16, 16)."""
+    return MapClassifier(3, 1, 8, (16, 32), (False, True), central=True)
 
 
 def malignancy_net(outputs: int) -> MapClassifier:
