@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nodulens.core.nodule import Box, Candidate
-from nodulens.core.volume import Volume
+from nodulens.core.volume import Volume, crop_array
 from nodulens.errors import BadPrompt
 from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import ROUGH, Prompt
@@ -170,9 +170,9 @@ def _around(boxes: list[Box]) -> Box:
 
 
 def _within(box: Box, finding: Finding) -> NDArray[np.bool_]:
-    """A finding's mask in a box that holds its own."""
-    sides = zip(finding.box.start, finding.box.stop, box.start, box.stop, strict=True)
-    return np.pad(finding.mask, [(start - first, last - stop) for start, stop, first, last in sides])
+    """A finding's mask in a box."""
+    start, stop = np.subtract(box.start, finding.box.start), np.subtract(box.stop, finding.box.start)
+    return crop_array(finding.mask, Box.between(start, stop))
 
 
 def _is_large(candidate: Candidate) -> bool:

@@ -23,9 +23,14 @@ WHOLE_MM = 40.0
 """An outline longer than this would fill that field; three of LIDC's two thousand are."""
 
 
+def step_mm(diameter_mm: float, fine_mm: float) -> float:
+    """Voxel of a field that is sampled at 1 mm for candidates up to ``fine_mm``, and more coarsely for larger ones."""
+    return max(1.0, diameter_mm / fine_mm)
+
+
 def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
     """Patch (64, 64) 0…1 of the axial slice nearest the centre, at the scan's pixel size, as in LUNA16's patches."""
-    step = max(1.0, diameter_mm / FAR_MM)
+    step = step_mm(diameter_mm, FAR_MM)
     z = int(np.clip(np.round(centre_zyx[0]), 0, volume.geometry.shape[0] - 1))
     middle = np.round(centre_zyx[1:]) if step == 1 else centre_zyx[1:]
     first = middle - step * PATCH_PX / 2  # the centre is pixel (32, 32)
@@ -35,17 +40,17 @@ def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: flo
 
 def screen_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
     """Block (16, 16, 16) 0…1 of 1 mm voxels around the centre, coarser for candidates over 7 mm."""
-    return _block(volume, centre_zyx, max(1.0, diameter_mm / SCREEN_MM), SCREEN_VOXELS)
+    return _block(volume, centre_zyx, step_mm(diameter_mm, SCREEN_MM), SCREEN_VOXELS)
 
 
 def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
     """Block (32, 32, 32) 0…1 of 1 mm voxels around the centre, coarser for candidates over 18 mm."""
-    return _block(volume, centre_zyx, max(1.0, diameter_mm / FAR_MM), BALL_VOXELS)
+    return _block(volume, centre_zyx, step_mm(diameter_mm, FAR_MM), BALL_VOXELS)
 
 
-def _block(volume: Volume, centre_zyx: NDArray[np.float64], step_mm: float, voxels: int) -> NDArray[np.float32]:
-    """Block 0…1 of voxels of ``step_mm``."""
-    step = step_mm / np.asarray(volume.geometry.spacing_zyx)
+def _block(volume: Volume, centre_zyx: NDArray[np.float64], voxel_mm: float, voxels: int) -> NDArray[np.float32]:
+    """Block 0…1 of voxels of ``voxel_mm``."""
+    step = voxel_mm / np.asarray(volume.geometry.spacing_zyx)
     first = centre_zyx - step * (voxels - 1) / 2
     # where the steps are equal, the scan's own voxels: interpolation between them would blur small nodules
     own = np.abs(step - 1) < 0.01

@@ -25,7 +25,7 @@ from torch.nn import functional
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.data.material import Stacks
-from nodulens.stages.views import FAR_MM, SCREEN_MM, ball_view, screen_view
+from nodulens.stages.views import FAR_MM, SCREEN_MM, ball_view, screen_view, step_mm
 from nodulens.train.default.regions import PLACE_MM, TrainingRegion, place_in_lung, set_into
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values
@@ -142,8 +142,8 @@ class _Examples:
         for kind, row, seen_at in drawn:
             place = self._place(int(kind), int(row), rng)
             faces = None if seen_at < 0 else _to_faces(self.non_nodules[seen_at])
-            screens.append(_ended(screen_view(*place), max(1.0, place[2] / SCREEN_MM), faces))
-            balls.append(_ended(ball_view(*place), max(1.0, place[2] / FAR_MM), faces))
+            screens.append(_ended(screen_view(*place), step_mm(place[2], SCREEN_MM), faces))
+            balls.append(_ended(ball_view(*place), step_mm(place[2], FAR_MM), faces))
         label = torch.from_numpy((drawn[:, 0] >= REAL).astype(np.float32))
         return _augmented(screens, rng), _augmented(balls, rng), label, torch.from_numpy(drawn[:, 1])
 
@@ -208,20 +208,20 @@ def _to_faces(place: Place) -> NDArray[np.float64]:
 
 def _is_inner(place: Place) -> bool:
     """Whether the larger view of a place ends at no face."""
-    return bool(_to_faces(place).min() >= INNER_MM * max(1.0, place[2] / FAR_MM))
+    return bool(_to_faces(place).min() >= INNER_MM * step_mm(place[2], FAR_MM))
 
 
-def _ended(view: Float32, step_mm: float, faces: NDArray[np.float64] | None) -> Float32:
+def _ended(view: Float32, voxel_mm: float, faces: NDArray[np.float64] | None) -> Float32:
     """A view (S, S, S) as if its volume ended at some distances from its centre: the last voxels are repeated beyond.
 
     Args:
-        step_mm: of its voxels.
+        voxel_mm: side of its voxels.
         faces: of :func:`_to_faces`; None: as it is.
     """
     if faces is None:
         return view
     last = len(view) - 1
-    first, end = np.ceil(last / 2 - faces[0] / step_mm), np.floor(last / 2 + faces[1] / step_mm)
+    first, end = np.ceil(last / 2 - faces[0] / voxel_mm), np.floor(last / 2 + faces[1] / voxel_mm)
     return view[np.ix_(*(np.clip(np.arange(len(view)), a, b).astype(int) for a, b in zip(first, end, strict=True)))]
 
 

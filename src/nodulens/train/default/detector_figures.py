@@ -126,14 +126,21 @@ def _calibrated(cubes: CubeDetection, lungs: SearchedLungs) -> tuple[float, floa
     LUNA16."""
     from sklearn.linear_model import LogisticRegression
 
+    logit, is_nodule, weight = _marks(cubes, lungs)
+    model = LogisticRegression(C=1e6).fit(logit[:, None], is_nodule, sample_weight=weight)
+    return float(model.intercept_[0]), float(model.coef_[0, 0])
+
+
+def _marks(
+    cubes: CubeDetection, lungs: SearchedLungs
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """All marks (N,): logit, whether a nodule, and a weight with which nodules are as frequent as in LUNA16."""
     hit = cubes.froc.nodule_score[cubes.proposed]
     false = np.concatenate([cubes.froc.false_score, *lungs.false_score])
-    scans = (cubes.litres.sum() + sum(lungs.litres)) / LITRES
-    each = NODULES_A_SCAN * scans / cubes.froc.nodules
+    each = NODULES_A_SCAN * (cubes.litres.sum() + sum(lungs.litres)) / LITRES / cubes.froc.nodules
     logit = special.logit(np.clip(np.concatenate([hit, false]), 1e-9, 1 - 1e-9))
     weight = np.concatenate([np.full(len(hit), each), np.ones(len(false))])
-    model = LogisticRegression(C=1e6).fit(logit[:, None], np.arange(len(logit)) < len(hit), sample_weight=weight)
-    return float(model.intercept_[0]), float(model.coef_[0, 0])
+    return logit, np.arange(len(logit)) < len(hit), weight
 
 
 def figures(cubes: Cubes, found: CubeDetection, lungs: SearchedLungs, made: dict[str, Any]) -> dict[str, Any]:
@@ -175,15 +182,10 @@ def figures(cubes: Cubes, found: CubeDetection, lungs: SearchedLungs, made: dict
 def _reliability(found: CubeDetection, lungs: SearchedLungs, constant: float, slope: float) -> list[list[float]]:
     """By quarter of the score: its bounds, and the share of marks that are nodules, where these are as frequent as in
     LUNA16. There are too few false positives for finer steps."""
-    each = NODULES_A_SCAN * (found.litres.sum() + sum(lungs.litres)) / LITRES / found.froc.nodules
-
-    def counts(scores: NDArray[np.float64]) -> NDArray[np.int_]:
-        p = special.expit(constant + slope * special.logit(np.clip(scores, 1e-9, 1 - 1e-9)))
-        return np.histogram(p, QUARTERS)[0]
-
-    hits = each * counts(found.froc.nodule_score[found.proposed])
-    false = counts(np.concatenate([found.froc.false_score, *lungs.false_score]))
-    share = hits / np.maximum(hits + false, 1e-9)
+    logit, is_nodule, weight = _marks(found, lungs)
+    p = special.expit(constant + slope * logit)
+    every, hits = (np.histogram(p, QUARTERS, weights=w)[0] for w in (weight, weight * is_nodule))
+    share = hits / np.maximum(every, 1e-9)
     return [[low, high, round(float(s), 3)] for (low, high), s in zip(pairwise(QUARTERS), share, strict=True)]
 
 

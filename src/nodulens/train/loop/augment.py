@@ -113,24 +113,6 @@ def warp_planes(planes: Tensor, rng: np.random.Generator, size: int, *, zoom: fl
     return _warped(planes, theta, (size, size))
 
 
-def rotate_planes(planes: Tensor, rng: np.random.Generator, shift_px: int) -> Tensor:
-    """One of the eight symmetries of the square for every plane, at random, and a shift by whole pixels.
-
-    Nothing is interpolated, so that noise keeps its texture.
-
-    Args:
-        planes: (N, C, S, S).
-        shift_px: the largest shift; edges are repeated.
-    """
-    side = planes.shape[-1]
-    padded = functional.pad(planes, (shift_px,) * 4, mode="replicate")
-    out = torch.empty_like(planes)
-    for i, (dy, dx) in enumerate(rng.integers(0, 2 * shift_px + 1, (len(planes), 2))):
-        view = torch.rot90(padded[i, :, dy : dy + side, dx : dx + side], int(rng.integers(4)), (1, 2))
-        out[i] = view.flip(2) if rng.random() < 0.5 else view
-    return out
-
-
 def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Augmentation] = VALUES) -> Tensor:
     """Random contrast, offset and noise on 0…1 images (N, …), kept in range.
 
