@@ -24,7 +24,7 @@ from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.material import Cubes
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.candidates import propose
-from nodulens.stages.detect import distinct, logits
+from nodulens.stages.detect import LIKELY, distinct, logits
 from nodulens.stages.views import ball_view, screen_view
 from nodulens.train.default.cube_detection import CubeDetection, Detect, detect_in_cubes
 
@@ -52,7 +52,7 @@ class Seen:
 
     @property
     def both(self) -> NDArray[np.float32]:
-        return np.asarray(self.turns[:, :2].mean(1))
+        return np.where(self.turns[:, 0] >= LIKELY, self.turns[:, :2].mean(1), self.turns[:, 0])
 
     def marks(self, logit: NDArray[np.float32], kept: NDArray[np.bool_]) -> list[Candidate]:
         """Marks by a logit (N,) of the candidates that are kept."""
@@ -68,6 +68,7 @@ class Seen:
 
 VARIANTS: dict[str, Callable[[Seen], list[Candidate]]] = {
     "as it ships": lambda s: s.marks(s.both, s.passed),
+    "every candidate also mirrored": lambda s: s.marks(s.turns[:, :2].mean(1), s.passed),
     "one view, no mirror image": lambda s: s.marks(s.turns[:, 0], s.passed),
     "eight turns and mirror images": lambda s: s.marks(s.turns.mean(1), s.passed),
     "every candidate scored, none screened": lambda s: s.marks(s.both, np.ones_like(s.passed)),

@@ -19,7 +19,7 @@ from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.detect import PART, detect, distinct, logits, passing
+from nodulens.stages.detect import LIKELY, PART, detect, distinct, logits, passing
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import ball_view, screen_view
 
@@ -52,6 +52,17 @@ def test_a_ball_of_any_size_is_proposed(diameter: float, spacing: tuple[float, f
     assert np.linalg.norm(np.subtract(best.centre_lps, (0.4, -0.3, 0.2))) < max(1.0, diameter / 6, spacing[0] / 2)
     assert 0.55 < best.diameter_mm / diameter < 2.2
     assert all(np.isnan(c.score) for c in found)
+
+
+def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    ct = small_scans.noisy()
+    region = search_region(segment_lungs(ct))
+    whole = propose(ct, region)
+    monkeypatch.setattr("nodulens.stages.candidates.SLAB", 5)
+    slabs = propose(ct, region)
+    assert len(slabs) == len(whole) > 20
+    for a, b in zip(slabs, whole, strict=True):
+        assert a == b
 
 
 def test_a_faint_ground_glass_ball_is_proposed() -> None:
@@ -143,8 +154,22 @@ def test_logits_come_from_the_views_they_say() -> None:
     one_side = model(lambda v: v[:, 0, :, :, :8].mean(axis=(1, 2, 3)))
     other_side = model(lambda v: v[:, 0, :, :, -8:].mean(axis=(1, 2, 3)))
     assert not np.allclose(logits(ct, candidates, one_side, ball_view), logits(ct, candidates, other_side, ball_view))
-    both = [logits(ct, candidates, m, ball_view, mirrored=True) for m in (one_side, other_side)]
-    np.testing.assert_allclose(*both, rtol=1e-5, err_msg="the mean over two views mirrored")
+
+
+def test_likely_candidates_are_also_seen_mirrored() -> None:
+    ct = small_scans.noisy()
+    lungs, passed = segment_lungs(ct), model(lambda v: np.ones(len(v)))
+    one, other = (model(lambda v, s=s: v[:, 0, :, :, s].mean(axis=(1, 2, 3))) for s in (slice(16), slice(16, None)))  # type: ignore[misc]
+    marks = [detect(ct, lungs, passed, side) for side in (one, other)]
+    assert len(marks[0]) == len(marks[1]) > 9
+    for a, b in zip(*marks, strict=True):
+        assert a.score == pytest.approx(b.score, rel=1e-4)
+        assert a.centre_lps == pytest.approx(b.centre_lps, abs=1e-2)
+    views: list[int] = []
+    unlikely = model(lambda v: views.append(len(v)) or np.full(len(v), LIKELY - 0.1))  # type: ignore[func-returns-value]
+    detect(ct, lungs, passed, unlikely)
+    detect(ct, lungs, passed, model(lambda v: views.append(len(v)) or np.full(len(v), LIKELY)))  # type: ignore[func-returns-value]
+    assert views[0] > 0 and views[1:] == 2 * views[:1]
 
 
 def test_logits_of_many_candidates_are_those_of_each() -> None:

@@ -19,7 +19,7 @@ BLOCK = 64
 Float32 = NDArray[np.float32]
 
 
-def gaussian_filter(array: Float32, sigmas: Sequence[float]) -> Float32:
+def gaussian_filter(array: Float32, sigmas: Sequence[float] | NDArray[np.float64]) -> Float32:
     """Smooth an array (z, y, x); edges are mirrored, as in :func:`scipy.ndimage.gaussian_filter`.
 
     Args:
@@ -34,18 +34,21 @@ def _along(array: Float32, axis: int, sigma: float) -> Float32:
     size = array.shape[axis]
     radius = int(TRUNCATE * sigma + 0.5)
     matrix = _matrix(size, sigma, radius)
+    array = np.ascontiguousarray(array)
     out = np.empty_like(array)
+    # one long product along z and x, where the other axes are together, and one a slice along y
+    shape = {0: (size, -1), 1: array.shape, 2: (-1, size)}[axis]
+    lines, smooth = array.reshape(shape), out.reshape(shape)
     for start in range(0, size, BLOCK):
         stop = min(size, start + BLOCK)
         low, high = max(0, start - radius), min(size, stop + radius)
         band = matrix[start:stop, low:high]
         if axis == 0:
-            flat = array[low:high].reshape(high - low, -1)
-            out[start:stop] = (band @ flat).reshape(stop - start, *array.shape[1:])
+            np.matmul(band, lines[low:high], out=smooth[start:stop])
         elif axis == 1:
-            np.matmul(band, array[:, low:high], out=out[:, start:stop])
+            np.matmul(band, lines[:, low:high], out=smooth[:, start:stop])
         else:
-            np.matmul(array[:, :, low:high], band.T, out=out[:, :, start:stop])
+            np.matmul(lines[:, low:high], band.T, out=smooth[:, start:stop])
     return out
 
 

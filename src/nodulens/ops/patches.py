@@ -38,9 +38,11 @@ class Window:
     def sample(self, array: NDArray) -> Float32:  # type: ignore[type-arg]
         """``array`` (z, y, x) at the grid points: linear, averaged where the grid is coarser, edge values beyond."""
         if set(self.step) == {1.0} and all(f == int(f) for f in self.first):  # the array's own voxels
-            ends = zip(self.first, self.shape, array.shape, strict=True)
-            own = np.ix_(*(np.clip(np.arange(n) + int(f), 0, size - 1) for f, n, size in ends))
-            return np.asarray(array[own], dtype=np.float32)
+            ends = [(int(f), int(f) + n) for f, n in zip(self.first, self.shape, strict=True)]
+            if all(a >= 0 and b <= size for (a, b), size in zip(ends, array.shape, strict=True)):
+                return array[tuple(slice(a, b) for a, b in ends)].astype(np.float32)
+            near = (np.clip(np.arange(a, b), 0, size - 1) for (a, b), size in zip(ends, array.shape, strict=True))
+            return np.asarray(array[np.ix_(*near)], dtype=np.float32)
         weights, slices = [], []
         for first, step, n, size in zip(self.first, self.step, self.shape, array.shape, strict=True):
             place = np.clip(first + step * np.arange(n), 0, size - 1)

@@ -9,8 +9,9 @@ networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -21,7 +22,8 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.ops.blocks import block_means
-from nodulens.ops.gaussian import gaussian_filter
+from nodulens.ops.gaussian import TRUNCATE, gaussian_filter
+from nodulens.ops.parallel import on_all_cores
 
 LUNG_HU = -860.0
 """Value given to everything outside the search region, so that the chest wall is no blob."""
@@ -31,6 +33,10 @@ SCALES_MM = (1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0)
 """Sigmas; a ball of diameter d responds most strongly at d / (2 √3)."""
 STEP = 1.26
 """Ratio of the two Gaussians whose difference approximates the Laplacian."""
+FINE = 1.5
+"""Sigmas to a voxel: finer voxels would cost more and show no more of a Gaussian."""
+SLAB = 48
+"""Coarser voxels along z that are filtered at once."""
 LEAST_HU = 40.0
 """Least response, in HU, of the scale-normalised difference; for a ball of contrast c it is about c / 4."""
 LEAST_ROUND_HU = 8.0
@@ -71,31 +77,68 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
     clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
-    found = [blob for sigma in SCALES_MM for blob in _blobs(clipped, allowed, grid, sigma)]
+    parts = [part for sigma in SCALES_MM for part in _Scale.of(sigma, grid).parts(allowed)]
+    found = [blob for blobs in on_all_cores(partial(_blobs, clipped, allowed), parts) for blob in blobs]
     found = sorted(found, key=lambda blob: -blob.round_hu)[:MOST]
     return _distinct(sorted(found, key=lambda blob: -blob.response), grid)
 
 
-def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], grid: Geometry, sigma_mm: float) -> list[Blob]:
-    """The round local maxima of one scale, in indices of ``grid``."""
-    # voxels of two thirds of a sigma are fine enough for a Gaussian, and coarser work is cheaper work
-    factors = [max(1, int(sigma_mm / 1.5 / s)) for s in grid.spacing_zyx]
-    small = block_means(image, factors)
-    spacing = np.asarray(grid.spacing_zyx)
-    # averaging over blocks has blurred already: variances add up
-    done = (np.square(factors) - 1) / 12 * spacing**2
-    narrow, wide = (
-        gaussian_filter(small, np.sqrt(np.maximum(s * s - done, 0.01)) / (spacing * factors))
-        for s in (sigma_mm, sigma_mm * STEP)
-    )
-    answer = (narrow - wide) * np.float32(0.5 / (STEP - 1))
+@dataclass(frozen=True)
+class _Scale:
+    """One scale of the search.
+
+    Attributes:
+        sigma_mm: of the narrower Gaussian.
+        factors: voxels along (z, y, x) that are averaged to one.
+        spacing: of these coarser voxels, in mm.
+    """
+
+    sigma_mm: float
+    factors: NDArray[np.int_]
+    spacing: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, sigma_mm: float, grid: Geometry) -> _Scale:
+        own = np.asarray(grid.spacing_zyx)
+        factors = np.maximum(1, (sigma_mm / FINE / own + 1e-6).astype(int))
+        return cls(sigma_mm, factors, own * factors)
+
+    def sigmas(self, sigma_mm: float) -> NDArray[np.float64]:
+        """A Gaussian's sigmas in coarser voxels, less what averaging has blurred already: variances add up."""
+        done = (1 - 1 / self.factors**2) / 12
+        return np.asarray(np.sqrt(np.maximum((sigma_mm / self.spacing) ** 2 - done, 0.01)))
+
+    def parts(self, allowed: NDArray[np.bool_]) -> Iterator[tuple[_Scale, Box, Box]]:
+        """The region in slabs that the processor's cache holds, at this scale: the box of coarser voxels of each, and
+        what its filters see."""
+        shape = (-(-np.asarray(allowed.shape) // self.factors)).tolist()
+        reach = (TRUNCATE * self.sigmas(self.sigma_mm * STEP)).astype(int) + 2
+        thick = SLAB * int(self.factors[0])
+        for z in range(0, len(allowed), thick):
+            if allowed[z : z + thick].any():
+                inner = Box.of_mask(allowed[z : z + thick])
+                start, stop = np.add(inner.start, (z, 0, 0)), np.add(inner.stop, (z, 0, 0))
+                own = Box.between(start // self.factors, -(-stop // self.factors))
+                yield self, own, own.grown(reach.tolist()).clipped(shape)
+
+
+def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], part: tuple[_Scale, Box, Box]) -> list[Blob]:
+    """The round local maxima of one scale in a part of the image, in indices of that."""
+    scale, own, around = part
+    offset = np.asarray(around.start)
+    fine = Box.between(offset * scale.factors, np.asarray(around.stop) * scale.factors).clipped(image.shape)
+    small = block_means(image[fine.slices], scale.factors.tolist())
+    narrow, wide = (gaussian_filter(small, scale.sigmas(s)) for s in (scale.sigma_mm, scale.sigma_mm * STEP))
+    answer = np.subtract(narrow, wide, out=wide)
+    answer *= np.float32(0.5 / (STEP - 1))
     places = _peaks(answer, LEAST_HU)
-    index = places * factors + (np.asarray(factors) - 1) / 2
-    nearest = np.minimum(np.round(index).astype(int), np.asarray(grid.shape) - 1)
-    inside = allowed[tuple(nearest.T)]
+    index = (places + offset) * scale.factors + (scale.factors - 1) / 2
+    nearest = np.minimum(np.round(index).astype(int), np.asarray(image.shape) - 1)
+    mine = (places[:, 0] + offset[0] >= own.start[0]) & (places[:, 0] + offset[0] < own.stop[0])
+    inside = mine & allowed[tuple(nearest.T)]
     places, index = places[inside], index[inside]
-    roundness = _roundness(narrow, places, spacing * factors / sigma_mm)
-    values, diameter = answer[tuple(places.T)], 2 * np.sqrt(3) * sigma_mm
+    roundness = _roundness(narrow, places, scale.spacing / scale.sigma_mm)
+    values, diameter = answer[tuple(places.T)], 2 * np.sqrt(3) * scale.sigma_mm
     kept = np.flatnonzero(roundness >= LEAST_ROUND_HU)
     return [Blob(float(values[i]), float(roundness[i]), diameter, index[i]) for i in kept]
 
