@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from made_chest import GRID, egg
 from nodulens.core.geometry import Geometry
@@ -18,6 +19,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, NoLungs
 from nodulens.io import read
+from nodulens.ops.blocks import block_means
 from nodulens.ops.components import closed, components, dilated, eroded, filled, opened, touching
 from nodulens.ops.orient import canonical
 from nodulens.ops.resample import resample_array
@@ -263,6 +265,18 @@ def test_respacing_moves_nothing_by_half_a_voxel() -> None:
         np.testing.assert_allclose(got.sum() * grid.voxel_mm3, blob.sum() * SOURCE.voxel_mm3, rtol=0.01)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+@pytest.mark.parametrize("factors", [(1, 3, 3), (2, 5, 4), (3, 1, 1), (1, 1, 1), (9, 9, 99)])
+def test_block_means_are_means_of_blocks_and_the_last_ones_repeat_the_edge(
+    factors: tuple[int, int, int], kind: type[np.int16] | type[np.float32]
+) -> None:
+    values = np.random.default_rng(6).integers(-1000, 3000, (7, 12, 16)).astype(kind)
+    full = np.pad(values, [(0, -n % f) for n, f in zip(values.shape, factors, strict=True)], mode="edge")
+    (nz, ny, nx), (fz, fy, fx) = full.shape, factors
+    expected = full.reshape(nz // fz, fz, ny // fy, fy, nx // fx, fx).mean(axis=(1, 3, 5), dtype=np.float64)
+    np.testing.assert_allclose(block_means(values, factors), expected, rtol=1e-6, atol=1e-3)
+
+
 def test_coarser_grids_average_noise_away() -> None:
     noise = np.random.default_rng(2).normal(0, 100, (40, 60, 60)).astype(np.float32)
     grid = Geometry.axial(noise.shape, (1.0, 1.0, 1.0))
@@ -321,6 +335,19 @@ def test_balls_are_balls_in_millimetres() -> None:
     assert [int(np.count_nonzero(grown.any(axis=a).any(axis=b))) for a, b in ((2, 1), (2, 0), (1, 0))] == [5, 21, 11]
     assert np.array_equal(eroded(grown, 9.9, spacing), point)
     assert not opened(point, 3, spacing).any()
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.7, 2.5, 7.1, 40.0])
+@pytest.mark.parametrize("spacing", [(2.5, 0.8, 1.3), (1.0, 1.0, 1.0), (0.6, 2.1, 0.4)])
+@pytest.mark.parametrize("shape", [(7, 20, 131), (1, 30, 64), (12, 9, 1)])
+def test_dilation_and_erosion_are_thresholds_of_distance(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], radius: float
+) -> None:
+    mask = np.random.default_rng(5).random(shape) < 0.004
+    mask[0, 0, 0] = mask[-1, -1, -1] = True
+    within = distance_transform_edt(~mask, spacing) <= radius + 1e-6
+    assert np.array_equal(dilated(mask, radius, spacing), within)
+    assert np.array_equal(eroded(~mask, radius, spacing), ~within)
 
 
 def test_closing_fills_dents_and_goes_on_past_the_ends() -> None:

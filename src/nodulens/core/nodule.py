@@ -59,12 +59,10 @@ class Box:
         """
         if not mask.any():
             raise BadOption("An empty mask has no box.")
-        start, stop = [], []
-        for axis in range(3):
-            line = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-            start.append(line[0])
-            stop.append(line[-1] + 1)
-        return cls(_triple(start), _triple(stop))
+        z = np.flatnonzero(mask.any(axis=(1, 2)))
+        plane = np.asarray(mask[z[0] : z[-1] + 1].any(axis=0))
+        lines = z, np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+        return cls(_triple([line[0] for line in lines]), _triple([line[-1] + 1 for line in lines]))
 
     @property
     def shape(self) -> tuple[int, int, int]:

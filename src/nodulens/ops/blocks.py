@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +17,20 @@ def block_means(array: NDArray[np.float32] | NDArray[np.int16], factors: Sequenc
     """
     if all(f == 1 for f in factors):
         return array.astype(np.float32, copy=False)
-    short = [(0, -n % f) for n, f in zip(array.shape, factors, strict=True)]
-    full: NDArray[Any] = np.pad(array, short, mode="edge") if any(after for _, after in short) else array
-    out = np.zeros([n // f for n, f in zip(full.shape, factors, strict=True)], dtype=np.float32)
-    for z, y, x in product(*(range(f) for f in factors)):
-        out += full[z :: factors[0], y :: factors[1], x :: factors[2]]
+    fz, fy, fx = factors
+    short = [(0, -n % f) for n, f in zip(array.shape[1:], (fy, fx), strict=True)]
+    out = np.empty([-(-n // f) for n, f in zip(array.shape, factors, strict=True)], dtype=np.float32)
+    for block, image in enumerate(out):  # so that what is summed stays in the cache
+        slices = array[block * fz : (block + 1) * fz]
+        plane = slices.sum(axis=0, dtype=np.float32)
+        if len(slices) < fz:
+            plane += np.float32(fz - len(slices)) * slices[-1]
+        if any(after for _, after in short):
+            plane = np.pad(plane, short, mode="edge")
+        rows = sum((plane[y::fy] for y in range(1, fy)), start=plane[::fy])
+        image[:] = rows[:, ::fx]
+        for x in range(1, fx):
+            image += rows[:, x::fx]
     out /= np.float32(np.prod(factors))
     return out
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box
 
 Bool = NDArray[np.bool_]
+Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ def dilated(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
     out = mask.copy()
     if mask.any():
         where = _around(mask, radius_mm, spacing_zyx)
-        out[where] = distance_mm(~mask[where], spacing_zyx) <= radius_mm
+        out[where] = _reached(mask[where], radius_mm, spacing_zyx)
     return out
 
 
@@ -99,7 +100,7 @@ def eroded(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
     out = mask.copy()
     if mask.any():
         where = _around(mask, max(spacing_zyx), spacing_zyx)
-        out[where] = distance_mm(mask[where], spacing_zyx) > radius_mm
+        out[where] = ~_reached(~mask[where], radius_mm, spacing_zyx)
     return out
 
 
@@ -131,6 +132,41 @@ def closed(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
     return out
 
 
+def _reached(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool:
+    """Dilation by a ball: the voxels of the array within ``radius_mm`` of the mask, those at just that distance too.
+
+    The union of the mask moved by every row of the ball, with 64 voxels of a row in a word. For a ball of ten voxels
+    or so that is many times faster than a threshold of the distance transform, and gives the same.
+    """
+    nz, ny, nx = mask.shape
+    sz, sy, sx = spacing_zyx
+    square = radius_mm * radius_mm * (1 + 1e-6)  # rounding must not leave out voxels at just that distance
+    packed = np.packbits(mask, axis=2, bitorder="little")
+    rows = np.pad(packed, ((0, 0), (0, 0), (0, -packed.shape[2] % 8))).view("<u8")
+    widened = [rows]  # by 0, 1, 2, … voxels at both ends
+    for _ in range(min(int(square**0.5 / sx), nx)):
+        widened.append(_wider(widened[-1]))
+    out = np.zeros_like(rows)
+    for z in range(min(int(square**0.5 / sz) + 1, nz)):
+        disc, beside = np.zeros_like(rows), square - (z * sz) ** 2
+        for y in range(min(int(beside**0.5 / sy) + 1, ny)):
+            row = widened[min(int((beside - (y * sy) ** 2) ** 0.5 / sx), nx)]
+            disc[:, y:] |= row[:, : ny - y]
+            disc[:, : ny - y] |= row[:, y:]
+        out[z:] |= disc[: nz - z]
+        out[: nz - z] |= disc[z:]
+    return np.unpackbits(out.view(np.uint8), axis=2, count=nx, bitorder="little").view(np.bool_)
+
+
+def _wider(rows: Words) -> Words:
+    """Rows (z, y, word), dilated by one voxel along x; a word holds 64 voxels, the first in its lowest bit."""
+    one, last = np.uint64(1), np.uint64(63)
+    out: Words = rows | rows << one | rows >> one
+    out[..., 1:] |= rows[..., :-1] >> last
+    out[..., :-1] |= rows[..., 1:] << last
+    return out
+
+
 def _around(mask: Bool, margin_mm: float, spacing_zyx: Sequence[float]) -> tuple[slice, slice, slice]:
     """The box of a mask and a margin, inside the array."""
     box = Box.of_mask(mask).grown([int(np.ceil(margin_mm / s)) for s in spacing_zyx])
@@ -141,4 +177,8 @@ def filled(mask: Bool) -> Bool:
     """The mask with its cavities: background that is not joined to the array's faces."""
     import fill_voids
 
-    return np.asarray(fill_voids.fill(mask), dtype=bool)
+    out = mask.copy()
+    if mask.any():
+        where = _around(mask, 0, (1, 1, 1))  # a cavity of the mask lies in its box
+        out[where] = fill_voids.fill(mask[where])
+    return out

@@ -7,7 +7,7 @@ aliases; a finer one is plainly trilinear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.errors import BadOption
 
 Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 
 
 def resample_array(
@@ -43,26 +44,56 @@ def resample_array(
     Raises:
         BadOption: another order.
     """
-    from scipy.sparse import csr_array
-
     if order not in (0, 1):
         raise BadOption(f"Resampling is by nearest voxel (order 0) or linear (order 1), not order {order}.")
     if np.abs(source.direction - target.direction).max() > 1e-6:
         return _oblique(array, source, target, order, fill)
+    if order == 0:
+        return _nearest(array, _places(source, target)[0], fill)
+    out = np.empty(target.shape, dtype=np.float32)
+    for z, plane in enumerate(linear_planes(array, source, target, fill=fill)):
+        out[z] = plane
+    return out
+
+
+def linear_planes(array: NDArray[Any], source: Geometry, target: Geometry, *, fill: float) -> Iterator[Float32]:
+    """The slices of :func:`resample_array` with order 1, one at a time, so that not all are in memory.
+
+    Args:
+        array: (z, y, x) on ``source``.
+        source: the grid of the array.
+        target: the wanted grid, parallel to the source.
+        fill: as there.
+
+    Yields:
+        float32 (y, x) of ``target.shape``, from the first slice to the last.
+    """
+    from scipy.sparse import csr_array
+
+    places, step = _places(source, target)
+    wz, wy, wx = (axis_weights(p, s, 0, n) for p, s, n in zip(places, step, array.shape, strict=True))
+    down, across, below = csr_array(wy), csr_array(wx), np.float32(fill)
+
+    def image(z: int) -> Float32:
+        return np.ascontiguousarray((across @ (down @ (array[z].astype(np.float32) - below)).T).T)
+
+    images: dict[int, Float32] = {}  # the slices of the source that this one needs
+    for weights in wz:
+        used = np.flatnonzero(weights).tolist()
+        images = {z: images[z] if z in images else image(z) for z in used}
+        plane = weights[used[0]] * images[used[0]] if used else np.zeros(target.shape[1:], dtype=np.float32)
+        for z in used[1:]:
+            plane += weights[z] * images[z]
+        if fill:
+            plane += below
+        yield plane
+
+
+def _places(source: Geometry, target: Geometry) -> tuple[list[Float], Float]:
+    """Of parallel grids, for each axis: the target's voxels as indices of the source, and from one to the next."""
     first = source.to_index(target.origin_lps)
     step = np.asarray(target.spacing_zyx) / np.asarray(source.spacing_zyx)
-    places = [f + s * np.arange(n) for f, s, n in zip(first, step, target.shape, strict=True)]
-    if order == 0:
-        return _nearest(array, places, fill)
-    wz, wy, wx = (csr_array(axis_weights(p, s, 0, n)) for p, s, n in zip(places, step, array.shape, strict=True))
-    planes = np.empty((array.shape[0], *target.shape[1:]), dtype=np.float32)
-    for z, image in enumerate(array):
-        planes[z] = (wx @ (wy @ (image.astype(np.float32) - np.float32(fill))).T).T
-    out = planes.reshape(len(planes), -1)
-    if not np.array_equal(places[0], np.arange(len(planes))):
-        out = wz @ out
-    out += np.float32(fill)
-    return np.asarray(out.reshape(target.shape))
+    return [f + s * np.arange(n) for f, s, n in zip(first, step, target.shape, strict=True)], step
 
 
 def _blur(step: float) -> float:
@@ -101,7 +132,8 @@ def _hat_integral(t: Float) -> Float:
 def _nearest(array: NDArray, places: Sequence[Float], fill: float) -> NDArray:  # type: ignore[type-arg]
     index = [np.floor(p + 0.5).astype(int) for p in places]
     out = array
-    for axis, (i, n) in enumerate(zip(index, array.shape, strict=True)):
+    for axis in sorted((2, 1, 0), key=lambda axis: len(index[axis]) / array.shape[axis]):  # what grows most comes last
+        i, n = index[axis], array.shape[axis]
         out = np.take(out, np.clip(i, 0, n - 1), axis=axis)
         away = (i < 0) | (i >= n)
         if away.any():

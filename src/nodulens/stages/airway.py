@@ -12,6 +12,9 @@ Bool = NDArray[np.bool_]
 HU = NDArray[np.float32]
 Spacing = tuple[float, float, float]
 
+IN_SLICE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3])
+"""The four neighbours of a voxel in its slice, for parts of each slice by itself."""
+
 
 def airway_lumen(low: HU, air: Bool, spacing: Spacing) -> Bool:
     """Lumen of trachea and large bronchi; empty where no trachea is seen.
@@ -38,33 +41,32 @@ def airway_lumen(low: HU, air: Bool, spacing: Spacing) -> Bool:
 
 def _trachea(low: HU, air: Bool, spacing: Spacing) -> Bool:
     """The tallest stack of round, empty spots near the middle that reaches into the upper lungs."""
-    pixel_mm2 = spacing[1] * spacing[2]
-    hollow = air & (low < -850)
+    from scipy.ndimage import find_objects, label
+
     columns = np.flatnonzero(air.any(axis=(0, 1)))
     if not len(columns):
         return np.zeros_like(air)
     middle, reach = (columns[0] + columns[-1]) / 2, 0.22 * (columns[-1] - columns[0] + 1)
-    spots = np.zeros_like(air)
     margin = 45 / spacing[2]
-    start, stop = max(0, int(middle - reach - margin)), int(middle + reach + margin) + 1
-    for z, plane in enumerate(hollow[:, :, start:stop]):
-        parts = components(plane, 4)
-        for i in range(len(parts)):
-            area = parts.sizes[i] * pixel_mm2
-            if area < 50:
-                break
-            (ys, xs), x = parts.slices[i], parts.centroids_zyx[i, 1] + start
-            height, width = (ys.stop - ys.start) * spacing[1], (xs.stop - xs.start) * spacing[2]
-            round_enough = area > 0.5 * height * width and max(height, width) < 2.5 * min(height, width)
-            if area < 900 and round_enough and abs(x - middle) < reach:
-                spot = parts.labels[ys, xs] == i + 1
-                columns_of = slice(xs.start + start, xs.stop + start)
-                if np.median(low[z, ys, columns_of][spot]) < -900:
-                    spots[z, ys, columns_of] |= spot
+    near = slice(max(0, int(middle - reach - margin)), int(middle + reach + margin) + 1)
+    hu = low[:, :, near]
+    hollow = air[:, :, near] & (hu < -850)
+    labels, _ = label(hollow, IN_SLICE)
+    areas, boxes = np.bincount(labels[hollow]) * spacing[1] * spacing[2], find_objects(labels)
+    spots = np.zeros_like(hollow)
+    for number in np.flatnonzero((areas >= 50) & (areas < 900)):
+        where = boxes[number - 1]
+        spot = labels[where] == number
+        _, height, width = np.multiply(spot.shape, spacing)
+        round_enough = areas[number] > 0.5 * height * width and max(height, width) < 2.5 * min(height, width)
+        x = near.start + where[2].start + np.nonzero(spot)[2].mean()
+        if round_enough and abs(x - middle) < reach and np.median(hu[where][spot]) < -900:
+            spots[where] |= spot
     stacks = components(spots)
     filling = air.sum(axis=(1, 2)).cumsum()
     upper = int(np.searchsorted(filling, 0.6 * filling[-1]))  # gut is as hollow and as round, but low
     heights = [(where[0].stop - where[0].start) * spacing[0] * (where[0].stop > upper) for where in stacks.slices]
-    if not heights or max(heights) < 20:
-        return np.zeros_like(air)
-    return stacks.part(int(np.argmax(heights)) + 1)
+    out = np.zeros_like(air)
+    if heights and max(heights) >= 20:
+        out[:, :, near] = stacks.part(int(np.argmax(heights)) + 1)
+    return out

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nodulens.core.coverage import Coverage, Opacity, OpacityKind, SideCoverage
 from nodulens.core.nodule import Side
 from nodulens.core.volume import Mask, Volume
-from nodulens.ops.components import dilated, distance_mm, opened
+from nodulens.ops.components import dilated, eroded, opened
 from nodulens.stages.airless import FLUID_HU
 from nodulens.stages.expected import LEAST_ML, TISSUE_HU, Chest, coarse_chest, missing_lung
 from nodulens.stages.lung_air import GAS_HU
@@ -86,7 +86,7 @@ def _opacities(chest: Chest, side: Side, whole_ml: float) -> list[Opacity]:
     lung = chest.lungs[side]
     if not lung.any():
         return []
-    inner = lung & (distance_mm(lung, chest.spacing) > 8)
+    inner = eroded(lung, 8.0, chest.spacing)
     hu, voxel = chest.hu, chest.voxel_ml
     solid = np.count_nonzero(opened(lung & (hu > TISSUE_HU), 5.0, chest.spacing)) * voxel
     dense = np.count_nonzero(inner & (hu > DENSE_HU) & (hu < TISSUE_HU)) / (np.count_nonzero(inner) or 1)

@@ -70,7 +70,7 @@ def _at_one_mm(volume: Volume, region: NDArray[np.bool_]) -> tuple[Volume, NDArr
     piece = volume.crop(around)
     grid = piece.geometry.respaced((1.0, 1.0, 1.0))
     hu = resample_array(piece.hu, piece.geometry, grid, fill=AIR_HU)
-    inside = resample_array(region[around.slices].astype(np.uint8), piece.geometry, grid, order=0, fill=0) > 0
+    inside = resample_array(region[around.slices].view(np.uint8), piece.geometry, grid, order=0, fill=0) > 0
     return Volume(hu, grid), inside
 
 

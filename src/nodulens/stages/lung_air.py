@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.errors import NoLungs
-from nodulens.ops.components import components, dilated, distance_mm, opened
+from nodulens.ops.components import components, dilated, distance_mm, eroded, opened
 from nodulens.stages.thorax import EDGE_HU
 
 Bool = NDArray[np.bool_]
@@ -68,7 +68,7 @@ def lung_parts(air: Bool, low: HU, grid: Geometry) -> list[Bool]:
             break
         where, (z, y, _) = parts.slices[i], parts.centroids_zyx[i]
         part = parts.labels[where] == i + 1
-        inner = distance_mm(part, grid.spacing_zyx) > 1.5 * max(grid.spacing_zyx[1:])
+        inner = eroded(part, 1.5 * max(grid.spacing_zyx[1:]), grid.spacing_zyx)
         density = float(np.median(low[where][inner])) if inner.any() else -np.inf
         if not (tall.start <= z < tall.stop and deep.start <= y < deep.stop):
             continue

@@ -15,7 +15,7 @@ from nodulens.core.nodule import Box, Side
 from nodulens.core.volume import Mask, Volume
 from nodulens.ops.blocks import block_grid, block_means
 from nodulens.ops.components import closed, dilated, filled, opened
-from nodulens.ops.resample import resample_array
+from nodulens.ops.resample import linear_planes, resample_array
 from nodulens.stages.airless import airless_lung
 from nodulens.stages.airway import airway_lumen
 from nodulens.stages.expected import coarse_chest
@@ -93,13 +93,21 @@ def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
     labels = np.asarray(lungs.labels, dtype=np.uint8)
     coarse, place = _thinned(labels, lungs.geometry)
     both = _dents_filled(coarse == 1, place.spacing_zyx) | _dents_filled(coarse == 2, place.spacing_zyx)
-    return _on_grid(dilated(both, margin_mm, place.spacing_zyx), place, lungs.geometry) | (labels > 0)
+    region = _on_grid(dilated(both, margin_mm, place.spacing_zyx), place, lungs.geometry)
+    for inside, own in zip(region, labels, strict=True):
+        inside |= own > 0
+    return region
 
 
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
     """``{"left_ml": …, "right_ml": …}``: volume inside each mask, tissue included."""
     voxel_ml = lungs.geometry.voxel_mm3 / 1000
-    return {f"{side}_ml": float(np.count_nonzero(lungs.of(f"{side} lung")) * voxel_ml) for side in ("left", "right")}
+    label = {name: value for value, name in lungs.names.items()}
+    voxels = {
+        side: sum(np.count_nonzero(plane == label[f"{side} lung"]) for plane in lungs.labels)
+        for side in ("left", "right")
+    }
+    return {f"{side}_ml": float(n * voxel_ml) for side, n in voxels.items()}
 
 
 def cut_off_ends(lungs: Mask, side: Side | None = None) -> tuple[bool, bool]:
@@ -131,8 +139,9 @@ def _add_airless(labels: Labels, low: HU, grid: Geometry) -> None:
     place = block_grid(grid, blocks, chest.hu.shape)
     both: tuple[tuple[int, Side], ...] = ((1, "left"), (2, "right"))
     for label, side in both:
-        airless = _on_grid(airless_lung(chest, side), place, grid)
-        labels[airless & (labels == 0) & (low > EDGE_HU)] = label
+        airless = airless_lung(chest, side)
+        if airless.any():
+            labels[_on_grid(airless, place, grid) & (labels == 0) & (low > EDGE_HU)] = label
 
 
 def _shape(array: NDArray[np.generic]) -> tuple[int, int, int]:
@@ -166,10 +175,12 @@ def _closed_sides(labels: Labels, grid: Geometry) -> Labels:
 
 def _between_lungs(labels: Labels, spacing: Spacing) -> Bool:
     """What lies between the two lungs and has lung behind it: the mediastinum."""
-    has_left = np.logical_or.accumulate((labels == 1)[:, :, ::-1], axis=2)[:, :, ::-1]
-    has_right = np.logical_or.accumulate(labels == 2, axis=2)
+    left, right, x = labels == 1, labels == 2, np.arange(labels.shape[2])
+    start = np.where(right.any(axis=2), right.argmax(axis=2), len(x))
+    stop = np.where(left.any(axis=2), len(x) - left[:, :, ::-1].argmax(axis=2), 0)
     solid = opened(labels > 0, 4.0, spacing)  # slivers round a mass are not lung behind it
-    return has_left & has_right & np.logical_or.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
+    behind = np.logical_or.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
+    return (x >= start[..., None]) & (x < stop[..., None]) & behind
 
 
 def _costal_dents(lung: Bool, between: Bool, spacing: Spacing) -> Bool:
@@ -194,10 +205,21 @@ def _thinned(labels: Labels, grid: Geometry) -> tuple[Labels, Geometry]:
 
 
 def _on_grid(mask: Bool, place: Geometry, grid: Geometry) -> Bool:
-    """A mask on a finer grid."""
-    if not mask.any():
-        return np.zeros(grid.shape, dtype=bool)
-    return np.asarray(resample_array(mask.view(np.uint8), place, grid, order=1, fill=0) > 0.5)
+    """A mask on a finer grid that is parallel to its own."""
+    out = np.zeros(grid.shape, dtype=bool)
+    if mask.any():
+        source, target = _boxes(mask, place, grid)
+        planes = linear_planes(mask[source.slices].view(np.uint8), place.crop(source), grid.crop(target), fill=0)
+        for plane, values in zip(out[target.slices], planes, strict=True):
+            np.greater(values, 0.5, out=plane)
+    return out
+
+
+def _boxes(mask: Bool, place: Geometry, grid: Geometry) -> tuple[Box, Box]:
+    """The box of a mask with a margin of a voxel, and the same on a finer grid."""
+    box = Box.of_mask(mask).grown((1, 1, 1))
+    first, last = grid.to_index(place.to_lps(np.array([box.start, box.stop]) - [[0], [1]]))
+    return box.clipped(mask.shape), Box.between(np.floor(first), np.ceil(last) + 1).clipped(grid.shape)
 
 
 def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Labels:
@@ -212,15 +234,16 @@ def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Lab
     inside = labels > 0
     if not inside.any():
         return out
-    around = Box.of_mask(inside).grown((1, 1, 1))
-    first, last = volume.geometry.to_index(low_grid.to_lps(np.array([around.start, around.stop]) - [[0], [1]]))
-    box = Box.between(np.floor(first), np.ceil(last) + 1).clipped(volume.geometry.shape)
-    grid = volume.geometry.crop(box)
+    around, box = _boxes(inside, low_grid, volume.geometry)
+    labels, low, inside = labels[around.slices], low[around.slices], inside[around.slices]
+    low_grid, grid = low_grid.crop(around), volume.geometry.crop(box)
     weight = np.where(inside, np.where(low < EDGE_HU, 1, 1 + 2 * PULL), 0)
-    soft = resample_array(weight, low_grid, grid, order=1, fill=0)
     side = resample_array(np.where(inside, labels, maximum_filter(labels, 3)), low_grid, grid, order=0, fill=0)
-    for z, plane in enumerate(volume.hu[box.slices]):
-        pull = np.clip((EDGE_HU - plane.astype(np.float32)) / 1000, -PULL, PULL)
-        side[z][soft[z] + pull <= 0.5] = 0
-    out[box.slices] = side
+    soft = linear_planes(weight, low_grid, grid, fill=0)
+    for target, nearest, weights, hu in zip(out[box.slices], side, soft, volume.hu[box.slices], strict=True):
+        pull = np.subtract(EDGE_HU, hu, dtype=np.float32)
+        pull /= 1000
+        np.clip(pull, -PULL, PULL, out=pull)
+        pull += weights
+        np.multiply(nearest, pull > 0.5, out=target)
     return out
