@@ -20,7 +20,7 @@ from conftest import launched
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Training
 from nodulens.train.loop.distributed import Ranks
-from nodulens.train.loop.fit import Batch, Maker, Task, fit, rate_share
+from nodulens.train.loop.fit import Batch, Maker, Task, fit
 
 PLAIN = Training(epochs=4, learning_rate=0.1, schedule="constant", warm_up=0, averaging=0, weight_decay=0)
 
@@ -116,16 +116,6 @@ def test_the_rate_warms_up(tmp_path: Path) -> None:
     fit(line(), Task(batches, square), replace(PLAIN, warm_up=0.5), tmp_path / "run.pt")
     rates = [row["learning_rate"] for row in curves(tmp_path / "run.pt")]
     assert rates[0] < rates[1] < rates[2] == rates[3] == 0.1
-
-
-def test_each_cycle_takes_twice_as_long_as_the_one_before() -> None:
-    two = replace(PLAIN, epochs=12, schedule="cosine", warm_up=0.1, cycles=2)
-    short, long = (replace(two, epochs=epochs, cycles=1) for epochs in (4, 8))
-    for step in range(120):
-        epoch = step / 10
-        alone = rate_share(short, epoch / 4) if epoch < 4 else rate_share(long, (epoch - 4) / 8)
-        assert rate_share(two, epoch / 12) == pytest.approx(alone, abs=1e-9)
-    assert rate_share(replace(two, cycles=4), 1.0) == pytest.approx(0)
 
 
 def test_a_plateau_halves_the_rate(tmp_path: Path) -> None:

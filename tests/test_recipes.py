@@ -110,7 +110,6 @@ def test_a_typo_is_an_error(setting: str, message: str) -> None:
         ("segmenter.size", "0 -64", "a whole number from 1 up"),
         ("segmenter.window", "0 -1", "a whole number from 1 up"),
         ("segmenter.patience", "0 -1", "a whole number from 1 up"),
-        ("segmenter.cycles", "0 9", "a whole number from 1 to 8"),
         ("segmenter.plateau", "0", "a whole number from 1 up"),
         ("segmenter.learning_rate", "0 -0.1 nan inf", "a number above 0"),
         ("segmenter.minutes", "0 -1 nan inf", "a number above 0"),

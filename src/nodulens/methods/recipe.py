@@ -30,7 +30,6 @@ Augmentation = Literal["flip", "turn", "rotate", "zoom", "shift", "brightness", 
 Range = tuple[Callable[[Any], bool], str]
 """A predicate for the range of a value, and its description."""
 COUNT: Range = (lambda v: v >= 1, "a whole number from 1 up")
-FEW: Range = (lambda v: 1 <= v <= 8, "a whole number from 1 to 8")
 ABOVE_0: Range = (lambda v: 0 < v < math.inf, "a number above 0")
 FROM_0: Range = (lambda v: 0 <= v < math.inf, "a number from 0 up")
 SHARE: Range = (lambda v: 0 <= v <= 1, "a number from 0 to 1")
@@ -50,10 +49,7 @@ class Training:
         schedule: how the rate falls: "cosine" to 0; "polynomial" as (1 − done)^0.9; "step" to a tenth at one half and
             again at three quarters of the epochs; "plateau" by half whenever ``plateau`` epochs bring nothing better;
             "constant".
-        cycles: how often the rate falls so, each time from its peak and over twice as many epochs as before (warm
-            restarts, Loshchilov and Hutter, ICLR 2017). At the end of each cycle the network is as good as one trained
-            that long, and can be compared with the last.
-        warm_up: share of a cycle's epochs in which the rate rises to its peak.
+        warm_up: share of the epochs in which the rate rises to its peak.
         patience: epochs without anything better after which training stops, and the best weights are kept; None: it
             runs to its end, and the last weights are kept.
         minutes: training stops after the epoch that passes them.
@@ -71,7 +67,6 @@ class Training:
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = 1e-2
     schedule: Literal["cosine", "polynomial", "step", "plateau", "constant"] = "cosine"
-    cycles: int = 1
     warm_up: float = 0.05
     plateau: int = 3
     patience: int | None = None
@@ -131,7 +126,6 @@ TRAINING: Mapping[str, Range] = {
     "epochs": COUNT,
     "learning_rate": ABOVE_0,
     "weight_decay": FROM_0,
-    "cycles": FEW,
     "warm_up": SHARE,
     "plateau": COUNT,
     "patience": COUNT,

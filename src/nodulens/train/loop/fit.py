@@ -310,7 +310,6 @@ def rate_share(training: Training, done: float) -> float:
     Args:
         done: share of the epochs completed, 0…1.
     """
-    done = _in_cycle(training.cycles, done)
     fall = {
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
         "polynomial": (1 - done) ** 0.9,
@@ -320,13 +319,6 @@ def rate_share(training: Training, done: float) -> float:
     }[training.schedule]
     rise = min(1.0, done / training.warm_up + 1e-2) if training.warm_up > 0 else 1.0
     return rise * fall
-
-
-def _in_cycle(cycles: int, done: float) -> float:
-    """The share of its cycle that is completed, each being twice as long as the one before."""
-    first = 1 / (2**cycles - 1)
-    cycle = min(int(math.log2(done / first + 1)), cycles - 1)
-    return (done / first + 1) / 2**cycle - 1
 
 
 def _over(at: _Progress, training: Training) -> bool:
