@@ -23,7 +23,7 @@ from nodulens.metrics.detection import FP_RATES
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import FOLDER
 from nodulens.stages.detect import detect_within
-from nodulens.train.default.cube_detection import LITRES, CubeDetection, Detect, detect_in_cubes
+from nodulens.train.default.cube_detection import LITRES, CubeDetection, match, search_cubes
 from nodulens.train.default.detector_figures import strata
 
 
@@ -41,13 +41,13 @@ def main(
         for folder in folders
     ]
 
-    def detector(patient: str) -> Detect:
-        return fold_detectors[fold_of(patient)]
-
     with Progress(transient=True) as progress:
         bar = progress.add_task("cubes", total=1.0)
         numbers = range(0, len(cubes), every)
-        found = detect_in_cubes(cubes, numbers, detector, lambda share: progress.update(bar, completed=share))
+        searched = search_cubes(
+            cubes, numbers, lambda p: fold_detectors[fold_of(p)], lambda share: progress.update(bar, completed=share)
+        )
+    found = match(cubes, searched)
     low, high = found.interval()
     print(
         f"{len(found.cubes)} cubes, {found.litres.sum():.1f} litres of lung: CPM {found.cpm:.3f} [{low:.3f}, "

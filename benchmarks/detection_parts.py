@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.progress import Progress
-from scipy import special
 
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
@@ -24,9 +24,10 @@ from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.material import Cubes
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.candidates import propose
-from nodulens.stages.detect import LIKELY, distinct, logits
+from nodulens.stages.detect import LIKELY, Scored, logits
 from nodulens.stages.views import ball_view, screen_view
-from nodulens.train.default.cube_detection import CubeDetection, Detect, detect_in_cubes
+from nodulens.train.default.cube_detection import CubeDetection, match, search_cubes
+from nodulens.train.default.detector_figures import UNCALIBRATED
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,14 @@ class Seen:
         turns: (N, 8) logits of the scoring network, of eight turns and mirror images of its view; the second column is
             the mirror image of the first.
         least: logit that passes the screen.
+        calibration: of the scoring network.
     """
 
     candidates: list[Candidate]
     rough: NDArray[np.float32]
     turns: NDArray[np.float32]
     least: float
+    calibration: list[float]
 
     @property
     def passed(self) -> NDArray[np.bool_]:
@@ -54,15 +57,17 @@ class Seen:
     def both(self) -> NDArray[np.float32]:
         return np.where(self.turns[:, 0] >= LIKELY, self.turns[:, :2].mean(1), self.turns[:, 0])
 
-    def marks(self, logit: NDArray[np.float32], kept: NDArray[np.bool_]) -> list[Candidate]:
+    def marks(
+        self, logit: NDArray[np.float32], kept: NDArray[np.bool_], calibration: Sequence[float] | None = None
+    ) -> list[Candidate]:
         """Marks by a logit (N,) of the candidates that are kept."""
-        score = special.expit(logit.astype(np.float64))
-        return distinct([replace(c, score=float(s)) for c, s, k in zip(self.candidates, score, kept, strict=True) if k])
+        own = [c for c, k in zip(self.candidates, kept, strict=True) if k]
+        return Scored(own, logit[kept]).marks(calibration or self.calibration)
 
     def at_best(self) -> list[Candidate]:
-        """Each mark at its best candidate, the one with the mark's score."""
-        score = special.expit(self.both.astype(np.float64))
-        place = {float(s): c.centre_lps for s, c in zip(score, self.candidates, strict=True)}
+        """Each mark at its best candidate, the one of which a mark would have this score."""
+        alone = [Scored([c], self.both[[i]]).marks(self.calibration)[0] for i, c in enumerate(self.candidates)]
+        place = {mark.score: c.centre_lps for mark, c in zip(alone, self.candidates, strict=True)}
         return [replace(mark, centre_lps=place[mark.score]) for mark in self.marks(self.both, self.passed)]
 
 
@@ -73,6 +78,7 @@ VARIANTS: dict[str, Callable[[Seen], list[Candidate]]] = {
     "eight turns and mirror images": lambda s: s.marks(s.turns.mean(1), s.passed),
     "every candidate scored, none screened": lambda s: s.marks(s.both, np.ones_like(s.passed)),
     "each mark at its best candidate": Seen.at_best,
+    "the score without the diameter": lambda s: s.marks(s.both, s.passed, UNCALIBRATED),
     "the screening network's score alone": lambda s: s.marks(s.rough, s.passed),
 }
 
@@ -89,29 +95,20 @@ def main(
         tuple(load_model(name, threads, run / "detector" / f"fold{fold}") for name in ("screen", "volume"))
         for fold in range(FOLDS)
     ]
-    numbers = range(0, len(cubes), every)
-    seen: list[Seen] = []
     with Progress(transient=True) as progress:
         bar = progress.add_task("cubes", total=1.0)
-
-        def noting(patient: str) -> Detect:
-            screen, ball = models[fold_of(patient)]
-
-            def detect(volume: Volume, region: NDArray[np.bool_]) -> Sequence[Candidate]:
-                seen.append(_scored(volume, region, screen, ball))
-                return VARIANTS["as it ships"](seen[-1])
-
-            return detect
-
-        detect_in_cubes(cubes, numbers, noting, lambda share: progress.update(bar, completed=share))
+        seen = search_cubes(
+            cubes,
+            range(0, len(cubes), every),
+            lambda patient: partial(_seen, *models[fold_of(patient)]),
+            lambda share: progress.update(bar, completed=share),
+        )
     print("| variant | CPM | at 1 | at 4 | 3 to 5 mm, CPM | marked at all |\n| --- | --- | --- | --- | --- | --- |")
     for name, variant in VARIANTS.items():
-        noted = iter(seen)
-        found = detect_in_cubes(cubes, numbers, lambda _, v=variant, n=noted: lambda *_: v(next(n)))  # type: ignore[misc]
-        print(_row(name, found))
+        print(_row(name, match(cubes, seen.each(variant))))
 
 
-def _scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> Seen:
+def _seen(screen: Model, ball: Model, volume: Volume, region: NDArray[np.bool_]) -> Seen:
     found = propose(volume, region)
     rough = logits(volume, found, screen, screen_view)
 
@@ -123,7 +120,8 @@ def _scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Mode
         return logits(volume, found, ball, view)
 
     turns = [turned(turn, flip) for turn in range(4) for flip in (False, True)]
-    return Seen(found, rough, np.stack(turns, 1), float(screen.card.settings["least"]))
+    settings = ball.card.settings["calibration"]
+    return Seen(found, rough, np.stack(turns, 1), float(screen.card.settings["least"]), settings)
 
 
 def _row(name: str, found: CubeDetection) -> str:

@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.material import CUBE_MM, Cubes
+from nodulens.data.material import Cubes
 from nodulens.metrics.detection import FP_RATES
-from nodulens.train.default.cube_detection import LITRES, CubeDetection, detect_in_cubes, searched
-
-GRID = Geometry.axial((CUBE_MM,) * 3)
+from nodulens.train.default.cube_detection import GRID, LITRES, CubeDetection, match, search_cubes, searched
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +36,7 @@ def found(cubes: Cubes, marks: dict[int, list[Candidate]]) -> CubeDetection:
         assert np.array_equal(volume.hu, hu) and np.array_equal(region, searched(cubes, n, hu))
         return marks.get(n, [])
 
-    return detect_in_cubes(cubes, range(len(cubes)), lambda patient: detect)
+    return match(cubes, search_cubes(cubes, range(len(cubes)), lambda patient: detect))
 
 
 def test_the_place_is_the_middle_of_the_outline_also_of_turned_cubes(cubes: Cubes) -> None:

@@ -19,11 +19,11 @@ from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.detect import LIKELY, PART, detect, distinct, logits, passing
+from nodulens.stages.detect import LIKELY, PART, Scored, detect, distinct, logits, passing
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import ball_view, screen_view
 
-SETTINGS = {"least": -1.0, "most": 300, "calibration": [-1.0, 2.0]}
+SETTINGS = {"least": -1.0, "most": 300, "calibration": [-1.0, 2.0, 0.0]}
 
 
 def model(answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Model:
@@ -136,6 +136,15 @@ def test_one_mark_a_finding() -> None:
     assert found[1].centre_lps[0] == pytest.approx((40 * 4 + 54 * 7 / 3) / (4 + 7 / 3))
     assert [c.centre_lps[0] for c in found[2:]] == pytest.approx([11, 60])
     assert distinct([]) == []
+
+
+def test_the_score_is_by_the_calibration_and_knows_the_size() -> None:
+    found = Scored([Candidate((0.0, 0.0, 0.0), 5.0), Candidate((50.0, 0.0, 0.0), 20.0)], np.float32([1.5, 1.5]))
+    assert [m.score for m in found.marks((-2.0, 3.0, 0.0))] == pytest.approx([1 / (1 + np.exp(-2.5))] * 2)
+    large, small = found.marks((-5.0, 3.0, 1.0))
+    assert (large.diameter_mm, small.diameter_mm) == (20, 5)
+    assert large.score == pytest.approx(1 / (1 + np.exp(5 - 4.5 - np.log(20))))
+    assert Scored([], np.empty(0, np.float32)).marks((-5.0, 3.0, 1.0)) == []
 
 
 def test_candidates_beside_a_nodule_agree_on_its_place() -> None:

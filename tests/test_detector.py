@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,22 @@ import pytest
 from scipy import special
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box
+from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import fold_of
-from nodulens.data.material import Cubes, Stacks
+from nodulens.data.material import Background, Cubes, Stacks
 from nodulens.metrics.detection import Froc, Tally
+from nodulens.stages.detect import Scored
 from nodulens.stages.views import ball_view, screen_view
 from nodulens.train.default import detector
 from nodulens.train.default.cube_detection import LITRES, CubeDetection
 from nodulens.train.default.detector_figures import (
     FALSE_PER_SCAN,
     NODULES_A_SCAN,
+    UNCALIBRATED,
+    LungDetection,
     SearchedLungs,
+    calibration,
     figures,
     least_logit,
     settings,
@@ -118,43 +123,48 @@ def test_a_turned_view_has_the_same_voxels(examples: detector._Examples) -> None
 # ---- What a score means
 
 
-def searched(cubes: int = 400, seed: int = 5) -> tuple[CubeDetection, SearchedLungs]:
-    """Cubes with a tenth of a litre each, and one lung: nodules' logits about 3, those of false marks about −3."""
+def marked(logit: float, diameter_mm: float) -> Candidate:
+    return Candidate((0.0, 0.0, 0.0), diameter_mm, float(special.expit(logit)))
+
+
+def searched(cubes: int = 400, seed: int = 5) -> tuple[CubeDetection, LungDetection]:
+    """Cubes with a tenth of a litre each, and one lung: nodules' logits about 3 and diameters about 9 mm, those of
+    false marks about −3 and 5 mm."""
     rng = np.random.default_rng(seed)
-    hit = special.expit(rng.normal(3, 2, cubes))
-    hit[:8] = -np.inf
-    false = special.expit(rng.normal(-3, 2, 6 * cubes))
+    size = np.clip(np.exp(rng.normal(2.2, 0.4, cubes)), 3, 39)
+    hits = tuple(None if n < 8 else marked(rng.normal(3, 2), size[n]) for n in range(cubes))
+    false = tuple(marked(logit, float(np.exp(rng.normal(1.6, 0.4)))) for logit in rng.normal(-3, 2, 6 * cubes))
     scan = rng.integers(cubes, size=len(false))
-    size = rng.uniform(3, 30, cubes)
-    tally = Tally(0, 0, 0, 0, 0)
-    froc = Froc(cubes, np.arange(cubes), size, hit, scan, false, tally)
+    hit_score, false_score = (np.array([-np.inf if m is None else m.score for m in marks]) for marks in (hits, false))
+    froc = Froc(cubes, np.arange(cubes), size, hit_score, scan, false_score, Tally(0, 0, 0, 0, 0))
     patients = tuple(f"p{n // 2}" for n in range(cubes))
-    found = CubeDetection(np.arange(cubes), patients, np.full(cubes, 0.1), froc)
-    return found, SearchedLungs((5.0,), (special.expit(rng.normal(-3, 2, 300)),), np.array([0.99, 0.5, -np.inf]))
+    found = CubeDetection(np.arange(cubes), patients, np.full(cubes, 0.1), froc, hits, false)
+    lung = tuple(marked(logit, float(np.exp(rng.normal(1.6, 0.4)))) for logit in rng.normal(-3, 2, 300))
+    return found, LungDetection((5.0,), (lung,), np.array([0.99, 0.5, -np.inf]))
 
 
 def test_of_marks_with_a_score_of_a_half_half_are_nodules() -> None:
-    found, lungs = searched(4000)
-    constant, slope = settings(found, lungs)["calibration"]
-    assert slope > 0
+    found, lungs = searched(20_000)
+    constant, slope, size = calibration(found, lungs)
+    assert slope > 0 and size > 0, "the larger, the likelier"
     each = NODULES_A_SCAN * (found.litres.sum() + 5) / LITRES / len(found.cubes)
 
-    def near_half(scores: np.ndarray) -> float:
-        p = special.expit(constant + slope * special.logit(np.clip(scores, 1e-9, 1 - 1e-9)))
-        return float(np.sum((p > 0.4) & (p < 0.6)))
+    def near_half(marks: Sequence[Candidate | None], low: float, high: float) -> float:
+        own = [m for m in marks if m is not None and low <= m.diameter_mm < high]
+        p = [special.expit(constant + slope * special.logit(m.score) + size * np.log(m.diameter_mm)) for m in own]
+        return float(np.sum((np.array(p) > 0.4) & (np.array(p) < 0.6)))
 
-    hits, false = each * near_half(found.froc.nodule_score[found.proposed]), near_half(found.froc.false_score)
-    assert hits / (hits + false + near_half(lungs.false_score[0])) == pytest.approx(0.5, abs=0.15)
+    for band in ((2.0, 6.5), (6.5, 30.0)):
+        hits, false = each * near_half(found.hits, *band), near_half([*found.false, *lungs.false[0]], *band)
+        assert hits / (hits + false) == pytest.approx(0.5, abs=0.15)
 
 
 def test_the_threshold_allows_what_it_says() -> None:
     found, lungs = searched()
     made, tight = settings(found, lungs), False
-    constant, slope = made["calibration"]
     for false, scans in ((found.froc.false_score, found.litres.sum() / LITRES), (lungs.false_score[0], 1)):
-        p = special.expit(constant + slope * special.logit(false))
-        assert np.sum(p > made["threshold"] + 1e-3) <= FALSE_PER_SCAN * scans
-        tight = tight or np.sum(p > made["threshold"] - 1e-3) + 1 >= FALSE_PER_SCAN * scans
+        assert np.sum(false > made["threshold"] + 1e-3) <= FALSE_PER_SCAN * scans
+        tight = tight or np.sum(false > made["threshold"] - 1e-3) + 1 >= FALSE_PER_SCAN * scans
     assert tight, "no higher than either asks for"
     rows = made["sensitivity_by_size"]
     assert sum(row[3] for row in rows) == len(found.cubes) and all(0 < row[2] <= row[3] for row in rows)
@@ -164,17 +174,32 @@ def test_figures_are_of_the_same_marks(data: Path) -> None:
     cubes = Cubes(data)
     found, lungs = searched(len(cubes), seed=6)
     made = settings(found, lungs)
-    card = figures(cubes, found, lungs, made)
+    card = figures(cubes, found, lungs, made["threshold"])
     assert card["proposed"] == pytest.approx(np.isfinite(found.froc.nodule_score).mean(), abs=1e-4)
     everything, at = card["sensitivity"]["all"], card["at_threshold"]
     assert everything[0] == len(cubes) and everything[1:] == sorted(everything[1:])
     assert np.mean(everything[1:]) == pytest.approx(card["cpm"], abs=1e-3)
-    assert at["sensitivity"] == pytest.approx(sum(row[2] for row in made["sensitivity_by_size"]) / len(cubes), abs=0.03)
+    assert at["sensitivity"] == pytest.approx(sum(row[2] for row in made["sensitivity_by_size"]) / len(cubes), abs=1e-4)
     assert at["masses_found"][1] == 3 and len(at["false_positives_in_nodule_free_lungs"]) == 1
     assert [low for low, _, _ in card["reliability"]] == [0, 0.25, 0.5, 0.75]
     groups = strata(cubes, found)
     for several in (("at the wall", "within the lung"), ("slices up to 1.25 mm", "thicker slices")):
         assert np.sum([groups[name] for name in several], axis=0).tolist() == [1] * len(cubes)
+
+
+def test_marks_in_lungs_and_on_masses_follow_the_calibration() -> None:
+    """A mass counts as found where a mark lies in it; the unannotated mass of a nodule-free lung is no false mark."""
+    (patient, (place, radius)), *_ = Background.PLEURAL_MASS.items()
+    on_it, beside = place, tuple(np.add(place, (radius + 9, 0, 0)))
+    lung = Scored([Candidate(on_it, 20.0), Candidate(beside, 5.0)], np.float32([4, 1]))
+    mass = Scored([Candidate((0.0, 0.0, 9.0), 30.0), Candidate((0.0, 0.0, 40.0), 9.0)], np.float32([0, 5]))
+    search = SearchedLungs((patient,), (5.0,), (lung,), (mass,), np.zeros((1, 3)), np.array([40.0]))
+    plain = search.marks(UNCALIBRATED)
+    assert [m.score for m in plain.false[0]] == pytest.approx([special.expit(1)])
+    assert plain.mass_score == pytest.approx([0.5])
+    larger = search.marks((-1.0, 2.0, 0.5))
+    assert larger.mass_score == pytest.approx([special.expit(-1 + 0.5 * np.log(30))])
+    assert larger.false_score[0] == pytest.approx([special.expit(-1 + 2 + 0.5 * np.log(5))])
 
 
 def test_the_screen_passes_the_share_it_is_told() -> None:

@@ -211,7 +211,7 @@ def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
         "detector": lambda: (
             detector_task.DetectorNets(),
             two_candidates(),
-            lambda net, batch: detector_task.nodule_loss(net, batch)[0],
+            lambda net, batch: detector_task.nodule_loss(net, batch, detector_task.SMOOTHING)[0],
         ),
         "segmenter": lambda: (PromptUNet(), two_prompts(data), segmenter_task.overlap_loss),
         "malignancy": lambda: (malignancy_net(7), two_ratings(data), malignancy_task.rating_loss),

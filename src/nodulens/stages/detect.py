@@ -7,7 +7,7 @@ thick or pixels small makes a nodule look like then is what it made those look l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,37 @@ def detect(volume: Volume, lungs: Mask, screen: Model, ball: Model) -> list[Cand
 
 def detect_within(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> list[Candidate]:
     """As :func:`detect`, of what is centred in a region (z, y, x) of the volume."""
+    return scored(volume, region, screen, ball).marks(ball.card.settings["calibration"])
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The candidates that passed the screening network.
+
+    Attributes:
+        candidates: N of them.
+        logit: (N,) of the scoring network.
+    """
+
+    candidates: list[Candidate]
+    logit: Float32
+
+    def marks(self, calibration: Sequence[float]) -> list[Candidate]:
+        """One detection a finding, the highest score first.
+
+        Args:
+            calibration: a constant, a slope for the logit, and one for the logarithm of the diameter in mm. The score
+                is the logistic function of their sum: of a large and a small candidate with the same logit, the large
+                one is more often a nodule.
+        """
+        constant, slope, size = calibration
+        diameter = np.array([c.diameter_mm for c in self.candidates], dtype=np.float64)
+        score = special.expit(constant + slope * self.logit + size * np.log(diameter))
+        return distinct([replace(c, score=float(s)) for c, s in zip(self.candidates, score, strict=True)])
+
+
+def scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> Scored:
+    """Candidates in a region (z, y, x) of the volume, screened and scored."""
     volume, region = _at_one_mm(volume, region)
     candidates = propose(volume, region)
     rough = logits(volume, candidates, screen, screen_view)
@@ -56,9 +87,7 @@ def detect_within(volume: Volume, region: NDArray[np.bool_], screen: Model, ball
     fine = logits(volume, candidates, ball, ball_view)
     likely = np.flatnonzero(fine >= LIKELY)
     fine[likely] = (fine[likely] + logits(volume, [candidates[i] for i in likely], ball, _mirrored)) / 2
-    constant, slope = ball.card.settings["calibration"]
-    score = special.expit(constant + slope * fine)
-    return distinct([replace(c, score=float(s)) for c, s in zip(candidates, score, strict=True)])
+    return Scored(candidates, fine)
 
 
 def _at_one_mm(volume: Volume, region: NDArray[np.bool_]) -> tuple[Volume, NDArray[np.bool_]]:

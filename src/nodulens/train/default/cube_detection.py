@@ -10,7 +10,8 @@ outlined nodule inside.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ from nodulens.data.material import CUBE_MM, Cubes
 from nodulens.metrics.detection import FP_RATES, Findings, Froc, Marks, froc
 
 Float = NDArray[np.float64]
-Detect = Callable[[Volume, NDArray[np.bool_]], Sequence[Candidate]]
-"""Detections with scores in a volume, of what is centred in a region of it."""
+Found = TypeVar("Found")
+Other = TypeVar("Other")
+GRID = Geometry.axial((CUBE_MM,) * 3)
 
 LITRES = 5.0
 """Of lung, to which false positives refer: about those of a scan."""
@@ -43,12 +45,16 @@ class CubeDetection:
         patients: (N,) patient of each.
         litres: (N,) lung that was searched in each.
         froc: each cube is a scan with one nodule, in the order of ``cubes``.
+        hits: (N,) the best mark on each nodule; None without one.
+        false: all false positives.
     """
 
     cubes: NDArray[np.int_]
     patients: tuple[str, ...]
     litres: Float
     froc: Froc
+    hits: tuple[Candidate | None, ...]
+    false: tuple[Candidate, ...]
 
     @property
     def proposed(self) -> NDArray[np.bool_]:
@@ -76,7 +82,7 @@ class CubeDetection:
         Raises:
             BadValues: none is chosen.
         """
-        return CubeDetection(self.cubes, self.patients, self.litres, self.froc.among(chosen))
+        return replace(self, froc=self.froc.among(chosen))
 
     def interval(self, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """95 % interval of CPM by bootstrap over patients."""
@@ -98,39 +104,84 @@ class CubeDetection:
         return np.asarray(np.interp(np.asarray(rates) * litres / LITRES / curve.scans, fp_rate, sensitivity))
 
 
-def detect_in_cubes(
+@dataclass(frozen=True, eq=False)
+class SearchedCubes(Generic[Found]):
+    """What a detector gives for whole cubes.
+
+    Attributes:
+        cubes: numbers (N,).
+        litres: (N,) lung that was searched in each.
+        found: (N,) what it gave.
+    """
+
+    cubes: NDArray[np.int_]
+    litres: Float
+    found: list[Found]
+
+    def each(self, function: Callable[[Found], Other]) -> SearchedCubes[Other]:
+        """A function of what it gave for each."""
+        return SearchedCubes(self.cubes, self.litres, [function(found) for found in self.found])
+
+
+def search_cubes(
     cubes: Cubes,
     numbers: Sequence[int],
-    detector: Callable[[str], Detect],
+    detector: Callable[[str], Callable[[Volume, NDArray[np.bool_]], Found]],
     done: Callable[[float], None] = lambda share: None,
-) -> CubeDetection:
+) -> SearchedCubes[Found]:
     """Search whole cubes.
 
     Args:
         cubes: the material.
         numbers: cubes to search.
-        detector: patient → a detector that was not trained on the patient.
+        detector: patient → a function of a volume and a region of it, which was not trained on the patient.
         done: called with the share that is searched.
+    """
+    litres, found = [], []
+    for place, n in enumerate(numbers):
+        hu = cubes.hu(n)
+        region = searched(cubes, n, hu)
+        litres.append(np.count_nonzero(region) / 1e6)
+        found.append(detector(cubes.patients[n])(Volume(hu, GRID), region))
+        done((place + 1) / len(numbers))
+    return SearchedCubes(np.array(numbers), np.array(litres), found)
+
+
+def match(cubes: Cubes, search: SearchedCubes[Sequence[Candidate]]) -> CubeDetection:
+    """Match the marks in cubes to their nodules.
 
     Raises:
         BadValues: no cubes.
     """
-    marks: list[tuple[str, Candidate]] = []
-    litres = []
-    for place, n in enumerate(numbers):
-        hu = cubes.hu(n)
-        volume = Volume(hu, Geometry.axial((CUBE_MM,) * 3))
-        region = searched(cubes, n, hu)
-        litres.append(np.count_nonzero(region) * volume.geometry.voxel_mm3 / 1e6)
-        found = detector(cubes.patients[n])(volume, region)
-        marks += [(str(n), mark) for mark in _counted(cubes, n, volume, found)]
-        done((place + 1) / len(numbers))
+    numbers = search.cubes.tolist()
+    diameter = _diameters(cubes, numbers)
+    marks, hits, false = [], [], []
+    for n, found, radius in zip(numbers, search.found, diameter / 2, strict=True):
+        negative, centre = cubes.negative(n), cubes.centre_zyx(n)
+        best = None
+        for mark in found:
+            index = GRID.to_index(mark.centre_lps)
+            z, y, x = np.clip(np.round(index).astype(int), 0, CUBE_MM - 1)
+            if np.linalg.norm(index - centre) < radius:
+                best = mark if best is None or mark.score > best.score else best
+            elif negative[z, y, x]:
+                false.append(mark)
+            else:  # on another nodule or a finding that LUNA16 excludes
+                continue
+            marks.append((str(n), mark))
+        hits.append(best)
     series = [str(n) for n in numbers]
-    nodules = Findings(tuple(series), np.array([_lps(cubes, n) for n in numbers]), _diameters(cubes, numbers))
+    nodules = Findings(tuple(series), np.array([GRID.to_lps(cubes.centre_zyx(n)) for n in numbers]), diameter)
     points = np.array([mark.centre_lps for _, mark in marks]).reshape(-1, 3)
-    found_marks = Marks(tuple(uid for uid, _ in marks), points, np.array([mark.score for _, mark in marks]))
-    result = froc(nodules, None, series, found_marks)
-    return CubeDetection(np.array(numbers), tuple(cubes.patients[n] for n in numbers), np.array(litres), result)
+    submitted = Marks(tuple(uid for uid, _ in marks), points, np.array([mark.score for _, mark in marks]))
+    return CubeDetection(
+        cubes=search.cubes,
+        patients=tuple(cubes.patients[n] for n in numbers),
+        litres=search.litres,
+        froc=froc(nodules, None, series, submitted),
+        hits=tuple(hits),
+        false=tuple(false),
+    )
 
 
 def searched(cubes: Cubes, nodule: int, hu: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -147,23 +198,6 @@ def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
     air = np.pad(ndimage.gaussian_filter(hu, 1) < -500, 9, mode="edge")
     grown = ndimage.distance_transform_edt(~air) <= CLOSED_MM
     return np.asarray((ndimage.distance_transform_edt(grown) > CLOSED_MM)[9:-9, 9:-9, 9:-9])
-
-
-def _counted(cubes: Cubes, nodule: int, volume: Volume, found: Sequence[Candidate]) -> list[Candidate]:
-    """Marks on the cube's nodule or on what is certainly none; LUNA16 ignores those on other findings."""
-    negative, centre = cubes.negative(nodule), cubes.centre_zyx(nodule)
-    radius = _diameters(cubes, [nodule])[0] / 2
-    out = []
-    for mark in found:
-        index = volume.geometry.to_index(mark.centre_lps)
-        z, y, x = np.clip(np.round(index).astype(int), 0, CUBE_MM - 1)
-        if np.linalg.norm(index - centre) < radius or negative[z, y, x]:
-            out.append(mark)
-    return out
-
-
-def _lps(cubes: Cubes, nodule: int) -> Float:
-    return Geometry.axial((CUBE_MM,) * 3).to_lps(cubes.centre_zyx(nodule))
 
 
 def _diameters(cubes: Cubes, numbers: Sequence[int]) -> Float:

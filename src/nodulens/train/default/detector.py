@@ -12,7 +12,7 @@ non-nodules are: views of both end at faces equally often, and at the same dista
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,11 @@ Place = tuple[Volume, NDArray[np.float64], float]
 TRAINING = DefaultTraining(
     epochs=20, learning_rate=2e-3, batch=32, examples=4800, weight_decay=1e-2, averaging=0.998, warm_up=0.1
 )
+SMOOTHING = 0.02
+"""Of the labels, in the first part of a training: some non-nodules are nodules that nobody annotated. It teaches the
+same score for all clear nodules, though, so that those of doubt rank among them; hence a second part without."""
+SHARPENED = 0.6
+"""Epochs of the second part to one of the first."""
 INNER, OUTER, IN_BACKGROUND, ELSEWHERE, REAL, SET_IN = range(6)
 """Kinds of examples: non-nodules among the candidates of the cubes, those whose views end at no face first, and of the
 nodule-free lungs, and places there that are sampled as coarsely as masses; nodules in their own scan, and inserted into
@@ -242,26 +247,43 @@ def train(
         starts = range(0, training.examples - training.batch + 1, training.batch)
         return [partial(examples.batch, drawn[i : i + training.batch], rng) for i in starts]
 
-    def loss(net: nn.Module, batch: Batch) -> Tensor:
-        value, logits = nodule_loss(net, batch)
-        rows = batch[3].cpu()
-        known = rows >= 0
-        score = logits.detach().sigmoid().float().cpu()[known]
-        hardness[rows[known]] = (hardness[rows[known]] + MILD + 3 * score) / 2
-        return value
-
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
         more = [augmented(views, None, training.augment, rng)[0] for views in batch[:2]]
         return (*more, *batch[2:])
 
+    def task(smoothing: float) -> Task:
+        def loss(net: nn.Module, batch: Batch) -> Tensor:
+            value, logits = nodule_loss(net, batch, smoothing)
+            rows = batch[3].cpu()
+            known = rows >= 0
+            score = logits.detach().sigmoid().float().cpu()[known]
+            hardness[rows[known]] = (hardness[rows[known]] + MILD + 3 * score) / 2
+            return value
+
+        return Task(batches, loss, augment if training.augment else None, hardness=hardness)
+
     torch.manual_seed(training.seed)
-    task = Task(batches, loss, augment if training.augment else None, hardness=hardness)
-    return fit(DetectorNets(), task, training, run / f"fold{left_out}.pt")
+    net = fit(DetectorNets(), task(SMOOTHING), training, run / f"fold{left_out}.pt")
+    return fit(net, task(0.0), sharpening(training), run / f"fold{left_out}-sharp.pt")
 
 
-def nodule_loss(net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sum of both networks' binary cross entropies with smoothed labels, and the logits (N,) of the second."""
+def sharpening(training: DefaultTraining) -> DefaultTraining:
+    """The second part of a training, in which labels are not smoothed."""
+    return replace(
+        training,
+        epochs=max(1, round(SHARPENED * training.epochs)),
+        learning_rate=training.learning_rate / 2,
+        seed=training.seed + 1,
+    )
+
+
+def nodule_loss(net: nn.Module, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Sum of both networks' binary cross entropies, and the logits (N,) of the second.
+
+    Args:
+        smoothing: what the labels 0 and 1 are moved towards each other.
+    """
     screens, balls, label = batch[:3]
     screened, logits = net(screens, balls)
-    entropy = partial(functional.binary_cross_entropy_with_logits, target=label * 0.96 + 0.02)
+    entropy = partial(functional.binary_cross_entropy_with_logits, target=label * (1 - 2 * smoothing) + smoothing)
     return entropy(screened) + entropy(logits), logits

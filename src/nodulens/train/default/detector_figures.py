@@ -6,23 +6,29 @@ were not trained on their patients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, special
 
 from nodulens.core.nodule import Candidate
+from nodulens.core.volume import Volume
 from nodulens.data.folds import fold_of, is_left_out
 from nodulens.data.material import Background, Cubes, Stacks
 from nodulens.metrics.detection import FP_RATES
+from nodulens.stages.detect import Scored
 from nodulens.stages.lungs import search_region, segment_lungs
-from nodulens.train.default.cube_detection import LITRES, SIZE_EDGES_MM, CubeDetection, Detect, cube_lung
+from nodulens.train.default.cube_detection import LITRES, SIZE_EDGES_MM, CubeDetection, cube_lung
 from nodulens.train.default.regions import TrainingRegion, set_into
 
+Search = Callable[[Volume, NDArray[np.bool_]], Scored]
+"""Candidates centred in a region of a volume, screened and scored."""
+UNCALIBRATED = (0.0, 1.0, 0.0)
+"""The calibration by which the score is the logistic function of the logit."""
 NODULES_A_SCAN = 1186 / 888
 """In LUNA16: as many are counted among five litres of lung when the score is calibrated, though cubes hold more."""
 FALSE_PER_SCAN = 1.0
@@ -35,41 +41,80 @@ MASSES = 20
 
 @dataclass(frozen=True, eq=False)
 class SearchedLungs:
-    """Detections in nodule-free lungs, and in masses inserted into them.
+    """Nodule-free lungs, and masses inserted into them, as the detector's networks see them.
+
+    Attributes:
+        patients: of each lung.
+        litres: that were searched in each.
+        lungs: candidates of each.
+        masses: candidates around each mass.
+        mass_lps: (masses, 3) its centre.
+        mass_mm: (masses) its diameter.
+    """
+
+    patients: tuple[str, ...]
+    litres: tuple[float, ...]
+    lungs: tuple[Scored, ...]
+    masses: tuple[Scored, ...]
+    mass_lps: NDArray[np.float64]
+    mass_mm: NDArray[np.float64]
+
+    def marks(self, calibration: Sequence[float]) -> LungDetection:
+        """The marks by a calibration, see :meth:`Scored.marks`."""
+        false = [
+            [m for m in lung.marks(calibration) if not _is_unannotated(patient, m)]
+            for patient, lung in zip(self.patients, self.lungs, strict=True)
+        ]
+        best = [
+            max((m.score for m in mass.marks(calibration) if _within(m, place, size / 2)), default=-np.inf)
+            for mass, place, size in zip(self.masses, self.mass_lps, self.mass_mm, strict=True)
+        ]
+        return LungDetection(self.litres, tuple(map(tuple, false)), np.array(best))
+
+
+@dataclass(frozen=True, eq=False)
+class LungDetection:
+    """Marks in nodule-free lungs, and in masses inserted into them.
 
     Attributes:
         litres: lung that was searched in each.
-        false_score: scores of the detections in each, all of them false.
+        false: the marks in each, all of them false.
         mass_score: the best score on each mass; −inf where nothing marks it.
     """
 
     litres: tuple[float, ...]
-    false_score: tuple[NDArray[np.float64], ...]
+    false: tuple[tuple[Candidate, ...], ...]
     mass_score: NDArray[np.float64]
+
+    @property
+    def false_score(self) -> list[NDArray[np.float64]]:
+        """Scores of the marks in each lung."""
+        return [np.array([m.score for m in marks], dtype=np.float64) for marks in self.false]
 
 
 def search_lungs(
-    regions: Sequence[TrainingRegion], stacks: Stacks, detector: Callable[[str], Detect], masses: int = MASSES
+    regions: Sequence[TrainingRegion], stacks: Stacks, detector: Callable[[str], Search], masses: int = MASSES
 ) -> SearchedLungs:
     """Search the nodule-free lungs.
 
     Args:
         regions: these.
         stacks: nodules to enlarge; of three readers or more, and of the lungs' own folds.
-        detector: patient → a detector that was not trained on the patient.
+        detector: patient → networks that were not trained on the patient.
         masses: to insert into each.
     """
-    litres, false, best = [], [], []
+    litres, lungs, inserted, places, sizes = [], [], [], [], []
     for region in regions:
-        detect, volume = detector(region.patient), region.volume
-        lungs = segment_lungs(volume)
-        litres.append(np.count_nonzero(lungs.labels) * volume.geometry.voxel_mm3 / 1e6)
-        marks = [
-            c for c in detect(volume, search_region(lungs, margin_mm=0.0)) if not _is_unannotated(region.patient, c)
-        ]
-        false.append(np.array([c.score for c in marks], dtype=np.float64))
-        best += _on_masses(region, stacks, detect, masses)
-    return SearchedLungs(tuple(litres), tuple(false), np.array(best))
+        search, volume = detector(region.patient), region.volume
+        mask = segment_lungs(volume)
+        litres.append(np.count_nonzero(mask.labels) * volume.geometry.voxel_mm3 / 1e6)
+        lungs.append(search(volume, search_region(mask, margin_mm=0.0)))
+        for piece, centre, size in _with_masses(region, stacks, masses):
+            inserted.append(search(piece, np.ones(piece.geometry.shape, dtype=bool)))
+            places.append(piece.geometry.to_lps(centre))
+            sizes.append(size)
+    patients = tuple(r.patient for r in regions)
+    return SearchedLungs(patients, tuple(litres), tuple(lungs), tuple(inserted), np.array(places), np.array(sizes))
 
 
 def _is_unannotated(patient: str, mark: Candidate) -> bool:
@@ -77,82 +122,87 @@ def _is_unannotated(patient: str, mark: Candidate) -> bool:
     if patient not in Background.PLEURAL_MASS:
         return False
     centre, radius = Background.PLEURAL_MASS[patient]
-    return bool(np.linalg.norm(np.subtract(mark.centre_lps, centre)) <= radius)
+    return _within(mark, centre, radius)
 
 
-def _on_masses(region: TrainingRegion, stacks: Stacks, detect: Detect, masses: int) -> list[float]:
+def _within(mark: Candidate, place: ArrayLike, radius_mm: float) -> bool:
+    return bool(np.linalg.norm(np.subtract(mark.centre_lps, place)) <= radius_mm)
+
+
+def _with_masses(
+    region: TrainingRegion, stacks: Stacks, masses: int
+) -> Iterator[tuple[Volume, NDArray[np.float64], float]]:
+    """Pieces of a lung with a mass inserted, see :func:`set_into`."""
     fold = fold_of(region.patient)
     rng = np.random.default_rng(fold)
     usable = stacks.nodules[is_left_out([stacks.patients[n] for n in stacks.nodules], fold)]
     large = [int(n) for n in usable if stacks.readers(n) >= 3 and stacks.diameter_mm(n) > 9]
-    out = []
     for nodule in rng.choice(large, masses):
         grow = rng.uniform(20, 65) / stacks.diameter_mm(nodule)
-        volume, centre, size = set_into(region, stacks, int(nodule), grow, rng)
-        everywhere = np.ones(volume.geometry.shape, dtype=bool)
-        place = volume.geometry.to_lps(centre)
-        marks = [c for c in detect(volume, everywhere) if np.linalg.norm(np.subtract(c.centre_lps, place)) < size / 2]
-        out.append(max((c.score for c in marks), default=-np.inf))
-    return out
+        yield set_into(region, stacks, int(nodule), grow, rng)
 
 
 # ---------------------------------------------------------------- the card
 
 
-def settings(cubes: CubeDetection, lungs: SearchedLungs) -> dict[str, Any]:
-    """Settings for the scoring network's card: the calibration, the threshold, the sensitivity by size.
+def calibration(cubes: CubeDetection, lungs: LungDetection) -> list[float]:
+    """Constant, slope of the logit and slope of the logarithm of the diameter, with which the score is the chance that
+    a mark is a nodule, where nodules are as frequent as in LUNA16.
 
     Args:
-        cubes, lungs: searched with scores that are plain sigmoids of the logit.
+        cubes, lungs: by the calibration :data:`UNCALIBRATED`.
     """
-    constant, slope = _calibrated(cubes, lungs)
+    from sklearn.linear_model import LogisticRegression
+
+    marks, is_nodule, weight = _weighted(cubes, lungs)
+    logit = special.logit(np.clip([m.score for m in marks], 1e-12, 1 - 1e-12))
+    known = np.stack([logit, np.log([m.diameter_mm for m in marks])], 1)
+    model = LogisticRegression(C=1e6).fit(known, is_nodule, sample_weight=weight)
+    return [round(float(v), 4) for v in (*model.intercept_, *model.coef_[0])]
+
+
+def _weighted(
+    cubes: CubeDetection, lungs: LungDetection
+) -> tuple[list[Candidate], NDArray[np.bool_], NDArray[np.float64]]:
+    """All marks (N), whether each is a nodule, and a weight with which nodules are as frequent as in LUNA16."""
+    hits = [mark for mark in cubes.hits if mark is not None]
+    false = [*cubes.false, *(mark for marks in lungs.false for mark in marks)]
+    each = NODULES_A_SCAN * (cubes.litres.sum() + sum(lungs.litres)) / LITRES / len(cubes.hits)
+    weight = np.concatenate([np.full(len(hits), each), np.ones(len(false))])
+    return hits + false, np.arange(len(weight)) < len(hits), weight
+
+
+def settings(cubes: CubeDetection, lungs: LungDetection) -> dict[str, Any]:
+    """Settings for the scoring network's card: the threshold, and the sensitivity by size there.
+
+    Args:
+        cubes, lungs: by the calibration on the card.
+    """
     in_lungs = np.sort(np.concatenate(lungs.false_score))[::-1]
     allowed = int(FALSE_PER_SCAN * len(lungs.litres))
     ends = special.logit(in_lungs[allowed - 1 : allowed + 1])  # of the last that counts, and the first that does not
     free = special.expit(ends.mean()) if len(ends) == 2 else 0.0
-    threshold = max(cubes.threshold_at(FALSE_PER_SCAN), float(free))
-    found = cubes.froc.nodule_score > threshold
-    size = cubes.froc.nodule_mm
+    threshold = round(max(cubes.threshold_at(FALSE_PER_SCAN), float(free)), 3)
+    found, size = _reaches(cubes.froc.nodule_score, threshold), cubes.froc.nodule_mm
     bands = [(low, high, (size >= low) & (size < high)) for low, high in pairwise(SIZE_EDGES_MM)]
     return {
-        "calibration": [constant, slope],
-        "threshold": round(float(special.expit(constant + slope * special.logit(threshold))), 3),
+        "threshold": threshold,
         "sensitivity_by_size": [[low, high, int(found[own].sum()), int(own.sum())] for low, high, own in bands],
     }
 
 
-def _calibrated(cubes: CubeDetection, lungs: SearchedLungs) -> tuple[float, float]:
-    """Constant and slope that turn a logit into the chance that a mark is a nodule, where they are as frequent as in
-    LUNA16."""
-    from sklearn.linear_model import LogisticRegression
-
-    logit, is_nodule, weight = _marks(cubes, lungs)
-    model = LogisticRegression(C=1e6).fit(logit[:, None], is_nodule, sample_weight=weight)
-    return float(model.intercept_[0]), float(model.coef_[0, 0])
+def _reaches(score: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """Whether scores reach a threshold of three decimals: one that rounds to it is not below."""
+    return np.asarray(score >= threshold - 5e-4)
 
 
-def _marks(
-    cubes: CubeDetection, lungs: SearchedLungs
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """All marks (N,): logit, whether a nodule, and a weight with which nodules are as frequent as in LUNA16."""
-    hit = cubes.froc.nodule_score[cubes.proposed]
-    false = np.concatenate([cubes.froc.false_score, *lungs.false_score])
-    each = NODULES_A_SCAN * (cubes.litres.sum() + sum(lungs.litres)) / LITRES / cubes.froc.nodules
-    logit = special.logit(np.clip(np.concatenate([hit, false]), 1e-9, 1 - 1e-9))
-    weight = np.concatenate([np.full(len(hit), each), np.ones(len(false))])
-    return logit, np.arange(len(logit)) < len(hit), weight
-
-
-def figures(cubes: Cubes, found: CubeDetection, lungs: SearchedLungs, made: dict[str, Any]) -> dict[str, Any]:
+def figures(cubes: Cubes, found: CubeDetection, lungs: LungDetection, threshold: float) -> dict[str, Any]:
     """Figures for the card.
 
     Args:
-        found, lungs: as :func:`settings` takes them.
-        made: the settings.
+        found, lungs: by the calibration on the card.
+        threshold: on the card.
     """
-    constant, slope = made["calibration"]
-    # a score that rounds to the threshold is not below it
-    threshold = special.expit((special.logit(made["threshold"] - 5e-4) - constant) / slope)
     groups = {"all": np.ones(len(found.cubes), dtype=bool)} | strata(cubes, found)
     return {
         "cpm": round(found.cpm, 4),
@@ -165,26 +215,26 @@ def figures(cubes: Cubes, found: CubeDetection, lungs: SearchedLungs, made: dict
             if own.any()
         },
         "at_threshold": {
-            "sensitivity": round(float(np.mean(found.froc.nodule_score >= threshold)), 4),
+            "sensitivity": round(float(_reaches(found.froc.nodule_score, threshold).mean()), 4),
             "false_positives_in_five_litres": round(
-                float(np.sum(found.froc.false_score >= threshold) * LITRES / found.litres.sum()), 3
+                float(_reaches(found.froc.false_score, threshold).sum() * LITRES / found.litres.sum()), 3
             ),
-            "false_positives_in_nodule_free_lungs": [int(np.sum(f >= threshold)) for f in lungs.false_score],
-            "masses_found": [int(np.sum(lungs.mass_score >= threshold)), len(lungs.mass_score)],
+            "false_positives_in_nodule_free_lungs": [int(_reaches(f, threshold).sum()) for f in lungs.false_score],
+            "masses_found": [int(_reaches(lungs.mass_score, threshold).sum()), len(lungs.mass_score)],
         },
-        "reliability": _reliability(found, lungs, constant, slope),
+        "reliability": _reliability(found, lungs),
         "stands_on": f"{found.froc.nodules} nodules in cubes with {found.litres.sum():.0f} litres of lung, "
         f"{len(lungs.litres)} nodule-free lungs with {sum(lungs.litres):.0f} litres, and masses set into these, five "
         "folds by patient",
     }
 
 
-def _reliability(found: CubeDetection, lungs: SearchedLungs, constant: float, slope: float) -> list[list[float]]:
+def _reliability(found: CubeDetection, lungs: LungDetection) -> list[list[float]]:
     """By quarter of the score: its bounds, and the share of marks that are nodules, where these are as frequent as in
     LUNA16. There are too few false positives for finer steps."""
-    logit, is_nodule, weight = _marks(found, lungs)
-    p = special.expit(constant + slope * logit)
-    every, hits = (np.histogram(p, QUARTERS, weights=w)[0] for w in (weight, weight * is_nodule))
+    marks, is_nodule, weight = _weighted(found, lungs)
+    score = [mark.score for mark in marks]
+    every, hits = (np.histogram(score, QUARTERS, weights=w)[0] for w in (weight, weight * is_nodule))
     share = hits / np.maximum(every, 1e-9)
     return [[low, high, round(float(s), 3)] for (low, high), s in zip(pairwise(QUARTERS), share, strict=True)]
 

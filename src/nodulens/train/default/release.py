@@ -21,17 +21,17 @@ from nodulens.methods.recipe import Augmentation
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import TOGETHER
 from nodulens.runtime.weights import card as shipped_card
-from nodulens.stages.detect import detect_within, logits
+from nodulens.stages.detect import logits, scored
 from nodulens.stages.prompts import GRID
 from nodulens.stages.views import screen_view
 from nodulens.train.default import calibration, detector_figures
 from nodulens.train.default import detector as detector_task
 from nodulens.train.default import malignancy as malignancy_task
 from nodulens.train.default import segmenter as segmenter_task
-from nodulens.train.default.cube_detection import Detect, detect_in_cubes
+from nodulens.train.default.cube_detection import CubeDetection, match, search_cubes
 from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_regions
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.export import Logits, LogitsAndActivation, export
+from nodulens.train.loop.export import Logits, LogitsAndActivation, export, settle
 
 PASSING = 0.99
 """Share of the nodules that the candidate stage finds which must pass the screening network, out of fold."""
@@ -108,14 +108,23 @@ def detector(release: Release) -> Path:
         models = _fold_detectors(nets, regions, run, training)
         screen_card["settings"] = models[0][0].card.settings
 
-        def without(patient: str) -> Detect:
+        def without(patient: str) -> detector_figures.Search:
             screen, ball = models[fold_of(patient)]
-            return partial(detect_within, screen=screen, ball=ball)
+            return partial(scored, screen=screen, ball=ball)
 
-        found = detect_in_cubes(cubes, range(len(cubes)), without)
+        searched = search_cubes(cubes, range(len(cubes)), without)
         lungs = detector_figures.search_lungs(free, stacks, without, release.masses)
-        volume_card["settings"] = detector_figures.settings(found, lungs)
-        volume_card["figures"] = detector_figures.figures(cubes, found, lungs, volume_card["settings"])
+
+        def by(calibrated: Sequence[float]) -> tuple[CubeDetection, detector_figures.LungDetection]:
+            return match(cubes, searched.each(lambda found: found.marks(calibrated))), lungs.marks(calibrated)
+
+        fitted = detector_figures.calibration(*by(detector_figures.UNCALIBRATED))
+        found, in_lungs = by(fitted)
+        volume_card["settings"] = {"calibration": fitted, **detector_figures.settings(found, in_lungs)}
+        threshold = volume_card["settings"]["threshold"]
+        volume_card["figures"] = detector_figures.figures(cubes, found, in_lungs, threshold)
+        for fold in range(FOLDS):
+            settle(run / f"fold{fold}", "volume", volume_card["settings"])
     else:
         screen_card |= _known(screen_card)
         volume_card |= _known(volume_card)
@@ -134,29 +143,26 @@ def detector_without(
 def _fold_detectors(
     nets: Sequence[detector_task.DetectorNets], regions: Sequence[TrainingRegion], run: Path, training: DefaultTraining
 ) -> list[tuple[Model, Model]]:
-    """The networks of the folds, screening and scoring, in ``run/fold0`` …; their scores are sigmoids of the logit.
+    """The networks of the folds, screening and scoring, in ``run/fold0`` …
 
     All share the least logit of the screening network, which is chosen on nodules that each of them left out.
     """
-    facts = [
-        [_detector_card(name, training, [r.patient for r in regions], fold) for name in ("screen", "volume")]
-        for fold in range(len(nets))
-    ]
+    threads = torch.get_num_threads()
+    patients = [r.patient for r in regions]
     passed = []
-    for fold, (net, (screen_card, _)) in enumerate(zip(nets, facts, strict=True)):
-        export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), run / f"fold{fold}", screen_card)
-        screen = load_model("screen", torch.get_num_threads(), run / f"fold{fold}")
+    for fold, net in enumerate(nets):
+        folder = run / f"fold{fold}"
+        screen_card, volume_card = (_detector_card(name, training, patients, fold) for name in ("screen", "volume"))
+        export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), folder, screen_card)
+        export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), folder, volume_card)
+        screen = load_model("screen", threads, folder)
         for r in (r for r in regions if r.centre_zyx is not None and fold_of(r.patient) == fold):
             hits = [c for c, is_nodule in zip(r.candidates, r.is_nodule, strict=True) if is_nodule]
             if hits:
                 passed.append(logits(r.volume, hits, screen, screen_view).max())
     least = detector_figures.least_logit(np.array(passed), PASSING)
-    for fold, (net, (screen_card, volume_card)) in enumerate(zip(nets, facts, strict=True)):
-        screen_card["settings"] = {"least": round(least, 3), "most": MOST}
-        volume_card["settings"] = {"calibration": [0.0, 1.0], "threshold": 0.5, "sensitivity_by_size": []}
-        export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), run / f"fold{fold}", screen_card)
-        export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), run / f"fold{fold}", volume_card)
-    threads = torch.get_num_threads()
+    for fold in range(len(nets)):
+        settle(run / f"fold{fold}", "screen", {"least": round(least, 3), "most": MOST})
     both = ("screen", "volume")
     return [tuple(load_model(name, threads, run / f"fold{fold}") for name in both) for fold in range(len(nets))]  # type: ignore[misc]
 

@@ -75,6 +75,20 @@ def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], 
     return target
 
 
+def settle(folder: Path, name: str, settings: dict[str, Any]) -> None:
+    """Put settings on the card of an exported network: those that are found by running it."""
+    ranks = Ranks.joined()
+    if ranks.first:
+        path = folder / f"{name}.json"
+        _write_card(path, {**json.loads(path.read_text(encoding="utf-8")), "settings": settings})
+    ranks.wait()
+
+
+def _write_card(path: Path, card: dict[str, Any]) -> None:
+    with whole_file(path) as part:
+        part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
 def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any], tolerance: float) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     net = net.eval().cpu()
@@ -95,9 +109,7 @@ def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any],
         part.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     card["input"]["gflop"] = round(gflop(net, example), 4)
-    text = json.dumps({**card, "licence": card.get("licence", LICENCE), "sha256": sha256}, indent=1)
-    with whole_file(target.with_suffix(".json")) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    _write_card(target.with_suffix(".json"), {**card, "licence": card.get("licence", LICENCE), "sha256": sha256})
 
 
 def gflop(net: nn.Module, example: Tensor) -> float:
