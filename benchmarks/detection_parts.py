@@ -102,7 +102,7 @@ def main(
         seen = search_cubes(
             cubes,
             range(0, len(cubes), every),
-            lambda patient: partial(_seen, *models[fold_of(patient)]),
+            lambda patient: partial(_seen, models[fold_of(patient)]),
             lambda share: progress.update(bar, completed=share),
         )
     print("| variant | CPM | at 1 | at 4 | 3 to 5 mm, CPM | marked at all |\n| --- | --- | --- | --- | --- | --- |")
@@ -123,7 +123,8 @@ def _nearest(cubes: Cubes, nodule: int, seen: Seen) -> float:
     return float(min((np.linalg.norm(offset) for offset in offsets), default=np.inf))
 
 
-def _seen(screen: Model, ball: Model, volume: Volume, region: NDArray[np.bool_]) -> Seen:
+def _seen(models: tuple[Model, ...], volume: Volume, region: NDArray[np.bool_]) -> Seen:
+    screen, ball = models
     found = propose(volume, region)
     rough = logits(volume, found, screen, screen_view)
 

@@ -24,7 +24,7 @@ from nodulens.data.material import CUBE_MM, Cubes
 from nodulens.metrics.detection import FP_RATES, Findings, Froc, Marks, froc
 
 Float = NDArray[np.float64]
-Found = TypeVar("Found")
+Found = TypeVar("Found", covariant=True)
 Other = TypeVar("Other")
 GRID = Geometry.axial((CUBE_MM,) * 3)
 
@@ -116,7 +116,7 @@ class SearchedCubes(Generic[Found]):
 
     cubes: NDArray[np.int_]
     litres: Float
-    found: list[Found]
+    found: Sequence[Found]
 
     def each(self, function: Callable[[Found], Other]) -> SearchedCubes[Other]:
         """A function of what it gave for each."""
