@@ -56,7 +56,7 @@ def main(
     if fold is not None:
         if name is Name.detector:
             release.detector_without(fold, data, run, trainings.detector)
-            typer.echo(f"{run / 'detector' / f'fold{fold}.pt'}")
+            typer.echo(f"{run / 'detector' / f'fold{fold}-sharp.pt'}")
             return
         if name is not Name.segmenter:
             raise typer.BadParameter("only detector and segmenter are trained one fold at a time", param_hint="--fold")

@@ -203,7 +203,8 @@ def train_default(
         start = time.monotonic()
         make(job)
         if ranks.first:
-            draw_curves(folder / "checkpoints" / name / "foldNone.csv", f"{DEFAULT.name}, {name}")
+            for curves in (folder / "checkpoints" / name).glob("foldNone*.csv"):
+                draw_curves(curves, f"{DEFAULT.name}, {name}")
         run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
         _write(run, folder)
     return run

@@ -172,6 +172,7 @@ def _detector_card(
 ) -> dict[str, Any]:
     material = "LIDC-IDRI cubes, nodule-free lungs, stacks inserted into these"
     card = _card(name, training, material, [p for p in patients if fold is None or fold_of(p) != fold])
+    card["trained_on"]["schedule"]["then"] = _schedule(detector_task.sharpening(training))
     card["input"] = {
         "screen": {"blocks": "(N, 1, 16, 16, 16) 1 mm voxels (coarser for candidates over 7 mm), −1000…400 HU as 0…1"},
         "volume": {"blocks": "(N, 1, 32, 32, 32) 1 mm voxels (coarser for candidates over 18 mm), −1000…400 HU as 0…1"},
@@ -287,7 +288,7 @@ def _known(card: dict[str, Any]) -> dict[str, Any]:
 def _card(name: str, training: DefaultTraining, material: str, patients: Sequence[str]) -> dict[str, Any]:
     """A card without input, settings and figures."""
     trained_on = sorted(set(patients) - EVALUATION_PATIENTS)
-    schedule = {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
+    schedule = _schedule(training)
     option = ""
     if training.augment:
         schedule["augment"] = list(training.augment)
@@ -304,3 +305,7 @@ def _card(name: str, training: DefaultTraining, material: str, patients: Sequenc
         "settings": {},
         "figures": {},
     }
+
+
+def _schedule(training: DefaultTraining) -> dict[str, Any]:
+    return {name: getattr(training, name) for name in ("epochs", "learning_rate", "seed")}
