@@ -19,11 +19,15 @@ def block_means(array: NDArray[np.float32] | NDArray[np.int16], factors: Sequenc
     """
     if all(f == 1 for f in factors):
         return array.astype(np.float32, copy=False)
-    short = [(0, -n % f) for n, f in zip(array.shape, factors, strict=True)]
-    full: NDArray[Any] = np.pad(array, short, mode="edge") if any(after for _, after in short) else array
-    out = np.zeros([n // f for n, f in zip(full.shape, factors, strict=True)], dtype=np.float32)
-    for z, y, x in product(*(range(f) for f in factors)):
-        out += full[z :: factors[0], y :: factors[1], x :: factors[2]]
+    fz, fy, fx = factors
+    nz, ny, nx = array.shape
+    out = np.zeros([-(-n // f) for n, f in zip(array.shape, factors, strict=True)], dtype=np.float32)
+    for z in range(len(out) * fz):  # slice by slice, as padding the whole array would copy it
+        image: NDArray[Any] = array[min(z, nz - 1)]
+        if ny % fy or nx % fx:
+            image = np.pad(image, [(0, -ny % fy), (0, -nx % fx)], mode="edge")
+        for y, x in product(range(fy), range(fx)):
+            out[z // fz] += image[y::fy, x::fx]
     out /= np.float32(np.prod(factors))
     return out
 

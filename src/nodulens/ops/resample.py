@@ -7,7 +7,7 @@ aliases; a finer one is plainly trilinear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from nodulens.core.geometry import Geometry
 from nodulens.errors import BadOption
 
 Float = NDArray[np.float64]
+PLANES = 64
+"""Planes of a linear resampling that are computed at a time."""
 
 
 def resample_array(
@@ -43,26 +45,51 @@ def resample_array(
     Raises:
         BadOption: another order.
     """
-    from scipy.sparse import csr_array
-
     if order not in (0, 1):
         raise BadOption(f"Resampling is by nearest voxel (order 0) or linear (order 1), not order {order}.")
     if np.abs(source.direction - target.direction).max() > 1e-6:
         return _oblique(array, source, target, order, fill)
-    first = source.to_index(target.origin_lps)
-    step = np.asarray(target.spacing_zyx) / np.asarray(source.spacing_zyx)
-    places = [f + s * np.arange(n) for f, s, n in zip(first, step, target.shape, strict=True)]
     if order == 0:
-        return _nearest(array, places, fill)
-    wz, wy, wx = (csr_array(axis_weights(p, s, 0, n)) for p, s, n in zip(places, step, array.shape, strict=True))
-    planes = np.empty((array.shape[0], *target.shape[1:]), dtype=np.float32)
-    for z, image in enumerate(array):
-        planes[z] = (wx @ (wy @ (image.astype(np.float32) - np.float32(fill))).T).T
-    out = planes.reshape(len(planes), -1)
-    if not np.array_equal(places[0], np.arange(len(planes))):
-        out = wz @ out
-    out += np.float32(fill)
-    return np.asarray(out.reshape(target.shape))
+        return _nearest(array, _places(source, target)[0], fill)
+    out = np.empty(target.shape, dtype=np.float32)
+    for rows, planes in linear_planes(array, source, target, fill=fill):
+        out[rows] = planes
+    return out
+
+
+def linear_planes(
+    array: NDArray[Any], source: Geometry, target: Geometry, *, fill: float
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """What :func:`resample_array` gives by order 1, some planes at a time, for what need not be held whole as float32.
+
+    Args:
+        array, source, target, fill: as there; the axes of both grids must be parallel.
+
+    Yields:
+        which planes, in order, and their values, float32 (z, y, x).
+    """
+    from scipy.sparse import csr_array
+
+    places, steps = _places(source, target)
+    wz, wy, wx = (axis_weights(p, s, 0, n) for p, s, n in zip(places, steps, array.shape, strict=True))
+    rows, columns = csr_array(wy), csr_array(wx)
+    for first in range(0, len(wz), PLANES):
+        weights = wz[first : first + PLANES]
+        used = np.flatnonzero(weights.any(axis=0))
+        band = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
+        own = np.empty((band.stop - band.start, *target.shape[1:]), dtype=np.float32)
+        for plane, image in zip(own, array[band], strict=True):
+            plane[:] = (columns @ (rows @ (image.astype(np.float32) - np.float32(fill))).T).T
+        out = csr_array(weights[:, band]) @ own.reshape(len(own), -1)
+        out += np.float32(fill)
+        yield slice(first, first + len(weights)), out.reshape(len(weights), *target.shape[1:])
+
+
+def _places(source: Geometry, target: Geometry) -> tuple[list[Float], Float]:
+    """Indices of the target's voxels along the axes of a parallel source, and the steps between them."""
+    first = source.to_index(target.origin_lps)
+    steps = np.asarray(target.spacing_zyx) / np.asarray(source.spacing_zyx)
+    return [f + s * np.arange(n) for f, s, n in zip(first, steps, target.shape, strict=True)], steps
 
 
 def _blur(step: float) -> float:
