@@ -1,14 +1,18 @@
 """How long an analysis takes, stage by stage, beside what this machine allows.
 
     python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003
+    python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003 --slices 1000 --runs 1
 
 Runs the whole program in a process of its own, several times, and prints a Markdown table of medians. The bound of the
 networks is their arithmetic at the speed of a large matrix product; the bound of every other stage is one pass over the
-scan at the speed of memory. No stage can be faster than its bound; the difference is what can be gained.
+scan at the speed of memory. No stage can be faster than its bound; the difference is what can be gained. ``--slices``
+interpolates the scan to so many slices, written as uncompressed DICOM for the time of the runs: it shows how memory
+grows with a scan.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -20,6 +24,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
+import pydicom
 import typer
 
 CHILD = """
@@ -48,9 +53,12 @@ def main(
     ct: Annotated[Path, typer.Argument(help="A DICOM series.")],
     runs: Annotated[int, typer.Option(min=1)] = 5,
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    slices: Annotated[int | None, typer.Option(min=2, help="Interpolate the scan to so many.")] = None,
 ) -> None:
     """Print the table."""
-    results = [once(ct, threads) for _ in range(runs)]
+    with tempfile.TemporaryDirectory() as folder:
+        scan = ct if slices is None else interpolated(ct, slices, Path(folder))
+        results = [once(scan, threads) for _ in range(runs)]
     speed, bandwidth = matrix_gflops(), memory_gbs()
     voxels = results[0]["voxels"]
     bound = {"detect": detector_gflop() / speed}
@@ -75,6 +83,28 @@ def once(ct: Path, threads: int) -> dict[str, Any]:
             text=True,
         )
     return dict(json.loads(out.stdout))
+
+
+def interpolated(ct: Path, count: int, folder: Path) -> Path:
+    """The same extent in ``count`` slices, as uncompressed DICOM in ``folder``."""
+    given = sorted(map(pydicom.dcmread, ct.glob("*.dcm")), key=lambda data: float(data.ImagePositionPatient[2]))
+    stored = np.stack([data.pixel_array for data in given])
+    for data in given:
+        del data.PixelData
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    for number, place in enumerate(np.linspace(0, len(given) - 1, count), start=1):
+        low = min(int(place), len(given) - 2)
+        share = place - low
+        data = copy.deepcopy(given[low])
+        ends = [float(given[z].ImagePositionPatient[2]) for z in (low, low + 1)]
+        data.ImagePositionPatient[2] = f"{ends[0] + share * (ends[1] - ends[0]):.4f}"
+        data.SliceThickness = f"{(ends[1] - ends[0]) * (len(given) - 1) / (count - 1):.4f}"
+        data.InstanceNumber, data.SOPInstanceUID = number, pydicom.uid.generate_uid()
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+        image = np.rint(stored[low] * (1 - share) + stored[low + 1] * share).astype(stored.dtype)
+        data.add_new("PixelData", "OW", image.tobytes())
+        data.save_as(folder / f"{number:05d}.dcm", enforce_file_format=True)
+    return folder
 
 
 def detector_gflop() -> float:

@@ -8,11 +8,13 @@ import struct
 import zlib
 from pathlib import Path
 
+import jpeg_ls
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.filewriter import dcmwrite
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -73,8 +75,8 @@ def test_a_codec_that_panics_is_an_error(tmp_path: Path) -> None:
 
 def test_a_decoder_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a codec does to its process, the next image is decoded by a new one."""
-    series = compressed(JPEGLSLossless)
-    good = frame(JPEGLSLossless, codestream(series[0]))
+    series = compressed(JPEG2000Lossless)
+    good = frame(JPEG2000Lossless, codestream(series[0]))
     worker = Path(decoders.__file__).with_name("decode_worker.py").read_text()
     assert "decoder.as_array" in worker
     dying = tmp_path / "decode_worker.py"
@@ -87,6 +89,38 @@ def test_a_decoder_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
                 pool.decode(good).result()
     np.testing.assert_array_equal(pool.decode(good).result(), body()[0].astype(np.int32) - INTERCEPT)
     pool.close()
+
+
+@pytest.mark.parametrize("bits", [(8, 8), (16, 7), (16, 12), (16, 16)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_jpeg_ls_gives_the_values_of_pydicom(bits: tuple[int, int], signed: bool) -> None:
+    """Its codec is called directly; pydicom stays the reference for signs and for unused bits."""
+    allocated, stored = bits
+    image = np.random.default_rng(0).integers(0, 2**stored, (40, 48)).astype(f"u{1 if stored <= 8 else 2}")
+    image[0] = 2**stored - 1
+    encoded = decoders.EncodedFrame(
+        JPEGLSLossless, bytes(jpeg_ls.encode_array(image)), (40, 48), allocated, stored, signed, "MONOCHROME2"
+    )
+    options = {
+        "rows": 40,
+        "columns": 48,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": allocated,
+        "bits_stored": stored,
+        "pixel_representation": int(signed),
+        "photometric_interpretation": "MONOCHROME2",
+    }
+    wanted, _ = get_decoder(JPEGLSLossless).as_array(encapsulate([encoded.data]), index=0, raw=True, **options)
+    got = decoders.decode(encoded).result()
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_jpeg_ls_of_more_bits_than_announced_is_an_error() -> None:
+    wide = bytes(jpeg_ls.encode_array(np.full((40, 48), 700, np.uint16)))
+    with pytest.raises(decoders.DecodingError, match="10 bits are compressed, and 8 announced"):
+        decoders.decode(decoders.EncodedFrame(JPEGLSLossless, wide, (40, 48), 8, 8, False, "MONOCHROME2")).result()
 
 
 def test_a_decoder_that_never_ends_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def nrrd(folder: Path, changes: Fields | None = None, voxels: bytes | None = Non
 
 def nifti_file(folder: Path, changes: dict[str, tuple[float, ...]] | None = None, *, packed: bool = False) -> Path:
     """``a.nii`` or ``a.nii.gz`` with fields of :data:`nodulens.io.nifti.LAYOUTS` changed."""
-    data = bytearray(nifti.encode(body(), GEOMETRY, packed=False))
+    data = bytearray(b"".join(nifti.encode(body(), GEOMETRY, packed=False)))
     for key, values in (changes or {}).items():
         form, at = nifti.LAYOUTS[348][key]
         struct.pack_into("<" + form, data, at, *values)
@@ -242,7 +242,7 @@ def test_what_is_written_lies_where_it_should_for_simpleitk(tmp_path: Path, seed
     turns = [*Rotation.create_group("O").as_matrix()[::4], *Rotation.random(6, rng=rng).as_matrix()]
     direction = turns[seed] * np.array([1, 1, 1 if seed % 2 else -1])
     grid = Geometry((12, 40, 48), (2.5, 0.8, 0.7), tuple(rng.uniform(-300, 300, 3)), direction[:, ::-1])
-    data = bytearray(nifti.encode(body(), grid, packed=False))
+    data = bytearray(b"".join(nifti.encode(body(), grid, packed=False)))
     for codes in ((1, 1), (1, 0), (0, 1)):
         struct.pack_into("<2h", data, 252, *codes)
         (tmp_path / "a.nii").write_bytes(data)
@@ -263,7 +263,8 @@ def test_what_is_written_has_the_header_that_simpleitk_writes(tmp_path: Path, ki
     image.SetSpacing([0.7, 0.8, 2.5])
     image.SetOrigin([-20.0, -30.0, -400.0])
     sitk.WriteImage(image, str(tmp_path / "theirs.nii"))
-    assert nifti.encode(body().astype(kind), GEOMETRY, packed=False) == (tmp_path / "theirs.nii").read_bytes()
+    ours = b"".join(nifti.encode(body().astype(kind), GEOMETRY, packed=False))
+    assert ours == (tmp_path / "theirs.nii").read_bytes()
 
 
 # --- headers that are broken ---------------------------------------------------------------------
@@ -414,7 +415,7 @@ def test_nifti_that_is_placed_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_nifti_with_extensions(tmp_path: Path, packed: bool) -> None:
-    plain = nifti.encode(body(), GEOMETRY, packed=False)
+    plain = b"".join(nifti.encode(body(), GEOMETRY, packed=False))
     data = bytearray(plain[:352] + struct.pack("<2i", 160, 6) + b"x" * 152 + plain[352:])
     data[348] = 1
     struct.pack_into("<f", data, 108, 512)
@@ -745,27 +746,24 @@ def mask() -> Mask:
     return Mask(labels, GEOMETRY, {1: "nodule 1"})
 
 
+def change_what_is_written(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
+    """Let the disk hold other bytes than a NIfTI file was given."""
+    encode = nifti.encode
+    monkeypatch.setattr(nifti, "encode", lambda *args, **options: [change(b"".join(encode(*args, **options)))])
+
+
 @pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz"])
 def test_a_short_write_is_noticed(tmp_path: Path, mask: Mask, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mask(mask, tmp_path / name)
     before = (tmp_path / name).read_bytes()
-
-    def short(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            return file.write(data[: len(data) // 2])
-
-    monkeypatch.setattr(Path, "write_bytes", short)
+    change_what_is_written(monkeypatch, lambda data: data[: len(data) // 2])
     with pytest.raises(UnreadableFile, match="could not be read back"):
         write_mask(replace(mask, labels=1 - mask.labels), tmp_path / name)
     assert (tmp_path / name).read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_a_bit_that_flips_on_the_disk_is_noticed(tmp_path: Path, mask: Mask, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flipped(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            return file.write(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
-
-    monkeypatch.setattr(Path, "write_bytes", flipped)
+    change_what_is_written(monkeypatch, lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     with pytest.raises(UnreadableFile, match="does not hold what was written"):
         write_mask(mask, tmp_path / "mask.nii")
     assert not list(tmp_path.iterdir())

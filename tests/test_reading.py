@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -561,6 +563,23 @@ def test_masks_and_volumes_lie_on_the_input(tmp_path: Path, seed: int) -> None:
     copy = read(tmp_path / "copy.nii.gz")
     np.testing.assert_array_equal(copy.hu, volume.hu)
     assert copy.source.z_reversed == volume.source.z_reversed
+
+
+@pytest.mark.parametrize("format", ["dicom", "nifti"])
+def test_reading_holds_one_copy(tmp_path: Path, format: str) -> None:
+    series = slices(body((64, 256, 256)))
+    path = save(tmp_path / "dicom", series)
+    if format == "nifti":
+        volume = read(path)
+        path = tmp_path / "reversed.nii.gz"
+        write_volume(replace(volume, source=replace(volume.source, z_reversed=True)), path)
+    read(path)  # what is imported on first use is not of the scan
+    del series
+    tracemalloc.start()
+    volume = read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert volume.hu.dtype == np.int16 and peak < 1.5 * volume.hu.nbytes
 
 
 def test_equal_masks_make_equal_files(tmp_path: Path) -> None:

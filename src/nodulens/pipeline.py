@@ -268,7 +268,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTime
         nodules=tuple(_as_read(n, ct, scan.orientation) for n in nodules),
         sensitivity=tuple(SizeSensitivity(*row) for row in measured),
         interval_meaning=str(method.classifier.card.settings.get("interval", {}).get("meaning", UNCALIBRATED)),
-        lung_mask=Mask(np.ascontiguousarray(scan.orientation.invert(lungs.labels)), ct.geometry, lungs.names),
+        lung_mask=Mask(scan.orientation.invert(lungs.labels), ct.geometry, lungs.names),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +83,7 @@ class Volume:
             raise BadValues(f"A volume holds float32 or int16 Hounsfield units, got {self.hu.dtype}.")
         if tuple(self.hu.shape) != self.geometry.shape:
             raise BadGeometry(f"The array is {self.hu.shape}, its geometry says {self.geometry.shape}.")
-        if self.hu.dtype == np.float32 and not np.isfinite(self.hu).all():
-            bad = int(self.hu.size - np.isfinite(self.hu).sum())
+        if bad := count_not_finite(self.hu):
             raise BadValues(f"{bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
         view = self.hu.view()
         view.setflags(write=False)
@@ -131,6 +131,11 @@ class Mask:
         if not values:
             raise KeyError(f"No label {name!r}; there are {sorted(self.names.values())}.")
         return np.asarray(self.labels == values[0])
+
+
+def count_not_finite(array: NDArray[Any]) -> int:
+    """How many values of an array (z, y, x) are NaN or infinite, counted slice by slice."""
+    return sum(int(np.count_nonzero(~np.isfinite(image))) for image in array) if array.dtype.kind == "f" else 0
 
 
 def crop_array(array: NDArray, box: Box, fill: float = 0) -> NDArray:  # type: ignore[type-arg]

@@ -158,11 +158,10 @@ def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
 
     def read_slice(plane: Plane) -> Volume:
         hu = _hounsfield(next(stored_images([plane])), plane)
-        outside_to_air(hu)
+        outside_to_air(hu[None])
         x, y, z = plane.position or (0.0, 0.0, 0.0)
         grid = replace(stack.geometry, shape=(1, *plane.size), origin_lps=(x, y, z))
-        values = hu.astype(np.float32) if hu.dtype.kind == "f" else np.clip(hu, *INT16).astype(np.int16)
-        return Volume(values[None], grid, replace(series.source, slices=(plane.ref,)))
+        return Volume(_held(hu)[None], grid, replace(series.source, slices=(plane.ref,)))
 
     return tuple(partial(read_slice, place[0]) for place in stack.places)
 
@@ -292,7 +291,7 @@ def _decoded(stack: Stack, progress: Progress | None) -> tuple[Voxels, int]:
         if z == 0:
             # Memory is allocated once an image has confirmed the header's size.
             slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
-        slices[z] = np.clip(image, *INT16) if whole else image
+        slices[z] = _held(image) if whole else image
         done += len(place)
         if progress:
             progress(done, len(planes))
@@ -304,24 +303,33 @@ def _whole(plane: Plane) -> bool:
     return all(value == int(value) for value in plane.rescale)
 
 
+def _held(hu: NDArray[Any]) -> Voxels:
+    """HU as a volume holds them: float32 as they are, whole numbers in 16 bits."""
+    return hu if hu.dtype in (np.int16, np.float32) else np.clip(hu, *INT16).astype(np.int16)
+
+
 def _hounsfield(stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
-    """One image in HU, int32 or float32 (rows, columns); padding is air.
+    """One image in HU, float32 or integers (rows, columns), int16 if they fit; padding is air.
 
     Raises:
         BadValues: numbers that no scanner gives.
     """
     slope, intercept = plane.rescale
     if _whole(plane):
-        # 16 bits and the largest slope fit.
-        hu: NDArray[Any] = stored.astype(np.int32 if stored.dtype.itemsize <= 2 else np.int64)
-        hu *= int(slope)
-        hu += int(intercept)
+        ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
+        fits = INT16[0] <= min(ends) <= max(ends) <= INT16[1]
+        # 16 bits and the largest slope fit into 32. What fits in the end may overflow on the way, and is right.
+        hu: NDArray[Any] = stored.astype(np.int16 if fits else np.int32 if stored.dtype.itemsize <= 2 else np.int64)
+        if slope != 1:
+            hu *= np.int64(slope).astype(hu.dtype)
+        hu += np.int64(intercept).astype(hu.dtype)
     else:
         hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     # Anonymisers leave a padding value of 0 where 0 is water: a value that tissue has is no padding.
     if plane.padding and not any(-900 < v * slope + intercept < 3071 for v in plane.padding):
         low, high = plane.padding
-        np.putmask(hu, (stored >= low) & (stored <= high), AIR_HU)
+        padded = stored == low if low == high else (stored >= low) & (stored <= high)
+        np.copyto(hu, AIR_HU, where=padded)
     if float(np.iinfo(stored.dtype).max) * abs(slope) + abs(intercept) > BEYOND_HU and hu.max() > BEYOND_HU:
         raise BadValues(
             f"{plane.path.name}: up to {float(hu.max()):g} HU are beyond what any scanner gives; its rescale "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +124,7 @@ class Header:
         meta = getattr(self.data, "file_meta", Dataset())
         return text(meta.get("MediaStorageSOPClassUID") or self.data.get("SOPClassUID"))
 
-    @property
+    @cached_property
     def patient(self) -> Patient:
         """Who was scanned."""
         data = self.data
@@ -188,8 +189,8 @@ def group_value(groups: Sequence[Dataset], sequence: str, keyword: str) -> Any:
     """The first value of an attribute, in a sequence of one of the groups or in the group itself."""
     for group in groups:
         for holder in [*(group.get(sequence) or [])[:1], group]:
-            if holder.get(keyword) not in (None, ""):
-                return holder.get(keyword)
+            if (value := holder.get(keyword)) not in (None, ""):
+                return value
     return None
 
 

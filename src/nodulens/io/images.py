@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
 from nodulens.core.text import file_name
-from nodulens.core.volume import Mask, Source, Volume
+from nodulens.core.volume import Mask, Source, Volume, count_not_finite
 from nodulens.errors import BadGeometry, BadOption, BadValues, NodulensError, UnreadableFile, input_errors
 from nodulens.io import metaimage, nifti, nrrd
 from nodulens.io.atomic import whole_file
@@ -113,8 +113,7 @@ def read_image(path: Path, format: str) -> Volume:
     """
     header = read_header(path, format)
     stored = _voxels(path, header)
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        bad = int(stored.size - np.isfinite(stored).sum())
+    if bad := count_not_finite(stored):
         raise BadValues(f"{path}: {bad} voxels are NaN or infinite; a CT has a number everywhere. Export it again.")
     odd = check_hounsfield(stored, file_name(path), header.geometry.spacing_zyx)
     fits = stored.dtype.kind in "iu" and stored.min() >= -32768 and stored.max() <= 32767
@@ -180,7 +179,8 @@ def _write(array: NDArray[Any], geometry: Geometry, path: Path, z_reversed: bool
     if z_reversed:
         array, geometry = array[::-1], geometry.transposed((0, 1, 2), (True, False, False))
     with whole_file(path) as part:
-        part.write_bytes(nifti.encode(array, geometry, packed=path.name.lower().endswith(".gz")))
+        with part.open("wb") as file:
+            file.writelines(nifti.encode(array, geometry, packed=path.name.lower().endswith(".gz")))
         _check_written(part, path, array)
 
 
@@ -189,7 +189,8 @@ def _check_written(part: Path, path: Path, array: NDArray[Any]) -> None:
     try:
         stored = nifti.read_header(part)
         check_bytes(part, stored)
-        same = np.array_equal(read_voxels(part, stored), array)
+        voxels = read_voxels(part, stored)
+        same = voxels.shape == array.shape and all(map(np.array_equal, voxels, array))
     except NodulensError as error:
         raise UnreadableFile(f"{path} could not be read back after writing ({error}); is the disk damaged?") from error
     if not same:
@@ -224,7 +225,10 @@ def _geometry(path: Path, stored: Stored) -> tuple[Geometry, bool]:
 def _voxels(path: Path, header: Header) -> NDArray[Any]:
     """The stored numbers (z, y, x), z rising along the slice normal."""
     array = read_voxels(path, header.stored)
-    return np.ascontiguousarray(array[::-1]) if header.z_reversed else array
+    if header.z_reversed:
+        for z in range(len(array) // 2):  # in place: two copies of a long scan may not fit
+            array[[z, ~z]] = array[[~z, z]]
+    return array
 
 
 def _sha256(path: Path, stored: Stored) -> str:

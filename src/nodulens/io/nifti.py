@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.errors import BadGeometry, UnreadableFile
 from nodulens.io.files import open_regular
-from nodulens.io.stored import MAX_RESCALE, NOT_PLACED, Part, Stored, bytes_of, check_size
+from nodulens.io.stored import MAX_RESCALE, NOT_PLACED, Part, Stored, check_size
 from nodulens.io.unfold import GZIP_MAGIC, beginning
 
 MAGICS = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
@@ -119,8 +121,8 @@ def read_header(path: Path) -> Stored:
     )
 
 
-def encode(array: NDArray[Any], geometry: Geometry, *, packed: bool) -> bytes:
-    """A whole NIfTI-1 file in memory.
+def encode(array: NDArray[Any], geometry: Geometry, *, packed: bool) -> Iterator[bytes]:
+    """A NIfTI-1 file, slice by slice.
 
     Args:
         array: (z, y, x) uint8, uint16, int16 or float32.
@@ -132,13 +134,16 @@ def encode(array: NDArray[Any], geometry: Geometry, *, packed: bool) -> bytes:
     """
     if max(array.shape) > 32_767:
         raise BadGeometry(f"A volume of {array.shape} voxels (z, y, x) is too long for NIfTI, which ends at 32,767.")
-    stored = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    header, voxels = _header(array, geometry), bytes_of(stored)
-    if not packed:
-        return b"".join((header, voxels))
+    slices = (image.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for image in array)
+    parts = chain([_header(array, geometry)], slices)
+    return _gzipped(parts) if packed else parts
+
+
+def _gzipped(parts: Iterable[bytes]) -> Iterator[bytes]:
     # Level 1 is several times faster than the default and hardly larger.
     engine = zlib.compressobj(1, zlib.DEFLATED, 31)
-    return b"".join((engine.compress(header), engine.compress(voxels), engine.flush()))
+    yield from map(engine.compress, parts)
+    yield engine.flush()
 
 
 def _fields(path: Path, head: bytes) -> tuple[dict[str, tuple[Any, ...]], str, int]:

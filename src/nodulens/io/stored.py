@@ -151,8 +151,12 @@ def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:
         return array
     slope, intercept = stored.scale
     # What overflows is refused as infinite by whoever takes the numbers for HU.
+    out = np.empty(array.shape, np.result_type(array, np.float32))
     with np.errstate(over="ignore", invalid="ignore"):
-        return array * np.float32(slope) + np.float32(intercept)
+        for image, scaled in zip(array, out, strict=True):
+            np.multiply(image, np.float32(slope), out=scaled)
+            scaled += np.float32(intercept)
+    return out
 
 
 def bytes_of(array: NDArray[Any]) -> memoryview:

@@ -145,8 +145,9 @@ def _prominence(values: Float, top: int) -> float:
 
 
 def outside_to_air(hu: NDArray[Any]) -> None:
-    """Set what the scanner did not see (below −1500 HU) to air, in place."""
-    np.putmask(hu, hu < FIELD_HU, AIR_HU)
+    """Set what the scanner did not see (below −1500 HU) to air, in place, (z, y, x)."""
+    for image in hu:  # slice by slice: no mask of the whole scan is made, and a slice stays in the processor's cache
+        np.copyto(image, AIR_HU, where=image < FIELD_HU)
 
 
 def check_hounsfield(hu: NDArray[Any], name: str, spacing_zyx: Sequence[float] | None = None) -> tuple[str, ...]:
