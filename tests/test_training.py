@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -235,7 +236,7 @@ def test_each_network_overfits_two_samples(data: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None:
+def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(1)
     net, example = {
         "screen": lambda: (Logits(screen_net()), torch.rand(3, 1, 16, 16, 16)),
@@ -249,6 +250,7 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str) -> None
             nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
     facts = {"name": name, "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
     path = export(net, example, tmp_path, facts)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "the exporter's own"
     assert {p.name for p in tmp_path.iterdir()} == {f"{name}.onnx", f"{name}.json"}
     model = load_model(name, 1, tmp_path)
     assert model.card == card(name, tmp_path)

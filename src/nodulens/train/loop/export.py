@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,7 @@ def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any],
     target.parent.mkdir(parents=True, exist_ok=True)
     net = net.eval().cpu()
     with whole_file(target) as part:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own, which a user cannot act on
+        with _quiet_exporter():
             torch.onnx.export(
                 net,
                 (example,),
@@ -110,6 +111,20 @@ def _export(net: nn.Module, example: Tensor, target: Path, card: dict[str, Any],
     sha256 = hashlib.sha256(content).hexdigest()
     card["input"]["gflop"] = round(gflop(net, example), 4)
     _write_card(target.with_suffix(".json"), {**card, "licence": card.get("licence", LICENCE), "sha256": sha256})
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's warnings, on which a user cannot act: of torch and a missing torchvision."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def gflop(net: nn.Module, example: Tensor) -> float:
