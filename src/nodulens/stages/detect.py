@@ -96,10 +96,10 @@ def _at_one_mm(volume: Volume, region: NDArray[np.bool_]) -> tuple[Volume, NDArr
         return volume, region
     box, room = Box.of_mask(region), np.ceil(AROUND_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
     around = Box.between(np.subtract(box.start, room), np.add(box.stop, room)).clipped(region.shape)
-    piece = volume.crop(around)
-    grid = piece.geometry.respaced((1.0, 1.0, 1.0))
-    hu = resample_array(piece.hu, piece.geometry, grid, fill=AIR_HU)
-    inside = resample_array(region[around.slices].view(np.uint8), piece.geometry, grid, order=0, fill=0) > 0
+    own = volume.geometry.crop(around)
+    grid = own.respaced((1.0, 1.0, 1.0))
+    hu = resample_array(volume.hu[around.slices], own, grid, fill=AIR_HU)
+    inside = resample_array(region[around.slices].view(np.uint8), own, grid, order=0, fill=0) > 0
     return Volume(hu, grid), inside
 
 

@@ -113,8 +113,8 @@ def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
 def cut_off_ends(lungs: Mask, side: Side | None = None) -> tuple[bool, bool]:
     """Whether the scan ends inside the lungs, or that of a side: (at the first slice, at the last), inferior first."""
     pixel_mm2 = lungs.geometry.spacing_zyx[1] * lungs.geometry.spacing_zyx[2]
-    labels = lungs.labels if side is None else lungs.of(f"{side} lung")
-    first, last = (np.count_nonzero(labels[z]) * pixel_mm2 for z in (0, -1))
+    own = [value for value, name in lungs.names.items() if side is None or name == f"{side} lung"]
+    first, last = (np.count_nonzero(np.isin(lungs.labels[z], own)) * pixel_mm2 for z in (0, -1))
     return bool(first > CUT_MM2), bool(last > CUT_MM2)
 
 
