@@ -18,7 +18,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.runtime.engine import Model
-from nodulens.stages.candidates import propose
+from nodulens.stages.candidates import LARGEST_MM, propose
 from nodulens.stages.detect import LIKELY, PART, Scored, detect, distinct, logits, passing
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import ball_view, screen_view
@@ -31,9 +31,11 @@ def model(answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Model
     return made_models.model(lambda batch: (answer(batch)[:, None].astype(np.float32),), SETTINGS)
 
 
-def ball_in_lung(diameter_mm: float, spacing: tuple[float, float, float], hu: float = 30.0) -> Volume:
+def ball_in_lung(
+    diameter_mm: float, spacing: tuple[float, float, float], hu: float = 30.0, side_mm: float = 70.0
+) -> Volume:
     """A ball in lung with 30 HU of noise, its middle at LPS (0.4, −0.3, 0.2)."""
-    n = [round(70 / s) for s in spacing]
+    n = [round(side_mm / s) for s in spacing]
     origin = tuple(-(k - 1) / 2 * s for k, s in zip(n[::-1], spacing[::-1], strict=True))
     geometry = Geometry.axial((n[0], n[1], n[2]), spacing, (origin[0], origin[1], origin[2]))
     index = np.stack(np.meshgrid(*(np.arange(k) for k in n), indexing="ij"), -1)
@@ -52,6 +54,16 @@ def test_a_ball_of_any_size_is_proposed(diameter: float, spacing: tuple[float, f
     assert np.linalg.norm(np.subtract(best.centre_lps, (0.4, -0.3, 0.2))) < max(1.0, diameter / 6, spacing[0] / 2)
     assert 0.55 < best.diameter_mm / diameter < 2.2
     assert all(np.isnan(c.score) for c in found)
+
+
+@pytest.mark.parametrize("diameter", [55.0, 75.0])
+def test_a_mass_is_one_candidate_of_its_size(diameter: float) -> None:
+    """Beside those at its edges, which are there without it too."""
+    volume = ball_in_lung(diameter, (2.5, 1.0, 1.0), side_mm=160.0)
+    found = propose(volume, np.ones(volume.geometry.shape, dtype=bool))
+    (mass,) = [c for c in found if c.diameter_mm > LARGEST_MM]
+    assert np.linalg.norm(np.subtract(mass.centre_lps, (0.4, -0.3, 0.2))) < diameter / 5
+    assert 0.7 < mass.diameter_mm / diameter < 1.4
 
 
 def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:

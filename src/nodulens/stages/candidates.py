@@ -31,6 +31,8 @@ CEILING_HU = 150.0
 """Brighter is no more suspicious: calcium, contrast and metal must not outshine soft tissue."""
 SCALES_MM = (1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0)
 """Sigmas; a ball of diameter d responds most strongly at d / (2 √3)."""
+MASS_SCALES_MM = (16.0, 22.0)
+"""Sigmas for masses of 55 and 76 mm, of which smaller scales show but the edges."""
 STEP = 1.26
 """Ratio of the two Gaussians whose difference approximates the Laplacian."""
 FINE = 1.5
@@ -39,10 +41,14 @@ SLAB = 48
 """Coarser voxels along z that are filtered at once."""
 LEAST_HU = 40.0
 """Least response, in HU, of the scale-normalised difference; for a ball of contrast c it is about c / 4."""
+MASS_HU = 150.0
+"""Least response of a mass: hila and vessels that come together reach 140, a mass of 60 mm 250."""
 LEAST_ROUND_HU = 8.0
 """Least λ₁² / λ₃ in HU, scale-normalised too. In the cubes of LUNA16's nodules 99.6 % of these reach it."""
 MOST = 6000
 """The roundest that are kept, twice as many as a scan of healthy lungs has, so that no disease takes minutes."""
+LARGEST_MM = 40.0
+"""What fits a larger ball is a mass."""
 WIDTH = 1.6
 """Squared width of a smoothed ball of the scale that fits it, in squared sigmas."""
 
@@ -65,7 +71,7 @@ class Blob:
 
 
 def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
-    """Blobs centred in ``region``, the strongest first; scores are NaN.
+    """Blobs centred in ``region``, the strongest first, and masses after them; scores are NaN.
 
     Args:
         volume: canonical orientation (z, y, x rise towards superior, posterior, left).
@@ -77,10 +83,14 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
     clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
-    parts = [part for sigma in SCALES_MM for part in _Scale.of(sigma, grid).parts(allowed)]
+    scales = [_Scale.of(s, grid, LEAST_HU) for s in SCALES_MM] + [_Scale.of(s, grid, MASS_HU) for s in MASS_SCALES_MM]
+    parts = [part for scale in scales for part in scale.parts(allowed)]
     found = [blob for blobs in on_all_cores(partial(_blobs, clipped, allowed), parts) for blob in blobs]
-    found = sorted(found, key=lambda blob: -blob.round_hu)[:MOST]
-    return _distinct(sorted(found, key=lambda blob: -blob.response), grid)
+    masses = [blob for blob in found if blob.diameter_mm > LARGEST_MM]
+    others = [blob for blob in found if blob.diameter_mm <= LARGEST_MM]
+    others = sorted(others, key=lambda blob: -blob.round_hu)[:MOST]
+    # apart, so that what is in a mass or beside it is there as without it
+    return [c for group in (others, masses) for c in _distinct(sorted(group, key=lambda b: -b.response), grid)]
 
 
 @dataclass(frozen=True)
@@ -91,17 +101,24 @@ class _Scale:
         sigma_mm: of the narrower Gaussian.
         factors: voxels along (z, y, x) that are averaged to one.
         spacing: of these coarser voxels, in mm.
+        least_hu: response of a blob.
     """
 
     sigma_mm: float
     factors: NDArray[np.int_]
     spacing: NDArray[np.float64]
+    least_hu: float
 
     @classmethod
-    def of(cls, sigma_mm: float, grid: Geometry) -> _Scale:
+    def of(cls, sigma_mm: float, grid: Geometry, least_hu: float) -> _Scale:
         own = np.asarray(grid.spacing_zyx)
         factors = np.maximum(1, (sigma_mm / FINE / own + 1e-6).astype(int))
-        return cls(sigma_mm, factors, own * factors)
+        return cls(sigma_mm, factors, own * factors, least_hu)
+
+    @property
+    def diameter_mm(self) -> float:
+        """Of the ball that fits."""
+        return float(2 * np.sqrt(3) * self.sigma_mm)
 
     def sigmas(self, sigma_mm: float) -> NDArray[np.float64]:
         """A Gaussian's sigmas in coarser voxels, less what averaging has blurred already: variances add up."""
@@ -131,16 +148,16 @@ def _blobs(image: NDArray[np.float32], allowed: NDArray[np.bool_], part: tuple[_
     narrow, wide = (gaussian_filter(small, scale.sigmas(s)) for s in (scale.sigma_mm, scale.sigma_mm * STEP))
     answer = np.subtract(narrow, wide, out=wide)
     answer *= np.float32(0.5 / (STEP - 1))
-    places = _peaks(answer, LEAST_HU)
+    places = _peaks(answer, scale.least_hu)
     index = (places + offset) * scale.factors + (scale.factors - 1) / 2
     nearest = np.minimum(np.round(index).astype(int), np.asarray(image.shape) - 1)
     mine = (places[:, 0] + offset[0] >= own.start[0]) & (places[:, 0] + offset[0] < own.stop[0])
     inside = mine & allowed[tuple(nearest.T)]
     places, index = places[inside], index[inside]
     roundness = _roundness(narrow, places, scale.spacing / scale.sigma_mm)
-    values, diameter = answer[tuple(places.T)], 2 * np.sqrt(3) * scale.sigma_mm
+    values = answer[tuple(places.T)]
     kept = np.flatnonzero(roundness >= LEAST_ROUND_HU)
-    return [Blob(float(values[i]), float(roundness[i]), diameter, index[i]) for i in kept]
+    return [Blob(float(values[i]), float(roundness[i]), scale.diameter_mm, index[i]) for i in kept]
 
 
 def _peaks(answer: NDArray[np.float32], least: float) -> NDArray[np.int_]:

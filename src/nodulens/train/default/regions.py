@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.material import CUBE_MM, Background, Cubes, Stacks
 from nodulens.ops.intensity import from_unit
 from nodulens.ops.patches import Window
-from nodulens.stages.candidates import propose
+from nodulens.stages.candidates import LARGEST_MM, propose
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.views import BALL_VOXELS, FAR_MM
 from nodulens.train.default.cube_detection import searched
@@ -56,7 +56,7 @@ def backgrounds(data: Path) -> list[TrainingRegion]:
         volume = Background.volume(data, patient)
         lungs = segment_lungs(volume)
         lung = lungs.labels > 0
-        found = propose(volume, search_region(lungs, margin_mm=0.0))
+        found = _up_to_40_mm(propose(volume, search_region(lungs, margin_mm=0.0)))
         if patient in Background.PLEURAL_MASS:
             centre, radius = Background.PLEURAL_MASS[patient]
             found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, centre)) > radius]
@@ -80,7 +80,7 @@ def cube_regions(cubes: Cubes, done: Callable[[float], None] = lambda share: Non
         truth = truth if truth.any() else cubes.outlined(n)
         middle, size = np.asarray(ndimage.center_of_mass(truth)), ball_diameter_mm(int(truth.sum()))
         candidates, label = [], []
-        for c in propose(volume, lung):
+        for c in _up_to_40_mm(propose(volume, lung)):
             index = volume.geometry.to_index(c.centre_lps)
             z, y, x = np.clip(np.round(index).astype(int), 0, CUBE_MM - 1)
             marks = float(np.linalg.norm(index - middle)) < max(2.5, 0.25 * size) and 0.5 < c.diameter_mm / size < 2
@@ -90,6 +90,11 @@ def cube_regions(cubes: Cubes, done: Callable[[float], None] = lambda share: Non
         out.append(TrainingRegion(cubes.patients[n], volume, tuple(candidates), tuple(label), lung, middle, size))
         done((n + 1) / len(cubes))
     return out
+
+
+def _up_to_40_mm(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates without masses: no cube holds one whole, and of the lungs other places are drawn of that size."""
+    return [c for c in candidates if c.diameter_mm <= LARGEST_MM]
 
 
 def set_into(
