@@ -26,7 +26,7 @@ from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.candidates import propose
 from nodulens.stages.detect import LIKELY, Scored, logits
 from nodulens.stages.views import ball_view, screen_view
-from nodulens.train.default.cube_detection import GRID, LITRES, CubeDetection, match, search_cubes
+from nodulens.train.default.cube_detection import CubeDetection, match, search_cubes
 from nodulens.train.default.detector_figures import UNCALIBRATED
 
 
@@ -71,8 +71,6 @@ class Seen:
         return [replace(mark, centre_lps=place[mark.score]) for mark in self.marks(self.both, self.passed)]
 
 
-NEAR_MM = 4.0
-"""A view of a candidate this near shows the whole of a small nodule."""
 VARIANTS: dict[str, Callable[[Seen], list[Candidate]]] = {
     "as it ships": lambda s: s.marks(s.both, s.passed),
     "every candidate also mirrored": lambda s: s.marks(s.turns[:, :2].mean(1), s.passed),
@@ -108,19 +106,6 @@ def main(
     print("| variant | CPM | at 1 | at 4 | 3 to 5 mm, CPM | marked at all |\n| --- | --- | --- | --- | --- | --- |")
     for name, variant in VARIANTS.items():
         print(_row(name, match(cubes, seen.each(variant))))
-    all_candidates = seen.each(lambda s: [replace(c, score=0.5) for c in s.candidates])
-    number = sum(len(found) for found in all_candidates.found)
-    print(
-        f"\n{number * LITRES / seen.litres.sum():.0f} candidates in five litres. One lies in "
-        f"{match(cubes, all_candidates).proposed.mean():.1%} of the nodules, within {NEAR_MM:g} mm of the centre of "
-        f"{np.mean([_nearest(cubes, n, s) <= NEAR_MM for n, s in zip(seen.cubes, seen.found, strict=True)]):.1%}."
-    )
-
-
-def _nearest(cubes: Cubes, nodule: int, seen: Seen) -> float:
-    """Distance in mm from the centre of a nodule to the nearest candidate."""
-    offsets = [GRID.to_index(c.centre_lps) - cubes.centre_zyx(nodule) for c in seen.candidates]
-    return float(min((np.linalg.norm(offset) for offset in offsets), default=np.inf))
 
 
 def _seen(models: tuple[Model, ...], volume: Volume, region: NDArray[np.bool_]) -> Seen:
