@@ -5,8 +5,9 @@ python benchmarks/candidates.py --data ../shared/data
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from unittest import mock
@@ -35,17 +36,17 @@ def main(
     print("| --- | --- | --- | --- |")
     for least in ROUND_HU:
         with mock.patch.object(candidates, "LEAST_ROUND_HU", least), Progress(transient=True) as progress:
-            bar = progress.add_task("cubes", total=1.0)
-            seen = search_cubes(
-                cubes,
-                range(0, len(cubes), every),
-                lambda _: candidates.propose,
-                lambda share: progress.update(bar, completed=share),
-            )
+            done = partial(progress.update, progress.add_task("cubes", total=1.0))
+            numbers = range(0, len(cubes), every)
+            seen = search_cubes(cubes, numbers, lambda _: candidates.propose, partial(_show, done))
         number = sum(map(len, seen.found)) * LITRES / seen.litres.sum()
         inside = match(cubes, seen.each(lambda found: [replace(c, score=0.5) for c in found])).proposed
         near = np.array([_nearest(cubes, n, found) <= NEAR_MM for n, found in zip(seen.cubes, seen.found, strict=True)])
         print(f"| {least:g} | {number:.0f} | {inside.mean():.1%} | {np.mean(inside | near):.1%} |", flush=True)
+
+
+def _show(done: Callable[..., None], share: float) -> None:
+    done(completed=share)
 
 
 def _nearest(cubes: Cubes, nodule: int, found: Sequence[Candidate]) -> float:
