@@ -348,6 +348,7 @@ def test_dilation_and_erosion_are_thresholds_of_distance(
     within = distance_transform_edt(~mask, spacing) <= radius + 1e-6
     assert np.array_equal(dilated(mask, radius, spacing), within)
     assert np.array_equal(eroded(~mask, radius, spacing), ~within)
+    assert np.array_equal(dilated(np.asfortranarray(mask), radius, spacing), within), "however it is stored"
 
 
 def test_closing_fills_dents_and_goes_on_past_the_ends() -> None:

@@ -142,7 +142,8 @@ def _reached(mask: Bool, radius_mm: float, spacing_zyx: Sequence[float]) -> Bool
     sz, sy, sx = spacing_zyx
     square = radius_mm * radius_mm * (1 + 1e-6)  # rounding must not leave out voxels at just that distance
     packed = np.packbits(mask, axis=2, bitorder="little")
-    rows = np.pad(packed, ((0, 0), (0, 0), (0, -packed.shape[2] % 8))).view("<u8")
+    padded = np.pad(packed, ((0, 0), (0, 0), (0, -packed.shape[2] % 8)))
+    rows = np.ascontiguousarray(padded).view("<u8")  # of a transposed mask it is not
     widened = [rows]  # by 0, 1, 2, … voxels at both ends
     for _ in range(min(int(square**0.5 / sx), nx)):
         widened.append(_wider(widened[-1]))
