@@ -1,6 +1,8 @@
 """How many of LUNA16's nodules are candidates, and how many candidates there are, by the least roundness.
 
-python benchmarks/candidates.py --data ../shared/data
+    python benchmarks/candidates.py --data ../shared/data
+
+A candidate within the radius is a hit by LUNA16's rules; one within 4 mm shows the network the whole of a small nodule.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from nodulens.train.default.cube_detection import GRID, LITRES, match, search_cu
 
 ROUND_HU = (4.0, 6.0, 8.0, 12.0)
 NEAR_MM = 4.0
-"""A view of a candidate this near shows the whole of a small nodule."""
 
 
 def main(

@@ -9,6 +9,7 @@ the networks alone. Trainings resume where they were interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,7 @@ def main(
     print("| variant | CPM | at 1 | at 4 | 3 to 5 mm, CPM |\n| --- | --- | --- | --- | --- |", flush=True)
     for name, changed in VARIANTS.items():
         folder = run / name.replace(" ", "-")
-        with mock.patch.multiple(detector, **changed) if changed else mock.MagicMock():
+        with mock.patch.multiple(detector, **changed) if changed else nullcontext():
             net = detector.train(regions, stacks, fold, folder, replace(detector.TRAINING, epochs=epochs))
         card = {"name": "volume", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
         export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), folder, card)

@@ -121,8 +121,8 @@ class Mask:
         view.setflags(write=False)
         object.__setattr__(self, "labels", view)
 
-    def of(self, name: str) -> NDArray[np.bool_]:
-        """True where the named label is.
+    def value(self, name: str) -> int:
+        """The label of a name.
 
         Raises:
             KeyError: no label of that name.
@@ -130,7 +130,15 @@ class Mask:
         values = [value for value, known in self.names.items() if known == name]
         if not values:
             raise KeyError(f"No label {name!r}; there are {sorted(self.names.values())}.")
-        return np.asarray(self.labels == values[0])
+        return values[0]
+
+    def of(self, name: str) -> NDArray[np.bool_]:
+        """True where the named label is.
+
+        Raises:
+            KeyError: no label of that name.
+        """
+        return np.asarray(self.labels == self.value(name))
 
 
 def count_not_finite(array: NDArray[Any]) -> int:

@@ -138,7 +138,7 @@ def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:
     except MemoryError as error:
         size = f"{stored.promised / 2**30:.1f} GiB"
         raise UnreadableFile(f"{path} needs {size} of memory, which there is not; use a larger machine.") from error
-    room = bytes_of(array)
+    room = _bytes_of(array)
     share = len(room) // len(stored.parts)
     for i, part in enumerate(stored.parts):
         with open_regular(part.path) as file:
@@ -159,7 +159,7 @@ def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:
     return out
 
 
-def bytes_of(array: NDArray[Any]) -> memoryview:
+def _bytes_of(array: NDArray[Any]) -> memoryview:
     """The memory of a contiguous array as bytes, not copied."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
 

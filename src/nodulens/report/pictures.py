@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -25,6 +23,7 @@ from nodulens.core.geometry import Float
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume, crop_array
 from nodulens.ops.orient import canonical
+from nodulens.ops.parallel import on_all_cores
 
 GREY_HU = (-1350.0, 250.0)
 """HU that become black and white in the pictures; the page narrows this to the chosen window."""
@@ -180,8 +179,7 @@ class DisplayScan:
 
     def stack(self) -> list[Slice]:
         """All axial slices from the feet to the head, in the order of z in the canonical volume."""
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            return list(pool.map(self._slice, range(self.volume.geometry.shape[0])))
+        return on_all_cores(self._slice, range(self.volume.geometry.shape[0]))
 
     def _slice(self, z: int) -> Slice:
         size = self.stack_size

@@ -102,19 +102,18 @@ def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
     """``{"left_ml": …, "right_ml": …}``: volume inside each mask, tissue included."""
     voxel_ml = lungs.geometry.voxel_mm3 / 1000
-    label = {name: value for value, name in lungs.names.items()}
-    voxels = {
-        side: sum(np.count_nonzero(plane == label[f"{side} lung"]) for plane in lungs.labels)
-        for side in ("left", "right")
-    }
+    value = {side: lungs.value(f"{side} lung") for side in ("left", "right")}
+    # slice by slice, so that no mask of the whole scan is made
+    voxels = {side: sum(np.count_nonzero(plane == own) for plane in lungs.labels) for side, own in value.items()}
     return {f"{side}_ml": float(n * voxel_ml) for side, n in voxels.items()}
 
 
 def cut_off_ends(lungs: Mask, side: Side | None = None) -> tuple[bool, bool]:
     """Whether the scan ends inside the lungs, or that of a side: (at the first slice, at the last), inferior first."""
     pixel_mm2 = lungs.geometry.spacing_zyx[1] * lungs.geometry.spacing_zyx[2]
-    own = [value for value, name in lungs.names.items() if side is None or name == f"{side} lung"]
-    first, last = (np.count_nonzero(np.isin(lungs.labels[z], own)) * pixel_mm2 for z in (0, -1))
+    ends = lungs.labels[[0, -1]]
+    own = ends > 0 if side is None else ends == lungs.value(f"{side} lung")
+    first, last = np.count_nonzero(own, axis=(1, 2)) * pixel_mm2
     return bool(first > CUT_MM2), bool(last > CUT_MM2)
 
 

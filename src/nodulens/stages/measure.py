@@ -262,8 +262,7 @@ def _solid_diameter(solid: Fractions, spacing: NDArray[np.float64]) -> float:
 
 def _distance_to_pleura(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> float:
     """Gap in mm between the faces of the nearest voxels of the mask and off its lung; 0 where they touch."""
-    name = f"{side_of(box, lungs)} lung"
-    own = next(value for value, known in lungs.names.items() if known == name)
+    own = lungs.value(f"{side_of(box, lungs)} lung")
     spacing = np.asarray(lungs.geometry.spacing_zyx)
     whole = float(np.max(np.asarray(lungs.labels.shape) * spacing))
     # the end of the scan is no pleura, unless nothing else bounds the lung

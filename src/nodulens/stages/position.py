@@ -92,7 +92,7 @@ def lobe_at(side: Side, height: float, depth: float) -> Literal["upper", "middle
 
 def lung_extent(lungs: Mask, side: Side) -> NDArray[np.intp]:
     """The frame of a lung: ((lowest z, highest z), (first y, last y)); the whole axes where it is absent."""
-    value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
+    value = lungs.value(f"{side} lung")
     lung = lungs.labels[:, ::4, ::4] == value  # three millimetres are precise enough for a lung's extent
     lines = np.flatnonzero(lung.any(axis=(1, 2))), np.flatnonzero(lung.any(axis=(0, 2))) * 4
     return np.array([(k[0], k[-1]) if k.size else (0, n - 1) for k, n in zip(lines, lungs.labels.shape, strict=False)])

@@ -102,7 +102,7 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
     if lungs is None:
         raise BadOption(f"The field of view {part!r} needs the lungs: pass lungs=segment_lungs(volume).")
     side = side_of(touched, lungs)
-    value = next(v for v, name in lungs.names.items() if name == f"{side} lung")
+    value = lungs.value(f"{side} lung")
     rows = slice(touched.start[0], touched.stop[0])
     labelled = lungs.labels[rows] == value
     if part == "lobe":
