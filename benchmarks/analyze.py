@@ -108,10 +108,10 @@ def interpolated(ct: Path, count: int, folder: Path) -> Path:
 
 
 def detector_gflop() -> float:
-    """Arithmetic of the detector on a scan: it screens three thousand candidates, and sees two views of a tenth."""
+    """Arithmetic of the detector: it screens three thousand candidates, scores a tenth, and a third of these twice."""
     from nodulens.runtime.weights import card
 
-    return 3000 * card("screen").input["gflop"] + 2 * 300 * card("volume").input["gflop"]
+    return 3000 * card("screen").input["gflop"] + 400 * card("volume").input["gflop"]
 
 
 def matrix_gflops(side: int = 2048) -> float:
