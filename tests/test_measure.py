@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,6 +227,23 @@ def test_distance_to_the_pleura(gap: int, axis: int) -> None:
     lungs = Mask(labels, Geometry.axial((90, 90, 90), spacing), NAMES)
     found = measured(np.where(mask, NODULE, LUNG), mask, spacing, lungs)
     assert found.distance_to_pleura_mm == pytest.approx(gap * spacing[axis])
+
+
+def test_a_pleura_far_away_is_found_on_a_coarser_grid() -> None:
+    """Of a long scan the whole would be hundreds of millions of voxels, several times over."""
+    spacing, shape = (0.2, 0.8, 0.8), (500, 150, 150)
+    labels = np.ones(shape, dtype=np.uint8)
+    labels[:10] = 0
+    mask = np.zeros(shape, dtype=bool)
+    mask[261:290, 73:77, 73:77] = True  # 50.2 mm away
+    lungs = Mask(labels, Geometry.axial(shape, spacing), NAMES)
+    hu = np.where(mask, NODULE, LUNG)
+    tracemalloc.start()
+    found = measured(hu, mask, spacing, lungs)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.distance_to_pleura_mm == pytest.approx(251 * 0.2, abs=1.0)
+    assert peak < 8 * hu.size
 
 
 def test_where_no_pleura_is_seen_the_end_of_the_scan_bounds_the_lung() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from nodulens.errors import BadGeometry, UnreadableFile
 from nodulens.io.files import beside, open_regular
-from nodulens.io.unfold import check, fill
+from nodulens.io.unfold import check, fill, pieces
 
 HEADER_BYTES = 64 * 1024
 """Longer text headers are refused: the longest that writers make, with a DICOM header in comments, are a tenth."""
@@ -157,6 +158,28 @@ def read_voxels(path: Path, stored: Stored) -> NDArray[Any]:
             np.multiply(image, np.float32(slope), out=scaled)
             scaled += np.float32(intercept)
     return out
+
+
+def stored_slices(stored: Stored) -> Iterator[NDArray[Any]]:
+    """The stored numbers slice by slice (y, x), in the file's byte order, not rescaled; no volume is held.
+
+    Args:
+        stored: of three axes.
+
+    Raises:
+        UnreadableFile: truncated, damaged, or longer than the header promises.
+    """
+    width, height = stored.size[:2]
+    room, share = bytearray(), stored.promised // len(stored.parts)
+    length = width * height * stored.dtype.itemsize
+    for part in stored.parts:
+        with open_regular(part.path) as file:
+            file.seek(part.start)
+            for piece in pieces(part.path, file, share, stored.packing, stored.skip):
+                room += piece
+                while len(room) >= length:
+                    yield np.frombuffer(bytes(room[:length]), stored.dtype).reshape(height, width)
+                    del room[:length]
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -74,7 +75,10 @@ def fill(path: Path, file: IO[bytes], room: memoryview, packing: str | None, ski
     Raises:
         UnreadableFile: truncated, damaged, or longer than the room.
     """
-    _read_through(path, file, len(room), room, packing, skip)
+    done = 0
+    for piece in pieces(path, file, len(room), packing, skip):
+        room[done : done + len(piece)] = piece
+        done += len(piece)
 
 
 def check(path: Path, file: IO[bytes], size: int, packing: str | None, skip: int = 0) -> None:
@@ -83,29 +87,36 @@ def check(path: Path, file: IO[bytes], size: int, packing: str | None, skip: int
     Raises:
         UnreadableFile: as :func:`fill`.
     """
-    _read_through(path, file, size, None, packing, skip)
+    if packing is None:
+        file.seek(skip, 1)
+        left = max(0, os.fstat(file.fileno()).st_size - file.tell())
+        _check_size(path, min(left, size), size, surplus=left > size)
+        return
+    for _ in pieces(path, file, size, packing, skip):
+        pass
 
 
-def _read_through(
-    path: Path, file: IO[bytes], size: int, room: memoryview | None, packing: str | None, skip: int
-) -> None:
-    done = -skip
+def pieces(path: Path, file: IO[bytes], size: int, packing: str | None, skip: int = 0) -> Iterator[bytes]:
+    """What :func:`fill` reads into a room of ``size`` bytes, at most :data:`BLOCK_BYTES` at a time.
+
+    Raises:
+        UnreadableFile: as :func:`fill`, once that is seen.
+    """
+    done, surplus = -skip, False
     try:
-        if packing is None:
-            file.seek(skip, 1)
-            done = _read_into(file, room) if room is not None else min(size, _left(file))
-            surplus = bool(file.read(1)) if room is not None else _left(file) > size
-        else:
-            surplus = False
-            for block in blocks(file, packing):
-                if surplus := done + len(block) > size:
-                    break
-                begin = max(0, -done)
-                if room is not None and begin < len(block):
-                    room[done + begin : done + len(block)] = block[begin:]
-                done += len(block)
+        for block in blocks(file, packing) if packing else iter(partial(file.read, BLOCK_BYTES), b""):
+            if surplus := done + len(block) > size:
+                break
+            if done + len(block) > 0:
+                yield block[max(0, -done) :]
+            done += len(block)
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path} is truncated or damaged ({error}); copy or export it again.") from error
+    _check_size(path, done, size, surplus=surplus)
+
+
+def _check_size(path: Path, done: int, size: int, *, surplus: bool) -> None:
+    """Refuse a file of other than ``size`` bytes, of which ``done`` were read; ``surplus``: whether more follow."""
     if surplus:
         raise UnreadableFile(
             f"{path} holds more than the {size:,} bytes of voxels that its header promises; the header is wrong. "
@@ -113,15 +124,3 @@ def _read_through(
         )
     if done < size:
         raise UnreadableFile(f"{path} is truncated: {max(done, 0):,} of {size:,} bytes; copy or export it again.")
-
-
-def _left(file: IO[bytes]) -> int:
-    """Bytes from a file's current position to its end."""
-    return max(0, os.fstat(file.fileno()).st_size - file.tell())
-
-
-def _read_into(file: IO[bytes], room: memoryview) -> int:
-    done = 0
-    while done < len(room) and (count := file.readinto(room[done:])):  # type: ignore[attr-defined]
-        done += count
-    return done

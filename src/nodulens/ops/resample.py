@@ -48,15 +48,55 @@ def resample_array(
         raise BadOption(f"Resampling is by nearest voxel (order 0) or linear (order 1), not order {order}.")
     if np.abs(source.direction - target.direction).max() > 1e-6:
         return _oblique(array, source, target, order, fill)
-    if order == 0:
-        return _nearest(array, _places(source, target)[0], fill)
-    out = np.empty(target.shape, dtype=np.float32)
-    for z, plane in enumerate(linear_planes(array, source, target, fill=fill)):
+    out = np.empty(target.shape, dtype=array.dtype if order == 0 else np.float32)
+    planes = nearest_planes if order == 0 else linear_planes
+    for z, plane in enumerate(planes(array, source, target, fill=fill)):
         out[z] = plane
     return out
 
 
-def linear_planes(array: NDArray[Any], source: Geometry, target: Geometry, *, fill: float) -> Iterator[Float32]:
+def nearest_planes(array: NDArray[Any], source: Geometry, target: Geometry, *, fill: float) -> Iterator[NDArray[Any]]:
+    """The slices of :func:`resample_array` with order 0, one at a time, so that not all are in memory.
+
+    Args:
+        array: (z, y, x) on ``source``.
+        source: the grid of the array.
+        target: the wanted grid, parallel to the source.
+        fill: as there.
+
+    Yields:
+        (y, x) of ``target.shape``, from the first slice to the last, of the array's own type; not to be changed, as
+        neighbours may be the same array.
+    """
+    rows, y, x = nearest_index(source, target)
+    beyond, plane = np.full(target.shape[1:], fill, dtype=array.dtype), None
+    last = -1
+    for z in rows.tolist():
+        if z >= 0 and z != last:
+            plane, last = picked(array[z], y, x, fill), z
+        yield beyond if z < 0 or plane is None else plane
+
+
+def nearest_index(source: Geometry, target: Geometry) -> list[NDArray[np.int_]]:
+    """For each axis (z, y, x) and voxel of the target along it, the index of the nearest voxel of a parallel grid.
+
+    It is −1 outside the outer faces of the source, as :func:`picked` takes it.
+    """
+    index = [np.floor(place + 0.5).astype(int) for place in _places(source, target)[0]]
+    return [np.where((i < 0) | (i >= n), -1, i) for i, n in zip(index, source.shape, strict=True)]
+
+
+def picked(image: NDArray[Any], y: NDArray[np.int_], x: NDArray[np.int_], fill: float) -> NDArray[Any]:
+    """The rows ``y`` and columns ``x`` of an image (y, x), ``fill`` where one of them is negative."""
+    out = image.take(y, axis=0, mode="clip").take(x, axis=1, mode="clip")
+    out[y < 0] = fill
+    out[:, x < 0] = fill
+    return out
+
+
+def linear_planes(
+    array: NDArray[Any], source: Geometry, target: Geometry, *, fill: float, rows: Sequence[int] | None = None
+) -> Iterator[Float32]:
     """The slices of :func:`resample_array` with order 1, one at a time, so that not all are in memory.
 
     Args:
@@ -64,6 +104,7 @@ def linear_planes(array: NDArray[Any], source: Geometry, target: Geometry, *, fi
         source: the grid of the array.
         target: the wanted grid, parallel to the source.
         fill: as there.
+        rows: the slices that are wanted, rising; None: all.
 
     Yields:
         float32 (y, x) of ``target.shape``, from the first slice to the last.
@@ -78,7 +119,7 @@ def linear_planes(array: NDArray[Any], source: Geometry, target: Geometry, *, fi
         return np.ascontiguousarray((across @ (down @ (array[z].astype(np.float32) - below)).T).T)
 
     images: dict[int, Float32] = {}  # the slices of the source that this one needs
-    for weights in wz:
+    for weights in wz if rows is None else wz[rows]:
         used = np.flatnonzero(weights).tolist()
         images = {z: images[z] if z in images else image(z) for z in used}
         plane = weights[used[0]] * images[used[0]] if used else np.zeros(target.shape[1:], dtype=np.float32)
@@ -127,18 +168,6 @@ def _hat_integral(t: Float) -> Float:
     """∫ max(1 − |u|, 0) du up to t."""
     t = np.clip(t, -1, 1)
     return 0.5 + t - np.sign(t) * t * t / 2
-
-
-def _nearest(array: NDArray, places: Sequence[Float], fill: float) -> NDArray:  # type: ignore[type-arg]
-    index = [np.floor(p + 0.5).astype(int) for p in places]
-    out = array
-    for axis in sorted((2, 1, 0), key=lambda axis: len(index[axis]) / array.shape[axis]):  # what grows most comes last
-        i, n = index[axis], array.shape[axis]
-        out = np.take(out, np.clip(i, 0, n - 1), axis=axis)
-        away = (i < 0) | (i >= n)
-        if away.any():
-            out[(slice(None),) * axis + (away,)] = fill
-    return out
 
 
 def _oblique(array: NDArray, source: Geometry, target: Geometry, order: int, fill: float) -> NDArray:  # type: ignore[type-arg]

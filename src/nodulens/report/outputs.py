@@ -98,16 +98,15 @@ def write_outputs(report: Report, ct: Volume, folder: str | Path) -> Path:
 
 def write_into(claim: Claim, report: Report, ct: Volume) -> Path:
     """:func:`write_outputs` into a folder that was claimed before the work."""
-    masks = {"nodules.nii.gz": nodule_mask(report.nodules, ct), "lungs.nii.gz": _lung_mask(report, ct)}
-    texts = {"nodules.csv": to_csv(report), "report.html": render_page(report, ct), "report.json": to_json(report)}
-    made = claim.staging / _MADE
+    lungs, made = _lung_mask(report, ct), claim.staging / _MADE
     with input_errors(writing=claim.staging.parent):
         made.mkdir()
-        for name in FILES:
-            if name in masks:
-                write_mask(masks[name], made / name, z_reversed=ct.source.z_reversed)
-            else:
-                write_whole(made / name, texts[name].encode())
+        # each is made when it is its turn: together they would take as much memory as the scan
+        write_mask(nodule_mask(report.nodules, ct), made / "nodules.nii.gz", z_reversed=ct.source.z_reversed)
+        write_mask(lungs, made / "lungs.nii.gz", z_reversed=ct.source.z_reversed)
+        write_whole(made / "nodules.csv", to_csv(report).encode())
+        write_whole(made / "report.html", render_page(report, ct).encode())
+        write_whole(made / "report.json", to_json(report).encode())
         if claim.staging.parent == claim.target:
             _move(claim)
         else:

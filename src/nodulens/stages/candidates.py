@@ -82,7 +82,9 @@ def propose(volume: Volume, region: NDArray[np.bool_]) -> list[Candidate]:
     box = Box.of_mask(region)
     grid = volume.geometry.crop(box)
     allowed = region[box.slices]
-    clipped = np.where(allowed, np.clip(volume.hu[box.slices], -1000, CEILING_HU), LUNG_HU).astype(np.float32)
+    clipped = np.full(box.shape, LUNG_HU, dtype=np.float32)
+    for image, hu, inside in zip(clipped, volume.hu[box.slices], allowed, strict=True):
+        np.clip(hu, -1000, CEILING_HU, out=image, where=inside)
     scales = [_Scale.of(s, grid, LEAST_HU) for s in SCALES_MM] + [_Scale.of(s, grid, MASS_HU) for s in MASS_SCALES_MM]
     parts = [part for scale in scales for part in scale.parts(allowed)]
     found = [blob for blobs in on_all_cores(partial(_blobs, clipped, allowed), parts) for blob in blobs]

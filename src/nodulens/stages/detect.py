@@ -18,7 +18,7 @@ from nodulens.core.volume import AIR_HU, Mask, Volume
 from nodulens.ops.resample import resample_array
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
-from nodulens.stages.lungs import search_region
+from nodulens.stages.lungs import SearchRegion
 from nodulens.stages.views import ball_view, screen_view
 
 Float32 = NDArray[np.float32]
@@ -43,7 +43,12 @@ def detect(volume: Volume, lungs: Mask, screen: Model, ball: Model) -> list[Cand
         screen: the screening network (N, 1, 16, 16, 16) → logits; its card says which pass.
         ball: the scoring network (N, 1, 32, 32, 32) → logits; its card says how they become a score.
     """
-    return detect_within(volume, search_region(lungs, margin_mm=0.0), screen, ball)
+    region = SearchRegion.of(lungs, margin_mm=0.0)
+    box = region.box()
+    if box is None:
+        return []
+    around = _at_one_mm(volume, box)
+    return _scored(around, region.on(around.geometry), screen, ball).marks(ball.card.settings["calibration"])
 
 
 def detect_within(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> list[Candidate]:
@@ -79,7 +84,25 @@ class Scored:
 
 def scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> Scored:
     """Candidates in a region (z, y, x) of the volume, screened and scored."""
-    volume, region = _at_one_mm(volume, region)
+    if not region.any():
+        return Scored([], np.empty(0, np.float32))
+    around = _at_one_mm(volume, Box.of_mask(region))
+    labels = region.view(np.uint8)
+    inside = resample_array(labels, volume.geometry, around.geometry, order=0, fill=0).view(np.bool_)
+    return _scored(around, inside, screen, ball)
+
+
+def _at_one_mm(volume: Volume, box: Box) -> Volume:
+    """The volume around a box of its indices, in voxels of 1 mm."""
+    room = np.ceil(AROUND_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
+    around = box.grown(room.tolist()).clipped(volume.geometry.shape)
+    own = volume.geometry.crop(around)
+    grid = own.respaced((1.0, 1.0, 1.0))
+    return Volume(resample_array(volume.hu[around.slices], own, grid, fill=AIR_HU), grid)
+
+
+def _scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model) -> Scored:
+    """As :func:`scored`, all of it in voxels of 1 mm."""
     candidates = propose(volume, region)
     rough = logits(volume, candidates, screen, screen_view)
     settings = screen.card.settings
@@ -88,19 +111,6 @@ def scored(volume: Volume, region: NDArray[np.bool_], screen: Model, ball: Model
     likely = np.flatnonzero(fine >= LIKELY)
     fine[likely] = (fine[likely] + logits(volume, [candidates[i] for i in likely], ball, _mirrored)) / 2
     return Scored(candidates, fine)
-
-
-def _at_one_mm(volume: Volume, region: NDArray[np.bool_]) -> tuple[Volume, NDArray[np.bool_]]:
-    """The volume around a region, and the region there, in voxels of 1 mm."""
-    if not region.any():
-        return volume, region
-    box, room = Box.of_mask(region), np.ceil(AROUND_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
-    around = Box.between(np.subtract(box.start, room), np.add(box.stop, room)).clipped(region.shape)
-    own = volume.geometry.crop(around)
-    grid = own.respaced((1.0, 1.0, 1.0))
-    hu = resample_array(volume.hu[around.slices], own, grid, fill=AIR_HU)
-    inside = resample_array(region[around.slices].view(np.uint8), own, grid, order=0, fill=0) > 0
-    return Volume(hu, grid), inside
 
 
 def passing(rough: Float32, least: float, most: int) -> NDArray[np.int_]:

@@ -7,6 +7,9 @@ body, not in the windpipe and not in the gut; two halves; dents in the surface b
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +18,7 @@ from nodulens.core.nodule import Box, Side
 from nodulens.core.volume import Mask, Volume
 from nodulens.ops.blocks import block_grid, block_means
 from nodulens.ops.components import closed, dilated, filled, opened
-from nodulens.ops.resample import linear_planes, resample_array
+from nodulens.ops.resample import linear_planes, nearest_index, nearest_planes, picked
 from nodulens.stages.airless import airless_lung
 from nodulens.stages.airway import airway_lumen
 from nodulens.stages.expected import coarse_chest
@@ -80,23 +83,63 @@ def segment_lungs(volume: Volume) -> Mask:
     return Mask(_refined(labels, low, grid, volume), volume.geometry, NAMES)
 
 
-def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
+@dataclass(frozen=True, eq=False)
+class SearchRegion:
     """Where a nodule's middle may lie: the lungs, dents that a mass of 40 mm leaves in them, and a margin.
 
-    Args:
-        lungs: as :func:`segment_lungs` gives them.
-        margin_mm: how far into chest wall, diaphragm and mediastinum to look.
+    Most of the mediastinum is outside. It is given slice by slice, or on a coarser grid: as an array on the grid of a
+    long scan it would be half as large as the scan.
 
-    Returns:
-        bool (z, y, x) on the mask's grid. Most of the mediastinum is outside.
+    Attributes:
+        lungs: as :func:`segment_lungs` gives them.
+        coarse: bool (z, y, x), the lungs with their dents and the margin in voxels of about ``COARSE_MM``.
+        place: the grid of that.
     """
-    labels = np.asarray(lungs.labels, dtype=np.uint8)
-    coarse, place = _thinned(labels, lungs.geometry)
-    both = _dents_filled(coarse == 1, place.spacing_zyx) | _dents_filled(coarse == 2, place.spacing_zyx)
-    region = _on_grid(dilated(both, margin_mm, place.spacing_zyx), place, lungs.geometry)
-    for inside, own in zip(region, labels, strict=True):
-        inside |= own > 0
-    return region
+
+    lungs: Mask
+    coarse: Bool
+    place: Geometry
+
+    @classmethod
+    def of(cls, lungs: Mask, margin_mm: float) -> SearchRegion:
+        """The region of some lungs; ``margin_mm`` is how far into chest wall, diaphragm and mediastinum to look."""
+        coarse, place = _thinned(np.asarray(lungs.labels, dtype=np.uint8), lungs.geometry)
+        both = _dents_filled(coarse == 1, place.spacing_zyx) | _dents_filled(coarse == 2, place.spacing_zyx)
+        return cls(lungs, dilated(both, margin_mm, place.spacing_zyx), place)
+
+    def planes(self, rows: Sequence[int]) -> Iterator[Bool]:
+        """bool (y, x): the slices ``rows`` of the lungs' grid, which rise."""
+        for row, plane in zip(rows, _planes(self.coarse, self.place, self.lungs.geometry, rows), strict=True):
+            plane |= self.lungs.labels[row] > 0
+            yield plane
+
+    def box(self) -> Box | None:
+        """The smallest box around the region, in indices of the lungs' grid; None where there are no lungs."""
+        count, height, width = self.lungs.geometry.shape
+        sides = [np.zeros(n, dtype=bool) for n in (count, height, width)]
+        for z, plane in enumerate(self.planes(range(count))):
+            lines = plane.any(axis=1)
+            sides[0][z] = lines.any()
+            sides[1] |= lines
+            sides[2] |= plane.any(axis=0)
+        if not sides[0].any():
+            return None
+        ends = [np.flatnonzero(side)[[0, -1]] for side in sides]
+        return Box.between([first for first, _ in ends], [last + 1 for _, last in ends])
+
+    def on(self, grid: Geometry) -> Bool:
+        """The region at the voxels of a parallel grid, bool (z, y, x): that of the nearest voxel of the lungs' grid."""
+        z, y, x = nearest_index(self.lungs.geometry, grid)
+        out = np.zeros(grid.shape, dtype=bool)
+        rows = np.unique(z[z >= 0]).tolist()
+        for row, plane in zip(rows, self.planes(rows), strict=True):
+            out[z == row] = picked(plane, y, x, False)
+        return out
+
+
+def search_region(lungs: Mask, margin_mm: float = 3.0) -> Bool:
+    """:class:`SearchRegion` as an array, bool (z, y, x) on the mask's grid."""
+    return SearchRegion.of(lungs, margin_mm).on(lungs.geometry)
 
 
 def lung_volumes_ml(lungs: Mask) -> dict[str, float]:
@@ -206,12 +249,25 @@ def _thinned(labels: Labels, grid: Geometry) -> tuple[Labels, Geometry]:
 def _on_grid(mask: Bool, place: Geometry, grid: Geometry) -> Bool:
     """A mask on a finer grid that is parallel to its own."""
     out = np.zeros(grid.shape, dtype=bool)
-    if mask.any():
-        source, target = _boxes(mask, place, grid)
-        planes = linear_planes(mask[source.slices].view(np.uint8), place.crop(source), grid.crop(target), fill=0)
-        for plane, values in zip(out[target.slices], planes, strict=True):
-            np.greater(values, 0.5, out=plane)
+    for target, plane in zip(out, _planes(mask, place, grid, range(len(out))), strict=True):
+        target[:] = plane
     return out
+
+
+def _planes(mask: Bool, place: Geometry, grid: Geometry, rows: Sequence[int]) -> Iterator[Bool]:
+    """Slices (y, x) of a mask on a finer grid that is parallel to its own: those numbered ``rows``, which rise."""
+    if not mask.any():
+        yield from (np.zeros(grid.shape[1:], dtype=bool) for _ in rows)
+        return
+    source, target = _boxes(mask, place, grid)
+    within = range(target.start[0], target.stop[0])
+    own = [within.index(row) for row in rows if row in within]
+    values = linear_planes(mask[source.slices].view(np.uint8), place.crop(source), grid.crop(target), fill=0, rows=own)
+    for row in rows:
+        plane = np.zeros(grid.shape[1:], dtype=bool)
+        if row in within:
+            np.greater(next(values), 0.5, out=plane[target.slices[1:]])
+        yield plane
 
 
 def _boxes(mask: Bool, place: Geometry, grid: Geometry) -> tuple[Box, Box]:
@@ -237,7 +293,7 @@ def _refined(labels: Labels, low: HU, low_grid: Geometry, volume: Volume) -> Lab
     labels, low, inside = labels[around.slices], low[around.slices], inside[around.slices]
     low_grid, grid = low_grid.crop(around), volume.geometry.crop(box)
     weight = np.where(inside, np.where(low < EDGE_HU, 1, 1 + 2 * PULL), 0)
-    side = resample_array(np.where(inside, labels, maximum_filter(labels, 3)), low_grid, grid, order=0, fill=0)
+    side = nearest_planes(np.where(inside, labels, maximum_filter(labels, 3)), low_grid, grid, fill=0)
     soft = linear_planes(weight, low_grid, grid, fill=0)
     for target, nearest, weights, hu in zip(out[box.slices], side, soft, volume.hu[box.slices], strict=True):
         pull = np.subtract(EDGE_HU, hu, dtype=np.float32)

@@ -43,11 +43,14 @@ MARGIN_MM = 4.0
 LOCAL_MM = 1.5
 """Standard deviation of the Gaussian neighbourhood that gives the nodule's density at its edge."""
 
+FAR_VOXEL_MM = 1.0
+"""Voxels of that search, roughly: at full size a long scan would be looked at through gigabytes."""
+
 FINER = 3
 """Subdivision of a pixel for measuring the two axes."""
 
 PLEURA_SEARCH_MM = (12.0, 40.0)
-"""Margins searched for the edge of the lung, before the whole scan is."""
+"""Margins searched for the edge of the lung, before the whole scan is, in voxels of about ``FAR_VOXEL_MM``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,16 +268,13 @@ def _distance_to_pleura(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> float
     own = lungs.value(f"{side_of(box, lungs)} lung")
     spacing = np.asarray(lungs.geometry.spacing_zyx)
     whole = float(np.max(np.asarray(lungs.labels.shape) * spacing))
+    rim = np.argwhere(mask & ~ndimage.binary_erosion(mask)) + box.start
     # the end of the scan is no pleura, unless nothing else bounds the lung
     for reach, beyond in (*((mm, own) for mm in (*PLEURA_SEARCH_MM, whole)), (whole, 0)):
-        margin = [min(int(np.ceil(reach / s)) + 1, n) for s, n in zip(spacing, lungs.labels.shape, strict=True)]
-        inside = crop_array(lungs.labels, box.grown(margin), fill=beyond) == own
-        nodule = np.pad(mask, [(m, m) for m in margin])
-        inside |= nodule
-        outside = np.argwhere(~inside & ndimage.binary_dilation(inside))
+        step = np.maximum(1, np.rint(FAR_VOXEL_MM / spacing)).astype(int) if reach == whole else np.ones(3, dtype=int)
+        outside = _off_the_lung(box, mask, lungs.labels, own, beyond, np.ceil(reach / spacing / step) + 1, step)
         if not len(outside):
             continue
-        rim = np.argwhere(nodule & ~ndimage.binary_erosion(nodule))
         gaps, nearest = cKDTree(rim * spacing).query(outside * spacing)
         pair = int(gaps.argmin())
         steps = np.abs(outside[pair] - rim[nearest[pair]])
@@ -282,3 +282,33 @@ def _distance_to_pleura(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> float
         if gap <= reach:
             return gap
     return whole
+
+
+def _off_the_lung(
+    box: Box,
+    mask: NDArray[np.bool_],
+    labels: NDArray[np.uint8] | NDArray[np.uint16],
+    own: int,
+    beyond: int,
+    margin: NDArray[np.float64],
+    step: NDArray[np.int_],
+) -> NDArray[np.int_]:
+    """Indices (n, 3) of voxels off a nodule and its lung that are next to one of them.
+
+    Args:
+        own: the lung's label.
+        beyond: the label of what lies beyond the scan; it is looked at as far as one voxel.
+        margin: how far round the box to look along (z, y, x), in steps.
+        step: every so-many-th voxel along (z, y, x) is looked at, from index 0.
+    """
+    thin = labels[tuple(slice(None, None, n) for n in step)]
+    near = Box.between(np.asarray(box.start) // step, -(-np.asarray(box.stop) // step)).grown(
+        margin.astype(int).tolist()
+    )
+    around = Box.between(np.maximum(near.start, -1), np.minimum(near.stop, np.add(thin.shape, 1)))
+    inside = crop_array(thin, around, fill=beyond) == own
+    first = -np.asarray(box.start) % step
+    nodule = mask[tuple(slice(a, None, n) for a, n in zip(first, step, strict=True))]
+    start = (box.start + first) // step - around.start
+    inside[tuple(slice(a, a + n) for a, n in zip(start, nodule.shape, strict=True))] |= nodule
+    return (np.argwhere(~inside & ndimage.binary_dilation(inside)) + around.start) * step
