@@ -1,4 +1,4 @@
-"""Memory beside the scan: more slices of the same chest add the labels of the lungs, a byte a voxel, and hardly more."""
+"""Memory beside the scan: more slices of a chest add the labels of its lungs, a byte a voxel, and hardly more."""
 
 from __future__ import annotations
 

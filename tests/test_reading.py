@@ -565,18 +565,24 @@ def test_masks_and_volumes_lie_on_the_input(tmp_path: Path, seed: int) -> None:
     assert copy.source.z_reversed == volume.source.z_reversed
 
 
-@pytest.mark.parametrize("format", ["dicom", "nifti"])
+@pytest.mark.parametrize("format", ["dicom", "gaps", "uneven", "tilted", "nifti"])
 def test_reading_holds_one_copy(tmp_path: Path, format: str) -> None:
     series = slices(body((64, 256, 256)))
+    if format == "gaps":
+        del series[20:22], series[9]
+    for data in series[30:]:
+        data.ImagePositionPatient[2] += 0.8 * (format == "uneven")
+    for z, data in enumerate(series):
+        data.ImagePositionPatient[1] += 0.5 * z * (format == "tilted")
     path = save(tmp_path / "dicom", series)
     if format == "nifti":
         volume = read(path)
         path = tmp_path / "reversed.nii.gz"
         write_volume(replace(volume, source=replace(volume.source, z_reversed=True)), path)
-    read(path)  # what is imported on first use is not of the scan
+    read(path, gaps="interpolate")  # what is imported on first use is not of the scan
     del series
     tracemalloc.start()
-    volume = read(path)
+    volume = read(path, gaps="interpolate")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert volume.hu.dtype == np.int16 and peak < 1.5 * volume.hu.nbytes

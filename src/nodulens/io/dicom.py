@@ -32,11 +32,10 @@ from nodulens.io.pixels import check_pixels, stored_images
 from nodulens.io.plane import Plane
 from nodulens.io.same_scan import check_same_scan
 from nodulens.io.spacing import Gaps
-from nodulens.io.stack import Stack, arrange, assemble
+from nodulens.io.stack import Stack, Voxels, arrange, assemble, decoded, room_for
 from nodulens.io.values import BEYOND_HU, check_hounsfield, outside_to_air
 
 Progress = Callable[[int, int], None]
-Voxels = NDArray[np.float32] | NDArray[np.int16]
 
 HOUNSFIELD_TYPES = ("", "HU", "US", "HU_MOD")
 HOUNSFIELD_WORDS = ("HOUNSFIELD", "HOUNSFIELDUNIT", "HOUNSFIELDUNITS")
@@ -132,7 +131,8 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
     """
     scan = check_scan(series, gaps)
     stack = scan.stack
-    slices, doubles = _decoded(stack, progress)
+    room, doubles = _decoded(stack, progress)
+    slices = decoded(stack, room)
     notes = [*scan.warnings]
     if doubles:
         notes.append(f"{doubles} images were stored twice; the copies were dropped.")
@@ -142,7 +142,7 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
     nearest = np.rint(stack.below + stack.share).astype(int)
     refs: tuple[SliceRef, ...] = tuple(stack.places[i][0].ref for i in nearest)
     source = replace(series.source, slices=refs, warnings=tuple(notes))
-    return Volume(assemble(stack, slices), stack.geometry, source)
+    return Volume(assemble(stack, room), stack.geometry, source)
 
 
 def slice_readers(series: DicomSeries) -> tuple[Callable[[], Volume], ...]:
@@ -273,12 +273,11 @@ def _contrast(header: Header) -> bool | None:
 
 
 def _decoded(stack: Stack, progress: Progress | None) -> tuple[Voxels, int]:
-    """HU (places, rows, columns), and how many copies were found among the places."""
+    """HU in the room of the stack, and how many copies were found among the places."""
     planes = [plane for place in stack.places for plane in place]
     whole = all(_whole(plane) for plane in planes)
-    shape = (len(stack.places), *planes[0].size)
     images = (_hounsfield(stored, plane) for stored, plane in zip(stored_images(planes), planes, strict=True))
-    slices: Voxels = np.empty(0, dtype=np.int16)
+    room: Voxels = np.empty(0, dtype=np.int16)
     done = 0
     for z, place in enumerate(stack.places):
         image = next(images)
@@ -290,12 +289,12 @@ def _decoded(stack: Stack, progress: Progress | None) -> tuple[Voxels, int]:
             )
         if z == 0:
             # Memory is allocated once an image has confirmed the header's size.
-            slices = np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
-        slices[z] = _held(image) if whole else image
+            room = room_for(stack, whole=whole)
+        decoded(stack, room)[z] = _held(image) if whole else image
         done += len(place)
         if progress:
             progress(done, len(planes))
-    return slices, len(planes) - len(stack.places)
+    return room, len(planes) - len(stack.places)
 
 
 def _whole(plane: Plane) -> bool:

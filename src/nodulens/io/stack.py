@@ -22,6 +22,7 @@ from nodulens.io.plane import Plane
 from nodulens.io.spacing import ROUNDING_MM, Gaps, regular_grid
 
 Float = NDArray[np.float64]
+Voxels = NDArray[np.float32] | NDArray[np.int16]
 
 SAME_PLACE_MM = 0.01
 MAX_TILT_DEG = 30.0
@@ -100,30 +101,52 @@ def arrange(planes: Sequence[Plane], gaps: Gaps = "error") -> Stack:
     return Stack(places, below, share, shift - lowest, geometry, tilt, tuple(warnings))
 
 
-def assemble(stack: Stack, slices: NDArray[np.float32] | NDArray[np.int16]) -> NDArray[np.float32] | NDArray[np.int16]:
-    """The voxels of the grid from one decoded image per place.
+def room_for(stack: Stack, *, whole: bool) -> Voxels:
+    """Memory, not yet set, that holds first one decoded image per place (:func:`decoded`) and then the grid of them.
 
     Args:
         stack: as arranged.
-        slices: (places, rows, columns) HU.
+        whole: whether all HU are whole numbers, of 16 bits.
+    """
+    _, rows, columns = stack.geometry.shape
+    shape = (_lead(stack) + len(stack.places), rows, columns)
+    return np.empty(shape, dtype=np.int16) if whole else np.empty(shape, dtype=np.float32)
+
+
+def decoded(stack: Stack, room: Voxels) -> Voxels:
+    """Where in its room the decoded images belong, a view: (places, rows, columns)."""
+    rows, columns = stack.places[0][0].size
+    return room[_lead(stack) :, :rows, :columns]
+
+
+def assemble(stack: Stack, room: Voxels) -> Voxels:
+    """The voxels of the grid from one decoded image per place, made in place: two copies of a long scan may not fit.
+
+    Args:
+        stack: as arranged.
+        room: as :func:`room_for` gives it, with HU where :func:`decoded` says.
 
     Returns:
-        (z, y, x) of ``stack.geometry.shape``, of the same number type; ``slices`` itself where nothing
-        was missing or tilted.
+        (z, y, x) of ``stack.geometry.shape``, in the memory of the room.
     """
-    if stack.share.any() or len(stack.below) != len(slices):
-        full = slices[stack.below]
-        for z in np.flatnonzero(stack.share).tolist():
-            low, w = stack.below[z], stack.share[z]
-            full[z] = _as(full.dtype, slices[low] * np.float32(1 - w) + slices[low + 1] * np.float32(w))
-        slices = full
-    if not stack.shift.any():
-        return slices
-    upright = np.full(stack.geometry.shape, AIR_HU, dtype=slices.dtype)
-    _, rows, columns = upright.shape
-    for image, (y, x), out in zip(slices, stack.shift, upright, strict=True):
-        out[:] = _as(upright.dtype, _moved(_moved(image.astype(np.float32), y, rows).T, x, columns).T)
-    return upright
+    images, tilted = decoded(stack, room), stack.shift.any()
+    _, rows, columns = room.shape
+    if not tilted and not stack.share.any() and np.array_equal(stack.below, np.arange(len(images))):
+        return room
+    for z, (low, w, (y, x)) in enumerate(zip(stack.below.tolist(), stack.share.tolist(), stack.shift, strict=True)):
+        image = images[low]
+        if w:
+            image = _as(room.dtype, image * np.float32(1 - w) + images[low + 1] * np.float32(w))
+        if tilted:
+            image = _as(room.dtype, _moved(_moved(image.astype(np.float32), y, rows).T, x, columns).T)
+        room[z] = image
+    return room[: len(stack.below)]
+
+
+def _lead(stack: Stack) -> int:
+    """How many slices the images lie behind the grid that is made of them from its first slice on, so that none is
+    written over while it is needed."""
+    return int(np.max(np.arange(len(stack.below)) - stack.below))
 
 
 def _check_extent(geometry: Geometry) -> None:
