@@ -1,7 +1,7 @@
 """Lung that holds no air: consolidated or collapsed, it looks like the tissue round it.
 
-Where a lung lacks much of what the chest should hold (:mod:`nodulens.stages.expected`), shapes of whole lungs,
-fitted to what is left, to the other lung and to the ribs (:mod:`nodulens.stages.lung_shapes`), say how far the lost part
+Where a lung lacks much of what the chest should hold (:mod:`nodulens.stages.expected`), shapes of whole lungs, fitted
+to what is left, to the other lung and to the ribs (:mod:`nodulens.stages.lung_shapes`), say how far the lost part
 reached. Fluid is left out by its density, fat and chambers full of contrast likewise; heart, liver and spleen are not,
 where they lie inside that shape.
 """
