@@ -34,6 +34,7 @@ PLEURA_MM = 7.0
 MOST_PLEURA_MM, LEAST_VOXELS = 14.0, 50
 """What lies farther from the ribs is not the wall; fewer voxels of the wall do not tell."""
 FAR_FROM_RIBS_MM = 1000.0
+"""Said to be the distance where no bone is seen at all."""
 CLOSING_MM = 12.0
 """Vessels and hila narrower than twice this belong to a lung's shape."""
 MARGIN_MM = 60.0
@@ -154,7 +155,7 @@ def outlook(chest: Chest, side: Side) -> Outlook:
     """What a chest shows of a lung."""
     own, other = whole(chest.lungs[side], chest.spacing), whole(chest.lungs[_opposite(side)], chest.spacing)
     shell = closed(chest.hu > BONE_HU, BETWEEN_RIBS_MM, chest.spacing)
-    to_ribs = np.minimum(distance_mm(~shell, chest.spacing), FAR_FROM_RIBS_MM)  # infinite where there is no bone
+    to_ribs = np.minimum(distance_mm(~shell, chest.spacing), np.float32(FAR_FROM_RIBS_MM))
     to_own, to_other = signed_distance(own, chest.spacing), signed_distance(other, chest.spacing)
     aside, _ = chest.across()
     mine = np.broadcast_to(aside > 0 if side == "left" else aside < 0, own.shape)
