@@ -35,7 +35,7 @@ def main(data: Annotated[Path, typer.Option(help="Folder with background/.")] = 
         labels = np.where(left, 1, np.where(right, 2, 0)).astype(np.uint8)
         stored[f"labels_{number}"] = labels[Box.of_mask(labels > 0).slices]
         spacing.append(chest.spacing)
-    np.savez_compressed(OUT, **stored, spacing=np.array(spacing))
+    np.savez_compressed(OUT, allow_pickle=False, **stored, spacing=np.array(spacing))
     print(f"{OUT.name}: {OUT.stat().st_size} bytes")
 
 

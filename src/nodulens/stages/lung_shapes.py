@@ -194,7 +194,7 @@ def _opposite(side: Side) -> Side:
     return "right" if side == "left" else "left"
 
 
-def _normals(field: Float, spacing: Spacing) -> Real:
+def _normals(field: Float | Real, spacing: Spacing) -> Real:
     """(3, z, y, x): unit vectors along which a field rises."""
     from scipy.ndimage import gaussian_filter
 
@@ -202,7 +202,7 @@ def _normals(field: Float, spacing: Spacing) -> Real:
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-3))
 
 
-def _points(field: Float, spacing: Spacing, where: Bool) -> _Seen:
+def _points(field: Float | Real, spacing: Spacing, where: Bool) -> _Seen:
     """Points where a field of distances is about 0, not on the outermost slices: lung may go on beyond."""
     edge = (np.abs(field) < 0.7 * max(spacing)) & where
     edge[[0, -1]] = False
