@@ -19,16 +19,12 @@ from nodulens.data.material import Background
 from nodulens.ops.orient import canonical
 from nodulens.report.page import HIDING, render_page
 from nodulens.stages.coverage import lung_coverage
+from nodulens.stages.lung_shapes import lung_shapes
 from nodulens.stages.lungs import segment_lungs
 from page_reader import PageReader
 from real_scans import SCANS
 
-BELOW: dict[str, float] = {
-    "consolidation, half a lower lobe, right": 0.95,
-    "consolidation, lower lobe, right": 0.94,
-    "consolidation, lower lobe, left": 0.93,
-    "consolidation, upper quarter, left": 0.96,
-}
+BELOW: dict[str, float] = {"consolidation, lower lobe, right": 0.955}
 """Cases that stay below 0.97, and what they reach on every scan at least; docs/lungs.md says why."""
 
 
@@ -48,8 +44,10 @@ def scan_of(case: str) -> str:
 
 @pytest.mark.parametrize("case", sorted(CASES, key=lambda case: (scan_of(case), case)))
 def test_what_is_still_lung_is_found(shared: Path, case: str) -> None:
-    made = CASES[case](*untouched(shared, scan_of(case)))
-    found = np.asarray(segment_lungs(made.volume).labels, dtype=np.uint8)
+    name = scan_of(case)
+    made = CASES[case](*untouched(shared, name))
+    others = [shape for shape in lung_shapes() if shape.patient != name]
+    found = np.asarray(segment_lungs(made.volume, others).labels, dtype=np.uint8)
     assert dice(found, made.lung) >= BELOW.get(case, 0.97)
 
 

@@ -1,82 +1,61 @@
 """Lung that holds no air: consolidated or collapsed, it looks like the tissue round it.
 
-Where a lung lacks much of what the chest should hold (:mod:`nodulens.stages.expected`), the other lung's mirror image,
-moved to where it fits what is left and stays clear of bone, says how far the lost part reached. Fluid is left out by
-its density, chambers full of contrast likewise; heart, liver and spleen are not, where they lie in the image.
+Where a lung lacks much of what the chest should hold (:mod:`nodulens.stages.expected`), shapes of whole lungs, fitted
+to what is left, to the other lung and to the ribs (:mod:`nodulens.stages.lung_shapes`), say how far the lost part
+reached. Fluid is left out by its density, fat and chambers full of contrast likewise; heart, liver and spleen are not,
+where they lie inside that shape.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Box, Side
-from nodulens.ops.components import closed, components, distance_mm, opened
+from nodulens.core.nodule import Side
+from nodulens.ops.components import components, distance_mm, opened
 from nodulens.stages.expected import LEAST_ML, TISSUE_HU, Chest, missing_lung
-from nodulens.stages.thorax import BONE_HU
+from nodulens.stages.lung_shapes import LungShape, foretold, lung_shapes, outlook
 
 Bool = NDArray[np.bool_]
 
 FLUID_HU, CONTRAST_HU = 24.0, 110.0
 """Pleural fluid lies below the first; airless lung and tumour above it, and below vessels full of contrast."""
-BETWEEN_RIBS_MM = 20.0
-"""A ball of this radius does not pass between two ribs."""
-GAP_MM = 20.0
-"""How far airless lung found by the mirror image may stay away from the ribs."""
-PLEURA_MM = 7.0
-"""Between ribs and lung."""
-REACH_MM = 24.0
-"""How far the mirror image is moved at most, along each axis."""
+FAT_HU = 0.0
+"""At the edge of airless lung what is less dense is fat."""
+RIBS_MM = 5.0
+"""Lung lies at least so far from the ribs."""
+DEEP_MM = 8.0
+"""So deep in a lung's shape lies no chest wall; its tissue tells lung from fluid."""
+RIM_MM = 8.0
+"""What lies so near to airless lung and is tissue of the shape belongs to it."""
 
 
-def airless_lung(chest: Chest, side: Side) -> Bool:
-    """Where airless lung lies: bool on the grid of the chest; nothing where nothing is missing, or all of the lung."""
+def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = None) -> Bool:
+    """Where airless lung lies: bool on the grid of the chest; nothing where nothing is missing, or all of a lung.
+
+    Args:
+        chest: with what was found of the lungs.
+        side: of the lung that may lack a part.
+        shapes: of whole lungs; by default those that come with the package.
+    """
     nothing = np.zeros(chest.hu.shape, dtype=bool)
-    if chest.ml(side) < LEAST_ML or not missing_lung(chest, side).ml:
+    if min(chest.ml("left"), chest.ml("right")) < LEAST_ML or not missing_lung(chest, side).ml:
         return nothing
     from scipy.ndimage import uniform_filter
 
     either = chest.lungs["left"] | chest.lungs["right"]
-    room = _moved(chest.mirrored(side), *_shift(chest, side)) & ~either
+    seen = outlook(chest, side)
+    depth = foretold(chest, side, seen, lung_shapes() if shapes is None else shapes)
     smooth = uniform_filter(np.clip(chest.hu, -200, 200), 3)
+    room = (depth > 0) & (seen.to_ribs > RIBS_MM) & ~either
     tissue = room & (chest.hu > TISSUE_HU) & (smooth < CONTRAST_HU)
-    if not tissue.any() or np.median(smooth[tissue]) < FLUID_HU:
+    deep = tissue & (depth > DEEP_MM) & ~seen.own
+    if not deep.any() or np.median(smooth[deep]) < FLUID_HU:
         return nothing
     parts = components(opened(tissue & (smooth > FLUID_HU), 6.0, chest.spacing))
-    large = np.flatnonzero(parts.sizes * chest.voxel_ml > LEAST_ML) + 1
-    found = np.isin(parts.labels, large)
-    return found | _up_to_the_ribs(found, chest) & ~either if found.any() else found
-
-
-def _up_to_the_ribs(found: Bool, chest: Chest) -> Bool:
-    """What of a narrow gap between airless lung and the ribs or the spine is no bone."""
-    box = Box.of_mask(found).grown([int(np.ceil(2 * GAP_MM / s)) for s in chest.spacing]).clipped(found.shape).slices
-    shell = closed(chest.hu[box] > BONE_HU, BETWEEN_RIBS_MM, chest.spacing)
-    out = np.zeros_like(found)
-    to_shell = distance_mm(~shell, chest.spacing)
-    gap = distance_mm(~found[box], chest.spacing) + to_shell < GAP_MM
-    out[box] = gap & (to_shell > PLEURA_MM) & (chest.hu[box] > TISSUE_HU)
-    return out
-
-
-def _shift(chest: Chest, side: Side) -> tuple[int, int, int]:
-    """How far to move the mirror image, in voxels: over what is left of the lung, off bone."""
-    worth = np.where(chest.lungs[side], 1.0, 0.0) - (chest.hu > BONE_HU)
-    image = chest.mirrored(side)
-    shape = [n + int(2 * REACH_MM / s) for n, s in zip(worth.shape, chest.spacing, strict=True)]
-    axes = (0, 1, 2)
-    product = np.fft.rfftn(worth, shape, axes) * np.conj(np.fft.rfftn(image, shape, axes))
-    agreement = np.fft.irfftn(product, shape, axes)
-    reach = [int(REACH_MM / s) for s in chest.spacing]
-    near = np.roll(agreement, reach, axis=axes)[tuple(slice(0, 2 * r + 1) for r in reach)]
-    z, y, x = np.unravel_index(int(near.argmax()), near.shape)
-    return int(z) - reach[0], int(y) - reach[1], int(x) - reach[2]
-
-
-def _moved(mask: Bool, *by: int) -> Bool:
-    out = np.roll(mask, by, axis=(0, 1, 2))
-    for axis, n in enumerate(by):
-        line = np.moveaxis(out, axis, 0)
-        if n:
-            line[slice(0, n) if n > 0 else slice(n, None)] = False
-    return out
+    found = np.isin(parts.labels, np.flatnonzero(parts.sizes * chest.voxel_ml > LEAST_ML) + 1)
+    if not found.any():
+        return found
+    return np.asarray((distance_mm(~found, chest.spacing) < RIM_MM) & tissue & (smooth > FAT_HU))

@@ -23,6 +23,7 @@ from nodulens.stages.airless import airless_lung
 from nodulens.stages.airway import airway_lumen
 from nodulens.stages.expected import coarse_chest
 from nodulens.stages.lung_air import gas_beside_lungs, lung_parts, sides
+from nodulens.stages.lung_shapes import LungShape
 from nodulens.stages.thorax import CUT_MM2, EDGE_HU, air_within_body
 
 Bool = NDArray[np.bool_]
@@ -47,7 +48,7 @@ MASS_MM = 50.0
 pleura leaves one of about that."""
 
 
-def segment_lungs(volume: Volume) -> Mask:
+def segment_lungs(volume: Volume, shapes: Sequence[LungShape] | None = None) -> Mask:
     """Left and right lung of a chest CT.
 
     Vessels, nodules and dents of the surface are inside (24 mm wide anywhere, 50 mm at the side and the
@@ -55,6 +56,7 @@ def segment_lungs(volume: Volume) -> Mask:
 
     Args:
         volume: in canonical orientation: z, y, x rise towards superior, posterior, left.
+        shapes: of whole lungs, for what of a lung holds no air; by default those that come with the package.
 
     Returns:
         uint8 labels on the volume's grid, named "left lung" (1) and "right lung" (2). A lung
@@ -74,7 +76,7 @@ def segment_lungs(volume: Volume) -> Mask:
     labels = sides(lung_parts(lung, low, grid), low, spacing)
     gas = gas_beside_lungs(labels, low, spacing)
     labels[gas] = 0
-    _add_airless(labels, low, grid)
+    _add_airless(labels, low, grid, shapes)
     labels = _closed_sides(labels, grid)
     labels[gas] = 0
     if airway.any():
@@ -174,14 +176,14 @@ def _near(air: Bool, spacing: Spacing) -> Box:
     return Box((0, *box.start[1:]), (len(air), *box.stop[1:]))
 
 
-def _add_airless(labels: Labels, low: HU, grid: Geometry) -> None:
+def _add_airless(labels: Labels, low: HU, grid: Geometry, shapes: Sequence[LungShape] | None) -> None:
     """Give consolidated and collapsed lung the label of its side."""
     chest = coarse_chest(low, labels, grid.spacing_zyx)
     blocks = [round(a / b) for a, b in zip(chest.spacing, grid.spacing_zyx, strict=True)]
     place = block_grid(grid, blocks, chest.hu.shape)
     both: tuple[tuple[int, Side], ...] = ((1, "left"), (2, "right"))
     for label, side in both:
-        airless = airless_lung(chest, side)
+        airless = airless_lung(chest, side, shapes)
         if airless.any():
             labels[_on_grid(airless, place, grid) & (labels == 0) & (low > EDGE_HU)] = label
 
