@@ -55,7 +55,10 @@ def main(
     )
     print(f"| nodules | number | {' | '.join(f'{rate:g}' for rate in FP_RATES)} | CPM |")
     print("| --- " * (len(FP_RATES) + 3) + "|")
-    for name, chosen in {"all": np.ones(len(found.cubes), dtype=bool), **strata(cubes, found)}.items():
+    for name, chosen in {
+        "all": np.ones(len(found.cubes), dtype=bool),
+        **strata(cubes, found.cubes, found.froc.nodule_mm),
+    }.items():
         if chosen.any():
             print(row(name, found.among(chosen), int(chosen.sum())))
     print(f"\nFalse positives are counted in {LITRES:g} litres of lung.")

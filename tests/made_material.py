@@ -135,6 +135,7 @@ def _cubes(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
         centre_lps=np.array([(-24.0, -24.0, 25.0) if s[0] < 0 else (25.0, 25.0, 25.0) for s in sign]),
         diameter_mm=(2 * radius).astype(np.float32),
         slice_thickness_mm=np.full(n, 1.25, np.float32),
+        stack_nodule=np.where(np.arange(n) < 3, np.arange(n), -1).astype(np.int32),
         excluded_cube=np.array([1, 0], np.int32),
         excluded_zyx=np.array([(25, 25, 25), (14, 14, 14)], np.float32),
         excluded_diameter_mm=np.array([6.0, -1.0], np.float32),

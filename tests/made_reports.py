@@ -92,6 +92,7 @@ def _nodule(ct: Volume, number: int) -> Nodule:
         ),
         measurements=measured,
         risk=Risk(0.8, (0.55, 0.93), True, "malignancy") if number == 1 else None,
+        volume_interval_mm3=None if number == 3 else (0.7 * measured.volume_mm3, 1.4 * measured.volume_mm3),
         warnings=("Touches the pleura.",) if number == 1 else (),
         mask=mask,
         heat=heat if number == 1 else None,

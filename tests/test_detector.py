@@ -182,7 +182,7 @@ def test_figures_are_of_the_same_marks(data: Path) -> None:
     assert at["sensitivity"] == pytest.approx(sum(row[2] for row in made["sensitivity_by_size"]) / len(cubes), abs=1e-4)
     assert at["masses_found"][1] == 3 and len(at["false_positives_in_nodule_free_lungs"]) == 1
     assert [low for low, _, _ in card["reliability"]] == [0, 0.25, 0.5, 0.75]
-    groups = strata(cubes, found)
+    groups = strata(cubes, found.cubes, found.froc.nodule_mm)
     for several in (("at the wall", "within the lung"), ("slices up to 1.25 mm", "thicker slices")):
         assert np.sum([groups[name] for name in several], axis=0).tolist() == [1] * len(cubes)
 

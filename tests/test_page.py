@@ -32,6 +32,7 @@ from nodulens.report.page import (
     MALIGNANCY_ESTIMATE,
     MEAN_DIAMETER,
     MEASUREMENTS,
+    VOLUME_RANGE,
     render_page,
 )
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, contours
@@ -164,10 +165,19 @@ def test_what_is_the_same_for_every_finding_is_said_once(page: str) -> None:
     texts = [PageReader(card).text.replace("Touches the pleura.", "") for card in cards]
     assert not [text for text in texts if re.search(r"[a-z]{2}\. ", text)]
     text = PageReader(page).text
-    for words in (DETECTION_CONFIDENCE, MEAN_DIAMETER, MALIGNANCY_ESTIMATE, HEAT_MAP, LOBE):
+    for words in (DETECTION_CONFIDENCE, MEAN_DIAMETER, VOLUME_RANGE, MALIGNANCY_ESTIMATE, HEAT_MAP, LOBE):
         assert text.count(words) == 1 and text.index(words) > text.index("How to read this")
     assert text.count("Nine of ten such intervals") == text.count("calibrated on held-out patients") == 1
     assert text.count("Findings are reported from 0.42.") == 1
+
+
+def test_a_volume_has_its_range_where_there_is_one(ct: Volume, report: Report) -> None:
+    ranges = [nodule.volume_interval_mm3 for nodule in report.nodules]
+    assert ranges[0] is not None and ranges[2] is None
+    low, high = ranges[0]
+    texts = [PageReader(render_page(replace(report, nodules=(n,)), ct)).text for n in report.nodules]
+    assert re.search(rf"Volume range {low:,.0f} to {high:,.0f} mm³".replace(",", "."), texts[0])
+    assert "Volume range" not in texts[2]
 
 
 def test_confidence_size_and_malignancy_have_one_name_each(page: str) -> None:

@@ -40,7 +40,7 @@ from nodulens.stages.lungs import segment_lungs
 from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.sam import Sam
-from nodulens.train.default.segmenter import inscribed
+from nodulens.train.default.outline_figures import inscribed
 
 SIDES = (4, 10, 10)
 

@@ -20,7 +20,8 @@ from nodulens.errors import BadPrompt
 from nodulens.io import write_mask
 from nodulens.ops.orient import canonical
 from nodulens.ops.patches import Window
-from nodulens.stages.prompts import DRAWN, GRID, MARGIN, ROUGH, Prompt, box_channel
+from nodulens.stages.prompts import CHANNELS, DRAWN, GRID, MARGIN, ROUGH, Prompt, box_channel
+from nodulens.stages.segment import POINT_MM
 from nodulens.stages.views import (
     BALL_VOXELS,
     FAR_MM,
@@ -144,7 +145,7 @@ def test_channels_are_image_box_and_earlier_mask() -> None:
     prompt = Prompt((0.0, 0.0, 0.0), (4.0, 8.0, 8.0), ROUGH)
     image, prior = np.full(GRID, 0.25, np.float32), np.ones(GRID, np.float32)
     with_prior, without = prompt.channels(image, prior), prompt.channels(image)
-    assert with_prior.shape == (3, *GRID) and with_prior.dtype == np.float32
+    assert with_prior.shape == (CHANNELS, *GRID) and with_prior.dtype == np.float32
     np.testing.assert_array_equal(with_prior[0], image)
     np.testing.assert_array_equal(with_prior[1], box_channel(prompt))
     assert with_prior[2].all() and not without[2].any()
@@ -178,14 +179,13 @@ def test_a_point_is_the_same_in_both_spaces(
     centre = np.array(made_reports.NODULES[0][0])
     typed = ",".join(f"{v:g}" for v in centre)
     voxel = in_voxels(turned, turned.geometry.to_index(centre))
-    a, none = typed_prompt(typed, None, None, "lps").on(volume, turned)
-    b, _ = typed_prompt(voxel, None, None, "voxel").on(volume, turned)
-    assert none is None
+    placed = typed_prompt(typed, None, None, "lps").on(volume, turned)
+    assert placed.prior is None and not placed.clicks
+    a, b = placed.box, typed_prompt(voxel, None, None, "voxel").on(volume, turned).box
     np.testing.assert_allclose(box_of(a), box_of(b), atol=1e-3)
     middle = volume.geometry.to_lps(box_of(a).mean(0) - 0.5)
-    assert np.linalg.norm(middle - centre) < 3
-    side = (box_of(a)[1] - box_of(a)[0]) * volume.geometry.spacing_zyx
-    assert 8 < side.min() < 32, "about as large as the blob of 16 mm that lies there"
+    np.testing.assert_allclose(middle, centre, atol=1e-3)
+    np.testing.assert_allclose((box_of(a)[1] - box_of(a)[0]) * volume.geometry.spacing_zyx, POINT_MM, atol=1e-3)
 
 
 @pytest.mark.parametrize("z_reversed", [False, True])
@@ -202,9 +202,9 @@ def test_a_box_is_the_same_in_both_spaces(
     typed = ",".join(f"{v:.6f}" for v in (*low, *high))
     as_read = orientation.invert_box(voxels)
     first, last = np.array(as_read.start, float), np.array(as_read.stop, float) - 1  # the last voxel belongs to it
-    a, _ = typed_prompt(None, typed, None, "lps").on(volume, turned)
+    a = typed_prompt(None, typed, None, "lps").on(volume, turned).box
     corners = f"{in_voxels(turned, first)},{in_voxels(turned, last)}"
-    b, _ = typed_prompt(None, corners, None, "voxel").on(volume, turned)
+    b = typed_prompt(None, corners, None, "voxel").on(volume, turned).box
     for prompt in (a, b):
         np.testing.assert_allclose(box_of(prompt), [voxels.start, voxels.stop], atol=1e-3)
         assert prompt.trust == DRAWN
@@ -217,7 +217,7 @@ def test_a_box_on_one_slice_is_as_high_as_it_is_wide(ct: Volume, space: str) -> 
         "lps": ",".join(f"{v:.6f}" for v in (*low[:2], low[2], *high[:2], low[2])),
         "voxel": "120,70,25,134,84,25",
     }[space]
-    prompt, _ = typed_prompt(None, typed, None, space).on(ct, ct)  # type: ignore[arg-type]
+    prompt = typed_prompt(None, typed, None, space).on(ct, ct).box  # type: ignore[arg-type]
     assert prompt.trust == DRAWN and prompt.flat
     (z0, y0, x0), (z1, y1, x1) = prompt.start, prompt.stop
     assert (z0 + z1) / 2 == pytest.approx(25.5)
@@ -234,7 +234,8 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
         labels = small_scans.turned_array(ball.astype(np.uint8), (0, 1, 2), flips)  # type: ignore[arg-type]
         grid = fine.transposed((0, 1, 2), flips)  # type: ignore[arg-type]
         write_mask(Mask(labels, grid, {1: "nodule"}), tmp_path / name)
-        prompt, prior = typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
+        placed = typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
+        prompt, prior = placed.box, placed.prior
         assert prior is not None
         volume = prior.sum() * ct.geometry.voxel_mm3
         assert volume == pytest.approx(np.pi / 6 * diameter**3, rel=0.1)
@@ -255,11 +256,34 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
         ({"box": "10,0,0,0,10,10"}, "box is empty"),
         ({"box": "0,0,0,10,0,10"}, "box is empty"),
         ({"box": "900,900,0,910,910,10"}, "outside the scan"),
+        ({"point": "0,0,50", "include": "1,2"}, "2 numbers; 3 are needed"),
+        ({"point": "0,0,50", "exclude": "1,2,x"}, "not a list of numbers"),
+        ({"point": "0,0,50", "include": "1,2,9000"}, "to include is outside the scan"),
+        ({"point": "0,0,50", "exclude": "1,2,9000"}, "to exclude is outside the scan"),
     ],
 )
 def test_bad_prompts_are_named(ct: Volume, typed: dict[str, str], phrase: str) -> None:
+    include, exclude = ([typed[kind]] if kind in typed else [] for kind in ("include", "exclude"))
     with pytest.raises(BadPrompt, match=phrase):
-        typed_prompt(typed.get("point"), typed.get("box"), None, "lps").on(ct, ct)
+        typed_prompt(typed.get("point"), typed.get("box"), None, "lps", include, exclude).on(ct, ct)
+
+
+@pytest.mark.parametrize("z_reversed", [False, True])
+@pytest.mark.parametrize(("axes", "flips"), WAYS)
+def test_corrections_are_the_same_in_both_spaces(
+    ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], z_reversed: bool
+) -> None:
+    turned = small_scans.turned(ct, axes, flips)
+    turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+    volume, _ = canonical(turned)
+    voxel = (21.0, 70.0, 120.0)
+    place = volume.geometry.to_lps(voxel)
+    typed, index = ",".join(f"{v:.6f}" for v in place), in_voxels(turned, turned.geometry.to_index(place))
+    for space, text in (("lps", typed), ("voxel", index)):
+        placed = typed_prompt(text, None, None, space, [text], [text]).on(volume, turned)  # type: ignore[arg-type]
+        assert [click.inside for click in placed.clicks] == [True, False]
+        for click in placed.clicks:
+            np.testing.assert_allclose(click.index, voxel, atol=1e-3)
 
 
 def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from nodulens.ops.components import components
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.sam import Sam, load_sam
-from nodulens.train.default.segmenter import inscribed
+from nodulens.train.default.outline_figures import inscribed
 from nodulens.train.tasks import classification
 from nodulens.train.tasks.classification import crop_of
 from nodulens.train.tasks.nodule_material import Nodules, nodules_of

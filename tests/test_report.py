@@ -209,9 +209,9 @@ def test_refusals_leave_nothing_behind(ct: Volume, report: Report, tmp_path: Pat
         write_outputs(report, ct, tmp_path / "file" / "below")
     back = from_json(to_json(report))
     with pytest.raises(BadOption, match="Nodule 3 has no mask"):
-        write_outputs(back, ct, tmp_path / "out")
+        write_outputs(replace(back, lung_mask=report.lung_mask), ct, tmp_path / "out")
     with pytest.raises(BadOption, match="no lung mask"):
-        write_outputs(replace(back, nodules=()), ct, tmp_path / "out")
+        write_outputs(back, ct, tmp_path / "out")
     moved = Volume(ct.hu, replace(ct.geometry, origin_lps=(0.0, 0.0, 0.0)), ct.source)
     with pytest.raises(BadGeometry, match="another grid"):
         write_outputs(report, moved, tmp_path / "out")

@@ -18,10 +18,10 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.methods.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
-from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
+from nodulens.stages.prompts import DRAWN, ROUGH, Click, Prompt
 from nodulens.stages.segment import (
     DRAWN_ROUNDS,
-    POINT_DIAMETER_MM,
+    POINT_MM,
     prompt_of_box,
     prompt_of_point,
     rough_cube,
@@ -87,7 +87,7 @@ def test_each_look_is_told_how_far_to_trust_the_box_and_the_first_sees_the_mask(
     network = Brightness()
     segment(volume_of(dense), Prompt((8.0, 14.0, 16.0), (21.0, 27.0, 29.0), DRAWN), network.model, 2, dense)
     first, second = network.seen
-    assert first.shape == second.shape == (4, 3, 16, 32, 32)
+    assert first.shape == second.shape == (4, 4, 32, 32, 32)
     assert first[0, 1].max() == DRAWN and second[0, 1].max() == ROUGH
     assert first[0, 2].max() == 1 and second[0, 2].max() == 0
     assert ((first[0, 2] > 0.5) == (first[0, 0] > 0.5)).mean() > 0.99, "the mask through the same window"
@@ -130,6 +130,54 @@ def test_a_nodule_at_the_edge_of_the_scan(centre: tuple[float, float, float]) ->
     assert real_scans.dice(mask, dense) > 0.85
 
 
+def test_a_second_click_takes_in_what_was_left_out_and_leaves_out_what_was_taken_in() -> None:
+    """Two balls that touch are one to this network; a third stands apart."""
+    first, second, apart = (ball(SHAPE, (14, 20, x), r) for x, r in ((12, 5), (20, 4), (30, 4)))
+    volume = volume_of(first | second | apart)
+    prompt = Prompt((9.0, 15.0, 7.0), (20.0, 26.0, 25.0), DRAWN)
+
+    def corrected(*clicks: Click) -> NDArray[np.bool_]:
+        box, mask = segment(volume, prompt, Brightness().model, 1, clicks=clicks)
+        out = np.zeros(SHAPE, dtype=bool)
+        out[box.slices] = mask
+        return out
+
+    plain = corrected()
+    assert plain[14, 20, 20] and not plain[14, 20, 30]
+    more = corrected(Click((14.0, 20.0, 30.0), inside=True))
+    assert more[14, 20, 30] and real_scans.dice(more, first | second | apart) > 0.9
+    less = corrected(Click((14.0, 20.0, 21.0), inside=False))
+    assert not less[14, 20, 21] and less[14, 20, 12] and less.sum() < plain.sum()
+    both = corrected(Click((14.0, 20.0, 30.0), inside=True), Click((14.0, 20.0, 21.0), inside=False))
+    assert both[14, 20, 30] and not both[14, 20, 21]
+
+
+def test_a_click_finds_what_the_network_does_not_see() -> None:
+    volume = volume_of(np.zeros(SHAPE, dtype=bool))
+    prompt, there = rough_cube(volume, (20.0, 15.0, 10.0), 8.0), (10.0, 15.0, 20.0)
+    box, mask = segment(volume, prompt, Brightness().model, 2, clicks=(Click(there, inside=True),))
+    assert mask[tuple(np.subtract(there, box.start).astype(int))] and mask.sum() < 200
+    with pytest.raises(BadPrompt, match="Nothing at"):
+        segment(volume, prompt, Brightness().model, 2, clicks=(Click(there, inside=False),))
+
+
+def test_the_network_sees_the_mask_and_the_clicks_that_correct_it() -> None:
+    network = Brightness()
+    clicks = (Click((14.0, 20.0, 22.0), inside=True), Click((14.0, 27.0, 22.0), inside=False))
+    segment(
+        volume_of(ball(SHAPE, (14, 20, 22), 6)),
+        Prompt((8.0, 14.0, 16.0), (21.0, 27.0, 29.0), DRAWN),
+        network.model,
+        1,
+        clicks=clicks,
+    )
+    first, second = network.seen
+    assert not first[:, 2:].any()
+    assert second[0, 2].max() == 1 and second[0, 3].max() > 0.8 and second[0, 3].min() < -0.8
+    at = np.unravel_index(second[0, 3].argmax(), second[0, 3].shape)
+    np.testing.assert_allclose(at, 15.5, atol=1.0)
+
+
 def test_nothing_there_says_so_and_where() -> None:
     volume = volume_of(np.zeros(SHAPE, dtype=bool))
     with pytest.raises(BadPrompt, match=r"Nothing at \(20.0, 15.0, 10.0\) mm looks like a nodule"):
@@ -150,18 +198,21 @@ def test_a_point_outside_and_boxes_outside_or_empty() -> None:
 def test_cubes_are_cubes_in_millimetres(spacing: tuple[float, float, float]) -> None:
     volume = volume_of(np.zeros(SHAPE, dtype=bool), spacing)
     place = (11.0, 12.0, 13.0)
-    for prompt, side in ((rough_cube(volume, place, 10.0), 10.0), (prompt_of_point(volume, place), POINT_DIAMETER_MM)):
+    for prompt, side in ((rough_cube(volume, place, 10.0), 10.0), (prompt_of_point(volume, place), POINT_MM)):
         start, stop = np.array(prompt.start), np.array(prompt.stop)
         np.testing.assert_allclose((stop - start) * spacing, side)
         np.testing.assert_allclose(volume.geometry.to_lps((start + stop) / 2 - 0.5), place)
         assert prompt.trust == ROUGH
 
 
-def test_a_point_beside_a_blob_takes_the_blob() -> None:
+def test_a_point_anywhere_in_a_nodule_gives_all_of_it() -> None:
     dense = ball((60, 60, 60), (30, 30, 30), 9)
-    prompt = prompt_of_point(volume_of(dense), (33.0, 28.0, 31.0))
-    np.testing.assert_allclose((np.array(prompt.start) + prompt.stop) / 2, 30.5, atol=1.0)
-    assert 10 < prompt.stop[0] - prompt.start[0] < 32
+    for place in ((33.0, 28.0, 31.0), (30.0, 30.0, 37.0)):
+        volume = volume_of(dense)
+        box, mask = segment(volume, prompt_of_point(volume, place), Brightness().model, 12)
+        out = np.zeros_like(dense)
+        out[box.slices] = mask
+        assert real_scans.dice(out, dense) > 0.93
 
 
 # ---- The network that ships
@@ -207,9 +258,9 @@ def test_the_shipped_network_agrees_with_readers_however_it_is_told(shared: Path
         prior = real_scans.readers(shared)[0]
     else:
         given = UserPrompt(point=typed) if how == "point" else UserPrompt(box=typed)
-        prompt, none = given.on(ct, ct)
-        assert none is None
-        prior = None
+        placed = given.on(ct, ct)
+        prompt, prior = placed.box, placed.prior
+        assert prior is None
     rounds = DEFAULT.rounds_detected if how == "point" else DRAWN_ROUNDS
     found, mask = segment(ct, prompt, shipped, rounds, prior)
     out = np.zeros(truth.shape, dtype=bool)

@@ -34,6 +34,7 @@ from nodulens.methods.recipe import Augmentation, Training
 from nodulens.pipeline import analyze
 from nodulens.runtime.engine import load_model
 from nodulens.runtime.weights import NAMES, TOGETHER, Card, card
+from nodulens.stages.prompts import CHANNELS, GRID
 from nodulens.stages.views import ball_view, screen_view
 from nodulens.train.__main__ import main
 from nodulens.train.default import detector as detector_task
@@ -241,7 +242,7 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog:
     net, example = {
         "screen": lambda: (Logits(screen_net()), torch.rand(3, 1, 16, 16, 16)),
         "volume": lambda: (Logits(volume_net()), torch.rand(2, 1, 32, 32, 32)),
-        "segmenter": lambda: (PromptUNet(), torch.rand(2, 3, 16, 32, 32)),
+        "segmenter": lambda: (PromptUNet(), torch.rand(2, CHANNELS, *GRID)),
         "malignancy": lambda: (LogitsAndActivation(malignancy_net(7)), torch.rand(3, 2, 64, 64)),
     }[name]()
     for module in net.modules():  # as if trained: statistics that are not 0 and 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.slices import Field, find_regions, segment_slices
-from nodulens.stages.user_prompts import Space, UserPrompt
+from nodulens.stages.user_prompts import PromptFields, UserPrompt
 
 AnyMethod = Method | Recipe | str | Path
 """A method, or what :func:`nodulens.load_method` takes: the name of a recipe, the folder of a run, or a recipe."""
@@ -92,15 +93,7 @@ def analyze(ct: Volume, *, method: AnyMethod = "default", progress: Progress = s
     return _report(scan, nodules, method, times)
 
 
-def segment(
-    ct: Volume,
-    *,
-    point: Sequence[float] | None = None,
-    box: Sequence[float] | None = None,
-    mask: Mask | None = None,
-    space: Space = "lps",
-    method: AnyMethod = "default",
-) -> Report:
+def segment(ct: Volume, *, method: AnyMethod = "default", **prompt: Unpack[PromptFields]) -> Report:
     """Segment, measure and classify the one nodule that a point, a box or a rough mask prompts.
 
     >>> import nodulens as nl
@@ -112,6 +105,8 @@ def segment(
         box: (x0, y0, z0, x1, y1, z1), two corners; on one slice where z0 = z1.
         mask: a rough mask, such as :func:`nodulens.read_mask` gives; on any grid in the same patient space.
         space: of the numbers: "lps", millimetres; or "voxel", indices from 0 in the array as the file stores it.
+        include, exclude: lists of points (x, y, z) that the outline must contain, and must not: they correct the
+            outline that the prompt gives.
         method: its prompted network and classifier are used; see :func:`analyze`.
 
     Returns:
@@ -122,7 +117,7 @@ def segment(
         BadOption: the method has no prompted network, or there is no such method.
         NoLungs, MissingWeights, CorruptWeights, MissingExtra: as :func:`analyze`.
     """
-    return segment_prompt(ct, UserPrompt(point, box, mask, space), method=method)
+    return segment_prompt(ct, UserPrompt(**prompt), method=method)
 
 
 def segment_prompt(
@@ -133,8 +128,7 @@ def segment_prompt(
     method = _loaded(method, times)
     scan = _prepared(ct, times)
     with times.stage("segment"):
-        place, prior = prompt.on(scan.volume, ct)
-        finding = Finding(1.0, *method.outline_given(scan.volume, scan.lungs, place, prior))
+        finding = Finding(1.0, *method.outline_given(scan.volume, scan.lungs, prompt.on(scan.volume, ct)))
     nodules = _described(scan, [finding], method, times)
     return replace(_report(scan, nodules, method, times), prompted=True)
 
@@ -213,6 +207,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
         with times.stage("measure"):
             measurements = measure(volume, box, mask, lungs)
             position = locate(volume, box, mask, lungs)
+            interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
         with times.stage("malignancy"):
             risk, heat = classify(volume, box, mask, method.classifier)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
@@ -227,6 +222,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
                 position=position,
                 measurements=measurements,
                 risk=risk,
+                volume_interval_mm3=interval,
                 warnings=_nodule_warnings(volume, box, measurements.mean_diameter_mm),
                 mask=mask,
                 heat=heat,

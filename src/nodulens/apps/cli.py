@@ -113,6 +113,12 @@ def segment(
         Literal["lps", "voxel"],
         typer.Option(help="lps: millimetres; voxel: indices x, y, z from 0 in the stored array."),
     ] = "lps",
+    include: Annotated[
+        list[str] | None, typer.Option(help="x,y,z that the outline must contain; corrects it. Repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="x,y,z that the outline must not contain. Repeatable.")
+    ] = None,
     series: Series = None,
     gaps: Gaps = "error",
     case: Case = None,
@@ -126,7 +132,7 @@ def segment(
     from nodulens.pipeline import segment_prompt
     from nodulens.report.outputs import claimed
 
-    prompt = typed_prompt(point, box, mask, space)
+    prompt = typed_prompt(point, box, mask, space, include or (), exclude or ())
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
         method = load_method("default", threads=threads)

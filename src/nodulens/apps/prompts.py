@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nodulens.errors import BadPrompt
@@ -9,14 +10,22 @@ from nodulens.io import read_mask
 from nodulens.stages.user_prompts import Space, UserPrompt
 
 
-def typed_prompt(point: str | None, box: str | None, mask: Path | None, space: Space) -> UserPrompt:
-    """The one prompt among three options.
+def typed_prompt(
+    point: str | None,
+    box: str | None,
+    mask: Path | None,
+    space: Space,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> UserPrompt:
+    """The one prompt among three options, and corrections.
 
     Args:
         point: "x,y,z".
         box: "x0,y0,z0,x1,y1,z1".
         mask: image file.
         space: of the numbers.
+        include, exclude: points "x,y,z".
 
     Raises:
         BadPrompt: not exactly one of them, or not as many numbers as it takes.
@@ -24,12 +33,17 @@ def typed_prompt(point: str | None, box: str | None, mask: Path | None, space: S
     """
     if sum(option is not None for option in (point, box, mask)) != 1:
         raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1 and --mask FILE.")
-    return UserPrompt(_numbers(point), _numbers(box), None if mask is None else read_mask(mask), space)
+    return UserPrompt(
+        None if point is None else _numbers(point),
+        None if box is None else _numbers(box),
+        None if mask is None else read_mask(mask),
+        space,
+        [_numbers(text) for text in include],
+        [_numbers(text) for text in exclude],
+    )
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(v) for v in text.split(","))
     except ValueError as error:

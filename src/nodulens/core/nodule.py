@@ -204,6 +204,8 @@ class Nodule:
         score: detection confidence, 0…1; 1 for a prompt by a person.
         centre_lps: centroid of the mask, LPS mm (x, y, z).
         box: around the mask, in indices of the volume as read.
+        volume_interval_mm3: volumes inside the inner and outer edge of the band that holds four in five readers'
+            outlines; None where the prompted network did not outline it.
         warnings: what limits this finding's measurements.
         mask: bool, shape ``box.shape``; None in a report read back from JSON, and not compared.
         heat: float32 0…1, same shape: what drove the malignancy score; None where not computed.
@@ -217,6 +219,7 @@ class Nodule:
     position: Position
     measurements: Measurements
     risk: Risk | None
+    volume_interval_mm3: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     heat: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)

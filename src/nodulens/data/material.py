@@ -226,6 +226,7 @@ class Cubes(NoduleMaterial):
     Attributes:
         annotated_mm: (N,) LUNA16's diameter; −1 if the nodule is not in LUNA16.
         thickness_mm: (N,) slice thickness of the scan; a stratum of figures, never an input.
+        stack_nodule: (N,) number of the same nodule among the stacks; −1 if it is not there.
     """
 
     name: ClassVar[str] = "cubes"
@@ -245,6 +246,7 @@ class Cubes(NoduleMaterial):
         self.ratings = Ratings(np.minimum(raw["readers"][keep], MOST_READERS), raw["ratings"][keep])
         self.annotated_mm: Float = raw["diameter_mm"][keep]
         self.thickness_mm: Float = raw["slice_thickness_mm"][keep]
+        self.stack_nodule: NDArray[np.int_] = raw["stack_nodule"][keep]
         self._from_origin: NDArray[np.float64] = (raw["centre_lps"] - raw["origin_lps"])[keep]
 
     def __len__(self) -> int:
@@ -261,6 +263,11 @@ class Cubes(NoduleMaterial):
         # a cube whose rows or columns fall in LPS is flipped, see _rising
         along_y, along_x = (v if s > 0 else CUBE_MM - 1 + v for v, s in ((y, sign_y), (x, sign_x)))
         return np.array([z, along_y, along_x], dtype=np.float64)
+
+    def size_mm(self, nodule: int) -> float:
+        """LUNA16's diameter in mm; that of the consensus where it has none."""
+        annotated = float(self.annotated_mm[nodule])
+        return annotated if annotated > 0 else self.diameter_mm(nodule)
 
     def other(self, nodule: int) -> Bool:
         """(50, 50, 50): any other outlined nodule, which is neither target nor background."""

@@ -39,7 +39,8 @@ from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.default import segmenter
-from nodulens.train.default.segmenter import Example, inscribed, strongest_candidate, without_ends
+from nodulens.train.default.outline_figures import inscribed, strongest_candidate, without_ends
+from nodulens.train.default.segmenter import Example
 from nodulens.train.tasks.protocol import Rows, median_ms
 
 Bool = NDArray[np.bool_]

@@ -49,7 +49,7 @@ from nodulens.stages.prompts import DRAWN, Prompt
 from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.calibration import PANEL
-from nodulens.train.default.segmenter import first_on, inscribed
+from nodulens.train.default.outline_figures import first_on, inscribed
 
 VIEWS: tuple[ViewName, ...] = ("slice", "lung", "lobe", "crop")
 PROMPTS = ("box", "box_shaken", "diameter", "detector", "point", "mask")

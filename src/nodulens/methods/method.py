@@ -16,8 +16,9 @@ from nodulens.methods.recipe import Recipe
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.prompted import Outline
-from nodulens.stages.prompts import DRAWN, Prompt
-from nodulens.stages.segment import DRAWN_ROUNDS, segment
+from nodulens.stages.prompts import DRAWN
+from nodulens.stages.segment import DRAWN_ROUNDS, segment, volume_interval
+from nodulens.stages.user_prompts import PlacedPrompt
 
 EVEN = 0.5
 """Least mean probability of a region, or of a place a filter is slid over, where a recipe names no threshold."""
@@ -75,19 +76,17 @@ class Method:
             return self.prompted.within(lungs)
         return partial(segment, model=self.models.segmenter, rounds=self.recipe.rounds_detected)
 
-    def outline_given(
-        self, volume: Volume, lungs: Mask, prompt: Prompt, prior: NDArray[np.bool_] | None
-    ) -> tuple[Box, NDArray[np.bool_]]:
-        """Segment what a person prompts; SAM takes the box of the prompt, our own network also an earlier mask.
+    def outline_given(self, volume: Volume, lungs: Mask, prompt: PlacedPrompt) -> tuple[Box, NDArray[np.bool_]]:
+        """Segment what a person prompts; SAM takes the box of the prompt, our own network also an earlier mask and
+        clicks that correct the outline.
 
         Args:
             volume: canonical orientation.
             lungs: on its grid.
-            prompt: in face indices of the volume.
-            prior: an earlier mask on its grid.
+            prompt: in the volume's indices.
 
         Raises:
-            BadOption: the method prompts no network.
+            BadOption: the method prompts no network, or one that takes no corrections.
             BadPrompt: nothing there looks like a nodule.
         """
         if self.recipe.prompted is None:
@@ -96,9 +95,21 @@ class Method:
                 "one that has, such as default, or set prompted=network."
             )
         if self.prompted is not None:
-            return self.prompted.within(lungs)(volume, prompt)
-        rounds = DRAWN_ROUNDS if prompt.trust == DRAWN else self.recipe.rounds_detected
-        return segment(volume, prompt, self.models.segmenter, rounds, prior)
+            if prompt.clicks:
+                raise BadOption(
+                    f"{self.recipe.prompted} takes no points to include or exclude; the method default does."
+                )
+            return self.prompted.within(lungs)(volume, prompt.box)
+        rounds = DRAWN_ROUNDS if prompt.box.trust == DRAWN else self.recipe.rounds_detected
+        return segment(volume, prompt.box, self.models.segmenter, rounds, prompt.prior, prompt.clicks)
+
+    def volume_interval(
+        self, volume: Volume, box: Box, mask: NDArray[np.bool_], volume_mm3: float
+    ) -> tuple[float, float] | None:
+        """See :func:`nodulens.stages.segment.volume_interval`; None unless our own network is prompted."""
+        if self.recipe.prompted != "network":
+            return None
+        return volume_interval(volume, box, mask, volume_mm3, self.models.segmenter)
 
     @property
     def classifier(self) -> Model:

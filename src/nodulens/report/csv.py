@@ -14,7 +14,7 @@ COLUMNS = (
     "case", "series_uid", "input_sha256", "id", "score", "side", "zone", "lobe_estimate", "texture",
     "centre_x_lps", "centre_y_lps", "centre_z_lps",
     "box_start_z", "box_start_y", "box_start_x", "box_stop_z", "box_stop_y", "box_stop_x",
-    "central_slice", "instance_number", "sop_instance_uid", *_MEASURED,
+    "central_slice", "instance_number", "sop_instance_uid", *_MEASURED, "volume_low_mm3", "volume_high_mm3",
     "risk_probability", "risk_low", "risk_high", "risk_calibrated", "risk_model", "warnings",
 )  # fmt: skip
 """Columns of ``nodules.csv``, empty where there is no value; ``score`` is the detection confidence,
@@ -35,6 +35,8 @@ def _row(nodule: Nodule, report: Report) -> Iterator[tuple[str, object]]:
     yield from ((f"box_start_{axis}", value) for axis, value in zip("zyx", nodule.box.start, strict=True))
     yield from ((f"box_stop_{axis}", value) for axis, value in zip("zyx", nodule.box.stop, strict=True))
     yield from ((name, getattr(nodule.measurements, name)) for name in _MEASURED)
+    if nodule.volume_interval_mm3 is not None:
+        yield from zip(("volume_low_mm3", "volume_high_mm3"), nodule.volume_interval_mm3, strict=True)
     if risk is not None:
         yield from (("risk_probability", risk.probability), ("risk_calibrated", risk.calibrated))
         yield from (("risk_low", risk.interval[0]), ("risk_high", risk.interval[1]), ("risk_model", risk.model))

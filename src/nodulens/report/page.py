@@ -61,6 +61,10 @@ UNCALIBRATED = "It is not a calibrated probability."
 MEAN_DIAMETER = (
     "The mean of the long and the short axis, in brackets beside it, on the axial slice where the nodule is largest."
 )
+VOLUME_RANGE = (
+    "Readers outline a nodule more widely or more narrowly. Four in five of their outlines would lie between two whose "
+    "volumes these are; in a follow-up a change within the range may be one of the outline."
+)
 MALIGNANCY_ESTIMATE = (
     "How likely expert readers, such as those of LIDC-IDRI, are to rate the nodule suspicious rather than not. It says "
     "what readers would rate, not what pathology would find, and takes for granted that the mark is a nodule."
@@ -350,6 +354,9 @@ def _measured(nodule: Nodule) -> Iterator[Entry]:
     for field, words, unit, decimals in MEASUREMENTS:
         value = getattr(nodule.measurements, field) * (100 if unit == "%" else 1)
         yield Entry(words, f"{_number(value, decimals)} {unit}".strip())
+        if field == "volume_mm3" and nodule.volume_interval_mm3 is not None:
+            low, high = nodule.volume_interval_mm3
+            yield Entry("Volume range", f"{_number(low, 0)} to {_number(high, 0)} mm³")
 
 
 def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> Values:
@@ -390,6 +397,8 @@ def _guide(report: Report) -> Iterator[Entry]:
         yield Entry("Detection confidence", f"{DETECTION_CONFIDENCE} {meaning} Findings are reported from {start}.")
     if report.nodules:
         yield Entry("Mean diameter", MEAN_DIAMETER)
+    if any(nodule.volume_interval_mm3 is not None for nodule in report.nodules):
+        yield Entry("Volume range", VOLUME_RANGE)
     risks = [nodule.risk for nodule in report.nodules if nodule.risk is not None]
     if risks:
         yield Entry("Malignancy estimate", f"{MALIGNANCY_ESTIMATE} {_calibration(risks)}")

@@ -265,14 +265,13 @@ def _solid_diameter(solid: Fractions, spacing: NDArray[np.float64]) -> float:
 
 def _distance_to_pleura(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> float:
     """Gap in mm between the faces of the nearest voxels of the mask and off its lung; 0 where they touch."""
-    own = lungs.value(f"{side_of(box, lungs)} lung")
     spacing = np.asarray(lungs.geometry.spacing_zyx)
     whole = float(np.max(np.asarray(lungs.labels.shape) * spacing))
     rim = np.argwhere(mask & ~ndimage.binary_erosion(mask)) + box.start
     # the end of the scan is no pleura, unless nothing else bounds the lung
-    for reach, beyond in (*((mm, own) for mm in (*PLEURA_SEARCH_MM, whole)), (whole, 0)):
+    for reach, bounds in (*((mm, False) for mm in (*PLEURA_SEARCH_MM, whole)), (whole, True)):
         step = np.maximum(1, np.rint(FAR_VOXEL_MM / spacing)).astype(int) if reach == whole else np.ones(3, dtype=int)
-        outside = _off_the_lung(box, mask, lungs.labels, own, beyond, np.ceil(reach / spacing / step) + 1, step)
+        outside = _off_the_lung(box, mask, lungs, reach, step, end_bounds=bounds)
         if not len(outside):
             continue
         gaps, nearest = cKDTree(rim * spacing).query(outside * spacing)
@@ -285,28 +284,23 @@ def _distance_to_pleura(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> float
 
 
 def _off_the_lung(
-    box: Box,
-    mask: NDArray[np.bool_],
-    labels: NDArray[np.uint8] | NDArray[np.uint16],
-    own: int,
-    beyond: int,
-    margin: NDArray[np.float64],
-    step: NDArray[np.int_],
+    box: Box, mask: NDArray[np.bool_], lungs: Mask, reach_mm: float, step: NDArray[np.int_], *, end_bounds: bool
 ) -> NDArray[np.int_]:
     """Indices (n, 3) of voxels off a nodule and its lung that are next to one of them.
 
     Args:
-        own: the lung's label.
-        beyond: the label of what lies beyond the scan; it is looked at as far as one voxel.
-        margin: how far round the box to look along (z, y, x), in steps.
+        reach_mm: how far round the box to look.
         step: every so-many-th voxel along (z, y, x) is looked at, from index 0.
+        end_bounds: whether the end of the scan is off the lung; it is looked at as far as one voxel.
     """
-    thin = labels[tuple(slice(None, None, n) for n in step)]
+    own = lungs.value(f"{side_of(box, lungs)} lung")
+    margin = np.ceil(reach_mm / np.asarray(lungs.geometry.spacing_zyx) / step) + 1
+    thin = lungs.labels[tuple(slice(None, None, n) for n in step)]
     near = Box.between(np.asarray(box.start) // step, -(-np.asarray(box.stop) // step)).grown(
         margin.astype(int).tolist()
     )
     around = Box.between(np.maximum(near.start, -1), np.minimum(near.stop, np.add(thin.shape, 1)))
-    inside = crop_array(thin, around, fill=beyond) == own
+    inside = crop_array(thin, around, fill=0 if end_bounds else own) == own
     first = -np.asarray(box.start) % step
     nodule = mask[tuple(slice(a, None, n) for a, n in zip(first, step, strict=True))]
     start = (box.start + first) // step - around.start

@@ -6,6 +6,7 @@ file, so that the network gets the inputs that it was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from nodulens.ops.patches import Window
 
-GRID = (16, 32, 32)
+GRID = (32, 32, 32)
 """Points of the segmenter's window: it follows the prompt's size, so a small nodule fills it as a large one does."""
+
+CHANNELS = 4
+"""Of the segmenter's input: image, box, earlier mask, clicks."""
 
 MARGIN = 1.6
 """Sides of the window over sides of the box."""
@@ -24,6 +28,22 @@ DRAWN, ROUGH = 1.0, 0.5
 
 ONE_SLICE = 1.001
 """Height in slices up to which a box is on a single slice; corners in millimetres are rounded."""
+
+CLICK_WIDTH = 1.5
+"""Standard deviation of a click in its channel, in grid points."""
+
+
+@dataclass(frozen=True)
+class Click:
+    """A correction of an outline.
+
+    Attributes:
+        index: continuous (z, y, x) of the array.
+        inside: whether the nodule contains it.
+    """
+
+    index: tuple[float, float, float]
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -68,23 +88,45 @@ class Prompt:
         middle, half = (start + stop) / 2, (stop - start) / 2 * MARGIN
         return Window.over(middle - half, middle + half, GRID)
 
-    def channels(self, unit: NDArray[np.float32], prior: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """(3, 16, 32, 32): image, box, earlier mask.
+    def channels(
+        self, unit: NDArray[np.float32], prior: NDArray[np.float32] | None = None, clicks: Iterable[Click] = ()
+    ) -> NDArray[np.float32]:
+        """(4, 32, 32, 32): image, box, earlier mask, clicks.
 
         Args:
             unit: the image through :attr:`window`, 0…1.
             prior: a mask through the same window, 0…1, or None.
+            clicks: corrections of that mask.
         """
-        out = np.zeros((3, *GRID), dtype=np.float32)
+        out = np.zeros((CHANNELS, *GRID), dtype=np.float32)
         out[0] = unit
         out[1] = box_channel(self)
         if prior is not None:
             out[2] = prior
+        out[3] = click_channel(self.window, clicks)
         return out
 
 
+def click_channel(window: Window, clicks: Iterable[Click]) -> NDArray[np.float32]:
+    """A Gaussian at each click on the window's grid: positive inside the nodule, negative outside; 0 without clicks."""
+    out = np.zeros(window.shape, dtype=np.float32)
+    for click in clicks:
+        at = (np.asarray(click.index) - window.first) / window.step
+        mark = spot(window.shape, at, np.full(3, CLICK_WIDTH))
+        stronger = mark > np.abs(out)
+        out[stronger] = mark[stronger] if click.inside else -mark[stronger]
+    return out
+
+
+def spot(shape: Sequence[int], centre: NDArray[np.floating], sigma: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A Gaussian on a grid of ``shape``, 1 at its centre; centre and standard deviation in grid points (z, y, x)."""
+    away = (np.arange(n) - a for n, a in zip(shape, centre, strict=True))
+    z, y, x = (np.exp(-((d / s) ** 2) / 2) for d, s in zip(away, sigma, strict=True))
+    return np.asarray(z[:, None, None] * y[:, None] * x, dtype=np.float32)
+
+
 def box_channel(prompt: Prompt) -> NDArray[np.float32]:
-    """(16, 32, 32): the share of each grid voxel that the box covers, times the trust in it.
+    """(32, 32, 32): the share of each grid voxel that the box covers, times the trust in it.
 
     The window is the box with a fixed margin, so the same picture every time; it stays a channel so that the network
     can tell a drawn box from a rough one at every place.

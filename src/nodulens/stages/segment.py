@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -11,8 +13,7 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadPrompt
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
-from nodulens.stages.candidates import propose
-from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
+from nodulens.stages.prompts import DRAWN, ROUGH, Click, Prompt, spot
 
 OFF = -10.0
 """Logit outside the window."""
@@ -24,12 +25,21 @@ DRAWN_ROUNDS = 1
 """A box or mask drawn by a person takes one round: it gives the nodule's extent."""
 ROOM = 1.5
 """Side of the initial box over the blob's diameter."""
-POINT_REACH_MM = 20.0
-POINT_DIAMETER_MM = 8.0
+CLICK_SHARE = 8.0
+"""Sides of a mask over the standard deviation of what a click against the network changes around it."""
+SURE = 1.0
+"""Logit of a voxel that a person has clicked."""
+POINT_MM = 10.0
+"""Side of the cube around a point. The strongest candidate there is worse: a vessel beside the nodule may be it."""
 
 
 def segment(
-    volume: Volume, prompt: Prompt, model: Model, rounds: int, prior: NDArray[np.bool_] | None = None
+    volume: Volume,
+    prompt: Prompt,
+    model: Model,
+    rounds: int,
+    prior: NDArray[np.bool_] | None = None,
+    clicks: Sequence[Click] = (),
 ) -> tuple[Box, NDArray[np.bool_]]:
     """Segment the nodule at a prompt.
 
@@ -39,10 +49,12 @@ def segment(
     Args:
         volume: canonical orientation.
         prompt: in face indices of the volume.
-        model: (N, 3, 16, 32, 32) → logits.
+        model: (N, 4, 32, 32, 32) → logits.
         rounds: largest number of inferences, until the mask is stable; from the second on, the window follows the
             previous mask.
         prior: an earlier mask on the volume's grid, input of the first round.
+        clicks: corrections of the mask, in indices of the volume: one more round sees both. A voxel clicked is inside
+            the result, or outside, as the person says.
 
     Returns:
         A box inside the volume and the mask in it, in one piece and without holes.
@@ -63,10 +75,75 @@ def segment(
         box, logits = _logits(volume, prompt, model, None)
     if prompt.flat and prompt.trust == DRAWN and prior is None:
         logits = logits - _filling_level(prompt, box, logits)
-    return prompted_component(volume, prompt, box, logits)
+    if clicks and not (logits > 0).any():  # the clicks alone must do
+        return _corrected(volume, prompt, model, (box, logits > 0), clicks)
+    outlined = prompted_component(volume, prompt, box, logits)
+    return _corrected(volume, prompt, model, outlined, clicks) if clicks else outlined
 
 
-def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) -> tuple[Box, NDArray[np.bool_]]:
+def settled_logits(volume: Volume, found: Box, model: Model) -> tuple[Box, Array]:
+    """The network's logits where it has found a nodule, as in the last round: a box in the volume, and those in it."""
+    return _logits(volume, Prompt.between(found.start, found.stop, ROUGH), model, None)
+
+
+def volume_interval(
+    volume: Volume, box: Box, mask: NDArray[np.bool_], volume_mm3: float, model: Model
+) -> tuple[float, float] | None:
+    """Volumes in mm³ inside the inner and the outer edge of the band that holds most readers' outlines; the share is on
+    the model's card. None if its card has no band.
+
+    Args:
+        box: around the nodule, inside the volume.
+        mask: of ``box.shape``.
+        volume_mm3: of the nodule as measured, which the edges are in proportion to.
+    """
+    band = model.card.settings.get("band")
+    if band is None:
+        return None
+    around, logits = settled_logits(volume, box, model)
+    own = np.zeros(around.shape, dtype=bool)
+    own[Box.between(np.subtract(box.start, around.start), np.subtract(box.stop, around.start)).slices] = mask
+    inner = own & (logits > band["inner"])
+    parts, _ = ndimage.label(own | (logits > band["outer"]))
+    outer = np.isin(parts, np.unique(parts[own]))
+    low, high = (volume_mm3 * np.count_nonzero(edge) / np.count_nonzero(own) for edge in (inner, outer))
+    return float(low), float(high)
+
+
+def _corrected(
+    volume: Volume, prompt: Prompt, model: Model, found: tuple[Box, NDArray[np.bool_]], clicks: Sequence[Click]
+) -> tuple[Box, NDArray[np.bool_]]:
+    """A mask in its box after one more round that sees it and the clicks; the mask may be empty."""
+    shape = volume.geometry.shape
+    earlier = np.zeros(shape, dtype=bool)
+    earlier[found[0].slices] = found[1]
+    voxels = [np.clip(np.round(c.index).astype(int), 0, np.asarray(shape) - 1) for c in clicks]
+    wanted = [voxel for click, voxel in zip(clicks, voxels, strict=True) if click.inside]
+    start = np.min([found[0].start, *wanted], axis=0)
+    stop = np.max([found[0].stop, *(voxel + 1 for voxel in wanted)], axis=0)
+    again = Prompt.between(start, stop, ROUGH)
+    box, logits = _logits(volume, again, model, earlier, clicks)
+    sigma = np.asarray(found[0].shape) / CLICK_SHARE
+    for click, voxel in zip(clicks, voxels, strict=True):
+        at = voxel - box.start
+        if np.any(at < 0) or np.any(at >= box.shape):
+            continue  # far from the nodule, and so outside
+        sign = 1 if click.inside else -1
+        lacking = SURE - sign * float(logits[tuple(at)])
+        if lacking > 0:  # what a person says is true: there in full, and less and less around
+            logits = logits + np.float32(sign * lacking) * spot(box.shape, at, sigma)
+    unwanted = [voxel for click, voxel in zip(clicks, voxels, strict=True) if not click.inside]
+    return prompted_component(volume, prompt, box, logits, wanted, unwanted)
+
+
+def prompted_component(
+    volume: Volume,
+    prompt: Prompt,
+    box: Box,
+    logits: Array,
+    wanted: Sequence[NDArray[np.int_]] = (),
+    unwanted: Sequence[NDArray[np.int_]] = (),
+) -> tuple[Box, NDArray[np.bool_]]:
     """The connected component of a network's output at a prompt, without holes.
 
     Args:
@@ -74,6 +151,8 @@ def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) 
         prompt: in face indices of the volume.
         box: inside the volume.
         logits: of ``box.shape``; above 0 is nodule.
+        wanted: voxels (z, y, x) of the volume whose components belong to the nodule too.
+        unwanted: voxels whose holes are none to be filled.
 
     Returns:
         The bounding box of the component, and the mask in it.
@@ -87,11 +166,20 @@ def prompted_component(volume: Volume, prompt: Prompt, box: Box, logits: Array) 
         raise BadPrompt(
             f"Nothing at ({x:.1f}, {y:.1f}, {z:.1f}) mm looks like a nodule; draw a box around it, or give a mask."
         )
+    if wanted:
+        parts, _ = ndimage.label(logits > 0)
+        piece |= np.isin(parts, [parts[tuple(voxel - box.start)] for voxel in wanted]) & (parts > 0)
     tight = Box.of_mask(piece)
     start = np.asarray(tight.start) + np.asarray(box.start)
+    piece = piece[tight.slices]
     # plane by plane: a cavity open at one slice is a hole all the same
-    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in piece[tight.slices]])
-    return Box.between(start, start + tight.shape), filled
+    holes = np.stack([ndimage.binary_fill_holes(plane) for plane in piece]) & ~piece
+    parts, _ = ndimage.label(holes)
+    for voxel in unwanted:
+        at = voxel - start
+        if np.all(at >= 0) and np.all(at < tight.shape) and parts[tuple(at)]:
+            holes[parts == parts[tuple(at)]] = False
+    return Box.between(start, start + tight.shape), piece | holes
 
 
 def prompt_of_candidate(volume: Volume, candidate: Candidate) -> Prompt:
@@ -107,7 +195,7 @@ def rough_cube(volume: Volume, centre_lps: Point, side_mm: float) -> Prompt:
 
 
 def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
-    """A rough cube around a point, as large as the blob there.
+    """A rough cube of 10 mm around a point, from which the rounds of :func:`segment` find the nodule's own size.
 
     Raises:
         BadPrompt: the point is outside the scan.
@@ -115,14 +203,7 @@ def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
     if not volume.geometry.contains(point_lps):
         x, y, z = point_lps
         raise BadPrompt(f"The point ({x:.1f}, {y:.1f}, {z:.1f}) mm is outside the scan; points are LPS mm, x,y,z.")
-    half = np.ceil(POINT_REACH_MM / np.asarray(volume.geometry.spacing_zyx)).astype(int)
-    around = Box.around(volume.geometry.to_index(point_lps), 2 * half + 1).clipped(volume.geometry.shape)
-    near = volume.crop(around)
-    blobs = propose(near, np.ones(near.geometry.shape, dtype=bool))
-    hits = [b for b in blobs if np.linalg.norm(np.subtract(b.centre_lps, point_lps)) < max(3.0, b.diameter_mm / 2)]
-    if hits:
-        return prompt_of_candidate(volume, hits[0])
-    return rough_cube(volume, point_lps, POINT_DIAMETER_MM)
+    return rough_cube(volume, point_lps, POINT_MM)
 
 
 def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Prompt:
@@ -138,14 +219,17 @@ def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.f
     return Prompt.between(start, stop, DRAWN).raised(volume.geometry.spacing_zyx)
 
 
-def _logits(volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None) -> tuple[Box, Array]:
+def _logits(
+    volume: Volume, prompt: Prompt, model: Model, prior: NDArray[np.bool_] | None, clicks: Sequence[Click] = ()
+) -> tuple[Box, Array]:
     window = prompt.window
-    channels = prompt.channels(to_unit(window.sample(volume.hu)), None if prior is None else window.sample(prior))
+    earlier = None if prior is None else window.sample(prior)
+    channels = prompt.channels(to_unit(window.sample(volume.hu)), earlier, clicks)
     return window.project(_mirrored(model, channels), volume.geometry.shape, fill=OFF)
 
 
 def _mirrored(model: Model, channels: Array) -> Array:
-    """Logits (z, y, x) of channels (3, z, y, x): the mean over the four mirror images in the plane."""
+    """Logits (z, y, x) of channels (4, z, y, x): the mean over the four mirror images in the plane."""
     turns = [(1, 1), (-1, 1), (1, -1), (-1, -1)]
     logits = model.run(np.stack([channels[..., ::v, ::h] for v, h in turns]))[0][:, 0]
     back = [plane[..., ::v, ::h] for plane, (v, h) in zip(logits, turns, strict=True)]

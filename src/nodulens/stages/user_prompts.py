@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,42 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadPrompt
 from nodulens.ops.resample import resample_array
-from nodulens.stages.prompts import Prompt
+from nodulens.stages.prompts import Click, Prompt
 from nodulens.stages.segment import prompt_of_box, prompt_of_point
 
 Space = Literal["lps", "voxel"]
 POINT, BOX = ("x", "y", "z"), ("x0", "y0", "z0", "x1", "y1", "z1")
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedPrompt:
+    """What a person gave, in the indices of a volume.
+
+    Attributes:
+        box: where the nodule is.
+        prior: a mask (z, y, x) on the volume's grid, if one was given.
+        clicks: corrections of the outline.
+    """
+
+    box: Prompt
+    prior: NDArray[np.bool_] | None = None
+    clicks: tuple[Click, ...] = ()
+
+
+class PromptFields(TypedDict, total=False):
+    """The fields of :class:`UserPrompt` as keyword arguments."""
+
+    point: Sequence[float] | None
+    box: Sequence[float] | None
+    mask: Mask | None
+    space: Space
+    include: Sequence[Sequence[float]]
+    exclude: Sequence[Sequence[float]]
+
+
 @dataclass(frozen=True)
 class UserPrompt:
-    """One point, box or mask.
+    """One point, box or mask, and corrections of the outline that comes of it.
 
     Attributes:
         point: (x, y, z) in the nodule.
@@ -32,6 +58,7 @@ class UserPrompt:
         mask: a rough mask of the nodule, on the scan's grid or any other in the same patient space.
         space: of the numbers: LPS millimetres, or voxel indices from 0 in the array as the file stores it, x first; the
             voxels at both corners of a box are included.
+        include, exclude: points (x, y, z) that the outline must contain, and must not.
 
     Raises:
         BadPrompt: not exactly one of the three, a wrong count of numbers, or another space.
@@ -41,18 +68,21 @@ class UserPrompt:
     box: Sequence[float] | None = None
     mask: Mask | None = None
     space: Space = "lps"
+    include: Sequence[Sequence[float]] = ()
+    exclude: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.point, self.box, self.mask)) != 1:
             raise BadPrompt("Give exactly one of point x,y,z, box x0,y0,z0,x1,y1,z1 and mask.")
         if self.space not in ("lps", "voxel"):
             raise BadPrompt(f"The space of a prompt is lps (millimetres) or voxel (indices), not {self.space!r}.")
-        for numbers, names in ((self.point, POINT), (self.box, BOX)):
+        clicks = [(numbers, POINT) for numbers in (*self.include, *self.exclude)]
+        for numbers, names in ((self.point, POINT), (self.box, BOX), *clicks):
             if numbers is not None:
                 _check(numbers, names)
 
-    def on(self, volume: Volume, ct: Volume) -> tuple[Prompt, NDArray[np.bool_] | None]:
-        """The prompt in the indices of a volume, and the mask on its grid if one was given.
+    def on(self, volume: Volume, ct: Volume) -> PlacedPrompt:
+        """The prompt in the indices of a volume.
 
         Args:
             volume: ``ct`` in canonical orientation.
@@ -61,13 +91,25 @@ class UserPrompt:
         Raises:
             BadPrompt: it is empty, or outside the scan.
         """
+        clicks = tuple(
+            self._click(volume, ct, xyz, inside=inside)
+            for inside, points in ((True, self.include), (False, self.exclude))
+            for xyz in points
+        )
         if self.mask is not None:
-            return _prompt_of_mask(volume, self.mask)
+            return PlacedPrompt(*_prompt_of_mask(volume, self.mask), clicks)
         if self.box is not None:
-            return self._prompt_of_box(volume, ct, self.box), None
+            return PlacedPrompt(self._prompt_of_box(volume, ct, self.box), None, clicks)
         assert self.point is not None, "one of the three is given"
         x, y, z = self._to_lps(ct, self.point)
-        return prompt_of_point(volume, (x, y, z)), None
+        return PlacedPrompt(prompt_of_point(volume, (x, y, z)), None, clicks)
+
+    def _click(self, volume: Volume, ct: Volume, xyz: Sequence[float], *, inside: bool) -> Click:
+        point = self._to_lps(ct, xyz)
+        if not volume.geometry.contains(point):
+            raise BadPrompt(f"The point {_text(xyz)} to {'in' if inside else 'ex'}clude is outside the scan.")
+        z, y, x = volume.geometry.to_index(point).tolist()
+        return Click((z, y, x), inside)
 
     def _to_lps(self, ct: Volume, xyz: Sequence[float]) -> Float:
         if self.space == "lps":

@@ -154,7 +154,7 @@ def match(cubes: Cubes, search: SearchedCubes[Sequence[Candidate]]) -> CubeDetec
         BadValues: no cubes.
     """
     numbers = search.cubes.tolist()
-    diameter = _diameters(cubes, numbers)
+    diameter = np.array([cubes.size_mm(n) for n in numbers])
     marks, hits, false = [], [], []
     for n, found, radius in zip(numbers, search.found, diameter / 2, strict=True):
         negative, centre = cubes.negative(n), cubes.centre_zyx(n)
@@ -198,9 +198,3 @@ def cube_lung(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
     air = np.pad(ndimage.gaussian_filter(hu, 1) < -500, 9, mode="edge")
     grown = ndimage.distance_transform_edt(~air) <= CLOSED_MM
     return np.asarray((ndimage.distance_transform_edt(grown) > CLOSED_MM)[9:-9, 9:-9, 9:-9])
-
-
-def _diameters(cubes: Cubes, numbers: Sequence[int]) -> Float:
-    """LUNA16's diameters; those of the consensus where it has none."""
-    known = np.asarray(cubes.annotated_mm, dtype=np.float64)
-    return np.array([known[n] if known[n] > 0 else cubes.diameter_mm(n) for n in numbers])

@@ -197,7 +197,7 @@ def figures(cubes: Cubes, found: CubeDetection, lungs: LungDetection, threshold:
         found, lungs: by the calibration on the card.
         threshold: on the card.
     """
-    groups = {"all": np.ones(len(found.cubes), dtype=bool)} | strata(cubes, found)
+    groups = {"all": np.ones(len(found.cubes), dtype=bool)} | strata(cubes, found.cubes, found.froc.nodule_mm)
     return {
         "cpm": round(found.cpm, 4),
         "cpm_interval_95": [round(v, 4) for v in found.interval()],
@@ -233,9 +233,13 @@ def _reliability(found: CubeDetection, lungs: LungDetection) -> list[list[float]
     return [[low, high, round(float(s), 3)] for (low, high), s in zip(pairwise(QUARTERS), share, strict=True)]
 
 
-def strata(cubes: Cubes, found: CubeDetection) -> dict[str, NDArray[np.bool_]]:
-    """Groups of nodules: name → which of those searched (N,)."""
-    size, numbers = found.froc.nodule_mm, found.cubes
+def strata(cubes: Cubes, numbers: NDArray[np.int_], size: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
+    """Groups of nodules: name → which of them (N,).
+
+    Args:
+        numbers: (N,) of the cubes.
+        size: (N,) diameter in mm.
+    """
     out = {f"{low:g} to {high:g} mm": (size >= low) & (size < high) for low, high in pairwise(SIZE_EDGES_MM)}
     texture = cubes.ratings.median("texture")[numbers]
     out |= {"ground glass": texture <= 2, "part-solid": (texture > 2) & (texture < 4.5), "solid": texture >= 4.5}

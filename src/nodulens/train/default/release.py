@@ -22,9 +22,9 @@ from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import TOGETHER
 from nodulens.runtime.weights import card as shipped_card
 from nodulens.stages.detect import logits, scored
-from nodulens.stages.prompts import GRID
+from nodulens.stages.prompts import CHANNELS, GRID
 from nodulens.stages.views import screen_view
-from nodulens.train.default import calibration, detector_figures
+from nodulens.train.default import calibration, detector_figures, outline_figures
 from nodulens.train.default import detector as detector_task
 from nodulens.train.default import malignancy as malignancy_task
 from nodulens.train.default import segmenter as segmenter_task
@@ -76,8 +76,8 @@ class Release:
         folds: cross-validate too, for the figures on the cards; without it those of the cards that ship are kept.
         trainings: settings of each network.
         masses: number inserted into each nodule-free lung, for the detector's figures.
-        one_stack_in: the prompted segmenter is evaluated on one stack in so many: six prompts a nodule take a while,
-            and the mean is precise to a percent.
+        one_stack_in: the prompted segmenter is evaluated on all cubes, and on one stack in so many: five prompts a
+            nodule take a while, and the mean is precise to a percent.
     """
 
     data: Path
@@ -181,14 +181,25 @@ def _detector_card(
 
 
 def segmenter(release: Release) -> Path:
-    """Train and export the prompted segmenter."""
-    material = segmenter_task.examples(Stacks(release.data), Cubes(release.data))
+    """Train and export the prompted segmenter, with the edges of the band of the readers' outlines."""
+    cubes = Cubes(release.data)
+    material = segmenter_task.examples(Stacks(release.data), cubes)
     run, training = release.run, release.trainings.segmenter
     models = [segmenter_without(fold, material, run, training) for fold in range(FOLDS if release.folds else 0)]
     net = segmenter_task.train(material, None, run / "segmenter", training)
     card = _segmenter_card(training, material, None)
-    card |= {"figures": segmenter_figures(material, models, release.one_stack_in)} if release.folds else _known(card)
-    return export(net, torch.rand(3, 3, *GRID), release.out, card)
+    if release.folds:
+        marks, marked_by = _marks(release, cubes)
+        found = outlined(material, models, marks, release.one_stack_in)
+        card |= {
+            "settings": outline_figures.settings(found),
+            "figures": outline_figures.figures(found, cubes, marked_by),
+        }
+        for fold in range(FOLDS):
+            settle(run / "segmenter" / f"fold{fold}", "segmenter", card["settings"])
+    else:
+        card |= _known(card)
+    return export(net, torch.rand(3, CHANNELS, *GRID), release.out, card)
 
 
 def segmenter_without(
@@ -203,7 +214,7 @@ def segmenter_without(
     """
     folder = run / "segmenter" / f"fold{fold}"
     net = segmenter_task.train(material, fold, run / "segmenter", training)
-    export(net, torch.rand(3, 3, *GRID), folder, _segmenter_card(training, material, fold))
+    export(net, torch.rand(3, CHANNELS, *GRID), folder, _segmenter_card(training, material, fold))
     return load_model("segmenter", torch.get_num_threads(), folder)
 
 
@@ -213,7 +224,9 @@ def _segmenter_card(
     patients = [e.patient for e in material if fold is None or fold_of(e.patient) != fold]
     card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", patients)
     card["command"] += "" if fold is None else f" --fold {fold}"
-    card["input"] = {"prompts": f"(N, 3, {', '.join(map(str, GRID))}) image −1000…400 HU as 0…1, box, earlier mask"}
+    card["input"] = {
+        "prompts": f"(N, {', '.join(map(str, (CHANNELS, *GRID)))}) image −1000…400 HU as 0…1, box, earlier mask, clicks"
+    }
     return card
 
 
@@ -244,25 +257,41 @@ MAKERS: Mapping[str, Callable[[Release], Path]] = {
 """Name of a training → function that trains and exports its networks."""
 
 
-def segmenter_figures(
-    material: Sequence[segmenter_task.Example], models: Sequence[Model], one_stack_in: int = 1
-) -> dict[str, Any]:
-    """Mean 3-D Dice against the consensus by kind of prompt, for stacks and cubes, beside the inscribed ellipsoid."""
-    found: dict[str, dict[str, list[float]]] = {"stacks": {}, "cubes": {}}
+def outlined(
+    material: Sequence[segmenter_task.Example], models: Sequence[Model], marks: outline_figures.Marks, one_stack_in: int
+) -> list[outline_figures.Outlined]:
+    """All cubes and one stack in so many, each segmented by the network of the fold that left it out."""
+    found = []
     for fold, model in enumerate(models):
         rng = np.random.default_rng(100 + fold)
         for row in np.flatnonzero(is_left_out([e.patient for e in material], fold)).tolist():
             example = material[row]
-            if not example.is_cube and row % one_stack_in:
-                continue
-            where = found["cubes" if example.is_cube else "stacks"]
-            for kind, dice in segmenter_task.evaluate(model, example, rng).items():
-                where.setdefault(kind, []).append(dice)
-    return {
-        **{name: {k: round(float(np.mean(v)), 4) for k, v in kinds.items()} for name, kinds in found.items()},
-        "stands_on": f"{len(found['stacks']['box'])} stacks (judged within their slices) and "
-        f"{len(found['cubes']['box'])} cubes, five folds by patient",
-    }
+            if example.is_cube or row % one_stack_in == 0:
+                mark = marks(example.number) if example.is_cube else None
+                found.append(outline_figures.evaluate(model, example, rng, mark))
+    return found
+
+
+def _marks(release: Release, cubes: Cubes) -> tuple[outline_figures.Marks, str]:
+    """The detector's marks on the nodules of the cubes, and whose they are: out of fold where the run has the
+    detector's folds."""
+    threads = torch.get_num_threads()
+    folders = [release.run / "detector" / f"fold{fold}" for fold in range(FOLDS)]
+    by_fold = all((folder / "volume.onnx").exists() for folder in folders)
+    whose = "detectors not trained on them" if by_fold else "the detector that ships, trained on these nodules too"
+    models = [
+        tuple(load_model(name, threads, *([folder] if by_fold else [])) for name in ("screen", "volume"))
+        for folder in folders
+    ]
+
+    def without(patient: str) -> detector_figures.Search:
+        screen, ball = models[fold_of(patient)]
+        return partial(scored, screen=screen, ball=ball)
+
+    calibrated = models[0][1].card.settings["calibration"]
+    searched = search_cubes(cubes, range(len(cubes)), without)
+    hits = match(cubes, searched.each(lambda found: found.marks(calibrated))).hits
+    return lambda number: hits[number], whose
 
 
 def scored_nodules(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.ScoredNodules:

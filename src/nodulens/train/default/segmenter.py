@@ -1,11 +1,10 @@
-"""The prompted segmenter: training and evaluation on the readers' outlines of stacks and cubes."""
+"""The prompted segmenter: training on the readers' outlines of stacks and cubes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +15,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodulens.core.geometry import Geometry, ball_diameter_mm
-from nodulens.core.nodule import Box, Candidate
+from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
-from nodulens.data.material import Cubes, Stacks
-from nodulens.errors import BadPrompt
-from nodulens.methods.recipe import DEFAULT, Augmentation
-from nodulens.metrics.segmentation import compare
+from nodulens.data.material import CUBE_MM, Cubes, Stacks
+from nodulens.methods.recipe import Augmentation
 from nodulens.ops.intensity import from_unit
-from nodulens.runtime.engine import Model
+from nodulens.ops.patches import Window
 from nodulens.stages.candidates import propose
 from nodulens.stages.prompted import prompt_of_outline, shaken
-from nodulens.stages.prompts import GRID, ROUGH, Prompt
-from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, rough_cube, segment
+from nodulens.stages.prompts import GRID, ROUGH, Click, Prompt
+from nodulens.stages.segment import ROOM
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.augment import augmented, shake_values
+from nodulens.train.loop.augment import augmented, shake_values, thickened
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
 from nodulens.train.networks.default_method import PromptUNet
 
-TRAINING = DefaultTraining(epochs=18, learning_rate=3e-3, batch=24, examples=None)
+TRAINING = DefaultTraining(epochs=16, learning_rate=3e-3, batch=24, examples=None, averaging=0.998)
 INVENTED = 0.3
 """Weight of the loss on the synthetic tissue above and below a stack."""
+DRAWN_BY_HAND, AT_A_MARK, AGAIN = 0.35, 0.35, 0.3
+"""Shares of the prompts: a box drawn by a person, a candidate on the nodule, and the box of an earlier mask, as in the
+second round of inference and later ones."""
+CORRECTED = 0.2
+"""Share of the examples with an earlier mask, most of them with clicks that correct it."""
+THICK, THICKEST = 0.1, 5
+"""Share of the cubes that are seen as of thicker slices, and how thick at most, in mm: no cube is of such a scan."""
+LARGE_MM, FAINT_HU = 15.0, -500.0
+"""Nodules larger than the first, or on average less dense than the second, are few, and seen twice as often."""
+ON_IT_MM = 1.5
+"""A candidate this near to a nodule may be what it is found by."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +52,32 @@ class Example:
     """A nodule with its surroundings.
 
     Attributes:
+        number: of the nodule in its material.
         image: (z, y, x) float32 0…1.
         truth: the same shape, bool: the consensus of half of the readers.
         readers: (R, z, y, x) bool, each reader's own mask.
         weight: (z, y, x) float32 of the loss.
         spacing_zyx: mm.
         real: first scanned slice, and one past the last.
+        marks: candidates on it, the strongest first: the index (z, y, x) of the centre, and the diameter in mm.
+        in_cube: whether a cube shows the same nodule, and this is its stack.
     """
 
     patient: str
+    number: int
     image: NDArray[np.float32]
     truth: NDArray[np.bool_]
     readers: NDArray[np.bool_]
     weight: NDArray[np.float32]
     spacing_zyx: tuple[float, float, float]
     real: tuple[int, int]
+    marks: tuple[tuple[NDArray[np.float64], float], ...] = ()
+    in_cube: bool = False
+
+    @cached_property
+    def votes(self) -> NDArray[np.uint8]:
+        """(z, y, x): number of readers whose mask contains the voxel."""
+        return self.readers.sum(0, dtype=np.uint8)
 
     @property
     def is_cube(self) -> bool:
@@ -68,8 +87,9 @@ class Example:
 
 def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
     """Load every nodule with a consensus, first the stacks, then the cubes."""
-    out = [from_stack(stacks, int(n)) for n in stacks.nodules]
-    out += [from_cube(cubes, int(n)) for n in cubes.nodules]
+    shown = set(cubes.stack_nodule.tolist())
+    out = [replace(from_stack(stacks, n), in_cube=n in shown) for n in stacks.nodules.tolist()]
+    out += [from_cube(cubes, n) for n in cubes.nodules.tolist()]
     return [e for e in out if e.truth.any()]
 
 
@@ -85,6 +105,7 @@ def from_stack(stacks: Stacks, nodule: int) -> Example:
     weight[extra : extra + slices] = 1
     return Example(
         stacks.patients[nodule],
+        nodule,
         padded,
         masks.mean(0) >= 0.5,
         masks,
@@ -100,15 +121,35 @@ def from_cube(cubes: Cubes, nodule: int) -> Example:
     weight = np.zeros(masks.shape[1:], dtype=np.float32)
     weight[cubes.scanned(nodule).slices] = 1
     weight[cubes.other(nodule)] = 0
+    truth = masks.mean(0) >= 0.5
     return Example(
         cubes.patients[nodule],
+        nodule,
         cubes.unit(nodule),
-        masks.mean(0) >= 0.5,
+        truth,
         masks,
         weight,
         cubes.spacing_zyx(nodule),
         (0, masks.shape[1]),
+        _marks(Volume(cubes.hu(nodule), Geometry.axial((CUBE_MM,) * 3)), truth) if truth.any() else (),
     )
+
+
+def _marks(volume: Volume, truth: NDArray[np.bool_]) -> tuple[tuple[NDArray[np.float64], float], ...]:
+    """The candidates on a nodule: of its own size or not, in its middle or on a knob, as a detector marks it."""
+    away = ndimage.distance_transform_edt(~truth, sampling=volume.geometry.spacing_zyx)
+    found = [(volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in propose(volume, near(truth))]
+    shape = np.asarray(truth.shape) - 1
+    return tuple((at, mm) for at, mm in found if away[tuple(np.clip(np.round(at).astype(int), 0, shape))] <= ON_IT_MM)
+
+
+def near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The search region for candidates: the box of the ground truth, and as much again around it."""
+    box = Box.of_mask(truth)
+    z, y, x = box.shape
+    out = np.zeros_like(truth)
+    out[box.grown((z, y, x)).clipped(truth.shape).slices] = True
+    return out
 
 
 def _without_nodule(plane: NDArray[np.float32], nodule: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -125,30 +166,46 @@ def drawn_prompt(box: Box, rng: np.random.Generator, shake: float) -> Prompt:
 
 
 def rough_prompt(example: Example, box: Box, rng: np.random.Generator) -> Prompt:
-    """A detection as a prompt: a cube in mm, its centre off by an eighth of the nodule, its side up to 1.8 times."""
+    """A candidate on the nodule as a prompt: half of the time the strongest, else any.
+
+    A nodule of a stack, whose ends are synthetic, has none: there it is a cube in mm, its centre off by an eighth of
+    the nodule, its side up to 1.8 times.
+    """
     spacing = np.asarray(example.spacing_zyx)
-    size = np.asarray(box.shape) * spacing
-    side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
-    middle = (np.asarray(box.start) + np.asarray(box.stop)) / 2 * spacing + rng.normal(0, 0.125, 3) * size
+    if example.marks and rng.random() < 0.85:
+        centre, diameter = example.marks[0 if rng.random() < 0.5 else rng.integers(len(example.marks))]
+        side = ROOM * diameter * np.exp(rng.normal(0, 0.1))
+        middle = (centre + 0.5) * spacing + rng.normal(0, 0.5, 3)
+    else:
+        size = np.asarray(box.shape) * spacing
+        side = float(np.cbrt(np.prod(size))) * np.exp(rng.uniform(-np.log(1.6), np.log(1.8)))
+        middle = (np.asarray(box.start) + np.asarray(box.stop)) / 2 * spacing + rng.normal(0, 0.125, 3) * size
     return Prompt.between((middle - side / 2) / spacing, (middle + side / 2) / spacing, ROUGH)
 
 
 def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Sample a training view: input (3, grid), and ground truth and weight (2, grid)."""
+    """Sample a training view: input (4, grid), and ground truth, readers' share and weight (3, grid)."""
     box = Box.of_mask(example.truth)
     kind = rng.random()
-    if kind < 0.5:
+    if kind < DRAWN_BY_HAND:
         prompt = drawn_prompt(box, rng, 0.0 if rng.random() < 0.3 else rng.uniform(0.02, 0.12))
-    else:
+    elif kind < DRAWN_BY_HAND + AT_A_MARK:
         prompt = rough_prompt(example, box, rng)
+    else:
+        prompt = replace(drawn_prompt(box, rng, rng.uniform(0.03, 0.25)), trust=ROUGH)
     window = prompt.window
-    prior = None
-    if rng.random() < 0.15:
-        reader = example.readers[rng.integers(len(example.readers))]
-        wobble = ndimage.gaussian_filter(rng.normal(0, 1, GRID), (1.5, 3, 3)).astype(np.float32)
-        prior = (window.sample(reader) + wobble * rng.uniform(0, 6) > 0.5).astype(np.float32)
-    x = prompt.channels(window.sample(example.image), prior)
-    y = np.stack([window.sample(example.truth), window.sample(example.weight)])
+    truth = window.sample(example.truth)
+    prior: NDArray[np.float32] | None = None
+    clicks: tuple[Click, ...] = ()
+    if rng.random() < CORRECTED:
+        prior = _earlier(window.sample(example.readers[rng.integers(len(example.readers))]), rng)
+        clicks = _clicks(window, truth > 0.5, prior > 0.5, rng)
+    image = example.image
+    if example.is_cube and rng.random() < THICK:
+        image = thickened(image, int(rng.integers(2, THICKEST + 1)), rng)
+    x = prompt.channels(window.sample(image), prior, clicks)
+    share = window.sample(example.votes) / np.float32(len(example.readers))
+    y = np.stack([truth, share, window.sample(example.weight)])
     if rng.random() < 0.5:
         x, y = x.swapaxes(-1, -2), y.swapaxes(-1, -2)
     for axis in (1, 2, 3):
@@ -157,15 +214,46 @@ def draw(example: Example, rng: np.random.Generator) -> tuple[NDArray[np.float32
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
+def _earlier(mask: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A mask (grid) 0…1 as a person may want to correct it: wavy, cut off on one side, or with a part too much."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in GRID), indexing="ij"))
+    away = rng.normal(0, 1, 3)
+    away /= np.linalg.norm(away)
+    wobble = ndimage.gaussian_filter(rng.normal(0, 1, GRID), 3).astype(np.float32)
+    out = mask + wobble * rng.uniform(0, 12) > 0.5
+    kind = rng.random()
+    if kind < 0.3:
+        out &= np.tensordot(away, grid, 1) < rng.uniform(-0.1, 0.5)
+    elif kind < 0.6:
+        centre = away * rng.uniform(0.4, 0.8)
+        out |= ((grid - centre[:, None, None, None]) ** 2).sum(0) < rng.uniform(0.15, 0.5) ** 2
+    return out.astype(np.float32)
+
+
+def _clicks(
+    window: Window, truth: NDArray[np.bool_], prior: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Click, ...]:
+    """One or two clicks where an earlier mask is wrong, well inside the wrong parts where they are thick enough."""
+    wrong = truth ^ prior
+    core = ndimage.binary_erosion(wrong)
+    places = np.argwhere(core if core.any() else wrong)
+    if not len(places) or rng.random() < 0.25:
+        return ()
+    chosen = places[rng.integers(len(places), size=rng.integers(1, 3))]
+    index = chosen * np.asarray(window.step) + window.first
+    return tuple(Click((z, y, x), bool(truth[tuple(at)])) for (z, y, x), at in zip(index.tolist(), chosen, strict=True))
+
+
 def train(
     material: Sequence[Example], left_out: int | None, run: Path, training: DefaultTraining = TRAINING
 ) -> nn.Module:
     """Train a network without the patients of the fold ``left_out``."""
     allowed = may_train([e.patient for e in material], left_out)
     rows = np.flatnonzero(allowed)
+    draws = np.repeat(rows, [_times(material[i]) for i in rows.tolist()])
 
     def batches(rng: np.random.Generator) -> list[Maker]:
-        order, n = rng.permutation(rows), training.batch
+        order, n = rng.permutation(draws), training.batch
         return [partial(make, order[i : i + n], rng) for i in range(0, len(order) - n + 1, n)]
 
     def make(chosen: NDArray[np.int_], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -182,6 +270,15 @@ def train(
     return fit(PromptUNet(), task, training, run / f"fold{left_out}.pt")
 
 
+def _times(example: Example) -> int:
+    """How often an epoch shows a nodule: twice in a cube, with all the tissue around it, and rare kinds twice of that;
+    else once in a stack."""
+    if not example.is_cube:
+        return 0 if example.in_cube else 1
+    size = ball_diameter_mm(int(example.truth.sum()))
+    return 4 if size > LARGE_MM or from_unit(example.image[example.truth]).mean() < FAINT_HU else 2
+
+
 def changed(batch: Batch, kinds: Collection[Augmentation], rng: np.random.Generator) -> Batch:
     """Augment a batch of :func:`draw`, see :func:`nodulens.train.loop.augment.augmented`.
 
@@ -189,128 +286,22 @@ def changed(batch: Batch, kinds: Collection[Augmentation], rng: np.random.Genera
     small, too large, or beside the nodule.
 
     Args:
-        batch: (N, 3, grid) and (N, 2, grid).
+        batch: (N, 4, grid) and (N, 3, grid).
     """
     x, y = batch
     image, along = augmented(x[:, :1], torch.cat([x[:, 2:], y], 1), kinds, rng)
     assert along is not None
-    return torch.cat([image, x[:, 1:2], along[:, :1]], 1), along[:, 1:]
+    return torch.cat([image, x[:, 1:2], along[:, :2]], 1), along[:, 2:]
 
 
 def overlap_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    """Weighted cross entropy plus one minus Dice, per example, so that small nodules count as large ones do."""
+    """Weighted cross entropy against the readers' share, plus one minus Dice with their consensus, per example, so that
+    small nodules count as large ones do."""
     x, y = batch
     logits = net(x)[:, 0]
-    truth, weight = y[:, 0], y[:, 1]
-    entropy = (functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).mean()
+    truth, share, weight = y.unbind(1)
+    entropy = (functional.binary_cross_entropy_with_logits(logits, share, reduction="none") * weight).mean()
     p = torch.sigmoid(logits)
     both = (p * truth * weight).flatten(1).sum(1)
     either = ((p + truth) * weight).flatten(1).sum(1)
     return entropy + (1 - (2 * both + 1) / (either + 1)).mean()
-
-
-def evaluate(model: Model, example: Example, rng: np.random.Generator) -> dict[str, float]:
-    """Dice of a held-out nodule by kind of prompt; 0 where nothing is found.
-
-    "box" is the true one, "box_shaken" has a normal error of a tenth of the side on every face; "ellipsoid" is
-    inscribed in the same boxes. "detector" is the strongest candidate of the candidate stage on the nodule,
-    "ball_detector" that candidate as a ball; "point" is 1 mm off the centre.
-
-    The candidate stage runs on the stack extended by end slices without the nodule, so that the nodule ends as in the
-    patient. Segmentation runs on repeated end slices, so that nothing shows the network where to stop; mask and ground
-    truth do not count there.
-    """
-    first, last = example.real
-    image = without_ends(example)
-    box = Box.of_mask(example.truth)
-    counts = np.zeros(image.shape, dtype=bool)
-    counts[first:last] = example.weight[first:last] > 0
-    true, shaken = drawn_prompt(box, rng, 0.0), drawn_prompt(box, rng, 0.1)
-    grid = Geometry.axial(_shape(image), example.spacing_zyx)
-    patient, repeated = (Volume(from_unit(unit), grid) for unit in (example.image, image))
-    x, y, z = (float(v) for v in grid.to_lps(ndimage.center_of_mass(example.truth)) + rng.normal(0, 1, 3))
-    candidate = strongest_candidate(patient, example.truth)
-    prompts = {
-        "box": (true, DRAWN_ROUNDS),
-        "box_shaken": (shaken, DRAWN_ROUNDS),
-        "point": (prompt_of_point(patient, (x, y, z)), DEFAULT.rounds_detected),
-    }
-    if candidate is not None:
-        prompts["detector"] = (prompt_of_candidate(patient, candidate), DEFAULT.rounds_detected)
-    masks = {kind: np.zeros_like(counts) for kind in (*prompts, "detector")}
-    for kind, (prompt, rounds) in prompts.items():
-        with suppress(BadPrompt):  # nothing found: the mask is empty, and its Dice 0
-            found, mask = segment(repeated, prompt, model, rounds)
-            masks[kind][found.slices] = mask
-    masks["ellipsoid"], masks["ellipsoid_shaken"] = (ellipsoid(p, image.shape) for p in (true, shaken))
-    masks["ball_detector"] = np.zeros_like(counts)
-    if candidate is not None:
-        blob = rough_cube(patient, candidate.centre_lps, candidate.diameter_mm)
-        masks["ball_detector"] = ellipsoid(blob, image.shape)
-    truth = example.truth & counts
-    return {kind: compare(truth, mask & counts, example.spacing_zyx).dice for kind, mask in masks.items()}
-
-
-def strongest_candidate(volume: Volume, truth: NDArray[np.bool_]) -> Candidate | None:
-    """The strongest candidate of the candidate stage on a nodule; None if there is none."""
-    size = ball_diameter_mm(truth.sum(), volume.geometry.voxel_mm3)
-    return first_on(propose(volume, _near(truth)), volume.geometry.to_lps(ndimage.center_of_mass(truth)), size)
-
-
-def first_on(candidates: Iterable[Candidate], middle_lps: NDArray[np.float64], diameter_mm: float) -> Candidate | None:
-    """The first candidate on a nodule: within half its diameter of the centre, 2.5 mm at least.
-
-    Args:
-        candidates: the best first.
-        middle_lps: centre of the nodule, LPS mm (x, y, z).
-        diameter_mm: of the ball of its volume.
-    """
-    reach = max(diameter_mm / 2, 2.5)
-    return next((c for c in candidates if float(np.linalg.norm(middle_lps - c.centre_lps)) <= reach), None)
-
-
-def without_ends(example: Example) -> NDArray[np.float32]:
-    """The image with the scanned end slices repeated beyond, so that nothing shows where the nodule ends."""
-    first, last = example.real
-    image = example.image.copy()
-    image[:first], image[last:] = image[first], image[last - 1]
-    return image
-
-
-def _shape(image: NDArray[np.float32]) -> tuple[int, int, int]:
-    z, y, x = image.shape
-    return z, y, x
-
-
-def _near(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The search region for candidates: the box of the ground truth, and as much again around it."""
-    box = Box.of_mask(truth)
-    z, y, x = box.shape
-    out = np.zeros_like(truth)
-    out[box.grown((z, y, x)).clipped(truth.shape).slices] = True
-    return out
-
-
-def ellipsoid(prompt: Prompt, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The mask of the ellipsoid inscribed in a prompt's box."""
-    start, stop = np.asarray(prompt.start), np.asarray(prompt.stop)
-    axes = [
-        ((np.arange(n) + 0.5 - m) / max(r, 1e-6)) ** 2
-        for n, m, r in zip(shape, (start + stop) / 2, (stop - start) / 2, strict=True)
-    ]
-    return np.asarray(axes[0][:, None, None] + axes[1][:, None] + axes[2] <= 1)
-
-
-def inscribed(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
-    """The ellipsoid inscribed in a prompt's box, in the form of a prompted network's output: the baseline for one.
-
-    Raises:
-        BadPrompt: it contains no voxel of the volume.
-    """
-    start, stop, shape = np.asarray(prompt.start), np.asarray(prompt.stop), np.asarray(volume.geometry.shape)
-    low = np.clip(np.floor(start), 0, shape - 1)
-    box = Box.between(low, np.clip(np.ceil(stop), low + 1, shape))
-    mask = ellipsoid(Prompt.between(start - low, stop - low, prompt.trust), box.shape)
-    if not mask.any():
-        raise BadPrompt(f"The ellipsoid in {prompt.start} to {prompt.stop} (z, y, x) contains no voxel of the scan.")
-    return box, mask

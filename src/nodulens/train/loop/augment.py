@@ -130,6 +130,18 @@ def shake_values(images: Tensor, rng: np.random.Generator, kinds: Collection[Aug
     return (images * gain + offset + torch.randn_like(images) * noise).clamp_(0, 1)
 
 
+def thickened(image: NDArray[np.float32], slices: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """An image (z, y, x) as of a scan whose slices are so many of its own thick, interpolated between them."""
+    before = int(rng.integers(slices))
+    after = -(before + len(image)) % slices
+    thick = np.pad(image, ((before, after), (0, 0), (0, 0)), mode="edge").reshape(-1, slices, *image.shape[1:]).mean(1)
+    at = np.clip((np.arange(len(image)) + before - (slices - 1) / 2) / slices, 0, len(thick) - 1)
+    lower = np.floor(at).astype(int)
+    share = (at - lower).astype(np.float32)[:, None, None]
+    upper = np.minimum(lower + 1, len(thick) - 1)
+    return np.asarray(thick[lower] * (1 - share) + thick[upper] * share, dtype=np.float32)
+
+
 def _warped(planes: Tensor, theta: NDArray[np.float64], sides: Sequence[int], mode: str = "bilinear") -> Tensor:
     """Planes (N, C, S, S) or blocks (N, C, D, S, S) resampled by affines (N, 2, 3) or (N, 3, 4) from output to input
     in −1…1 coordinates; edges are repeated."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nodulens.stages.prompts import CHANNELS
+
 
 def _conv(dim: int, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution with padding, batch norm, ReLU."""
@@ -74,24 +76,24 @@ class MapClassifier(nn.Module):
 class PromptUNet(nn.Module):
     """A small 3-D U-Net that segments the nodule at its prompt channels.
 
-    In the plane, 2 × 2 grid points become channels at the input and are unfolded at the output (pixel shuffle), so that
-    the finest level, which would take most of the time, is never convolved at full size.
+    A strided convolution enters and a transposed one leaves, so that the finest level, which would take most of the
+    time, is never convolved at full size.
 
     Shape:
-        input (N, 3, 16, 32, 32): image, box (1 drawn by a person, 0.5 rough), earlier mask or 0;
-        output (N, 1, 16, 32, 32) logits.
+        input (N, 4, 32, 32, 32): image, box (1 drawn by a person, 0.5 rough), earlier mask or 0, clicks or 0;
+        output (N, 1, 32, 32, 32) logits.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (16, 32, 64)) -> None:
         super().__init__()
         a, b, c = widths
-        self.enter = nn.Conv3d(3, a, (3, 4, 4), (1, 2, 2), (1, 1, 1))
+        self.enter = nn.Conv3d(CHANNELS, a, 4, 2, 1)
         self.down0 = _conv(3, a, a)
         self.down1 = nn.Sequential(_conv(3, a, b), _conv(3, b, b))
         self.down2 = nn.Sequential(_conv(3, b, c), _conv(3, c, c))
         self.up1 = _conv(3, c + b, b)
         self.up0 = nn.Sequential(_conv(3, b + a, a), _conv(3, a, a))
-        self.leave = nn.ConvTranspose3d(a, 1, (1, 4, 4), (1, 2, 2), (0, 1, 1))
+        self.leave = nn.ConvTranspose3d(a, 1, 4, 2, 1)
         self.pool = nn.MaxPool3d(2)
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
 
