@@ -33,7 +33,10 @@ RIM_MM = 8.0
 
 
 def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = None) -> Bool:
-    """Where airless lung lies: bool on the grid of the chest; nothing where nothing is missing, or all of a lung.
+    """Where airless lung lies: bool on the grid of the chest.
+
+    Nothing where nothing is missing or all of a lung is, and where the other lung lacks a part too: the shape of this
+    one would be taken from what is left of that, and reach into the heart.
 
     Args:
         chest: with what was found of the lungs.
@@ -41,16 +44,18 @@ def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = 
         shapes: of whole lungs; by default those that come with the package.
     """
     nothing = np.zeros(chest.hu.shape, dtype=bool)
+    other: Side = "right" if side == "left" else "left"
     if min(chest.ml("left"), chest.ml("right")) < LEAST_ML or not missing_lung(chest, side).ml:
         return nothing
-    from scipy.ndimage import uniform_filter
+    if missing_lung(chest, other).ml:
+        return nothing
+    from scipy.ndimage import median_filter
 
     either = chest.lungs["left"] | chest.lungs["right"]
     seen = outlook(chest, side)
     depth = foretold(chest, side, seen, lung_shapes() if shapes is None else shapes)
-    smooth = uniform_filter(np.clip(chest.hu, -200, 200), 3)
-    room = (depth > 0) & (seen.to_ribs > RIBS_MM) & ~either
-    tissue = room & (chest.hu > TISSUE_HU) & (smooth < CONTRAST_HU)
+    smooth = median_filter(chest.hu, 3)  # a mean would count airless lung with open bronchi as fluid or fat
+    tissue = (depth > 0) & (seen.to_ribs > RIBS_MM) & (smooth > TISSUE_HU) & (smooth < CONTRAST_HU)
     deep = tissue & (depth > DEEP_MM) & ~seen.own
     if not deep.any() or np.median(smooth[deep]) < FLUID_HU:
         return nothing
@@ -58,4 +63,4 @@ def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = 
     found = np.isin(parts.labels, np.flatnonzero(parts.sizes * chest.voxel_ml > LEAST_ML) + 1)
     if not found.any():
         return found
-    return np.asarray((distance_mm(~found, chest.spacing) < RIM_MM) & tissue & (smooth > FAT_HU))
+    return np.asarray((distance_mm(~found, chest.spacing) < RIM_MM) & tissue & (smooth > FAT_HU) & ~either)
