@@ -73,6 +73,29 @@ def test_where_no_bone_is_seen_the_rest_still_tells() -> None:
     assert dice((depth > 0).astype(np.uint8), lung.astype(np.uint8)) > 0.9
 
 
+def test_open_bronchi_do_not_make_airless_lung_fluid() -> None:
+    chest, lung = chest_of(0, 2, 0.7)
+    gone = lung & ~chest.lungs["right"]
+    hu = chest.hu.copy()
+    bronchi = np.zeros_like(gone)
+    bronchi[::2, ::2, ::2] = gone[::2, ::2, ::2]
+    hu[bronchi] = -950
+    aired = Chest(hu, chest.lungs, chest.spacing, chest.middle, chest.roll)
+    airless = airless_lung(aired, "right", lung_shapes()[1:])
+    assert np.count_nonzero(airless & gone) > 0.8 * np.count_nonzero(gone)
+
+
+def test_airless_lung_is_not_looked_for_without_a_whole_lung_to_go_by() -> None:
+    chest, _ = chest_of(0, 2, 0.7)
+    both = chest.lungs["right"].copy()
+    left = chest.lungs["left"].copy()
+    left[:, chest.hu.shape[1] // 2 :] = False
+    hu = np.where(chest.lungs["left"] & ~left, 45, chest.hu).astype(np.float32)
+    less = Chest(hu, {"left": left, "right": both}, chest.spacing, chest.middle, chest.roll)
+    for _, side in SIDES:
+        assert not airless_lung(less, side, lung_shapes()[1:]).any()
+
+
 def test_tissue_in_the_shape_is_lung_and_fluid_is_not() -> None:
     chest, lung = chest_of(0, 2, 0.7)
     airless = airless_lung(chest, "right", lung_shapes()[1:])

@@ -33,7 +33,10 @@ RIM_MM = 8.0
 
 
 def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = None) -> Bool:
-    """Where airless lung lies: bool on the grid of the chest; nothing where nothing is missing, or all of a lung.
+    """Where airless lung lies: bool on the grid of the chest.
+
+    Nothing where nothing is missing or all of a lung is, and where the other lung lacks a part too: the shape of this
+    one would be taken from what is left of that, and reach into the heart.
 
     Args:
         chest: with what was found of the lungs.
@@ -41,21 +44,32 @@ def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = 
         shapes: of whole lungs; by default those that come with the package.
     """
     nothing = np.zeros(chest.hu.shape, dtype=bool)
+    other: Side = "right" if side == "left" else "left"
     if min(chest.ml("left"), chest.ml("right")) < LEAST_ML or not missing_lung(chest, side).ml:
         return nothing
-    from scipy.ndimage import uniform_filter
-
+    if missing_lung(chest, other).ml:
+        return nothing
     either = chest.lungs["left"] | chest.lungs["right"]
     seen = outlook(chest, side)
     depth = foretold(chest, side, seen, lung_shapes() if shapes is None else shapes)
-    smooth = uniform_filter(np.clip(chest.hu, -200, 200), 3)
+    smooth = _tissue_density(chest)
     room = (depth > 0) & (seen.to_ribs > RIBS_MM) & ~either
     tissue = room & (chest.hu > TISSUE_HU) & (smooth < CONTRAST_HU)
     deep = tissue & (depth > DEEP_MM) & ~seen.own
-    if not deep.any() or np.median(smooth[deep]) < FLUID_HU:
+    if not deep.any() or np.median(chest.hu[deep]) < FLUID_HU:
         return nothing
     parts = components(opened(tissue & (smooth > FLUID_HU), 6.0, chest.spacing))
     found = np.isin(parts.labels, np.flatnonzero(parts.sizes * chest.voxel_ml > LEAST_ML) + 1)
     if not found.any():
         return found
     return np.asarray((distance_mm(~found, chest.spacing) < RIM_MM) & tissue & (smooth > FAT_HU))
+
+
+def _tissue_density(chest: Chest) -> NDArray[np.float32]:
+    """HU (z, y, x): mean of the tissue among 27 voxels; with the air of open bronchi it would be that of fluid."""
+    from scipy.ndimage import uniform_filter
+
+    tissue = chest.hu > TISSUE_HU
+    total = uniform_filter(np.where(tissue, np.minimum(chest.hu, 200), 0).astype(np.float32), 3)
+    share = uniform_filter(tissue.astype(np.float32), 3)
+    return np.asarray(total / np.maximum(share, 1 / 27))
