@@ -224,6 +224,7 @@ def _segmenter_details() -> str:
             found["nodules"],
             f"{found['dice']:.3f} {_interval(found['interval_95'])}",
             f"{found['volume_ratio']:.2f}",
+            f"{found['leaked']:.1%}",
             f"{f['stacks'][kind]:.3f}" if kind in f["stacks"] else "–",
         )
         for kind, found in f["cubes"].items()
@@ -232,9 +233,9 @@ def _segmenter_details() -> str:
     reader = f["one_reader_against_the_others"]
     return (
         f"{_sentence(f['stands_on'])} Mean 3-D Dice against the readers' 50 % consensus, with its interval by patient, "
-        "and the mean ratio of the volumes. One reader against the consensus of the others reaches "
-        f"{reader[0]:.3f} {_interval(reader[1:])} in the same cubes. Marks are of {f['marks']}.\n\n"
-        + _table(("prompt", "nodules", "Dice, cubes", "volume ratio", "Dice, stacks"), rows)
+        "the median ratio of the volumes, and the share of outlines of more than three times the volume. One reader "
+        f"against the consensus of the others reaches {reader[0]:.3f} {_interval(reader[1:])} in the same cubes. Marks are of {f['marks']}.\n\n"
+        + _table(("prompt", "nodules", "Dice, cubes", "volume ratio", "leaked", "Dice, stacks"), rows)
         + "\n\nDice in cubes by group:\n\n"
         + _table(("nodules", "number", "box", "point", "mark"), groups)
         + f"\n\nOf the readers' outlines {f['band']['held_out_of_fold']:.1%} lie in the band that is to hold "

@@ -41,6 +41,8 @@ Marks = Callable[[int], Candidate | None]
 
 PROMPTS = ("box", "box_shaken", "point", "point_inside", "candidate", "mark", "mark_corrected")
 BESIDE = ("ellipsoid", "ellipsoid_shaken", "ball_candidate")
+LEAKED = 3.0
+"""Times the ground truth's volume beyond which an outline has run into what is beside the nodule."""
 LEVEL = 0.8
 """Share of the readers' outlines that the band between its two edges holds."""
 
@@ -262,7 +264,7 @@ def figures(found: Sequence[Outlined], cubes: Cubes, marked_by: str) -> dict[str
                 "nodules": len(cases),
                 "dice": _dice(cases),
                 "interval_95": _interval(cases, patients[kind]),
-                "volume_ratio": round(float(np.mean([c.predicted_voxels / c.truth_voxels for c in cases])), 3),
+                **_volumes(cases),
             }
             for kind, cases in by_kind.items()
         },
@@ -285,6 +287,12 @@ def _by_group(whole: Sequence[Outlined], cubes: Cubes) -> dict[str, list[float]]
             kinds = ("box", "point", "mark")
             out[name] = [len(chosen), *(_dice([o.overlap[k] for o in chosen if k in o.overlap]) for k in kinds)]
     return out
+
+
+def _volumes(cases: Sequence[Overlap]) -> dict[str, float]:
+    """The median ratio of the volume to the ground truth's, and the share of outlines :data:`LEAKED` times as large."""
+    ratio = np.array([case.predicted_voxels / case.truth_voxels for case in cases])
+    return {"volume_ratio": round(float(np.median(ratio)), 3), "leaked": round(float((ratio > LEAKED).mean()), 4)}
 
 
 def _dice(cases: Iterable[Overlap]) -> float:
