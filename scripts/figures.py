@@ -234,7 +234,8 @@ def _segmenter_details() -> str:
     return (
         f"{_sentence(f['stands_on'])} Mean 3-D Dice against the readers' 50 % consensus, with its interval by patient, "
         "the median ratio of the volumes, and the share of outlines of more than three times the volume. One reader "
-        f"against the consensus of the others reaches {reader[0]:.3f} {_interval(reader[1:])} in the same cubes. Marks are of {f['marks']}.\n\n"
+        f"against the consensus of the others reaches {reader[0]:.3f} {_interval(reader[1:])} in the same cubes. "
+        f"Marks are of {f['marks']}.\n\n"
         + _table(("prompt", "nodules", "Dice, cubes", "volume ratio", "leaked", "Dice, stacks"), rows)
         + "\n\nDice in cubes by group:\n\n"
         + _table(("nodules", "number", "box", "point", "mark"), groups)
