@@ -248,6 +248,7 @@ def _segmenter_details() -> str:
 
 
 GROUPS = {"three_readers_or_more": "all sizes", "six_to_twelve_mm": "6 to 12 mm"}
+AUC_AIMS = {"three_readers_or_more": "aim: 0.97", "six_to_twelve_mm": "aim: 0.90"}
 
 
 def _malignancy_rows() -> Iterable[Row]:
@@ -256,12 +257,26 @@ def _malignancy_rows() -> Iterable[Row]:
         return
     for key, name in GROUPS.items():
         g = f[key]
-        beside = f"diameter alone {g['diameter_alone']:.3f}; gain {_interval(g['gain_interval_95'])}"
+        beside = f"diameter alone {g['diameter_alone']:.3f}; gain {_interval(g['gain_interval_95'])}; {AUC_AIMS[key]}"
         what = f"malignancy, {name} ({g['nodules']} nodules of three readers or more, {g['malignant']} suspicious)"
         yield what, f"AUC {g['auc']:.3f} {_interval(g['auc_interval_95'])}", beside, _on("malignancy")
+    for outline, found in list(f["by_outline"].items())[1:]:
+        whole, part = (found[key]["auc"] for key in GROUPS)
+        diameter = found["three_readers_or_more"]["diameter_alone"]
+        number = found["three_readers_or_more"]["nodules"]
+        what = f"malignancy in {outline} ({number} nodules)"
+        yield what, f"AUC {whole:.3f}, 6 to 12 mm {part:.3f}", f"diameter alone {diameter:.3f}", _on("malignancy")
+    c, cut = f["calibration"], f["at_the_cut"]
+    yield (
+        f"at a probability of {cut['cut']}",
+        f"sensitivity {cut['sensitivity']['value']:.3f}, specificity {cut['specificity']['value']:.3f}",
+        f"aim: sensitivity 0.85; expected calibration error {c['ece_10_bins']:.3f} (aim: 0.04)",
+        _on("malignancy"),
+    )
     table = _card("malignancy")["settings"]["interval"]
-    covered = f"of {table['coverage_measured']:.1%} of nodules"
-    yield "readers' share inside the interval", covered, f"nominal {table['level']:.0%}", _on("malignancy")
+    held = ", ".join(f"{share:.1%}" for share in table["coverage_by_readers"].values())
+    what = f"readers' share inside the interval, nodules of {', '.join(table['coverage_by_readers'])} readers"
+    yield what, held, f"nominal {table['level']:.0%} or more", _on("malignancy")
 
 
 def _malignancy_details() -> str:
@@ -281,13 +296,43 @@ def _malignancy_details() -> str:
         for g in [f[key]]
     ]
     codes = [(code, g["nodules"], f"{g['auc']:.3f}") for code, g in f["by_slice_calibration_code"].items()]
-    c = f["calibration"]
+    beside = [
+        (
+            outline,
+            score,
+            *(f"{found['auc']:.3f} {_interval(found['auc_interval_95'])}" for found in map(by_group.get, GROUPS)),
+        )
+        for outline, figures in f["by_outline"].items()
+        for score, by_group in figures["each_alone"].items()
+    ]
+    errors = [
+        (
+            outline,
+            g["calibration"]["nodules"],
+            f"{g['calibration']['brier']:.3f}",
+            f"{g['calibration']['ece_10_bins']:.3f}",
+            *(f"{g['at_the_cut'][k]['value']:.3f}" for k in ("sensitivity", "specificity")),
+        )
+        for outline, g in f["by_outline"].items()
+    ]
+    rated = [
+        (name, g["nodules"], g["above_3"], "–" if g["auc"] is None else f"{g['auc']:.3f}")
+        for name, g in f["attributes"].items()
+    ]
+    own, cubes = f["own_outlines"]
     return (
         f"{_sentence(f['stands_on'])} The gain is over axial diameter alone, by paired bootstrap over patients.\n\n"
         + _table(("nodules", "number (suspicious)", "AUC (95 %)", "diameter alone", "gain, 95 %", "p"), rows)
-        + f"\n\nCalibration on {c['nodules']} nodules: Brier score {c['brier']:.3f}, expected error "
-        f"{c['ece_10_bins']:.3f} over ten bins. {_card('malignancy')['settings']['interval']['meaning']}\n\n"
-        + "By how the HU of the training slices were recovered (never an input):\n\n"
+        + "\n\nBy outline, and each score alone; the average is that of both log odds, which the program gives. It "
+        f"outlines {own} of the {cubes} nodules in cubes by itself.\n\n"
+        + _table(("outline", "score", *(f"AUC, {name} (95 %)" for name in GROUPS.values())), beside)
+        + "\n\nCalibration, expected error over ten bins of equal width, and decisions at a probability of "
+        f"{f['at_the_cut']['cut']}, three readers or more:\n\n"
+        + _table(("outline", "nodules", "Brier score", "expected error", "sensitivity", "specificity"), errors)
+        + f"\n\n{_card('malignancy')['settings']['interval']['meaning']}\n\n"
+        + "The network's other outputs, median above 3 against below, stacks of three readers or more:\n\n"
+        + _table(("rating", "nodules", "above 3", "AUC"), rated)
+        + "\n\nBy how the HU of the training slices were recovered (never an input):\n\n"
         + _table(("code", "nodules", "AUC"), codes)
     )
 

@@ -14,7 +14,8 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadValues
 from nodulens.runtime.engine import Model
-from nodulens.stages.classify_crop import CELLS, FIELD_PX, Crop, classify, crop_view, crop_window, grade, log_odds
+from nodulens.stages.classify_crop import CELLS, classify, grade, log_odds
+from nodulens.stages.crops import FIELD_PX, Crop, crop_view, crop_window
 
 Batch = NDArray[np.float32]
 BACK, BRIGHT = 0.1, 0.7

@@ -252,6 +252,48 @@ def test_folds_pooled_are_the_whole(data: Path) -> None:
     assert made_of.keys() == {"calibration", "interval"} and 0 < made_of["interval"]["coverage_measured"] <= 1
 
 
+def test_the_interval_holds_the_share_of_any_number_of_readers() -> None:
+    """Readers who draw by the nodule's own share: one alone says all or nothing, and is held as often as four."""
+    rng = np.random.default_rng(0)
+
+    def drawn(n: int) -> calibration.ScoredNodules:
+        score = rng.normal(0, 5, n)
+        readers = rng.integers(1, 5, n)
+        share = rng.binomial(readers, 1 / (1 + np.exp(-score))) / readers
+        truth = np.where(share == 0.5, -1, share > 0.5)
+        patients = [f"p{k}" for k in rng.integers(n // 2, size=n)]
+        return calibration.ScoredNodules(
+            patients, score, truth, readers, share, np.full(n, 9.0), np.zeros(n, dtype=int)
+        )
+
+    found = calibration.settings(drawn(2400))["interval"]
+    assert found["coverage_by_readers"].keys() == set("1234") and min(found["coverage_by_readers"].values()) > 0.88
+    assert f"{found['coverage_by_readers']['1']:.1%} of those of 1 reader," in found["meaning"]
+    new = drawn(4000)
+    p = 1 / (1 + np.exp(-new.score))
+    bins = np.minimum(np.searchsorted(found["upper_edge"], p), len(found["low"]) - 1)
+    low, high = np.array(found["low"])[bins], np.array(found["high"])[bins]
+    inside = (new.share >= low) & (new.share <= high)
+    assert all(inside[new.readers == k].mean() > 0.88 for k in (1, 2, 3, 4))
+    assert (high - low).mean() < 0.85 and low.max() > 0 and high.min() < 1, "and it says something"
+
+
+def test_probabilities_and_decisions_are_judged_out_of_fold() -> None:
+    rng = np.random.default_rng(1)
+    n = 900
+    score, noise = rng.normal(size=(2, n))
+    truth = (rng.random(n) < 1 / (1 + np.exp(-(2 * score + 0.5)))).astype(int)
+    patients, codes = [f"p{k // 2}" for k in range(n)], np.zeros(n, dtype=int)
+    scored = calibration.ScoredNodules(patients, score, truth, np.full(n, 3), truth.astype(float), noise, codes)
+    p = calibration.cross_fitted(scored)
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-(2 * score + 0.5))), atol=0.1)
+    figures = calibration.figures(scored, p)
+    assert figures["calibration"]["ece_10_bins"] < 0.06
+    called = p >= 0.5
+    assert figures["at_the_cut"]["sensitivity"]["value"] == pytest.approx(called[truth == 1].mean(), abs=1e-4)
+    assert figures["at_the_cut"]["specificity"]["value"] == pytest.approx(1 - called[truth == 0].mean(), abs=1e-4)
+
+
 def test_three_classes_are_judged_as_three_and_as_two() -> None:
     n = 60
     rng = np.random.default_rng(0)

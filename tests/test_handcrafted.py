@@ -13,10 +13,11 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.jpegls import Streams
 from nodulens.data.material import Stacks, read_arrays
 from nodulens.errors import BadOption
+from nodulens.stages import features
 from nodulens.train.tasks import handcrafted
 from nodulens.train.tasks.nodule_material import nodules_of
 
-PIXEL = handcrafted.PIXEL_MM
+PIXEL = features.PIXEL_MM
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,7 @@ def ellipse(long: float, short: float, turn: float = 0.0, side: int = 96) -> np.
 @pytest.mark.parametrize("turn", [0.0, 0.3, np.pi / 4, 1.2])
 def test_shape_of_an_ellipse(turn: float) -> None:
     a, b = 30.0, 18.0
-    found = handcrafted.shape_features(ellipse(a, b, turn))
+    found = features.shape_features(ellipse(a, b, turn))
     h = ((a - b) / (a + b)) ** 2
     ramanujan = np.pi * (a + b) * (1 + 3 * h / (10 + np.sqrt(4 - 3 * h))) * PIXEL
     assert found["area_mm2"] == pytest.approx(np.pi * a * b * PIXEL**2, rel=0.01)
@@ -51,7 +52,7 @@ def test_shape_of_an_ellipse(turn: float) -> None:
 
 @pytest.mark.parametrize("radius", [3, 6, 12, 30])
 def test_a_disc_is_round_at_any_size(radius: float) -> None:
-    found = handcrafted.shape_features(ellipse(radius, radius))
+    found = features.shape_features(ellipse(radius, radius))
     assert found["circularity"] == pytest.approx(1, abs=0.12)
     assert found["elongation"] == pytest.approx(1, abs=0.02) and found["radius_variation"] < 0.12
 
@@ -60,7 +61,7 @@ def test_spikes_are_seen() -> None:
     disc = ellipse(15, 15)
     spiky = disc.copy()
     spiky[46:49, 10:86] = spiky[10:86, 46:49] = True
-    plain, found = handcrafted.shape_features(disc), handcrafted.shape_features(spiky)
+    plain, found = features.shape_features(disc), features.shape_features(spiky)
     assert found["circularity"] < plain["circularity"] / 2 and found["solidity"] < 0.6
     assert found["spiky_share"] > 0.1 > plain["spiky_share"]
     assert found["radius_variation"] > 4 * plain["radius_variation"]
@@ -69,7 +70,7 @@ def test_spikes_are_seen() -> None:
 def test_one_pixel_has_figures() -> None:
     mask = np.zeros((96, 96), bool)
     mask[40, 50] = True
-    found = handcrafted.slice_features(np.full((96, 96), 0.3, np.float32), mask, 0.7)
+    found = features.slice_features(np.full((96, 96), 0.3, np.float32), mask, (0.7, 0.7))
     assert np.isfinite(list(found.values())).all()
     assert found["area_mm2"] == pytest.approx(0.49, abs=0.6)
 
@@ -81,24 +82,24 @@ def test_density_by_hand() -> None:
     rng = np.random.default_rng(0)
     mask = ellipse(20, 14)
     image = np.where(mask, 0.8, 0.2) + rng.normal(0, 0.02, mask.shape)
-    found = handcrafted.density_features(image, mask)
+    found = features.density_features(image, mask)
     assert found["inside_mean"] == pytest.approx(image[mask].mean()) and found["inside_p50"] == np.median(image[mask])
     assert found["contrast"] == pytest.approx(0.6, abs=0.01) and found["ring_std"] == pytest.approx(0.02, rel=0.2)
-    blurred = handcrafted.density_features(np.where(ellipse(24, 18), 0.5, image), mask)
+    blurred = features.density_features(np.where(ellipse(24, 18), 0.5, image), mask)
     assert blurred["rim_gradient"] < found["rim_gradient"]
 
 
 def test_texture_of_stripes_and_noise() -> None:
     everywhere = np.ones((64, 64), bool)
-    flat = handcrafted.texture_features(np.full((64, 64), 0.5), everywhere)
+    flat = features.texture_features(np.full((64, 64), 0.5), everywhere)
     assert (flat["texture_0.5mm_energy"], flat["texture_0.5mm_entropy"], flat["texture_0.5mm_contrast"]) == (1, 0, 0)
     # stripes of one pixel: half of the directions step across, where all pairs differ
     stripes = np.tile([0.0, 0.999], (64, 32))
-    found = handcrafted.texture_features(stripes, everywhere)
+    found = features.texture_features(stripes, everywhere)
     across = (63 * 64 + 2 * 63 * 63) / (2 * 63 * 64 + 2 * 63 * 63)
     assert found["texture_0.5mm_contrast"] == pytest.approx(across * 15**2)
     assert found["texture_2mm_contrast"] == 0 and found["texture_2mm_correlation"] == pytest.approx(1)
-    noise = handcrafted.texture_features(np.random.default_rng(0).random((64, 64)), everywhere)
+    noise = features.texture_features(np.random.default_rng(0).random((64, 64)), everywhere)
     assert abs(noise["texture_0.5mm_correlation"]) < 0.05
     assert noise["texture_0.5mm_entropy"] == pytest.approx(8, abs=0.05)  # 16 × 16 pairs alike
 
@@ -107,7 +108,7 @@ def test_texture_stays_inside_the_outline() -> None:
     rng = np.random.default_rng(0)
     mask = ellipse(12, 9)
     first, second = (np.where(mask, 0.5, rng.random(mask.shape)) for _ in range(2))
-    assert handcrafted.texture_features(first, mask) == handcrafted.texture_features(second, mask)
+    assert features.texture_features(first, mask) == features.texture_features(second, mask)
 
 
 def test_the_pixel_of_the_scan_is_no_feature() -> None:
@@ -117,7 +118,7 @@ def test_the_pixel_of_the_scan_is_no_feature() -> None:
         y, x = (np.mgrid[:96, :96] - 47.5) * pixel
         away = np.hypot(y, x * 1.4)
         image = (0.15 + 0.6 / (1 + np.exp((away - 9) / 0.8))).astype(np.float32)
-        found.append(handcrafted.slice_features(image, away < 9, pixel))
+        found.append(features.slice_features(image, away < 9, (pixel, pixel)))
     for name in ("diameter_mm", "perimeter_mm", "elongation", "inside_mean", "contrast", "rim_gradient"):
         assert found[0][name] == pytest.approx(found[1][name], rel=0.06), name
 
@@ -173,6 +174,6 @@ def test_the_real_nodules_have_figures(shared: Path) -> None:
     nodules = nodules_of(stacks, ("benign", "malignant")).take(np.arange(0, 1300, 60))
     for k, (number, central) in enumerate(zip(nodules.origin.tolist(), nodules.central.tolist(), strict=True)):
         image = stacks.unit(number)[central]
-        found = handcrafted.slice_features(image, nodules.outline[k], float(nodules.pixel_mm[k]))
+        found = features.slice_features(image, nodules.outline[k], (float(nodules.pixel_mm[k]),) * 2)
         assert np.isfinite(list(found.values())).all()
         assert found["diameter_mm"] == pytest.approx(nodules.diameter_mm[k], rel=0.1)

@@ -17,13 +17,17 @@ import small_scans
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Nodule, Risk
 from nodulens.core.volume import Volume
+from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Model, compile_model, load_model
 from nodulens.runtime.weights import card
 from nodulens.stages.classify import evaluate, risk_of
+from nodulens.stages.features import measured_view, nodule_features
 
 Batch = NDArray[np.float32]
 TABLE = {"upper_edge": [0.2, 0.6], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.75, 1.0]}
-SETTINGS = {"calibration": [2.0, -1.0], "interval": TABLE}
+SETTINGS = {"combination": [1.0, 0.0], "calibration": [2.0, -1.0], "interval": TABLE}
+SILENT = made_models.model(lambda batch: (np.zeros((len(batch), 1), np.float32),))
+"""A forest that says nothing."""
 
 
 def made(run: Any) -> Model:
@@ -52,6 +56,34 @@ def test_probability_rises_with_the_logit_on_the_shipped_card() -> None:
     model = Model(card("malignancy"), lambda batch: (batch,))
     p = [risk_of(float(logit), model).probability for logit in np.linspace(-5, 5, 40)]
     assert np.all(np.diff(p) > 0)
+
+
+def test_network_and_forest_count_by_the_weights_of_the_card(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    seen: list[Batch] = []
+
+    def network(batch: Batch) -> tuple[Batch, Batch]:
+        return np.full((len(batch), 1), 2.0, np.float32), np.ones((len(batch), 16, 16), np.float32)
+
+    def forest(batch: Batch) -> tuple[Batch]:
+        seen.append(batch)
+        return (np.full((len(batch), 1), -3.0, np.float32),)
+
+    model = made_models.model(network, {**SETTINGS, "combination": [0.5, 0.25], "calibration": [1.0, 0.1]})
+    volume, box, mask = nodule
+    risk, _ = evaluate(volume, box, mask, model, made_models.model(forest))
+    assert risk.probability == pytest.approx(1 / (1 + np.exp(-(0.5 * 2 - 0.25 * 3 + 0.1))))
+    assert seen[0].shape == (1, len(card("measured").settings["features"]))
+
+
+def test_what_the_forest_sees_is_what_it_was_trained_on(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    """In a whole scan with a tight box as in a crop around the nodule, by name and value."""
+    volume, box, mask = nodule
+    whole = np.zeros(volume.geometry.shape, dtype=bool)
+    whole[box.slices] = mask
+    wanted = nodule_features(to_unit(volume.hu), whole, volume.geometry.spacing_zyx)
+    assert list(wanted) == card("measured").settings["features"]
+    np.testing.assert_allclose(measured_view(volume, box, mask), list(wanted.values()), rtol=1e-5)
+    assert wanted["diameter_3d_mm"] == pytest.approx(18, rel=0.05)
 
 
 # ---- Heat
@@ -84,7 +116,7 @@ def test_views_go_in_and_all_four_mirror_images_come_back_to_their_place(
         return np.full((len(batch), 2), float(len(seen)), np.float32), maps
 
     volume, box, mask = nodule
-    risk, heat = evaluate(volume, box, mask, made(run))
+    risk, heat = evaluate(volume, box, mask, made(run), SILENT)
     assert risk == risk_of(2.5, made(None))
     assert len(seen) == 4 and {b.shape[1:] for b in seen} == {(2, 64, 64)}
     np.testing.assert_array_equal(seen[0], seen[1][:, :, ::-1])
@@ -113,7 +145,7 @@ def test_heat_lies_where_the_network_saw_it(
         return np.zeros((len(batch), 1), np.float32), np.repeat(one[None, ::v, ::h], len(batch), 0)
 
     volume, box, mask = nodule
-    _, heat = evaluate(volume, box, mask, made(run))
+    _, heat = evaluate(volume, box, mask, made(run), SILENT)
     assert heat.shape == mask.shape and heat.dtype == np.float32
     assert heat.min() == 0 and heat.max() == 1
     for plane in heat:
@@ -128,7 +160,7 @@ def test_what_speaks_against_is_not_heat(nodule: tuple[Volume, Box, NDArray[np.b
         return np.zeros((len(batch), 1), np.float32), np.full((len(batch), 16, 16), -2.0, np.float32)
 
     volume, box, mask = nodule
-    _, heat = evaluate(volume, box, mask, made(run))
+    _, heat = evaluate(volume, box, mask, made(run), SILENT)
     assert not heat.any()
 
 
@@ -190,8 +222,8 @@ def test_heat_changes_when_the_classifier_is_shuffled(shipped: Model, tmp_path: 
     other = shuffled(tmp_path)
     largest: Nodule = max(report.nodules, key=lambda n: n.measurements.volume_mm3)
     assert largest.mask is not None and largest.heat is not None
-    before, heat = evaluate(ct, largest.box, largest.mask, shipped)
-    after, changed = evaluate(ct, largest.box, largest.mask, other)
+    before, heat = evaluate(ct, largest.box, largest.mask, shipped, load_model("measured"))
+    after, changed = evaluate(ct, largest.box, largest.mask, other, load_model("measured"))
     np.testing.assert_allclose(heat, largest.heat, atol=1e-4, err_msg="what the report shows is this map")
     assert before.probability != pytest.approx(after.probability, abs=1e-6)
     assert np.abs(heat - changed).mean() > 0.05
@@ -207,6 +239,8 @@ def test_the_card_says_how_the_interval_is_made_and_what_it_covers() -> None:
     assert len(table["low"]) == len(table["high"]) == len(table["upper_edge"]) + 1
     assert table["upper_edge"] == sorted(table["upper_edge"])
     assert all(0 <= low <= high <= 1 for low, high in zip(table["low"], table["high"], strict=True))
-    assert 0.85 <= table["coverage_measured"] <= 0.97
+    assert table["coverage_by_readers"].keys() == set("1234")
+    assert min(table["coverage_measured"], *table["coverage_by_readers"].values()) >= table["level"] == 0.9
+    assert min(settings["combination"]) > 0, "both the network and the forest count"
     assert f"{table['coverage_measured']:.1%}" in table["meaning"]
     assert json.dumps(table, allow_nan=False)

@@ -356,8 +356,8 @@ def test_recipes_are_listed_with_their_costs() -> None:
         if "parts" in recipe
     }
     assert does["sam2-densenet"][2:] == [("outline", "facebook/sam2.1-hiera-tiny"), ("grade", "densenet121")]
-    assert [part for part, _ in does["default"]] == ["find", "find", "outline", "grade"]
-    assert [part for part, _ in does["resnet-unet-patch-cnn"]] == ["outline", "filter", "grade"]
+    assert [part for part, _ in does["default"]] == ["find", "find", "outline", "grade", "grade"]
+    assert [part for part, _ in does["resnet-unet-patch-cnn"]] == ["outline", "filter", "grade", "grade"]
     table = CliRunner().invoke(app, ["recipes"], catch_exceptions=False).stdout
     assert "6,577,217" in table and all(name in table for name in RECIPES)
 

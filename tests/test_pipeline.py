@@ -53,7 +53,7 @@ def test_a_report_is_whole() -> None:
     assert [n.id for n in report.nodules] == list(range(1, len(report.nodules) + 1))
     scores = [n.score for n in report.nodules]
     assert scores == sorted(scores, reverse=True) and min(scores) >= LOW.threshold
-    assert {w.name for w in report.weights} == {"screen", "volume", "segmenter", "malignancy"}
+    assert {w.name for w in report.weights} == {"screen", "volume", "segmenter", "malignancy", "measured"}
     stages = {"models", "lungs", "detect", "segment", "measure", "malignancy"}
     assert set(report.timing_s) == stages | {"total"}
     assert report.timing_s["total"] == pytest.approx(sum(report.timing_s[s] for s in stages))

@@ -521,8 +521,8 @@ def test_the_filter_finds_by_itself(dicom: Path, tmp_path: Path, run: Run, monke
         assert done.code == 0, done.err
         reports[arm] = json.loads((tmp_path / arm / "report.json").read_text())
     whole, alone = reports["false"], reports["true"]
-    assert [w["name"] for w in whole["weights"]] == ["segmenter", "filter", "malignancy"]
-    assert [w["name"] for w in alone["weights"]] == ["filter", "malignancy"]
+    assert [w["name"] for w in whole["weights"]] == ["segmenter", "filter", "malignancy", "measured"]
+    assert [w["name"] for w in alone["weights"]] == ["filter", "malignancy", "measured"]
     assert not any("sliding_window=true" in w for w in whole["warnings"])
     assert any("cells of 8 pixels" in w for w in alone["warnings"]), "sizes are those of cells, and it says so"
     assert alone["nodules"] and alone["threshold"] == 0.5 and alone["sensitivity"] == []
@@ -530,7 +530,7 @@ def test_the_filter_finds_by_itself(dicom: Path, tmp_path: Path, run: Run, monke
     assert run("analyze", dicom, "-o", tmp_path / "outlined", *words).code == 0
     outlined = json.loads((tmp_path / "outlined" / "report.json").read_text())
     assert not any("cells of 8 pixels" in w for w in outlined["warnings"])
-    assert [w["name"] for w in outlined["weights"]] == ["filter", "segmenter", "malignancy"]
+    assert [w["name"] for w in outlined["weights"]] == ["filter", "segmenter", "malignancy", "measured"]
 
 
 def test_both_arms_are_judged_on_whole_scans(tmp_path: Path, data: Path, with_scan: Path, run: Run) -> None:

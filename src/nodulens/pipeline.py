@@ -200,7 +200,8 @@ def _from_slices(scan: _Scan, method: Method, times: StageTimes) -> list[Finding
 def _described(scan: _Scan, findings: list[Finding], method: Method, times: StageTimes) -> list[Nodule]:
     """Measurements, place and risk of every finding, on the canonical volume."""
     volume, lungs = scan.volume, scan.lungs
-    classify = grade if "classifier" in method.models.own else evaluate
+    own = "classifier" in method.models.own
+    classify = grade if own else partial(evaluate, measured=method.models.measured)
     nodules = []
     for number, finding in enumerate(findings, start=1):
         box, mask = finding.box, finding.mask
@@ -209,7 +210,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
             position = locate(volume, box, mask, lungs)
             interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
         with times.stage("malignancy"):
-            risk, heat = classify(volume, box, mask, method.classifier)
+            risk, heat = classify(volume, box, mask, model=method.classifier)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(

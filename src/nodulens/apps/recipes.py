@@ -64,5 +64,6 @@ def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
         chosen.append(shipped("outline", "segmenter"))
     elif recipe.prompted:
         chosen.append(NetworkSummary("outline", recipe.checkpoint or recipe.prompted))
-    chosen.append(trained["classifier"] if "classifier" in trained else shipped("grade", "malignancy"))
+    graders = [shipped("grade", name) for name in ("malignancy", "measured")]
+    chosen += [trained["classifier"]] if "classifier" in trained else graders
     return tuple(chosen)

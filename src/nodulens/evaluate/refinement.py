@@ -43,7 +43,8 @@ from nodulens.presentation.evaluation import Table
 from nodulens.presentation.figures import Basis, save_figure
 from nodulens.presentation.panels import Case, best_and_worst, cases_figure, difference_figure
 from nodulens.runtime.engine import Model
-from nodulens.stages.classify_crop import Crop, classify
+from nodulens.stages.classify_crop import classify
+from nodulens.stages.crops import Crop
 from nodulens.stages.findings import grown
 from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import ROUGH

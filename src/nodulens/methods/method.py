@@ -124,7 +124,8 @@ class Method:
         found = [own[name] for name in finding if name in own] or [models.screen, models.volume]
         if self.recipe.prompted is not None and self.prompted is None:
             found.append(models.segmenter)
-        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, self.classifier)]
+        graders = [own["classifier"]] if "classifier" in own else [models.malignancy, models.measured]
+        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, *graders)]
         return (*refs, self.prompted.weights) if self.prompted else tuple(refs)
 
 

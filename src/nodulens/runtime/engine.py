@@ -24,8 +24,8 @@ Array = NDArray[np.float32]
 Run = Callable[[Array], tuple[Array, ...]]
 BATCH = 64
 """Examples a call: enough to keep the cores busy, little enough for a gigabyte of activations."""
-KEPT = 8
-"""Compiled networks that are kept: the default's four, the three of a recipe, and one more."""
+KEPT = 9
+"""Compiled networks that are kept: the default's five, the three of a recipe, and one more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Models:
 
     Attributes:
         screen, volume, segmenter, malignancy: the default's.
+        measured: the forest that grades by measured features beside the malignancy network.
         own: those that a recipe has trained for itself, by its field: "segmenter", "filter", "classifier".
     """
 
@@ -54,6 +55,7 @@ class Models:
     volume: Model
     segmenter: Model
     malignancy: Model
+    measured: Model
     own: Mapping[str, Model] = field(default_factory=dict)
 
 
@@ -67,8 +69,8 @@ def load_models(threads: int | None = None, folder: Path = FOLDER) -> Models:
     Raises:
         MissingWeights, CorruptWeights: a file is not there, or not what its card says.
     """
-    screen, volume, segmenter, malignancy = (load_model(name, threads, folder) for name in NAMES)
-    return Models(screen, volume, segmenter, malignancy)
+    screen, volume, segmenter, malignancy, measured = (load_model(name, threads, folder) for name in NAMES)
+    return Models(screen, volume, segmenter, malignancy, measured)
 
 
 def load_model(name: str, threads: int | None = None, folder: Path = FOLDER) -> Model:

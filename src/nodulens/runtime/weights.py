@@ -15,8 +15,8 @@ from nodulens.errors import CorruptWeights, MissingWeights, UnreadableFile
 from nodulens.io.records import Format, decode
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
-NAMES = ("screen", "volume", "segmenter", "malignancy")
-TOGETHER = {"screen": "detector", "volume": "detector"}
+NAMES = ("screen", "volume", "segmenter", "malignancy", "measured")
+TOGETHER = {"screen": "detector", "volume": "detector", "measured": "malignancy"}
 """Networks that are trained together → the name of their training; any other's is its own name."""
 FORM = Format(None, "card")
 
@@ -40,7 +40,7 @@ class Card:
     """The card of a model file.
 
     Attributes:
-        name: "screen", "volume", "segmenter" or "malignancy"; of a run also "filter" or "classifier".
+        name: "screen", "volume", "segmenter", "malignancy" or "measured"; of a run also "filter" or "classifier".
         path: of the ONNX file.
         sha256: of that file.
         licence: of the weights.

@@ -13,19 +13,22 @@ from nodulens.core.volume import Volume
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 from nodulens.runtime.engine import Model
+from nodulens.stages.features import measured_view
 from nodulens.stages.views import PLANE_MM, plane_view, plane_window, representative_slices, soft_outline
 
 Heat = NDArray[np.float32]
 
 
-def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> tuple[Risk, Heat]:
-    """Risk of a nodule, and the heat map that explains it.
+def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model, measured: Model) -> tuple[Risk, Heat]:
+    """Risk of a nodule by the network and the forest together, and the heat map that explains the network's part.
 
     Args:
         volume: canonical orientation.
         box: around the nodule.
         mask: of ``box.shape``.
-        model: (N, 2, 64, 64) → (N, ratings) logits and (N, 16, 16) class activation maps of the first.
+        model: (N, 2, 64, 64) → (N, ratings) logits and (N, 16, 16) class activation maps of the first. Its card's
+            ``combination`` holds the weights of both logits.
+        measured: (N, features) → (N, 1) logits of the features of :func:`nodulens.stages.features.measured_view`.
 
     Returns:
         The risk, calibrated unless the nodule is longer than any the network was trained on; and a heat map (z, y, x)
@@ -44,7 +47,9 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) ->
     # calibration was fitted to the mean over mirror images
     turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
     runs = [model.run(batch[:, :, ::v, ::h]) for v, h in turns]
-    logit = float(np.mean([logits[:, 0] for logits, _ in runs]))
+    seen = float(np.mean([logits[:, 0] for logits, _ in runs]))
+    counted = float(measured.run(measured_view(volume, box, mask)[None])[0][0, 0])
+    logit = float(np.dot(model.card.settings["combination"], (seen, counted)))
     maps = np.mean([maps[:, ::v, ::h] for (_, maps), (v, h) in zip(runs, turns, strict=True)], axis=0)
     heat = _heat([m for m in maps], windows, rows, volume.geometry.shape, box)
     risk = risk_of(logit, model)

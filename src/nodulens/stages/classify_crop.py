@@ -1,14 +1,8 @@
-"""Input crops of the methods' classifiers, and the risk they give. Training and inference share this file.
-
-Their input is one slice, the axial one where the outline is largest. They are trained on stacks of 96 × 96 of the
-scan's own pixels, so inference uses 96 × 96 pixels around the outline too; a crop that reaches beyond them repeats the
-edge. How much is repeated depends on the scan's pixel size alone, which says next to nothing about malignancy.
-"""
+"""The risk of a nodule by a method's classifier, from a crop of the axial slice where the outline is largest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,74 +10,19 @@ from scipy import special
 
 from nodulens.core.nodule import Box, Risk
 from nodulens.core.volume import Volume
-from nodulens.errors import BadValues
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 from nodulens.runtime.engine import Model
 from nodulens.stages.classify import Heat, risk_of
+from nodulens.stages.crops import Crop, crop_view, crop_window
 from nodulens.stages.position import central_slice
 
-FIELD_PX = 96
-"""Side of the input region, in the scan's own pixels."""
 CELLS = 6
 """Cells of a nodule's heat map along each side of its box."""
 UNCALIBRATED = (
     "How sure the probability is was not measured for these weights: it is the network's own, and the interval is "
     "everything from 0 to 1."
 )
-
-
-@dataclass(frozen=True)
-class Crop:
-    """The crop of a nodule that a classifier takes as input.
-
-    Attributes:
-        size: side in pixels.
-        pixel_mm: pixel size; None for the scan's own.
-        masked: whether everything outside the outline is set to the darkest value, without a margin.
-    """
-
-    size: int
-    pixel_mm: float | None
-    masked: bool = False
-
-
-def crop_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Crop) -> Window:
-    """The window of a crop on its axial slice, centred on the centroid of the outline.
-
-    Args:
-        mask: (y, x), not empty.
-        pixel_mm: along y and x.
-
-    Raises:
-        BadValues: the mask is empty.
-    """
-    if not mask.any():
-        raise BadValues("An empty outline has no centre to crop around.")
-    middle = np.argwhere(mask).mean(0)
-    step = np.ones(2) if crop.pixel_mm is None else crop.pixel_mm / np.asarray(pixel_mm)
-    first = middle - step * (crop.size - 1) / 2
-    return Window((0.0, first[0], first[1]), (1.0, step[0], step[1]), (1, crop.size, crop.size))
-
-
-def crop_view(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Crop
-) -> NDArray[np.float32]:
-    """(1, size, size) 0…1 of an axial slice.
-
-    Args:
-        image: (y, x) 0…1, see :func:`nodulens.ops.intensity.to_unit`.
-        mask: (y, x) the outline on it, not empty.
-        pixel_mm: along y and x.
-    """
-    window = crop_window(mask, pixel_mm, crop)
-    source = np.where(mask, image, np.float32(0)) if crop.masked else image
-    middle = np.round(np.argwhere(mask).mean(0)).astype(int)
-    low = np.maximum(middle - FIELD_PX // 2, 0)
-    high = middle + FIELD_PX // 2
-    field = source[low[0] : high[0], low[1] : high[1]]
-    moved = Window((0.0, window.first[1] - low[0], window.first[2] - low[1]), window.step, window.shape)
-    return moved.sample(field[None])
 
 
 def classify(views: NDArray[np.float32], model: Model) -> NDArray[np.float32]:

@@ -1,1 +1,1 @@
-"""The default method's four networks, which ship with the package: samples, training, calibration and release."""
+"""The default method's four networks and its forest, which ship: samples, training, calibration and release."""

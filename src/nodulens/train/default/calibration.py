@@ -15,16 +15,20 @@ from nodulens.data.folds import FOLDS, is_left_out
 from nodulens.io.records import Arrangement, inlined, to_plain
 from nodulens.metrics.classification import auc, calibration, delong, ranking_draws
 from nodulens.metrics.estimates import Estimate
-from nodulens.metrics.statistics import percentiles
+from nodulens.metrics.statistics import patient_draws, percentiles
 
 BOOTSTRAPS = 1000
 """Bootstrap resamples of patients for intervals."""
 INTERVAL = 0.9
 BINS = 12
+ALIKE = 40
+"""Nodules of a number of readers that an interval is built from, at least."""
 PANEL = 3
 """Readers that a nodule needs to be evaluated on."""
 BETWEEN_MM = (6.0, 12.0)
 """Range in which the diameter is least informative."""
+CUT = 0.5
+"""Probability from which on a nodule is called suspicious."""
 LEAST = 5
 """Nodules of each class below which no AUC is reported."""
 
@@ -36,6 +40,7 @@ class ScoredNodules:
     Attributes:
         score: any number; higher is more malignant.
         truth: 1 malignant, 0 benign, −1 neither.
+        readers: number who marked it.
         share: of the readers who rated malignancy above 3.
         diameter_mm: of the disc of the largest axial area.
         calibration: code of that slice; never an input.
@@ -173,19 +178,51 @@ def by_calibration_code(scored: ScoredNodules) -> dict[str, CodeFigures]:
     return codes
 
 
-def figures(scored: ScoredNodules) -> dict[str, Any]:
-    """AUC overall and from 6 to 12 mm beside the diameter alone, AUC by calibration code, and calibration.
+@dataclass(frozen=True)
+class CutFigures:
+    """Decisions at a probability of :data:`CUT`.
 
-    Needs nodules of all five folds.
+    Attributes:
+        cut: the probability.
+        sensitivity, specificity: shares, with their interval by patient.
     """
-    rows = np.flatnonzero(scored.decided)
+
+    cut: float
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+def figures(scored: ScoredNodules, p: NDArray[np.float64]) -> dict[str, Any]:
+    """AUC overall and from 6 to 12 mm beside the diameter alone, AUC by calibration code, and calibration and decisions
+    at a probability of 0.5, all of nodules of three readers or more.
+
+    Args:
+        p: (N,) probabilities, see :func:`cross_fitted`.
+    """
+    rows = np.flatnonzero(scored.decided & scored.panel)
     found = {
         "three_readers_or_more": beside_diameter(scored, scored.panel),
         "six_to_twelve_mm": beside_diameter(scored, scored.panel & scored.between),
         "by_slice_calibration_code": by_calibration_code(scored),
-        "calibration": calibration_figures(scored.truth[rows], _cross_fitted(scored, rows)),
+        "calibration": calibration_figures(scored.truth[rows], p[rows]),
+        "at_the_cut": at_the_cut(scored.truth[rows], p[rows], [scored.patients[i] for i in rows.tolist()]),
     }
     return {name: to_plain(one, ARRANGED) for name, one in found.items()}
+
+
+def at_the_cut(truth: NDArray[np.integer], p: NDArray[np.floating], patients: Sequence[str]) -> CutFigures:
+    """Sensitivity and specificity of "malignant" where the probability is at least :data:`CUT`."""
+    owner, draws = patient_draws(patients)
+    called = p >= CUT
+
+    def share(of: NDArray[np.bool_], right: NDArray[np.bool_]) -> Estimate:
+        counts = np.array([np.bincount(owner[k], minlength=draws.shape[1]) for k in (of & right, of)], dtype=np.float64)
+        drawn = draws.astype(np.float64) @ counts.T
+        with np.errstate(invalid="ignore"):
+            found = percentiles(float((of & right).sum() / of.sum()), drawn[:, 0] / drawn[:, 1])
+        return Estimate.of(found, patients)
+
+    return CutFigures(CUT, share(truth == 1, called), share(truth == 0, ~called))
 
 
 def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> CalibrationFigures:
@@ -199,25 +236,31 @@ def calibration_figures(truth: NDArray[np.integer], p: NDArray[np.floating]) -> 
 
 
 def settings(scored: ScoredNodules) -> dict[str, Any]:
-    """Settings of a card: logistic calibration, and the interval, quantiles of the readers' share among nodules of
-    similar probability. Needs nodules of all five folds."""
-    rows = np.flatnonzero(scored.decided)
-    slope, constant = _calibrate(scored.score[rows], scored.truth[rows])
-    panel = np.flatnonzero(scored.panel)
-    p = _probability(scored.score[panel], slope, constant)
-    table = _interval_table(p, scored.share[panel])
-    coverage = _coverage(scored)
+    """Settings of a card: logistic calibration, and the interval, which holds the readers' share in nodules of similar
+    probability. Needs nodules of all five folds."""
+    slope, constant = _calibrate(scored, np.ones(len(scored.patients), dtype=bool))
+    p = _probability(scored.score, slope, constant)
+    table = _interval_table(p, scored.share, scored.readers)
+    inside = _inside(scored)
+    by_readers = {str(k): inside[scored.readers == k] for k in np.unique(scored.readers).tolist()}
+    held = {k: round(float(v.mean()), 4) for k, v in by_readers.items()}
+    told = ", ".join(f"{share:.1%} of those of {k} reader{'s' * (k != '1')}" for k, share in held.items())
+    coverage = round(float(inside.mean()), 4)
     table["meaning"] = (
-        f"In {INTERVAL:.0%} of nodules the share of readers who rate it suspicious (above 3; a 3 counts half) lies in "
-        f"this interval. Built from quantiles of that share among left-out nodules of like probability (three readers "
-        f"or more); measured on patients left out of building it: {coverage:.1%}."
+        f"In at least {INTERVAL:.0%} of nodules, however many readers marked them, the share of these readers who rate "
+        f"it suspicious (above 3; a 3 counts half) is to lie in this interval, the shortest that held it in left-out "
+        f"nodules of like probability. Measured on patients left out of building it: {coverage:.1%} of all nodules, "
+        f"{told}."
     )
-    table["coverage_measured"] = round(coverage, 4)
+    table["coverage_measured"] = coverage
+    table["coverage_by_readers"] = held
     return {"calibration": [slope, constant], "interval": table}
 
 
-def _calibrate(score: NDArray[np.floating], y: NDArray[Any]) -> tuple[float, float]:
-    model = LogisticRegression(C=1e6).fit(score[:, None], y)
+def _calibrate(scored: ScoredNodules, among: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and constant of the log odds, fitted on the decided nodules of three readers or more among some (N,)."""
+    rows = np.flatnonzero(among & scored.decided & scored.panel)
+    model = LogisticRegression(C=1e6).fit(scored.score[rows, None], scored.truth[rows])
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
@@ -225,45 +268,56 @@ def _probability(score: NDArray[np.floating], slope: float, constant: float) -> 
     return np.asarray(special.expit(np.asarray(slope * score + constant, dtype=np.float64)))
 
 
-def _interval_table(p: NDArray[np.float64], share: NDArray[np.floating]) -> dict[str, Any]:
-    """Edges of bins of similar probability, and in each the quantiles of the share, corrected for the bin's count."""
-    order = np.argsort(p)
+def _interval_table(
+    p: NDArray[np.float64], share: NDArray[np.floating], readers: NDArray[np.integer]
+) -> dict[str, Any]:
+    """Edges of bins of similar probability, and in each the shortest interval that holds the share of enough nodules of
+    each number of readers.
+
+    Enough is the level of one nodule more than there are, as a new one is to be held (split conformal prediction).
+    Where a number of readers has fewer than :data:`ALIKE` nodules in a bin, its most similar ones outside count too.
+    """
+    order = np.argsort(p, kind="stable")
+    groups = [order[readers[order] == k] for k in np.unique(readers)]
     low, high, edges = [], [], []
     for rows in np.array_split(order, BINS):
-        n = len(rows)
-        tail = max(0.0, (1 - INTERVAL) / 2 - 0.5 / n)
-        values = np.sort(share[rows])
-        low.append(float(np.quantile(values, tail, method="lower")))
-        high.append(float(np.quantile(values, 1 - tail, method="higher")))
+        ends = np.unique(np.concatenate([[0.0, 1.0], share]))
+        first, last = np.triu_indices(len(ends))
+        fits = np.ones(len(first), dtype=bool)
+        for group in groups:
+            away = np.maximum(p[rows].min() - p[group], p[group] - p[rows].max())
+            mine = share[group[np.argsort(away, kind="stable")[: max(ALIKE, int((away <= 0).sum()))]]]
+            held = (mine[:, None] >= ends[first]) & (mine[:, None] <= ends[last])
+            fits &= held.sum(0) >= INTERVAL * (len(mine) + 1)
+        width = np.where(fits, ends[last] - ends[first], np.inf)
+        best = int(width.argmin())
+        whole = not fits.any()
+        low.append(0.0 if whole else float(ends[first[best]]))
+        high.append(1.0 if whole else float(ends[last[best]]))
         edges.append(float(p[rows].max()))
     return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
 
 
-def _coverage(scored: ScoredNodules) -> float:
-    """Coverage of the intervals by cross-validation: each fold by a table built from the other four."""
-    inside: list[NDArray[np.bool_]] = []
+def _inside(scored: ScoredNodules) -> NDArray[np.bool_]:
+    """Whether the interval of each nodule (N,) holds its readers' share, by a table built from the other folds."""
+    inside = np.zeros(len(scored.patients), dtype=bool)
     for fold in range(FOLDS):
         left = is_left_out(scored.patients, fold)
-        fit_rows = np.flatnonzero(scored.decided & ~left)
-        slope, constant = _calibrate(scored.score[fit_rows], scored.truth[fit_rows])
-        build, test = np.flatnonzero(scored.panel & ~left), np.flatnonzero(scored.panel & left)
-        table = _interval_table(_probability(scored.score[build], slope, constant), scored.share[build])
-        p = _probability(scored.score[test], slope, constant)
+        slope, constant = _calibrate(scored, ~left)
+        p = _probability(scored.score, slope, constant)
+        table = _interval_table(p[~left], scored.share[~left], scored.readers[~left])
         bins = np.minimum(np.searchsorted(table["upper_edge"], p), len(table["low"]) - 1)
-        low = np.minimum(np.array(table["low"])[bins], p)
-        high = np.maximum(np.array(table["high"])[bins], p)
-        inside.append((scored.share[test] >= low) & (scored.share[test] <= high))
-    return float(np.concatenate(inside).mean())
+        low, high = np.minimum(np.array(table["low"])[bins], p), np.maximum(np.array(table["high"])[bins], p)
+        inside[left] = ((scored.share >= low) & (scored.share <= high))[left]
+    return inside
 
 
-def _cross_fitted(scored: ScoredNodules, rows: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Probabilities of ``rows``, each fold calibrated on the other four."""
-    p = np.zeros(len(rows))
-    left = np.array([is_left_out([scored.patients[i] for i in rows], f) for f in range(FOLDS)])
+def cross_fitted(scored: ScoredNodules) -> NDArray[np.float64]:
+    """Probabilities (N,), each fold calibrated on the other four."""
+    p = np.zeros(len(scored.patients))
     for fold in range(FOLDS):
-        others = rows[~left[fold]]
-        slope, constant = _calibrate(scored.score[others], scored.truth[others])
-        p[left[fold]] = _probability(scored.score[rows[left[fold]]], slope, constant)
+        left = is_left_out(scored.patients, fold)
+        p[left] = _probability(scored.score[left], *_calibrate(scored, ~left))
     return p
 
 

@@ -1,4 +1,4 @@
-"""The malignancy network, trained on the readers' ratings.
+"""The malignancy network, trained on the readers' ratings of nodules in stacks and cubes.
 
 Its targets are the readers' mean malignancy and, as auxiliary tasks, their ratings of surface and texture. It is
 trained on every nodule, the indeterminate ones too; the probability is calibrated afterwards on median > 3 against < 3,
@@ -7,6 +7,7 @@ out of fold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nodulens.core.geometry import disc_diameter_mm
 from nodulens.data.folds import FOLDS, is_left_out, may_train
-from nodulens.data.material import Stacks
+from nodulens.data.material import Cubes, NoduleMaterial, Stacks
+from nodulens.stages.features import nodule_features
 from nodulens.stages.views import plane_view, plane_window, representative_slices, soft_outline
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
@@ -27,64 +30,107 @@ from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.networks.default_method import MapClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
-TRAINING = DefaultTraining(epochs=12, learning_rate=3e-3, batch=64, examples=None)
+TRAINING = DefaultTraining(epochs=5, learning_rate=3e-3, batch=64, examples=None, precision="mixed")
+
+
+STACKS, CUBES, OWN = "stacks", "cubes", "own"
+"""Where an entry is from: a stack with the readers' outline, a cube with theirs, a cube with the program's own."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """The central slices of every nodule.
+    """The central slices and the features of every nodule, as often as it is shown: an entry for each outline of it.
 
     Attributes:
-        image: (M, 2, 64, 64) float16 image and consensus outline.
-        nodule: (M,) row of the nodule in ``patients``.
+        image: (M, 2, 64, 64) float16 image and outline.
+        nodule: (M,) entry in ``patients``.
+        patients: of the N entries.
+        source: (N,) :data:`STACKS`, :data:`CUBES` or :data:`OWN`.
+        features: (N, features) of :func:`nodulens.stages.features.nodule_features`, named by ``names``.
         target: (N, 7) readers' means on 0…1, in the order of :data:`TARGETS`.
-        diameter_mm: (N,) diameter of the disc of the largest axial area of the consensus.
-        median: (N,) of malignancy.
+        medians: (N, 7) readers' medians as they rate.
+        diameter_mm: (N,) diameter of the disc of the largest axial area of the outline.
         readers: (N,) number of readers.
         share: (N,) of the readers who rated above 3.
-        calibration: (N,) code of the largest slice; never an input.
+        calibration: (N,) code of the largest slice of a stack, 0 of a cube; never an input.
     """
 
     image: NDArray[np.float16]
     nodule: NDArray[np.int_]
     patients: list[str]
+    source: NDArray[np.str_]
+    features: NDArray[np.float64]
+    names: tuple[str, ...]
     target: NDArray[np.float32]
+    medians: NDArray[np.float32]
     diameter_mm: NDArray[np.float32]
-    median: NDArray[np.float32]
     readers: NDArray[np.uint8]
     share: NDArray[np.float32]
     calibration: NDArray[np.uint8]
 
 
-def planes(stacks: Stacks) -> Planes:
-    """Load the slices of nodules whose consensus (half of the readers) is not empty."""
-    views, owner, diameter, code = [], [], [], []
-    kept: list[int] = []
-    for n in stacks.nodules.tolist():
-        central = stacks.central(n)
-        if central is None:
+def planes(stacks: Stacks, cubes: Cubes, own: Mapping[int, NDArray[np.bool_]]) -> Planes:
+    """Load the nodules whose consensus (half of the readers) is not empty.
+
+    Args:
+        own: number of a cube → the program's own outline of its nodule, see
+            :func:`nodulens.train.default.own_outlines.own_outlines`.
+    """
+    views: list[NDArray[np.float16]] = []
+    owner: list[int] = []
+    features: list[dict[str, float]] = []
+    rated: list[tuple[str, str, NDArray[np.float32], NDArray[np.float32], float]] = []
+    measured: list[tuple[float, int, int]] = []
+    shown: list[tuple[str, NoduleMaterial, int, NDArray[np.bool_]]] = []
+    shown += [(STACKS, stacks, n, stacks.truth(n)) for n in stacks.nodules.tolist()]
+    shown += [(CUBES, cubes, n, cubes.truth(n)) for n in cubes.nodules.tolist()]
+    shown += [(OWN, cubes, n, mask) for n, mask in own.items()]
+    ratings = {material.name: _Rated.of(material) for material in (stacks, cubes)}
+    for source, material, n, mask in shown:
+        if not mask.any():
             continue
-        image, mask, pixel = stacks.unit(n), stacks.truth(n), stacks.spacing_zyx(n)[1]
+        image, spacing = material.unit(n), material.spacing_zyx(n)
         for z in representative_slices(mask):
-            views.append(plane_view(image[z], mask[z], plane_window(mask[z], (pixel, pixel))).astype(np.float16))
-            owner.append(len(kept))
-        diameter.append(central.diameter_mm)
-        code.append(stacks.calibration(n)[central.index])
-        kept.append(n)
-    r = stacks.ratings
+            views.append(plane_view(image[z], mask[z], plane_window(mask[z], spacing[1:])).astype(np.float16))
+            owner.append(len(features))
+        features.append(nodule_features(image, mask, spacing))
+        area = mask.sum(axis=(1, 2))
+        code = int(stacks.calibration(n)[area.argmax()]) if material is stacks else 0
+        measured.append((disc_diameter_mm(int(area.max()), spacing[1]), material.readers(n), code))
+        r = ratings[material.name]
+        rated.append((material.patients[n], source, r.mean[n], r.median[n], float(r.share[n])))
+    patients, source_of, means, medians, share = zip(*rated, strict=True)
+    diameter, readers, codes = zip(*measured, strict=True)
     scale = np.array([5.0 if name == "calcification" else 4.0 for name in TARGETS], dtype=np.float32)
-    target = (np.stack([r.mean(name) for name in TARGETS], 1)[kept] - 1) / scale
     return Planes(
         np.stack(views),
         np.asarray(owner),
-        [stacks.patients[k] for k in kept],
-        np.clip(target, 0, 1),
-        np.asarray(diameter, dtype=np.float32),
-        r.median("malignancy")[kept],
-        r.readers[kept],
-        r.share_above("malignancy", 3)[kept],
-        np.asarray(code),
+        list(patients),
+        np.array(source_of),
+        np.array([list(row.values()) for row in features]),
+        tuple(features[0]),
+        np.clip((np.stack(means) - 1) / scale, 0, 1),
+        np.stack(medians),
+        np.array(diameter, dtype=np.float32),
+        np.array(readers, dtype=np.uint8),
+        np.array(share, dtype=np.float32),
+        np.array(codes, dtype=np.uint8),
     )
+
+
+@dataclass(frozen=True)
+class _Rated:
+    """The readers' ratings of a material: means and medians (N, 7), and the share who rated malignancy above 3."""
+
+    mean: NDArray[np.float32]
+    median: NDArray[np.float32]
+    share: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, material: NoduleMaterial) -> _Rated:
+        r = material.ratings
+        mean, median = (np.stack([pooled(name) for name in TARGETS], 1) for pooled in (r.mean, r.median))
+        return cls(mean, median, r.share_above("malignancy", 3))
 
 
 def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> MapClassifier:
@@ -128,20 +174,21 @@ def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Malignancy logits of nodules: means over their slices and four flips, outlines softened as in training."""
+    """Logits (n, 7) of entries: means over their slices and four flips, outlines softened as in training."""
     rows = np.flatnonzero(np.isin(material.nodule, nodules))
     x = torch.from_numpy(material.image[rows].astype(np.float32))
     x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy()))
     turns = (x, x.flip(2), x.flip(3), x.flip(2, 3))
-    logits = torch.stack([predict(net, v.split(256))[:, 0] for v in turns]).mean(0).numpy()
-    total = np.bincount(material.nodule[rows], logits, len(material.patients))
+    logits = torch.stack([predict(net, v.split(256)) for v in turns]).mean(0).numpy()
+    total = np.zeros((len(material.patients), logits.shape[1]))
+    np.add.at(total, material.nodule[rows], logits)
     slices = np.bincount(material.nodule[rows], minlength=len(material.patients))
-    return np.asarray((total / np.maximum(slices, 1))[nodules], dtype=np.float32)
+    return np.asarray((total / np.maximum(slices, 1)[:, None])[nodules], dtype=np.float32)
 
 
 def cross_validate(material: Planes, run: Path, training: DefaultTraining = TRAINING) -> NDArray[np.float32]:
-    """Out-of-fold logits (N,) of all nodules."""
-    logits = np.full(len(material.patients), np.nan, dtype=np.float32)
+    """Out-of-fold logits (N, 7) of all entries."""
+    logits = np.full(material.target.shape, np.nan, dtype=np.float32)
     for fold in range(FOLDS):
         rows = np.flatnonzero(is_left_out(material.patients, fold))
         logits[rows] = evaluate(train(material, fold, run, training), material, rows)

@@ -6,7 +6,7 @@ The figures are from five folds; the network that ships is trained on all traini
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from nodulens.runtime.weights import card as shipped_card
 from nodulens.stages.detect import logits, scored
 from nodulens.stages.prompts import CHANNELS, GRID
 from nodulens.stages.views import screen_view
-from nodulens.train.default import calibration, detector_figures, outline_figures
 from nodulens.train.default import detector as detector_task
+from nodulens.train.default import detector_figures, malignancy_figures, outline_figures
 from nodulens.train.default import malignancy as malignancy_task
+from nodulens.train.default import measured as measured_task
 from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default.cube_detection import CubeDetection, match, search_cubes
+from nodulens.train.default.own_outlines import own_outlines
 from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_regions
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.export import Logits, LogitsAndActivation, export, settle
@@ -231,22 +233,43 @@ def _segmenter_card(
 
 
 def malignancy(release: Release) -> Path:
-    """Train and export the malignancy network, with its calibration and its interval."""
-    material, run = malignancy_task.planes(Stacks(release.data)), release.run / "malignancy"
+    """Train and export the malignancy network and the forest on measured features, with their combination, its
+    calibration and its interval.
+
+    With folds, they are trained on the program's own outlines too, by the segmenters of the folds, which are trained if
+    the run has none.
+    """
+    stacks, cubes, run = Stacks(release.data), Cubes(release.data), release.run / "malignancy"
     training = release.trainings.malignancy
-    net = malignancy_task.train(material, None, run, training)
-    card = _card("malignancy", training, "LIDC-IDRI stacks, all nodules with a rating", material.patients)
-    card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
+    own: Mapping[int, NDArray[np.bool_]] = {}
     if release.folds:
-        scored = scored_nodules(material, malignancy_task.cross_validate(material, run, training))
-        card["settings"] = {**calibration.settings(scored), "outputs": list(malignancy_task.TARGETS)}
-        card["figures"] = {
-            **calibration.figures(scored),
-            "stands_on": "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient",
-        }
+        run.mkdir(parents=True, exist_ok=True)
+        own = own_outlines(cubes, _segmenters(release, stacks, cubes), lambda: _marks(release, cubes)[0], run)
+    material = malignancy_task.planes(stacks, cubes, own)
+    net, forest = malignancy_task.train(material, None, run, training), measured_task.train(material, None)
+    whose = "readers' outlines and the program's" if own else "readers' outlines"
+    shown = f"LIDC-IDRI stacks and cubes, all nodules with a rating, {whose}"
+    card = _card("malignancy", training, shown, material.patients)
+    card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
+    beside = _card("measured", training, shown, material.patients)
+    beside["trained_on"]["schedule"] = asdict(measured_task.GROWING)
+    beside["input"] = {"features": f"(N, {len(material.names)}) {', '.join(material.names)}"}
+    if release.folds:
+        logits = malignancy_task.cross_validate(material, run, training)
+        malignancy_figures.fill(card, beside, material, logits, measured_task.cross_validate(material), len(cubes))
     else:
-        card |= _known(card)
+        card, beside = card | _known(card), beside | _known(beside)
+    export(forest, torch.from_numpy(material.features[:3].astype(np.float32)), release.out, beside)
     return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), release.out, card)
+
+
+def _segmenters(release: Release, stacks: Stacks, cubes: Cubes) -> list[Model]:
+    """The prompted segmenters of the folds, those of the run or trained now."""
+    folders = [release.run / "segmenter" / f"fold{fold}" for fold in range(FOLDS)]
+    if all((folder / "segmenter.json").exists() for folder in folders):
+        return [load_model("segmenter", torch.get_num_threads(), folder) for folder in folders]
+    material = segmenter_task.examples(stacks, cubes)
+    return [segmenter_without(fold, material, release.run, release.trainings.segmenter) for fold in range(FOLDS)]
 
 
 MAKERS: Mapping[str, Callable[[Release], Path]] = {
@@ -294,23 +317,10 @@ def _marks(release: Release, cubes: Cubes) -> tuple[outline_figures.Marks, str]:
     return lambda number: hits[number], whose
 
 
-def scored_nodules(material: malignancy_task.Planes, logits: NDArray[np.float32]) -> calibration.ScoredNodules:
-    """The nodules with their out-of-fold logits."""
-    return calibration.ScoredNodules(
-        patients=material.patients,
-        score=logits,
-        truth=np.where(material.median == 3, -1, material.median > 3),
-        readers=material.readers,
-        share=material.share,
-        diameter_mm=material.diameter_mm,
-        calibration=material.calibration,
-    )
-
-
 def _known(card: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the card that ships, and its figures if epochs, learning rate and seed are the same."""
+    """Settings of the card that ships, and its figures if material, epochs, learning rate and seed are the same."""
     shipped = shipped_card(card["name"])
-    alike = shipped.trained_on["schedule"] == card["trained_on"]["schedule"]
+    alike = all(shipped.trained_on[key] == card["trained_on"][key] for key in ("material", "schedule"))
     return {"settings": shipped.settings, "figures": shipped.figures if alike else {}}
 
 

@@ -16,7 +16,8 @@ from nodulens.data.material import Stacks
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.runtime.engine import Model
-from nodulens.stages.classify_crop import Crop, classify, crop_view, log_odds
+from nodulens.stages.classify_crop import classify, log_odds
+from nodulens.stages.crops import Crop, crop_view
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
