@@ -84,8 +84,8 @@ def test_wheel_holds_code_templates_weights_and_licences(wheel: Path) -> None:
     templates = {path.relative_to(source).as_posix() for path in (source / "nodulens").glob("*/templates/*")}
     assert {"nodulens/report/templates/report.html", "nodulens/presentation/templates/evaluation.html"} <= templates
     packed = {name for name in names if name.startswith("nodulens/")}
-    others = {f"nodulens/{name}" for name in ("py.typed", "query.lark", "report/report.schema.json")}
-    assert packed == here | templates | WEIGHTS | others
+    others = {"py.typed", "query.lark", "report/report.schema.json", "stages/lung_shapes.npz"}
+    assert packed == here | templates | WEIGHTS | {f"nodulens/{name}" for name in others}
     assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 
