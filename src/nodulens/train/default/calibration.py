@@ -245,12 +245,12 @@ def settings(scored: ScoredNodules) -> dict[str, Any]:
     by_readers = {str(k): inside[scored.readers == k] for k in np.unique(scored.readers).tolist()}
     held = {k: round(float(v.mean()), 4) for k, v in by_readers.items()}
     told = ", ".join(f"{share:.1%} of those of {k} reader{'s' * (k != '1')}" for k, share in held.items())
-    coverage = round(float(inside.mean()), 4)
+    coverage = round(float(inside[scored.panel].mean()), 4)
     table["meaning"] = (
-        f"In at least {INTERVAL:.0%} of nodules, however many readers marked them, the share of these readers who rate "
-        f"it suspicious (above 3; a 3 counts half) is to lie in this interval, the shortest that held it in left-out "
-        f"nodules of like probability. Measured on patients left out of building it: {coverage:.1%} of all nodules, "
-        f"{told}."
+        f"In at least {INTERVAL:.0%} of nodules of three readers or four the share of these readers who rate it "
+        f"suspicious (above 3; a 3 counts half) is to lie in this interval, the shortest that held it in left-out "
+        f"nodules of like probability. One reader or two agree with it less often. Measured on patients left out of "
+        f"building it: {told}."
     )
     table["coverage_measured"] = coverage
     table["coverage_by_readers"] = held
@@ -272,15 +272,16 @@ def _interval_table(
     p: NDArray[np.float64], share: NDArray[np.floating], readers: NDArray[np.integer]
 ) -> dict[str, Any]:
     """Edges of bins of similar probability, and in each the shortest interval that holds the share of enough nodules of
-    each number of readers.
+    each number of readers from :data:`PANEL` on. For one reader as well it would tell nothing: of nodules near
+    certainty more than a tenth of single readers disagree, so that it would reach from 0 to 1.
 
     Enough is the level of one nodule more than there are, as a new one is to be held (split conformal prediction).
     Where a number of readers has fewer than :data:`ALIKE` nodules in a bin, its most similar ones outside count too.
     """
     order = np.argsort(p, kind="stable")
-    groups = [order[readers[order] == k] for k in np.unique(readers)]
+    groups = [order[readers[order] == k] for k in np.unique(readers) if k >= PANEL]
     low, high, edges = [], [], []
-    for rows in np.array_split(order, BINS):
+    for rows in np.array_split(order[readers[order] >= PANEL], BINS):
         ends = np.unique(np.concatenate([[0.0, 1.0], share]))
         first, last = np.triu_indices(len(ends))
         fits = np.ones(len(first), dtype=bool)
