@@ -197,8 +197,6 @@ KINDS = {
     "ellipsoid_shaken": "(the ellipsoid in the shaken box)",
     "ball_candidate": "(the candidate as a ball)",
 }
-BESIDE = {"box": "ellipsoid", "box_shaken": "ellipsoid_shaken"}
-"""The baseline with the same prompt."""
 AIMS = {"box": "aim: 0.86", "point": "aim: 0.83", "mark": "aim: 0.82"}
 
 

@@ -168,13 +168,18 @@ def in_voxels(ct: Volume, index_zyx: NDArray[np.float64]) -> str:
 WAYS = [((0, 1, 2), (False, False, False)), ((0, 2, 1), (True, False, True)), ((2, 0, 1), (False, True, False))]
 
 
+def stored(ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], *, z_reversed: bool) -> Volume:
+    """A scan as a file may hold it."""
+    turned = small_scans.turned(ct, axes, flips)
+    return replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+
+
 @pytest.mark.parametrize("z_reversed", [False, True])
 @pytest.mark.parametrize(("axes", "flips"), WAYS)
 def test_a_point_is_the_same_in_both_spaces(
     ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], z_reversed: bool
 ) -> None:
-    turned = small_scans.turned(ct, axes, flips)
-    turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+    turned = stored(ct, axes, flips, z_reversed=z_reversed)
     volume, _ = canonical(turned)
     centre = np.array(made_reports.NODULES[0][0])
     typed = ",".join(f"{v:g}" for v in centre)
@@ -193,8 +198,7 @@ def test_a_point_is_the_same_in_both_spaces(
 def test_a_box_is_the_same_in_both_spaces(
     ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], z_reversed: bool
 ) -> None:
-    turned = small_scans.turned(ct, axes, flips)
-    turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+    turned = stored(ct, axes, flips, z_reversed=z_reversed)
     volume, orientation = canonical(turned)
     voxels = Box((21, 70, 120), (28, 84, 135))
     low = volume.geometry.to_lps(np.array(voxels.start) - 0.5)
@@ -273,8 +277,7 @@ def test_bad_prompts_are_named(ct: Volume, typed: dict[str, str], phrase: str) -
 def test_corrections_are_the_same_in_both_spaces(
     ct: Volume, axes: tuple[int, int, int], flips: tuple[bool, bool, bool], z_reversed: bool
 ) -> None:
-    turned = small_scans.turned(ct, axes, flips)
-    turned = replace(turned, source=replace(turned.source, z_reversed=z_reversed))
+    turned = stored(ct, axes, flips, z_reversed=z_reversed)
     volume, _ = canonical(turned)
     voxel = (21.0, 70.0, 120.0)
     place = volume.geometry.to_lps(voxel)

@@ -23,8 +23,7 @@ from nodulens.methods.method import Method
 from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
-from nodulens.stages.classify import evaluate
-from nodulens.stages.classify_crop import UNCALIBRATED, grade
+from nodulens.stages.classify_crop import UNCALIBRATED
 from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.detect import detect
 from nodulens.stages.findings import Finding, outline_all, refined
@@ -200,8 +199,6 @@ def _from_slices(scan: _Scan, method: Method, times: StageTimes) -> list[Finding
 def _described(scan: _Scan, findings: list[Finding], method: Method, times: StageTimes) -> list[Nodule]:
     """Measurements, place and risk of every finding, on the canonical volume."""
     volume, lungs = scan.volume, scan.lungs
-    own = "classifier" in method.models.own
-    classify = grade if own else partial(evaluate, measured=method.models.measured)
     nodules = []
     for number, finding in enumerate(findings, start=1):
         box, mask = finding.box, finding.mask
@@ -210,7 +207,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
             position = locate(volume, box, mask, lungs)
             interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
         with times.stage("malignancy"):
-            risk, heat = classify(volume, box, mask, model=method.classifier)
+            risk, heat = method.grade(volume, box, mask)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(

@@ -105,6 +105,11 @@ def _triple(values: Sequence[int] | NDArray[np.int_]) -> tuple[int, int, int]:
     return a, b, c
 
 
+def opposite(side: Side) -> Side:
+    """The other side."""
+    return "right" if side == "left" else "left"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A place that may be a nodule.

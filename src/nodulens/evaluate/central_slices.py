@@ -11,7 +11,6 @@ so none of its figures is zero-shot. Whole scans, which show more than a close c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,7 +25,6 @@ from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import is_left_out
 from nodulens.data.material import Cubes, Stacks
-from nodulens.errors import BadPrompt
 from nodulens.io.records import Columns
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.estimates import Estimate
@@ -34,7 +32,7 @@ from nodulens.metrics.segmentation import Overlap, compare, overlap_columns, ove
 from nodulens.metrics.statistics import Interval
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
-from nodulens.stages.prompted import Outline, prompt_of_annotation, prompt_of_outline, shaken, view_of
+from nodulens.stages.prompted import Outline, outlined, prompt_of_annotation, prompt_of_outline, shaken, view_of
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
@@ -221,15 +219,6 @@ def prompts_at(
         "diameter": prompt_of_annotation(volume, (x, y, z), diameter_mm),
         "point": prompt_of_point(volume, (x, y, z)),
     }
-
-
-def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> Bool:
-    """The mask of a network for a prompt, on the volume's grid; empty if it finds nothing."""
-    out = np.zeros(volume.geometry.shape, dtype=bool)
-    with suppress(BadPrompt):
-        box, mask = outline(volume, prompt)
-        out[box.slices] = mask
-    return out
 
 
 def repeated(example: Example) -> Volume:

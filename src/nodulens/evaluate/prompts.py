@@ -33,7 +33,6 @@ from nodulens.errors import NotFound
 from nodulens.evaluate.central_slices import (
     Bool,
     PromptedNetwork,
-    outlined,
     own,
     prompts_at,
     sam_prompted,
@@ -44,7 +43,7 @@ from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
 from nodulens.stages.position import central_slice
-from nodulens.stages.prompted import ViewName, prompt_of_outline, view_of
+from nodulens.stages.prompted import ViewName, outlined, prompt_of_outline, view_of
 from nodulens.stages.prompts import DRAWN, Prompt
 from nodulens.stages.sam import PromptKind, Sam
 from nodulens.stages.segment import prompt_of_candidate

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from nodulens.core.nodule import Box
 from nodulens.data.material import Stacks
 from nodulens.errors import BadValues
-from nodulens.evaluate.central_slices import Bool, outlined, repeated
+from nodulens.evaluate.central_slices import Bool, repeated
 from nodulens.io.records import Columns, columns_of, records_of
 from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.metrics.boxes import IOUS, label_iou
@@ -46,7 +46,7 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.classify_crop import classify
 from nodulens.stages.crops import Crop
 from nodulens.stages.findings import grown
-from nodulens.stages.prompted import Outline
+from nodulens.stages.prompted import Outline, outlined
 from nodulens.stages.prompts import ROUGH
 from nodulens.train.default.segmenter import from_stack
 from nodulens.train.tasks import classification, closeups

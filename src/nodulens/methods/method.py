@@ -9,12 +9,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Box
+from nodulens.core.nodule import Box, Risk
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import Recipe
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
+from nodulens.stages.classify import Heat, evaluate
+from nodulens.stages.classify_crop import grade
 from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import DRAWN
 from nodulens.stages.segment import DRAWN_ROUNDS, segment, volume_interval
@@ -111,10 +113,21 @@ class Method:
             return None
         return volume_interval(volume, box, mask, volume_mm3, self.models.segmenter)
 
+    def grade(self, volume: Volume, box: Box, mask: NDArray[np.bool_]) -> tuple[Risk, Heat]:
+        """Risk of a nodule and its heat map, by the method's own classifier or the default's network and forest; see
+        :func:`nodulens.stages.classify.evaluate`."""
+        own = "classifier" in self.models.own
+        return grade(volume, box, mask, *self._graders) if own else evaluate(volume, box, mask, *self._graders)
+
     @property
     def classifier(self) -> Model:
         """The network that classifies nodules."""
-        return self.models.own.get("classifier", self.models.malignancy)
+        return self._graders[0]
+
+    @property
+    def _graders(self) -> tuple[Model, ...]:
+        own = self.models.own.get("classifier")
+        return (own,) if own is not None else (self.models.malignancy, self.models.measured)
 
     @property
     def weights(self) -> tuple[WeightRef, ...]:
@@ -124,8 +137,7 @@ class Method:
         found = [own[name] for name in finding if name in own] or [models.screen, models.volume]
         if self.recipe.prompted is not None and self.prompted is None:
             found.append(models.segmenter)
-        graders = [own["classifier"]] if "classifier" in own else [models.malignancy, models.measured]
-        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, *graders)]
+        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, *self._graders)]
         return (*refs, self.prompted.weights) if self.prompted else tuple(refs)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Side
+from nodulens.core.nodule import Side, opposite
 from nodulens.ops.components import components, distance_mm, opened
 from nodulens.stages.expected import LEAST_ML, TISSUE_HU, Chest, missing_lung
 from nodulens.stages.lung_shapes import LungShape, foretold, lung_shapes, outlook
@@ -44,10 +44,9 @@ def airless_lung(chest: Chest, side: Side, shapes: Sequence[LungShape] | None = 
         shapes: of whole lungs; by default those that come with the package.
     """
     nothing = np.zeros(chest.hu.shape, dtype=bool)
-    other: Side = "right" if side == "left" else "left"
     if min(chest.ml("left"), chest.ml("right")) < LEAST_ML or not missing_lung(chest, side).ml:
         return nothing
-    if missing_lung(chest, other).ml:
+    if missing_lung(chest, opposite(side)).ml:
         return nothing
     either = chest.lungs["left"] | chest.lungs["right"]
     seen = outlook(chest, side)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Side
+from nodulens.core.nodule import Side, opposite
 from nodulens.ops.blocks import block_means
 from nodulens.ops.components import dilated, distance_mm, opened
 from nodulens.stages.thorax import BONE_HU, CUT_MM2
@@ -90,7 +90,7 @@ class Chest:
 
     def mirrored(self, side: Side) -> Bool:
         """Where the lung of a side would be if it were the other's mirror image."""
-        other = self.lungs["right" if side == "left" else "left"]
+        other = self.lungs[opposite(side)]
         aside, _ = self.across()
         _, sy, sx = self.spacing
         y, x = np.mgrid[: other.shape[1], : other.shape[2]]
@@ -172,7 +172,7 @@ def coarse_chest(hu: NDArray[np.float32] | NDArray[np.int16], labels: Labels, sp
 
 def missing_lung(chest: Chest, side: Side) -> Missing:
     """What a side lacks against the other, the spine and the other's apex."""
-    other: Side = "right" if side == "left" else "left"
+    other = opposite(side)
     own, expected = chest.ml(side), chest.ml(other) * SHARES[side] / SHARES[other]
     uneven = UNEVEN_PART if any(chest.cut_off_ends()) or chest.cut_off_sides() else UNEVEN
     either = chest.lungs["left"] | chest.lungs["right"]

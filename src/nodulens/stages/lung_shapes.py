@@ -17,7 +17,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Side
+from nodulens.core.nodule import Side, opposite
 from nodulens.ops.components import closed, distance_mm, filled
 from nodulens.stages.expected import Chest
 from nodulens.stages.thorax import BONE_HU
@@ -153,7 +153,7 @@ class Outlook:
 
 def outlook(chest: Chest, side: Side) -> Outlook:
     """What a chest shows of a lung."""
-    own, other = whole(chest.lungs[side], chest.spacing), whole(chest.lungs[_opposite(side)], chest.spacing)
+    own, other = whole(chest.lungs[side], chest.spacing), whole(chest.lungs[opposite(side)], chest.spacing)
     shell = closed(chest.hu > BONE_HU, BETWEEN_RIBS_MM, chest.spacing)
     to_ribs = np.minimum(distance_mm(~shell, chest.spacing), np.float32(FAR_FROM_RIBS_MM))
     to_own, to_other = signed_distance(own, chest.spacing), signed_distance(other, chest.spacing)
@@ -190,10 +190,6 @@ def foretold(chest: Chest, side: Side, seen: Outlook, shapes: Sequence[LungShape
     return np.asarray(map_coordinates(bent, index, order=1, mode="nearest"), dtype=np.float32)
 
 
-def _opposite(side: Side) -> Side:
-    return "right" if side == "left" else "left"
-
-
 def _normals(field: Float | Real, spacing: Spacing) -> Real:
     """(3, z, y, x): unit vectors along which a field rises."""
     from scipy.ndimage import gaussian_filter
@@ -225,7 +221,7 @@ class _Fitted:
 
     def __init__(self, shape: LungShape, side: Side, chest: Chest, seen: Outlook) -> None:
         self.shape, self.side, self.raised_mm = shape, side, 0.0
-        lung = np.argwhere(shape.surfaces[_opposite(side)] > 0) * np.array(shape.spacing)
+        lung = np.argwhere(shape.surfaces[opposite(side)] > 0) * np.array(shape.spacing)
         own = np.argwhere(shape.surfaces[side] > 0) * np.array(shape.spacing)
         self.low, self.high = own.min(axis=0), own.max(axis=0)
         cos, sin = np.cos(chest.roll), np.sin(chest.roll)
@@ -250,7 +246,7 @@ class _Fitted:
             left = np.diag(precision)
             right = np.concatenate([np.zeros(3), (start - self.matrix).ravel()]) * precision
             for name, surface in seen._seen.items():
-                side = _opposite(self.side) if name == "other" else self.side
+                side = opposite(self.side) if name == "other" else self.side
                 inner = surface.points - self.centre
                 points = inner @ self.matrix.T + self.offset
                 distance = self.shape.at(side, points)

@@ -43,14 +43,14 @@ MARGIN_MM = 4.0
 LOCAL_MM = 1.5
 """Standard deviation of the Gaussian neighbourhood that gives the nodule's density at its edge."""
 
-FAR_VOXEL_MM = 1.0
-"""Voxels of that search, roughly: at full size a long scan would be looked at through gigabytes."""
-
 FINER = 3
 """Subdivision of a pixel for measuring the two axes."""
 
 PLEURA_SEARCH_MM = (12.0, 40.0)
 """Margins searched for the edge of the lung, before the whole scan is, in voxels of about ``FAR_VOXEL_MM``."""
+
+FAR_VOXEL_MM = 1.0
+"""Voxels of that last search, roughly: at full size a long scan would be looked at through gigabytes."""
 
 
 @dataclass(frozen=True, eq=False)

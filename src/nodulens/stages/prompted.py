@@ -7,6 +7,7 @@ Boxes: around the readers' outline, jittered, or from an annotation's diameter; 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,15 @@ CROP_SIDES = 3.0
 CROP_LEAST_MM = 24.0
 LEAST_SIDE = 0.3
 """A shaken box keeps this much of each side."""
+
+
+def outlined(outline: Outline, volume: Volume, prompt: Prompt) -> NDArray[np.bool_]:
+    """The mask of a network for a prompt, (z, y, x) on the volume's grid; empty if it finds nothing."""
+    out = np.zeros(volume.geometry.shape, dtype=bool)
+    with suppress(BadPrompt):
+        box, mask = outline(volume, prompt)
+        out[box.slices] = mask
+    return out
 
 
 def prompt_of_annotation(volume: Volume, centre_lps: Point, diameter_mm: float) -> Prompt:

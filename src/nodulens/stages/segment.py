@@ -174,11 +174,11 @@ def prompted_component(
     piece = piece[tight.slices]
     # plane by plane: a cavity open at one slice is a hole all the same
     holes = np.stack([ndimage.binary_fill_holes(plane) for plane in piece]) & ~piece
-    parts, _ = ndimage.label(holes)
-    for voxel in unwanted:
-        at = voxel - start
-        if np.all(at >= 0) and np.all(at < tight.shape) and parts[tuple(at)]:
-            holes[parts == parts[tuple(at)]] = False
+    if unwanted:
+        parts, _ = ndimage.label(holes)
+        for at in (voxel - start for voxel in unwanted):
+            if np.all(at >= 0) and np.all(at < tight.shape) and parts[tuple(at)]:
+                holes[parts == parts[tuple(at)]] = False
     return Box.between(start, start + tight.shape), piece | holes
 
 

@@ -280,21 +280,21 @@ def _interval_table(
     """
     order = np.argsort(p, kind="stable")
     groups = [order[readers[order] == k] for k in np.unique(readers) if k >= PANEL]
+    shares = np.unique(np.concatenate([[0.0, 1.0], share]))
+    lower, upper = (shares[k] for k in np.triu_indices(len(shares)))
     low, high, edges = [], [], []
     for rows in np.array_split(order[readers[order] >= PANEL], BINS):
-        ends = np.unique(np.concatenate([[0.0, 1.0], share]))
-        first, last = np.triu_indices(len(ends))
-        fits = np.ones(len(first), dtype=bool)
+        fits = np.ones(len(lower), dtype=bool)
         for group in groups:
             away = np.maximum(p[rows].min() - p[group], p[group] - p[rows].max())
             mine = share[group[np.argsort(away, kind="stable")[: max(ALIKE, int((away <= 0).sum()))]]]
-            held = (mine[:, None] >= ends[first]) & (mine[:, None] <= ends[last])
+            held = (mine[:, None] >= lower) & (mine[:, None] <= upper)
             fits &= held.sum(0) >= INTERVAL * (len(mine) + 1)
-        width = np.where(fits, ends[last] - ends[first], np.inf)
+        width = np.where(fits, upper - lower, np.inf)
         best = int(width.argmin())
         whole = not fits.any()
-        low.append(0.0 if whole else float(ends[first[best]]))
-        high.append(1.0 if whole else float(ends[last[best]]))
+        low.append(0.0 if whole else float(lower[best]))
+        high.append(1.0 if whole else float(upper[best]))
         edges.append(float(p[rows].max()))
     return {"upper_edge": edges[:-1], "low": low, "high": high, "level": INTERVAL}
 

@@ -15,6 +15,8 @@ from nodulens.train.default.calibration import PANEL, ScoredNodules
 from nodulens.train.default.malignancy import CUBES, OWN, STACKS, TARGETS, Planes
 
 STANDS_ON = "LIDC-IDRI stacks, readers' outlines, median > 3 against < 3, five folds by patient"
+COMBINATION = (0.5, 0.5)
+"""Weights of the network's and of the forest's log odds in the estimate."""
 PER_NODULE = ("score", "truth", "readers", "share", "diameter_mm", "calibration")
 SOURCES = {STACKS: "stacks, readers' outlines", CUBES: "cubes, readers' outlines", OWN: "cubes, the program's outlines"}
 
@@ -48,10 +50,10 @@ def fill(
         forest: (N,) logits, out of fold.
         cubes: how many nodules could have an outline of the program's own.
     """
-    average = (network[:, 0].astype(np.float64) + forest) / 2
+    average = np.stack([network[:, 0].astype(np.float64), forest], 1) @ COMBINATION
     both, alone = (scored_nodules(material, score) for score in (average, forest))
     p = calibration.cross_fitted(both)
-    card["settings"] = {"combination": [0.5, 0.5], **calibration.settings(both), "outputs": list(TARGETS)}
+    card["settings"] = {"combination": list(COMBINATION), **calibration.settings(both), "outputs": list(TARGETS)}
     beside["settings"] = {"features": list(material.names)}
     scores = {"diameter": material.diameter_mm, "network": network[:, 0], "forest": forest, "average": average}
     shown = {source: material.source == source for source in SOURCES if (material.source == source).any()}

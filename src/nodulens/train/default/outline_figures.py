@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from nodulens.metrics.statistics import bootstrap_means
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
+from nodulens.stages.prompted import outlined
 from nodulens.stages.prompts import Click, Prompt
 from nodulens.stages.segment import (
     DRAWN_ROUNDS,
@@ -98,11 +99,13 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator, mark: Can
         masks["ball_candidate"] = ellipsoid(blob, image.shape)
     if mark is not None:
         prompts["mark"] = prompt_of_candidate(patient, mark), rounds
-    masks |= {kind: _mask(repeated, model, *given) for kind, given in prompts.items()}
+    outline = partial(segment, model=model)
+    masks |= {k: outlined(partial(outline, rounds=most), repeated, prompt) for k, (prompt, most) in prompts.items()}
     borders = np.empty(0, np.float32)
     if mark is not None:
         clicks = _click(example.truth, masks["mark"], counts)
-        masks["mark_corrected"] = _mask(repeated, model, *prompts["mark"], clicks) if clicks else masks["mark"]
+        again = partial(outline, rounds=rounds, clicks=clicks)
+        masks["mark_corrected"] = outlined(again, repeated, prompts["mark"][0]) if clicks else masks["mark"]
         if masks["mark"].any():
             borders = _borders(example, *settled_logits(repeated, Box.of_mask(masks["mark"]), model))
     truth = example.truth & counts
@@ -111,15 +114,6 @@ def evaluate(model: Model, example: Example, rng: np.random.Generator, mark: Can
         for kind, mask in masks.items()
     }
     return Outlined(example, overlap, borders)
-
-
-def _mask(volume: Volume, model: Model, prompt: Prompt, rounds: int, clicks: Sequence[Click] = ()) -> Bool:
-    """What the network segments, on the volume's grid; empty if it finds nothing."""
-    out = np.zeros(volume.geometry.shape, dtype=bool)
-    with suppress(BadPrompt):
-        found, mask = segment(volume, prompt, model, rounds, clicks=clicks)
-        out[found.slices] = mask
-    return out
 
 
 def _click(truth: Bool, mask: Bool, counts: Bool) -> tuple[Click, ...]:

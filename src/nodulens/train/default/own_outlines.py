@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,24 @@ from nodulens.core.nodule import Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import fold_of
 from nodulens.data.material import CUBE_MM, Cubes
-from nodulens.errors import BadPrompt
 from nodulens.io.atomic import whole_file
 from nodulens.methods.recipe import DEFAULT
 from nodulens.runtime.engine import Model
+from nodulens.stages.prompted import outlined
 from nodulens.stages.segment import prompt_of_candidate, segment
 from nodulens.train.default.cube_detection import GRID
-from nodulens.train.default.outline_figures import strongest_candidate
+from nodulens.train.default.outline_figures import Marks, strongest_candidate
 
 Bool = NDArray[np.bool_]
-Marks = Callable[[], Callable[[int], Candidate | None]]
-"""Searches all cubes: then the number of a cube → the detector's mark on its nodule; None where it has none."""
 
 
-def own_outlines(cubes: Cubes, models: Sequence[Model], marks: Marks, run: Path) -> dict[int, Bool]:
+def own_outlines(cubes: Cubes, models: Sequence[Model], marks: Callable[[], Marks], run: Path) -> dict[int, Bool]:
     """Outline every cube's nodule as the program does: from the detector's mark on it, else from the strongest
     candidate, in the rounds of the default.
 
     Args:
         models: the prompted segmenter of each fold, which left out the patients of that fold.
-        marks: searched once, if anything is to be outlined.
+        marks: searches all cubes; called once, if anything is to be outlined.
         run: the outlines of each fold are kept there, and made again if its segmenter has changed.
 
     Returns:
@@ -39,7 +38,7 @@ def own_outlines(cubes: Cubes, models: Sequence[Model], marks: Marks, run: Path)
         readers outlined, are missing.
     """
     found: dict[int, Bool] = {}
-    hits: Callable[[int], Candidate | None] | None = None
+    hits: Marks | None = None
     for fold, model in enumerate(models):
         numbers = [n for n in cubes.nodules.tolist() if fold_of(cubes.patients[n]) == fold]
         kept = run / f"outlines{fold}.npz"
@@ -67,14 +66,9 @@ def _known(path: Path, model: Model, numbers: Sequence[int]) -> Bool | None:
 def _outlined(cubes: Cubes, number: int, model: Model, mark: Candidate | None) -> Bool:
     """(50, 50, 50): empty where nothing was found."""
     volume, truth = Volume(cubes.hu(number), GRID), cubes.truth(number)
-    mask = np.zeros_like(truth)
     if mark is None and truth.any():
         mark = strongest_candidate(volume, truth)
     if mark is None:
-        return mask
-    try:
-        box, inside = segment(volume, prompt_of_candidate(volume, mark), model, DEFAULT.rounds_detected)
-    except BadPrompt:
-        return mask
-    mask[box.slices] = inside
-    return mask
+        return np.zeros_like(truth)
+    outline = partial(segment, model=model, rounds=DEFAULT.rounds_detected)
+    return outlined(outline, volume, prompt_of_candidate(volume, mark))

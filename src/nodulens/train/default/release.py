@@ -19,7 +19,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
 from nodulens.data.material import Background, Cubes, Stacks
 from nodulens.methods.recipe import Augmentation
 from nodulens.runtime.engine import Model, load_model
-from nodulens.runtime.weights import TOGETHER
+from nodulens.runtime.weights import FOLDER, TOGETHER
 from nodulens.runtime.weights import card as shipped_card
 from nodulens.stages.detect import logits, scored
 from nodulens.stages.prompts import CHANNELS, GRID
@@ -78,7 +78,7 @@ class Release:
         folds: cross-validate too, for the figures on the cards; without it those of the cards that ship are kept.
         trainings: settings of each network.
         masses: number inserted into each nodule-free lung, for the detector's figures.
-        one_stack_in: the prompted segmenter is evaluated on all cubes, and on one stack in so many: five prompts a
+        one_stack_in: the prompted segmenter is evaluated on all cubes, and on one stack in so many: seven prompts a
             nodule take a while, and the mean is precise to a percent.
     """
 
@@ -109,11 +109,7 @@ def detector(release: Release) -> Path:
     if release.folds:
         models = _fold_detectors(nets, regions, run, training)
         screen_card["settings"] = models[0][0].card.settings
-
-        def without(patient: str) -> detector_figures.Search:
-            screen, ball = models[fold_of(patient)]
-            return partial(scored, screen=screen, ball=ball)
-
+        without = _by_fold(models)
         searched = search_cubes(cubes, range(len(cubes)), without)
         lungs = detector_figures.search_lungs(free, stacks, without, release.masses)
 
@@ -167,6 +163,16 @@ def _fold_detectors(
         settle(run / f"fold{fold}", "screen", {"least": round(least, 3), "most": MOST})
     both = ("screen", "volume")
     return [tuple(load_model(name, threads, run / f"fold{fold}") for name in both) for fold in range(len(nets))]  # type: ignore[misc]
+
+
+def _by_fold(models: Sequence[tuple[Model, Model]]) -> Callable[[str], detector_figures.Search]:
+    """Patient → the search by the networks, screening and scoring, of the fold that left the patient out."""
+
+    def without(patient: str) -> detector_figures.Search:
+        screen, ball = models[fold_of(patient)]
+        return partial(scored, screen=screen, ball=ball)
+
+    return without
 
 
 def _detector_card(
@@ -302,17 +308,10 @@ def _marks(release: Release, cubes: Cubes) -> tuple[outline_figures.Marks, str]:
     folders = [release.run / "detector" / f"fold{fold}" for fold in range(FOLDS)]
     by_fold = all((folder / "volume.onnx").exists() for folder in folders)
     whose = "detectors not trained on them" if by_fold else "the detector that ships, trained on these nodules too"
-    models = [
-        tuple(load_model(name, threads, *([folder] if by_fold else [])) for name in ("screen", "volume"))
-        for folder in folders
-    ]
-
-    def without(patient: str) -> detector_figures.Search:
-        screen, ball = models[fold_of(patient)]
-        return partial(scored, screen=screen, ball=ball)
-
+    places = folders if by_fold else FOLDS * [FOLDER]
+    models = [(load_model("screen", threads, place), load_model("volume", threads, place)) for place in places]
     calibrated = models[0][1].card.settings["calibration"]
-    searched = search_cubes(cubes, range(len(cubes)), without)
+    searched = search_cubes(cubes, range(len(cubes)), _by_fold(models))
     hits = match(cubes, searched.each(lambda found: found.marks(calibrated))).hits
     return lambda number: hits[number], whose
 
