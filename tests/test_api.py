@@ -57,6 +57,14 @@ def test_importing_it_loads_numpy_alone() -> None:
     assert not set(done.stdout.split()) & heavy
 
 
+def test_loading_the_default_method_spares_what_it_does_not_need() -> None:
+    """Each of these takes longer to import than a nodule to grade."""
+    code = "import sys, nodulens as nl; nl.load_method('default'); nl.analyze; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "openvino" in done.stdout.split()
+    assert not set(done.stdout.split()) & {"scipy.stats", "scipy.optimize", "skimage", "sklearn", "torch", "jinja2"}
+
+
 # ---- methods
 
 

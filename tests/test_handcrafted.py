@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import made_material
 from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
@@ -85,6 +86,10 @@ def test_density_by_hand() -> None:
     found = features.density_features(image, mask)
     assert found["inside_mean"] == pytest.approx(image[mask].mean()) and found["inside_p50"] == np.median(image[mask])
     assert found["contrast"] == pytest.approx(0.6, abs=0.01) and found["ring_std"] == pytest.approx(0.02, rel=0.2)
+    skewed = np.where(mask, rng.gamma(2, 0.1, mask.shape), image)
+    found_skewed = features.density_features(skewed, mask)
+    assert found_skewed["inside_skewness"] == pytest.approx(stats.skew(skewed[mask])) and stats.skew(skewed[mask]) > 1
+    assert found_skewed["inside_kurtosis"] == pytest.approx(stats.kurtosis(skewed[mask]))
     blurred = features.density_features(np.where(ellipse(24, 18), 0.5, image), mask)
     assert blurred["rim_gradient"] < found["rim_gradient"]
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,6 +27,7 @@ from nodulens.errors import BadOption
 
 if TYPE_CHECKING:
     from nodulens.core.volume import Volume
+    from nodulens.methods.method import Method
     from nodulens.report.outputs import Claim
     from nodulens.report.record import Report
 
@@ -88,10 +92,10 @@ def analyze(
 
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
-        method = load_method(recipe, threads=threads, settings=settings or ())
+        load = partial(load_method, recipe, threads=threads, settings=settings or ())
+        scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         if threshold is not None:
             method = replace(method, recipe=replace(method.recipe, threshold=threshold))
-        scan, read_s = _read(ct, series, gaps, show)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
@@ -135,8 +139,7 @@ def segment(
     prompt = typed_prompt(point, box, mask, space, include or (), exclude or ())
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
-        method = load_method("default", threads=threads)
-        scan, read_s = _read(ct, series, gaps, show)
+        scan, read_s, method = _read_and_load(ct, series, gaps, partial(load_method, "default", threads=threads), show)
         report = segment_prompt(scan, prompt, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
@@ -329,14 +332,23 @@ def _check_case(case: str | None) -> None:
         raise BadOption(f"--case is text on one line, got {printable(case)!r}.")
 
 
-def _read(ct: Path, series: str | None, gaps: Literal["error", "interpolate"], show: Bars) -> tuple[Volume, float]:
-    """The scan, and the seconds that reading took."""
+def _read_and_load(
+    ct: Path, series: str | None, gaps: Literal["error", "interpolate"], load: Callable[[], Method], show: Bars
+) -> tuple[Volume, float, Method]:
+    """The scan, the seconds that reading took, and the method, whose networks are loaded meanwhile."""
     from nodulens.io import read
 
-    start = time.perf_counter()
-    scan = read(ct, series=series, gaps=gaps, progress=lambda done, total: show("read", done / max(total, 1)))
-    show("read", 1.0)
-    return scan, time.perf_counter() - start
+    with ThreadPoolExecutor(1) as beside:
+        loading, start = beside.submit(load), time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            if loading.done():
+                loading.result()  # a method that cannot be loaded is reported before a long scan has been read
+            show("read", done / max(total, 1))
+
+        scan = read(ct, series=series, gaps=gaps, progress=progress)
+        show("read", 1.0)
+        return scan, time.perf_counter() - start, loading.result()
 
 
 def _write(report: Report, scan: Volume, claim: Claim, show: Bars) -> Path:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 TRUNCATE = 3.0
 """Radius of the kernel in sigmas."""
-BLOCK = 64
+BLOCK = 32
 """Rows of the matrix in one product: beyond the band it holds zeros only."""
 
 Float32 = NDArray[np.float32]

@@ -15,6 +15,7 @@ from scipy import special
 
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import AIR_HU, Mask, Volume
+from nodulens.ops.parallel import made_ahead
 from nodulens.ops.resample import resample_array
 from nodulens.runtime.engine import Model
 from nodulens.stages.candidates import propose
@@ -125,12 +126,13 @@ def logits(volume: Volume, candidates: Sequence[Candidate], model: Model, view: 
     Args:
         view: the network's input.
     """
-    out = [np.empty(0, np.float32)]
-    for start in range(0, len(candidates), PART):
+
+    def views(start: int) -> Float32:
         part = candidates[start : start + PART]
-        views = [view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in part]
-        out.append(model.run(np.stack(views)[:, None])[0][:, 0])
-    return np.concatenate(out)
+        return np.stack([view(volume, volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in part])[:, None]
+
+    parts = made_ahead(views, range(0, len(candidates), PART))
+    return np.concatenate([np.empty(0, np.float32), *(model.run(part)[0][:, 0] for part in parts)])
 
 
 def _mirrored(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> Float32:
