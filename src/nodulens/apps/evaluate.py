@@ -73,14 +73,57 @@ def method(
         options = EvaluateOptions(split, prompted, threads, show)
         found = evaluate(name, folder, settings=settings or (), options=options)
     if output is not None:
+        from nodulens.evaluate.predictions import FILE, predictions_of, predictions_text
         from nodulens.evaluate.run_page import page_of
         from nodulens.presentation.page import write_evaluation
 
-        write_evaluation(page_of(found, typed_command()), output)
+        predictions = {FILE: predictions_text(predictions_of(found.networks)).encode()} if found.networks else {}
+        write_evaluation(page_of(found, typed_command()), output, predictions)
     if as_json:
         print_json(found.to_json())
         return
-    print_tables(found.tables(), found.notes)
+    print_tables(found.tables(), found.notes, width=100)
+    if output is not None:
+        print(printable(str(output / "evaluation.html")))
+
+
+@app.command()
+def compare(
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Two or more: folders of runs, predictions.csv, or folders that hold it."),
+    ],
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="Material that runs are evaluated on; not needed for predictions.")
+    ] = None,
+    split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the runs'.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and comparison.json.")
+    ] = None,
+    as_json: AsJson = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+) -> None:
+    """Compare runs on the same patients and items: paired differences with intervals, tests, corrected p-values."""
+    from nodulens.apps.bars import bars
+    from nodulens.apps.show import print_tables
+    from nodulens.core.private import check_folder
+    from nodulens.data.splits import read_split
+    from nodulens.evaluate.comparison import compare as compare
+    from nodulens.evaluate.entrants import RunMaterial, entrants_of
+    from nodulens.presentation.page import write_evaluation
+
+    if output is not None:
+        check_folder(output)
+    with bars() as show:
+        material = RunMaterial(folder, read_split(split) if split is not None else None, threads)
+        found = compare(entrants_of(places, material, show))
+    if output is not None:
+        text = json.dumps(found.to_json(), indent=1)
+        write_evaluation(found.evaluation(typed_command()), output, {"comparison.json": f"{text}\n".encode()})
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_tables(found.tables(), found.notes, width=100)
     if output is not None:
         print(printable(str(output / "evaluation.html")))
 
