@@ -167,7 +167,11 @@ def test_runs_are_compared_on_the_items_of_their_test_patients(
     assert found["methods"] == ["seed0", "seed1"] and found["notes"] == []
     parts = {part["name"]: part for part in found["parts"]}
     assert set(parts) >= {"segmenter: nodule", "segmenter: nodule, close-up"}
-    whole = {run: evaluate(str(run), data)["networks"]["segmenter"]["figures"] for run in pair}
+    whole = {}
+    for one in pair:
+        done = run("evaluate", one, *words, "-o", tmp_path / one.name, "--json")
+        assert done.code == 0, done.err
+        whole[one] = json.loads(done.out)["networks"]["segmenter"]["figures"]
     for name, of in (("segmenter: nodule, close-up", "close_ups"), ("segmenter: nodule", "nodule")):
         [figure] = parts[name]["figures"]
         for one, figures in whole.items():
@@ -177,8 +181,6 @@ def test_runs_are_compared_on_the_items_of_their_test_patients(
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert {ref.name for ref in page.provenance.weights} == {"seed0: segmenter", "seed1: segmenter"}
 
-    for one in pair:
-        assert run("evaluate", one, *words, "-o", tmp_path / one.name).code == 0
     folders = [tmp_path / one.name for one in pair]
     written = json.loads(run("evaluate", "compare", *folders, "--json").out)
     assert written["parts"] == found["parts"], "of the files as of the runs"
@@ -201,15 +203,15 @@ def test_what_is_printed_of_a_run_fits_a_screen(two_steps: Path, prompted: Path,
 
 
 def test_a_page_has_the_predictions_beside_it(densenet: Path, data: Path, tmp_path: Path, run: Run) -> None:
-    assert run("evaluate", densenet, "--data", data, "--threads", "1", "-o", tmp_path).code == 0
-    found = read_predictions(tmp_path / "predictions.csv")
-    rows = evaluate(str(densenet), data)["networks"]["classifier"]["rows"]
+    done = run("evaluate", densenet, "--data", data, "--threads", "1", "-o", tmp_path, "--json")
+    assert done.code == 0, done.err
+    found, network = read_predictions(tmp_path / "predictions.csv"), json.loads(done.out)["networks"]["classifier"]
+    rows, figures = network["rows"], network["figures"]
     assert [(one.patient, one.truth, one.score) for one in found] == list(
         zip(rows["patient"], rows["truth"], rows["score"], strict=True)
     )
     assert {one.fold for one in found} == {FOLD} and len({one.item for one in found}) == len(found)
     right = np.mean([one.called == one.truth for one in found])
-    figures = evaluate(str(densenet), data)["networks"]["classifier"]["figures"]
     assert figures["all_readers"]["accuracy"] == pytest.approx(right, abs=1e-4)
 
 

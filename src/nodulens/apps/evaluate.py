@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -41,7 +41,22 @@ def evaluate() -> None:
 @app.command(hidden=True)
 def method(
     name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
-    folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")],
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(help="In place of --data: a cohort of whole scans, a folder or a CSV that names them."),
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Known of the cohort: lidc, luna16, masks, or a CSV of LPS points and diameters.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder of LIDC's XML or LUNA16's tables; default: that of the scans.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for a cohort; default: half of the cores.")
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
@@ -63,6 +78,20 @@ def method(
     """Evaluate a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
     from nodulens.apps.show import print_tables
+    from nodulens.errors import BadOption
+
+    if scans is not None:
+        if folder or split or prompted or threads or truth is None or output is None:
+            raise BadOption(
+                "--scans goes with --truth and -o FOLDER, and without --data, --split, --prompted, --threads."
+            )
+        plan = _Cohort(name, scans, truth, annotations, tuple(settings or ()), workers)
+        _evaluate_cohort(plan, output, as_json)
+        return
+    if folder is None or truth or annotations or workers:
+        raise BadOption(
+            "Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks|FILE -o FOLDER."
+        )
     from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import check_page
     from nodulens.evaluate.runs import evaluate as evaluate
@@ -85,6 +114,42 @@ def method(
     print_tables(found.tables(), found.notes, width=100)
     if output is not None:
         print(printable(str(output / "evaluation.html")))
+
+
+class _Cohort(NamedTuple):
+    """What was typed of a cohort."""
+
+    method: str
+    scans: Path
+    truth: str
+    annotations: Path | None
+    settings: tuple[str, ...]
+    workers: int | None
+
+
+def _evaluate_cohort(typed: _Cohort, output: Path, as_json: bool) -> None:
+    """Evaluate a method on a cohort of whole scans."""
+    from nodulens.apps.bars import bars
+    from nodulens.apps.show import print_tables
+    from nodulens.core.private import check_folder
+    from nodulens.evaluate.cohort import CohortPlan, run_cohort
+    from nodulens.evaluate.cohort_results import CohortEvaluation
+    from nodulens.evaluate.predictions import FILE
+    from nodulens.evaluate.truths import find_cohort, truths_of
+    from nodulens.presentation.page import write_evaluation
+
+    check_folder(output)
+    cohort = find_cohort(typed.scans)
+    truths = truths_of(typed.truth, typed.scans, cohort, typed.annotations)
+    plan = CohortPlan(typed.method, truths, typed.settings, typed.workers)
+    with bars() as show:
+        found = CohortEvaluation(run_cohort(cohort, plan, output, show))
+    write_evaluation(found.evaluation(typed_command()), output, {FILE: found.predictions().encode()})
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_tables(found.tables(), found.notes, width=100)
+    print(printable(str(output / "evaluation.html")))
 
 
 @app.command()
