@@ -241,7 +241,7 @@ def test_files_are_compared_by_the_command(tmp_path: Path, run: Run) -> None:
     assert found == json.loads((tmp_path / "page" / "comparison.json").read_text())
     page = from_json((tmp_path / "page" / "evaluation.json").read_text())
     assert page.title == "first against second" and page.drawings[0].title == "ROC, classifier"
-    assert page.provenance.inputs.keys() == {"predictions.csv", "second.csv"} and page.provenance.seeds
+    assert page.provenance.inputs.keys() == {"first: predictions.csv", "second: second.csv"} and page.provenance.seeds
     [figure] = found["parts"][0]["figures"]
     shown = run(*words).out
     for told in ("classifier: 60 items of 30 patients", "first − second", "DeLong", "no record of its training"):

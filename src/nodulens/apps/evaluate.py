@@ -59,7 +59,8 @@ def method(
     ] = None,
     split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the page of a run or a cohort, its JSON, and predictions.csv."),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -179,7 +179,7 @@ class Comparison:
         resampling: the bootstrap.
         notes: what limits it, or was left out; sentences.
         weights: of the networks of runs.
-        files: of predictions that were read.
+        files: of predictions that were read, by the name of the method.
     """
 
     methods: tuple[str, ...]
@@ -187,7 +187,7 @@ class Comparison:
     resampling: Resampling
     notes: tuple[str, ...] = ()
     weights: tuple[WeightRef, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As ``nodulens evaluate compare --json`` prints it."""
@@ -255,7 +255,7 @@ class Comparison:
             provenance=Provenance(
                 command=command,
                 seeds={"bootstrap": self.resampling.seed},
-                inputs=hashed(*self.files),
+                inputs={f"{name}: {path.name}": hashed(path)[path.name] for name, path in self.files.items()},
                 weights=self.weights,
                 software=software(),
             ),
@@ -325,7 +325,7 @@ def compare(entrants: Sequence[Entrant], resampling: Resampling = USUAL) -> Comp
         resampling=resampling,
         notes=tuple(notes),
         weights=tuple(ref for one in entrants for ref in one.weights),
-        files=tuple(one.file for one in entrants if one.file is not None),
+        files={one.name: one.file for one in entrants if one.file is not None},
     )
 
 

@@ -1,7 +1,8 @@
 """Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
 Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.match_scan`, LUNA16's hit rule: a mark
-hits where it is closer to the centre of a nodule than half its diameter. The scans are those of
+hits where it is closer to the centre of a nodule than half its diameter. :func:`evaluate_scan` takes any scan, as those
+of a cohort (:mod:`nodulens.evaluate.cohort`); :func:`evaluate_scans` those of
 :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
 way; the strict count, without these exceptions, is also given.

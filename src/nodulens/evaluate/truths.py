@@ -17,7 +17,7 @@ from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_
 from nodulens.data.lidc_ct import find_scans, slices_mm
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
-from nodulens.evaluate.scans import UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
+from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
 from nodulens.io.images import read_mask
 from nodulens.io.tables import read_table
 from nodulens.ops.components import components
@@ -204,7 +204,7 @@ class TableTruths:
     def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
         """See :class:`Truths`."""
         names = dict.fromkeys(filter(None, (ct.source.series_uid, scan.name, scan.stem)))
-        excluded = findings([]) if self.excluded is None else listed(self.excluded, *names)
+        excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
         return ScanTruth.of_balls(listed(self.annotations, *names), excluded)
 
 
@@ -232,7 +232,7 @@ class MaskTruths:
             box = Box(*(tuple(getattr(s, end) for s in where) for end in ("start", "stop")))
             nodules.append(KnownNodule(box, np.ascontiguousarray(parts.labels[where] == number), 0))
         known = balls(nodules, grid)
-        return replace(ScanTruth.of_balls(known, findings([])), outlines=tuple(nodules))
+        return replace(ScanTruth.of_balls(known, NOTHING), outlines=tuple(nodules))
 
 
 def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None = None) -> Truths:
