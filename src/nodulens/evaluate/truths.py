@@ -150,7 +150,8 @@ class LidcTruths:
 
     def files(self, scan: CohortScan) -> Sequence[Path]:
         """Its XML."""
-        return [self.xml[scan.series]] if scan.series in self.xml else []
+        path = self.xml.get(scan.series or "")
+        return [] if path is None else [path]
 
     def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
         """See :class:`Truths`."""
