@@ -31,7 +31,10 @@ from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Parts, Split, in_shares, read_split, stratified, write_split
 from nodulens.errors import BadOption, BadPrompt, MissingWeights, PatientOverlap, UnreadableFile
+from nodulens.evaluate.comparison import compare
+from nodulens.evaluate.entrants import RunMaterial, entrants_of
 from nodulens.evaluate.options import EvaluateOptions
+from nodulens.evaluate.predictions import read_predictions
 from nodulens.evaluate.run_page import page_of
 from nodulens.evaluate.runs import check_page
 from nodulens.evaluate.runs import evaluate as evaluate_method
@@ -140,6 +143,76 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
     assert ("screen" in names) is (recipe.segmenter is None)
     for nodule in report.nodules:
         assert nodule.risk is not None and (nodule.risk.model == "classifier") is (recipe.classifier is not None)
+
+
+# ---------------------------------------------------------------- runs against each other
+
+
+@pytest.fixture(scope="module")
+def pair(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs of method B's network on one fold, which differ by their seed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("pair")
+    one, other = (trained("se-aux-unet", data, folder / f"seed{k}", f"segmenter.seed={k}") for k in (0, 1))
+    return one, other
+
+
+def test_runs_are_compared_on_the_items_of_their_test_patients(
+    pair: tuple[Path, Path], data: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ("--data", data, "--threads", "1")
+    done = run("evaluate", "compare", *pair, *words, "-o", tmp_path / "page", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["methods"] == ["seed0", "seed1"] and found["notes"] == []
+    parts = {part["name"]: part for part in found["parts"]}
+    assert set(parts) >= {"segmenter: nodule", "segmenter: nodule, close-up"}
+    whole = {}
+    for one in pair:
+        done = run("evaluate", one, *words, "-o", tmp_path / one.name, "--json")
+        assert done.code == 0, done.err
+        whole[one] = json.loads(done.out)["networks"]["segmenter"]["figures"]
+    for name, of in (("segmenter: nodule, close-up", "close_ups"), ("segmenter: nodule", "nodule")):
+        [figure] = parts[name]["figures"]
+        for one, figures in whole.items():
+            alone = figures["close_ups"] if of == "close_ups" else figures["classes"]["nodule"]
+            assert figure["values"][one.name]["value"] == pytest.approx(alone["dice"]["value"], abs=1e-4)
+        assert parts[name]["left_out"] == {"seed0": 0, "seed1": 0}
+    page = from_json((tmp_path / "page" / "evaluation.json").read_text())
+    assert {ref.name for ref in page.provenance.weights} == {"seed0: segmenter", "seed1: segmenter"}
+
+    folders = [tmp_path / one.name for one in pair]
+    written = json.loads(run("evaluate", "compare", *folders, "--json").out)
+    assert written["parts"] == found["parts"], "of the files as of the runs"
+
+
+def test_runs_of_other_folds_are_not_compared(data: Path, tmp_path: Path) -> None:
+    """Each has learnt from the test patients of the other."""
+    runs = [trained("conv3-classifier", data, tmp_path / str(fold), fold=fold) for fold in (FOLD, FOLD + 1)]
+    with pytest.raises(PatientOverlap, match=r"in both the training of \d and the test of \d"):
+        compare(entrants_of(runs, RunMaterial(data, threads=1)))
+
+
+def test_what_is_printed_of_a_run_fits_a_screen(two_steps: Path, prompted: Path, with_scan: Path, run: Run) -> None:
+    """Of the recipe with most to say: two networks, a second step, whole scans."""
+    done = run("evaluate", two_steps, "--data", with_scan, "--threads", "1", "--prompted", prompted / f"fold{FOLD}")
+    lines = done.out.splitlines()
+    assert done.code == 0 and len(lines) <= 40 - len(EVALUATION_PATIENTS) + 1, "and more scans have a line each"
+    assert max(map(len, lines)) <= 100
+    assert "AUC, three readers or more" in done.out and "Dice, refined minus first step" in done.out
+
+
+def test_a_page_has_the_predictions_beside_it(densenet: Path, data: Path, tmp_path: Path, run: Run) -> None:
+    done = run("evaluate", densenet, "--data", data, "--threads", "1", "-o", tmp_path, "--json")
+    assert done.code == 0, done.err
+    found, network = read_predictions(tmp_path / "predictions.csv"), json.loads(done.out)["networks"]["classifier"]
+    rows, figures = network["rows"], network["figures"]
+    assert [(one.patient, one.truth, one.score) for one in found] == list(
+        zip(rows["patient"], rows["truth"], rows["score"], strict=True)
+    )
+    assert {one.fold for one in found} == {FOLD} and len({one.item for one in found}) == len(found)
+    right = np.mean([one.called == one.truth for one in found])
+    assert figures["all_readers"]["accuracy"] == pytest.approx(right, abs=1e-4)
 
 
 def test_a_run_goes_on_and_is_not_mixed_with_another(data: Path, tmp_path: Path) -> None:

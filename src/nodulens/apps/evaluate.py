@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -41,10 +41,26 @@ def evaluate() -> None:
 @app.command(hidden=True)
 def method(
     name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
-    folder: Annotated[Path, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")],
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(help="In place of --data: a cohort of whole scans, a folder or a CSV that names them."),
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Known of the cohort: lidc, luna16, masks, or a CSV of LPS points and diameters.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder of LIDC's XML or LUNA16's tables; default: that of the scans.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for a cohort; default: half of the cores.")
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for a page with curves and pictures of a run.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the page of a run or a cohort, its JSON, and predictions.csv."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -63,6 +79,20 @@ def method(
     """Evaluate a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
     from nodulens.apps.show import print_tables
+    from nodulens.errors import BadOption
+
+    if scans is not None:
+        if folder or split or prompted or threads or truth is None or output is None:
+            raise BadOption(
+                "--scans goes with --truth and -o FOLDER, and without --data, --split, --prompted, --threads."
+            )
+        plan = _Cohort(name, scans, truth, annotations, tuple(settings or ()), workers)
+        _evaluate_cohort(plan, output, as_json)
+        return
+    if folder is None or truth or annotations or workers:
+        raise BadOption(
+            "Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks|FILE -o FOLDER."
+        )
     from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import check_page
     from nodulens.evaluate.runs import evaluate as evaluate
@@ -73,14 +103,93 @@ def method(
         options = EvaluateOptions(split, prompted, threads, show)
         found = evaluate(name, folder, settings=settings or (), options=options)
     if output is not None:
+        from nodulens.evaluate.predictions import FILE, predictions_of, predictions_text
         from nodulens.evaluate.run_page import page_of
         from nodulens.presentation.page import write_evaluation
 
-        write_evaluation(page_of(found, typed_command()), output)
+        predictions = {FILE: predictions_text(predictions_of(found.networks)).encode()} if found.networks else {}
+        write_evaluation(page_of(found, typed_command()), output, predictions)
     if as_json:
         print_json(found.to_json())
         return
-    print_tables(found.tables(), found.notes)
+    print_tables(found.tables(), found.notes, width=100)
+    if output is not None:
+        print(printable(str(output / "evaluation.html")))
+
+
+class _Cohort(NamedTuple):
+    """What was typed of a cohort."""
+
+    method: str
+    scans: Path
+    truth: str
+    annotations: Path | None
+    settings: tuple[str, ...]
+    workers: int | None
+
+
+def _evaluate_cohort(typed: _Cohort, output: Path, as_json: bool) -> None:
+    """Evaluate a method on a cohort of whole scans."""
+    from nodulens.apps.bars import bars
+    from nodulens.apps.show import print_tables
+    from nodulens.core.private import check_folder
+    from nodulens.evaluate.cohort import CohortPlan, run_cohort
+    from nodulens.evaluate.cohort_results import CohortEvaluation
+    from nodulens.evaluate.predictions import FILE
+    from nodulens.evaluate.truths import find_cohort, truths_of
+    from nodulens.presentation.page import write_evaluation
+
+    check_folder(output)
+    cohort = find_cohort(typed.scans)
+    truths = truths_of(typed.truth, typed.scans, cohort, typed.annotations)
+    plan = CohortPlan(typed.method, truths, typed.settings, typed.workers)
+    with bars() as show:
+        found = CohortEvaluation(run_cohort(cohort, plan, output, show))
+    write_evaluation(found.evaluation(typed_command()), output, {FILE: found.predictions().encode()})
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_tables(found.tables(), found.notes, width=100)
+    print(printable(str(output / "evaluation.html")))
+
+
+@app.command()
+def compare(
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Two or more: folders of runs, predictions.csv, or folders that hold it."),
+    ],
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="Material that runs are evaluated on; not needed for predictions.")
+    ] = None,
+    split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the runs'.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and comparison.json.")
+    ] = None,
+    as_json: AsJson = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+) -> None:
+    """Compare runs on the same patients and items: paired differences with intervals, tests, corrected p-values."""
+    from nodulens.apps.bars import bars
+    from nodulens.apps.show import print_tables
+    from nodulens.core.private import check_folder
+    from nodulens.data.splits import read_split
+    from nodulens.evaluate.comparison import compare as compare
+    from nodulens.evaluate.entrants import RunMaterial, entrants_of
+    from nodulens.presentation.page import write_evaluation
+
+    if output is not None:
+        check_folder(output)
+    with bars() as show:
+        material = RunMaterial(folder, read_split(split) if split is not None else None, threads)
+        found = compare(entrants_of(places, material, show))
+    if output is not None:
+        text = json.dumps(found.to_json(), indent=1)
+        write_evaluation(found.evaluation(typed_command()), output, {"comparison.json": f"{text}\n".encode()})
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_tables(found.tables(), found.notes, width=100)
     if output is not None:
         print(printable(str(output / "evaluation.html")))
 

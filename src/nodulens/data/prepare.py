@@ -19,15 +19,10 @@ every 64 patches.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,12 +54,13 @@ from nodulens.data.material import (
 )
 from nodulens.data.ratings import RATINGS
 from nodulens.data.whole_slices import FORM, MANIFEST, SCANS, PreparedScans, read_prepared
-from nodulens.errors import CannotWrite, NodulensError, NoLungs, NotFound, UnreadableFile, input_errors
+from nodulens.errors import NoLungs, NotFound, UnreadableFile, input_errors
 from nodulens.io import read, records
 from nodulens.io.archive import BROKEN
 from nodulens.io.atomic import whole_file
 from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import Reorientation, canonical
+from nodulens.ops.processes import in_processes
 from nodulens.ops.resample import resample_array
 
 VERSION = 3
@@ -261,7 +257,8 @@ def _prepare(
     failed: dict[str, str] = {}
     show = progress or (lambda *_: None)
     show(done, len(jobs))
-    for uid, problem in _in_processes(waiting, targets, place.staging, workers):
+    work = {job.series_uid: (job, targets[job.series_uid], place.staging) for job in waiting}
+    for uid, problem in in_processes(_work, work, workers):
         done += 1
         if problem:
             failed[uid] = problem
@@ -280,68 +277,10 @@ def _prepare(
     return Prepared(len(waiting) - len(failed), len(jobs) - len(waiting), failed, rows, unsliced)
 
 
-# ---------------------------------------------------------------- processes
-
-
-def _in_processes(
-    jobs: Sequence[Job], targets: Mapping[str, Path], staging: Path, workers: int
-) -> Iterator[tuple[str, str]]:
-    """Series UID and error of each job as it ends, "" without an error.
-
-    If a process is killed from outside (mostly for its memory), its pool ends. The remaining jobs then run one at a
-    time, so that only the one that fails is lost.
-
-    Raises:
-        CannotWrite: the disk is full, which is no scan's fault.
-    """
-    waiting = list(jobs)
-    while waiting:
-        left: list[Job] = []
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_begin)
-        try:
-            futures = {pool.submit(_work, job, targets[job.series_uid], staging): job for job in waiting}
-            for future in as_completed(futures):
-                job = futures[future]
-                try:
-                    yield job.series_uid, future.result()
-                except BrokenProcessPool:
-                    left.append(job)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        waiting = [job for job in waiting if job in left]
-        if waiting and workers == 1:
-            yield waiting.pop(0).series_uid, "Its process was killed, perhaps for lack of memory."
-        workers = 1
-
-
-def _begin() -> None:
-    """Set up a worker process: one thread, and it ends with its parent."""
-    import SimpleITK as sitk
-
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _work(job: Job, target: Path, staging: Path) -> str:
-    try:
-        arrays = crops_of(job)
-        with whole_file(target, staging) as part:
-            _write_arrays(part, arrays.items())
-    except CannotWrite:
-        raise
-    except NodulensError as error:
-        return str(error)
-    except Exception as error:  # no error of one scan may lose the others
-        return f"{type(error).__name__}: {error}"
-    return ""
+def _work(job: Job, target: Path, staging: Path) -> None:
+    arrays = crops_of(job)
+    with whole_file(target, staging) as part:
+        _write_arrays(part, arrays.items())
 
 
 # ---------------------------------------------------------------- crops of one scan

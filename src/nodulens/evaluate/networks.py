@@ -25,12 +25,14 @@ class NetworkEvaluation:
         evaluated: rows, and figures of them.
         model: the exported network.
         material: all of it, as its task loads it.
+        fold: the test fold of the split; None for a split into shares.
     """
 
     evaluated: Evaluated
     model: Model
     config: NetworkConfig
     material: Any
+    fold: int | None
 
 
 def evaluate_networks(
@@ -69,7 +71,7 @@ def evaluate_networks(
             continue
         progress(name, 0.0)
         evaluated = PARTS[name].evaluate(model, config, material, rows)
-        out[name] = NetworkEvaluation(evaluated, model, config, material)
+        out[name] = NetworkEvaluation(evaluated, model, config, material, chosen[1])
         progress(name, 1.0)
     if not out:
         raise _nobody(folder, run)
@@ -90,8 +92,12 @@ def unseen_patients(
     Raises:
         NoTestPatients: the run has no test patients.
     """
-    used = {p for m in models for part in ("patients", "watched") for p in m.card.trained_on.get(part, ())}
-    return parts_of(patients, *_test_split(folder, read_run(folder), split)).test - used
+    return parts_of(patients, *_test_split(folder, read_run(folder), split)).test - trained_on(models)
+
+
+def trained_on(models: Iterable[Model]) -> frozenset[str]:
+    """Patients in the training or validation set of any of some networks, by their cards."""
+    return frozenset(p for m in models for part in ("patients", "watched") for p in m.card.trained_on.get(part, ()))
 
 
 def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:

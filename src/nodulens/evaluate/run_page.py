@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from nodulens.data.splits import read_split
 from nodulens.evaluate import refinement
 from nodulens.evaluate.explain import grad_cam, shap_values
+from nodulens.evaluate.headline import metrics_of, metrics_of_steps
 from nodulens.evaluate.networks import NetworkEvaluation
 from nodulens.evaluate.refinement import Steps
 from nodulens.evaluate.runs import MethodEvaluation
 from nodulens.evaluate.scans import scan_tables
 from nodulens.methods.run_record import SPLIT, read_run
 from nodulens.metrics.classification import confusion
-from nodulens.metrics.estimates import Estimate
 from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.presentation import evaluation
 from nodulens.presentation.evaluation import Drawing, Evaluation, Metric, Provenance, Table
@@ -114,13 +114,8 @@ def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
 def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     assert isinstance(one.evaluated, EvaluatedSlices)
     figures, slices, field = one.evaluated.figures, one.evaluated.slices, segmentation.field_of(one.config)
-    metrics = []
-    if figures.close_ups is not None:
-        close_ups = figures.close_ups
-        metrics.append(_metric("Dice, close-ups of real nodules", close_ups.dice, close_ups.nodules))
     rows = []
     for name, found in figures.classes.items():
-        metrics.append(_metric(f"Dice, {name}", found.dice, found.with_class, "mean over the slices that show it"))
         values = (mean.value for mean in (found.dice, found.iou, found.sensitivity, found.precision))
         rows.append((name, found.with_class, *values, found.dice_pooled, found.missed, found.invented))
     head = ("", "slices", "Dice", "IoU", "sensitivity", "precision", "Dice of all pixels", "missed", "invented")
@@ -138,7 +133,7 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
         basis = Basis(len(slices), "slices", note="slices with a nodule, from the best to the worst")
         figure = class_figure(pictures, dict(enumerate(field.foreground, start=1)), basis)
         drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
-    return PageSection(metrics, tables, drawings)
+    return PageSection(metrics_of(one.evaluated), tables, drawings)
 
 
 def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
@@ -197,14 +192,6 @@ def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     kept = figures.kept
     if kept is None:
         return PageSection([], tables, [])
-    words = {
-        "AUC, nodule against non-nodule": kept.auc,
-        "Average precision": kept.average_precision,
-        "Precision, nodules among those kept": kept.precision,
-        "Recall, nodules kept": kept.recall,
-        "Specificity, non-nodules rejected": kept.specificity,
-    }
-    metrics = [_metric(text, figure, figures.patches, "nodules have equal weight") for text, figure in words.items()]
     tables.append(Table("Recall by diameter", ("", "recall"), tuple(kept.recall_by_size.items())))
     truth, score, patients = [row.truth for row in rows], [row.score for row in rows], [row.patient for row in rows]
     basis = Basis(len(rows), "patches", patients=len(set(patients)), note="patches have equal weight")
@@ -215,7 +202,7 @@ def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
             precision_recall_figure([precision_recall_line("", truth, score, patients)], basis, float(np.mean(truth))),
         ),
     ]
-    return PageSection(metrics, tables, drawings)
+    return PageSection(metrics_of(one.evaluated), tables, drawings)
 
 
 # ---------------------------------------------------------------- crops
@@ -227,28 +214,15 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     truth = np.array([row.truth for row in rows])
     called = np.array([max(classes, key=row.logits.__getitem__) for row in rows])
     found = confusion(truth, called, classes=classes)
-    groups = {
-        "three readers or more": figures.three_readers_or_more,
-        "6 to 12 mm": figures.six_to_twelve_mm,
-        "any number of readers": figures.all_readers,
-    }
-    metrics, lines = [], []
-    for words, group in groups.items():
-        nodules, ranking = group.beside_diameter.nodules, group.beside_diameter.ranking
-        if ranking is not None:
-            metrics.append(_metric(f"AUC, {words}", ranking.auc_estimate, nodules))
-            lines.append((words, nodules, ranking.auc, ranking.diameter_alone))
-        if group.decisions is not None:
-            rates, decided = group.decisions.rates, group.decisions.judged
-            for name, rate in (
-                ("Accuracy", rates.accuracy),
-                ("Sensitivity", rates.sensitivity),
-                ("Specificity", rates.specificity),
-            ):
-                metrics.append(_metric(f"{name}, {words}", rate, decided, "all classes"))
+    ranked = ((words, group.beside_diameter) for words, group in figures.groups.items())
+    lines = tuple(
+        (words, beside.nodules, beside.ranking.auc, beside.ranking.diameter_alone)
+        for words, beside in ranked
+        if beside.ranking is not None
+    )
     tables = [
         class_table("By class, any number of readers", found),
-        Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), tuple(lines)),
+        Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), lines),
     ]
     drawings = [Drawing.of_lines("Confusion", confusion_figure(found, Basis(len(truth))))]
     two = np.isin(truth, ("benign", "malignant"))
@@ -260,7 +234,7 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
     if checkpoint.exists():
         drawings.append(_explained(one, checkpoint, rows, called))
-    return PageSection(metrics, tables, drawings)
+    return PageSection(metrics_of(one.evaluated), tables, drawings)
 
 
 def _explained(
@@ -294,21 +268,7 @@ def _explained(
 
 
 def _steps(steps: Steps) -> PageSection:
-    figures = steps.compared.figures
-    words = {
-        "first step alone": figures.first,
-        "refined": figures.refined,
-        "refined minus first step": figures.gain,
-    }
-    metrics = [_metric(f"Dice, {text}", one.dice, figures.nodules) for text, one in words.items()]
     titles = {"cases": "Refined: best and worst", "best-1": "Both steps, the best", "worst-1": "Both steps, the worst"}
     pictures = refinement.pictures(steps)
     drawings = [Drawing.of_pixels(title, pictures[name]) for name, title in titles.items() if name in pictures]
-    return PageSection(metrics, steps.tables(), drawings)
-
-
-# ---------------------------------------------------------------- parts
-
-
-def _metric(name: str, figure: Estimate, n: int, note: str = "") -> Metric:
-    return Metric(name, figure.value, figure.low, figure.high, n, note=note)
+    return PageSection(metrics_of_steps(steps), steps.tables(), drawings)

@@ -77,13 +77,16 @@ class MethodEvaluation:
         return {**out, "notes": list(self.notes)}
 
     def tables(self) -> tuple[Table, ...]:
-        """All figures as tables."""
-        networks = (
-            Table(f"{self.recipe}: {part}", ("", "value"), tuple(_flat(one.evaluated.figures.to_json())))
-            for part, one in self.networks.items()
-        )
-        steps = self.second_step.tables() if self.second_step is not None else ()
-        return (*networks, *steps, *scan_tables(self.scans, self.sliding_window))
+        """The main figures as tables that fit a screen; the page and the JSON have all."""
+        scans = scan_tables(self.scans, self.sliding_window)
+        if not self.networks:
+            return scans
+        from nodulens.evaluate.headline import headline_table, metrics_of, metrics_of_steps  # brings PyTorch
+
+        rows = [(part, metric) for part, one in self.networks.items() for metric in metrics_of(one.evaluated)]
+        if self.second_step is not None:
+            rows += [("second step", metric) for metric in metrics_of_steps(self.second_step)]
+        return headline_table(f"{self.recipe} on its test patients", rows), *scans[:1]
 
 
 def evaluate(
@@ -272,15 +275,3 @@ def _check_whole_scans_alone(name: str, data: Path, split: object) -> None:
     if not scans_in(data):
         wanted = ", ".join(sorted(EVALUATION_PATIENTS))
         raise NotFound(f"{name!r} is evaluated on whole scans, and {data / 'ct'} has no folder of {wanted}.")
-
-
-def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Nested figures as rows of name and value."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{before}{name} ")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            rows.append((f"{before}{name}", text))
-    return rows

@@ -1,7 +1,8 @@
 """Evaluation on whole scans with known nodules: detections, false positives, and agreement of outlines.
 
 Every evaluation of a whole scan goes through :func:`nodulens.metrics.detection.match_scan`, LUNA16's hit rule: a mark
-hits where it is closer to the centre of a nodule than half its diameter. The scans are those of
+hits where it is closer to the centre of a nodule than half its diameter. :func:`evaluate_scan` takes any scan, as those
+of a cohort (:mod:`nodulens.evaluate.cohort`); :func:`evaluate_scans` those of
 :data:`nodulens.data.folds.EVALUATION_PATIENTS`, which never train or tune anything. "Other" marks are counted as LUNA16
 counts false positives: a mark on a finding of annotations_excluded.csv (10 mm where it has no diameter) counts neither
 way; the strict count, without these exceptions, is also given.
@@ -12,7 +13,7 @@ Networks of whole slices, before a method makes findings of them, are in :mod:`n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ class KnownNodule:
             return geometry.to_lps(self.box.centre_zyx), float(sides.min())
         middle = np.argwhere(self.mask).mean(axis=0) + self.box.start
         return geometry.to_lps(middle), compare(self.mask, self.mask, geometry.spacing_zyx).truth_diameter_mm
+
+
+@dataclass(frozen=True, eq=False)
+class ScanTruth:
+    """What is known of a scan, on its grid as read.
+
+    Attributes:
+        known: the nodules to find, as the balls of LUNA16's hit rule.
+        excluded: findings that count neither way.
+        outlines: of each nodule to find; None where there is none.
+        textures: of each, such as "solid"; "" where it is unknown.
+    """
+
+    known: Findings
+    excluded: Findings
+    outlines: tuple[KnownNodule | None, ...]
+    textures: tuple[str, ...]
+
+    @classmethod
+    def of_balls(cls, known: Findings, excluded: Findings) -> ScanTruth:
+        """Of places and diameters alone."""
+        count = len(known.series)
+        return cls(known, excluded, (None,) * count, ("",) * count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +186,7 @@ def _clusters(data: Path, name: str, ct: Volume) -> tuple[LidcNodule, ...]:
 
 def balls(nodules: Sequence[KnownNodule], geometry: Geometry) -> Findings:
     """Input of :func:`match_findings` for nodules, see :meth:`KnownNodule.ball`."""
-    return _findings([nodule.ball(geometry) for nodule in nodules])
+    return findings([nodule.ball(geometry) for nodule in nodules])
 
 
 def match_findings(points_lps: Points, scores: Sequence[float], known: Findings, excluded: Findings) -> ScanHits:
@@ -182,15 +206,17 @@ NOTHING = Findings((), np.empty((0, 3)), np.empty(0))
 """No finding."""
 
 
-def _findings(found: Sequence[tuple[Sequence[float] | NDArray[np.float64], float]]) -> Findings:
+def findings(found: Sequence[tuple[Sequence[float] | NDArray[np.float64], float]]) -> Findings:
+    """Places (LPS mm) and diameters in mm, negative where there is none, of one scan."""
     centres = np.array([centre for centre, _ in found], dtype=np.float64).reshape(-1, 3)
     return Findings(("",) * len(found), centres, np.array([diameter for _, diameter in found], dtype=np.float64))
 
 
-def _listed(path: Path, uid: str) -> Findings:
-    """A series' rows of a LUNA16 table."""
-    rows = luna16.read_findings(path).get(uid, ())
-    return _findings([(f.centre_lps, f.diameter_mm or UNMEASURED) for f in rows])
+def listed(path: Path, *uids: str) -> Findings:
+    """The rows of a scan in a table of LUNA16, by its series UID or other names."""
+    table = luna16.read_findings(path)
+    rows = [finding for uid in uids for finding in table.get(uid, ())]
+    return findings([(f.centre_lps, f.diameter_mm or UNMEASURED) for f in rows])
 
 
 # ---------------------------------------------------------------- methods
@@ -296,30 +322,38 @@ def evaluate_scans(data: Path, analyze: Analyze) -> tuple[ScanEvaluation, ...]:
     names = scans_in(data)
     if not names:
         raise NotFound(f"{data}/ct holds none of {', '.join(sorted(EVALUATION_PATIENTS))}.")
-    return tuple(_evaluated(data, name, analyze) for name in names)
+    out = []
+    for name in names:
+        ct = io.read(data / "ct" / name)
+        out.append(evaluate_scan(name, ct, _truth(data, name, ct), *analyze(ct)))
+    return tuple(out)
 
 
-def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
-    ct = io.read(data / "ct" / name)
-    report, full = analyze(ct)
-    uid = ct.source.series_uid or ""
-    if _boxes(data, name).is_dir():
-        known = balls([KnownNodule(Box.of_mask(_boxed(ct, _boxes(data, name))), None, 0)], ct.geometry)
-    else:
-        known = _listed(data / "luna16" / luna16.ANNOTATIONS, uid)
-    excluded = _listed(data / "luna16" / luna16.EXCLUDED, uid)
+def evaluate_scan(name: str, ct: Volume, truth: ScanTruth, report: Report, full: Report) -> ScanEvaluation:
+    """The reports of a method on a scan against what is known of it.
+
+    Args:
+        name: of the scan.
+        ct: as read.
+        truth: on its grid.
+        report: at the method's threshold.
+        full: with more marks for the curve, or the same.
+    """
     at_threshold, all_marks = (
-        match_findings([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], known, excluded)
+        match_findings([n.centre_lps for n in one.nodules], [n.score for n in one.nodules], truth.known, truth.excluded)
         for one in (report, full)
     )
-    diameters = np.where(known.diameter_mm < 0, UNSIZED_MM, known.diameter_mm)
-    outlines = _outlined(data, name, ct, report, known)
+    diameters = np.where(truth.known.diameter_mm < 0, UNSIZED_MM, truth.known.diameter_mm)
+    agreements = (
+        None if outline is None else _agreement(outline, ct.geometry, report, at_threshold, number)
+        for number, outline in enumerate(truth.outlines)
+    )
     return ScanEvaluation(
         name=name,
         threshold=report.threshold,
         nodules=tuple(
-            EvaluatedNodule(round(float(diameter), 1), score, outline)
-            for diameter, score, outline in zip(diameters, at_threshold.best, outlines, strict=True)
+            EvaluatedNodule(round(float(diameter), 1), score, agreement)
+            for diameter, score, agreement in zip(diameters, at_threshold.best, agreements, strict=True)
         ),
         other=int(at_threshold.false.sum()),
         other_strict=int(at_threshold.false_strict.sum()),
@@ -332,37 +366,62 @@ def _evaluated(data: Path, name: str, analyze: Analyze) -> ScanEvaluation:
     )
 
 
-def _outlined(data: Path, name: str, ct: Volume, report: Report, known: Findings) -> Sequence[OutlineAgreement | None]:
-    """The outline of every known nodule by the method against that of the nearest nodule of the readers."""
-    clusters = _clusters(data, name, ct)
-    if not clusters:
-        return [None] * len(known.series)
-    masks = [consensus_on((c,), ct.geometry) for c in clusters]
-    middles = [ct.geometry.to_lps(np.argwhere(m).mean(0)) if m.any() else np.full(3, np.inf) for m in masks]
-    centres = [n.centre_lps for n in report.nodules]
-    hits = match_findings(centres, [n.score for n in report.nodules], known, NOTHING)
-    out = []
-    for number, centre in enumerate(known.centre_lps):
-        nearest = int(np.argmin([np.linalg.norm(m - centre) for m in middles]))
-        own = np.flatnonzero(hits.on_nodule[:, number]).tolist()
-        dice = [_dice(masks[nearest], report.nodules[k], ct) for k in own]
-        best = int(np.argmax(dice)) if own else None
-        out.append(
-            OutlineAgreement(
-                readers=len(clusters[nearest].readings),
-                dice_3d=0.0 if best is None else round(dice[best], 4),
-                centre_off_mm=None if best is None else round(float(hits.distance_mm[own[best], number]), 2),
-            )
-        )
-    return out
+def _truth(data: Path, name: str, ct: Volume) -> ScanTruth:
+    """LUNA16's findings of an evaluation scan, each with the nearest outline of its readers; or its boxes."""
+    uid = ct.source.series_uid or ""
+    excluded = listed(data / "luna16" / luna16.EXCLUDED, uid)
+    if _boxes(data, name).is_dir():
+        box = KnownNodule(Box.of_mask(_boxed(ct, _boxes(data, name))), None, 0)
+        return ScanTruth.of_balls(balls([box], ct.geometry), excluded)
+    truth = ScanTruth.of_balls(listed(data / "luna16" / luna16.ANNOTATIONS, uid), excluded)
+    outlined = [known for c in _clusters(data, name, ct) if (known := outlined_by(c, ct.geometry))]
+    if not outlined:
+        return truth
+    middles = [known.ball(ct.geometry)[0] for known in outlined]
+    nearest = [int(np.argmin([np.linalg.norm(m - centre) for m in middles])) for centre in truth.known.centre_lps]
+    return replace(truth, outlines=tuple(outlined[k] for k in nearest))
 
 
-def _dice(truth: Bool, nodule: Nodule, ct: Volume) -> float:
-    """Dice of a nodule's mask with the truth on the scan's grid."""
+def outlined_by(nodule: LidcNodule, geometry: Geometry) -> KnownNodule | None:
+    """A nodule by the consensus of half of its readers, on the grid as read; None if that is empty."""
+    mask = consensus_on([nodule], geometry)
+    if not mask.any():
+        return None
+    box = Box.of_mask(mask)
+    return KnownNodule(box, np.ascontiguousarray(mask[box.slices]), len(nodule.readings))
+
+
+def _agreement(
+    outline: KnownNodule, geometry: Geometry, report: Report, hits: ScanHits, number: int
+) -> OutlineAgreement:
+    """The best outline of the method whose mark hits nodule ``number``, against that which is known."""
+    own = np.flatnonzero(hits.on_nodule[:, number]).tolist()
+    dice = [_dice(outline, report.nodules[k], geometry) for k in own]
+    best = int(np.argmax(dice)) if own else None
+    return OutlineAgreement(
+        readers=outline.readers,
+        dice_3d=0.0 if best is None else round(dice[best], 4),
+        centre_off_mm=None if best is None else round(float(hits.distance_mm[own[best], number]), 2),
+    )
+
+
+def _dice(outline: KnownNodule, nodule: Nodule, geometry: Geometry) -> float:
+    """Dice of a nodule's mask with a known outline."""
     assert nodule.mask is not None
-    mask = np.zeros(ct.geometry.shape, dtype=bool)
-    mask[nodule.box.slices] = nodule.mask
-    return compare(truth, mask, ct.geometry.spacing_zyx).dice
+    true, found = joined(outline, [(nodule.box, nodule.mask)])
+    return compare(true, found, geometry.spacing_zyx).dice
+
+
+def joined(known: KnownNodule, masks: Sequence[tuple[Box, Bool]]) -> tuple[Bool, Bool]:
+    """An outline and the union of other masks, in the smallest box that holds them all."""
+    assert known.mask is not None
+    boxes = [known.box, *(box for box, _ in masks)]
+    start, stop = np.min([b.start for b in boxes], axis=0), np.max([b.stop for b in boxes], axis=0)
+    out = np.zeros((2, *(stop - start)), dtype=bool)
+    for number, (box, mask) in enumerate([(known.box, known.mask), *masks]):
+        inside = tuple(slice(a - s, b - s) for a, b, s in zip(box.start, box.stop, start, strict=True))
+        out[min(number, 1)][inside] |= mask
+    return out[0], out[1]
 
 
 # ---------------------------------------------------------------- many scans

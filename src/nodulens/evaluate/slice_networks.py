@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask
-from nodulens.evaluate.scans import NOTHING, EvaluationScan, KnownNodule, balls, match_findings, read_scan
+from nodulens.evaluate.scans import NOTHING, EvaluationScan, KnownNodule, balls, joined, match_findings, read_scan
 from nodulens.io.records import Format, columns_of, from_plain, omitting, to_plain
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.boxes import Image, box_iou, match, summary
@@ -297,16 +297,8 @@ def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
 
 
 def _joined(known: KnownNodule, findings: Sequence[Finding]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """A nodule and the findings that touch it, in the smallest box that holds them all."""
-    assert known.mask is not None
-    touching = [f for f in findings if _share(known, f)]
-    boxes = [known.box, *(f.box for f in touching)]
-    start, stop = np.min([b.start for b in boxes], axis=0), np.max([b.stop for b in boxes], axis=0)
-    out = np.zeros((2, *(stop - start)), dtype=bool)
-    for number, (box, mask) in enumerate([(known.box, known.mask), *((f.box, f.mask) for f in touching)]):
-        inside = tuple(slice(a - s, b - s) for a, b, s in zip(box.start, box.stop, start, strict=True))
-        out[min(number, 1)][inside] |= mask
-    return out[0], out[1]
+    """A nodule and the findings that touch it."""
+    return joined(known, [(f.box, f.mask) for f in findings if _share(known, f)])
 
 
 def _share(known: KnownNodule, finding: Finding) -> bool:

@@ -96,6 +96,15 @@ class ClassificationFigures:
     by_slice_calibration_code: Mapping[str, CodeFigures]
     own_probability: CalibrationFigures | None
 
+    @property
+    def groups(self) -> Mapping[str, GroupFigures]:
+        """The groups of nodules by their names in tables."""
+        return {
+            "three readers or more": self.three_readers_or_more,
+            "6 to 12 mm": self.six_to_twelve_mm,
+            "any number of readers": self.all_readers,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As in a cell of the table of results and in ``nodulens evaluate RUN --json``."""
         out: dict[str, Any] = to_plain(self, ARRANGED)

@@ -92,6 +92,11 @@ class CloseUps:
             origin=np.tile(self.origin, times),
         )
 
+    @property
+    def items(self) -> list[str]:
+        """(N,) number of each nodule in the stacks."""
+        return [f"nodule {n}" for n in self.origin]
+
     @cached_property
     def central(self) -> Int:
         """(N,) the slice on which each nodule is largest."""

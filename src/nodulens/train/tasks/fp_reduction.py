@@ -22,11 +22,12 @@ from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import average_precision
 from nodulens.runtime.engine import Model
 from nodulens.stages.fp_reduction import patch_logits
+from nodulens.stages.slices import NODULE
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.networks.pretrained import started
-from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, PatchRow
+from nodulens.train.tasks.fp_reduction_figures import NON_NODULE, EvaluatedPatches, PatchRow
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
 from nodulens.train.tasks.protocol import Rows
 
@@ -49,8 +50,13 @@ class Candidates:
 
     @property
     def strata(self) -> list[str]:
-        """(N,) "nodule" or "non-nodule"."""
-        return np.where(self.patches.label, "nodule", "non-nodule").tolist()
+        """(N,) :data:`NODULE` or :data:`NON_NODULE`."""
+        return np.where(self.patches.label, NODULE, NON_NODULE).tolist()
+
+    @property
+    def items(self) -> list[str]:
+        """(N,) number of each patch among those that may be used."""
+        return [f"patch {k}" for k in range(len(self.patches))]
 
     def images(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""

@@ -64,6 +64,11 @@ class Nodules:
         """(N,) names of the classes."""
         return [self.classes[k] for k in self.truth]
 
+    @property
+    def items(self) -> Sequence[str]:
+        """(N,) number of each nodule in the stacks."""
+        return [f"nodule {n}" for n in self.origin]
+
     def take(self, rows: Rows) -> Nodules:
         """The nodules of some rows, which may repeat."""
         columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "classes"}
@@ -85,6 +90,11 @@ class NoduleMaterial:
     def strata(self) -> Sequence[str]:
         """(N,) names of the classes."""
         return self.nodules.strata
+
+    @property
+    def items(self) -> Sequence[str]:
+        """(N,) number of each nodule in the stacks."""
+        return self.nodules.items
 
 
 def load_nodules(data: Path, classes: tuple[str, ...]) -> tuple[Stacks, Nodules]:

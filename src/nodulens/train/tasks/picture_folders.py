@@ -92,6 +92,11 @@ class Pictures:
         return [item.stratum for item in self.folder.items()]
 
     @cached_property
+    def items(self) -> list[str]:
+        """(N,) key of each slice in the folder."""
+        return [item.key for item in self.folder.items()]
+
+    @cached_property
     def has_nodule(self) -> Bool:
         """(N,) whether there is a nodule."""
         return np.array(self.strata) == NODULE

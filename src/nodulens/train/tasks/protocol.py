@@ -32,6 +32,10 @@ class Material(Protocol):
     def strata(self) -> Sequence[str]:
         """(N,) what a split should spread evenly, such as the class of a row."""
 
+    @property
+    def items(self) -> Sequence[str]:
+        """(N,) name of what each row shows, the same in the material of every recipe that shows it."""
+
 
 class Figures(Protocol):
     """Figures of evaluated rows, a frozen dataclass; means have intervals by patient."""

@@ -8,6 +8,7 @@ measure agreement. Or the slices are of a folder of pictures (:mod:`nodulens.tra
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,6 +74,14 @@ class Slab:
         """(n,) whether there is a nodule."""
         return np.asarray(self.nodule.any(axis=(1, 2)))
 
+    @cached_property
+    def items(self) -> list[str]:
+        """(n,) names, by a hash of the content: what is rendered depends on the recipe."""
+        content = hashlib.sha256(repr((self.pixel_mm, self.whole_mm, self.hu.shape)).encode())
+        for array in (self.hu, self.lungs, self.nodule):
+            content.update(np.ascontiguousarray(array).tobytes())
+        return [f"{self.patient} {content.hexdigest()[:12]} slice {z}" for z in range(len(self.hu))]
+
     def at(self, z: NDArray[np.int_]) -> Slab:
         """Some of its slices."""
         return replace(self, hu=self.hu[z], lungs=self.lungs[z], nodule=self.nodule[z])
@@ -119,6 +128,12 @@ class ScanSlab:
         """(n,) whether there is a nodule."""
         return np.asarray((self.scan.airway_px if self.airways else self.scan.nodule_px)[self.chosen] > 0)
 
+    @property
+    def items(self) -> list[str]:
+        """(n,) series and index of each slice."""
+        kind = " airways" if self.airways else ""
+        return [f"{self.scan.series_uid}{kind} slice {z}" for z in self.chosen]
+
     def at(self, z: NDArray[np.int_]) -> Slab:
         """Some of its slices, read."""
         hu, lungs, nodule = self.scan.read(self.chosen[z])
@@ -158,6 +173,12 @@ class Slices:
         """(N,) "nodule", "no nodule" or "close-up"."""
         nodules = len(self.closeups.patients) if self.closeups else 0
         return np.where(self.has_nodule, "nodule", "no nodule").tolist() + [CLOSE_UP] * nodules
+
+    @property
+    def items(self) -> list[str]:
+        """(N,) names of the slices, then of the nodules."""
+        nodules = self.closeups.items if self.closeups else []
+        return [item for slab in self.slabs for item in slab.items] + nodules
 
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
         """Network input of slices, and the truth of its foreground classes.

@@ -1,0 +1,338 @@
+"""A method on the whole scans of a cohort, in processes, resumably: a scan that is done is not done again.
+
+The output folder holds ``cohort.json``, the settings, and in ``scans/`` a file for every scan that is done. Other
+settings, weights or annotations are refused there. A scan that fails is tried again by the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodulens import io
+from nodulens.core.nodule import Box, Nodule
+from nodulens.core.private import own_folder
+from nodulens.core.volume import Volume
+from nodulens.errors import BadOption, UnreadableFile
+from nodulens.evaluate.scans import KnownNodule, ScanTruth, evaluate_scan
+from nodulens.evaluate.truths import Cohort, CohortScan, Truths
+from nodulens.io.atomic import whole_file
+from nodulens.io.records import Format, decode, encode
+from nodulens.methods.load import load_method
+from nodulens.methods.method import Method
+from nodulens.methods.recipe import ARRANGEMENT, Recipe
+from nodulens.metrics.boxes import box_iou
+from nodulens.metrics.detection import MAX_MARKS
+from nodulens.ops.processes import in_processes
+from nodulens.pipeline import Progress, analyze, silent
+from nodulens.presentation.evaluation import hashed
+from nodulens.report.record import Report, ScanSummary, WeightRef
+
+SETTINGS, SCANS = "cohort.json", "scans"
+LEAST = 0.02
+"""Marks below this score are not outlined: the curve ends there."""
+
+
+# ---------------------------------------------------------------- records
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """What a folder's scans were done with.
+
+    Attributes:
+        recipe: with what was set.
+        weights: of its networks.
+        least: score below which there are no marks.
+    """
+
+    recipe: Recipe
+    weights: tuple[WeightRef, ...]
+    least: float
+
+
+@dataclass(frozen=True)
+class KnownRecord:
+    """A nodule to find, or a finding that counts neither way.
+
+    Attributes:
+        diameter_mm: negative where there is none.
+        texture: "" where it is unknown.
+        score: of the best mark at the method's threshold; None where it was missed.
+        dice: of the best outline there, 0…1; None without a known outline.
+    """
+
+    centre_lps: tuple[float, float, float]
+    diameter_mm: float
+    texture: str = ""
+    score: float | None = None
+    dice: float | None = None
+
+
+@dataclass(frozen=True)
+class MarkRecord:
+    """A mark.
+
+    Attributes:
+        box_iou: of its box with that of each nodule, 0 for those without an outline.
+    """
+
+    centre_lps: tuple[float, float, float]
+    score: float
+    box_iou: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """A scan that is done.
+
+    Attributes:
+        name: in the cohort.
+        series_uid: or the name of the file where it has none.
+        kernel: "" where it is unknown.
+        thickness_mm: of the slices; of files that do not tell, their spacing.
+        threshold: of the method.
+        other, other_strict: false positives at that threshold, see :class:`nodulens.evaluate.scans.ScanEvaluation`.
+        nodules: to be found.
+        excluded: findings that count neither way.
+        marks: at whatever score.
+        outlined: whether its nodules have outlines.
+        truth: file of its annotations → hash.
+        trained_on: whether a network was trained on this patient, as far as the file tells.
+    """
+
+    name: str
+    series_uid: str
+    kernel: str
+    thickness_mm: float
+    threshold: float
+    other: int
+    other_strict: int
+    nodules: tuple[KnownRecord, ...]
+    excluded: tuple[KnownRecord, ...]
+    marks: tuple[MarkRecord, ...]
+    outlined: bool
+    truth: dict[str, str]
+    trained_on: bool
+
+
+SETTINGS_FORM = Format("nodulens-cohort/1", "cohort", defaults=True, arranged={Recipe: ARRANGEMENT})
+SCAN_FORM = Format("nodulens-cohort-scan/1", "scan")
+
+
+# ---------------------------------------------------------------- the cohort
+
+
+@dataclass(frozen=True)
+class CohortPlan:
+    """How a cohort is evaluated.
+
+    Attributes:
+        method: name of a recipe, or folder of a run.
+        settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
+        truths: what is known of the scans.
+        workers: number of processes; None for one on every second core.
+    """
+
+    method: str
+    truths: Truths
+    settings: tuple[str, ...] = ()
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class CohortRun:
+    """A cohort that was evaluated.
+
+    Attributes:
+        settings: of all scans.
+        scans: those that are done.
+        failed: name → reason of the others.
+    """
+
+    settings: CohortSettings
+    scans: tuple[ScanRecord, ...]
+    failed: Mapping[str, str]
+
+
+def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress = silent) -> CohortRun:
+    """Analyze every scan of a cohort that is not done yet.
+
+    Args:
+        cohort: its scans.
+        plan: the method, and what is known of the scans.
+        out: folder of the results; created if it does not exist.
+        progress: called with the share of the scans that is done.
+
+    Raises:
+        BadOption: the folder holds results of another method, other settings or annotations.
+        CannotWrite: nothing can be written there, or another run is writing there.
+        MissingWeights, CorruptWeights, MissingExtra: see :func:`nodulens.methods.load.load_method`.
+    """
+    method = load_method(plan.method, settings=plan.settings)
+    settings = CohortSettings(method.recipe, method.weights, LEAST)
+    cores = os.cpu_count() or 1
+    workers = plan.workers or max(1, cores // 2)
+    with own_folder(out) as staging:
+        _begin(settings, out, staging)
+        targets = {scan.name: out / SCANS / f"{_key(scan.name)}.json" for scan in cohort.scans}
+        jobs = {
+            scan.name: (scan, plan, max(1, cores // workers), targets[scan.name], staging)
+            for scan in cohort.scans
+            if not targets[scan.name].is_file()
+        }
+        _same_truth([scan for scan in cohort.scans if scan.name not in jobs], targets, plan.truths)
+        failed, done = dict(cohort.unusable), len(cohort.scans) - len(jobs)
+        progress("scans", done / len(cohort.scans))
+        for name, problem in in_processes(_work, jobs, workers):
+            if problem:
+                failed[name] = problem
+            done += 1
+            progress("scans", done / len(cohort.scans))
+    records = [_read(path) for name, path in targets.items() if name not in failed]
+    return CohortRun(settings, tuple(records), failed)
+
+
+def _begin(settings: CohortSettings, out: Path, staging: Path) -> None:
+    """Write the settings, or compare them with those of the folder."""
+    path = out / SETTINGS
+    if path.is_file():
+        known = decode(CohortSettings, path.read_text("utf-8"), SETTINGS_FORM)
+        differing = [f.name for f in fields(known) if getattr(known, f.name) != getattr(settings, f.name)]
+        if differing:
+            raise BadOption(
+                f"{out} holds scans that were done with another {' and '.join(differing)}; name another folder, or "
+                "repeat the command that it was begun with."
+            )
+        return
+    (out / SCANS).mkdir(exist_ok=True)
+    with whole_file(path, staging) as part:
+        part.write_text(encode(settings, SETTINGS_FORM), encoding="utf-8")
+
+
+def _same_truth(scans: Sequence[CohortScan], targets: Mapping[str, Path], truths: Truths) -> None:
+    """Refuse scans that were done with other annotations."""
+    changed = [scan.name for scan in scans if _read(targets[scan.name]).truth != hashed(*truths.files(scan))]
+    if changed:
+        raise BadOption(
+            f"{len(changed)} scans, first {changed[0]}, were done with other annotations; name another folder, or "
+            f"delete {targets[changed[0]]} to do it again."
+        )
+
+
+def _read(path: Path) -> ScanRecord:
+    try:
+        return decode(ScanRecord, path.read_text("utf-8"), SCAN_FORM)
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{path}: {error} Delete it, and the scan is done again.") from error
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------- one scan
+
+
+def _work(scan: CohortScan, plan: CohortPlan, threads: int, target: Path, staging: Path) -> None:
+    """Analyze and match one scan, and write its record."""
+    method = _method(plan.method, plan.settings, threads)
+    record = scan_record(scan, method, plan.truths)
+    with whole_file(target, staging) as part:
+        part.write_text(encode(record, SCAN_FORM), encoding="utf-8")
+
+
+@cache
+def _method(name: str, settings: tuple[str, ...], threads: int) -> Method:
+    """The method of a process, loaded once."""
+    return load_method(name, threads=threads, settings=settings)
+
+
+def scan_record(scan: CohortScan, method: Method, truths: Truths) -> ScanRecord:
+    """A method on one scan.
+
+    Raises:
+        InputError: the scan cannot be read or analyzed, or nothing is known of it.
+    """
+    ct = io.read(scan.path, series=scan.series)
+    truth = truths.of(scan, ct)
+    low = replace(
+        method.recipe,
+        threshold=min(method.threshold, LEAST),
+        max_findings=max(method.recipe.max_findings, MAX_MARKS),
+    )
+    full = analyze(ct, method=replace(method, recipe=low))
+    kept = tuple(n for n in full.nodules if n.score >= method.threshold)[: method.recipe.max_findings]
+    report = replace(full, threshold=method.threshold, nodules=kept)
+    record = _record(scan, ct, truth, report, full)
+    return replace(record, truth=hashed(*truths.files(scan)), trained_on=_trained_on(method, ct))
+
+
+def _record(scan: CohortScan, ct: Volume, truth: ScanTruth, report: Report, full: Report) -> ScanRecord:
+    found = evaluate_scan(scan.name, ct, truth, report, full)
+    summary = ScanSummary.of(ct)
+    return ScanRecord(
+        name=scan.name,
+        series_uid=full.series_uid or scan.stem,
+        kernel=summary.kernel or "",
+        thickness_mm=float(summary.slice_thickness_mm or summary.spacing_zyx[0]),
+        threshold=found.threshold,
+        other=found.other,
+        other_strict=found.other_strict,
+        nodules=tuple(
+            KnownRecord(
+                _point(centre), float(diameter), texture, one.score, one.outline.dice_3d if one.outline else None
+            )
+            for centre, diameter, texture, one in zip(
+                truth.known.centre_lps, truth.known.diameter_mm, truth.textures, found.nodules, strict=True
+            )
+        ),
+        excluded=tuple(
+            KnownRecord(_point(centre), float(diameter))
+            for centre, diameter in zip(truth.excluded.centre_lps, truth.excluded.diameter_mm, strict=True)
+        ),
+        marks=tuple(
+            MarkRecord(_point(nodule.centre_lps), float(nodule.score), tuple(map(float, ious)))
+            for nodule, ious in zip(full.nodules, _box_iou(full.nodules, truth.outlines), strict=True)
+        ),
+        outlined=any(outline is not None for outline in truth.outlines),
+        truth={},
+        trained_on=False,
+    )
+
+
+def _box_iou(nodules: Sequence[Nodule], outlines: Sequence[KnownNodule | None]) -> NDArray[np.float64]:
+    """(marks, nodules) IoU of boxes; 0 for nodules without an outline."""
+    out = np.zeros((len(nodules), len(outlines)))
+    known = [k for k, outline in enumerate(outlines) if outline is not None]
+    if nodules and known:
+        boxes = [outline.box for outline in outlines if outline is not None]
+        out[:, known] = box_iou(_corners([n.box for n in nodules]), _corners(boxes))
+    return out
+
+
+def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
+    """(n, 2, 3)."""
+    return np.array([(box.start, box.stop) for box in boxes], dtype=np.float64)
+
+
+def _point(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
+def _trained_on(method: Method, ct: Volume) -> bool:
+    """Whether a network that takes part was trained on this patient."""
+    models = method.models
+    patient = ct.source.patient.patient_id if ct.source.patient else ""
+    taking_part = (models.screen, models.volume, models.segmenter, *models.own.values(), method.classifier)
+    return any(
+        patient in model.card.trained_on.get(part, ()) for model in taking_part for part in ("patients", "watched")
+    )

@@ -1,0 +1,276 @@
+"""Cohorts of whole scans, and what is known of each scan: LIDC's XML, tables of places, or masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.data import luna16
+from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
+from nodulens.data.lidc_ct import find_scans, slices_mm
+from nodulens.data.lidc_xml import read_xml, scan_of
+from nodulens.errors import BadGeometry, BadOption, NotFound
+from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
+from nodulens.io.images import read_mask
+from nodulens.io.tables import read_table
+from nodulens.ops.components import components
+
+PANEL = 3
+"""Readers of four who make a nodule one to be found, as in LUNA16; those of fewer count neither way."""
+SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
+MASKS = ("_mask", "-mask")
+"""Ends of the name of a mask beside its scan."""
+CONNECTIVITY = 26
+"""Voxels of a mask that touch in any way are one nodule."""
+
+
+# ---------------------------------------------------------------- scans
+
+
+@dataclass(frozen=True)
+class CohortScan:
+    """A scan of a cohort.
+
+    Attributes:
+        name: unique in the cohort.
+        path: folder of DICOM slices, or file.
+        series: UID to read of a folder; None for a file.
+        mask: of its nodules, where the cohort's table names one.
+    """
+
+    name: str
+    path: Path
+    series: str | None = None
+    mask: Path | None = None
+
+    @property
+    def stem(self) -> str:
+        """Name of the folder, or of the file without suffix: in LUNA16 the series UID."""
+        return self.path.name if self.path.is_dir() else _stem(self.path)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The scans of a cohort, and what looked like one but is none: name → reason."""
+
+    scans: tuple[CohortScan, ...]
+    unusable: Mapping[str, str]
+
+
+def find_cohort(place: Path) -> Cohort:
+    """The scans of a folder, or of a CSV file.
+
+    Args:
+        place: a folder with DICOM series, one a folder, and MetaImage, NIfTI or NRRD files at any depth; what is named
+            ``*_mask`` and folders ``seg-*``, such as LUNA16's lungs, are no scans. Or a CSV with the column scan, a
+            path from the folder of the CSV, and perhaps mask.
+
+    Raises:
+        NotFound: nothing is there, or no scan.
+        BadOption: a scan twice.
+        UnreadableFile: the CSV has no such column.
+    """
+    cohort = _of_folder(place) if place.is_dir() else _of_table(place)
+    if not cohort.scans:
+        raise NotFound(f"{place} holds no scan: a folder of DICOM slices, or a file {', '.join(SUFFIXES)}.")
+    names = [scan.name for scan in cohort.scans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadOption(f"{place} names {twice[0]} twice; keep one.")
+    return cohort
+
+
+def _of_folder(folder: Path) -> Cohort:
+    series, wrong = find_scans(folder)
+    found = [CohortScan(_name(path, folder), path, uid) for uid, path in series.items()]
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name.endswith(SUFFIXES))
+    for path in files:
+        inside = path.relative_to(folder)
+        if not (_stem(path).endswith(MASKS) or any(part.startswith("seg-") for part in inside.parts)):
+            found.append(CohortScan(_name(path, folder), path))
+    return Cohort(tuple(found), {_name(path, folder): reason for path, reason in wrong.items()})
+
+
+def _of_table(path: Path) -> Cohort:
+    table = read_table(path, ("scan",), optional=("mask",))
+    masks = table.cells.get("mask", ("",) * len(table))
+    scans, wrong = [], {}
+    for name, mask in zip(table.cells["scan"], masks, strict=True):
+        scan = path.parent / name
+        if scan.exists():
+            scans.append(CohortScan(name, scan, mask=path.parent / mask if mask else None))
+        else:
+            wrong[name] = f"There is no {scan}."
+    return Cohort(tuple(scans), wrong)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
+
+
+def _stem(path: Path) -> str:
+    return next(
+        (path.name[: -len(end)] for end in sorted(SUFFIXES, key=len)[::-1] if path.name.endswith(end)), path.stem
+    )
+
+
+# ---------------------------------------------------------------- truths
+
+
+class Truths(Protocol):
+    """What is known of the scans of a cohort."""
+
+    def files(self, scan: CohortScan) -> Sequence[Path]:
+        """What is known of a scan is read from these."""
+
+    def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
+        """What is known of a scan, on its grid as read.
+
+        Raises:
+            InputError: nothing is known of it, or what is known does not fit.
+        """
+
+
+@dataclass(frozen=True)
+class LidcTruths:
+    """Annotations of LIDC's readers: series UID → XML file.
+
+    Nodules of 3 mm or more that three readers or more outlined are to be found; those of fewer, smaller nodules and
+    non-nodules count neither way. Outlines are the consensus of half of the readers.
+    """
+
+    xml: Mapping[str, Path]
+
+    def files(self, scan: CohortScan) -> Sequence[Path]:
+        """Its XML."""
+        path = self.xml.get(scan.series or "")
+        return [] if path is None else [path]
+
+    def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
+        """See :class:`Truths`."""
+        uid = ct.source.series_uid
+        if uid is None or uid not in self.xml:
+            raise NotFound(f"No XML of LIDC is of series {uid}; add it, or leave the scan out.")
+        annotated = scan_of(read_xml(self.xml[uid]), ct)
+        outlined = [(known, nodule) for nodule in cluster(annotated) if (known := outlined_by(nodule, ct.geometry))]
+        panel = [(known, nodule) for known, nodule in outlined if known.readers >= PANEL]
+        fewer = [known.ball(ct.geometry) for known, _ in outlined if known.readers < PANEL]
+        return ScanTruth(
+            known=balls([known for known, _ in panel], ct.geometry),
+            excluded=findings([*fewer, *_points(annotated, ct.geometry)]),
+            outlines=tuple(known for known, _ in panel),
+            textures=_textures([nodule for _, nodule in panel]),
+        )
+
+
+def _points(scan: LidcScan, geometry: Geometry) -> list[tuple[np.ndarray, float]]:
+    """Small nodules and non-nodules, which have no diameter."""
+    marks = (*scan.small_nodules, *scan.non_nodules)
+    heights = slice_index([mark.z_mm for mark in marks], slices_mm(geometry)) if marks else ()
+    places = ((z, mark.xy[1], mark.xy[0]) for z, mark in zip(heights, marks, strict=True))
+    return [(geometry.to_lps(np.array(place, dtype=np.float64)), UNMEASURED) for place in places]
+
+
+def _textures(nodules: Sequence[LidcNodule]) -> tuple[str, ...]:
+    """Ground glass, part-solid or solid by the readers' median rating of texture."""
+    if not nodules:
+        return ()
+    median = ratings_of(nodules).median("texture")
+    return tuple("" if m == 0 else "ground glass" if m <= 2 else "part-solid" if m < 4.5 else "solid" for m in median)
+
+
+@dataclass(frozen=True)
+class TableTruths:
+    """Places and diameters in the columns of LUNA16, by series UID or name of the scan; a scan without a row has none.
+
+    Attributes:
+        annotations: the nodules to find.
+        excluded: findings that count neither way; None: there are none.
+    """
+
+    annotations: Path
+    excluded: Path | None = None
+
+    def files(self, scan: CohortScan) -> Sequence[Path]:
+        """The tables, of which every scan may have a row."""
+        return [self.annotations] if self.excluded is None else [self.annotations, self.excluded]
+
+    def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
+        """See :class:`Truths`."""
+        names = dict.fromkeys(filter(None, (ct.source.series_uid, scan.name, scan.stem)))
+        excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
+        return ScanTruth.of_balls(listed(self.annotations, *names), excluded)
+
+
+@dataclass(frozen=True)
+class MaskTruths:
+    """A mask of the nodules of each scan: name of the scan → file. Each connected component is a nodule."""
+
+    masks: Mapping[str, Path]
+
+    def files(self, scan: CohortScan) -> Sequence[Path]:
+        """Its mask."""
+        return [self.masks[scan.name]] if scan.name in self.masks else []
+
+    def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
+        """See :class:`Truths`."""
+        if scan.name not in self.masks:
+            raise NotFound(f"There is no mask {scan.stem}{MASKS[0]} ({', '.join(SUFFIXES)}) beside {scan.name}.")
+        stored = read_mask(self.masks[scan.name])
+        own, grid = stored.geometry, ct.geometry
+        if own.shape != grid.shape or np.abs(own.affine - grid.affine).max() > luna16.ALIKE_MM:
+            raise BadGeometry(f"{self.masks[scan.name]} is not on the grid of its scan; export both alike.")
+        parts = components(stored.labels > 0, CONNECTIVITY)
+        nodules = []
+        for number, where in enumerate(parts.slices, start=1):
+            box = Box(*(tuple(getattr(s, end) for s in where) for end in ("start", "stop")))
+            nodules.append(KnownNodule(box, np.ascontiguousarray(parts.labels[where] == number), 0))
+        known = balls(nodules, grid)
+        return replace(ScanTruth.of_balls(known, NOTHING), outlines=tuple(nodules))
+
+
+def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None = None) -> Truths:
+    """What is known of a cohort.
+
+    Args:
+        word: "lidc", "luna16", "masks", or the path of a CSV of places and diameters.
+        place: of the cohort.
+        cohort: its scans.
+        annotations: folder of LIDC's XML, or of LUNA16's tables; None: that of the scans.
+
+    Raises:
+        NotFound: there is no such file.
+        BadOption: annotations for what has none.
+    """
+    folder = annotations or (place if place.is_dir() else place.parent)
+    if word == "lidc":
+        files = sorted(folder.rglob("*.xml"))
+        if not files:
+            raise NotFound(f"{folder} holds no XML of LIDC's readers; name their folder by --annotations.")
+        return LidcTruths({read_xml(path).series_uid: path for path in files})
+    if word == "luna16":
+        tables = folder / luna16.ANNOTATIONS, folder / luna16.EXCLUDED
+        missing = [path for path in tables if not path.is_file()]
+        if missing:
+            raise NotFound(f"There is no {missing[0]}; name the folder of LUNA16's tables by --annotations.")
+        return TableTruths(*tables)
+    if annotations is not None:
+        raise BadOption(f"--annotations is for lidc and luna16; --truth is {word}.")
+    if word == "masks":
+        masks = {scan.name: mask for scan in cohort.scans if (mask := scan.mask or _beside(scan)) is not None}
+        return MaskTruths(masks)
+    if not Path(word).is_file():
+        raise NotFound(f"--truth is lidc, luna16, masks or a CSV file; there is no file {word}.")
+    return TableTruths(Path(word))
+
+
+def _beside(scan: CohortScan) -> Path | None:
+    names = (scan.path.parent / f"{scan.stem}{end}{suffix}" for end in MASKS for suffix in SUFFIXES)
+    return next((path for path in names if path.is_file()), None)
