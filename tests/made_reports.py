@@ -8,7 +8,7 @@ import numpy as np
 
 from nodulens.core.coverage import Coverage, SideCoverage
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box, Measurements, Nodule, Position, Risk
+from nodulens.core.nodule import Attribute, Box, Measurements, Nodule, Position, Risk
 from nodulens.core.volume import Mask, Patient, SliceRef, Source, Volume
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity, WeightRef
 
@@ -58,6 +58,7 @@ def report(ct: Volume, count: int = 2) -> Report:
         threshold=0.42,
         nodules=nodules,
         sensitivity=(SizeSensitivity(3.0, 6.0, 30, 60), SizeSensitivity(6.0, 30.0, 95, 100)),
+        attribute_auc={"spiculation": 0.86, "margin": 0.9},
         interval_meaning="Nine of ten such intervals held the answer in patients left out.",
         lung_mask=lungs,
     )
@@ -76,6 +77,7 @@ def _nodule(ct: Volume, number: int) -> Nodule:
         diameter * 1.05, diameter * 0.95, diameter, diameter * 1.08, np.pi / 6 * diameter**3, diameter,
         np.pi * diameter**2, 0.97, -12.5, 80.0, -210.0, 4.0, 96.0, 0.9, diameter * 0.9, 3.5,
     )  # fmt: skip
+    look = (Attribute("spiculation", 3.5, "spiculated"), Attribute("margin", 4.25, "sharply defined"))
     return Nodule(
         id=number,
         score=0.95 - 0.2 * number,
@@ -92,6 +94,7 @@ def _nodule(ct: Volume, number: int) -> Nodule:
         ),
         measurements=measured,
         risk=Risk(0.8, (0.55, 0.93), True, "malignancy") if number == 1 else None,
+        attributes=look if number == 1 else (),
         volume_interval_mm3=None if number == 3 else (0.7 * measured.volume_mm3, 1.4 * measured.volume_mm3),
         warnings=("Touches the pleura.",) if number == 1 else (),
         mask=mask,

@@ -14,8 +14,9 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadValues
 from nodulens.runtime.engine import Model
-from nodulens.stages.classify_crop import CELLS, classify, grade, log_odds
+from nodulens.stages.classify_crop import classify, grade, log_odds
 from nodulens.stages.crops import FIELD_PX, Crop, crop_view, crop_window
+from nodulens.stages.occlusion import CELLS
 
 Batch = NDArray[np.float32]
 BACK, BRIGHT = 0.1, 0.7
@@ -132,7 +133,8 @@ def test_the_networks_own_probability_is_not_called_calibrated(
         seen.append(batch.copy())
         return (np.tile(np.float32([[0.5, 2.0]]), (len(batch), 1)),)
 
-    risk, heat = grade(*nodule, made(run, masked))
+    graded = grade(*nodule, made(run, masked))
+    risk, heat = graded.risk, graded.heat
     assert risk.probability == pytest.approx(1 / (1 + np.exp(-1.5)))
     assert (risk.interval, risk.calibrated, risk.model) == ((0.0, 1.0), False, "classifier")
     assert not heat.any() and heat.shape == nodule[1].shape
@@ -154,20 +156,20 @@ def test_mirror_images_are_judged_as_one() -> None:
 def test_calibration_on_the_card_is_used(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
     table = {"upper_edge": [0.5], "low": [0.0, 0.4], "high": [0.3, 1.0]}
     model = made(lambda b: (np.tile(np.float32([[0, 1]]), (len(b), 1)),), calibration=[2.0, -1.0], interval=table)
-    risk, _ = grade(*nodule, model)
+    risk = grade(*nodule, model).risk
     assert risk.calibrated and risk.probability == pytest.approx(1 / (1 + np.exp(-1))) and risk.interval == (0.4, 1.0)
 
 
 def test_a_third_class_takes_no_part(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
     model = made(lambda b: (np.tile(np.float32([[7, 1, 1]]), (len(b), 1)),))
     model.card.settings["classes"] = ["indeterminate", "benign", "malignant"]
-    assert grade(*nodule, model)[0].probability == pytest.approx(0.5)
+    assert grade(*nodule, model).risk.probability == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_heat_lies_where_covering_it_costs(nodule: tuple[Volume, Box, NDArray[np.bool_]], masked: bool) -> None:
     volume, box, mask = nodule
-    _, heat = grade(volume, box, mask, made(brightness, masked))
+    heat = grade(volume, box, mask, made(brightness, masked)).heat
     assert heat.shape == mask.shape and heat.dtype == np.float32
     assert heat.min() >= 0 and heat.max() == pytest.approx(1)
     np.testing.assert_array_equal(heat[0], heat[-1])
@@ -178,5 +180,5 @@ def test_heat_lies_where_covering_it_costs(nodule: tuple[Volume, Box, NDArray[np
 
 def test_one_voxel_is_graded(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
     box = Box((3, 4, 5), (4, 5, 6))
-    risk, heat = grade(nodule[0], box, np.ones((1, 1, 1), bool), made(brightness))
-    assert 0 <= risk.probability <= 1 and heat.shape == (1, 1, 1)
+    graded = grade(nodule[0], box, np.ones((1, 1, 1), bool), made(brightness))
+    assert 0 <= graded.risk.probability <= 1 and graded.heat.shape == (1, 1, 1)

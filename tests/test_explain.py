@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nodulens.errors import BadOption, BadValues
-from nodulens.evaluate.explain import grad_cam, shap_values
+from nodulens.evaluate.explain import Faithfulness, faithfulness, grad_cam, shap_values
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, SAM2_DENSENET
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.presentation.figures import Basis, to_png
@@ -204,6 +204,25 @@ def test_the_same_seed_the_same_values(trained: tuple[nn.Module, Tensor]) -> Non
     one, same, other = (shap_values(net, x[:1], 1, x, samples=20, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+# ---- How well a map explains
+
+
+def test_deletion_and_insertion_by_hand() -> None:
+    """Four pixels of 4, 2, 1 and 0 replaced by 0, and one beside them that stays: sums of what is left."""
+    image = np.float32([[[4, 2, 1, 0, 8]]])
+
+    def total(images: np.ndarray) -> np.ndarray:
+        return images.sum((1, 2, 3))
+
+    best = faithfulness(total, image, np.zeros_like(image), np.array([0, 1, 2, 3]), steps=4)
+    # deletion passes 15, 11, 9, 8, 8; insertion 8, 12, 14, 15, 15
+    assert best == Faithfulness(pytest.approx(9.875), pytest.approx(13.125))
+    worst = faithfulness(total, image, np.zeros_like(image), np.array([3, 2, 1, 0]), steps=4)
+    assert worst == Faithfulness(pytest.approx(13.125), pytest.approx(9.875))
+    with pytest.raises(BadOption, match="needs pixels and steps"):
+        faithfulness(total, image, image, np.array([], int))
 
 
 # ---- The figure

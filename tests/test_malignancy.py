@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -15,13 +16,17 @@ from onnx import numpy_helper
 import made_models
 import small_scans
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box, Nodule, Risk
+from nodulens.core.nodule import Attribute, Box, Nodule, Rating, Risk
 from nodulens.core.volume import Volume
+from nodulens.evaluate.explain import faithfulness
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Model, compile_model, load_model
-from nodulens.runtime.weights import card
-from nodulens.stages.classify import evaluate, risk_of
+from nodulens.runtime.weights import Card, card
+from nodulens.stages.attributes import SCALES, predictable, predicted
+from nodulens.stages.classify import evaluate, risk_of, slice_view, without_nodule
 from nodulens.stages.features import measured_view, nodule_features
+from nodulens.stages.occlusion import CELLS
+from nodulens.stages.position import central_slice
 
 Batch = NDArray[np.float32]
 TABLE = {"upper_edge": [0.2, 0.6], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.75, 1.0]}
@@ -70,7 +75,7 @@ def test_network_and_forest_count_by_the_weights_of_the_card(nodule: tuple[Volum
 
     model = made_models.model(network, {**SETTINGS, "combination": [0.5, 0.25], "calibration": [1.0, 0.1]})
     volume, box, mask = nodule
-    risk, _ = evaluate(volume, box, mask, model, made_models.model(forest))
+    risk = evaluate(volume, box, mask, model, made_models.model(forest)).risk
     assert risk.probability == pytest.approx(1 / (1 + np.exp(-(0.5 * 2 - 0.25 * 3 + 0.1))))
     assert seen[0].shape == (1, len(card("measured").settings["features"]))
 
@@ -102,66 +107,118 @@ def nodule() -> tuple[Volume, Box, NDArray[np.bool_]]:
     return Volume(hu.astype(np.float32), geometry), box, ball[box.slices]
 
 
-def test_views_go_in_and_all_four_mirror_images_come_back_to_their_place(
-    nodule: tuple[Volume, Box, NDArray[np.bool_]],
-) -> None:
-    """A network that marks the upper left quarter of what it sees: over four mirror images every quarter is marked as
-    much, and the logit is the mean of all views."""
+def test_the_logit_is_the_mean_over_slices_and_mirror_images(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
     seen: list[Batch] = []
 
-    def run(batch: Batch) -> tuple[Batch, Batch]:
+    def run(batch: Batch) -> tuple[Batch, ...]:
         seen.append(np.array(batch))
-        maps = np.zeros((len(batch), 16, 16), np.float32)
-        maps[:, :8, :8] = 1
-        return np.full((len(batch), 2), float(len(seen)), np.float32), maps
+        return (np.full((len(batch), 2), float(len(seen)), np.float32),)
 
     volume, box, mask = nodule
-    risk, heat = evaluate(volume, box, mask, made(run), SILENT)
-    assert risk == risk_of(2.5, made(None))
-    assert len(seen) == 4 and {b.shape[1:] for b in seen} == {(2, 64, 64)}
-    np.testing.assert_array_equal(seen[0], seen[1][:, :, ::-1])
-    np.testing.assert_array_equal(seen[0], seen[3][:, :, ::-1, ::-1])
-    np.testing.assert_allclose(heat, 1.0, atol=1e-6)
+    assert evaluate(volume, box, mask, made(run), SILENT).risk == risk_of(2.5, made(None))
+    *turns, covers = seen
+    assert len(turns) == 4 and len(covers) == CELLS**2 and {b.shape[1:] for b in seen} == {(2, 64, 64)}
+    np.testing.assert_array_equal(turns[0], turns[1][:, :, ::-1])
+    np.testing.assert_array_equal(turns[0], turns[3][:, :, ::-1, ::-1])
     # the outline is the second channel, in the middle, and as large as the ball
-    outline = seen[0][:, 1]
+    outline = turns[0][:, 1]
     place = (outline * np.indices((64, 64))[:, None]).sum((2, 3)) / outline.sum((1, 2))
     np.testing.assert_allclose(place, 31.5, atol=0.6)
     assert outline.sum((1, 2)).max() * 0.7**2 == pytest.approx(np.pi * 81, rel=0.2)
 
 
-@pytest.mark.parametrize(("row", "column"), [(6, 6), (6, 9), (9, 6), (9, 9)])
-def test_heat_lies_where_the_network_saw_it(
+def light_at(row: int, column: int, sign: float = 1.0) -> Any:
+    """A network whose logit is the light in 3 × 3 pixels of what it sees, times a sign."""
+
+    def run(batch: Batch) -> tuple[Batch, ...]:
+        light = batch[:, 0, row - 1 : row + 2, column - 1 : column + 2].mean((1, 2))
+        return (np.float32(sign) * light[:, None],)
+
+    return run
+
+
+@pytest.mark.parametrize(("row", "column"), [(26, 26), (26, 37), (37, 26), (37, 37)])
+def test_heat_lies_where_the_network_looked(
     nodule: tuple[Volume, Box, NDArray[np.bool_]], row: int, column: int
 ) -> None:
-    """A map with one hot cell: the heat's middle is at that cell's place in millimetres."""
-    calls: list[int] = []
-    turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
-
-    def run(batch: Batch) -> tuple[Batch, Batch]:
-        v, h = turns[len(calls)]
-        calls.append(1)
-        one = np.zeros((16, 16), np.float32)
-        one[row, column] = 3.0
-        return np.zeros((len(batch), 1), np.float32), np.repeat(one[None, ::v, ::h], len(batch), 0)
-
     volume, box, mask = nodule
-    _, heat = evaluate(volume, box, mask, made(run), SILENT)
+    heat = evaluate(volume, box, mask, made(light_at(row, column)), SILENT).heat
     assert heat.shape == mask.shape and heat.dtype == np.float32
-    assert heat.min() == 0 and heat.max() == 1
-    for plane in heat:
-        place = (plane * np.indices(plane.shape)).sum((1, 2)) / plane.sum()
-        middle_mm = (place - (np.array(plane.shape) - 1) / 2) * (0.8, 0.6)
-        expected = (np.array([row, column]) - 7.5) * 4 * 0.7
-        np.testing.assert_allclose(middle_mm, expected, atol=0.6)
+    assert heat.min() >= 0 and heat.max() == 1
+    np.testing.assert_array_equal(heat, np.broadcast_to(heat[0], heat.shape))
+    place = (heat[0] * np.indices(heat[0].shape)).sum((1, 2)) / heat[0].sum()
+    middle_mm = (place - (np.array(heat[0].shape) - 1) / 2) * (0.8, 0.6)
+    np.testing.assert_allclose(middle_mm, (np.array([row, column]) - 31.5) * 0.7, atol=1.0)
 
 
 def test_what_speaks_against_is_not_heat(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
-    def run(batch: Batch) -> tuple[Batch, Batch]:
-        return np.zeros((len(batch), 1), np.float32), np.full((len(batch), 16, 16), -2.0, np.float32)
-
     volume, box, mask = nodule
-    _, heat = evaluate(volume, box, mask, made(run), SILENT)
-    assert not heat.any()
+    assert not evaluate(volume, box, mask, made(light_at(32, 32, -1.0)), SILENT).heat.any()
+
+
+def test_the_map_ranks_pixels_better_than_chance(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    """A network with a known cause: its logit falls first where the map says, and comes back first there."""
+    volume, box, mask = nodule
+    model = made(light_at(27, 36))
+    heat = evaluate(volume, box, mask, model, SILENT).heat
+    view, window = slice_view(volume, box, mask, central_slice(mask))
+    plane = np.zeros(volume.geometry.shape[1:], np.float32)
+    plane[box.slices[1:]] = heat[0]
+    without = np.broadcast_to(without_nodule(view)[:, None, None], view.shape)
+    inside = np.flatnonzero(view[1] > 0.5)
+
+    def score(views: Batch) -> Batch:
+        return model.run(views)[0][:, 0]
+
+    by_map = faithfulness(score, view, without, inside[np.argsort(-window.sample(plane[None])[0].ravel()[inside])])
+    rng = np.random.default_rng(0)
+    chance = [faithfulness(score, view, without, rng.permutation(inside)) for _ in range(20)]
+    assert by_map.deletion < min(one.deletion for one in chance) - 0.1
+    assert by_map.insertion > max(one.insertion for one in chance) + 0.1
+
+
+# ---- The look, as readers would rate it
+
+
+def rating_card(**auc: float | None) -> Card:
+    outputs = ["malignancy", *auc]
+    figures = {"attributes": {name: {"auc": value, "nodules": 100, "above_3": 50} for name, value in auc.items()}}
+    return replace(made_models.model(None, {**SETTINGS, "outputs": outputs}).card, figures=figures)  # type: ignore[arg-type]
+
+
+def test_ratings_that_were_predicted_well_are_given_on_lidcs_scales() -> None:
+    known = rating_card(spiculation=0.85, sphericity=0.79, texture=0.8, calcification=0.9, margin=None)
+    assert predictable(known) == {"spiculation": 0.85, "texture": 0.8, "calcification": 0.9}
+    logits = np.log(np.array([1, 3, 1, 1e-6, 1e6, 1]))
+    assert predicted(logits, known) == (
+        Attribute("spiculation", pytest.approx(4.0), "spiculated"),
+        Attribute("texture", pytest.approx(1, abs=1e-4), "non-solid"),
+        Attribute("calcification", pytest.approx(6, abs=1e-4), "not calcified"),
+    )
+
+
+def test_a_network_without_ratings_says_nothing_of_the_look() -> None:
+    assert predictable(made(None).card) == {} and predicted(np.zeros(1), made(None).card) == ()
+
+
+def test_every_scale_has_a_word_for_every_rating() -> None:
+    assert set(SCALES) == set(get_args(Rating))
+    for name, scale in SCALES.items():
+        assert scale.top == (6 if name == "calcification" else 5) == scale.words[-1][0]
+        words = [scale.word(rating) for rating in np.linspace(1, scale.top, 200)]
+        assert list(dict.fromkeys(words)) == [word for _, word in scale.words]
+
+
+def test_the_grade_holds_the_ratings_of_all_views(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    known = rating_card(margin=0.9)
+    calls: list[int] = []
+
+    def run(batch: Batch) -> tuple[Batch, ...]:
+        calls.append(1)
+        return (np.tile(np.float32([0, len(calls) - 2.5]), (len(batch), 1)),)
+
+    (margin,) = evaluate(*nodule, Model(known, run), SILENT).attributes
+    assert margin == Attribute("margin", pytest.approx(3.0), "rather ill-defined")
 
 
 # ---- The network that ships
@@ -222,8 +279,8 @@ def test_heat_changes_when_the_classifier_is_shuffled(shipped: Model, tmp_path: 
     other = shuffled(tmp_path)
     largest: Nodule = max(report.nodules, key=lambda n: n.measurements.volume_mm3)
     assert largest.mask is not None and largest.heat is not None
-    before, heat = evaluate(ct, largest.box, largest.mask, shipped, load_model("measured"))
-    after, changed = evaluate(ct, largest.box, largest.mask, other, load_model("measured"))
+    first, second = (evaluate(ct, largest.box, largest.mask, m, load_model("measured")) for m in (shipped, other))
+    (before, heat), (after, changed) = ((one.risk, one.heat) for one in (first, second))
     np.testing.assert_allclose(heat, largest.heat, atol=1e-4, err_msg="what the report shows is this map")
     assert before.probability != pytest.approx(after.probability, abs=1e-6)
     assert np.abs(heat - changed).mean() > 0.05

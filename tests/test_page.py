@@ -29,6 +29,7 @@ from nodulens.report.page import (
     DETECTION_CONFIDENCE,
     HEAT_MAP,
     LOBE,
+    LOOK,
     MALIGNANCY_ESTIMATE,
     MEAN_DIAMETER,
     MEASUREMENTS,
@@ -165,10 +166,22 @@ def test_what_is_the_same_for_every_finding_is_said_once(page: str) -> None:
     texts = [PageReader(card).text.replace("Touches the pleura.", "") for card in cards]
     assert not [text for text in texts if re.search(r"[a-z]{2}\. ", text)]
     text = PageReader(page).text
-    for words in (DETECTION_CONFIDENCE, MEAN_DIAMETER, VOLUME_RANGE, MALIGNANCY_ESTIMATE, HEAT_MAP, LOBE):
+    for words in (DETECTION_CONFIDENCE, MEAN_DIAMETER, VOLUME_RANGE, MALIGNANCY_ESTIMATE, LOOK, HEAT_MAP, LOBE):
         assert text.count(words) == 1 and text.index(words) > text.index("How to read this")
     assert text.count("Nine of ten such intervals") == text.count("calibrated on held-out patients") == 1
     assert text.count("Findings are reported from 0.42.") == 1
+
+
+def test_the_look_stands_on_the_card_and_how_well_it_is_predicted_once(page: str, ct: Volume, report: Report) -> None:
+    cards = re.findall(r'<article class="card".*?</article>', page, re.DOTALL)
+    look = "Looks spiculated and sharply defined, as readers would rate it; 16.0 mm, −12 HU on average"
+    assert [PageReader(card).text.count(look) for card in cards] == [1, 0, 0]
+    assert PageReader(page).text.count("with an AUC of: spiculation 0.86, margin 0.90.") == 1
+    first = report.nodules[0]
+    one = replace(report, nodules=(replace(first, attributes=first.attributes[:1]),))
+    assert "Looks spiculated, as readers" in PageReader(render_page(one, ct)).text
+    none = replace(report, nodules=(replace(first, attributes=()),), attribute_auc={})
+    assert "would rate it" not in PageReader(render_page(none, ct)).text
 
 
 def test_a_volume_has_its_range_where_there_is_one(ct: Volume, report: Report) -> None:

@@ -99,6 +99,7 @@ def test_identity_stays_out_unless_it_was_asked_for(ct: Volume, report: Report) 
         (lambda d: d["nodules"][0].pop("zone"), r"report.nodules\[0\].position has .* lacks \['zone'\]"),
         (lambda d: d["nodules"][0].pop("box_zyx"), r"nodules\[0\].box_zyx should be a list, is null"),
         (lambda d: d["nodules"][0].update(side="top"), "side should be 'left' or 'right', is \"top\""),
+        (lambda d: d["nodules"][0]["attributes"][0].update(name="colour"), "attributes.*name should be 'spiculation'"),
         (lambda d: d["nodules"][0].update(score="high"), "score should be float"),
         (lambda d: d["nodules"][0].update(score=True), "score should be float"),
         (lambda d: d["nodules"][0].update(centre_lps=[1, 2]), "centre_lps should be 3 values"),
@@ -171,6 +172,8 @@ def test_table_has_a_header_always_and_the_case_in_every_row(ct: Volume, report:
     assert [row["case"] for row in rows] == ["CASE-7"] * 3
     assert [row["id"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["risk_calibrated"] == "true" and rows[1]["risk_probability"] == ""
+    assert (rows[0]["rated_spiculation"], rows[0]["rated_margin"], rows[0]["rated_texture"]) == ("3.5", "4.25", "")
+    assert rows[1]["rated_spiculation"] == ""
     assert float(rows[0]["centre_x_lps"]) == 55.0 and rows[0]["sop_instance_uid"].startswith("1.2.826")
     assert int(rows[0]["box_start_z"]) == report.nodules[0].box.start[0]
     empty = to_csv(replace(report, nodules=()))

@@ -23,6 +23,7 @@ from nodulens.methods.method import Method
 from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
+from nodulens.stages.attributes import predictable
 from nodulens.stages.classify_crop import UNCALIBRATED
 from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.detect import detect
@@ -207,7 +208,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
             position = locate(volume, box, mask, lungs)
             interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
         with times.stage("malignancy"):
-            risk, heat = method.grade(volume, box, mask)
+            grade = method.grade(volume, box, mask)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
@@ -219,11 +220,12 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
                 texture=texture(measurements),
                 position=position,
                 measurements=measurements,
-                risk=risk,
+                risk=grade.risk,
+                attributes=grade.attributes,
                 volume_interval_mm3=interval,
                 warnings=_nodule_warnings(volume, box, measurements.mean_diameter_mm),
                 mask=mask,
-                heat=heat,
+                heat=grade.heat,
             )
         )
     return nodules
@@ -261,6 +263,7 @@ def _report(scan: _Scan, nodules: list[Nodule], method: Method, times: StageTime
         threshold=method.threshold,
         nodules=tuple(_as_read(n, ct, scan.orientation) for n in nodules),
         sensitivity=tuple(SizeSensitivity(*row) for row in measured),
+        attribute_auc=predictable(method.classifier.card),
         interval_meaning=str(method.classifier.card.settings.get("interval", {}).get("meaning", UNCALIBRATED)),
         lung_mask=Mask(scan.orientation.invert(lungs.labels), ct.geometry, lungs.names),
     )

@@ -13,6 +13,8 @@ from nodulens.errors import BadOption
 
 Side = Literal["left", "right"]
 Texture = Literal["solid", "part-solid", "ground-glass"]
+Rating = Literal["spiculation", "lobulation", "margin", "texture", "sphericity", "calcification"]
+"""Ratings of LIDC-IDRI's readers that say how a nodule looks."""
 Point = tuple[float, float, float]
 
 
@@ -181,6 +183,21 @@ class Risk:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """How readers would rate one thing about a nodule's look: a prediction, not a measurement.
+
+    Attributes:
+        name: of LIDC's rating.
+        rating: the mean of readers' ratings that the network expects, on LIDC's scale: 1…5, calcification 1…6.
+        words: what a radiologist calls a nodule of that rating, such as "spiculated".
+    """
+
+    name: Rating
+    rating: float
+    words: str
+
+
+@dataclass(frozen=True)
 class Position:
     """Where in the lungs.
 
@@ -209,11 +226,13 @@ class Nodule:
         score: detection confidence, 0…1; 1 for a prompt by a person.
         centre_lps: centroid of the mask, LPS mm (x, y, z).
         box: around the mask, in indices of the volume as read.
+        attributes: how readers would rate its look; those that the network predicts well enough.
         volume_interval_mm3: volumes inside the inner and outer edge of the band that holds four in five readers'
             outlines; None where the prompted network did not outline it.
         warnings: what limits this finding's measurements.
         mask: bool, shape ``box.shape``; None in a report read back from JSON, and not compared.
-        heat: float32 0…1, same shape: what drove the malignancy score; None where not computed.
+        heat: float32 0…1, same shape: how far the network's malignancy score falls when that part is covered; None
+            where not computed.
     """
 
     id: int
@@ -224,6 +243,7 @@ class Nodule:
     position: Position
     measurements: Measurements
     risk: Risk | None
+    attributes: tuple[Attribute, ...] = ()
     volume_interval_mm3: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)

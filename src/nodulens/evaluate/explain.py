@@ -1,13 +1,16 @@
-"""Explanations of a classifier: Grad-CAM and SHAP values, from its gradients.
+"""Explanations of a classifier: Grad-CAM and SHAP values, from its gradients; and how well a map explains a score.
 
 They explain the log odds of one class against all others. For an exported network, which has no gradients,
-:func:`nodulens.stages.classify_crop.grade` occludes one part of the image after the other instead.
+:mod:`nodulens.stages.occlusion` covers one part of the image after the other instead.
 """
 
 # mypy: allow-untyped-calls
 # torch is typed in part only.
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -123,6 +126,47 @@ def shap_values(
             total += ((image - some) * slope).sum(0)
         out[number] = (total / samples)[0].cpu().numpy()
     return out
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How well a map ranks the pixels of an image: areas under two curves of a score (Petsiuk et al. 2018).
+
+    Attributes:
+        deletion: mean score while the pixels are replaced, those first that the map says matter most; lower is better.
+        insertion: mean score while they come back in that order; higher is better.
+    """
+
+    deletion: float
+    insertion: float
+
+
+def faithfulness(
+    score: Callable[[Float32], Float32], image: Float32, without: Float32, order: NDArray[np.int_], steps: int = 16
+) -> Faithfulness:
+    """Replace some pixels of an image step by step in a given order, and put them back in the same.
+
+    Args:
+        score: (N, channels, rows, columns) → (N,).
+        image: (channels, rows, columns).
+        without: the same shape: what replaces the pixels.
+        order: (P,) numbers of the pixels that are replaced, row by row, the most important first.
+        steps: in which they are replaced, about equally many pixels each.
+
+    Raises:
+        BadOption: no pixels or no steps.
+    """
+    if steps < 1 or not len(order):
+        raise BadOption(f"A deletion curve needs pixels and steps, got {len(order)} and {steps}.")
+    rank = np.full(image.shape[1] * image.shape[2], len(order))
+    rank[order] = np.arange(len(order))
+    done = np.round(np.linspace(0, len(order), steps + 1))[:, None, None, None]
+    replaced = rank.reshape(1, 1, *image.shape[1:]) < done
+    kept = rank.reshape(1, 1, *image.shape[1:]) == len(order)
+    deleted = score(np.where(replaced, without, image))
+    inserted = score(np.where(replaced | kept, image, without))
+    deletion, insertion = (float((curve[:-1] + curve[1:]).mean() / 2) for curve in (deleted, inserted))
+    return Faithfulness(deletion, insertion)
 
 
 def _odds(net: nn.Module, images: Tensor, target: int) -> Tensor:

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nodulens.core.nodule import Box, Risk
+from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import Recipe
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
-from nodulens.stages.classify import Heat, evaluate
+from nodulens.stages.classify import Grade, evaluate
 from nodulens.stages.classify_crop import grade
 from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import DRAWN
@@ -113,8 +113,8 @@ class Method:
             return None
         return volume_interval(volume, box, mask, volume_mm3, self.models.segmenter)
 
-    def grade(self, volume: Volume, box: Box, mask: NDArray[np.bool_]) -> tuple[Risk, Heat]:
-        """Risk of a nodule and its heat map, by the method's own classifier or the default's network and forest; see
+    def grade(self, volume: Volume, box: Box, mask: NDArray[np.bool_]) -> Grade:
+        """Risk of a nodule and its explanation, by the method's own classifier or the default's network and forest; see
         :func:`nodulens.stages.classify.evaluate`."""
         own = "classifier" in self.models.own
         return grade(volume, box, mask, *self._graders) if own else evaluate(volume, box, mask, *self._graders)

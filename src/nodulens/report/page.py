@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from nodulens.core.coverage import OpacityKind
-from nodulens.core.nodule import Nodule, Risk
+from nodulens.core.nodule import Nodule, Rating, Risk
 from nodulens.core.volume import Volume
 from nodulens.report.html import Entry, bar, source, templates
 from nodulens.report.json import fingerprint
@@ -69,7 +69,17 @@ MALIGNANCY_ESTIMATE = (
     "How likely expert readers, such as those of LIDC-IDRI, are to rate the nodule suspicious rather than not. It says "
     "what readers would rate, not what pathology would find, and takes for granted that the mark is a nodule."
 )
-HEAT_MAP = "Over the close-ups: what drove the malignancy estimate, from little to much."
+LOOK = (
+    "How readers such as those of LIDC-IDRI would rate it, predicted by the network that also takes part in the "
+    "malignancy estimate. It describes the nodule beside the estimate and is not its cause; size and density are "
+    "measured and count on their own. Each word stands for the mean rating to expect from several readers, on LIDC's "
+    "scales from 1 to 5; only how well these ratings rank nodules was measured."
+)
+HEAT_MAP = (
+    "Over the close-ups: how far the malignancy estimate of the network falls when that part of the nodule is covered, "
+    "from little to much. It compares the parts of one nodule, on the axial slice where it is largest, and explains "
+    "the network alone: not what measured features such as the diameter add."
+)
 LOBE = "Estimated from the position in the lung alone, without fissures."
 
 
@@ -329,12 +339,24 @@ def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> Values:
         "title": _place(nodule).capitalize(),
         "size": f"{nodule.texture.capitalize()} · {_size(nodule)} · {_number(nodule.measurements.volume_mm3, 0)} mm³",
         "planes": [_plane(plane, nodule, side) for plane in scene.planes(nodule)],
+        "look": _look(nodule),
         "warnings": nodule.warnings,
         "risk": None if nodule.risk is None else _estimate(nodule.risk),
         "confidence": None if report.prompted else _confidence(nodule.score),
         "where": _where(nodule),
         "measurements": _measured(nodule),
     }
+
+
+def _look(nodule: Nodule) -> str:
+    """How readers would rate the nodule, with the size and density that count beside it; empty without ratings."""
+    if not nodule.attributes:
+        return ""
+    *words, last = (one.words for one in nodule.attributes)
+    rated = f"{', '.join(words)} and {last}" if words else last
+    m = nodule.measurements
+    measured = f"{_number(m.mean_diameter_mm, 1)} mm, {_number(m.mean_hu, 0)} HU on average"
+    return f"Looks {rated}, as readers would rate it; {measured}"
 
 
 def _where(nodule: Nodule) -> Iterator[Entry]:
@@ -404,8 +426,15 @@ def _guide(report: Report) -> Iterator[Entry]:
         yield Entry("Malignancy estimate", f"{MALIGNANCY_ESTIMATE} {_calibration(risks)}")
         meaning = report.interval_meaning or f"For its definition see the card of the weights {risks[0].model}."
         yield Entry("Interval of the estimate", meaning)
+    if report.attribute_auc:
+        yield Entry("Look", f"{LOOK} {_predictability(report.attribute_auc)}")
     if report.nodules:
         yield Entry("Lobe", LOBE)
+
+
+def _predictability(attribute_auc: dict[Rating, float]) -> str:
+    each = ", ".join(f"{name} {_number(auc, 2)}" for name, auc in attribute_auc.items())
+    return f"Nodules rated above 3 were told from those below, in patients left out, with an AUC of: {each}."
 
 
 def _calibration(risks: list[Risk]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nodulens.core.coverage import Coverage
-from nodulens.core.nodule import Nodule
+from nodulens.core.nodule import Nodule, Rating
 from nodulens.core.volume import Mask, Patient, Volume
 from nodulens.errors import NodulensError
 from nodulens.io.deidentify import released
@@ -95,6 +95,8 @@ class Report:
         nodules: the findings; ids are unique and are the label values of ``nodules.nii.gz``.
         prompted: a person prompted the nodules; nothing was searched for.
         sensitivity: measured by nodule size at ``threshold``; empty if not measured.
+        attribute_auc: rating of a nodule's look that was predicted → how well, on nodules of patients left out: the AUC
+            of telling those rated above 3 from those below.
         interval_meaning: a sentence on the definition and coverage of ``Risk.interval``.
         lung_mask: on the grid of the volume as read; not in the JSON, not compared.
 
@@ -118,6 +120,7 @@ class Report:
     nodules: tuple[Nodule, ...]
     prompted: bool = False
     sensitivity: tuple[SizeSensitivity, ...] = ()
+    attribute_auc: dict[Rating, float] = field(default_factory=dict)
     interval_meaning: str = ""
     lung_mask: Mask | None = field(default=None, compare=False, repr=False)
 

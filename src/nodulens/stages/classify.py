@@ -1,60 +1,85 @@
-"""Malignancy risk of a nodule, its uncertainty, and a heat map that explains it."""
+"""Malignancy risk of a nodule, its uncertainty, and its explanation: how readers would rate it, and a heat map."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from nodulens.core.nodule import Box, Risk
+from nodulens.core.nodule import Attribute, Box, Risk
 from nodulens.core.volume import Volume
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.patches import Window
 from nodulens.runtime.engine import Model
+from nodulens.stages.attributes import predicted
 from nodulens.stages.features import measured_view
+from nodulens.stages.occlusion import Heat, covered, heat_map
+from nodulens.stages.position import central_slice
 from nodulens.stages.views import PLANE_MM, plane_view, plane_window, representative_slices, soft_outline
 
-Heat = NDArray[np.float32]
+
+@dataclass(frozen=True, eq=False)
+class Grade:
+    """The malignancy risk of a nodule and its explanation.
+
+    Attributes:
+        heat: (z, y, x) 0…1 of the shape of the nodule's box: how far the network's log odds fall when that part of the
+            nodule is covered, 1 where they fall most. Computed on the largest slice and repeated on the others.
+        attributes: how readers would rate its look; empty if the network does not predict that.
+    """
+
+    risk: Risk
+    heat: Heat
+    attributes: tuple[Attribute, ...] = ()
 
 
-def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model, measured: Model) -> tuple[Risk, Heat]:
-    """Risk of a nodule by the network and the forest together, and the heat map that explains the network's part.
+def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model, measured: Model) -> Grade:
+    """Risk of a nodule by the network and the forest together, with the network's explanation; the forest's part has
+    none.
 
     Args:
         volume: canonical orientation.
         box: around the nodule.
         mask: of ``box.shape``.
-        model: (N, 2, 64, 64) → (N, ratings) logits and (N, 16, 16) class activation maps of the first. Its card's
-            ``combination`` holds the weights of both logits.
+        model: (N, 2, 64, 64) → (N, ratings) logits, malignancy first. Its card's ``combination`` holds the weights of
+            both logits, and ``outputs`` the names of the ratings.
         measured: (N, features) → (N, 1) logits of the features of :func:`nodulens.stages.features.measured_view`.
 
     Returns:
-        The risk, calibrated unless the nodule is longer than any the network was trained on; and a heat map (z, y, x)
-        0…1 of ``box.shape``: evidence for malignancy, 1 where it is strongest.
+        The grade; its risk is calibrated unless the nodule is longer than any the network was trained on.
     """
     rows = representative_slices(mask)
-    views, windows = [], []
-    for z in rows:
-        at = box.start[0] + int(z)
-        plane = np.zeros(volume.geometry.shape[1:], dtype=bool)
-        plane[box.slices[1:]] = mask[z]
-        windows.append(plane_window(plane, volume.geometry.spacing_zyx[1:]))
-        views.append(plane_view(to_unit(volume.hu[at]), plane, windows[-1]))
-    batch = np.stack(views)
-    batch[:, 1] = soft_outline(batch[:, 1])
+    seen = [slice_view(volume, box, mask, int(z)) for z in rows]
+    batch = np.stack([view for view, _ in seen])
     # calibration was fitted to the mean over mirror images
     turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
-    runs = [model.run(batch[:, :, ::v, ::h]) for v, h in turns]
-    seen = float(np.mean([logits[:, 0] for logits, _ in runs]))
+    logits = np.stack([model.run(batch[:, :, ::v, ::h])[0] for v, h in turns])
+    pooled = logits.mean(axis=(0, 1))
     counted = float(measured.run(measured_view(volume, box, mask)[None])[0][0, 0])
-    logit = float(np.dot(model.card.settings["combination"], (seen, counted)))
-    maps = np.mean([maps[:, ::v, ::h] for (_, maps), (v, h) in zip(runs, turns, strict=True)], axis=0)
-    heat = _heat([m for m in maps], windows, rows, volume.geometry.shape, box)
-    risk = risk_of(logit, model)
-    fits = max(w.step[1] * volume.geometry.spacing_zyx[1] for w in windows) <= PLANE_MM * 1.001
-    return replace(risk, calibrated=fits), heat
+    risk = risk_of(float(np.dot(model.card.settings["combination"], (float(pooled[0]), counted))), model)
+    fits = max(window.step[1] * volume.geometry.spacing_zyx[1] for _, window in seen) <= PLANE_MM * 1.001
+    largest = int(np.flatnonzero(rows == central_slice(mask))[0])
+    covers = covered(batch[largest], without_nodule(batch[largest]), seen[largest][1], box)
+    falls = logits[0, largest, 0] - model.run(covers)[0][:, 0]
+    heat = heat_map(falls, box, volume.geometry.shape)
+    return Grade(replace(risk, calibrated=fits), heat, predicted(pooled, model.card))
+
+
+def slice_view(volume: Volume, box: Box, mask: NDArray[np.bool_], z: int) -> tuple[NDArray[np.float32], Window]:
+    """The network's input (2, 64, 64) for a slice of the box, and its window on the volume's slices."""
+    plane = np.zeros(volume.geometry.shape[1:], dtype=bool)
+    plane[box.slices[1:]] = mask[z]
+    window = plane_window(plane, volume.geometry.spacing_zyx[1:])
+    view = plane_view(to_unit(volume.hu[box.start[0] + z]), plane, window)
+    view[1] = soft_outline(view[1])
+    return view, window
+
+
+def without_nodule(view: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values (2,) of a view (2, 64, 64) where there is no nodule: the density of its surroundings, and no outline."""
+    return np.array([np.median(view[0]), view[1].min()], dtype=np.float32)
 
 
 def risk_of(logit: float, model: Model) -> Risk:
@@ -72,25 +97,3 @@ def risk_of(logit: float, model: Model) -> Risk:
     row = min(row, len(table["low"]) - 1)
     low, high = min(float(table["low"][row]), p), max(float(table["high"][row]), p)
     return Risk(probability=p, interval=(low, high), calibrated=True, model=model.card.name)
-
-
-def _heat(
-    maps: list[Heat], windows: list[Window], rows: NDArray[np.int_], shape: tuple[int, int, int], box: Box
-) -> Heat:
-    """Class activation maps (16, 16) of the evaluated slices on the nodule's voxels; other slices take the nearest."""
-    planes = []
-    for activation, window in zip(maps, windows, strict=True):
-        factor = window.shape[1] / activation.shape[0]
-        coarse = Window(
-            (0.0, *(f + (factor - 1) / 2 * s for f, s in zip(window.first[1:], window.step[1:], strict=True))),
-            (1.0, window.step[1] * factor, window.step[2] * factor),
-            (1, *activation.shape),
-        )
-        where, values = coarse.project(np.maximum(activation, 0)[None], (1, *shape[1:]), fill=0.0)
-        plane = np.zeros(shape[1:], dtype=np.float32)
-        plane[where.slices[1:]] = values[0]
-        planes.append(plane[box.slices[1:]])
-    nearest = [int(np.argmin(np.abs(rows - z))) for z in range(box.shape[0])]
-    heat = np.stack([planes[n] for n in nearest])
-    top = float(heat.max())
-    return np.asarray(heat / np.float32(top) if top > 0 else heat, dtype=np.float32)
