@@ -103,7 +103,7 @@ def test_texts_find_what_they_say(nodules: tuple[Nodule, ...], text: str, ids: l
     [
         ("nodules in the lingula", "'lingula' cannot be answered: segments"),
         ("cancer", "'cancer' cannot be answered: imaging"),
-        ("solid or over 8 mm", "understand 'or over' here"),
+        ("solid or over 8 mm", "understand 'or': it joins"),
         ("solid ground-glass nodule", "join them with or"),
         ("left middle lobe", "left lung has no middle lobe"),
         ("upper nodule", "'upper' what"),
@@ -152,7 +152,7 @@ def test_the_docs_say_what_is_understood() -> None:
     page = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
     listed = [line for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     examples = [*listed, *re.findall(r'nodulens ask \S+ "(.+?)"', page), *re.findall(r'--text "(.+?)"', page)]
-    assert len(examples) >= 15
+    assert len(examples) >= 14
     for text in examples:
         assert parse(text) != Query(), text
     documented = page.lower().replace("-", " ")

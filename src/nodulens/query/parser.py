@@ -170,7 +170,6 @@ class _Reader(Interpreter[Token, None]):
         self.excluding = False
         self.nouns: list[Word] = []
         self.several = False
-        self.counted_last = False
 
     def query(self) -> Query:
         """All that was read, once nothing is left to read."""
@@ -243,9 +242,7 @@ class _Reader(Interpreter[Token, None]):
             self.name(nouns[-1], any(NODULES[noun.meaning] for noun in nouns))
         joined = {word.meaning for gap in gaps for word in gap if word.meaning in ("OR", "AND", "COMMA")}
         if self.negated and gaps and "OR" not in joined and tree.data != "sizes":
-            raise BadPrompt(
-                f"{gaps[0][0].text!r} after {'not'!r} has two meanings; say neither … nor, or put one of them first"
-            )
+            raise BadPrompt(f"{gaps[0][0].text!r} in what is negated has two meanings; say neither … nor, or only one")
         return [word for word in words if word.terminal != "NOUN"], joined
 
     def check_end(self, gap: Sequence[Word]) -> None:
@@ -265,14 +262,13 @@ class _Reader(Interpreter[Token, None]):
         word, *of = _words(tree)
         if self.found.order not in (None, ORDERS[word.meaning]):
             raise BadPrompt(f"{word.text!r} contradicts the order named before")
-        self.found = replace(self.found, order=ORDERS[word.meaning], one=bool(of))
-        self.counted_last = bool(of)
+        self.found = replace(self.found, order=ORDERS[word.meaning], one=self.found.one or bool(of))
 
     def count(self, tree: Tree[Token]) -> None:
         """``three``, ``3``, ``top 3``."""
         word = _words(tree)[-1]
         value = float(NUMBERS[word.meaning]) if word.terminal == "NUMBER_WORD" else float(word.text)
-        if self.counted_last:
+        if self.found.one:
             raise BadPrompt(f"Of which {word.text}? Say how many you want, as in 2 largest solid nodules")
         if value < 1 or not value.is_integer() or self.found.count is not None:
             raise BadPrompt(f"{word.text!r} is no number of nodules")
