@@ -184,9 +184,9 @@ def test_a_point_is_the_same_in_both_spaces(
     centre = np.array(made_reports.NODULES[0][0])
     typed = ",".join(f"{v:g}" for v in centre)
     voxel = in_voxels(turned, turned.geometry.to_index(centre))
-    placed = typed_prompt(typed, None, None, None, "lps").on(volume, turned)
+    placed = typed_prompt(typed, None, None, "lps").on(volume, turned)
     assert placed.prior is None and not placed.clicks
-    a, b = placed.box, typed_prompt(voxel, None, None, None, "voxel").on(volume, turned).box
+    a, b = placed.box, typed_prompt(voxel, None, None, "voxel").on(volume, turned).box
     np.testing.assert_allclose(box_of(a), box_of(b), atol=1e-3)
     middle = volume.geometry.to_lps(box_of(a).mean(0) - 0.5)
     np.testing.assert_allclose(middle, centre, atol=1e-3)

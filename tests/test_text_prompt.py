@@ -18,7 +18,7 @@ import small_scans
 from conftest import REPOSITORY
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Nodule, Risk
-from nodulens.errors import BadOption, BadPrompt, NotFound
+from nodulens.errors import BadPrompt, NotFound
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Recipe
 from nodulens.pipeline import segment_text
@@ -247,12 +247,6 @@ def test_a_text_prompts_the_network_with_the_finding_it_means() -> None:
         segment_text(small_scans.noisy(), "nodules over 90 mm", method=method)
     with pytest.raises(BadPrompt, match="did you mean 'largest'"):
         segment_text(small_scans.noisy(), "largset nodule", method=method)
-
-
-def test_a_method_that_prompts_nothing_takes_no_text() -> None:
-    method = replace(load_method("default"), recipe=Recipe(prompted=None))
-    with pytest.raises(BadOption, match="no prompted network"):
-        segment_text(small_scans.noisy(), "largest nodule", method=method)
 
 
 @pytest.mark.parametrize(

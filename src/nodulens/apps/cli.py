@@ -145,7 +145,7 @@ def segment(
     from nodulens.methods.load import load_method
     from nodulens.report.outputs import claimed
 
-    prompt = typed_prompt(point, box, mask, text, space, include or (), exclude or ())
+    prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
     run = segmenter_of(prompt, language, words or ())
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:

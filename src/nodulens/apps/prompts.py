@@ -18,10 +18,10 @@ def typed_prompt(
     point: str | None,
     box: str | None,
     mask: Path | None,
-    text: str | None,
     space: Space,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    text: str | None = None,
 ) -> UserPrompt | str:
     """The one prompt among four options, and corrections; a text query as it is.
 
@@ -29,9 +29,9 @@ def typed_prompt(
         point: "x,y,z".
         box: "x0,y0,z0,x1,y1,z1".
         mask: image file.
-        text: text query; it takes no corrections.
         space: of the numbers.
         include, exclude: points "x,y,z".
+        text: text query; it takes no corrections.
 
     Raises:
         BadPrompt: not exactly one of them, not as many numbers as it takes, or corrections of a text.
