@@ -148,3 +148,5 @@ def test_a_bad_prompt_is_refused_before_the_work(prompt: dict[str, object], said
 def test_a_method_without_a_prompted_network_cannot_be_prompted(outliners: Path) -> None:
     with pytest.raises(BadOption, match="has no prompted network"):
         nl.segment(small_scans.noisy(), point=CENTRE, method=outliners)
+    with pytest.raises(BadOption, match="has no prompted network"):
+        nl.segment_text(small_scans.noisy(), "largest nodule", method=outliners)

@@ -84,8 +84,10 @@ def test_wheel_holds_code_templates_weights_and_licences(wheel: Path) -> None:
     templates = {path.relative_to(source).as_posix() for path in (source / "nodulens").glob("*/templates/*")}
     assert {"nodulens/report/templates/report.html", "nodulens/presentation/templates/evaluation.html"} <= templates
     packed = {name for name in names if name.startswith("nodulens/")}
-    others = {"py.typed", "query.lark", "report/report.schema.json", "stages/lung_shapes.npz"}
-    assert packed == here | templates | WEIGHTS | {f"nodulens/{name}" for name in others}
+    words = {path.relative_to(source).as_posix() for path in (source / "nodulens" / "query" / "words").glob("*.toml")}
+    assert {f"nodulens/query/words/{language}.toml" for language in ("en", "de", "fr")} <= words
+    others = {"py.typed", "query/grammar.lark", "report/report.schema.json", "stages/lung_shapes.npz"}
+    assert packed == here | templates | words | WEIGHTS | {f"nodulens/{name}" for name in others}
     assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,28 +14,17 @@ import pytest
 from typer.testing import CliRunner
 
 import made_reports
+import small_scans
 from conftest import REPOSITORY
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Nodule, Risk
 from nodulens.errors import BadPrompt, NotFound
-from nodulens.query import (
-    BOUNDS,
-    GRAMMAR,
-    LOBES,
-    LOBES_ESTIMATED,
-    MEASURED,
-    NUMBERS,
-    ORDERS,
-    ORDINALS,
-    TEXTURES,
-    UNITS,
-    Order,
-    Place,
-    Query,
-    Range,
-    parse,
-    resolve,
-)
+from nodulens.methods.load import load_method
+from nodulens.methods.recipe import Recipe
+from nodulens.pipeline import segment_text
+from nodulens.query import Condition, Place, Query, Range, Textured, load_lexicons, parse, resolve
+from nodulens.query.answer import LOBES_ESTIMATED
+from nodulens.query.meanings import BOUNDS, DIAMETER, LOBES, ORDERS, RISK, TEXTURES, UNITS
 from nodulens.report.json import to_json
 
 INF = float("inf")
@@ -110,18 +101,17 @@ def test_texts_find_what_they_say(nodules: tuple[Nodule, ...], text: str, ids: l
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nodules in the lingula", "understand 'lingula'"),
-        ("nodules that are not solid", "understand 'not'"),
-        ("cancer", "understand 'cancer'"),
-        ("solid or over 8 mm", "understand 'or'"),
+        ("nodules in the lingula", "'lingula' cannot be answered: segments"),
+        ("cancer", "'cancer' cannot be answered: imaging"),
+        ("solid or over 8 mm", "understand 'or': it joins"),
         ("solid ground-glass nodule", "join them with or"),
         ("left middle lobe", "left lung has no middle lobe"),
         ("upper nodule", "'upper' what"),
-        ("left lobe", "Which lobe of the left lung"),
+        ("left lobe", "Which part is 'left lobe'"),
         ("left upper lobe in the right lung", "No place in the lungs"),
         ("over 6", "6 of what"),
-        ("over 6,5 mm", "6 of what"),
-        ("nodules of 6 mm", "6 mm alone"),
+        ("nodules over 6,5 mm", "the decimal sign in English"),
+        ("nodules of 6.2 mm", "6.2 mm alone"),
         ("8 to 5 mm", "A range rises"),
         ("5 to mm", "two ends"),
         ("5 mm to 8 ml", "A range rises"),
@@ -147,39 +137,35 @@ def test_what_is_not_understood_is_named(nodules: tuple[Nodule, ...], text: str,
 
 def test_a_query_is_a_value() -> None:
     assert parse("the two most suspicious part-solid nodules over 6 mm in the right upper lobe") == Query(
-        textures=frozenset({"part-solid"}),
-        places=(Place("right", "upper"),),
-        ranges=(Range("diameter_mm", 6.0, INF, open=True),),
-        order=Order("risk", most=True),
+        conditions=(
+            Condition((Textured(frozenset({"part-solid"})),)),
+            Condition((Range(DIAMETER, 6.0, INF, open=True),)),
+            Condition((Place("right", "upper"),)),
+        ),
+        order=ORDERS["MOST_SUSPICIOUS"],
         count=2,
     )
+    assert parse("risk over 50 %").conditions == (Condition((Range(RISK, 0.5, INF, open=True),)),)
 
 
 def test_the_docs_say_what_is_understood() -> None:
     page = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
-    listed = page.split("```text\n")[1].split("```")[0].splitlines()
-    examples = [*listed, *re.findall(r'nodulens ask \S+ "(.+?)"', page)]
-    assert len(examples) == 10
+    listed = [line for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    examples = [*listed, *re.findall(r'nodulens ask \S+ "(.+?)"', page), *re.findall(r'--text "(.+?)"', page)]
+    assert len(examples) >= 14
     for text in examples:
         assert parse(text) != Query(), text
-    spellings = terminals()
-    terms = {word for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES) for name in table for word in spellings[name]}
     documented = page.lower().replace("-", " ")
-    missing = {t for t in terms if t not in documented and t not in SYNONYMS}
-    assert not missing
+    english = load_lexicons("en")[0]
+    for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES):
+        for meaning in table:
+            first = next(english.spellings[pieces] for pieces, row in english.meanings.items() if row == (meaning,))
+            assert first.lower().replace("-", " ") in documented, first
 
 
-def terminals() -> dict[str, list[str]]:
-    """The spellings that each terminal of the grammar takes."""
-    lines = re.findall(r"^([A-Z]\w*)(?:\.\d)?: (.+)$", GRAMMAR.read_text("utf-8"), re.MULTILINE)
-    return {name: re.findall(r'"(.+?)"', body) for name, body in lines}
-
-
-def test_every_terminal_of_the_grammar_means_something() -> None:
-    spellings = terminals()
-    for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES, MEASURED):
-        assert spellings.keys() >= table.keys()
-    assert spellings["NUMBER_WORD"] == list(NUMBERS) and spellings["ORDINAL_WORD"] == list(ORDINALS)
+def test_the_program_starts_without_the_parser() -> None:
+    code = "import sys, nodulens.apps.cli, nodulens.pipeline; sys.exit('lark' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -189,15 +175,6 @@ def test_every_terminal_of_the_grammar_means_something() -> None:
 def test_what_is_no_number_is_refused(text: str, said: str) -> None:
     with pytest.raises(BadPrompt, match=said):
         parse(text)
-
-
-SYNONYMS = {
-    *("sub solid", "non solid", "ggos", "ggns", "bigger than", "greater than", "not less than", "not more than"),
-    *("millimetres", "millimeters", "mm³", "cm³", "cm3", ">=", "<="),
-    *("or larger", "and larger", "or over", "and over", "or smaller", "and smaller", "or under", "and under"),
-    *("and more", "and less"),
-}
-"""Spellings that the page does not list beside the ones it does."""
 
 
 def test_an_answer_by_lobe_says_that_lobes_are_estimated(nodules: tuple[Nodule, ...]) -> None:
@@ -245,5 +222,43 @@ def test_the_command_answers(tmp_path: Path, nodules: tuple[Nodule, ...]) -> Non
     assert (answer["schema"], answer["question"], answer["notes"]) == ("nodulens-answer/1", "two largest nodules", [])
     stored = {row["id"]: row for row in json.loads(to_json(report))["nodules"]}
     assert answer["nodules"] == [stored[5], stored[1]]
+    german = run.invoke(app, ["ask", str(tmp_path), "größter Herd", "--language", "de", "--json"])
+    assert [row["id"] for row in json.loads(german.stdout)["nodules"]] == [5]
+    (tmp_path / "mine.toml").write_text('language = "en"\n[words]\nSOLID = ["dense"]\n', "utf-8")
+    own = run.invoke(app, ["ask", str(tmp_path), "largest dense", "--words", str(tmp_path / "mine.toml"), "--json"])
+    assert [row["id"] for row in json.loads(own.stdout)["nodules"]] == [5]
+    assert isinstance(run.invoke(app, ["ask", str(tmp_path), "größter Herd", "--language", "en"]).exception, BadPrompt)
     assert isinstance(run.invoke(app, ["ask", str(tmp_path), "cavities"]).exception, BadPrompt)
     assert isinstance(run.invoke(app, ["ask", str(tmp_path / "none.json"), "largest"]).exception, NotFound)
+
+
+def test_a_text_prompts_the_network_with_the_finding_it_means() -> None:
+    method = load_method(Recipe(threshold=small_scans.LOW))
+    found = small_scans.noisy_report().nodules
+    largest = resolve("largest nodule", found).nodules[0]
+    report = segment_text(small_scans.noisy(), "largest nodule", method=method)
+    (one,) = report.nodules
+    assert report.prompted and one.id == 1 and one.score == largest.score
+    assert np.linalg.norm(np.subtract(one.centre_lps, largest.centre_lps)) < 2
+    assert f"number {largest.id} of {len(found)} findings" in " ".join(report.warnings)
+    with pytest.raises(BadPrompt, match="More than one finding is meant"):
+        segment_text(small_scans.noisy(), "nodules", method=method)
+    with pytest.raises(BadPrompt, match=r"No finding is meant. 0 of"):
+        segment_text(small_scans.noisy(), "nodules over 90 mm", method=method)
+    with pytest.raises(BadPrompt, match="did you mean 'largest'"):
+        segment_text(small_scans.noisy(), "largset nodule", method=method)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--text", "largest", "--point", "1,2,3"), "exactly one of"),
+        (("--text", "largest", "--include", "1,2,3"), "--text takes none"),
+        (("--point", "1,2,3", "--language", "en"), "go with --text"),
+        (("--text", "cavities"), "cannot be answered"),
+    ],
+)
+def test_what_does_not_go_with_a_text_is_refused(tmp_path: Path, typed: tuple[str, ...], said: str) -> None:
+    scan = small_scans.dicom(tmp_path / "ct")
+    done = CliRunner().invoke(app, ["segment", str(scan), "-o", str(tmp_path / "out"), *typed])
+    assert isinstance(done.exception, BadPrompt) and said in str(done.exception)

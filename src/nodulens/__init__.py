@@ -28,6 +28,7 @@ _WHERE = {
     "write_volume": "nodulens.io",
     "analyze": "nodulens.pipeline",
     "segment": "nodulens.pipeline",
+    "segment_text": "nodulens.pipeline",
     "load_method": "nodulens.methods.load",
     "train": "nodulens.train",
     "TrainOptions": "nodulens.train.options",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from nodulens.methods.recipe import Recipe as Recipe
     from nodulens.pipeline import analyze as analyze
     from nodulens.pipeline import segment as segment
+    from nodulens.pipeline import segment_text as segment_text
     from nodulens.report.json import from_json as from_json
     from nodulens.report.json import to_json as to_json
     from nodulens.report.outputs import write_outputs as write_outputs

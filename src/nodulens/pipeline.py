@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -32,8 +32,12 @@ from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
+from nodulens.stages.segment import prompt_of_box
 from nodulens.stages.slices import Field, find_regions, segment_slices
-from nodulens.stages.user_prompts import PromptFields, UserPrompt
+from nodulens.stages.user_prompts import PlacedPrompt, PromptFields, UserPrompt
+
+if TYPE_CHECKING:
+    from nodulens.query import Lexicon
 
 AnyMethod = Method | Recipe | str | Path
 """A method, or what :func:`nodulens.load_method` takes: the name of a recipe, the folder of a run, or a recipe."""
@@ -87,10 +91,7 @@ def analyze(ct: Volume, *, method: AnyMethod = "default", progress: Progress = s
     times = StageTimes(progress)
     method = _loaded(method, times)
     scan = _prepared(ct, times)
-    find = _from_candidates if method.recipe.detects else _from_slices
-    findings = find(scan, method, times)
-    nodules = _described(scan, findings, method, times)
-    return _report(scan, nodules, method, times)
+    return _report(scan, _found(scan, method, times), method, times)
 
 
 def segment(ct: Volume, *, method: AnyMethod = "default", **prompt: Unpack[PromptFields]) -> Report:
@@ -133,6 +134,51 @@ def segment_prompt(
     return replace(_report(scan, nodules, method, times), prompted=True)
 
 
+def segment_text(
+    ct: Volume,
+    text: str,
+    *,
+    method: AnyMethod = "default",
+    lexicons: Sequence[Lexicon] | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Find the nodules of a chest CT, and segment again the one that a text means, from its box.
+
+    >>> import nodulens as nl
+    >>> report = nl.segment_text(nl.read("scan"), "largest solid nodule")  # doctest: +SKIP
+
+    Args:
+        ct: as :func:`nodulens.read` gives it, in any orientation.
+        text: a text query that one finding fits, see :mod:`nodulens.query`.
+        method: finds the nodules, and its prompted network outlines the one; see :func:`analyze`.
+        lexicons: the words, see :func:`nodulens.query.load_lexicons`; None for the languages that ship.
+        progress: called with each stage and how much of it is done.
+
+    Returns:
+        One finding, as :func:`segment`; what must be said of the query's answer is among the warnings.
+
+    Raises:
+        BadPrompt: the text is not understood, no finding fits it, or several do.
+        BadOption, NoLungs, MissingWeights, CorruptWeights, MissingExtra: as :func:`segment`.
+    """
+    from nodulens.query import only, parse  # lark is loaded where a text is parsed
+
+    query = parse(text, lexicons)
+    times = StageTimes(progress)
+    method = _loaded(method, times)
+    method.check_prompted()
+    scan = _prepared(ct, times)
+    found = _found(scan, method, times)
+    nodule, notes = only(query, found)
+    with times.stage("segment"):
+        start, stop = (np.asarray(corner, dtype=np.float64) for corner in (nodule.box.start, nodule.box.stop))
+        prompt = PlacedPrompt(prompt_of_box(scan.volume, start, stop))
+        finding = Finding(nodule.score, *method.outline_given(scan.volume, scan.lungs, prompt))
+    report = _report(scan, _described(scan, [finding], method, times), method, times)
+    which = f"This is number {nodule.id} of {len(found)} findings, prompted by its box, which fits {text!r}."
+    return replace(report, prompted=True, warnings=(*report.warnings, which, *notes))
+
+
 def _loaded(method: AnyMethod, times: StageTimes) -> Method:
     with times.stage("models"):
         return method if isinstance(method, Method) else load_method(method)
@@ -162,6 +208,12 @@ def _prepared(ct: Volume, times: StageTimes) -> _Scan:
     with times.stage("lungs"):
         lungs = segment_lungs(volume)
         return _Scan(ct, volume, orientation, lungs, lung_coverage(volume, lungs))
+
+
+def _found(scan: _Scan, method: Method, times: StageTimes) -> list[Nodule]:
+    """The nodules of a scan, the most certain first."""
+    find = _from_candidates if method.recipe.detects else _from_slices
+    return _described(scan, find(scan, method, times), method, times)
 
 
 def _from_candidates(scan: _Scan, method: Method, times: StageTimes) -> list[Finding]:

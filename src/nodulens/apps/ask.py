@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from nodulens.apps.show import plain, print_json
 from nodulens.errors import NotFound
-from nodulens.query import QueryResult, resolve
+from nodulens.query import Lexicon, QueryResult, resolve
 from nodulens.report.json import from_json
 
 SCHEMA = "nodulens-answer/1"
 
 
-def ask(report: Path, text: str, as_json: bool) -> None:
+def ask(report: Path, text: str, lexicons: Sequence[Lexicon], as_json: bool) -> None:
     """Print the matching nodules: a table and its notes, or JSON with the nodules as in the report."""
     file = report / "report.json" if report.is_dir() else report
     if not file.is_file():
         raise NotFound(f"There is no {file}; name a report.json, or the folder that nodulens analyze wrote.")
     stored = file.read_text("utf-8")
-    answer = resolve(text, from_json(stored).nodules)
+    answer = resolve(text, from_json(stored).nodules, lexicons)
     if as_json:
         wanted = [nodule.id for nodule in answer.nodules]
         rows = {row["id"]: row for row in json.loads(stored)["nodules"]}

@@ -56,6 +56,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
 ]
+Language = Annotated[
+    str | None, typer.Option(help="Language of the text: en, de, fr; default: the one that has all its words.")
+]
+WordFiles = Annotated[
+    list[Path] | None, typer.Option("--words", help="TOML file of words of your own, see docs/prompts.md. Repeatable.")
+]
+AnyRecipe = Annotated[str, typer.Option(help="A recipe, see nodulens recipes, or the folder of a run.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 
 
@@ -81,7 +88,7 @@ def analyze(
     case: Case = None,
     identify: Identify = False,
     as_json: AsJson = False,
-    recipe: Annotated[str, typer.Option(help="A recipe, see nodulens recipes, or the folder of a run.")] = "default",
+    recipe: AnyRecipe = "default",
     settings: Settings = None,
     threads: Threads = None,
 ) -> None:
@@ -113,6 +120,9 @@ def segment(
     mask: Annotated[
         Path | None, typer.Option(help="Image file with a rough mask of the nodule on the scan's grid.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Text query that one finding fits: 'largest nodule in the left lung'.")
+    ] = None,
     space: Annotated[
         Literal["lps", "voxel"],
         typer.Option(help="lps: millimetres; voxel: indices x, y, z from 0 in the stored array."),
@@ -128,19 +138,24 @@ def segment(
     case: Case = None,
     identify: Identify = False,
     as_json: AsJson = False,
+    recipe: AnyRecipe = "default",
+    settings: Settings = None,
+    language: Language = None,
+    words: WordFiles = None,
     threads: Threads = None,
 ) -> None:
-    """Outline, measure and grade the one nodule that a point, box or mask points at."""
-    from nodulens.apps.prompts import typed_prompt
+    """Outline, measure and grade the one nodule that a point, box, mask or text means."""
+    from nodulens.apps.prompts import segmenter_of, typed_prompt
     from nodulens.methods.load import load_method
-    from nodulens.pipeline import segment_prompt
     from nodulens.report.outputs import claimed
 
-    prompt = typed_prompt(point, box, mask, space, include or (), exclude or ())
+    prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
+    run = segmenter_of(prompt, language, words or ())
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
-        scan, read_s, method = _read_and_load(ct, series, gaps, partial(load_method, "default", threads=threads), show)
-        report = segment_prompt(scan, prompt, method=method, progress=show)
+        load = partial(load_method, recipe, threads=threads, settings=settings or ())
+        scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
+        report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         folder = _write(report, scan, claim, show)
     _print_summary(report, folder, as_json)
@@ -151,11 +166,14 @@ def ask(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or its folder.")],
     text: Annotated[str, typer.Argument(help="Such as 'largest nodule in the right upper lobe'.")],
     as_json: AsJson = False,
+    language: Language = None,
+    words: WordFiles = None,
 ) -> None:
     """Say which nodules of a report a text means."""
     from nodulens.apps.ask import ask as answer
+    from nodulens.query import load_lexicons
 
-    answer(report, text, as_json)
+    answer(report, text, load_lexicons(language, words or ()), as_json)
 
 
 @app.command()

@@ -78,6 +78,18 @@ class Method:
             return self.prompted.within(lungs)
         return partial(segment, model=self.models.segmenter, rounds=self.recipe.rounds_detected)
 
+    def check_prompted(self) -> None:
+        """Check that there is a network to prompt.
+
+        Raises:
+            BadOption: there is none.
+        """
+        if self.recipe.prompted is None:
+            raise BadOption(
+                f"The method {self.recipe.name!r} has no prompted network: it keeps the masks of its segmenter. Take "
+                "one that has, such as default, or set prompted=network."
+            )
+
     def outline_given(self, volume: Volume, lungs: Mask, prompt: PlacedPrompt) -> tuple[Box, NDArray[np.bool_]]:
         """Segment what a person prompts; SAM takes the box of the prompt, our own network also an earlier mask and
         clicks that correct the outline.
@@ -91,11 +103,7 @@ class Method:
             BadOption: the method prompts no network, or one that takes no corrections.
             BadPrompt: nothing there looks like a nodule.
         """
-        if self.recipe.prompted is None:
-            raise BadOption(
-                f"The method {self.recipe.name!r} has no prompted network: it keeps the masks of its segmenter. Take "
-                "one that has, such as default, or set prompted=network."
-            )
+        self.check_prompted()
         if self.prompted is not None:
             if prompt.clicks:
                 raise BadOption(

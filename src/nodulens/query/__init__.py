@@ -1,0 +1,30 @@
+"""Findings by a text query: "largest nodule in the right upper lobe", "ground-glass nodules over 6 mm".
+
+A small language, resolved against findings that have been made. Words are data, a file for each language in ``words/``;
+``lexicon.py`` turns words into meanings, ``meanings.py`` binds each meaning to what a nodule's record has,
+``grammar.lark`` says how meanings go together, and ``parser.py`` makes a :class:`Query` of them. ``docs/prompts.md``
+explains it. What is not understood, or is not in the record, is refused by its name and with the reason: nothing is
+guessed, for an answer to another query could harm.
+"""
+
+from nodulens.query.answer import QueryResult, answer, only, resolve
+from nodulens.query.criteria import Condition, Order, Place, Property, Query, Range, Textured
+from nodulens.query.lexicon import Lexicon, load_lexicons
+from nodulens.query.parser import parse
+
+__all__ = [
+    "Condition",
+    "Lexicon",
+    "Order",
+    "Place",
+    "Property",
+    "Query",
+    "QueryResult",
+    "Range",
+    "Textured",
+    "answer",
+    "load_lexicons",
+    "only",
+    "parse",
+    "resolve",
+]

@@ -1,0 +1,197 @@
+"""What words mean: every meaning that a word file may name, and what a nodule's record has for it.
+
+:data:`PROPERTIES` is the one place where a word about a nodule's look, place or course is bound to its record. An entry
+is a :class:`~nodulens.query.criteria.Property`, or the reason why the record cannot tell; to make a word answerable,
+replace its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nodulens.core.nodule import Side, Texture
+from nodulens.query.criteria import Measure, Order, Place, Property, Range
+
+# ---------------------------------------------------------------- measures
+
+DIAMETER = Measure(lambda nodule: nodule.measurements.mean_diameter_mm, "mm")
+VOLUME = Measure(lambda nodule: nodule.measurements.volume_mm3, "mm³")
+RISK = Measure(lambda nodule: None if nodule.risk is None else nodule.risk.probability, "share")
+CONFIDENCE = Measure(lambda nodule: nodule.score, "share")
+PLEURA = Measure(lambda nodule: nodule.measurements.distance_to_pleura_mm, "mm")
+MEASURES = {
+    "DIAMETER": DIAMETER,
+    "LONG_AXIS": Measure(lambda nodule: nodule.measurements.long_axis_mm, "mm"),
+    "SHORT_AXIS": Measure(lambda nodule: nodule.measurements.short_axis_mm, "mm"),
+    "SOLID_PART": Measure(lambda nodule: nodule.measurements.solid_diameter_mm, "mm"),
+    "PLEURA_DISTANCE": PLEURA,
+    "VOLUME": VOLUME,
+    "RISK": RISK,
+    "CONFIDENCE": CONFIDENCE,
+}
+SAID = {"IN_DIAMETER": DIAMETER, "IN_VOLUME": VOLUME, "FROM_PLEURA": PLEURA}
+"""What was measured, said after the number."""
+ORDERS = {
+    "LARGEST": Order(DIAMETER, most=True),
+    "SMALLEST": Order(DIAMETER, most=False),
+    "MOST_VOLUME": Order(VOLUME, most=True),
+    "LEAST_VOLUME": Order(VOLUME, most=False),
+    "MOST_SUSPICIOUS": Order(RISK, most=True),
+    "LEAST_SUSPICIOUS": Order(RISK, most=False),
+    "MOST_CERTAIN": Order(CONFIDENCE, most=True),
+    "LEAST_CERTAIN": Order(CONFIDENCE, most=False),
+}
+UNITS = {"MM": ("mm", 1.0), "CM": ("mm", 10.0), "MM3": ("mm³", 1.0), "ML": ("mm³", 1000.0), "PERCENT": ("share", 0.01)}
+"""Unit of a measure, and how much of it one is."""
+UNMARKED = {"mm": DIAMETER, "mm³": VOLUME}
+"""What a number measures where only its unit says it."""
+
+ABOUT_MM, ABOUT_VOLUME = 1.5, 0.25
+"""Two readings of one nodule differ by as much: Lung-RADS v2022 calls more than 1.5 mm of mean diameter growth, the
+British Thoracic Society (2015) 25 % of volume or more."""
+
+
+def about(measure: Measure, value: float) -> Range:
+    """What cannot be told from a size."""
+    margin = ABOUT_VOLUME * value if measure.unit == "mm³" else ABOUT_MM
+    return Range(measure, value - margin, value + margin)
+
+
+BOUNDS: dict[str, Callable[[Measure, float], Range]] = {
+    "ABOVE": lambda measure, value: Range(measure, low=value, open=True),
+    "AT_LEAST": lambda measure, value: Range(measure, low=value),
+    "BELOW": lambda measure, value: Range(measure, high=value, open=True),
+    "AT_MOST": lambda measure, value: Range(measure, high=value),
+    "WITHIN": lambda measure, value: Range(measure, high=value),
+    "ABOUT": about,
+}
+BOUNDS_AFTER: dict[str, Callable[[Measure, float], Range]] = {
+    "OR_MORE": BOUNDS["AT_LEAST"],
+    "OR_LESS": BOUNDS["AT_MOST"],
+}
+
+# ---------------------------------------------------------------- texture, size and place
+
+TEXTURES: dict[str, frozenset[Texture]] = {
+    "SOLID": frozenset({"solid"}),
+    "PART_SOLID": frozenset({"part-solid"}),
+    "SUBSOLID": frozenset({"part-solid", "ground-glass"}),
+    "GROUND_GLASS": frozenset({"ground-glass"}),
+}
+SIZES: dict[str, tuple[Range, str]] = {
+    "MASS": (Range(DIAMETER, low=30.0, open=True), "A mass has a mean diameter over 30 mm."),
+    "MICRONODULE": (Range(DIAMETER, high=3.0, open=True), "A micronodule has a mean diameter under 3 mm."),
+    "SUBCENTIMETRE": (Range(DIAMETER, high=10.0, open=True), "Subcentimetre is a mean diameter under 10 mm."),
+}
+"""Kinds of nodule by size (Hansell et al., Fleischner Society glossary, 2008), each with its definition."""
+SIDES: dict[str, Side | None] = {"LEFT": "left", "RIGHT": "right", "BOTH": None}
+LEVELS = {"UPPER": "upper", "MIDDLE": "middle", "LOWER": "lower"}
+LOBES = {
+    "RUL": Place("right", "upper"),
+    "RML": Place("right", "middle"),
+    "RLL": Place("right", "lower"),
+    "LUL": Place("left", "upper"),
+    "LLL": Place("left", "lower"),
+}
+AREAS = {"APICAL": "upper", "BASAL": "lower"}
+AREAS_ARE_ZONES = "Apical and basal mean the upper and the lower third of the lung's height."
+
+# ---------------------------------------------------------------- properties
+
+SUBPLEURAL_MM = 10.0
+CALCIFIED_HU = 200.0
+SUSPICIOUS = 0.5
+_PLEURA_IS = "the edge of the lung, at the mediastinum and the diaphragm too"
+_PRIOR = "one scan cannot tell: that needs a comparison with a prior scan, and this report has none"
+_MARGIN = "the report has no rating of margins"
+_DIAGNOSIS = "imaging does not tell what a nodule is; say suspicious, or risk over 50 %"
+_THIRDS = (
+    "it is defined from the hilum, the bronchi or the chest wall, and the report has the distance to the nearest edge "
+    "of the lung alone; say subpleural, or more than 20 mm from the pleura"
+)
+_OTHER_ORGANS = "the report has nodules of the lungs alone"
+
+PROPERTIES: Mapping[str, Property | str] = {
+    "SUBPLEURAL": Property(
+        lambda nodule: nodule.measurements.distance_to_pleura_mm < SUBPLEURAL_MM,
+        f"Subpleural is less than {SUBPLEURAL_MM:g} mm from the pleura: {_PLEURA_IS}.",
+    ),
+    "AT_PLEURA": Property(
+        lambda nodule: nodule.measurements.distance_to_pleura_mm == 0,
+        f"At the pleura is an outline that touches {_PLEURA_IS}.",
+    ),
+    "SUSPICIOUS": Property(
+        lambda nodule: None if nodule.risk is None else nodule.risk.probability >= SUSPICIOUS,
+        f"Suspicious is a malignancy estimate of {SUSPICIOUS:.0%} or more.",
+    ),
+    "BENIGN_LOOKING": Property(
+        lambda nodule: None if nodule.risk is None else nodule.risk.probability < SUSPICIOUS,
+        f"Benign-looking is a malignancy estimate under {SUSPICIOUS:.0%}.",
+    ),
+    "CALCIFIED": Property(
+        lambda nodule: nodule.measurements.p95_hu >= CALCIFIED_HU,
+        f"Calcified is {CALCIFIED_HU:g} HU or more in a twentieth of the volume: smaller specks are not seen.",
+    ),
+    "SPICULATED": _MARGIN,
+    "LOBULATED": _MARGIN,
+    "SMOOTH": _MARGIN,
+    "IRREGULAR": _MARGIN,
+    "PLEURAL_TAG": "the report has no rating of tags to the pleura",
+    "CAVITARY": "the report does not say whether a nodule has a cavity",
+    "FATTY": "the report does not say whether a nodule has fat",
+    "ENHANCING": "one scan does not tell how a nodule takes up contrast or tracer",
+    "NEW": _PRIOR,
+    "GROWING": _PRIOR,
+    "STABLE": _PRIOR,
+    "SHRINKING": _PRIOR,
+    "CENTRAL": _THIRDS,
+    "PERIPHERAL": _THIRDS,
+    "PERIHILAR": _THIRDS,
+    "PERIFISSURAL": "fissures are not segmented",
+    "SEGMENT": "segments of a lobe are not known; say a lobe or a zone",
+    "ENDOBRONCHIAL": "airways are not segmented",
+    "MEDIASTINAL": _OTHER_ORGANS,
+    "LYMPH_NODE": _OTHER_ORGANS,
+    "MALIGNANT": _DIAGNOSIS,
+    "BENIGN": _DIAGNOSIS,
+    "SMALL": "how small is meant? Say a size, as in under 6 mm",
+    "LARGE": "how large is meant? Say a size, as in over 8 mm",
+    "HIGH_RISK": "how high is meant? Say risk over 50 %, or suspicious",
+    "LOW_RISK": "how low is meant? Say risk under 10 %, or benign-looking",
+    "DOMINANT": "by size or by risk? Say largest, or most suspicious",
+    "TWO_AXES": "a size is one number here, the mean diameter",
+}
+
+# ---------------------------------------------------------------- numbers, and what has a meaning by itself
+
+NUMBERS = {
+    word: k
+    for k, word in enumerate(["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE", "TEN"], start=1)
+}
+ORDINALS = {word: k for k, word in enumerate(["FIRST", "SECOND", "THIRD", "FOURTH", "FIFTH"], start=1)}
+NODULES = {"NODULE": False, "NODULES": True}
+"""Whether there are several."""
+CONNECTIVES = (*("FILLER", "OF", "ALL", "NOT", "EXCEPT", "AND", "OR", "TO", "BETWEEN", "TOP", "TH", "LUNG"),)
+
+TERMINALS: Mapping[str, str] = {
+    **{meaning: meaning for meaning in CONNECTIVES},
+    "OPENER": "FILLER",
+    **dict.fromkeys(TEXTURES, "TEXTURE"),
+    **dict.fromkeys(SIZES, "SIZE"),
+    **dict.fromkeys(PROPERTIES, "PROPERTY"),
+    **dict.fromkeys(ORDERS, "ORDER"),
+    **dict.fromkeys(MEASURES, "MEASURE"),
+    **dict.fromkeys(SAID, "SAID"),
+    **dict.fromkeys(UNITS, "UNIT"),
+    **dict.fromkeys(BOUNDS, "BOUND"),
+    **dict.fromkeys(BOUNDS_AFTER, "BOUND_AFTER"),
+    **dict.fromkeys(SIDES, "SIDE"),
+    **dict.fromkeys(LEVELS, "LEVEL"),
+    **dict.fromkeys(("LOBE", "ZONE"), "KIND"),
+    **dict.fromkeys(LOBES, "LOBE_NAME"),
+    **dict.fromkeys(AREAS, "AREA"),
+    **dict.fromkeys(NUMBERS, "NUMBER_WORD"),
+    **dict.fromkeys(ORDINALS, "ORDINAL"),
+    **dict.fromkeys(NODULES, "NOUN"),
+}
+"""Meaning → terminal of the grammar."""

@@ -1,0 +1,490 @@
+"""From the words of a text to a :class:`~nodulens.query.criteria.Query`, by ``grammar.lark``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedInput, UnexpectedToken
+from lark.lexer import Lexer
+from lark.visitors import Interpreter
+
+from nodulens.core.nodule import Side
+from nodulens.errors import BadPrompt
+from nodulens.query.criteria import Condition, Criterion, Measure, Place, Query, Range, Textured
+from nodulens.query.lexicon import Lexicon, Word, load_lexicons, refused
+from nodulens.query.meanings import (
+    ABOUT_VOLUME,
+    AREAS,
+    AREAS_ARE_ZONES,
+    BOUNDS,
+    BOUNDS_AFTER,
+    LEVELS,
+    LOBES,
+    MEASURES,
+    NODULES,
+    NUMBERS,
+    ORDERS,
+    ORDINALS,
+    PLEURA,
+    PROPERTIES,
+    SAID,
+    SIDES,
+    SIZES,
+    TEXTURES,
+    UNITS,
+    UNMARKED,
+)
+
+GRAMMAR = Path(__file__).with_name("grammar.lark")
+READING_MM = 0.5
+"""A size without "over" or "under" is one in whole millimetres, to which guidelines round (Bankier et al. 2017)."""
+Part = Token | Tree[Token]
+
+
+def parse(text: str, lexicons: Sequence[Lexicon] | None = None) -> Query:
+    """Parse a text query.
+
+    Args:
+        text: in any of the languages; all its words are of one.
+        lexicons: see :func:`~nodulens.query.lexicon.load_lexicons`; None for the languages that ship.
+
+    Raises:
+        BadPrompt: a word that is not understood or cannot be answered, or phrases that contradict each other; the
+            message says which.
+    """
+    lexicons = load_lexicons() if lexicons is None else lexicons
+    read = [(lexicon, *lexicon.words(text)) for lexicon in lexicons]
+    fitting = [(lexicon, words) for lexicon, words, strange in read if not strange]
+    if not fitting:
+        lexicon, words, strange = min(read, key=lambda found: len(found[2]))
+        raise _error(text, lexicon, _not_understood(strange, words, lexicon, lexicons))
+    queries: dict[str, Query] = {}
+    errors: list[BadPrompt] = []
+    for lexicon, words in fitting:
+        try:
+            queries[lexicon.name] = _query(words)
+        except BadPrompt as error:
+            errors.append(_error(text, lexicon, str(error)))
+    if not queries:
+        raise errors[0]
+    first, *others = queries.values()
+    if any(other != first for other in others):
+        raise BadPrompt(f"{text!r} means one thing in {' and another in '.join(queries)}; say which: --language.")
+    return first
+
+
+def _not_understood(strange: Sequence[str], words: Sequence[Word], own: Lexicon, lexicons: Sequence[Lexicon]) -> str:
+    """What to say of pieces that are no words, and of words that cannot be answered anyway."""
+    said = []
+    for piece in dict.fromkeys(strange):
+        others = [lexicon.name for lexicon in lexicons if lexicon is not own and not lexicon.words(piece)[1]]
+        near = own.near(piece)
+        if piece[0].isdigit():
+            said.append(f"{piece!r} (the decimal sign in {own.name} is {own.decimal!r}, and thousands have none)")
+        elif others:
+            said.append(f"{piece!r} (a word of {others[0]}: all words must be of one language, here {own.name})")
+        elif near:
+            said.append(f"{piece!r} (did you mean {' or '.join(map(repr, near))}?)")
+        else:
+            said.append(repr(piece))
+    reasons = [str(error) for word in words if (error := refused(word))]
+    return " ".join([f"I do not understand {', '.join(said)}.", *reasons])
+
+
+def _query(words: Sequence[Word]) -> Query:
+    """What words of one language ask for."""
+    if not words:
+        raise BadPrompt("The query is empty.")
+    for error in filter(None, map(refused, words)):
+        raise error
+    _check_joined(words)
+    try:
+        tree = _parser().parse(_with_ends(words))
+    except UnexpectedInput as error:
+        if isinstance(error, UnexpectedToken) and isinstance(error.token.value, Word):
+            raise BadPrompt(f"I do not understand {error.token.value.text!r} here.") from error
+        raise BadPrompt(f"Something is missing after {words[-1].text!r}.") from error
+    reader = _Reader()
+    reader.visit(tree)
+    return reader.query()
+
+
+def _check_joined(words: Sequence[Word]) -> None:
+    """Refuse "solid nodules and the largest": an order is for all that is asked for.
+
+    Raises:
+        BadPrompt: a conjunction before an order or a count.
+    """
+    waiting: Word | None = None
+    for word in words:
+        if word.meaning in ("AND", "OR"):
+            waiting = word
+        elif word.terminal in ("ORDER", "ORDINAL", "ALL", "TOP") and waiting:
+            raise BadPrompt(f"I do not understand {waiting.text!r} before {word.text!r}: ask for one thing at a time.")
+        elif word.terminal not in ("FILLER", "OF", "COMMA", "NUMBER", "NUMBER_WORD"):
+            waiting = None
+
+
+def _with_ends(words: Sequence[Word]) -> list[Word]:
+    """The words, where "to" without a number before it is "up to", as in "Herde bis 8 mm"; a dash is none."""
+    before = [None, *words[:-1]]
+    return [
+        replace(word, meaning="AT_MOST")
+        if word.meaning == "TO" and word.text.isalpha() and (not last or last.terminal not in ("NUMBER", "UNIT"))
+        else word
+        for last, word in zip(before, words, strict=True)
+    ]
+
+
+class _Words(Lexer):
+    """Hands the words of a text to the parser as its terminals."""
+
+    def __init__(self, lexer_conf: object) -> None:
+        """Lark gives its configuration, of which nothing is needed."""
+
+    def lex(self, data: Sequence[Word]) -> Iterator[Token]:  # type: ignore[override]  # words in place of a text
+        """A token for each word."""
+        return (Token(word.terminal, word) for word in data)
+
+
+@cache
+def _parser() -> Lark:
+    return Lark(GRAMMAR.read_text("utf-8"), parser="lalr", lexer=_Words)
+
+
+def _error(text: str, lexicon: Lexicon, what: str) -> BadPrompt:
+    return BadPrompt(f"{what.rstrip('.')} (in {text!r}). {lexicon.known()}")
+
+
+class _Reader(Interpreter[Token, None]):
+    """Makes a query of a tree, phrase by phrase; its methods have the names of the grammar's rules."""
+
+    def __init__(self) -> None:
+        self.found = Query()
+        self.negated = False
+        self.excluding = False
+        self.nouns: list[Word] = []
+        self.several = False
+
+    def query(self) -> Query:
+        """All that was read, once nothing is left to read."""
+        found = self.found
+        if found.place_in_order is not None and found.order is None:
+            raise BadPrompt("Which order is counted in? Say second largest, or third most suspicious")
+        if found.count is not None and found.order is None:
+            count = found.count
+            raise BadPrompt(f"Which {count}? Say {count} largest, smallest, most suspicious or most certain")
+        places = [condition for condition in found.conditions if isinstance(condition.any_of[0], Place)]
+        wanted = [Place()]
+        for condition in places:
+            if not condition.negated:
+                here = [one for one in condition.any_of if isinstance(one, Place)]
+                wanted = [b for a in wanted for b in here if a.agrees(b)]
+        if not wanted:
+            raise BadPrompt("No place in the lungs is in all of the places named; join them with or")
+        singular = not self.several and (bool(self.nouns) or found.order is not None)
+        one = found.place_in_order is not None or found.count == 1 or (found.count is None and (singular or found.one))
+        return replace(found, one=one)
+
+    def add(self, any_of: Sequence[Criterion], *definitions: str) -> None:
+        """A condition, to what is wanted or to what is excluded."""
+        new = Condition(tuple(any_of), self.negated)
+        said = tuple(dict.fromkeys((*self.found.definitions, *definitions)))
+        if self.excluding:
+            self.found = replace(self.found, excluded=(*self.found.excluded, new), definitions=said)
+        else:
+            self.found = replace(self.found, conditions=(*self.found.conditions, new), definitions=said)
+
+    def textures(self, tree: Tree[Token]) -> None:
+        """``solid``, ``solid or part-solid``."""
+        words, _ = self.listed(tree)
+        held = self.found.excluded if self.excluding else self.found.conditions
+        if not self.negated and any(isinstance(c.any_of[0], Textured) and not c.negated for c in held):
+            raise BadPrompt("The query has two textures; join them with or")
+        self.add([Textured(frozenset().union(*(TEXTURES[word.meaning] for word in words)))])
+
+    def sizes(self, tree: Tree[Token]) -> None:
+        """``mass``, ``masses or micronodules``."""
+        words, _ = self.listed(tree)
+        named = [SIZES[word.meaning] for word in words]
+        self.add([size for size, _ in named], *(definition for _, definition in named))
+
+    def properties(self, tree: Tree[Token]) -> None:
+        """``calcified``, ``subpleural or calcified``; with "and" all are wanted, and none where it is negated."""
+        words, joined = self.listed(tree)
+        named = [known for word in words if not isinstance(known := PROPERTIES[word.meaning], str)]
+        said = [known.definition for known in named]
+        if joined >= {"OR", "AND"}:
+            raise BadPrompt("I do not understand 'or' and 'and' in one list")
+        if self.negated or self.excluding or "OR" in joined:
+            self.add(named, *said)
+        else:
+            for one in named:
+                self.add([one], one.definition)
+
+    def listed(self, tree: Tree[Token]) -> tuple[list[Word], set[str]]:
+        """The members of a list without its nouns, and the conjunctions between them.
+
+        Raises:
+            BadPrompt: it ends in "or", or what is excluded goes on after it.
+        """
+        gaps = [_words(child) for child in tree.children if _is_gap(child)]
+        if _is_gap(tree.children[-1]):
+            self.check_end(gaps.pop())
+        words = _words(tree)
+        nouns = [word for word in words if word.terminal == "NOUN"]
+        if nouns:
+            self.name(nouns[-1], any(NODULES[noun.meaning] for noun in nouns))
+        joined = {word.meaning for gap in gaps for word in gap if word.meaning in ("OR", "AND", "COMMA")}
+        if self.negated and gaps and "OR" not in joined and tree.data != "sizes":
+            raise BadPrompt(f"{gaps[0][0].text!r} in what is negated has two meanings; say neither … nor, or only one")
+        return [word for word in words if word.terminal != "NOUN"], joined
+
+    def check_end(self, gap: Sequence[Word]) -> None:
+        """Refuse a list that ends in "or", and in "and" where it is not clear what the next phrase belongs to.
+
+        Raises:
+            BadPrompt: it does.
+        """
+        either = next((word for word in gap if word.meaning == "OR"), None)
+        if either:
+            raise BadPrompt(f"I do not understand {either.text!r}: it joins textures, places or properties alone")
+        if self.excluding:
+            raise BadPrompt(f"I do not understand {gap[0].text!r} in what is left out: ask for one thing at a time")
+
+    def order(self, tree: Tree[Token]) -> None:
+        """``largest``, ``largest of``."""
+        word, *of = _words(tree)
+        if self.found.order not in (None, ORDERS[word.meaning]):
+            raise BadPrompt(f"{word.text!r} contradicts the order named before")
+        self.found = replace(self.found, order=ORDERS[word.meaning], one=self.found.one or bool(of))
+
+    def count(self, tree: Tree[Token]) -> None:
+        """``three``, ``3``, ``top 3``."""
+        word = _words(tree)[-1]
+        value = float(NUMBERS[word.meaning]) if word.terminal == "NUMBER_WORD" else float(word.text)
+        if self.found.one:
+            raise BadPrompt(f"Of which {word.text}? Say how many you want, as in 2 largest solid nodules")
+        if value < 1 or not value.is_integer() or self.found.count is not None:
+            raise BadPrompt(f"{word.text!r} is no number of nodules")
+        self.found = replace(self.found, count=int(value))
+
+    def ordinal(self, tree: Tree[Token]) -> None:
+        """``second``, ``2nd``."""
+        word = _words(tree)[0]
+        value = ORDINALS.get(word.meaning) or float(word.text)
+        if value < 1 or not float(value).is_integer() or self.found.place_in_order is not None:
+            raise BadPrompt(f"{word.text!r} is no place in an order")
+        self.found = replace(self.found, place_in_order=int(value))
+
+    def all(self, tree: Tree[Token]) -> None:
+        """``all``, ``any``."""
+        self.several = True
+
+    def noun(self, tree: Tree[Token]) -> None:
+        """``nodule``, ``lesions``."""
+        (word,) = _words(tree)
+        self.name(word, NODULES[word.meaning])
+
+    def name(self, noun: Word, several: bool) -> None:
+        """What is asked for, once.
+
+        Raises:
+            BadPrompt: it was named before, so that two things may be asked for.
+        """
+        if self.nouns:
+            raise BadPrompt(
+                f"I do not understand {noun.text!r} after {self.nouns[0].text!r}: ask for one thing at a time"
+            )
+        self.nouns.append(noun)
+        self.several |= several
+
+    def left_out(self, tree: Tree[Token]) -> None:
+        """``except masses``: all that follows says what is left out."""
+        kept, several, self.nouns = self.nouns, self.several, []
+        self.excluding = True
+        self.visit_children(tree)
+        self.nouns, self.several = kept, several
+        if not self.found.excluded:
+            raise BadPrompt(f"What is left out after {_words(tree)[0].text!r}?")
+
+    def not_one(self, tree: Tree[Token]) -> None:
+        """``not solid``: the group after it alone."""
+        self.negated = True
+        self.visit_children(tree)
+        self.negated = False
+
+    # ---- ranges
+
+    def range(self, tree: Tree[Token]) -> None:
+        """``over 6 mm``, ``6 mm or more``, ``5 to 8 mm``, ``risk over 50 %``."""
+        said = [word for word in _words(tree) if word.terminal in ("MEASURE", "SAID")]
+        measured = {**MEASURES, **SAID}[said[0].meaning] if said else None
+        (span,) = (child for child in tree.children if isinstance(child, Tree))
+        read = {"bounded": self.bounded, "interval": self.interval, "endless": self.endless, "lone_between": self.lone}
+        read[span.data](span, measured)
+
+    def bounded(self, tree: Tree[Token], measured: Measure | None = None) -> None:
+        """``over 6 mm``, ``6 mm or more``, ``about 6 mm``."""
+        (amount,) = (child for child in tree.children if isinstance(child, Tree))
+        (bound,) = _words(tree)
+        if bound.meaning == "WITHIN" and measured is not PLEURA:
+            raise BadPrompt(f"{bound.text!r} what? Say within 10 mm of the pleura; other distances are not known")
+        measure, value = self.value(amount, None, measured)
+        span = {**BOUNDS, **BOUNDS_AFTER}[bound.meaning](measure, value)
+        if bound.meaning == "ABOUT":
+            if measure.unit == "share":
+                raise BadPrompt(f"{bound.text!r} goes with sizes alone; give a range, as in risk over 50 %")
+            margin = f"by {ABOUT_VOLUME:.0%}" if measure.unit == "mm³" else f"to {span.low:g} to {span.high:g} mm"
+            self.add(
+                [span], f"About {value:g} {measure.unit} is widened {margin}, which readings of one nodule differ by."
+            )
+        else:
+            self.add([span])
+
+    def interval(self, tree: Tree[Token], measured: Measure | None = None) -> None:
+        """``5 to 8 mm``, ``between 5 and 8 mm``; one unit serves both ends."""
+        low, high = (child for child in tree.children if isinstance(child, Tree))
+        start, stop = self.value(low, high, measured), self.value(high, low, measured)
+        if start[0] != stop[0] or start[1] >= stop[1]:
+            raise BadPrompt(f"A range rises: {_number(low):g} to {_number(high):g} does not")
+        self.add([Range(start[0], start[1], stop[1])])
+
+    def endless(self, tree: Tree[Token], measured: Measure | None = None) -> None:
+        """``5 to``."""
+        raise BadPrompt("A range has two ends, as in 5 to 8 mm")
+
+    def lone(self, tree: Tree[Token], measured: Measure | None = None) -> None:
+        """``6 mm``: a size in whole millimetres."""
+        amount = next((child for child in tree.children if isinstance(child, Tree)), tree)
+        said = next((word for word in _words(tree) if word.terminal in ("MEASURE", "SAID")), None)
+        measured = {**MEASURES, **SAID}[said.meaning] if said else measured
+        measure, value = self.value(amount, None, measured)
+        if tree.data == "lone_between" or measure.unit != "mm" or measure is PLEURA or not value.is_integer():
+            number = " ".join(word.text for word in _words(amount) if word.terminal in ("NUMBER", "UNIT"))
+            raise BadPrompt(f"{number} alone is no range: say over, under, about, or 5 to 8")
+        low, high = value - READING_MM, value + READING_MM
+        self.add([Range(measure, low, high)], f"{value:g} mm is what rounds to it, {low:g} to {high:g} mm.")
+
+    def numberless(self, tree: Tree[Token]) -> None:
+        """``over``."""
+        said = " ".join(word.text for word in _words(tree))
+        raise BadPrompt(f"{said!r} needs a number, as in over 6 mm")
+
+    def value(self, amount: Tree[Token], other: Tree[Token] | None, measured: Measure | None) -> tuple[Measure, float]:
+        """What an amount measures, and how much that is in the measure's unit.
+
+        Args:
+            amount: a number with its unit.
+            other: whose unit holds where the amount has none.
+            measured: what is said to be measured; None: the unit says it.
+        """
+        number = _number(amount)
+        unit = _unit(amount) or (other and _unit(other))
+        if unit is None and (measured is None or measured.unit != "share"):
+            raise BadPrompt(f"{number:g} of what? Give mm, cm, mm3 or ml")
+        kind, scale = UNITS[unit.meaning] if unit else ("share", 1.0)
+        measure = measured or UNMARKED.get(kind)
+        if measure is None or measure.unit != kind:
+            raise BadPrompt(
+                f"{number:g} {unit.text if unit else ''} does not go with what is measured; say over 6 mm, over 1 ml, "
+                "risk over 50 %"
+            )
+        if kind == "share" and not 0 <= number * scale <= 1:
+            raise BadPrompt(f"A risk or a confidence is between 0 and 1, or 0 and 100 %, not {number:g}")
+        return measure, number * scale
+
+    # ---- places
+
+    def places(self, tree: Tree[Token]) -> None:
+        """``left lung``, ``right upper or middle lobe``, ``RUL or left lower zone``."""
+        last = tree.children[-1]
+        if _is_gap(last):
+            self.check_end(_words(last))
+        named: list[Place] = []
+        waiting: list[list[Word]] = []  # sides and levels that share a noun
+        noun: Word | None = None  # the noun said before them, as in French
+        for child in tree.children:
+            if _is_gap(child):
+                continue
+            words = _words(child)
+            first = words[0].terminal in ("KIND", "LUNG")
+            if first or words[0].terminal == "LOBE_NAME":
+                named += _places_of(waiting, noun)
+                waiting, noun = [], None
+            if words[0].terminal == "LOBE_NAME":
+                named.append(LOBES[words[0].meaning])
+                continue
+            if first:
+                noun = words.pop(0)
+            after = words.pop() if words[-1].terminal in ("KIND", "LUNG") else None
+            waiting.append(words)
+            if after:
+                named += _places_of(waiting, after)
+                waiting, noun = [], None
+        named += _places_of(waiting, noun)
+        joined = [word for child in tree.children[:-1] if _is_gap(child) for word in _words(child)]
+        if any(a.agrees(b) for a, b in combinations(named, 2)) and not any(word.meaning == "OR" for word in joined):
+            raise BadPrompt(
+                f"{joined[0].text!r} between places that overlap has two meanings; say or, or leave it out to mean both"
+            )
+        areas = any(word.terminal == "AREA" for child in tree.children for word in _words(child))
+        self.add(named, *([AREAS_ARE_ZONES] if areas else []))
+
+
+def _places_of(items: Sequence[Sequence[Word]], noun: Word | None) -> list[Place]:
+    """Places that share a noun; a side holds until another is named.
+
+    Raises:
+        BadPrompt: there is no such place, or it is not clear where it is.
+    """
+    side: Side | None = None
+    sided: Word | None = None
+    bare: Word | None = None
+    out = []
+    for item in items:
+        own = next((word for word in item if word.terminal == "SIDE"), None)
+        level = next((word for word in item if word.terminal in ("LEVEL", "AREA")), None)
+        if own:
+            side, sided = SIDES[own.meaning], own
+            if bare is not None:
+                raise BadPrompt(
+                    f"{bare.text!r} on which side? Name it with each, as in right upper or right lower lobe"
+                )
+        elif sided is None:
+            bare = level
+        kind = "ZONE" if level and level.terminal == "AREA" else noun.meaning if noun else "LUNG"
+        if level and kind == "LUNG":
+            said = level.text
+            raise BadPrompt(f"{said!r} what? Say {said} lobe, or {said} zone for a third of the lung's height")
+        if level is None and (kind != "LUNG" or (noun is None and own is not None and own.meaning == "BOTH")):
+            named = " ".join(word.text for word in (own, noun) if word)
+            raise BadPrompt(f"Which part is {named!r}? Say upper, middle or lower lobe or zone, or lung")
+        which = {**LEVELS, **AREAS}[level.meaning] if level else None
+        if (side, which, kind) == ("left", "middle", "LOBE"):
+            raise BadPrompt("The left lung has no middle lobe")
+        out.append(Place(side, which if kind == "LOBE" else None, which if kind == "ZONE" else None))
+    return out
+
+
+def _words(part: Part) -> list[Word]:
+    """The words right below a part."""
+    tokens = [part] if isinstance(part, Token) else [child for child in part.children if isinstance(child, Token)]
+    return [token.value for token in tokens]
+
+
+def _is_gap(part: Part) -> bool:
+    return isinstance(part, Tree) and part.data == "gap"
+
+
+def _number(amount: Tree[Token]) -> float:
+    return float(_words(amount)[0].text)
+
+
+def _unit(amount: Tree[Token]) -> Word | None:
+    return next((word for word in _words(amount) if word.terminal == "UNIT"), None)
