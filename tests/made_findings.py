@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import made_reports
-from nodulens.core.nodule import Nodule, Risk
+from nodulens.core.nodule import Attribute, Nodule, Rating, Risk
 
 PHRASES = Path(__file__).with_name("phrases.toml")
+LOOKS: tuple[Rating, ...] = ("spiculation", "lobulation", "margin")
 
 
 @dataclass(frozen=True)
@@ -63,4 +64,5 @@ def _nodule(row: dict[str, Any]) -> Nodule:
         measurements=measured,
         risk=risk,
         score=row["score"],
+        attributes=tuple(Attribute(name, row[name], f"{name} {row[name]:g}") for name in LOOKS if name in row),
     )

@@ -160,15 +160,16 @@ def test_what_a_word_is_taken_for_is_said() -> None:
     assert "6.5 to 9.5 mm" in " ".join(resolve("about 8 mm", nodules()).notes)
     assert "no risk is known: nodule 9." in " ".join(resolve("suspicious nodules", nodules()).notes)
     assert "no risk is known: nodule 9." in " ".join(resolve("nodules except suspicious ones", nodules()).notes)
+    assert "no rating of spiculation is known: nodules 2, 5" in " ".join(resolve("spiculated nodules", nodules()).notes)
     assert "where: nodule 11." in " ".join(resolve("nodules not in the LUL", nodules()).notes)
 
 
 def test_a_reason_is_replaced_by_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spiculation is answered once the table of properties binds it."""
+    """Cavities are answered once the table of properties binds them."""
     known = PROPERTIES["SUBPLEURAL"]
-    monkeypatch.setitem(PROPERTIES, "SPICULATED", known)  # type: ignore[arg-type]
-    spiculated = resolve("spiculated nodules", nodules()).nodules
-    assert spiculated == resolve("subpleural nodules", nodules()).nodules != ()
+    monkeypatch.setitem(PROPERTIES, "CAVITARY", known)  # type: ignore[arg-type]
+    cavitary = resolve("cavitary nodules", nodules()).nodules
+    assert cavitary == resolve("subpleural nodules", nodules()).nodules != ()
 
 
 # ---- word files

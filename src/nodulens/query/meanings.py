@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nodulens.core.nodule import Side, Texture
+from nodulens.core.nodule import Nodule, Rating, Side, Texture
 from nodulens.query.criteria import Measure, Order, Place, Property, Range
 
 # ---------------------------------------------------------------- measures
@@ -103,13 +103,26 @@ CALCIFIED_HU = 200.0
 SUSPICIOUS = 0.5
 _PLEURA_IS = "the edge of the lung, at the mediastinum and the diaphragm too"
 _PRIOR = "one scan cannot tell: that needs a comparison with a prior scan, and this report has none"
-_MARGIN = "the report has no rating of margins"
+_CONTOUR = "the report does not rate how smooth a contour is; say well-defined, ill-defined, spiculated or lobulated"
 _DIAGNOSIS = "imaging does not tell what a nodule is; say suspicious, or risk over 50 %"
 _THIRDS = (
     "it is defined from the hilum, the bronchi or the chest wall, and the report has the distance to the nearest edge "
     "of the lung alone; say subpleural, or more than 20 mm from the pleura"
 )
 _OTHER_ORGANS = "the report has nodules of the lungs alone"
+
+
+def _rated(name: Rating, word: str, *, high: bool = True) -> Property:
+    """A rating that readers would give, beyond the middle of LIDC's scale of 1 to 5."""
+
+    def has(nodule: Nodule) -> bool | None:
+        found = [attribute.rating for attribute in nodule.attributes if attribute.name == name]
+        return (found[0] > 3 if high else found[0] < 3) if found else None
+
+    way = "over" if high else "under"
+    said = f"{word} is a {name} {way} 3 of 5, as readers of LIDC-IDRI would rate it: a prediction."
+    return Property(has, said, f"no rating of {name} is known")
+
 
 PROPERTIES: Mapping[str, Property | str] = {
     "SUBPLEURAL": Property(
@@ -132,10 +145,12 @@ PROPERTIES: Mapping[str, Property | str] = {
         lambda nodule: nodule.measurements.p95_hu >= CALCIFIED_HU,
         f"Calcified is {CALCIFIED_HU:g} HU or more in a twentieth of the volume: smaller specks are not seen.",
     ),
-    "SPICULATED": _MARGIN,
-    "LOBULATED": _MARGIN,
-    "SMOOTH": _MARGIN,
-    "IRREGULAR": _MARGIN,
+    "SPICULATED": _rated("spiculation", "Spiculated"),
+    "LOBULATED": _rated("lobulation", "Lobulated"),
+    "SHARP": _rated("margin", "Well-defined"),
+    "ILL_DEFINED": _rated("margin", "Ill-defined", high=False),
+    "SMOOTH": _CONTOUR,
+    "IRREGULAR": _CONTOUR,
     "PLEURAL_TAG": "the report has no rating of tags to the pleura",
     "CAVITARY": "the report does not say whether a nodule has a cavity",
     "FATTY": "the report does not say whether a nodule has fat",
