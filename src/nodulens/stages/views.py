@@ -40,16 +40,16 @@ def patch_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: flo
 
 def screen_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
     """Block (16, 16, 16) 0…1 of 1 mm voxels around the centre, coarser for candidates over 7 mm."""
-    return _block(volume, centre_zyx, step_mm(diameter_mm, SCREEN_MM), SCREEN_VOXELS)
+    return block_view(volume, centre_zyx, step_mm(diameter_mm, SCREEN_MM), SCREEN_VOXELS)
 
 
 def ball_view(volume: Volume, centre_zyx: NDArray[np.float64], diameter_mm: float) -> NDArray[np.float32]:
     """Block (32, 32, 32) 0…1 of 1 mm voxels around the centre, coarser for candidates over 18 mm."""
-    return _block(volume, centre_zyx, step_mm(diameter_mm, FAR_MM), BALL_VOXELS)
+    return block_view(volume, centre_zyx, step_mm(diameter_mm, FAR_MM), BALL_VOXELS)
 
 
-def _block(volume: Volume, centre_zyx: NDArray[np.float64], voxel_mm: float, voxels: int) -> NDArray[np.float32]:
-    """Block 0…1 of voxels of ``voxel_mm``."""
+def block_view(volume: Volume, centre_zyx: NDArray[np.float64], voxel_mm: float, voxels: int) -> NDArray[np.float32]:
+    """Block (S, S, S) 0…1 of so many voxels a side, of ``voxel_mm`` each."""
     step = voxel_mm / np.asarray(volume.geometry.spacing_zyx)
     first = centre_zyx - step * (voxels - 1) / 2
     # where the steps are equal, the scan's own voxels: interpolation between them would blur small nodules

@@ -25,10 +25,10 @@ from torch.nn import functional
 from nodulens.core.volume import Volume
 from nodulens.data.folds import may_train
 from nodulens.data.material import Stacks
-from nodulens.stages.views import FAR_MM, SCREEN_MM, ball_view, screen_view, step_mm
+from nodulens.stages.views import BALL_VOXELS, FAR_MM, SCREEN_MM, SCREEN_VOXELS, block_view, step_mm
 from nodulens.train.default.regions import PLACE_MM, TrainingRegion, place_in_lung, set_into
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.augment import augmented, shake_values
+from nodulens.train.loop.augment import augmented, shake_values, thickened
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
 from nodulens.train.networks.default_method import screen_net, volume_net
 
@@ -37,7 +37,7 @@ Place = tuple[Volume, NDArray[np.float64], float]
 """Where a candidate is: the volume, the index of its centre there, its diameter in mm."""
 
 TRAINING = DefaultTraining(
-    epochs=20, learning_rate=2e-3, batch=32, examples=4800, weight_decay=1e-2, averaging=0.998, warm_up=0.1
+    epochs=18, learning_rate=2e-3, batch=32, examples=4800, weight_decay=1e-2, averaging=0.998, warm_up=0.1
 )
 SMOOTHING = 0.02
 """Of the labels, in the first part of a training: some non-nodules are nodules that nobody annotated. It teaches the
@@ -56,8 +56,13 @@ INNER_MM = 14.0
 """From a cube's faces to its inner candidates, whose views have two voxels beyond at most."""
 PROPOSED = 0.6
 """Share of the real nodules that are seen where the candidate stage found them, not about their centre."""
-MILD = 0.15
-"""Least hardness of a non-nodule, which is its score, thrice: the easiest are still seen now and then."""
+OFTEN, HARD, DOUBTFUL = 4.0, 0.2, 0.8
+"""Non-nodules of scores between these two are sampled so many times as often as the easiest. Above, they are sampled
+less often again: among those of the highest scores are nodules that nobody annotated."""
+THICK, THICKEST_MM = 0.15, 5.0
+"""Share of the examples that are seen as in a scan of thick slices, of 2 mm to so many; no cube is from one."""
+ZOOMED, LARGEST_ZOOM = 0.25, 1.2
+"""Share of the examples that are seen larger or smaller, up to this factor."""
 
 
 class DetectorNets(nn.Module):
@@ -143,12 +148,20 @@ class _Examples:
         Args:
             drawn: (N, 3) of :meth:`draw`.
         """
-        screens, balls = [], []
+        screens: list[Float32] = []
+        balls: list[Float32] = []
         for kind, row, seen_at in drawn:
             place = self._place(int(kind), int(row), rng)
             faces = None if seen_at < 0 else _to_faces(self.non_nodules[seen_at])
-            screens.append(_ended(screen_view(*place), step_mm(place[2], SCREEN_MM), faces))
-            balls.append(_ended(ball_view(*place), step_mm(place[2], FAR_MM), faces))
+            # not so thick that the small ones vanish
+            thick_mm = rng.uniform(2, np.clip(place[2], 2.5, THICKEST_MM)) if rng.random() < THICK else 0.0
+            zoom = LARGEST_ZOOM ** rng.uniform(-1, 1) if rng.random() < ZOOMED else 1.0
+            for views, fine_mm, voxels in ((screens, SCREEN_MM, SCREEN_VOXELS), (balls, FAR_MM, BALL_VOXELS)):
+                volume, centre, diameter = place
+                voxel_mm = zoom * step_mm(diameter, fine_mm)
+                view = _ended(block_view(volume, centre, voxel_mm, voxels), voxel_mm, faces)
+                slices = round(thick_mm / voxel_mm)
+                views.append(thickened(view, slices, rng) if slices > 1 else view)
         label = torch.from_numpy((drawn[:, 0] >= REAL).astype(np.float32))
         return _augmented(screens, rng), _augmented(balls, rng), label, torch.from_numpy(drawn[:, 1])
 
@@ -257,7 +270,7 @@ def train(
             rows = batch[3].cpu()
             known = rows >= 0
             score = logits.detach().sigmoid().float().cpu()[known]
-            hardness[rows[known]] = (hardness[rows[known]] + MILD + 3 * score) / 2
+            hardness[rows[known]] = (hardness[rows[known]] + _how_often(score)) / 2
             return value
 
         return Task(batches, loss, augment if training.augment else None, hardness=hardness)
@@ -265,6 +278,12 @@ def train(
     torch.manual_seed(training.seed)
     net = fit(DetectorNets(), task(SMOOTHING), training, run / f"fold{left_out}.pt")
     return fit(net, task(0.0), sharpening(training), run / f"fold{left_out}-sharp.pt")
+
+
+def _how_often(score: Tensor) -> Tensor:
+    """How often non-nodules of these scores are sampled, in relation to one of score 0."""
+    hard, doubtful = score / HARD, (1 - score) / (1 - DOUBTFUL)
+    return 1 + (OFTEN - 1) * torch.minimum(hard, doubtful).clamp(max=1)
 
 
 def sharpening(training: DefaultTraining) -> DefaultTraining:

@@ -307,7 +307,7 @@ def _marks(release: Release, cubes: Cubes) -> tuple[outline_figures.Marks, str]:
     threads = torch.get_num_threads()
     folders = [release.run / "detector" / f"fold{fold}" for fold in range(FOLDS)]
     by_fold = all((folder / "volume.onnx").exists() for folder in folders)
-    whose = "detectors not trained on them" if by_fold else "the detector that ships, trained on these nodules too"
+    whose = "detectors not trained on them" if by_fold else "the detector that shipped then, trained on these nodules too"
     places = folders if by_fold else FOLDS * [FOLDER]
     models = [(load_model("screen", threads, place), load_model("volume", threads, place)) for place in places]
     calibrated = models[0][1].card.settings["calibration"]
