@@ -23,6 +23,7 @@ from nodulens.methods.method import Method
 from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
+from nodulens.stages.classify import likely
 from nodulens.stages.classify_crop import UNCALIBRATED
 from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.detect import detect
@@ -208,6 +209,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
             interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
         with times.stage("malignancy"):
             risk, heat = method.grade(volume, box, mask)
+            risk = likely(risk, finding.score) if method.recipe.detects else risk
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
