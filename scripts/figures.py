@@ -328,10 +328,29 @@ def _malignancy_details() -> str:
         f"{f['at_the_cut']['cut']}, three readers or more:\n\n"
         + _table(("outline", "nodules", "Brier score", "expected error", "sensitivity", "specificity"), errors)
         + f"\n\n{_card('malignancy')['settings']['interval']['meaning']}\n\n"
-        + "The network's other outputs, median above 3 against below, stacks of three readers or more:\n\n"
+        + _trust_details()
+        + "\n\nThe network's other outputs, median above 3 against below, stacks of three readers or more:\n\n"
         + _table(("rating", "nodules", "above 3", "AUC"), rated)
         + "\n\nBy how the HU of the training slices were recovered (never an input):\n\n"
         + _table(("code", "nodules", "AUC"), codes)
+    )
+
+
+def _trust_details() -> str:
+    f, limits = _figures("malignancy")["trust"], _card("malignancy")["settings"]["taught"]
+    rows = [(f"left-out nodules, {name}", g["number"], "", f"{g['flagged']:.1%}") for name, g in f["held_out"].items()]
+    rows += [(kind, g["number"], f"{g['auc']:.3f}", f"{g['flagged']:.1%}") for kind, g in f["kinds"].items()]
+    errors = [
+        (name, g["nodules"], *(f"{g[k]:.3f}" if k in g else "–" for k in ("auc", "brier", "ece_10_bins")))
+        for name, g in f["error"].items()
+    ]
+    return (
+        f"How far something is from the nodules that the estimate was taught on, by its features ({f['stands_on']}): "
+        f"AUC of the distance against left-out nodules, and the share beyond the limit of {limits['distance']:.2f}, "
+        "where the estimate is not to be relied on.\n\n"
+        + _table(("shown", "number", "AUC", "beyond the limit"), rows)
+        + "\n\nThe estimate for left-out nodules within the limit and beyond it, three readers or more:\n\n"
+        + _table(("distance", "nodules", "AUC", "Brier score", "expected error"), errors)
     )
 
 

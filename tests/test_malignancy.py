@@ -17,26 +17,33 @@ import made_models
 import small_scans
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Attribute, Box, Nodule, Rating, Risk
-from nodulens.core.volume import Volume
+from nodulens.core.volume import Source, Volume
 from nodulens.evaluate.explain import faithfulness
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Model, compile_model, load_model
 from nodulens.runtime.weights import Card, card
 from nodulens.stages.attributes import SCALES, predictable, predicted
-from nodulens.stages.classify import evaluate, risk_of, slice_view, without_nodule
+from nodulens.stages.classify import evaluate, likely, risk_of, slice_view, without_nodule
 from nodulens.stages.features import measured_view, nodule_features
 from nodulens.stages.occlusion import CELLS
 from nodulens.stages.position import central_slice
 
 Batch = NDArray[np.float32]
 TABLE = {"upper_edge": [0.2, 0.6], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.75, 1.0]}
-SETTINGS = {"combination": [1.0, 0.0], "calibration": [2.0, -1.0], "interval": TABLE}
-SILENT = made_models.model(lambda batch: (np.zeros((len(batch), 1), np.float32),))
+TAUGHT = {"distance": 2.0, "slice_mm": 3.0}
+SETTINGS = {"combination": [1.0, 0.0], "calibration": [2.0, -1.0], "interval": TABLE, "taught": TAUGHT}
+SILENT = made_models.model(lambda batch: (np.zeros((len(batch), 1), np.float32), np.ones((len(batch), 42), np.float32)))
 """A forest that says nothing."""
 
 
 def made(run: Any) -> Model:
     return made_models.model(run, SETTINGS)
+
+
+def usual(logits: Batch, whitened: float = 1.0) -> tuple[Batch, Batch, Batch]:
+    """The outputs of a network; as they are, for a nodule like those that it was taught on."""
+    n = len(logits)
+    return logits, np.zeros((n, 16, 16), np.float32), np.full((n, 4), whitened, np.float32)
 
 
 # ---- Probability and interval
@@ -66,12 +73,12 @@ def test_probability_rises_with_the_logit_on_the_shipped_card() -> None:
 def test_network_and_forest_count_by_the_weights_of_the_card(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
     seen: list[Batch] = []
 
-    def network(batch: Batch) -> tuple[Batch, Batch]:
-        return np.full((len(batch), 1), 2.0, np.float32), np.ones((len(batch), 16, 16), np.float32)
+    def network(batch: Batch) -> tuple[Batch, Batch, Batch]:
+        return usual(np.full((len(batch), 1), 2.0, np.float32))
 
-    def forest(batch: Batch) -> tuple[Batch]:
+    def forest(batch: Batch) -> tuple[Batch, Batch]:
         seen.append(batch)
-        return (np.full((len(batch), 1), -3.0, np.float32),)
+        return np.full((len(batch), 1), -3.0, np.float32), np.zeros((len(batch), 42), np.float32)
 
     model = made_models.model(network, {**SETTINGS, "combination": [0.5, 0.25], "calibration": [1.0, 0.1]})
     volume, box, mask = nodule
@@ -89,6 +96,72 @@ def test_what_the_forest_sees_is_what_it_was_trained_on(nodule: tuple[Volume, Bo
     assert list(wanted) == card("measured").settings["features"]
     np.testing.assert_allclose(measured_view(volume, box, mask), list(wanted.values()), rtol=1e-5)
     assert wanted["diameter_3d_mm"] == pytest.approx(18, rel=0.05)
+
+
+# ---- Trust
+
+
+FAR = "It does not look like the nodules that the estimate was taught on; it may be a vessel or other tissue."
+
+
+def graded(volume: Volume, box: Box, mask: NDArray[np.bool_], whitened: float = 1.0, measured: float = 1.0) -> Risk:
+    def run(batch: Batch) -> tuple[Batch, Batch, Batch]:
+        return usual(np.zeros((len(batch), 1), np.float32), whitened)
+
+    def forest(batch: Batch) -> tuple[Batch, Batch]:
+        return np.zeros((len(batch), 1), np.float32), np.full((len(batch), 42), measured, np.float32)
+
+    return evaluate(volume, box, mask, made(run), made_models.model(forest)).risk
+
+
+def test_a_nodule_like_those_that_were_taught_is_trusted(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    risk = graded(*nodule)
+    assert risk.trusted and risk.calibrated and risk.doubts == ()
+
+
+def test_what_is_far_from_what_was_taught_is_not_trusted(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    """By the size of the mean over slices and mirror images, not by the mean of sizes."""
+    limit = np.sqrt(2 * 2.0**2 - 1)
+    for one in ({"whitened": -limit}, {"measured": limit}):
+        assert graded(*nodule, **{k: v * 0.99 for k, v in one.items()}).trusted
+        risk = graded(*nodule, **{k: v * 1.01 for k, v in one.items()})
+        assert not risk.trusted and not risk.calibrated and risk.probability == graded(*nodule).probability
+        assert risk.doubts == (FAR,)
+    signs: list[float] = []
+
+    def run(batch: Batch) -> tuple[Batch, Batch, Batch]:
+        signs.append(-1.0 if len(signs) % 2 else 1.0)
+        return usual(np.zeros((len(batch), 1), np.float32), 9 * signs[-1])
+
+    assert evaluate(*nodule, made(run), SILENT).risk.trusted and len(signs) == 5
+
+
+@pytest.mark.parametrize(("spacing_mm", "thickness_mm", "said"), [(3.0, None, ""), (5.0, None, "5"), (2.5, 4.0, "4")])
+def test_slices_thicker_than_taught_are_doubted(
+    nodule: tuple[Volume, Box, NDArray[np.bool_]], spacing_mm: float, thickness_mm: float | None, said: str
+) -> None:
+    volume, box, mask = nodule
+    geometry = Geometry.axial(volume.geometry.shape, (spacing_mm, 0.8, 0.6))
+    risk = graded(Volume(volume.hu, geometry, Source(slice_thickness_mm=thickness_mm)), box, mask)
+    doubt = f"Slices of {said} mm: the estimate was taught on slices up to 3 mm."
+    assert risk.doubts == ((doubt,) if said else ()) and risk.calibrated == (not said)
+
+
+def test_a_nodule_longer_than_the_field_is_doubted(nodule: tuple[Volume, Box, NDArray[np.bool_]]) -> None:
+    volume, box, mask = nodule
+    wide = Volume(volume.hu, Geometry.axial(volume.geometry.shape, (2.5, 2.4, 1.8)))  # 54 mm
+    assert graded(wide, box, mask).doubts == (
+        "Longer than 40 mm: larger than any nodule that the estimate was taught on.",
+    )
+
+
+def test_a_mark_that_is_likelier_no_nodule_is_doubted() -> None:
+    risk = risk_of(0.0, made(None))
+    assert likely(risk, 0.5) == risk and likely(risk, 1.0).trusted
+    doubted = likely(risk, 0.31)
+    assert not doubted.calibrated and doubted.probability == risk.probability
+    assert doubted.doubts == ("A mark with a detection confidence of 0.31 is likelier no nodule than one.",)
+    assert len(likely(doubted, 0.2).doubts) == 2, "doubts add up"
 
 
 # ---- Heat
@@ -112,7 +185,7 @@ def test_the_logit_is_the_mean_over_slices_and_mirror_images(nodule: tuple[Volum
 
     def run(batch: Batch) -> tuple[Batch, ...]:
         seen.append(np.array(batch))
-        return (np.full((len(batch), 2), float(len(seen)), np.float32),)
+        return usual(np.full((len(batch), 2), float(len(seen)), np.float32))
 
     volume, box, mask = nodule
     assert evaluate(volume, box, mask, made(run), SILENT).risk == risk_of(2.5, made(None))
@@ -132,7 +205,7 @@ def light_at(row: int, column: int, sign: float = 1.0) -> Any:
 
     def run(batch: Batch) -> tuple[Batch, ...]:
         light = batch[:, 0, row - 1 : row + 2, column - 1 : column + 2].mean((1, 2))
-        return (np.float32(sign) * light[:, None],)
+        return usual(np.float32(sign) * light[:, None])
 
     return run
 
@@ -215,7 +288,7 @@ def test_the_grade_holds_the_ratings_of_all_views(nodule: tuple[Volume, Box, NDA
 
     def run(batch: Batch) -> tuple[Batch, ...]:
         calls.append(1)
-        return (np.tile(np.float32([0, len(calls) - 2.5]), (len(batch), 1)),)
+        return usual(np.tile(np.float32([0, len(calls) - 2.5]), (len(batch), 1)))
 
     (margin,) = evaluate(*nodule, Model(known, run), SILENT).attributes
     assert margin == Attribute("margin", pytest.approx(3.0), "rather ill-defined")
@@ -240,7 +313,7 @@ def test_the_map_is_the_logit(shipped: Model) -> None:
     rng = np.random.default_rng(0)
     batch = rng.random((6, 2, 64, 64), dtype=np.float32)
     batch[3:, 1] = 0
-    logits, maps = shipped.run(batch)
+    logits, maps, _ = shipped.run(batch)
     assert maps.shape == (6, 16, 16)
     bias = numpy_helper.to_array(initializer(onnx.load(shipped.card.path), "classify.bias"))[0]
     np.testing.assert_allclose(maps.mean(axis=(1, 2)) + bias, logits[:, 0], atol=2e-4)

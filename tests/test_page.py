@@ -159,6 +159,19 @@ def test_an_uncalibrated_estimate_says_so(ct: Volume, report: Report) -> None:
     assert "calibrated on held-out patients; one marked as not calibrated ranks" in text
 
 
+def test_a_doubted_estimate_is_shown_in_grey_with_its_reason(ct: Volume, report: Report) -> None:
+    (first, *_) = report.nodules
+    assert first.risk is not None
+    nodule = replace(first, risk=first.risk.doubted("Slices of 5 mm."))
+    page = render_page(replace(report, nodules=(nodule,)), ct)
+    text = PageReader(page).text
+    assert "80 %" in text and "Interval 55 to 93 %; not calibrated Not to be relied on. Slices of 5 mm." in text
+    assert "(55 to 93 %), not to be relied on." in text and text.count("not to be relied on") == 2
+    assert page.count('class="measure doubted"') == 1 == page.count('class="number doubted"')
+    plain = render_page(report, ct)
+    assert "relied" not in PageReader(plain).text and 'doubted"' not in plain
+
+
 def test_what_is_the_same_for_every_finding_is_said_once(page: str) -> None:
     """Cards hold no sentence; what explains their numbers stands in one place, which each of them links to."""
     cards = re.findall(r'<article class="card".*?</article>', page, re.DOTALL)

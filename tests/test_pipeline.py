@@ -45,7 +45,8 @@ def test_balls_are_found_outlined_measured_and_placed() -> None:
         assert nodule.position.instance_number == ref.instance_number
         z = float(ct.geometry.to_index(centre)[0])
         assert abs(nodule.position.central_slice - z) <= 1.5
-        assert nodule.risk is not None and nodule.risk.model == "malignancy" and nodule.risk.calibrated
+        assert nodule.risk is not None and nodule.risk.model == "malignancy"
+        assert nodule.risk.calibrated == nodule.risk.trusted == (nodule.risk.doubts == ())
 
 
 def test_a_report_is_whole() -> None:

@@ -57,7 +57,7 @@ def test_json_has_the_promised_keys(report: Report) -> None:
     nodule = document["nodules"][0]
     promised = "id score centre_lps box_zyx side texture measurements risk instance_number sop_instance_uid"
     assert set(promised.split()) <= set(nodule)
-    assert {"probability", "interval", "calibrated"} <= set(nodule["risk"])
+    assert {"probability", "interval", "calibrated", "doubts"} <= set(nodule["risk"])
     assert set(nodule["measurements"]) == set(Measurements.__dataclass_fields__)
     assert np.shape(nodule["box_zyx"]) == (2, 3) and len(nodule["centre_lps"]) == 3
     assert document["nodules"][1]["risk"] is None
@@ -171,13 +171,24 @@ def test_table_has_a_header_always_and_the_case_in_every_row(ct: Volume, report:
     rows = list(csv.DictReader(StringIO(to_csv(report))))
     assert [row["case"] for row in rows] == ["CASE-7"] * 3
     assert [row["id"] for row in rows] == ["1", "2", "3"]
-    assert rows[0]["risk_calibrated"] == "true" and rows[1]["risk_probability"] == ""
+    assert rows[0]["risk_calibrated"] == "true" and rows[1]["risk_probability"] == "" == rows[0]["risk_doubts"]
     assert (rows[0]["rated_spiculation"], rows[0]["rated_margin"], rows[0]["rated_texture"]) == ("3.5", "4.25", "")
     assert rows[1]["rated_spiculation"] == ""
     assert float(rows[0]["centre_x_lps"]) == 55.0 and rows[0]["sop_instance_uid"].startswith("1.2.826")
     assert int(rows[0]["box_start_z"]) == report.nodules[0].box.start[0]
     empty = to_csv(replace(report, nodules=()))
     assert empty == ",".join(COLUMNS) + "\n"
+
+
+def test_a_doubted_estimate_keeps_its_reasons(report: Report) -> None:
+    first, *others = report.nodules
+    assert first.risk is not None
+    doubted = replace(report, nodules=(replace(first, risk=first.risk.doubted("Thick.", "Large.")), *others))
+    assert json.loads(to_json(doubted))["nodules"][0]["risk"]["doubts"] == ["Thick.", "Large."]
+    assert from_json(to_json(doubted)) == doubted
+    (row, *_) = csv.DictReader(StringIO(to_csv(doubted)))
+    assert row["risk_doubts"] == "Thick. | Large." and row["risk_calibrated"] == "false"
+    assert row["risk_probability"], "it is still given"
 
 
 def test_table_holds_no_formula(report: Report) -> None:

@@ -46,10 +46,11 @@ from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default.own_outlines import own_outlines
 from nodulens.train.default.regions import backgrounds, cube_regions
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.export import Logits, LogitsAndActivation, check_parity, export
+from nodulens.train.loop.export import Explained, Logits, check_parity, export
 from nodulens.train.loop.fit import Maker, Task, fit
 from nodulens.train.networks.default_method import MapClassifier, PromptUNet, malignancy_net, screen_net, volume_net
-from nodulens.train.networks.forest import forest_of
+from nodulens.train.networks.forest import MeasuredForest, forest_of
+from nodulens.train.networks.whitening import Whitening
 from nodulens.train.run import train_default
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
@@ -261,6 +262,11 @@ def test_a_forest_computes_what_was_fitted() -> None:
         np.testing.assert_allclose(found, np.clip(fitted.predict(x[rows]), 1e-3, 1 - 1e-3), atol=1e-5)
 
 
+def whitening(features: int) -> Whitening:
+    """With a mean of 0.1, and features multiplied by 1, 2, …"""
+    return Whitening(np.full(features, 0.1), np.diag(np.arange(1.0, features + 1)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(1)
@@ -268,8 +274,8 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog:
         "screen": lambda: (Logits(screen_net()), torch.rand(3, 1, 16, 16, 16)),
         "volume": lambda: (Logits(volume_net()), torch.rand(2, 1, 32, 32, 32)),
         "segmenter": lambda: (PromptUNet(), torch.rand(2, CHANNELS, *GRID)),
-        "malignancy": lambda: (LogitsAndActivation(malignancy_net(7)), torch.rand(3, 2, 64, 64)),
-        "measured": lambda: (forest_of(small_forest()), torch.rand(3, 6)),
+        "malignancy": lambda: (Explained(malignancy_net(7), whitening(96)), torch.rand(3, 2, 64, 64)),
+        "measured": lambda: (MeasuredForest(forest_of(small_forest()), whitening(6), [0, 2]), torch.rand(3, 6)),
     }[name]()
     for module in net.modules():  # as if trained: statistics that are not 0 and 1
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
@@ -287,9 +293,16 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog:
     for ours, theirs in zip(model.run(other.numpy()), wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
     if name == "malignancy":
-        logits, maps = model.run(other.numpy())
+        logits, maps, whitened = model.run(other.numpy())
         bias = float(net.net.classify.bias[0].detach())  # type: ignore[union-attr, index]
         np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits[:, 0], atol=1e-4)
+        with torch.inference_mode():
+            features = net.net.pooled(net.net.features(other)).numpy()  # type: ignore[union-attr, operator]
+        np.testing.assert_allclose(whitened, (features - 0.1) * np.arange(1, 97), atol=1e-3)
+    if name == "measured":
+        values = other.numpy().copy()
+        values[:, [0, 2]] = np.log(values[:, [0, 2]])
+        np.testing.assert_allclose(model.run(other.numpy())[1], (values - 0.1) * np.arange(1, 7), atol=1e-3)
     raw = path.read_bytes()
     assert str(REPOSITORY).encode() not in raw and b"site-packages" not in raw and b"stack_trace" not in raw
 

@@ -24,6 +24,7 @@ from nodulens.methods.recipe import Recipe
 from nodulens.ops.orient import Reorientation, canonical
 from nodulens.report.record import LungVolumes, Report, ScanSummary, SizeSensitivity
 from nodulens.stages.attributes import predictable
+from nodulens.stages.classify import likely
 from nodulens.stages.classify_crop import UNCALIBRATED
 from nodulens.stages.coverage import lung_coverage
 from nodulens.stages.detect import detect
@@ -261,6 +262,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
             interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
         with times.stage("malignancy"):
             grade = method.grade(volume, box, mask)
+            risk = likely(grade.risk, finding.score) if method.recipe.detects else grade.risk
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
@@ -272,7 +274,7 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
                 texture=texture(measurements),
                 position=position,
                 measurements=measurements,
-                risk=grade.risk,
+                risk=risk,
                 attributes=grade.attributes,
                 volume_interval_mm3=interval,
                 warnings=_nodule_warnings(volume, box, measurements.mean_diameter_mm),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -172,14 +172,26 @@ class Risk:
     Attributes:
         probability: that readers' median malignancy rating is above 3 rather than below, 0…1.
         interval: lower and upper end; the card of ``model`` gives its definition and coverage.
-        calibrated: whether the probability was calibrated on patients left out.
+        calibrated: whether the probability was calibrated on patients left out, on nodules such as this one.
         model: name of the weights.
+        doubts: sentences, why the estimate must not be trusted; empty where nothing is known against it.
     """
 
     probability: float
     interval: tuple[float, float]
     calibrated: bool
     model: str
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing is known against the estimate."""
+        return not self.doubts
+
+    def doubted(self, *doubts: str) -> Risk:
+        """The same risk with more doubts; one with any is not calibrated."""
+        every = (*self.doubts, *doubts)
+        return replace(self, calibrated=self.calibrated and not every, doubts=every)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ COLUMNS = (
     "centre_x_lps", "centre_y_lps", "centre_z_lps",
     "box_start_z", "box_start_y", "box_start_x", "box_stop_z", "box_stop_y", "box_stop_x",
     "central_slice", "instance_number", "sop_instance_uid", *_MEASURED, "volume_low_mm3", "volume_high_mm3",
-    "risk_probability", "risk_low", "risk_high", "risk_calibrated", "risk_model", *_RATED, "warnings",
+    "risk_probability", "risk_low", "risk_high", "risk_calibrated", "risk_model", "risk_doubts", *_RATED, "warnings",
 )  # fmt: skip
 """Columns of ``nodules.csv``, empty where there is no value; ``score`` is the detection confidence,
 ``risk_probability`` the malignancy estimate, ``rated_…`` the ratings of its look that readers would give."""
@@ -42,5 +42,6 @@ def _row(nodule: Nodule, report: Report) -> Iterator[tuple[str, object]]:
     if risk is not None:
         yield from (("risk_probability", risk.probability), ("risk_calibrated", risk.calibrated))
         yield from (("risk_low", risk.interval[0]), ("risk_high", risk.interval[1]), ("risk_model", risk.model))
+        yield "risk_doubts", " | ".join(risk.doubts)
     yield from ((f"rated_{one.name}", one.rating) for one in nodule.attributes)
     yield "warnings", " | ".join(nodule.warnings)

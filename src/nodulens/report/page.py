@@ -262,7 +262,9 @@ def _described(nodule: Nodule, subject: str) -> str:
     verb = " " if subject == "It is" else f": nodule {nodule.id}, "
     risk = ""
     if nodule.risk is not None:
-        risk = f" Its malignancy estimate is {_percent(nodule.risk.probability)} ({_interval(nodule.risk.interval)})."
+        hedge = "" if nodule.risk.trusted else ", not to be relied on"
+        estimate = f"{_percent(nodule.risk.probability)} ({_interval(nodule.risk.interval)})"
+        risk = f" Its malignancy estimate is {estimate}{hedge}."
     return f"{verb}{nodule.texture}, {_size(nodule)}, in the {_place(nodule)}.{risk}"
 
 
@@ -327,6 +329,7 @@ def _row(nodule: Nodule) -> Values:
         "volume_text": _number(m.volume_mm3, 0),
         "risk": "-1" if risk is None else risk.probability,
         "risk_text": "–" if risk is None else _percent(risk.probability),
+        "doubted": risk is not None and not risk.trusted,
         "risk_bar": None if risk is None else bar(risk.probability, _interval(risk.interval), risk.interval),
         "score": f"{nodule.score:.2f}",
     }
@@ -404,11 +407,17 @@ def _estimate(risk: Risk) -> Values:
         "text": probability,
         "bar": bar(risk.probability, f"{probability}, interval {interval}", risk.interval),
         "words": f"Interval {interval}{'' if risk.calibrated else '; not calibrated'}",
+        "doubts": risk.doubts,
     }
 
 
 def _confidence(score: float) -> Values:
-    return {"text": f"{score:.2f}", "bar": bar(score, f"Detection confidence {score:.2f} of 1"), "words": ""}
+    return {
+        "text": f"{score:.2f}",
+        "bar": bar(score, f"Detection confidence {score:.2f} of 1"),
+        "words": "",
+        "doubts": (),
+    }
 
 
 def _guide(report: Report) -> Iterator[Entry]:

@@ -62,7 +62,7 @@ class SearchedLungs:
     def marks(self, calibration: Sequence[float]) -> LungDetection:
         """The marks by a calibration, see :meth:`Scored.marks`."""
         false = [
-            [m for m in lung.marks(calibration) if not _is_unannotated(patient, m)]
+            [m for m in lung.marks(calibration) if not is_unannotated(patient, m)]
             for patient, lung in zip(self.patients, self.lungs, strict=True)
         ]
         best = [
@@ -117,7 +117,7 @@ def search_lungs(
     return SearchedLungs(patients, tuple(litres), tuple(lungs), tuple(inserted), np.array(places), np.array(sizes))
 
 
-def _is_unannotated(patient: str, mark: Candidate) -> bool:
+def is_unannotated(patient: str, mark: Candidate) -> bool:
     """Whether a mark lies on a finding of a nodule-free lung that was not annotated."""
     if patient not in Background.PLEURAL_MASS:
         return False

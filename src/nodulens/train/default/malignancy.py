@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nodulens.core.geometry import disc_diameter_mm
-from nodulens.data.folds import FOLDS, is_left_out, may_train
+from nodulens.data.folds import may_train
 from nodulens.data.material import Cubes, NoduleMaterial, Stacks
 from nodulens.stages.features import nodule_features
 from nodulens.stages.views import plane_view, plane_window, representative_slices, soft_outline
@@ -90,9 +90,8 @@ def planes(stacks: Stacks, cubes: Cubes, own: Mapping[int, NDArray[np.bool_]]) -
         if not mask.any():
             continue
         image, spacing = material.unit(n), material.spacing_zyx(n)
-        for z in representative_slices(mask):
-            views.append(plane_view(image[z], mask[z], plane_window(mask[z], spacing[1:])).astype(np.float16))
-            owner.append(len(features))
+        views.append(nodule_views(image, mask, spacing))
+        owner += [len(features)] * len(views[-1])
         features.append(nodule_features(image, mask, spacing))
         area = mask.sum(axis=(1, 2))
         code = int(stacks.calibration(n)[area.argmax()]) if material is stacks else 0
@@ -103,7 +102,7 @@ def planes(stacks: Stacks, cubes: Cubes, own: Mapping[int, NDArray[np.bool_]]) -
     diameter, readers, codes = zip(*measured, strict=True)
     scale = np.array([5.0 if name == "calcification" else 4.0 for name in TARGETS], dtype=np.float32)
     return Planes(
-        np.stack(views),
+        np.concatenate(views),
         np.asarray(owner),
         list(patients),
         np.array(source_of),
@@ -116,6 +115,20 @@ def planes(stacks: Stacks, cubes: Cubes, own: Mapping[int, NDArray[np.bool_]]) -
         np.array(share, dtype=np.float32),
         np.array(codes, dtype=np.uint8),
     )
+
+
+def nodule_views(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], spacing_zyx: tuple[float, float, float]
+) -> NDArray[np.float16]:
+    """Image and outline (n, 2, 64, 64) of a nodule on its most telling slices; the outline is not softened.
+
+    Args:
+        image: (z, y, x) 0…1.
+        mask: the same shape, not empty.
+        spacing_zyx: mm.
+    """
+    windows = ((z, plane_window(mask[z], spacing_zyx[1:])) for z in representative_slices(mask))
+    return np.stack([plane_view(image[z], mask[z], window) for z, window in windows]).astype(np.float16)
 
 
 @dataclass(frozen=True)
@@ -173,23 +186,29 @@ def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     return (each[:, 0] + each[:, 1:].mean(1)).mean()
 
 
-def evaluate(net: nn.Module, material: Planes, nodules: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Logits (n, 7) of entries: means over their slices and four flips, outlines softened as in training."""
-    rows = np.flatnonzero(np.isin(material.nodule, nodules))
-    x = torch.from_numpy(material.image[rows].astype(np.float32))
+def pooled(net: MapClassifier, image: NDArray[np.float16], owner: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Features (n, features) before the last layer: means over the slices of a nodule and four flips, outlines softened
+    as in training.
+
+    Args:
+        image: (M, 2, 64, 64) views.
+        owner: (M,) whose each is, 0…n − 1.
+    """
+    x = torch.from_numpy(image.astype(np.float32))
     x[:, 1] = torch.from_numpy(soft_outline(x[:, 1].numpy()))
     turns = (x, x.flip(2), x.flip(3), x.flip(2, 3))
-    logits = torch.stack([predict(net, v.split(256)) for v in turns]).mean(0).numpy()
-    total = np.zeros((len(material.patients), logits.shape[1]))
-    np.add.at(total, material.nodule[rows], logits)
-    slices = np.bincount(material.nodule[rows], minlength=len(material.patients))
-    return np.asarray((total / np.maximum(slices, 1)[:, None])[nodules], dtype=np.float32)
+    found = torch.stack([predict(Pooled(net), v.split(256)) for v in turns]).mean(0).numpy()
+    total = np.zeros((int(owner.max()) + 1, found.shape[1]))
+    np.add.at(total, owner, found)
+    return np.asarray(total / np.bincount(owner)[:, None], dtype=np.float32)
 
 
-def cross_validate(material: Planes, run: Path, training: DefaultTraining = TRAINING) -> NDArray[np.float32]:
-    """Out-of-fold logits (N, 7) of all entries."""
-    logits = np.full(material.target.shape, np.nan, dtype=np.float32)
-    for fold in range(FOLDS):
-        rows = np.flatnonzero(is_left_out(material.patients, fold))
-        logits[rows] = evaluate(train(material, fold, run, training), material, rows)
-    return logits
+class Pooled(nn.Module):
+    """A classifier up to its last layer."""
+
+    def __init__(self, net: MapClassifier) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.pooled(self.net.features(x))

@@ -35,6 +35,11 @@ def scored_nodules(material: Planes, logits: NDArray[np.floating]) -> ScoredNodu
     )
 
 
+def averaged(network: NDArray[np.floating], forest: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The score (N,) of the estimate, from logits (N, 7) of the network and (N,) of the forest."""
+    return np.asarray(np.stack([network[:, 0].astype(np.float64), forest], 1) @ COMBINATION)
+
+
 def fill(
     card: dict[str, Any],
     beside: dict[str, Any],
@@ -50,7 +55,7 @@ def fill(
         forest: (N,) logits, out of fold.
         cubes: how many nodules could have an outline of the program's own.
     """
-    average = np.stack([network[:, 0].astype(np.float64), forest], 1) @ COMBINATION
+    average = averaged(network, forest)
     both, alone = (scored_nodules(material, score) for score in (average, forest))
     p = calibration.cross_fitted(both)
     card["settings"] = {"combination": list(COMBINATION), **calibration.settings(both), "outputs": list(TARGETS)}

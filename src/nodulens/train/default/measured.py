@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +40,7 @@ def train(material: Planes, left_out: int | None, growing: Growing = GROWING) ->
     """Fit a forest without the patients of the fold ``left_out``; lengths, areas and volumes count by their logarithm,
     nodules by the square root of the number of their readers."""
     rows = np.flatnonzero(may_train(material.patients, left_out))
-    sizes = [k for k, name in enumerate(material.names) if name.endswith(("_mm", "_mm2", "_mm3"))]
-    values = material.features[rows].astype(np.float32)
-    values[:, sizes] = np.log(values[:, sizes])
+    values = logged(material.features[rows], material.names)
     fitted = ExtraTreesRegressor(
         growing.trees,
         max_depth=growing.depth,
@@ -49,7 +48,19 @@ def train(material: Planes, left_out: int | None, growing: Growing = GROWING) ->
         max_features=growing.share,
         random_state=growing.seed,
     ).fit(values, material.target[rows, 0], np.sqrt(material.readers[rows]))
-    return forest_of(fitted, sizes)
+    return forest_of(fitted, sizes_of(material.names))
+
+
+def sizes_of(names: Sequence[str]) -> list[int]:
+    """Which features are lengths, areas or volumes."""
+    return [k for k, name in enumerate(names) if name.endswith(("_mm", "_mm2", "_mm3"))]
+
+
+def logged(features: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float32]:
+    """Features (N, features), sizes by their logarithm."""
+    values, sizes = features.astype(np.float32), sizes_of(names)
+    values[:, sizes] = np.log(values[:, sizes])
+    return values
 
 
 @torch.inference_mode()

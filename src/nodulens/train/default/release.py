@@ -17,23 +17,27 @@ from numpy.typing import NDArray
 
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of, is_left_out
 from nodulens.data.material import Background, Cubes, Stacks
-from nodulens.methods.recipe import Augmentation
+from nodulens.methods.recipe import DEFAULT, Augmentation
 from nodulens.runtime.engine import Model, load_model
 from nodulens.runtime.weights import FOLDER, TOGETHER
 from nodulens.runtime.weights import card as shipped_card
-from nodulens.stages.detect import logits, scored
+from nodulens.stages.detect import detect_within, logits, scored
+from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import CHANNELS, GRID
+from nodulens.stages.segment import segment
 from nodulens.stages.views import screen_view
 from nodulens.train.default import detector as detector_task
-from nodulens.train.default import detector_figures, malignancy_figures, outline_figures
+from nodulens.train.default import detector_figures, malignancy_figures, outline_figures, trust_figures, untaught
 from nodulens.train.default import malignancy as malignancy_task
 from nodulens.train.default import measured as measured_task
 from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default.cube_detection import CubeDetection, match, search_cubes
 from nodulens.train.default.own_outlines import own_outlines
 from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_regions
+from nodulens.train.default.taught import Taught, distances_of, out_of_fold
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.export import Logits, LogitsAndActivation, export, settle
+from nodulens.train.loop.export import Explained, Logits, export, settle
+from nodulens.train.networks.forest import MeasuredForest
 
 PASSING = 0.99
 """Share of the nodules that the candidate stage finds which must pass the screening network, out of fold."""
@@ -248,9 +252,10 @@ def malignancy(release: Release) -> Path:
     stacks, cubes, run = Stacks(release.data), Cubes(release.data), release.run / "malignancy"
     training = release.trainings.malignancy
     own: Mapping[int, NDArray[np.bool_]] = {}
+    segmenters = _segmenters(release, stacks, cubes) if release.folds else []
     if release.folds:
         run.mkdir(parents=True, exist_ok=True)
-        own = own_outlines(cubes, _segmenters(release, stacks, cubes), lambda: _marks(release, cubes)[0], run)
+        own = own_outlines(cubes, segmenters, lambda: _marks(release, cubes)[0], run)
     material = malignancy_task.planes(stacks, cubes, own)
     net, forest = malignancy_task.train(material, None, run, training), measured_task.train(material, None)
     whose = "readers' outlines and the program's" if own else "readers' outlines"
@@ -261,12 +266,20 @@ def malignancy(release: Release) -> Path:
     beside["trained_on"]["schedule"] = asdict(measured_task.GROWING)
     beside["input"] = {"features": f"(N, {len(material.names)}) {', '.join(material.names)}"}
     if release.folds:
-        logits = malignancy_task.cross_validate(material, run, training)
-        malignancy_figures.fill(card, beside, material, logits, measured_task.cross_validate(material), len(cubes))
+        nets = (malignancy_task.train(material, fold, run, training) for fold in range(FOLDS))
+        by_fold = [Taught.of(net, material, fold) for fold, net in enumerate(nets)]
+        logits, away = out_of_fold(material, by_fold)
+        counted = measured_task.cross_validate(material)
+        malignancy_figures.fill(card, beside, material, logits, counted, len(cubes))
+        scored = malignancy_figures.scored_nodules(material, malignancy_figures.averaged(logits, counted))
+        strange = {kind: distances_of(make(), by_fold) for kind, make in _untaught(release, cubes, segmenters).items()}
+        trust_figures.fill(card, stacks, scored, away, material.source, strange)
     else:
         card, beside = card | _known(card), beside | _known(beside)
-    export(forest, torch.from_numpy(material.features[:3].astype(np.float32)), release.out, beside)
-    return export(LogitsAndActivation(net), torch.rand(3, 2, 64, 64), release.out, card)
+    taught = Taught.of(net, material, None)
+    measured = MeasuredForest(forest, taught.measured, measured_task.sizes_of(material.names))
+    export(measured, torch.from_numpy(material.features[:3].astype(np.float32)), release.out, beside)
+    return export(Explained(net, taught.seen), torch.rand(3, 2, 64, 64), release.out, card)
 
 
 def _segmenters(release: Release, stacks: Stacks, cubes: Cubes) -> list[Model]:
@@ -304,16 +317,36 @@ def outlined(
 def _marks(release: Release, cubes: Cubes) -> tuple[outline_figures.Marks, str]:
     """The detector's marks on the nodules of the cubes, and whose they are: out of fold where the run has the
     detector's folds."""
-    threads = torch.get_num_threads()
-    folders = [release.run / "detector" / f"fold{fold}" for fold in range(FOLDS)]
-    by_fold = all((folder / "volume.onnx").exists() for folder in folders)
-    whose = "detectors not trained on them" if by_fold else "the detector that shipped then, trained on these nodules too"
-    places = folders if by_fold else FOLDS * [FOLDER]
-    models = [(load_model("screen", threads, place), load_model("volume", threads, place)) for place in places]
+    models, whose = _detectors(release)
     calibrated = models[0][1].card.settings["calibration"]
     searched = search_cubes(cubes, range(len(cubes)), _by_fold(models))
     hits = match(cubes, searched.each(lambda found: found.marks(calibrated))).hits
     return lambda number: hits[number], whose
+
+
+def _detectors(release: Release) -> tuple[list[tuple[Model, Model]], str]:
+    """The detector's networks, screening and scoring, of each fold where the run has them; and whose they are."""
+    threads = torch.get_num_threads()
+    folders = [release.run / "detector" / f"fold{fold}" for fold in range(FOLDS)]
+    by_fold = all((folder / "volume.onnx").exists() for folder in folders)
+    whose = "detectors not trained on them" if by_fold else "an earlier detector, trained on these nodules too"
+    places = folders if by_fold else FOLDS * [FOLDER]
+    return [(load_model("screen", threads, place), load_model("volume", threads, place)) for place in places], whose
+
+
+def _untaught(release: Release, cubes: Cubes, segmenters: Sequence[Model]) -> Mapping[str, untaught.Maker]:
+    """What the malignancy network was not taught on, marked and outlined by the networks that left the patient out."""
+    detectors, _ = _detectors(release)
+
+    def marks(patient: str) -> untaught.Search:
+        screen, ball = detectors[fold_of(patient)]
+        return partial(detect_within, screen=screen, ball=ball)
+
+    def outlines(patient: str) -> Outline:
+        return partial(segment, model=segmenters[fold_of(patient)], rounds=DEFAULT.rounds_detected)
+
+    lungs = {patient: Background.volume(release.data, patient) for patient in Background.PATIENTS}
+    return untaught.kinds(cubes, Stacks(release.data), lungs, marks, outlines)
 
 
 def _known(card: dict[str, Any]) -> dict[str, Any]:

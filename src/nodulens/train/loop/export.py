@@ -22,6 +22,7 @@ from nodulens.io.atomic import whole_file
 from nodulens.runtime.engine import Array, compile_bytes, compile_model
 from nodulens.train.loop.distributed import Ranks
 from nodulens.train.networks.default_method import MapClassifier
+from nodulens.train.networks.whitening import Whitening
 
 Compiled = Callable[[Array], tuple[Array, ...]]
 
@@ -42,17 +43,18 @@ class Logits(nn.Module):
         return logits
 
 
-class LogitsAndActivation(nn.Module):
-    """A classifier with the class activation map of its first logit: its last feature map, weighted."""
+class Explained(nn.Module):
+    """A classifier with the class activation map of its first logit, its last feature map, weighted; and its pooled
+    features, whitened."""
 
-    def __init__(self, net: MapClassifier) -> None:
+    def __init__(self, net: MapClassifier, whitening: Whitening) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.whitening = net, whitening
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, fmap = self.net(x)
         weights = self.net.classify.weight[0].view(1, -1, 1, 1)
-        return logits, (fmap * weights).sum(1)
+        return logits, (fmap * weights).sum(1), self.whitening(self.net.pooled(fmap))
 
 
 def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], tolerance: float = TOLERANCE) -> Path:

@@ -64,13 +64,17 @@ class MapClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fmap = self.features(x)
-        pooled = fmap.flatten(2).mean(2)
-        if self.central:
-            middle = fmap
-            for axis in range(2, fmap.dim()):
-                middle = middle.narrow(axis, fmap.shape[axis] // 2 - 1, 2)
-            pooled = torch.cat([pooled, middle.flatten(2).mean(2)], 1)
-        return self.classify(self.dropout(pooled)), fmap
+        return self.classify(self.dropout(self.pooled(fmap))), fmap
+
+    def pooled(self, fmap: Tensor) -> Tensor:
+        """The input of the linear layer, from the last feature map (N, widths[-1], …)."""
+        whole = fmap.flatten(2).mean(2)
+        if not self.central:
+            return whole
+        middle = fmap
+        for axis in range(2, fmap.dim()):
+            middle = middle.narrow(axis, fmap.shape[axis] // 2 - 1, 2)
+        return torch.cat([whole, middle.flatten(2).mean(2)], 1)
 
 
 class PromptUNet(nn.Module):

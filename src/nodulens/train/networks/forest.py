@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor, nn
 
+from nodulens.train.networks.whitening import Whitening
+
 Float = NDArray[np.float32]
 ALWAYS = float(np.finfo(np.float32).max)
 """Threshold that every value is below."""
+LEAST = 1e-6
+"""Smallest size whose logarithm is taken."""
 
 
 class Forest(nn.Module):
@@ -53,6 +57,29 @@ class Forest(nn.Module):
             node = 2 * node + 1 + right.to(torch.int64)
         mean = self.value[self.first_end + node].mean(1, keepdim=True).clamp(1e-3, 1 - 1e-3)
         return torch.log(mean / (1 - mean))
+
+
+class MeasuredForest(nn.Module):
+    """A forest with the features that it looks at, whitened.
+
+    Args:
+        logarithmic: features that are whitened by their logarithm.
+
+    Shape:
+        input (N, features), output (N, 1) log odds and (N, features).
+    """
+
+    by_logarithm: Tensor
+
+    def __init__(self, forest: Forest, whitening: Whitening, logarithmic: Sequence[int]) -> None:
+        super().__init__()
+        self.forest, self.whitening = forest, whitening
+        size = len(whitening.mean)
+        self.register_buffer("by_logarithm", torch.isin(torch.arange(size), torch.tensor(logarithmic)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logarithm = x.clamp(min=LEAST).log()
+        return self.forest(x), self.whitening(torch.where(self.by_logarithm, logarithm, x))
 
 
 def forest_of(fitted: ExtraTreesRegressor, logarithmic: Sequence[int] = ()) -> Forest:
