@@ -64,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "only inserted nodules": shares(INNER, OUTER, IN_BACKGROUND, ELSEWHERE, 0, REAL + SET_IN),
     "no nodule-free lungs": shares(INNER, OUTER, 0, 0, REAL + SET_IN, 0),
     "hard non-nodules no more often": {"_Examples": Even},
+    "none as of thick slices": {"THICK": 0.0},
+    "none zoomed": {"ZOOMED": 0.0},
     "neither turned nor mirrored": {"_turned": lambda view, rng: view},
     "scoring network half as wide": {"volume_net": of_width(0.5)},
     "scoring network 1.5 times as wide": {"volume_net": of_width(1.5)},
