@@ -227,7 +227,10 @@ def _segmenter_details() -> str:
         )
         for kind, found in f["cubes"].items()
     ]
-    groups = [(name, number, *(f"{v:.3f}" for v in dice)) for name, (number, *dice) in f["groups"].items()]
+    groups = [
+        (name, number, *("–" if v is None else f"{v:.3f}" for v in dice))
+        for name, (number, *dice) in f["groups"].items()
+    ]
     reader = f["one_reader_against_the_others"]
     return (
         f"{_sentence(f['stands_on'])} Mean 3-D Dice against the readers' 50 % consensus, with its interval by patient, "

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from scipy import special
 
 from nodulens.core.geometry import Geometry
@@ -62,13 +64,42 @@ def test_examples_come_from_the_kinds_and_rows_they_say(examples: detector._Exam
 
 
 def test_what_is_hard_is_drawn_more_often(examples: detector._Examples) -> None:
-    hardness = np.full(len(examples.non_nodules), detector.MILD, np.float32)
+    hardness = np.full(len(examples.non_nodules), 0.15, np.float32)
     outer = np.flatnonzero(examples.kind == detector.OUTER)
     hardness[outer[0]] = 3.0
     drawn = examples.draw(4000, hardness, np.random.default_rng(1))
     rows = drawn[drawn[:, 0] == detector.OUTER, 1]
-    expected = 3.0 / (3.0 + detector.MILD * (len(outer) - 1))
+    expected = 3.0 / (3.0 + 0.15 * (len(outer) - 1))
     assert np.mean(rows == outer[0]) == pytest.approx(expected, abs=0.05)
+
+
+def test_what_may_be_an_unannotated_nodule_is_not_drawn_most() -> None:
+    scores = torch.tensor([0.0, 0.1, detector.HARD, 0.5, detector.DOUBTFUL, 0.9, 1.0])
+    often = detector._how_often(scores).tolist()
+    assert often == pytest.approx([1, 2.5, 4, 4, 4, 2.5, 1])
+
+
+def test_thick_and_zoomed_views_are_made_alike_of_both_classes(
+    examples: detector._Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of thick slices a view changes little from slice to slice, whatever it shows; zoomed it is another one."""
+    row = int(np.flatnonzero(examples.kind == detector.OUTER)[0])
+    drawn = np.array([(detector.OUTER, row, -1), (detector.REAL, -1, -1)])
+
+    def balls(thick: float, zoomed: float) -> NDArray[np.float32]:
+        monkeypatch.setattr(detector, "THICK", thick)
+        monkeypatch.setattr(detector, "ZOOMED", zoomed)
+        monkeypatch.setattr(detector, "_turned", lambda view, rng: view)
+        monkeypatch.setattr(detector, "shake_values", lambda views, rng: views)
+        return np.stack([examples.batch(drawn, np.random.default_rng(n))[1].numpy()[:, 0] for n in range(8)], 1)
+
+    plain, thick, zoomed = balls(0, 0), balls(1, 0), balls(0, 1)
+
+    def rough(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.abs(np.diff(views, 2, axis=2)).mean((1, 2, 3, 4))
+
+    assert (rough(thick) < 0.7 * rough(plain)).all()
+    assert (np.abs(zoomed - plain).mean((1, 2, 3, 4)) > 0.005).all()
 
 
 def test_a_batch_has_both_views_the_label_and_the_row(examples: detector._Examples) -> None:

@@ -261,6 +261,7 @@ def figures(found: Sequence[Outlined], cubes: Cubes, marked_by: str) -> dict[str
                 **_volumes(cases),
             }
             for kind, cases in by_kind.items()
+            if cases
         },
         "one_reader_against_the_others": [round(v, 4) for v in (among.value, among.low, among.high)],
         "groups": _by_group(whole, cubes),
@@ -270,11 +271,11 @@ def figures(found: Sequence[Outlined], cubes: Cubes, marked_by: str) -> dict[str
     }
 
 
-def _by_group(whole: Sequence[Outlined], cubes: Cubes) -> dict[str, list[float]]:
-    """Group of nodules → how many, and the mean Dice from the box, a point and the detector's mark."""
+def _by_group(whole: Sequence[Outlined], cubes: Cubes) -> dict[str, list[float | None]]:
+    """Group of nodules → how many, and the mean Dice from the box, a point and the detector's mark; None of no mark."""
     numbers = np.array([o.example.number for o in whole])
     size = np.array([cubes.size_mm(n) for n in numbers.tolist()])
-    out = {}
+    out: dict[str, list[float | None]] = {}
     for name, own in strata(cubes, numbers, size).items():
         chosen = [o for o, ok in zip(whole, own, strict=True) if ok]
         if chosen:
@@ -289,8 +290,8 @@ def _volumes(cases: Sequence[Overlap]) -> dict[str, float]:
     return {"volume_ratio": round(float(np.median(ratio)), 3), "leaked": round(float((ratio > LEAKED).mean()), 4)}
 
 
-def _dice(cases: Iterable[Overlap]) -> float:
-    return round(float(np.mean([case.dice for case in cases])), 4)
+def _dice(cases: Sequence[Overlap]) -> float | None:
+    return round(float(np.mean([case.dice for case in cases])), 4) if cases else None
 
 
 def _interval(cases: Sequence[Overlap], patients: Sequence[str]) -> list[float]:
