@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -13,6 +13,11 @@ from typer.core import TyperGroup
 from nodulens.apps.show import print_json
 from nodulens.apps.typed import typed_command
 from nodulens.core.text import printable
+
+if TYPE_CHECKING:
+    from nodulens.evaluate.cohort_results import CohortEvaluation
+    from nodulens.evaluate.comparison import Comparison
+    from nodulens.evaluate.runs import MethodEvaluation
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -36,6 +41,18 @@ app = typer.Typer(
 @app.callback()
 def evaluate() -> None:
     """Figures of the field as their sources define them; or of a method: nodulens evaluate RECIPE|RUN --data DIR."""
+
+
+def _print(found: MethodEvaluation | CohortEvaluation | Comparison, output: Path | None, as_json: bool) -> None:
+    """Print figures as JSON, or as tables and where their page is."""
+    from nodulens.apps.show import print_tables
+
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_tables(found.tables(), found.notes, width=100)
+    if output is not None:
+        print(printable(str(output / "evaluation.html")))
 
 
 @app.command(hidden=True)
@@ -78,7 +95,6 @@ def method(
 ) -> None:
     """Evaluate a method: its networks on patients that it was not trained on, all of it on whole scans."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.show import print_tables
     from nodulens.errors import BadOption
 
     if scans is not None:
@@ -109,12 +125,7 @@ def method(
 
         predictions = {FILE: predictions_text(predictions_of(found.networks)).encode()} if found.networks else {}
         write_evaluation(page_of(found, typed_command()), output, predictions)
-    if as_json:
-        print_json(found.to_json())
-        return
-    print_tables(found.tables(), found.notes, width=100)
-    if output is not None:
-        print(printable(str(output / "evaluation.html")))
+    _print(found, output, as_json)
 
 
 class _Cohort(NamedTuple):
@@ -131,7 +142,6 @@ class _Cohort(NamedTuple):
 def _evaluate_cohort(typed: _Cohort, output: Path, as_json: bool) -> None:
     """Evaluate a method on a cohort of whole scans."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.show import print_tables
     from nodulens.core.private import check_folder
     from nodulens.evaluate.cohort import CohortPlan, run_cohort
     from nodulens.evaluate.cohort_results import CohortEvaluation
@@ -146,11 +156,7 @@ def _evaluate_cohort(typed: _Cohort, output: Path, as_json: bool) -> None:
     with bars() as show:
         found = CohortEvaluation(run_cohort(cohort, plan, output, show))
     write_evaluation(found.evaluation(typed_command()), output, {FILE: found.predictions().encode()})
-    if as_json:
-        print_json(found.to_json())
-        return
-    print_tables(found.tables(), found.notes, width=100)
-    print(printable(str(output / "evaluation.html")))
+    _print(found, output, as_json)
 
 
 @app.command()
@@ -171,7 +177,6 @@ def compare(
 ) -> None:
     """Compare runs on the same patients and items: paired differences with intervals, tests, corrected p-values."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.show import print_tables
     from nodulens.core.private import check_folder
     from nodulens.data.splits import read_split
     from nodulens.evaluate.comparison import compare as compare
@@ -186,12 +191,7 @@ def compare(
     if output is not None:
         text = json.dumps(found.to_json(), indent=1)
         write_evaluation(found.evaluation(typed_command()), output, {"comparison.json": f"{text}\n".encode()})
-    if as_json:
-        print_json(found.to_json())
-        return
-    print_tables(found.tables(), found.notes, width=100)
-    if output is not None:
-        print(printable(str(output / "evaluation.html")))
+    _print(found, output, as_json)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from nodulens.core.geometry import ball_diameter_mm, disc_diameter_mm
@@ -435,6 +435,14 @@ class Background:
     PATIENTS = ("LIDC-IDRI-0293", "LIDC-IDRI-0295", "LIDC-IDRI-0306")
     PLEURAL_MASS: ClassVar = {"LIDC-IDRI-0295": ((-92.0, 45.0, -207.0), 35.0)}
     """Patient → LPS centre and radius in mm of a finding that is not annotated: no negatives from there."""
+
+    @classmethod
+    def is_unannotated(cls, patient: str, place_lps: ArrayLike) -> bool:
+        """Whether a point, LPS mm (x, y, z), lies on a finding that is not annotated."""
+        if patient not in cls.PLEURAL_MASS:
+            return False
+        centre, radius_mm = cls.PLEURAL_MASS[patient]
+        return bool(np.linalg.norm(np.subtract(place_lps, centre)) <= radius_mm)
 
     @staticmethod
     def volume(data: Path, patient: str) -> Volume:

@@ -333,6 +333,4 @@ def _trained_on(method: Method, ct: Volume) -> bool:
     models = method.models
     patient = ct.source.patient.patient_id if ct.source.patient else ""
     taking_part = (models.screen, models.volume, models.segmenter, *models.own.values(), method.classifier)
-    return any(
-        patient in model.card.trained_on.get(part, ()) for model in taking_part for part in ("patients", "watched")
-    )
+    return any(patient in model.card.patients for model in taking_part)

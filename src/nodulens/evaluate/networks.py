@@ -97,7 +97,7 @@ def unseen_patients(
 
 def trained_on(models: Iterable[Model]) -> frozenset[str]:
     """Patients in the training or validation set of any of some networks, by their cards."""
-    return frozenset(p for m in models for part in ("patients", "watched") for p in m.card.trained_on.get(part, ()))
+    return frozenset(p for model in models for p in model.card.patients)
 
 
 def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | None, int | None]:

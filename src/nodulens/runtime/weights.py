@@ -61,6 +61,11 @@ class Card:
     figures: dict[str, Any]
     settings: dict[str, Any]
 
+    @property
+    def patients(self) -> frozenset[str]:
+        """Those of its training and validation set."""
+        return frozenset(p for part in ("patients", "watched") for p in self.trained_on.get(part, ()))
+
 
 def card(name: str, folder: Path = FOLDER) -> Card:
     """Read the card of a model.

@@ -62,7 +62,7 @@ class SearchedLungs:
     def marks(self, calibration: Sequence[float]) -> LungDetection:
         """The marks by a calibration, see :meth:`Scored.marks`."""
         false = [
-            [m for m in lung.marks(calibration) if not is_unannotated(patient, m)]
+            [m for m in lung.marks(calibration) if not Background.is_unannotated(patient, m.centre_lps)]
             for patient, lung in zip(self.patients, self.lungs, strict=True)
         ]
         best = [
@@ -115,14 +115,6 @@ def search_lungs(
             sizes.append(size)
     patients = tuple(r.patient for r in regions)
     return SearchedLungs(patients, tuple(litres), tuple(lungs), tuple(inserted), np.array(places), np.array(sizes))
-
-
-def is_unannotated(patient: str, mark: Candidate) -> bool:
-    """Whether a mark lies on a finding of a nodule-free lung that was not annotated."""
-    if patient not in Background.PLEURAL_MASS:
-        return False
-    centre, radius = Background.PLEURAL_MASS[patient]
-    return _within(mark, centre, radius)
 
 
 def _within(mark: Candidate, place: ArrayLike, radius_mm: float) -> bool:

@@ -57,9 +57,7 @@ def backgrounds(data: Path) -> list[TrainingRegion]:
         lungs = segment_lungs(volume)
         lung = lungs.labels > 0
         found = _up_to_40_mm(propose(volume, search_region(lungs, margin_mm=0.0)))
-        if patient in Background.PLEURAL_MASS:
-            centre, radius = Background.PLEURAL_MASS[patient]
-            found = [c for c in found if np.linalg.norm(np.subtract(c.centre_lps, centre)) > radius]
+        found = [c for c in found if not Background.is_unannotated(patient, c.centre_lps)]
         out.append(TrainingRegion(patient, volume, tuple(found), (False,) * len(found), lung))
     return out
 

@@ -272,7 +272,9 @@ def malignancy(release: Release) -> Path:
         counted = measured_task.cross_validate(material)
         malignancy_figures.fill(card, beside, material, logits, counted, len(cubes))
         scored = malignancy_figures.scored_nodules(material, malignancy_figures.averaged(logits, counted))
-        strange = {kind: distances_of(make(), by_fold) for kind, make in _untaught(release, cubes, segmenters).items()}
+        strange = {
+            kind: distances_of(make(), by_fold) for kind, make in _untaught(release, stacks, cubes, segmenters).items()
+        }
         trust_figures.fill(card, stacks, scored, away, material.source, strange)
     else:
         card, beside = card | _known(card), beside | _known(beside)
@@ -334,7 +336,9 @@ def _detectors(release: Release) -> tuple[list[tuple[Model, Model]], str]:
     return [(load_model("screen", threads, place), load_model("volume", threads, place)) for place in places], whose
 
 
-def _untaught(release: Release, cubes: Cubes, segmenters: Sequence[Model]) -> Mapping[str, untaught.Maker]:
+def _untaught(
+    release: Release, stacks: Stacks, cubes: Cubes, segmenters: Sequence[Model]
+) -> Mapping[str, untaught.Maker]:
     """What the malignancy network was not taught on, marked and outlined by the networks that left the patient out."""
     detectors, _ = _detectors(release)
 
@@ -346,7 +350,7 @@ def _untaught(release: Release, cubes: Cubes, segmenters: Sequence[Model]) -> Ma
         return partial(segment, model=segmenters[fold_of(patient)], rounds=DEFAULT.rounds_detected)
 
     lungs = {patient: Background.volume(release.data, patient) for patient in Background.PATIENTS}
-    return untaught.kinds(cubes, Stacks(release.data), lungs, marks, outlines)
+    return untaught.kinds(cubes, stacks, lungs, marks, outlines)
 
 
 def _known(card: dict[str, Any]) -> dict[str, Any]:

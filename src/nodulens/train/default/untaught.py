@@ -13,13 +13,13 @@ from scipy import ndimage
 
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.data.material import Cubes, Stacks
+from nodulens.data.material import Background, Cubes, Stacks
+from nodulens.ops.blocks import block_means
 from nodulens.ops.intensity import from_unit, to_unit
 from nodulens.stages.lungs import search_region, segment_lungs
 from nodulens.stages.prompted import Outline, outlined
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.cube_detection import GRID, searched
-from nodulens.train.default.detector_figures import is_unannotated
 
 Bool = NDArray[np.bool_]
 Search = Callable[[Volume, Bool], Sequence[Candidate]]
@@ -108,7 +108,8 @@ def marks_in_lungs(scans: Mapping[str, Volume], marks: Marks, outline: Outlines)
     """
     for patient, scan in scans.items():
         volume, lung = _middle(scan)
-        found = [mark for mark in marks(patient)(volume, lung) if not is_unannotated(patient, mark)]
+        found = marks(patient)(volume, lung)
+        found = [mark for mark in found if not Background.is_unannotated(patient, mark.centre_lps)]
         yield from _outlined(patient, volume, found[:IN_LUNG], outline)
 
 
@@ -144,9 +145,9 @@ def pneumonia(volume: Volume, lung: Bool, rng: np.random.Generator) -> tuple[Vol
 def in_thick_slices(cubes: Cubes, slice_mm: int) -> Iterator[Shown]:
     """Nodules whose slices of 1 mm are averaged."""
     for shown in _nodules(cubes):
-        z, y, x = shown.mask.shape
-        image, share = (a[: z // slice_mm * slice_mm].reshape(-1, slice_mm, y, x).mean(1, dtype=np.float32)
-                        for a in (shown.image, shown.mask))  # fmt: skip
+        whole = len(shown.image) // slice_mm * slice_mm
+        both = (shown.image[:whole], shown.mask[:whole].astype(np.float32))
+        image, share = (block_means(part, (slice_mm, 1, 1)) for part in both)
         if (share >= 0.5).any():
             yield Shown(shown.patient, image, share >= 0.5, (float(slice_mm), 1.0, 1.0))
 
