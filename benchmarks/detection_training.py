@@ -33,8 +33,8 @@ from nodulens.stages.views import ball_view
 from nodulens.train.default import detector, detector_figures
 from nodulens.train.default.cube_detection import match, search_cubes
 from nodulens.train.default.regions import backgrounds, cube_regions
-from nodulens.train.loop.export import Logits, export
-from nodulens.train.networks.default_method import MapClassifier
+from nodulens.train.loop.export import export
+from nodulens.train.networks.default_method import PooledClassifier
 
 INNER, OUTER, IN_BACKGROUND, ELSEWHERE, REAL, SET_IN = detector.SHARES
 
@@ -48,7 +48,7 @@ def shares(*kinds: float) -> dict[str, Any]:
 def of_width(factor: float) -> Callable[[], nn.Module]:
     """The scoring network, so many times as wide."""
     stem, *widths = (round(factor * w) for w in (16, 24, 48, 96))
-    return lambda: MapClassifier(3, 1, stem, tuple(widths), (False, True, True), central=True)
+    return lambda: PooledClassifier(3, 1, stem, tuple(widths), (False, True, True), central=True)
 
 
 class Even(detector._Examples):
@@ -87,7 +87,7 @@ def main(
         with mock.patch.multiple(detector, **changed) if changed else nullcontext():
             net = detector.train(regions, stacks, fold, folder, replace(detector.TRAINING, epochs=epochs))
         card = {"name": "volume", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
-        export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), folder, card)
+        export(net.volume, torch.rand(3, 1, 32, 32, 32), folder, card)
         print(_row(name, cubes, fold, load_model("volume", torch.get_num_threads(), folder)), flush=True)
 
 

@@ -36,12 +36,10 @@ from nodulens.stages.position import central_slice
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
 TURNS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
-CELL = 4
-"""Pixels of the input for one of the activation map."""
 BLUR_PX = 8
-BASE = "class activation map"
+BASE = "random"
 RANDOM = 5
-"""Random orders whose mean is the row "random"."""
+"""Random orders whose mean is that row."""
 
 Float32 = NDArray[np.float32]
 
@@ -86,18 +84,16 @@ def main(data: Annotated[Path, typer.Option(help="Folder with ct/.")] = Path("..
     maps: dict[str, Callable[[Seen], Float32]] = {
         "occlusion, soft covers (the report's)": lambda seen: seen.on_view(seen.nodule.heat),
         "occlusion, hard covers": lambda seen: seen.on_view(hard_covers(seen, model)),
-        BASE: lambda seen: activation(seen.view, model),
-        f"{BASE}, shift and stitch": lambda seen: stitched(seen.view, model),
-        "random": lambda seen: rng.random(seen.view.shape[1:], np.float32),
+        BASE: lambda seen: rng.random(seen.view.shape[1:], np.float32),
     }
     for name, replace in (("its surroundings and no outline", surroundings), ("the blurred picture", blurred)):
         rows = {}
         for row, of in maps.items():
-            repeats = RANDOM if row == "random" else 1
+            repeats = RANDOM if row == BASE else 1
             each = [[curves(seen, of(seen), replace, model) for seen in nodules] for _ in range(repeats)]
             rows[row] = np.mean(each, axis=0)
         print(f"\n{len(nodules)} nodules, pixels replaced by {name}:\n")
-        print(f"| map | deletion | insertion | insertion less deletion [95 %] | more than the {BASE} [95 %] |")
+        print(f"| map | deletion | insertion | insertion less deletion [95 %] | more than {BASE} [95 %] |")
         print("| --- | --- | --- | --- | --- |")
         for row, both in rows.items():
             gaps = np.stack([v[:, 1] - v[:, 0] for v in (both, both - rows[BASE])], axis=1)
@@ -157,27 +153,6 @@ def hard_covers(seen: Seen, model: Model) -> Float32:
     views = np.concatenate([seen.view[None], np.where(where, surroundings(seen.view), seen.view)])
     logits = model.run(views)[0][:, 0]
     return heat_map(logits[0] - logits[1:], seen.box, seen.shape)
-
-
-def activation(view: Float32, model: Model) -> Float32:
-    """(64, 64): the network's class activation map of 16 × 16, mean over mirror images, linear between cells."""
-    maps = [model.run(view[None, :, ::v, ::h])[1][0, ::v, ::h] for v, h in TURNS]
-    place = (np.arange(view.shape[1]) - (CELL - 1) / 2) / CELL
-    grid = np.meshgrid(place, place, indexing="ij")
-    return np.asarray(ndimage.map_coordinates(np.mean(maps, axis=0), grid, order=1, mode="nearest"), dtype=np.float32)
-
-
-def stitched(view: Float32, model: Model) -> Float32:
-    """(64, 64): the class activation map at every pixel, from 16 shifts of the input by 0 to 3 pixels each way."""
-    side, reach = view.shape[1], CELL // 2
-    padded = np.pad(view, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-    shifts = [(y, x) for y in range(CELL) for x in range(CELL)]
-    maps = model.run(np.stack([padded[:, y : y + side, x : x + side] for y, x in shifts]))[1]
-    fine = np.zeros(view.shape[1:], dtype=np.float32)
-    for (y, x), one in zip(shifts, maps, strict=True):
-        fine[y::CELL, x::CELL] = one
-    # a cell's middle lies between the second and the third of its pixels, half a pixel from where the loop puts it
-    return np.asarray(ndimage.shift(fine, -0.5, order=1, mode="nearest"), dtype=np.float32)
 
 
 if __name__ == "__main__":

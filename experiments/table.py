@@ -36,6 +36,7 @@ from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe, changed
 from nodulens.runtime.engine import BATCH, Array, Model, load_model
 from nodulens.train.default import release, segmenter
+from nodulens.train.default.rendered_nodules import outline_material
 from nodulens.train.default.segmenter import Example
 from nodulens.train.loop.curves import read_curves
 from nodulens.train.loop.export import export
@@ -172,7 +173,7 @@ def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
     recipe, data, run = changed(RECIPES[cell.recipe], cell.settings), bench.data, bench.run
     first_stage, config, slices, _ = _network(replace(cell, part="segmenter", settings=()), bench)
     classifier, _, crops, rows = _network(replace(cell, part="classifier", settings=()), bench)
-    prompted = central_slices.own(release.segmenter_without(cell.fold, central_slices.load(data), run))("box", None)
+    prompted = central_slices.own(release.segmenter_without(cell.fold, outline_material(data), run))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     nodules = crops.nodules.take(rows.test)
     first = refinement.first_masks(first_stage, config, slices.closeups, nodules)
@@ -371,7 +372,7 @@ def _loaded(cell: Cell, bench: Bench) -> Any:
     if cell.part == "handcrafted":
         return handcrafted.load(bench.data)
     if cell.part == "prompted":
-        return central_slices.load(bench.data)
+        return outline_material(bench.data)
     return PARTS[cell.part].load(bench.data, _recipe(cell, bench))
 
 

@@ -13,13 +13,15 @@ import made_material
 import made_models
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
-from nodulens.core.volume import Volume
-from nodulens.data.material import CUBE_MM, Cubes, Stacks
+from nodulens.core.volume import Mask, Volume
+from nodulens.data.folds import fold_of
+from nodulens.data.material import CUBE_MM, Background, Cubes, Stacks
+from nodulens.data.shapes import Shape
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
 from nodulens.stages.prompts import DRAWN, GRID, ROUGH
 from nodulens.stages.segment import volume_interval
-from nodulens.train.default import outline_figures, segmenter
+from nodulens.train.default import outline_figures, rendered_nodules, segmenter
 from nodulens.train.default.outline_figures import Outlined, evaluate, figures, readers_dice, settings
 from nodulens.train.default.segmenter import Example, draw, examples, from_cube
 from nodulens.train.loop.augment import thickened
@@ -109,6 +111,37 @@ def test_a_nodule_is_seen_once_an_epoch_as_a_stack_or_in_its_cube(data: Path) ->
         assert often == (0 if number in shown else 1) if not is_cube else often in (2, 4)
 
 
+def test_rendered_nodules_are_whole_with_their_solid_core(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendered_nodules, "SCENES", 1)
+    monkeypatch.setattr(rendered_nodules, "CORED", 1.0)
+    stacks = Stacks(data)
+    found = rendered_nodules.rendered_nodules(data, stacks)
+    assert {e.patient for e in found} == set(Background.PATIENTS)
+    again = rendered_nodules.rendered_nodules(data, stacks)
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        assert one.rendered and not one.is_cube and segmenter._times(one) == 2
+        assert one.image.shape == one.truth.shape == one.weight.shape == one.readers.shape[1:]
+        middle = (np.asarray(one.truth.shape) - 1) / 2
+        assert one.truth[tuple(middle.astype(int))] and one.weight[one.truth].min() == 1
+        assert len(np.unique(one.readers)) == 2 and draw(one, np.random.default_rng(0))[1][0].max() > 0.9
+    cored = [e for e in found if np.ptp(from_unit(e.image[e.truth])) > 500]
+    assert len(cored) > len(found) / 3, "dense in the core, and glass around it"
+
+
+def test_outlines_are_rendered_in_lungs_of_their_own_fold(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that leaving out a fold leaves out both."""
+    seen: list[set[int]] = []
+
+    def scenes(volume: Volume, lungs: Mask, shapes: list[Shape], rng: np.random.Generator) -> tuple[()]:
+        seen.append({fold_of(s.patient) for s in shapes})
+        return ()
+
+    monkeypatch.setattr(rendered_nodules, "_scenes", scenes)
+    assert rendered_nodules.rendered_nodules(data, Stacks(data)) == []
+    assert seen == [{fold_of(patient)} for patient in Background.PATIENTS]
+
+
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])
 def test_thick_slices_keep_the_mean_and_lose_the_detail(slices: int) -> None:
     rng = np.random.default_rng(slices)
@@ -178,11 +211,15 @@ def test_the_card_has_figures_by_prompt_and_by_group(data: Path) -> None:
     rng = np.random.default_rng(0)
     found = [outlined(tuple(rng.uniform(5, 7, 4)), k, cubes.patients[k]) for k in range(10)]
     flat = [replace(found[0], example=replace(found[0].example, real=(5, 40)))]
-    card = figures([*found, *flat], cubes, "somebody")
+    rendered = [replace(o, example=replace(o.example, rendered=True)) for o in found[:3]]
+    card = figures([*found, *flat, *rendered], cubes, "somebody")
+    assert {kind: part["nodules"] for kind, part in card["rendered"].items()} == dict.fromkeys(
+        outline_figures.RENDERED, 3
+    )
     assert card["stands_on"].startswith("1 stacks") and "10 cubes" in card["stands_on"] and card["marks"] == "somebody"
     box = card["cubes"]["box"]
     assert box["nodules"] == 10 and box["interval_95"][0] <= box["dice"] <= box["interval_95"][1]
-    assert box["volume_ratio"] == pytest.approx(1, abs=0.15)
+    assert box["volume_ratio"] == pytest.approx(1, abs=0.15) and box["partial"] == box["leaked"] == 0
     assert "mark" in card["cubes"] and "mark" not in card["stacks"]
     assert sum(row[0] for name, row in card["groups"].items() if name.endswith("readers")) <= 10
     assert all(len(row) == 4 for row in card["groups"].values())

@@ -41,6 +41,7 @@ from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
 from nodulens.stages.sam import Sam
 from nodulens.train.default.outline_figures import inscribed
+from nodulens.train.default.rendered_nodules import outline_material
 
 SIDES = (4, 10, 10)
 
@@ -170,7 +171,7 @@ def test_our_own_network_has_one_view(scan: EvaluationScan) -> None:
 
 
 def test_every_fourth_is_what_all_folds_judge(data: Path) -> None:
-    material = central_slices.load(data)
+    material = outline_material(data)
     rows = np.sort(np.concatenate([central_slices.rows_of(material, fold) for fold in range(FOLDS)]))
     found = central_slices.every_fourth(data)
     assert len(found) == len(rows) > 3

@@ -20,6 +20,7 @@ from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.runtime.engine import BATCH, Model, load_model
 from nodulens.train.default import release
+from nodulens.train.default.rendered_nodules import outline_material
 from nodulens.train.networks.registry import build
 from nodulens.train.tasks import classification
 
@@ -254,9 +255,9 @@ def test_method_c_is_compared_with_and_without_its_second_step(
 
 def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:
     """Balls: a box says nearly all, and a box that is off says less."""
-    material = central_slices.load(data)
+    material = outline_material(data)
     rows = central_slices.rows_of(material, 1)
-    assert len(rows) and all(fold_of(material[r].patient) == 1 and not material[r].is_cube for r in rows)
+    assert len(rows) and all(fold_of(material[r].patient) == 1 and material[r].is_stack for r in rows)
     found = central_slices.evaluate(load_model("segmenter", 1), material, rows[:3])
     dice = {kind: one.dice.value or 0.0 for kind, one in found.figures.by_prompt.items()}
     assert list(dice) == [*central_slices.PROMPTED, *central_slices.BESIDE]

@@ -28,7 +28,7 @@ from conftest import REPOSITORY
 from nodulens.core.nodule import Box
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.jpegls import Streams
-from nodulens.data.material import STACKS, Cubes, Patches, Stacks, read_arrays
+from nodulens.data.material import STACKS, Background, Cubes, Patches, Stacks, read_arrays
 from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, CannotWrite, CorruptWeights, NodulensError, NotFound
 from nodulens.methods.load import load_method
@@ -41,14 +41,14 @@ from nodulens.stages.views import ball_view, screen_view
 from nodulens.train.__main__ import main
 from nodulens.train.default import detector as detector_task
 from nodulens.train.default import malignancy as malignancy_task
-from nodulens.train.default import release
+from nodulens.train.default import release, rendered_nodules
 from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default.own_outlines import own_outlines
 from nodulens.train.default.regions import backgrounds, cube_regions
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.export import Explained, Logits, check_parity, export
+from nodulens.train.loop.export import WithFeatures, check_parity, export
 from nodulens.train.loop.fit import Maker, Task, fit
-from nodulens.train.networks.default_method import MapClassifier, PromptUNet, malignancy_net, screen_net, volume_net
+from nodulens.train.networks.default_method import PooledClassifier, PromptUNet, malignancy_net, screen_net, volume_net
 from nodulens.train.networks.forest import MeasuredForest, forest_of
 from nodulens.train.networks.whitening import Whitening
 from nodulens.train.run import train_default
@@ -63,7 +63,7 @@ Loss = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 
 def small_net() -> nn.Module:
     torch.manual_seed(0)
-    return MapClassifier(2, 1, 4, (4, 8), (False, True))
+    return PooledClassifier(2, 1, 4, (4, 8), (False, True))
 
 
 def disc_batches(rng: np.random.Generator) -> list[Maker]:
@@ -79,7 +79,7 @@ def disc_batches(rng: np.random.Generator) -> list[Maker]:
 
 
 def entropy(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(net(batch[0])[0][:, 0], batch[1])
+    return functional.binary_cross_entropy_with_logits(net(batch[0])[:, 0], batch[1])
 
 
 class Stopped(Exception):
@@ -271,10 +271,10 @@ def whitening(features: int) -> Whitening:
 def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(1)
     net, example = {
-        "screen": lambda: (Logits(screen_net()), torch.rand(3, 1, 16, 16, 16)),
-        "volume": lambda: (Logits(volume_net()), torch.rand(2, 1, 32, 32, 32)),
+        "screen": lambda: (screen_net(), torch.rand(3, 1, 16, 16, 16)),
+        "volume": lambda: (volume_net(), torch.rand(2, 1, 32, 32, 32)),
         "segmenter": lambda: (PromptUNet(), torch.rand(2, CHANNELS, *GRID)),
-        "malignancy": lambda: (Explained(malignancy_net(7), whitening(96)), torch.rand(3, 2, 64, 64)),
+        "malignancy": lambda: (WithFeatures(malignancy_net(7), whitening(96)), torch.rand(3, 2, 64, 64)),
         "measured": lambda: (MeasuredForest(forest_of(small_forest()), whitening(6), [0, 2]), torch.rand(3, 6)),
     }[name]()
     for module in net.modules():  # as if trained: statistics that are not 0 and 1
@@ -293,11 +293,9 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog:
     for ours, theirs in zip(model.run(other.numpy()), wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-3)
     if name == "malignancy":
-        logits, maps, whitened = model.run(other.numpy())
-        bias = float(net.net.classify.bias[0].detach())  # type: ignore[union-attr, index]
-        np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits[:, 0], atol=1e-4)
+        _, whitened = model.run(other.numpy())
         with torch.inference_mode():
-            features = net.net.pooled(net.net.features(other)).numpy()  # type: ignore[union-attr, operator]
+            features = net.net.pooled(other).numpy()  # type: ignore[union-attr, operator]
         np.testing.assert_allclose(whitened, (features - 0.1) * np.arange(1, 97), atol=1e-3)
     if name == "measured":
         values = other.numpy().copy()
@@ -310,9 +308,9 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog:
 def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
     facts = {"name": "screen", "command": "", "trained_on": {}, "settings": {}, "input": {}, "figures": {}}
     example = torch.rand(2, 1, 16, 16, 16)
-    path = export(Logits(screen_net()), example, tmp_path, facts)
+    path = export(screen_net(), example, tmp_path, facts)
     with pytest.raises(NodulensError, match="differs from the trained one"):
-        check_parity(Logits(screen_net()).eval(), path, 10 * example)
+        check_parity(screen_net().eval(), path, 10 * example)
     with path.open("ab") as file:
         file.write(b"\0")
     with pytest.raises(CorruptWeights):
@@ -418,6 +416,21 @@ def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -
     recipe = replace(method.recipe, threshold=0.0, max_findings=5)
     report = analyze(small_scans.noisy(), method=replace(method, recipe=recipe))
     assert {w.sha256 for w in report.weights} == set(made.values())
+
+
+def test_a_segmenter_taught_on_rendered_nodules_stands_apart(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no run takes it for one that is not."""
+    monkeypatch.setattr(rendered_nodules, "SCENES", 1)
+    material = rendered_nodules.outline_material(data, rendered=True)
+    training = replace(FEW.segmenter, epochs=1)
+    for shown, name, option in ((material, "segmenter-rendered", " --rendered"), (material[:40], "segmenter", "")):
+        known = release.segmenter_without(0, shown, tmp_path, training).card
+        assert known.path == tmp_path / name / "fold0" / "segmenter.onnx"
+        assert known.command == f"python -m nodulens.train segmenter --data ../shared/data{option} --fold 0"
+        assert ("rendered" in known.trained_on["material"]) is bool(option)
+    assert {e.patient for e in material if e.rendered} == set(Background.PATIENTS)
 
 
 def test_own_outlines_are_of_the_fold_that_left_the_patient_out(data: Path, tmp_path: Path) -> None:
@@ -602,7 +615,7 @@ def test_an_example_of_a_stack_ends_where_nothing_was_scanned(data: Path) -> Non
     stacks = Stacks(data)
     example = segmenter_task.from_stack(stacks, int(stacks.nodules[0]))
     first, last = example.real
-    assert last - first == made_material.SLICES and not example.is_cube
+    assert last - first == made_material.SLICES and example.is_stack
     assert not example.truth[:first].any() and not example.truth[last:].any()
     assert (example.weight[first:last] == 1).all() and (example.weight[:first] < 1).all()
     # what is invented above and below holds no nodule: about as dark as the lung round it

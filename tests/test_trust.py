@@ -26,7 +26,7 @@ from nodulens.train.default.cube_detection import GRID
 from nodulens.train.default.malignancy import Planes, nodule_views, planes, pooled
 from nodulens.train.default.measured import logged
 from nodulens.train.default.taught import Taught, distances_of, out_of_fold, views_of
-from nodulens.train.networks.default_method import MapClassifier, malignancy_net
+from nodulens.train.networks.default_method import PooledClassifier, malignancy_net
 from nodulens.train.networks.whitening import Whitening
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,7 +37,7 @@ def material(data: Path) -> Planes:
     return planes(Stacks(data), Cubes(data), {})
 
 
-def net(seed: int) -> MapClassifier:
+def net(seed: int) -> PooledClassifier:
     torch.manual_seed(seed)
     return malignancy_net(len(malignancy.TARGETS)).eval()
 
@@ -86,7 +86,7 @@ def test_each_nodule_is_judged_by_the_network_that_left_it_out(material: Planes)
         x = torch.from_numpy(material.image[material.nodule == row].astype(np.float32))
         x[:, 1] = torch.from_numpy(malignancy.soft_outline(x[:, 1].numpy()))
         with torch.inference_mode():
-            turned = torch.stack([taught.net(x.flip(dims))[0] for dims in ([], [2], [3], [2, 3])])
+            turned = torch.stack([taught.net(x.flip(dims)) for dims in ([], [2], [3], [2, 3])])
         np.testing.assert_allclose(logits[row], turned.mean((0, 1)), atol=1e-4)
 
 

@@ -24,7 +24,7 @@ from nodulens.core.geometry import Geometry, disc_diameter_mm
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
 from nodulens.data.folds import is_left_out
-from nodulens.data.material import Cubes, Stacks
+from nodulens.data.material import Stacks
 from nodulens.io.records import Columns
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.estimates import Estimate
@@ -117,11 +117,6 @@ def _estimate(figure: Interval) -> Estimate:
     return Estimate(*(round(float(end), 4) for end in (figure.value, figure.low, figure.high)))
 
 
-def load(data: Path) -> list[Example]:
-    """The nodules of stacks and cubes."""
-    return segmenter.examples(Stacks(data), Cubes(data))
-
-
 def every_fourth(data: Path, most: int | None = None) -> list[Example]:
     """The evaluated stacks of all folds, for networks that were trained on none of them.
 
@@ -136,7 +131,7 @@ def every_fourth(data: Path, most: int | None = None) -> list[Example]:
 def rows_of(material: Sequence[Example], fold: int) -> Rows:
     """The evaluated stacks of a fold."""
     left = is_left_out([e.patient for e in material], fold)
-    rows = np.flatnonzero(left & ~np.array([e.is_cube for e in material]))
+    rows = np.flatnonzero(left & np.array([e.is_stack for e in material]))
     return np.asarray(rows[rows % ONE_IN == 0])
 
 
@@ -171,7 +166,7 @@ def evaluate(model: Model, material: Sequence[Example], rows: Rows, seed: int = 
 
 def milliseconds(model: Model, material: Sequence[Example], count: int = 10) -> float:
     """Time of segmentation by a box on one slice on the CPU, median over nodules spread evenly over the stacks."""
-    stacks = [e for e in material if not e.is_cube]
+    stacks = [e for e in material if e.is_stack]
     jobs = []
     for k in np.linspace(0, len(stacks) - 1, count).astype(int).tolist():
         volume, z = repeated(stacks[k]), int(stacks[k].truth.sum(axis=(1, 2)).argmax())

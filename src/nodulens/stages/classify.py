@@ -48,8 +48,8 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model, me
         volume: canonical orientation.
         box: around the nodule.
         mask: of ``box.shape``.
-        model: (N, 2, 64, 64) → (N, ratings) logits, malignancy first, (N, 16, 16) class activation maps, and
-            (N, features) whitened features. Its card's ``combination`` holds the weights of both logits, ``outputs``
+        model: (N, 2, 64, 64) → (N, ratings) logits, malignancy first, and (N, features) whitened features.
+            Its card's ``combination`` holds the weights of both logits, ``outputs``
             the names of the ratings, ``taught`` what it was taught on.
         measured: (N, features) of :func:`nodulens.stages.features.measured_view` → (N, 1) logits, and the features
             whitened.
@@ -63,12 +63,12 @@ def evaluate(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model, me
     # calibration was fitted to the mean over mirror images
     turns = ((1, 1), (-1, 1), (1, -1), (-1, -1))
     runs = [model.run(batch[:, :, ::v, ::h]) for v, h in turns]
-    logits = np.stack([ratings for ratings, *_ in runs])
+    logits = np.stack([ratings for ratings, _ in runs])
     pooled = logits.mean(axis=(0, 1))
     (counted,), (shape,) = measured.run(measured_view(volume, box, mask)[None])
     risk = risk_of(float(np.dot(model.card.settings["combination"], (float(pooled[0]), float(counted[0])))), model)
     fits = max(window.step[1] * volume.geometry.spacing_zyx[1] for _, window in seen) <= PLANE_MM * 1.001
-    away = float(distance(np.concatenate([whitened for *_, whitened in runs]).mean(0), shape))
+    away = float(distance(np.concatenate([whitened for _, whitened in runs]).mean(0), shape))
     doubts = _doubts(volume, fits, away, model.card.settings["taught"])
     largest = int(np.flatnonzero(rows == central_slice(mask))[0])
     covers = covered(batch[largest], without_nodule(batch[largest]), seen[largest][1], box)

@@ -10,11 +10,10 @@ import torch
 import typer
 
 from nodulens.data.folds import FOLDS
-from nodulens.data.material import Cubes, Stacks
 from nodulens.methods.recipe import Training, changed
 from nodulens.runtime.weights import FOLDER
 from nodulens.train.default import release
-from nodulens.train.default.segmenter import examples
+from nodulens.train.default.rendered_nodules import outline_material
 
 
 class Name(StrEnum):
@@ -39,6 +38,12 @@ def main(
     augment: Annotated[
         str, typer.Option(help="More augmentation, such as rotate,zoom. The networks that ship have none.")
     ] = "",
+    rendered: Annotated[
+        bool,
+        typer.Option(
+            help="Teach the segmenter on rendered part-solid and ground-glass nodules too (docs/outlines.md)."
+        ),
+    ] = False,
     fold: Annotated[
         int | None,
         typer.Option(
@@ -60,11 +65,11 @@ def main(
             return
         if name is not Name.segmenter:
             raise typer.BadParameter("only detector and segmenter are trained one fold at a time", param_hint="--fold")
-        material = examples(Stacks(data), Cubes(data))
+        material = outline_material(data, rendered=rendered)
         model = release.segmenter_without(fold, material, run, trainings.segmenter)
         typer.echo(f"{model.card.path} and its card")
         return
-    chosen = release.Release(data, out, run, folds, trainings)
+    chosen = release.Release(data, out, run, folds, trainings, rendered=rendered)
     for each in release.MAKERS if name is Name.all else (name.value,):
         typer.echo(f"{release.MAKERS[each](chosen)} and its card")
 

@@ -78,7 +78,7 @@ class DetectorNets(nn.Module):
         self.volume = volume_net()
 
     def forward(self, screens: Tensor, balls: Tensor) -> tuple[Tensor, Tensor]:
-        return self.screen(screens)[0][:, 0], self.volume(balls)[0][:, 0]
+        return self.screen(screens)[:, 0], self.volume(balls)[:, 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,10 +27,10 @@ from nodulens.stages.views import plane_view, plane_window, representative_slice
 from nodulens.train.default.training import DefaultTraining
 from nodulens.train.loop.augment import augmented, shake_values, warp_planes
 from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
-from nodulens.train.networks.default_method import MapClassifier, malignancy_net
+from nodulens.train.networks.default_method import PooledClassifier, malignancy_net
 
 TARGETS = ("malignancy", "spiculation", "lobulation", "margin", "texture", "sphericity", "calcification")
-TRAINING = DefaultTraining(epochs=5, learning_rate=3e-3, batch=64, examples=None, precision="mixed")
+TRAINING = DefaultTraining(epochs=12, learning_rate=3e-3, batch=64, examples=None, precision="mixed")
 
 
 STACKS, CUBES, OWN = "stacks", "cubes", "own"
@@ -146,7 +146,7 @@ class _Rated:
         return cls(mean, median, r.share_above("malignancy", 3))
 
 
-def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> MapClassifier:
+def train(material: Planes, left_out: int | None, run: Path, training: DefaultTraining = TRAINING) -> PooledClassifier:
     """Train a network without the patients of the fold ``left_out``."""
     allowed = np.flatnonzero(may_train(material.patients, left_out))
     by_nodule = [np.flatnonzero(material.nodule == n) for n in range(len(material.patients))]
@@ -182,11 +182,11 @@ def train(material: Planes, left_out: int | None, run: Path, training: DefaultTr
 def rating_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     """Cross entropy against the readers' means; malignancy has half of the weight."""
     x, target, weight = batch
-    each = functional.binary_cross_entropy_with_logits(net(x)[0], target, reduction="none") * weight[:, None]
+    each = functional.binary_cross_entropy_with_logits(net(x), target, reduction="none") * weight[:, None]
     return (each[:, 0] + each[:, 1:].mean(1)).mean()
 
 
-def pooled(net: MapClassifier, image: NDArray[np.float16], owner: NDArray[np.int_]) -> NDArray[np.float32]:
+def pooled(net: PooledClassifier, image: NDArray[np.float16], owner: NDArray[np.int_]) -> NDArray[np.float32]:
     """Features (n, features) before the last layer: means over the slices of a nodule and four flips, outlines softened
     as in training.
 
@@ -206,9 +206,9 @@ def pooled(net: MapClassifier, image: NDArray[np.float16], owner: NDArray[np.int
 class Pooled(nn.Module):
     """A classifier up to its last layer."""
 
-    def __init__(self, net: MapClassifier) -> None:
+    def __init__(self, net: PooledClassifier) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.pooled(self.net.features(x))
+        return self.net.pooled(x)

@@ -42,8 +42,12 @@ Marks = Callable[[int], Candidate | None]
 
 PROMPTS = ("box", "box_shaken", "point", "point_inside", "candidate", "mark", "mark_corrected")
 BESIDE = ("ellipsoid", "ellipsoid_shaken", "ball_candidate")
+RENDERED = ("box", "point", "point_inside")
+"""Prompts of rendered nodules."""
 LEAKED = 3.0
 """Times the ground truth's volume beyond which an outline has run into what is beside the nodule."""
+PARTIAL = 0.5
+"""Times the ground truth's volume below which an outline holds a part of the nodule only."""
 LEVEL = 0.8
 """Share of the readers' outlines that the band between its two edges holds."""
 
@@ -243,28 +247,25 @@ def figures(found: Sequence[Outlined], cubes: Cubes, marked_by: str) -> dict[str
     """Figures for the card.
 
     Args:
-        found: stacks and cubes, each by a network that was not trained on its patient.
+        found: stacks, cubes and rendered nodules, each by a network that was not trained on its patient.
         cubes: the material of the cubes.
         marked_by: whose the marks are.
     """
-    whole, flat = ([o for o in found if o.example.is_cube is kind] for kind in (True, False))
+    whole, flat = [o for o in found if o.example.is_cube], [o for o in found if o.example.is_stack]
+    rendered = [o.overlap for o in found if o.example.rendered]
     by_kind = {kind: [o.overlap[kind] for o in whole if kind in o.overlap] for kind in (*PROMPTS, *BESIDE)}
     patients = {kind: [o.example.patient for o in whole if kind in o.overlap] for kind in by_kind}
     among = bootstrap_means([[readers_dice(o.example)] for o in whole], [o.example.patient for o in whole])[0]
     return {
         "stacks": {kind: _dice([o.overlap[kind] for o in flat]) for kind in by_kind if not kind.startswith("mark")},
         "cubes": {
-            kind: {
-                "nodules": len(cases),
-                "dice": _dice(cases),
-                "interval_95": _interval(cases, patients[kind]),
-                **_volumes(cases),
-            }
+            kind: {**reached(cases), "interval_95": _interval(cases, patients[kind])}
             for kind, cases in by_kind.items()
             if cases
         },
         "one_reader_against_the_others": [round(v, 4) for v in (among.value, among.low, among.high)],
         "groups": _by_group(whole, cubes),
+        "rendered": {kind: reached([overlap[kind] for overlap in rendered]) for kind in RENDERED if rendered},
         "band": {"level": LEVEL, "held_out_of_fold": round(_held(whole), 4)},
         "marks": marked_by,
         "stands_on": f"{len(flat)} stacks (judged within their slices) and {len(whole)} cubes, five folds by patient",
@@ -284,10 +285,17 @@ def _by_group(whole: Sequence[Outlined], cubes: Cubes) -> dict[str, list[float |
     return out
 
 
-def _volumes(cases: Sequence[Overlap]) -> dict[str, float]:
-    """The median ratio of the volume to the ground truth's, and the share of outlines :data:`LEAKED` times as large."""
+def reached(cases: Sequence[Overlap]) -> dict[str, Any]:
+    """The mean Dice, the median ratio of the volume to the ground truth's, and the shares of outlines beyond
+    :data:`LEAKED` and below :data:`PARTIAL`."""
     ratio = np.array([case.predicted_voxels / case.truth_voxels for case in cases])
-    return {"volume_ratio": round(float(np.median(ratio)), 3), "leaked": round(float((ratio > LEAKED).mean()), 4)}
+    return {
+        "nodules": len(cases),
+        "dice": _dice(cases),
+        "volume_ratio": round(float(np.median(ratio)), 3),
+        "leaked": round(float((ratio > LEAKED).mean()), 4),
+        "partial": round(float((ratio < PARTIAL).mean()), 4),
+    }
 
 
 def _dice(cases: Sequence[Overlap]) -> float | None:

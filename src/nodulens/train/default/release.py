@@ -34,15 +34,18 @@ from nodulens.train.default import segmenter as segmenter_task
 from nodulens.train.default.cube_detection import CubeDetection, match, search_cubes
 from nodulens.train.default.own_outlines import own_outlines
 from nodulens.train.default.regions import TrainingRegion, backgrounds, cube_regions
+from nodulens.train.default.rendered_nodules import outline_material
 from nodulens.train.default.taught import Taught, distances_of, out_of_fold
 from nodulens.train.default.training import DefaultTraining
-from nodulens.train.loop.export import Explained, Logits, export, settle
+from nodulens.train.loop.export import WithFeatures, export, settle
 from nodulens.train.networks.forest import MeasuredForest
 
 PASSING = 0.99
 """Share of the nodules that the candidate stage finds which must pass the screening network, out of fold."""
 MOST = 1200
 """Candidates of a scan that may pass, so that no disease takes minutes."""
+RENDERED = " --rendered"
+"""In the command of what is taught on rendered nodules too."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Release:
         masses: number inserted into each nodule-free lung, for the detector's figures.
         one_stack_in: the prompted segmenter is evaluated on all cubes, and on one stack in so many: seven prompts a
             nodule take a while, and the mean is precise to a percent.
+        rendered: teach the prompted segmenter on rendered nodules too; the one that ships is not.
     """
 
     data: Path
@@ -93,6 +97,7 @@ class Release:
     trainings: Trainings = SHIPPED
     masses: int = detector_figures.MASSES
     one_stack_in: int = 4
+    rendered: bool = False
 
 
 def patients(data: Path) -> list[str]:
@@ -130,8 +135,8 @@ def detector(release: Release) -> Path:
     else:
         screen_card |= _known(screen_card)
         volume_card |= _known(volume_card)
-    export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), release.out, screen_card)
-    return export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), release.out, volume_card)
+    export(net.screen, torch.rand(3, 1, 16, 16, 16), release.out, screen_card)
+    return export(net.volume, torch.rand(3, 1, 32, 32, 32), release.out, volume_card)
 
 
 def detector_without(
@@ -155,8 +160,8 @@ def _fold_detectors(
     for fold, net in enumerate(nets):
         folder = run / f"fold{fold}"
         screen_card, volume_card = (_detector_card(name, training, patients, fold) for name in ("screen", "volume"))
-        export(Logits(net.screen), torch.rand(3, 1, 16, 16, 16), folder, screen_card)
-        export(Logits(net.volume), torch.rand(3, 1, 32, 32, 32), folder, volume_card)
+        export(net.screen, torch.rand(3, 1, 16, 16, 16), folder, screen_card)
+        export(net.volume, torch.rand(3, 1, 32, 32, 32), folder, volume_card)
         screen = load_model("screen", threads, folder)
         for r in (r for r in regions if r.centre_zyx is not None and fold_of(r.patient) == fold):
             hits = [c for c, is_nodule in zip(r.candidates, r.is_nodule, strict=True) if is_nodule]
@@ -195,10 +200,11 @@ def _detector_card(
 def segmenter(release: Release) -> Path:
     """Train and export the prompted segmenter, with the edges of the band of the readers' outlines."""
     cubes = Cubes(release.data)
-    material = segmenter_task.examples(Stacks(release.data), cubes)
+    material = outline_material(release.data, rendered=release.rendered)
     run, training = release.run, release.trainings.segmenter
     models = [segmenter_without(fold, material, run, training) for fold in range(FOLDS if release.folds else 0)]
-    net = segmenter_task.train(material, None, run / "segmenter", training)
+    own = _segmenter_run(run, release.rendered)
+    net = segmenter_task.train(material, None, own, training)
     card = _segmenter_card(training, material, None)
     if release.folds:
         marks, marked_by = _marks(release, cubes)
@@ -208,7 +214,7 @@ def segmenter(release: Release) -> Path:
             "figures": outline_figures.figures(found, cubes, marked_by),
         }
         for fold in range(FOLDS):
-            settle(run / "segmenter" / f"fold{fold}", "segmenter", card["settings"])
+            settle(own / f"fold{fold}", "segmenter", card["settings"])
     else:
         card |= _known(card)
     return export(net, torch.rand(3, CHANNELS, *GRID), release.out, card)
@@ -220,22 +226,35 @@ def segmenter_without(
     run: Path,
     training: DefaultTraining = segmenter_task.TRAINING,
 ) -> Model:
-    """Train the prompted segmenter without a fold, into ``run/segmenter/fold0`` …; its card names its patients.
+    """Train the prompted segmenter without a fold, into ``run/segmenter/fold0`` … or, with rendered nodules,
+    ``run/segmenter-rendered/fold0`` …; its card names its patients.
 
     It is one of the five networks behind the figures of :func:`segmenter`, and trained if its checkpoint is missing.
     """
-    folder = run / "segmenter" / f"fold{fold}"
-    net = segmenter_task.train(material, fold, run / "segmenter", training)
+    own = _segmenter_run(run, _has_rendered(material))
+    folder = own / f"fold{fold}"
+    net = segmenter_task.train(material, fold, own, training)
     export(net, torch.rand(3, CHANNELS, *GRID), folder, _segmenter_card(training, material, fold))
     return load_model("segmenter", torch.get_num_threads(), folder)
+
+
+def _segmenter_run(run: Path, rendered: bool) -> Path:
+    """The folder of the checkpoints."""
+    return run / ("segmenter-rendered" if rendered else "segmenter")
+
+
+def _has_rendered(material: Sequence[segmenter_task.Example]) -> bool:
+    return any(e.rendered for e in material)
 
 
 def _segmenter_card(
     training: DefaultTraining, material: Sequence[segmenter_task.Example], fold: int | None
 ) -> dict[str, Any]:
     patients = [e.patient for e in material if fold is None or fold_of(e.patient) != fold]
-    card = _card("segmenter", training, "LIDC-IDRI stacks and cubes", patients)
-    card["command"] += "" if fold is None else f" --fold {fold}"
+    rendered = _has_rendered(material)
+    shown = "LIDC-IDRI stacks and cubes" + (", rendered nodules" if rendered else "")
+    card = _card("segmenter", training, shown, patients)
+    card["command"] += (RENDERED if rendered else "") + ("" if fold is None else f" --fold {fold}")
     card["input"] = {
         "prompts": f"(N, {', '.join(map(str, (CHANNELS, *GRID)))}) image −1000…400 HU as 0…1, box, earlier mask, clicks"
     }
@@ -251,18 +270,17 @@ def malignancy(release: Release) -> Path:
     """
     stacks, cubes, run = Stacks(release.data), Cubes(release.data), release.run / "malignancy"
     training = release.trainings.malignancy
-    own: Mapping[int, NDArray[np.bool_]] = {}
-    segmenters = _segmenters(release, stacks, cubes) if release.folds else []
-    if release.folds:
-        run.mkdir(parents=True, exist_ok=True)
-        own = own_outlines(cubes, segmenters, lambda: _marks(release, cubes)[0], run)
-    material = malignancy_task.planes(stacks, cubes, own)
+    segmenters = segmenters_of(release) if release.folds else []
+    material = rated_material(release, segmenters)
     net, forest = malignancy_task.train(material, None, run, training), measured_task.train(material, None)
-    whose = "readers' outlines and the program's" if own else "readers' outlines"
+    whose = "readers' outlines and the program's" if segmenters else "readers' outlines"
+    whose += ", by segmenters taught on rendered nodules too" if segmenters and release.rendered else ""
     shown = f"LIDC-IDRI stacks and cubes, all nodules with a rating, {whose}"
     card = _card("malignancy", training, shown, material.patients)
     card["input"] = {"planes": "(N, 2, 64, 64) axial slice of 0.7 mm pixels, −1000…400 HU as 0…1, and the soft outline"}
     beside = _card("measured", training, shown, material.patients)
+    for one in (card, beside):
+        one["command"] += RENDERED if segmenters and release.rendered else ""
     beside["trained_on"]["schedule"] = asdict(measured_task.GROWING)
     beside["input"] = {"features": f"(N, {len(material.names)}) {', '.join(material.names)}"}
     if release.folds:
@@ -281,15 +299,26 @@ def malignancy(release: Release) -> Path:
     taught = Taught.of(net, material, None)
     measured = MeasuredForest(forest, taught.measured, measured_task.sizes_of(material.names))
     export(measured, torch.from_numpy(material.features[:3].astype(np.float32)), release.out, beside)
-    return export(Explained(net, taught.seen), torch.rand(3, 2, 64, 64), release.out, card)
+    return export(WithFeatures(net, taught.seen), torch.rand(3, 2, 64, 64), release.out, card)
 
 
-def _segmenters(release: Release, stacks: Stacks, cubes: Cubes) -> list[Model]:
+def rated_material(release: Release, segmenters: Sequence[Model]) -> malignancy_task.Planes:
+    """What the malignancy network and the forest are trained on: stacks and cubes on the readers' outlines, and, with
+    the segmenters of the folds, cubes on the program's own, each by the one that left its patient out."""
+    stacks, cubes, run = Stacks(release.data), Cubes(release.data), release.run / "malignancy"
+    own: Mapping[int, NDArray[np.bool_]] = {}
+    if segmenters:
+        run.mkdir(parents=True, exist_ok=True)
+        own = own_outlines(cubes, segmenters, lambda: _marks(release, cubes)[0], run)
+    return malignancy_task.planes(stacks, cubes, own)
+
+
+def segmenters_of(release: Release) -> list[Model]:
     """The prompted segmenters of the folds, those of the run or trained now."""
-    folders = [release.run / "segmenter" / f"fold{fold}" for fold in range(FOLDS)]
+    folders = [_segmenter_run(release.run, release.rendered) / f"fold{fold}" for fold in range(FOLDS)]
     if all((folder / "segmenter.json").exists() for folder in folders):
         return [load_model("segmenter", torch.get_num_threads(), folder) for folder in folders]
-    material = segmenter_task.examples(stacks, cubes)
+    material = outline_material(release.data, rendered=release.rendered)
     return [segmenter_without(fold, material, release.run, release.trainings.segmenter) for fold in range(FOLDS)]
 
 
@@ -304,13 +333,14 @@ MAKERS: Mapping[str, Callable[[Release], Path]] = {
 def outlined(
     material: Sequence[segmenter_task.Example], models: Sequence[Model], marks: outline_figures.Marks, one_stack_in: int
 ) -> list[outline_figures.Outlined]:
-    """All cubes and one stack in so many, each segmented by the network of the fold that left it out."""
+    """All cubes and rendered nodules and one stack in so many, each segmented by the network of the fold that left it
+    out."""
     found = []
     for fold, model in enumerate(models):
         rng = np.random.default_rng(100 + fold)
         for row in np.flatnonzero(is_left_out([e.patient for e in material], fold)).tolist():
             example = material[row]
-            if example.is_cube or row % one_stack_in == 0:
+            if not example.is_stack or row % one_stack_in == 0:
                 mark = marks(example.number) if example.is_cube else None
                 found.append(outline_figures.evaluate(model, example, rng, mark))
     return found

@@ -61,6 +61,7 @@ class Example:
         real: first scanned slice, and one past the last.
         marks: candidates on it, the strongest first: the index (z, y, x) of the centre, and the diameter in mm.
         in_cube: whether a cube shows the same nodule, and this is its stack.
+        rendered: whether it is synthetic, see :mod:`nodulens.train.default.rendered_nodules`.
     """
 
     patient: str
@@ -73,6 +74,7 @@ class Example:
     real: tuple[int, int]
     marks: tuple[tuple[NDArray[np.float64], float], ...] = ()
     in_cube: bool = False
+    rendered: bool = False
 
     @cached_property
     def votes(self) -> NDArray[np.uint8]:
@@ -81,8 +83,13 @@ class Example:
 
     @property
     def is_cube(self) -> bool:
-        """Whether the tissue above and below is real."""
-        return self.real == (0, len(self.image))
+        """Whether it is of a scan, and so is the tissue above and below."""
+        return self.real == (0, len(self.image)) and not self.rendered
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it is of a scan, and what is above and below is not."""
+        return self.real != (0, len(self.image))
 
 
 def examples(stacks: Stacks, cubes: Cubes) -> list[Example]:
@@ -131,11 +138,11 @@ def from_cube(cubes: Cubes, nodule: int) -> Example:
         weight,
         cubes.spacing_zyx(nodule),
         (0, masks.shape[1]),
-        _marks(Volume(cubes.hu(nodule), Geometry.axial((CUBE_MM,) * 3)), truth) if truth.any() else (),
+        marks_on(Volume(cubes.hu(nodule), Geometry.axial((CUBE_MM,) * 3)), truth) if truth.any() else (),
     )
 
 
-def _marks(volume: Volume, truth: NDArray[np.bool_]) -> tuple[tuple[NDArray[np.float64], float], ...]:
+def marks_on(volume: Volume, truth: NDArray[np.bool_]) -> tuple[tuple[NDArray[np.float64], float], ...]:
     """The candidates on a nodule: of its own size or not, in its middle or on a knob, as a detector marks it."""
     away = ndimage.distance_transform_edt(~truth, sampling=volume.geometry.spacing_zyx)
     found = [(volume.geometry.to_index(c.centre_lps), c.diameter_mm) for c in propose(volume, near(truth))]
@@ -272,9 +279,11 @@ def train(
 
 def _times(example: Example) -> int:
     """How often an epoch shows a nodule: twice in a cube, with all the tissue around it, and rare kinds twice of that;
-    else once in a stack."""
-    if not example.is_cube:
+    twice rendered; else once in a stack."""
+    if example.is_stack:
         return 0 if example.in_cube else 1
+    if example.rendered:
+        return 2
     size = ball_diameter_mm(int(example.truth.sum()))
     return 4 if size > LARGE_MM or from_unit(example.image[example.truth]).mean() < FAINT_HU else 2
 

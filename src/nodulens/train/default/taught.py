@@ -15,7 +15,7 @@ from nodulens.stages.features import nodule_features
 from nodulens.train.default.malignancy import Planes, nodule_views, pooled
 from nodulens.train.default.measured import logged
 from nodulens.train.default.untaught import Shown
-from nodulens.train.networks.default_method import MapClassifier
+from nodulens.train.networks.default_method import PooledClassifier
 from nodulens.train.networks.whitening import Whitening
 
 Float = NDArray[np.float64]
@@ -30,12 +30,12 @@ class Taught:
         measured: whitens the measured ones, sizes by their logarithm.
     """
 
-    net: MapClassifier
+    net: PooledClassifier
     seen: Whitening
     measured: Whitening
 
     @classmethod
-    def of(cls, net: MapClassifier, material: Planes, left_out: int | None) -> Taught:
+    def of(cls, net: PooledClassifier, material: Planes, left_out: int | None) -> Taught:
         """By the entries that the network was trained on."""
         own = may_train(material.patients, left_out)
         measured = logged(material.features[own], material.names)

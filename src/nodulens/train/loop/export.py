@@ -21,7 +21,7 @@ from nodulens.errors import NodulensError
 from nodulens.io.atomic import whole_file
 from nodulens.runtime.engine import Array, compile_bytes, compile_model
 from nodulens.train.loop.distributed import Ranks
-from nodulens.train.networks.default_method import MapClassifier
+from nodulens.train.networks.default_method import PooledClassifier
 from nodulens.train.networks.whitening import Whitening
 
 Compiled = Callable[[Array], tuple[Array, ...]]
@@ -31,30 +31,16 @@ TOLERANCE = 1e-3
 """Largest difference between an output of the file and the network's."""
 
 
-class Logits(nn.Module):
-    """A classifier without its feature map."""
+class WithFeatures(nn.Module):
+    """A classifier with its pooled features, whitened, beside the logits."""
 
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)[0]
-        return logits
-
-
-class Explained(nn.Module):
-    """A classifier with the class activation map of its first logit, its last feature map, weighted; and its pooled
-    features, whitened."""
-
-    def __init__(self, net: MapClassifier, whitening: Whitening) -> None:
+    def __init__(self, net: PooledClassifier, whitening: Whitening) -> None:
         super().__init__()
         self.net, self.whitening = net, whitening
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, fmap = self.net(x)
-        weights = self.net.classify.weight[0].view(1, -1, 1, 1)
-        return logits, (fmap * weights).sum(1), self.whitening(self.net.pooled(fmap))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net.pooled(x)
+        return self.net.classify(features), self.whitening(features)
 
 
 def export(net: nn.Module, example: Tensor, folder: Path, card: dict[str, Any], tolerance: float = TOLERANCE) -> Path:

@@ -17,11 +17,8 @@ def _conv(dim: int, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn
     )
 
 
-class MapClassifier(nn.Module):
-    """A plain CNN that ends in mean pooling and one linear layer, so that it has a class activation map.
-
-    Without ``central`` the logit is the mean over positions of ``weights · map``, hence the class activation map is
-    exact: its mean is the logit less the bias.
+class PooledClassifier(nn.Module):
+    """A plain CNN that ends in mean pooling and one linear layer.
 
     Args:
         dim: 2 or 3.
@@ -29,11 +26,11 @@ class MapClassifier(nn.Module):
         stem: width after the first convolution (kernel 5, stride 2: most of the work would be at full resolution).
         widths: of the stages, two convolutions each.
         pools: whether to halve before each of ``widths``.
-        outputs: number of logits; the activation map is that of the first.
-        central: also pool the centre of the map on its own: the candidate, while the rest is its context.
+        outputs: number of logits.
+        central: also pool the centre of the last feature map on its own: the candidate, while the rest is its context.
 
     Shape:
-        input (N, channels, …), output (N, outputs) logits and (N, widths[-1], …) last feature map.
+        input (N, channels, …), output (N, outputs) logits.
     """
 
     def __init__(
@@ -62,13 +59,14 @@ class MapClassifier(nn.Module):
         self.central = central
         self.classify = nn.Linear(2 * cin if central else cin, outputs)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        fmap = self.features(x)
-        return self.classify(self.dropout(self.pooled(fmap))), fmap
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classify(self.dropout(self.pooled(x)))
+        return logits
 
-    def pooled(self, fmap: Tensor) -> Tensor:
-        """The input of the linear layer, from the last feature map (N, widths[-1], …)."""
-        whole = fmap.flatten(2).mean(2)
+    def pooled(self, x: Tensor) -> Tensor:
+        """The input of the linear layer: (N, widths[-1]) features, twice as many with ``central``."""
+        fmap = self.features(x)
+        whole: Tensor = fmap.flatten(2).mean(2)
         if not self.central:
             return whole
         middle = fmap
@@ -111,16 +109,16 @@ class PromptUNet(nn.Module):
         return logits
 
 
-def volume_net() -> MapClassifier:
+def volume_net() -> PooledClassifier:
     """Nodule or non-nodule, in three dimensions: (N, 1, 32, 32, 32)."""
-    return MapClassifier(3, 1, 16, (24, 48, 96), (False, True, True), central=True)
+    return PooledClassifier(3, 1, 16, (24, 48, 96), (False, True, True), central=True)
 
 
-def screen_net() -> MapClassifier:
+def screen_net() -> PooledClassifier:
     """Nodule or non-nodule at little cost, to screen candidates: (N, 1, 16, 16, 16)."""
-    return MapClassifier(3, 1, 8, (16, 32), (False, True), central=True)
+    return PooledClassifier(3, 1, 8, (16, 32), (False, True), central=True)
 
 
-def malignancy_net(outputs: int) -> MapClassifier:
+def malignancy_net(outputs: int) -> PooledClassifier:
     """Readers' ratings of a nodule from an axial slice and its outline: (N, 2, 64, 64); its last map is 16 × 16."""
-    return MapClassifier(2, 2, 24, (32, 96), (False, True), outputs=outputs)
+    return PooledClassifier(2, 2, 24, (32, 96), (False, True), outputs=outputs)
