@@ -1,5 +1,6 @@
 # make demo                  a report on a made-up chest, in demo/report
 # make demo CT=path OUT=dir  a report on your own scan
+# make methods               train, judge and store the networks of the published methods: days on a CPU
 # make test                  lint, types and every quick test: minutes
 # make check                 all tests, what CI runs: training, whole scans, a real browser, a wheel
 #
@@ -9,6 +10,7 @@ PYTHON = python3
 VENV = .venv
 CT = demo/ct
 OUT = demo/report
+DATA = ../shared/data
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -18,7 +20,7 @@ WORKERS = auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 QUICK = not training and not real and not browser and not packaging and not fuzz
 
-.PHONY: demo test check lint chromium clean
+.PHONY: demo methods test check lint chromium clean
 
 demo: $(VENV)/core
 	@if [ "$(CT)" = demo/ct ] && [ ! -d demo/ct ]; then \
@@ -27,6 +29,9 @@ demo: $(VENV)/core
 	fi
 	@echo "Looking for nodules in $(CT) …"
 	@report=$$($(BIN)/nodulens analyze "$(CT)" -o "$(OUT)") && printf '\nThe report: %s\n' "$$report"
+
+methods: $(VENV)/dev
+	$(BIN)/python -m experiments.methods --data $(DATA)
 
 test: $(VENV)/dev lint
 	$(PYTEST) -m "$(QUICK)"
@@ -62,4 +67,4 @@ chromium:
 	else echo "No Chromium on the path: the tests that open a report in a browser cannot run."; fi
 
 clean:
-	rm -rf $(VENV) build dist demo src/*.egg-info
+	rm -rf $(VENV) build dist demo src/*.egg-info distributions/*/build distributions/*/dist distributions/*/*.egg-info

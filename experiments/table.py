@@ -117,7 +117,7 @@ def cells() -> Iterator[Cell]:
 
 def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
     """Train and evaluate a network in a cell."""
-    part, config, copies = PARTS[cell.part], _recipe(cell, bench).networks[cell.part], bench.budget.copies
+    part, config, copies = PARTS[cell.part], recipe_of(cell, bench).networks[cell.part], bench.budget.copies
     if cell.split == AUGMENTED:
         material = part.multiplied(material, config.augment, copies)
         if cell.part != "segmenter":  # as many steps as without copies; a segmenter's epoch is as long as ever
@@ -228,7 +228,7 @@ def _network(cell: Cell, bench: Bench) -> tuple[Model, NetworkConfig, Any, Divis
     """The network of a cell with its material and rows, trained where the table has not trained it yet."""
     material = _loaded(cell, bench)
     rows = _rows(cell, material)
-    config = PARTS[cell.part].settled(_recipe(cell, bench).networks[cell.part], material, rows.train)
+    config = PARTS[cell.part].settled(recipe_of(cell, bench).networks[cell.part], material, rows.train)
     return _trained(cell.part, config, material, rows, bench.run / cell.name), config, material, rows
 
 
@@ -346,7 +346,7 @@ def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) ->
     """
     if cell.part == "refined":
         return  # the cells of its networks have their costs
-    config = _recipe(cell, bench).networks[cell.part] if cell.part in PARTS else None
+    config = recipe_of(cell, bench).networks[cell.part] if cell.part in PARTS else None
     name = f"{config.network} {config.size}" if config else cell.recipe
     if name not in timed:
         if config:
@@ -373,10 +373,10 @@ def _loaded(cell: Cell, bench: Bench) -> Any:
         return handcrafted.load(bench.data)
     if cell.part == "prompted":
         return outline_material(bench.data)
-    return PARTS[cell.part].load(bench.data, _recipe(cell, bench))
+    return PARTS[cell.part].load(bench.data, recipe_of(cell, bench))
 
 
-def _recipe(cell: Cell, bench: Bench) -> Recipe:
+def recipe_of(cell: Cell, bench: Bench) -> Recipe:
     """The recipe of a cell with its settings, within the budget."""
     recipe, budget = RECIPES[cell.recipe], bench.budget
     own = budget.networks[recipe.networks[cell.part].network]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "train,sam,evaluate,lidc,video,dev"
+"""All but ``methods``, a distribution of this repository, with its version."""
 OF_A_BUILD = re.compile(r"nvidia|cuda|triton")
 HEAD = """\
 # Versions that are known to work together: pip install -c constraints.txt .

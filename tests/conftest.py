@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nodulens.data.luna16 import Luna16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NEEDS = {"shared": "real", "browser": "browser", "wheel": "packaging"}
+NEEDS = {"shared": "real", "browser": "browser", "wheel": "packaging", "methods_wheel": "packaging"}
 """Fixture → mark of the tests that take it, by another or themselves: ``make test`` leaves them out."""
 
 
@@ -224,6 +224,22 @@ def sams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_sam.write_sam2(folder / "sam2")
     made_sam.write_sam(folder / "sam")
     return share(folder)
+
+
+@pytest.fixture
+def unshipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without the weights of the published methods, neither installed nor in the clone; and a folder where
+    packages are found first."""
+    from nodulens.methods import shipped
+    from nodulens.runtime.weights import METHODS
+
+    monkeypatch.setattr(shipped, "IN_CLONE", Path("no", "such", "folder"))
+    monkeypatch.delitem(sys.modules, METHODS, raising=False)
+    kept = [entry for entry in sys.path if not (Path(entry) / METHODS).is_dir()]
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.setattr(sys, "path", [str(site), *kept])
+    return site
 
 
 # ---- What is not made up

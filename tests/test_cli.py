@@ -374,7 +374,7 @@ def test_doctor_finds_what_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch, t
     copy = Path(shutil.copytree(card("screen").path.parent, tmp_path / "weights"))
     (copy / "screen.onnx").write_bytes(b"no model")
     (copy / "volume.onnx").unlink()
-    monkeypatch.setattr("nodulens.apps.doctor.card", lambda name: card(name, copy))
+    monkeypatch.setattr("nodulens.apps.doctor.card", lambda name, folder: card(name, copy))
     done = run("doctor")
     assert done.code == 1
     assert "Reinstall nodulens" in done.out and "python -m nodulens.train detector" in done.out

@@ -20,12 +20,20 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import made_outliners
 from conftest import REPOSITORY
+from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
 from nodulens.runtime.weights import NAMES
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+METHODS = REPOSITORY / "distributions" / "methods"
 INPUTS = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "src")
+MOST_BYTES = 60_000_000
+"""Of the wheel with the weights of the published methods."""
 WEIGHTS = {f"nodulens/weights/{name}.{suffix}" for name in NAMES for suffix in ("onnx", "json")}
+
+MADE, NETWORKS = RESNET_UNET_PATCH_CNN.name, tuple(RESNET_UNET_PATCH_CNN.networks)
+"""The published method that the tests make up networks of."""
 
 HIDDEN = {"torch.utils.tensorboard": "tensorboard"}
 """What a module needs beside the package that it lies in."""
@@ -64,6 +72,18 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", folder, wheel, cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def methods_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The distribution of the published methods' weights, with a made-up method beside those that are there."""
+    folder = tmp_path_factory.mktemp("methods") / "methods"
+    shutil.copytree(METHODS, folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist"))
+    shutil.rmtree(folder / "nodulens_methods" / MADE, ignore_errors=True)
+    made_outliners.write(folder / "nodulens_methods" / MADE)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", cwd=folder)
+    (found,) = (folder / "dist").glob("*.whl")
+    return found
 
 
 def run(*command: object, cwd: Path, path: Path | None = None) -> str:
@@ -106,12 +126,49 @@ def test_wheel_analyses_without_the_clone(installed: Path, tmp_path: Path) -> No
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
 
 
+def test_weights_of_the_methods_are_a_small_wheel_of_their_own(methods_wheel: Path) -> None:
+    assert methods_wheel.name == f"nodulens_methods-{PROJECT['version']}-py3-none-any.whl"
+    assert methods_wheel.stat().st_size <= MOST_BYTES
+    with zipfile.ZipFile(methods_wheel) as archive:
+        packed = {name.partition("/")[2] for name in archive.namelist() if name.startswith("nodulens_methods/")}
+        metadata = archive.read(f"nodulens_methods-{PROJECT['version']}.dist-info/METADATA").decode()
+    package = METHODS / "nodulens_methods"
+    here = {path.relative_to(package).as_posix() for path in package.rglob("*.*") if path.suffix != ".pyc"}
+    made = {f"{MADE}/{name}" for name in ("run.json", *(f"{n}.{k}" for n in NETWORKS for k in ("onnx", "json")))}
+    assert {"__init__.py", "methods.json"} <= packed
+    assert packed == {name for name in here if not name.startswith(f"{MADE}/")} | made
+    assert "Requires-Dist" not in metadata, "nodulens brings the weights, and the weights bring nothing"
+
+
+def test_installed_weights_work_without_the_clone(installed: Path, methods_wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    run(sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", site, methods_wheel,
+        cwd=tmp_path)  # fmt: skip
+    shutil.copytree(installed / "nodulens", site / "nodulens")
+    where = (
+        f"from nodulens.methods.load import load_method; print(load_method({MADE!r}).models.own['filter'].card.path)"
+    )
+    assert Path(run(sys.executable, "-c", where, cwd=tmp_path, path=site).strip()).is_relative_to(site)
+    found = json.loads(run(sys.executable, "-m", "nodulens.apps.cli", "doctor", "--json", cwd=tmp_path, path=site))
+    assert found["methods"][MADE].startswith("intact") and found["versions"]["nodulens-methods"] == PROJECT["version"]
+
+
+def test_the_extra_brings_the_weights_of_this_version() -> None:
+    other = tomllib.loads((METHODS / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (line,) = PROJECT["optional-dependencies"]["methods"]
+    wanted = Requirement(line)
+    assert wanted.name == other["name"] and wanted.specifier.contains(other["version"])
+    assert other["version"] == PROJECT["version"]
+    for name in ("LICENSE", "NOTICE"):
+        assert (METHODS / name).read_bytes() == (REPOSITORY / name).read_bytes()
+
+
 def test_core_needs_no_torch() -> None:
     core = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     assert not core & {"torch", "torchvision", "onnx"}
 
 
-@pytest.mark.parametrize("extra", ["core", *PROJECT["optional-dependencies"]])
+@pytest.mark.parametrize("extra", ["core", *sorted(PROJECT["optional-dependencies"].keys() - {"methods"})])
 def test_versions_are_pinned_to_what_is_allowed(extra: str) -> None:
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))

@@ -364,6 +364,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("unshipped")
 def test_a_recipe_without_weights_says_how_to_train_it() -> None:
     with pytest.raises(MissingWeights, match=r"nodulens train se-aux-unet --data FOLDER -o RUN"):
         load_method("se-aux-unet")

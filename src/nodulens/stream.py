@@ -164,12 +164,12 @@ class StreamStatistics:
 
 
 def load_segmenter(name: str | Path, settings: Sequence[str] = (), threads: int | None = None) -> SliceSegmenter:
-    """The networks of a run that segment single slices.
+    """The networks of a recipe or a run that segment single slices.
 
     Raises:
         BadOption: the recipe segments no slices; the message lists those that do. Or there is no such recipe, or
             something else than the threshold is set.
-        MissingWeights: it is not trained yet.
+        MissingWeights, CorruptWeights: it is not trained yet, or its networks are damaged.
     """
     recipe, folder = method_named(str(name))
     recipe = changed_in_use(recipe, settings, ("threshold",))

@@ -223,6 +223,8 @@ def doctor(as_json: AsJson = False) -> None:
         print(f"{'threads':28} {found['threads']}")
         for name, state in found["weights"].items():
             print(f"{'weights ' + name:28} {state}")
+        for name, state in found["methods"].items():
+            print(f"{name:28} {state}")
     if not found["well"]:
         sys.exit(1)
 
@@ -284,15 +286,16 @@ def train(
 
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
-    """List the methods: their networks, parameters, and arithmetic for one input."""
+    """List the methods: their networks, parameters, arithmetic for one input, and whether their weights are here."""
     from nodulens.apps.recipes import described
+    from nodulens.methods.shipped import INSTALL
 
     found = described()
     if as_json:
         print_json(found)
         return
     numbers = (Column("parameters", justify="right", no_wrap=True), Column("GFLOP", justify="right", no_wrap=True))
-    table = Table("recipe", "title", "networks", *numbers, show_lines=True)
+    table = Table("recipe", "title", "networks", *numbers, "weights", show_lines=True)
     for recipe in found:
         lines = [
             (
@@ -303,8 +306,11 @@ def recipes(as_json: AsJson = False) -> None:
             for part in recipe["parts"]
         ]
         columns = ("\n".join(column) for column in zip(*lines, strict=True))
-        table.add_row(*map(Text, (recipe["name"], recipe["title"], *columns)))
+        weights = "here" if recipe["weights"] else "missing"
+        table.add_row(*map(Text, (recipe["name"], recipe["title"], *columns, weights)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if not all(recipe["weights"] for recipe in found):
+        print(f"Weights that are missing: {INSTALL}, or nodulens train RECIPE.")
 
 
 @app.command()
@@ -313,7 +319,7 @@ def stream(
         str,
         typer.Argument(metavar="SOURCE", help="Folder of PNG, JPEG or DICOM slices, a video, or a camera (number)."),
     ],
-    recipe: Annotated[str, typer.Option(help="Folder of a run whose recipe outlines slices.")],
+    recipe: Annotated[str, typer.Option(help="A recipe that outlines slices, or the folder of a run of one.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for a PNG a frame, or a film that ends in .mp4.")
     ] = None,

@@ -5,31 +5,43 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from nodulens import __version__
 from nodulens.errors import NodulensError
-from nodulens.runtime.weights import NAMES, card, check
+from nodulens.methods.catalogue import RECIPES
+from nodulens.methods.run_record import shipped_method
+from nodulens.methods.shipped import INSTALL
+from nodulens.runtime.weights import FOLDER, NAMES, card, check
 
 PACKAGES = (
     "numpy", "scipy", "SimpleITK", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
     "connected-components-3d", "fill-voids", "edt", "openvino", "pillow", "lark", "typer", "rich",
 )  # fmt: skip
-OPTIONAL = ("torch", "pylidc")
+OPTIONAL = ("nodulens-methods", "torch", "pylidc")
+ABSENT = f"not installed: {INSTALL}"
+"""The state of a published method whose weights are not on this machine."""
 
 
 def examine() -> dict[str, Any]:
-    """Versions, engine, threads, and the state of every model file; ``well`` where nothing is missing."""
+    """Versions, engine, threads, the state of every model file, and that of the published methods' (recipe → state).
+
+    ``well`` where nothing is missing or damaged; the published methods' weights may be missing.
+    """
     versions = {"nodulens": __version__, "python": platform.python_version()}
     versions |= {name: _version(name) or "missing" for name in PACKAGES}
     versions |= {name: found for name in OPTIONAL if (found := _version(name))}
     weights = {name: _state(name) for name in NAMES}
-    well = "missing" not in versions.values() and all(state.startswith("intact") for state in weights.values())
+    methods = {name: _method_state(name) for name, recipe in RECIPES.items() if recipe.networks}
+    states = (*weights.values(), *(state for state in methods.values() if state != ABSENT))
+    well = "missing" not in versions.values() and all(state.startswith("intact") for state in states)
     return {
         "versions": versions,
         "engine": f"OpenVINO {versions['openvino']} on CPU, float32",
         "threads": os.cpu_count() or 1,
         "weights": weights,
+        "methods": methods,
         "well": well,
     }
 
@@ -41,10 +53,24 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _state(name: str) -> str:
+def _state(name: str, folder: Path = FOLDER) -> str:
     try:
-        known = card(name)
+        known = card(name, folder)
         check(known)
     except NodulensError as error:
         return str(error)
     return f"intact, sha256 {known.sha256[:12]}…, {known.path.stat().st_size / 1e6:.1f} MB"
+
+
+def _method_state(name: str) -> str:
+    """The state of the networks of a recipe that ship; the first that is damaged stands for all."""
+    try:
+        recipe, folder = shipped_method(name)
+    except NodulensError as error:
+        return str(error)
+    if folder is None:
+        return ABSENT
+    states = {part: _state(part, folder) for part in recipe.networks}
+    damaged = [state for state in states.values() if not state.startswith("intact")]
+    size = sum((folder / f"{part}.onnx").stat().st_size for part in states) if not damaged else 0
+    return damaged[0] if damaged else f"intact, {' and '.join(states)}, {size / 1e6:.1f} MB"

@@ -8,6 +8,7 @@ from typing import Any
 from nodulens.errors import MissingExtra
 from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import Recipe, to_dict
+from nodulens.methods.shipped import shipped
 from nodulens.runtime.weights import card
 
 DOES = {"segmenter": "outline", "filter": "filter", "classifier": "grade"}
@@ -33,12 +34,21 @@ class NetworkSummary:
 
 
 def described() -> list[dict[str, Any]]:
-    """Every recipe as :func:`nodulens.methods.recipe.to_dict` gives it, and its ``parts``.
+    """Every recipe as :func:`nodulens.methods.recipe.to_dict` gives it, its ``parts``, and whether the ``weights`` of
+    its own networks are on this machine.
 
     Raises:
         MissingExtra: what counts them is not installed.
+        MissingWeights, CorruptWeights: see :func:`nodulens.methods.shipped.shipped`.
     """
-    return [{**to_dict(recipe), "parts": [asdict(part) for part in parts(recipe)]} for recipe in RECIPES.values()]
+    return [
+        {
+            **to_dict(recipe),
+            "parts": [asdict(part) for part in parts(recipe)],
+            "weights": not recipe.networks or shipped(recipe.name) is not None,
+        }
+        for recipe in RECIPES.values()
+    ]
 
 
 def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from nodulens.core.text import without_places
 from nodulens.core.volume import Mask
 from nodulens.errors import BadOption, MissingExtra, MissingWeights
+from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.method import Method, Prompted, untrained
 from nodulens.methods.recipe import Recipe, changed_in_use
-from nodulens.methods.run_record import method_named
+from nodulens.methods.run_record import method_named, shipped_method
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Models, load_model, load_models
 from nodulens.stages.prompted import Outline, view_of
@@ -29,7 +30,8 @@ def load_method(name: str | Path | Recipe, *, threads: int | None = None, settin
     0.3
 
     Args:
-        name: of a recipe, or the folder of a run; or a recipe as a value, whose networks all ship.
+        name: the folder of a run, or of a recipe, whose networks ship; or a recipe as a value, changed at most in what
+            acts after training.
         threads: CPU threads; None for as many as there are cores.
         settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
 
@@ -39,9 +41,19 @@ def load_method(name: str | Path | Recipe, *, threads: int | None = None, settin
         CorruptWeights: a network does not match its card.
         MissingExtra: SAM needs packages that are not installed.
     """
-    recipe, folder = (name, None) if isinstance(name, Recipe) else method_named(str(name))
+    recipe, folder = _of_value(name) if isinstance(name, Recipe) else method_named(str(name))
     recipe = changed_in_use(recipe, settings)
     return Method(recipe, load_networks(recipe, folder, threads), prompted_by(recipe, load_sam_of(recipe)))
+
+
+def _of_value(recipe: Recipe) -> tuple[Recipe, Path | None]:
+    """A recipe with the networks that ship and their folder; itself and None where they were trained for another."""
+    if recipe.name not in RECIPES:
+        return recipe, None
+    known, folder = shipped_method(recipe.name)
+    trained = ("segmenter", "filter", "classifier", *recipe.shapes_training)
+    same = any(all(getattr(recipe, f) == getattr(one, f) for f in trained) for one in (RECIPES[recipe.name], known))
+    return (replace(recipe, **{f: getattr(known, f) for f in trained}), folder) if same else (recipe, None)
 
 
 def load_networks(recipe: Recipe, folder: Path | None, threads: int | None) -> Models:

@@ -13,6 +13,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import Recipe
+from nodulens.methods.shipped import INSTALL, shipped
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.classify import Grade, evaluate
@@ -150,8 +151,9 @@ class Method:
 
 
 def untrained(recipe: Recipe, missing: Iterable[str]) -> MissingWeights:
-    """The error for a recipe without trained networks."""
+    """The error for a recipe without trained networks; where weights are installed those do not fit it."""
+    ways = "Train it" if shipped(recipe.name) else f"Install those that ship: {INSTALL}. Or train it"
     return MissingWeights(
-        f"The recipe {recipe.name!r} has no weights for its {' and '.join(missing)}. Train it: nodulens train "
+        f"The recipe {recipe.name!r} has no weights for its {' and '.join(missing)}. {ways}: nodulens train "
         f"{recipe.name} --data FOLDER -o RUN; then name RUN as the recipe."
     )

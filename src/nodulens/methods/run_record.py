@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodulens.errors import BadOption, UnreadableFile
+from nodulens.errors import BadOption, CorruptWeights, UnreadableFile
 from nodulens.io.atomic import whole_file
 from nodulens.io.records import Format, decode, encode
 from nodulens.methods.catalogue import RECIPES, recipe_named
 from nodulens.methods.recipe import ARRANGEMENT, Recipe
+from nodulens.methods.shipped import shipped
 
 SCHEMA = "nodulens-run/1"
 FORM = Format(SCHEMA, "run", escaped=True, defaults=True, arranged={Recipe: ARRANGEMENT})
@@ -55,11 +56,12 @@ def is_run(folder: Path) -> bool:
 
 
 def method_named(name: str) -> tuple[Recipe, Path | None]:
-    """A recipe by its name, or the recipe and folder of a run.
+    """The recipe and folder of a run; or a recipe by its name, see :func:`shipped_method`.
 
     Raises:
         BadOption: neither, and the message lists the recipes; or the run is not finished.
         UnreadableFile: the run cannot be read.
+        MissingWeights, CorruptWeights: weights that ship are damaged, or of another version.
     """
     folder = Path(name)
     if is_run(folder):
@@ -71,7 +73,28 @@ def method_named(name: str) -> tuple[Recipe, Path | None]:
         return run.recipe, folder
     if name not in RECIPES and folder.is_dir():
         raise BadOption(f"{folder} holds no {FILE}: it is not a run of nodulens train.")
-    return recipe_named(name), None
+    return shipped_method(name)
+
+
+def shipped_method(name: str) -> tuple[Recipe, Path | None]:
+    """A recipe as its networks that ship were trained, and their folder; as it is published and None where they are not
+    on this machine, or where it has no networks of its own.
+
+    Raises:
+        BadOption: there is no such recipe; the message lists all.
+        MissingWeights, CorruptWeights: weights that ship are damaged, or of another version.
+    """
+    recipe = recipe_named(name)
+    folder = shipped(name) if recipe.networks else None
+    if folder is None:
+        return recipe, None
+    try:
+        run = read_run(folder)
+    except UnreadableFile as error:
+        raise CorruptWeights(f"{error} Reinstall nodulens-methods.") from error
+    if run.untrained:
+        raise CorruptWeights(f"{folder} has no {' and no '.join(run.untrained)}. Reinstall nodulens-methods.")
+    return run.recipe, folder
 
 
 def read_run(folder: Path) -> Run:

@@ -16,6 +16,8 @@ from nodulens.io.records import Format, decode
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 NAMES = ("screen", "volume", "segmenter", "malignancy", "measured")
+METHODS = "nodulens_methods"
+"""The package with the networks of the published methods, see :mod:`nodulens.methods.shipped`."""
 TOGETHER = {"screen": "detector", "volume": "detector", "measured": "malignancy"}
 """Networks that are trained together → the name of their training; any other's is its own name."""
 FORM = Format(None, "card")
@@ -78,6 +80,8 @@ def card(name: str, folder: Path = FOLDER) -> Card:
     model = folder / f"{name}.onnx"
     if not path.exists() or not model.exists():
         missing = path if not path.exists() else model
+        if METHODS in folder.parts:
+            raise MissingWeights(f"{missing} does not exist. {_reinstall(folder)}")
         raise MissingWeights(
             f"{missing} does not exist. Train it: python -m nodulens.train {TOGETHER.get(name, name)} --data FOLDER "
             f"--out {folder}"
@@ -85,7 +89,7 @@ def card(name: str, folder: Path = FOLDER) -> Card:
     try:
         stored = decode(_Stored, path.read_text(encoding="utf-8"), FORM)
     except (UnicodeDecodeError, UnreadableFile) as error:
-        raise CorruptWeights(f"{path} is not a card of a model: {error} Reinstall nodulens.") from error
+        raise CorruptWeights(f"{path} is not a card of a model: {error} {_reinstall(folder)}") from error
     return Card(path=model, **vars(stored))
 
 
@@ -109,6 +113,11 @@ def checked(path: Path, sha256: str) -> bytes:
     if found != sha256:
         raise CorruptWeights(
             f"{path} is not the file its card describes (sha256 {found[:12]}…, expected {sha256[:12]}…). "
-            "Reinstall nodulens."
+            f"{_reinstall(path.parent)}"
         )
     return content
+
+
+def _reinstall(folder: Path) -> str:
+    """What to do where a file of a folder is damaged."""
+    return f"Reinstall {'nodulens-methods' if METHODS in folder.parts else 'nodulens'}."

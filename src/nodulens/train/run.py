@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -118,13 +118,14 @@ class RunSpec:
     fold: int | None = None
 
 
-def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
+def train_recipe(recipe: Recipe, spec: RunSpec, only: Collection[str] | None = None) -> Run:
     """Train every network of a recipe into a folder; finished networks are kept, an interrupted one is resumed.
 
     In distributed training (:mod:`nodulens.train.loop.distributed`) the first process writes.
 
     Args:
         recipe: with at least one network of its own.
+        only: the networks to train; None: all.
 
     Raises:
         BadOption: the folder holds a run of another recipe, fold, split or material, no patient is left to train on, or
@@ -136,7 +137,7 @@ def train_recipe(recipe: Recipe, spec: RunSpec) -> Run:
     for name, config in recipe.networks.items():
         check_config(name, config)
     run = open_run(recipe, spec)
-    for name in recipe.networks:
+    for name in recipe.networks if only is None else only:
         run = _with_network(name, recipe, run, spec)
     _write(run, spec.folder)
     return run

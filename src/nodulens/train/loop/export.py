@@ -74,6 +74,17 @@ def settle(folder: Path, name: str, settings: dict[str, Any]) -> None:
     ranks.wait()
 
 
+def write_model(content: bytes, folder: Path, card: dict[str, Any]) -> None:
+    """Write the content of an ONNX file and its card, both atomically, the card last.
+
+    Args:
+        card: all fields of the card but the hash.
+    """
+    with whole_file(folder / f"{card['name']}.onnx") as part:
+        part.write_bytes(content)
+    _write_card(folder / f"{card['name']}.json", {**card, "sha256": hashlib.sha256(content).hexdigest()})
+
+
 def _write_card(path: Path, card: dict[str, Any]) -> None:
     with whole_file(path) as part:
         part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Weights of nodulens' published methods; nodulens finds them here, see nodulens.methods.shipped."""
