@@ -701,7 +701,7 @@ def test_a_recipe_says_what_sam_is_shown(
     lungs = segment_lungs(ct)
     prompt = prompt_of_candidate(ct, Candidate(*made_reports.NODULES[0], 1.0))
     with suppress(BadPrompt):  # random weights may well find nothing
-        prompted.within(lungs)(ct, prompt)
+        prompted.within(lungs)("box", None)(ct, prompt)
     assert seen == [view_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
 
 

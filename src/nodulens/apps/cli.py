@@ -63,6 +63,10 @@ WordFiles = Annotated[
     list[Path] | None, typer.Option("--words", help="TOML file of words of your own, see docs/prompts.md. Repeatable.")
 ]
 AnyRecipe = Annotated[str, typer.Option(help="A recipe, see nodulens recipes, or the folder of a run.")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Outline by SAM, SAM2 or MedSAM: a folder with weights, or a hub name that is on this machine."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 
 
@@ -89,6 +93,7 @@ def analyze(
     identify: Identify = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
+    checkpoint: Checkpoint = None,
     settings: Settings = None,
     threads: Threads = None,
 ) -> None:
@@ -99,7 +104,7 @@ def analyze(
 
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
-        load = partial(load_method, recipe, threads=threads, settings=settings or ())
+        load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         if threshold is not None:
             method = replace(method, recipe=replace(method.recipe, threshold=threshold))
@@ -139,6 +144,7 @@ def segment(
     identify: Identify = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
+    checkpoint: Checkpoint = None,
     settings: Settings = None,
     language: Language = None,
     words: WordFiles = None,
@@ -153,7 +159,7 @@ def segment(
     run = segmenter_of(prompt, language, words or ())
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
-        load = partial(load_method, recipe, threads=threads, settings=settings or ())
+        load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)

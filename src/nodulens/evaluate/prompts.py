@@ -9,7 +9,7 @@ follows the prompt, so that for it there is one view. The prompts are
 - "box_shaken": the same with a normal error of a tenth of the side on every face;
 - "diameter": from the outline's centre and the diameter of its largest slice, as in an annotation;
 - "detector": the highest-scored detection of our detector on the nodule, an approximate cube;
-- "point": the centre; the blob there gives slices and position;
+- "point": the centre, on its slice alone: how a network goes on from there is its own affair;
 - "mask": an earlier mask, that of our own network at the detection.
 
 The baselines are the ellipsoid inscribed in each box, and the earlier mask itself. A network that finds nothing, or has
@@ -32,10 +32,8 @@ from nodulens.core.volume import Mask
 from nodulens.errors import NotFound
 from nodulens.evaluate.central_slices import (
     Bool,
-    PromptedNetwork,
     own,
     prompts_at,
-    sam_prompted,
 )
 from nodulens.evaluate.scans import EvaluationScan, KnownNodule
 from nodulens.io.records import columns_of
@@ -43,9 +41,9 @@ from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
 from nodulens.stages.position import central_slice
-from nodulens.stages.prompted import ViewName, outlined, prompt_of_outline, view_of
-from nodulens.stages.prompts import DRAWN, Prompt
-from nodulens.stages.sam import PromptKind, Sam
+from nodulens.stages.prompted import PromptedNetwork, ViewName, outlined, prompt_of_outline, view_of
+from nodulens.stages.prompts import DRAWN, Prompt, PromptKind
+from nodulens.stages.sam import Sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.calibration import PANEL
 from nodulens.train.default.outline_figures import first_on, inscribed
@@ -199,7 +197,7 @@ def sam_ways(sam: Sam) -> Ways:
         out = []
         for view in VIEWS:
             with_view = replace(sam, view=partial(view_of, part=view, lungs=lungs))
-            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(with_view, memory=m))) for m in carried]
+            out += [Way(view, CARRIED if m else ALONE, replace(with_view, memory=m).network) for m in carried]
         return out
 
     return ways
