@@ -18,16 +18,19 @@ from conftest import Run, refused
 from made_sam import Drawn
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
-from nodulens.errors import BadOption
+from nodulens.errors import BadOption, BadValues
 from nodulens.io import read_mask, write_mask
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Recipe
 from nodulens.pipeline import segment, segment_text
+from nodulens.presentation.prompted import nodule_figure
 from nodulens.query import only, parse
+from nodulens.report.outputs import FILES, PANELS
 from nodulens.report.record import Report
 from nodulens.stages.prompts import Prompt
 from nodulens.stages.sam import Sam
+from nodulens.stages.user_prompts import UserPrompt
 
 CENTRE, DIAMETER = made_reports.NODULES[0]
 POINT = ",".join(map(str, CENTRE))
@@ -178,6 +181,43 @@ def test_without_the_package_the_line_to_type(
     monkeypatch.setitem(sys.modules, "transformers", None)
     done = run("segment", dicom, "-o", tmp_path / "out", "--point", POINT, "--checkpoint", sams / "sam2")
     refused(done, "pip install 'nodulens[sam]'", code=1)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_panels_are_written_beside_the_outputs(run: Run, dicom: Path, rough: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
+    words = ("segment", dicom, "-o", tmp_path / "out", "--point", POINT, "--threads", "1")
+    done = run(*words, "--panels", "--truth", rough)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / PANELS).read_bytes().startswith(b"\x89PNG")
+    refused(run(*words, "--truth", rough), "--panels")
+    refused(run(*words, "--panels", "--truth", tmp_path / "none.nii.gz"), "none.nii.gz")
+    assert (tmp_path / "out" / PANELS).is_file(), "what was refused has changed nothing"
+    assert run(*words).code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES), "no picture of another run"
+
+
+def test_a_panel_has_input_truth_and_result(ct: Volume) -> None:
+    pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
+    nodule = small_scans.nearest(small_scans.noisy_report(), 0)[0]
+    placed = UserPrompt(point=CENTRE).on(ct, ct)
+    alone = nodule_figure(ct, nodule, None, placed)
+    assert {axes.get_title(loc="left") for axes in alone.axes} == {"input", "result", ""}
+    truth = _cube(ct)
+    labels = truth.labels.copy()
+    labels[:2, :4, :4] = 1  # another nodule, which is not shown
+    both = nodule_figure(ct, nodule, Mask(labels, ct.geometry, {1: "nodules"}), placed)
+    assert [axes.get_title(loc="left") for axes in both.axes[:3]] == ["input", "truth", "result"]
+    own = np.zeros_like(labels, dtype=bool)
+    own[nodule.box.slices] = nodule.mask
+    dice = 2 * (own & (truth.labels > 0)).sum() / (own.sum() + truth.labels.sum())
+    assert both.get_suptitle() == f"Dice {dice:.3f} in three dimensions"
+    pointed = [axes for axes in both.axes for line in axes.lines if line.get_marker() == "+"]
+    assert len(pointed) == 1, "the point, on its slice alone"
+    with pytest.raises(BadValues, match="no voxel"):
+        nodule_figure(ct, nodule, Mask(np.zeros_like(labels), ct.geometry, {1: "nodules"}))
 
 
 # ---------------------------------------------------------------- texts

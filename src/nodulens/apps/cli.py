@@ -148,9 +148,17 @@ def segment(
     settings: Settings = None,
     language: Language = None,
     words: WordFiles = None,
+    panels: Annotated[
+        bool, typer.Option("--panels", help="Write panels.png too: input with the prompt, truth if known, result.")
+    ] = False,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Known outline for --panels: a mask in an image file, or the XML of LIDC's readers."),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box, mask or text means."""
+    from nodulens.apps.panels import check_drawable, known_truth, panels_png
     from nodulens.apps.prompts import segmenter_of, typed_prompt
     from nodulens.methods.load import load_method
     from nodulens.report.outputs import claimed
@@ -158,12 +166,19 @@ def segment(
     prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
     run = segmenter_of(prompt, language, words or ())
     _check_case(case)
+    if truth is not None and not panels:
+        raise BadOption("--truth is shown beside the result: add --panels.")
+    if panels:
+        check_drawable()
+    truth_on = None if truth is None else known_truth(truth)
     with claimed(output, ct) as claim, bars() as show:
         load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
+        known = None if truth_on is None else truth_on(scan)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        folder = _write(report, scan, claim, show)
+        picture = panels_png(report, scan, known, prompt) if panels else None
+        folder = _write(report, scan, claim, show, picture)
     _print_summary(report, folder, as_json)
 
 
@@ -375,11 +390,11 @@ def _read_and_load(
         return scan, time.perf_counter() - start, loading.result()
 
 
-def _write(report: Report, scan: Volume, claim: Claim, show: Bars) -> Path:
+def _write(report: Report, scan: Volume, claim: Claim, show: Bars, panels: bytes | None = None) -> Path:
     from nodulens.report.outputs import write_into
 
     show("report", 0.0)
-    folder = write_into(claim, report, scan)
+    folder = write_into(claim, report, scan, panels)
     show("report", 1.0)
     return folder
 

@@ -232,6 +232,22 @@ def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
 
 def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
     z = int(example.truth.sum(axis=(1, 2)).argmax())
+    found = central_masks(network, flat, example, z, rng)
+    return {kind: compare(example.truth[z], mask, example.spacing_zyx[1:]) for kind, mask in found.items()}
+
+
+def central_masks(
+    network: PromptedNetwork, flat: bool, example: Example, z: int, rng: np.random.Generator
+) -> dict[str, Bool]:
+    """The masks (y, x) of a network on one slice of a nodule by each prompt, and the ellipses beside; empty where there
+    is no such prompt.
+
+    Args:
+        network, flat: see :func:`evaluate_prompted`.
+        example: a nodule of the stacks.
+        z: slice of it, on which the readers outlined it.
+        rng: of the shaken box.
+    """
     plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
     patient, volume = _volume(example, example.image), repeated(example)
     around = Box.of_mask(plane[None])
@@ -252,4 +268,4 @@ def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.ran
         if is_drawn:
             beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
             found[beside] = outlined(inscribed, volume, prompt)[z]
-    return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}
+    return found
