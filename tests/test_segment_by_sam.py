@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import made_reports
 import small_scans
 from conftest import Run, refused
 from made_sam import Drawn
+from nodulens.apps.panels import faces_on
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, BadValues
@@ -202,7 +204,7 @@ def test_panels_are_written_beside_the_outputs(run: Run, dicom: Path, rough: Pat
 def test_a_panel_has_input_truth_and_result(ct: Volume) -> None:
     pytest.importorskip("matplotlib", reason="needs pip install 'nodulens[evaluate]'")
     nodule = small_scans.nearest(small_scans.noisy_report(), 0)[0]
-    placed = UserPrompt(point=CENTRE).on(ct, ct)
+    placed = partial(faces_on, UserPrompt(point=CENTRE).on(ct, ct))
     alone = nodule_figure(ct, nodule, None, placed)
     assert {axes.get_title(loc="left") for axes in alone.axes} == {"input", "result", ""}
     truth = _cube(ct)

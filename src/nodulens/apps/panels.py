@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from nodulens.io import read_mask
 from nodulens.ops.orient import canonical
 from nodulens.ops.resample import resample_array
 from nodulens.report.record import Report
-from nodulens.stages.user_prompts import UserPrompt
+from nodulens.stages.user_prompts import PlacedPrompt, UserPrompt
 
 
 def check_drawable() -> None:
@@ -73,5 +74,23 @@ def panels_png(report: Report, ct: Volume, truth: Mask | None, prompt: UserPromp
     from nodulens.presentation.figures import to_png
     from nodulens.presentation.prompted import nodule_figure
 
-    placed = None if isinstance(prompt, str) else prompt.on(canonical(ct)[0], ct)
-    return to_png(nodule_figure(ct, report.nodules[0], truth, placed))
+    if isinstance(prompt, str):
+        return to_png(nodule_figure(ct, report.nodules[0], truth))
+    placed = prompt.on(canonical(ct)[0], ct)
+    return to_png(nodule_figure(ct, report.nodules[0], truth, partial(faces_on, placed)))
+
+
+def faces_on(prompt: PlacedPrompt, z: int) -> tuple[tuple[float, float], ...]:
+    """A prompt on a slice: the corners of its box, or its point; nothing where it is not on it, or is a mask."""
+    if prompt.kind == "mask":
+        return ()
+    box = prompt.box
+    middle = (box.start[0] + box.stop[0]) / 2
+    one = prompt.kind == "point" or box.flat
+    if int(middle) != z if one else not box.start[0] <= z + 0.5 <= box.stop[0]:
+        return ()
+    corners = (box.start[1], box.start[2]), (box.stop[1], box.stop[2])
+    if prompt.kind == "box":
+        return corners
+    y, x = np.mean(corners, axis=0).tolist()
+    return ((y, x),)

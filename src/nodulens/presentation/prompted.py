@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,18 +16,21 @@ from nodulens.ops.components import components
 from nodulens.ops.orient import canonical
 from nodulens.presentation.figures import TEXT, Basis
 from nodulens.presentation.panels import Panel, panels_figure
-from nodulens.stages.user_prompts import PlacedPrompt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Bool = NDArray[np.bool_]
+Faces = tuple[tuple[float, float], ...]
+"""A prompt on a slice: the corners (row, column) of its box, or one point; nothing where it is not on it."""
 SLICES = 5
 """Slices shown at most: both ends of result and truth, the largest, and those between."""
 CONNECTIVITY = 26
 
 
-def nodule_figure(ct: Volume, nodule: Nodule, truth: Mask | None = None, prompt: PlacedPrompt | None = None) -> Figure:
+def nodule_figure(
+    ct: Volume, nodule: Nodule, truth: Mask | None = None, prompt: Callable[[int], Faces] = lambda z: ()
+) -> Figure:
     """A nodule on some of its slices, the highest on top.
 
     Args:
@@ -34,7 +38,7 @@ def nodule_figure(ct: Volume, nodule: Nodule, truth: Mask | None = None, prompt:
         nodule: with its mask, in indices of ``ct``.
         truth: a ground truth on the grid of ``ct``; of its components those count that touch the nodule, or the nearest
             one if none does.
-        prompt: in indices of ``ct`` in canonical orientation.
+        prompt: from a slice of ``ct`` in canonical orientation to the prompt on it, in faces of its pixels.
 
     Raises:
         BadValues: the nodule has no mask, or the ground truth is empty.
@@ -54,7 +58,7 @@ def nodule_figure(ct: Volume, nodule: Nodule, truth: Mask | None = None, prompt:
         if known is not None:
             name += f"\nDice {compare(known[z], result[z], spacing[1:]).dice:.3f}"
         flat = None if known is None else known[z]
-        panels.append(Panel(name, volume.hu[z], result[z], flat, _faces(prompt, z), spacing[1:]))
+        panels.append(Panel(name, volume.hu[z], result[z], flat, prompt(z), spacing[1:]))
     figure = panels_figure(panels, Basis(len(panels), "slices", note="of one nodule"))
     if known is not None:
         dice = compare(known, result, spacing).dice
@@ -81,19 +85,3 @@ def _slices(result: Bool, truth: Bool | None) -> list[int]:
     rows = np.flatnonzero(area)
     some = np.linspace(rows[0], rows[-1], SLICES - 1).round().astype(int)
     return sorted({*some.tolist(), int(area.argmax())} & set(rows.tolist()), reverse=True)
-
-
-def _faces(prompt: PlacedPrompt | None, z: int) -> tuple[tuple[float, float], ...]:
-    """A prompt on a slice: the corners of its box, or its point; nothing where it is not on it, or is a mask."""
-    if prompt is None or prompt.kind == "mask":
-        return ()
-    box = prompt.box
-    middle = (box.start[0] + box.stop[0]) / 2
-    one = prompt.kind == "point" or box.flat
-    if int(middle) != z if one else not box.start[0] <= z + 0.5 <= box.stop[0]:
-        return ()
-    corners = (box.start[1], box.start[2]), (box.stop[1], box.stop[2])
-    if prompt.kind == "box":
-        return corners
-    y, x = np.mean(corners, axis=0).tolist()
-    return ((y, x),)
