@@ -321,13 +321,16 @@ def cases_figure(cases: Sequence[Case], basis: Basis, *, count: int = 3, margin_
     return panels_figure(panels, basis, margin_mm=margin_mm)
 
 
-def panels_figure(panels: Sequence[Panel], basis: Basis | None, *, margin_mm: float | None = 15.0) -> Figure:
+def panels_figure(
+    panels: Sequence[Panel], basis: Basis | None, *, margin_mm: float | None = 15.0, together: bool = False
+) -> Figure:
     """Input, ground truth (where it is known of any) and result, a row a slice; the prompt is yellow on the input.
 
     Args:
         panels: one or more.
         basis: of the figure.
         margin_mm: margin around ground truth and result; None for whole slices.
+        together: whether all show the same place, for slices of one scan.
 
     Raises:
         BadValues: no panel.
@@ -337,8 +340,10 @@ def panels_figure(panels: Sequence[Panel], basis: Basis | None, *, margin_mm: fl
     titles = ("input", "truth", "result") if any(one.truth is not None for one in panels) else ("input", "result")
     figure = new_figure(0.5 + 1.7 * len(titles), 0.5 + 1.75 * len(panels), basis)
     grid = figure.subplots(len(panels), len(titles), squeeze=False)
-    for row, one in zip(grid, panels, strict=True):
-        shown = one.result if one.truth is None else one.truth | one.result
+    covered = [one.result if one.truth is None else one.truth | one.result for one in panels]
+    if together:
+        covered = [np.any(covered, axis=0)] * len(panels)
+    for row, one, shown in zip(grid, panels, covered, strict=True):
         whole = slice(0, one.hu.shape[0]), slice(0, one.hu.shape[1])
         view = whole if margin_mm is None else _view(shown, one.pixel_mm, margin_mm)
         for axes, title in zip(row, titles, strict=True):

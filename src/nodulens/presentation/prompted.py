@@ -24,7 +24,7 @@ Bool = NDArray[np.bool_]
 Faces = tuple[tuple[float, float], ...]
 """A prompt on a slice: the corners (row, column) of its box, or one point; nothing where it is not on it."""
 SLICES = 5
-"""Slices shown at most: both ends of result and truth, the largest, and those between."""
+"""Slices shown at most: both ends of result and truth, the prompted or largest one, and those between."""
 CONNECTIVITY = 26
 
 
@@ -53,13 +53,13 @@ def nodule_figure(
     known = None if truth is None else _of_nodule(orientation.apply(truth.labels) > 0, result)
     spacing = volume.geometry.spacing_zyx
     panels = []
-    for z in _slices(result, known):
+    for z in _slices(result if known is None else result | known, prompt):
         name = f"z {volume.geometry.to_lps((z, 0, 0))[2]:.1f} mm"
         if known is not None:
             name += f"\nDice {compare(known[z], result[z], spacing[1:]).dice:.3f}"
         flat = None if known is None else known[z]
         panels.append(Panel(name, volume.hu[z], result[z], flat, prompt(z), spacing[1:]))
-    figure = panels_figure(panels, Basis(len(panels), "slices", note="of one nodule"))
+    figure = panels_figure(panels, Basis(len(panels), "slices", note="of one nodule"), together=True)
     if known is not None:
         dice = compare(known, result, spacing).dice
         figure.suptitle(f"Dice {dice:.3f} in three dimensions", x=0.01, ha="left", fontsize=TEXT)
@@ -78,10 +78,11 @@ def _of_nodule(truth: Bool, result: Bool) -> Bool:
     return np.isin(parts.labels, touched) & truth
 
 
-def _slices(result: Bool, truth: Bool | None) -> list[int]:
-    """The slices to show, from the highest down."""
-    both = result if truth is None else result | truth
-    area = both.sum(axis=(1, 2))
-    rows = np.flatnonzero(area)
+def _slices(covered: Bool, prompt: Callable[[int], Faces]) -> list[int]:
+    """The slices to show, from the highest down: the one that alone is prompted, or else the largest, and others."""
+    area = covered.sum(axis=(1, 2))
+    rows = np.flatnonzero(area).tolist()
+    prompted = [z for z in rows if prompt(z)]
+    main = prompted[0] if len(prompted) == 1 else int(area.argmax())
     some = np.linspace(rows[0], rows[-1], SLICES - 1).round().astype(int)
-    return sorted({*some.tolist(), int(area.argmax())} & set(rows.tolist()), reverse=True)
+    return sorted({*some.tolist(), main} & set(rows), reverse=True)
