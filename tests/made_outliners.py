@@ -1,4 +1,4 @@
-"""A run of two made-up networks: one outlines what is bright, one keeps regions with a bright middle."""
+"""Runs of made-up networks: one outlines what is bright, one keeps regions with a bright middle, one grades alike."""
 
 from __future__ import annotations
 
@@ -20,24 +20,29 @@ BRIGHT, KEPT = 0.6, 0.8
 """Brighter than the first is drawn as a nodule; a region whose middle is brighter than the second is kept."""
 
 
-def write(folder: Path, **changes: object) -> Path:
-    """A run folder; ``changes`` to its recipe, such as ``filter=None``."""
+def write(folder: Path, base: Recipe = RESNET_UNET_PATCH_CNN, **changes: object) -> Path:
+    """A run folder of a recipe; ``changes`` to it, such as ``filter=None``."""
     folder.mkdir(parents=True, exist_ok=True)
-    assert RESNET_UNET_PATCH_CNN.segmenter is not None
-    small = replace(RESNET_UNET_PATCH_CNN.segmenter, size=SIZE)
-    recipe: Recipe = replace(RESNET_UNET_PATCH_CNN, segmenter=small, **changes)  # type: ignore[arg-type]
+    small = {} if base.segmenter is None else {"segmenter": replace(base.segmenter, size=SIZE)}
+    recipe: Recipe = replace(base, **{**small, **changes})  # type: ignore[arg-type]
     slope = 200.0
-    weights = {
-        # what is darker than 0.4 is lung, what is bright a nodule
-        "segmenter": (np.array([-slope, slope]).reshape(2, 1, 1, 1), np.array([0.4 * slope, -BRIGHT * slope])),
-        "filter": (np.zeros((1, 1, 64, 64)), np.array([-KEPT * slope])),
-    }
-    weights["filter"][0][0, 0, 32, 32] = slope
+    # what is darker than 0.4 is lung, what is bright a nodule
+    seen = {"lung": (-slope, 0.4 * slope), "nodule": (slope, -BRIGHT * slope), "background": (0.0, 0.0)}
+    middle = np.zeros((1, 1, 64, 64))
+    middle[0, 0, 32, 32] = slope
     for name, config in recipe.networks.items():
-        model = _convolution(*weights[name], config.size, flat=name == "filter")
+        if name == "segmenter":
+            kernel, bias = np.transpose([seen[label] for label in config.classes])
+            weights = kernel.reshape(-1, 1, 1, 1), bias
+        elif name == "filter":
+            weights = middle, np.array([-KEPT * slope])
+        else:
+            weights = np.zeros((len(config.classes), 1, config.size, config.size)), np.arange(len(config.classes))
+        model = _convolution(*weights, config.size, flat=name != "segmenter")
         (folder / f"{name}.onnx").write_bytes(model)
         card = {"name": name, "sha256": hashlib.sha256(model).hexdigest(), "licence": "", "command": "",
-                "trained_on": {"patients": []}, "input": {}, "figures": {}, "settings": asdict(config)}  # fmt: skip
+                "trained_on": {"patients": []}, "input": {}, "figures": {},
+                "settings": {**asdict(config), "masked": recipe.masked}}  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(card))
     write_run(Run(recipe, "made up", None, seconds=dict.fromkeys(recipe.networks, 0.0)), folder)
     return folder

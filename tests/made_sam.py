@@ -6,7 +6,7 @@ They test the plumbing and nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,11 +46,11 @@ class Drawn:
         worse = torch.full_like(drawn, -1.0)
         return (torch.stack([worse, drawn]), torch.tensor([0.2, 0.9])) if many else (drawn[None], torch.ones(1))
 
-    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
-        drawn, _ = self.decode(embeddings[at].maps, spot, False)
-        return torch.stack(
-            [drawn[0] if abs(k - at) < 2 else -torch.ones_like(drawn[0]) for k in range(len(embeddings))]
-        )
+    def carry(
+        self, embed: Callable[[int], Embedding], count: int, at: int, spot: dict[str, Tensor]
+    ) -> dict[int, Tensor]:
+        drawn, _ = self.decode(embed(at).maps, spot, False)
+        return {k: drawn[0] for k in range(max(at - 1, 0), min(at + 2, count))}
 
 
 def write_sam2(folder: Path) -> Path:
@@ -129,5 +129,8 @@ def _write(kind: type, config: object, folder: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():  # fresh ones are so small that prompts would hardly matter
             parameter.add_(torch.randn_like(parameter) * 0.15)
+        for name, parameter in model.named_parameters():
+            if name.endswith("pred_obj_score_head.proj_out.bias"):  # else SAM2 mostly says that there is nothing
+                parameter.fill_(100.0)
     model.save_pretrained(folder)
     return folder

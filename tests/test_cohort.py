@@ -24,7 +24,7 @@ from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.cohort import CohortRun, CohortSettings, KnownRecord, MarkRecord, ScanRecord
 from nodulens.evaluate.cohort_results import CohortEvaluation
 from nodulens.evaluate.froc import read_predictions
-from nodulens.evaluate.truths import CohortScan, find_cohort, truths_of
+from nodulens.evaluate.truths import CohortScan, find_cohort, outlined_truths, truths_of
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.detection import Findings, Marks, froc
 from nodulens.presentation.evaluation import from_json
@@ -116,6 +116,28 @@ def test_luna16_is_read_with_its_excluded_findings(luna: made_luna16.Luna16) -> 
     assert truth.known.diameter_mm.tolist() == [9.5] and truth.excluded.diameter_mm.tolist() == [-1, 4.5]
     with pytest.raises(NotFound, match="annotations"):
         truths_of("luna16", luna.root, found, luna.root / "subset0")
+
+
+def test_luna16_has_the_outlines_of_lidc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, luna: made_luna16.Luna16
+) -> None:
+    """Stored three ways round; the block is where the readers drew it, the diameter that of the table."""
+    monkeypatch.setattr("nodulens.evaluate.truths.read_database", lambda: tuple(luna.scans.values()))
+    found = find_cohort(luna.root)
+    truths = outlined_truths("luna16", luna.root, found)
+    for scan in found.scans:
+        ct = io.read(scan.path)
+        (known,) = truths.of(scan, ct).outlines
+        assert known is not None and known.mask is not None and known.readers == made_luna16.READERS
+        assert known.mask.all() and (ct.hu[known.box.slices] == made_luna16.NODULE).all()
+        assert known.annotated is not None and known.annotated[1] == 9.5
+        assert np.allclose(known.annotated[0], known.ball(ct.geometry)[0], atol=1e-6)
+        assert [path.name for path in truths.files(scan)] == ["annotations.csv", "annotations_excluded.csv"]
+    with pytest.raises(BadOption, match="Outlines are of lidc, luna16 or masks"):
+        outlined_truths("points.csv", luna.root, found)
+    monkeypatch.setattr("nodulens.evaluate.truths.read_database", tuple)
+    with pytest.raises(NotFound, match="neither XML nor database"):
+        outlined_truths("luna16", luna.root, found).of(found.scans[0], io.read(found.scans[0].path))
 
 
 def test_three_readers_make_a_nodule_and_two_do_not(cohort: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import made_luna16
 import made_reports
 import made_sam
 import small_scans
@@ -252,13 +253,47 @@ def test_the_command_with_our_own_network(run: Run, with_scan: Path, tmp_path: P
     assert box["missed"] == 0 and box["dice"] > 0.6 and box["panel_dice"] is None
 
 
+def test_the_command_reads_luna16_with_lidcs_outlines(
+    run: Run, with_scan: Path, sams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same scan as LUNA16 stores it; a second one that nobody outlined is left out."""
+    ct, uid = small_scans.noisy(), "1.2.3"
+    subset = tmp_path / "luna" / "subset0"
+    subset.mkdir(parents=True)
+    monkeypatch.setattr(made_luna16, "OFFSET", ct.geometry.origin_lps)
+    monkeypatch.setattr(made_luna16, "SPACING", ct.geometry.spacing_zyx)
+    for name in (uid, "1.2.4"):
+        made_luna16.write_metaimage(subset, name, ct.hu.astype(np.int16), made_luna16.DIRECTIONS[0])
+    head = "seriesuid,coordX,coordY,coordZ,diameter_mm"
+    rows = [",".join(map(str, (uid, *centre, size))) for centre, size in made_reports.NODULES]
+    other = ",".join(map(str, ("1.2.4", *made_reports.NODULES[0][0], 16)))
+    (subset.parent / "annotations.csv").write_text("\n".join([head, *rows, other]) + "\n")
+    (subset.parent / "annotations_excluded.csv").write_text(head + "\n")
+    (subset.parent / "lidc").mkdir()
+    shutil.copy(with_scan / "lidc" / "xml" / "MADE.xml", subset.parent / "lidc")
+    words = ("--scans", subset.parent, "--truth", "luna16", "--threads", 1, "-o", tmp_path / "out")
+    done = run("evaluate", "prompts", *words)
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out" / "prompts.json").read_text())
+    assert found["scans"]["figures"]["nodules"] == 2, "of three annotations two are outlined"
+    assert {"annotations.csv", "MADE.xml"} <= found["inputs"].keys() and found["stacks"] is None
+    assert any("1.2.4.mhd was left out" in note for note in found["notes"])
+    box = next(w for w in found["scans"]["figures"]["ways"] if w["prompt"] == "box")
+    assert box["missed"] == 0 and box["dice"] > 0.6
+    picture = tmp_path / "out" / "panels-own-window-3-D.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    page = from_json((tmp_path / "out" / "evaluation.json").read_text())
+    assert [d.title for d in page.drawings] == ["Input, truth, result: own window, 3-D"]
+
+
 @pytest.mark.parametrize("kind", ["sam2", "sam"])
 def test_the_command_with_random_sam(run: Run, with_scan: Path, sams: Path, kind: str) -> None:
     weights = sams / kind
-    words = ("--checkpoint", weights, "--kind", kind, "--most", 2, "--threads", 1, "--json")
+    words = ("--checkpoint", weights, "--most", 2, "--threads", 1, "--json")
     done = run("evaluate", "prompts", "--data", with_scan, *words)
     assert done.code == 0, done.err
     found = json.loads(done.out)
+    assert found["network"]["kind"] == kind, "as its files say"
     assert found["network"]["name"] == f"…/{kind}" and len(found["network"]["sha256"]) == 64
     assert next(w["sha256"] for w in found["weights"]) == found["network"]["sha256"]
     ways = found["scans"]["figures"]["ways"]
@@ -274,8 +309,11 @@ def test_what_is_missing_says_what_to_do(run: Run, with_scan: Path, tmp_path: Pa
     pytest.importorskip("transformers", reason="needs pip install 'nodulens[sam]'")
     done = run("evaluate", "prompts", "--data", with_scan, "--checkpoint", "nobody/nothing", "--kind", "sam2")
     assert done.code == 1 and "nobody/nothing" in done.err and "neither a folder" in done.err
-    done = run("evaluate", "prompts", "--data", with_scan, "--checkpoint", "nobody/nothing")
-    assert done.code == 2 and "--kind" in done.err
+    done = run("evaluate", "prompts", "--data", with_scan, "--kind", "sam2")
+    assert done.code == 2 and "--checkpoint" in done.err
+    for wrong in ((), ("--data", with_scan, "--scans", with_scan), ("--scans", with_scan)):
+        done = run("evaluate", "prompts", *wrong)
+        assert done.code == 2 and "--data DIR" in done.err
     done = run("evaluate", "prompts", "--data", tmp_path)
     assert done.code == 2 and "lidc/xml" in done.err
     (tmp_path / "file").write_text("")

@@ -455,6 +455,45 @@ def test_sam_outlines_what_a_run_analyses(
     assert report["nodules"] and all(n["risk"]["model"] == "classifier" for n in report["nodules"])
 
 
+def test_a_classifier_is_evaluated_by_outlines_of_readers_sam_and_ours(
+    densenet: Path, data: Path, sams: Path, prompted: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ("--checkpoint", sams / "sam2", "--checkpoint", sams / "sam", "--threads", "1")
+    own = ("--prompted", prompted / f"fold{FOLD}")
+    done = run("evaluate", "outlines", densenet, "--data", data, *words, *own, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "the readers" in done.out and "our network" in done.out and "…/sam2" in done.out
+    found = json.loads((tmp_path / "out" / "outlines.json").read_text())
+    assert found["schema"] == "nodulens-outlines/1" and found["notes"] == []
+    judges = {p for p in Stacks(data).patients if fold_of(p) == FOLD} - EVALUATION_PATIENTS
+    assert set(found["rows"]["patient"]) <= judges and found["patients"] == len(set(found["rows"]["patient"]))
+    figures = found["figures"]
+    assert len(figures) == 1 + 3 * 5
+    assert figures["the readers"]["dice"]["value"] == 1 and figures["the readers"]["blank"] == 0
+    box, jittered = (
+        figures[f"our network, {words}"]["dice"] for words in ("box of the outline", "jittered by a tenth")
+    )
+    assert 0 < jittered["value"] < 1 and 0 < box["value"] < 1
+    alone = run("evaluate", densenet, "--data", data, "--json", "--threads", "1")
+    same = json.loads(alone.out)["networks"]["classifier"]["figures"]["all_readers"]
+    assert figures["the readers"]["all_readers"]["accuracy"] == same["accuracy"], "as the run is evaluated"
+    held = [w["sha256"] for w in found["weights"]]
+    assert held[-1] == card("segmenter", prompted / f"fold{FOLD}").sha256 and len(set(held)) == 4
+    page = from_json((tmp_path / "out" / "evaluation.json").read_text())
+    assert page.tables[0].title == "The classifier by outline, three readers or more"
+
+
+def test_what_cannot_be_evaluated_by_outline_is_refused(
+    densenet: Path, outliners: Path, data: Path, prompted: Path, run: Run
+) -> None:
+    done = run("evaluate", "outlines", outliners, "--data", data)
+    assert done.code == 2 and "no classifier of segmented nodules" in done.err
+    done = run("evaluate", "outlines", densenet, "--data", data, "--prompted", prompted / f"fold{FOLD + 1}")
+    assert done.code != 0 and "none of these networks was trained on" in done.err
+    done = run("evaluate", "outlines", densenet, "--data", data, "--checkpoint", "nobody/sam2")
+    assert done.code == 1 and "hf download nobody/sam2" in done.err
+
+
 # ---------------------------------------------------------------- with and without the second step
 
 
@@ -702,7 +741,7 @@ def test_a_recipe_says_what_sam_is_shown(
     lungs = segment_lungs(ct)
     prompt = prompt_of_candidate(ct, Candidate(*made_reports.NODULES[0], 1.0))
     with suppress(BadPrompt):  # random weights may well find nothing
-        prompted.within(lungs)(ct, prompt)
+        prompted.within(lungs)("box", None)(ct, prompt)
     assert seen == [view_of(ct, prompt, part, lungs)]  # type: ignore[arg-type]
 
 

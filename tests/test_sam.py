@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import distribution
@@ -20,16 +21,30 @@ from torch import Tensor
 from made_sam import Drawn
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
-from nodulens.core.volume import Volume
+from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
 from nodulens.methods.catalogue import NNUNET_SAM, SAM2_DENSENET
 from nodulens.stages.prompted import view_of
 from nodulens.stages.prompts import DRAWN, Prompt
-from nodulens.stages.sam import PLAIN, USUAL, Embeddings, Frame, Pixels, Sam, Spot, load_sam
+from nodulens.stages.sam import (
+    PLAIN,
+    USUAL,
+    Embedding,
+    Embeddings,
+    Frame,
+    Pixels,
+    Sam,
+    Spot,
+    kind_of,
+    load_sam,
+)
+from nodulens.stages.user_prompts import UserPrompt
 
 SHAPE = (9, 40, 60)
 PROMPT = Prompt((2.0, 12.0, 30.0), (7.0, 20.0, 42.0), DRAWN)
 HELD = Box((2, 12, 30), (7, 20, 42))
+PLAIN_AT_HALF = Pixels((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+"""Above 0 is denser than −300 HU."""
 
 
 @pytest.fixture
@@ -131,6 +146,116 @@ def test_nothing_found_is_said(volume: Volume) -> None:
 
     with pytest.raises(BadPrompt, match="looks like a nodule"):
         Sam(Blank(square=True)).segment(volume, PROMPT)
+
+
+# ---------------------------------------------------------------- a prompt on one slice
+
+
+class Bright(Drawn):
+    """Outlines what is bright within two pixels of the box, or in one piece with the point; memory sees it all."""
+
+    remembers = True
+
+    def __init__(self) -> None:
+        super().__init__(square=False, side=60)
+
+    def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        bright = torch.where(maps[0][:, 0] > 0, 1.0, -1.0)
+        if "input_points" in spot:
+            return bright, torch.ones(1)
+        wide = {name: faces + torch.tensor([-2.0, -2.0, 2.0, 2.0]) for name, faces in spot.items() if "box" in name}
+        near, fit = super().decode(maps, wide or spot, False)
+        return torch.minimum(bright, near), fit
+
+    def carry(
+        self, embed: Callable[[int], Embedding], count: int, at: int, spot: dict[str, Tensor]
+    ) -> dict[int, Tensor]:
+        return {k: torch.where(embed(k).maps[0][0, 0] > 0, 1.0, -1.0) for k in range(count)}
+
+
+BALL_ZYX, BALL_MM = (5.0, 25.0, 30.0), 5.0
+
+
+@pytest.fixture
+def ball() -> tuple[Volume, NDArray[np.bool_]]:
+    """A bright ball in the dark, and something as bright above it that does not touch it."""
+    geometry = Geometry.axial((14, 50, 60), (1.5, 1.0, 1.0))
+    index = np.indices(geometry.shape).transpose(1, 2, 3, 0)
+    inside = (((index - BALL_ZYX) * geometry.spacing_zyx) ** 2).sum(axis=-1) <= BALL_MM**2
+    hu = np.where(inside, 200, -900).astype(np.int16)
+    hu[10:13, 25:29, 30:34] = 200
+    return Volume(hu, geometry), inside
+
+
+def asked_of(ball: Volume, kind: str, inside: NDArray[np.bool_]) -> tuple[UserPrompt, NDArray[np.bool_] | None]:
+    """The ball by a person's point, box or mask on one slice."""
+    z, y, x = BALL_ZYX
+    if kind == "point":
+        return UserPrompt(point=(x + 1, y - 2, z), space="voxel"), None
+    if kind == "box":
+        return UserPrompt(box=(x - 5, y - 5, z, x + 5, y + 5, z), space="voxel"), None
+    flat = np.zeros_like(inside)
+    flat[int(z)] = inside[int(z)]
+    return UserPrompt(mask=Mask(flat.astype(np.uint8), ball.geometry, {1: "rough"})), flat
+
+
+@pytest.mark.parametrize("part", ["slice", "crop"])
+@pytest.mark.parametrize("kind", ["point", "box", "mask"])
+def test_what_is_prompted_on_one_slice_is_followed_to_its_ends(
+    ball: tuple[Volume, NDArray[np.bool_]], kind: str, part: str
+) -> None:
+    volume, inside = ball
+    given, _ = asked_of(volume, kind, inside)
+    placed = given.on(volume, volume)
+    assert placed.kind == kind and placed.box.flat
+    net = Bright()
+    sam = Sam(net, pixels=PLAIN_AT_HALF, view=partial(view_of, part=part))
+    box, mask = sam.network(placed.kind, placed.prior)(volume, placed.box)
+    out = np.zeros_like(inside)
+    out[box.slices] = mask
+    assert np.array_equal(out, inside)
+    ends = np.flatnonzero(inside.any(axis=(1, 2)))
+    crops = 2 if (kind, part) == ("point", "crop") else 1  # the crop is another once the size is known
+    assert net.encoded <= len(ends) + 2 + crops, "slices beyond its ends are not looked at"
+
+
+def test_a_slice_after_the_end_is_not_taken_in(ball: tuple[Volume, NDArray[np.bool_]]) -> None:
+    """A box from the person says how high: what lies above and is as bright is out, unless it is drawn in."""
+    volume, inside = ball
+    tall = UserPrompt(box=(20, 15, 5, 44, 39, 5), space="voxel").on(volume, volume)
+    box, mask = Sam(Bright(), pixels=PLAIN_AT_HALF).network("box", None)(volume, tall.box)
+    assert box == Box.of_mask(inside) and mask.sum() == inside.sum()
+
+
+@pytest.mark.parametrize("kind", ["point", "box", "mask"])
+def test_memory_starts_on_the_slice_that_was_given(ball: tuple[Volume, NDArray[np.bool_]], kind: str) -> None:
+    volume, inside = ball
+    placed = asked_of(volume, kind, inside)[0].on(volume, volume)
+    sam = Sam(Bright(), pixels=PLAIN_AT_HALF, memory=True)
+    box, mask = sam.network(placed.kind, placed.prior)(volume, placed.box)
+    assert box == Box.of_mask(inside) and mask.sum() == inside.sum()
+
+
+def test_memory_looks_no_farther_than_there_is_something(sams: Path) -> None:
+    sam = load_sam(sams / "sam2")
+    images = np.random.default_rng(3).random((5, 64, 64)).astype(np.float32)
+    seen: list[int] = []
+
+    def embed(k: int) -> Embedding:
+        seen.append(k)
+        return sam.encode(images[k])
+
+    steps = iter([True, False, True, True])
+    held = sam.net.memory.forward  # type: ignore[attr-defined]
+
+    def emptied(*args: object, **more: object) -> object:
+        found = held(*args, **more)
+        found.pred_masks = torch.where(torch.tensor(next(steps)), found.pred_masks.abs(), -found.pred_masks.abs())
+        return found
+
+    sam.net.memory.forward = emptied  # type: ignore[attr-defined]
+    found = sam.net.carry(embed, 5, 2, sam._inputs(sam.encode(images[2]).frame, Spot(point=(30, 37))))
+    assert seen == [2, 3, 1, 0] and set(found) == {0, 1, 2, 3}, "4 is beyond the empty slice 3"
 
 
 # ---------------------------------------------------------------- weights in the published format
@@ -350,6 +475,47 @@ def test_sam2_without_memory_outlines_slices_alone(sams: Path, tmp_path: Path, v
     assert np.allclose(alone.decode(alone.encode(image), spot), sam.decode(sam.encode(image), spot), atol=1e-5)
     with pytest.raises(BadOption, match="no memory"):
         replace(alone, memory=True).segment(volume, PROMPT)
+
+
+@pytest.mark.usefixtures("silent")
+def test_what_the_files_hold_decides(sams: Path, tmp_path: Path) -> None:
+    assert (kind_of(sams / "sam2"), kind_of(sams / "sam")) == ("sam2", "sam")
+    assert load_sam(sams / "sam2").net.remembers and not load_sam(sams / "sam").net.remembers
+    assert load_sam(sams / "sam" / "model.safetensors").sha256 == load_sam(sams / "sam").sha256
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(CorruptWeights, match="type 'bert'; prompted networks are SAM2, SAM and MedSAM"):
+        kind_of(tmp_path)
+    alone = tmp_path / "elsewhere" / "medsam_vit_b.pth"
+    alone.parent.mkdir()
+    alone.write_bytes(b"")
+    with pytest.raises(MissingWeights, match=r"a file alone.* hf download facebook/sam2"):
+        load_sam(alone)
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize(
+    ("file", "text", "plain"),
+    [
+        (
+            "README.md",
+            "# ViT Base, fine-tuned\n[original MedSAM repository](https://github.com/bowang-lab/medsam)",
+            True,
+        ),
+        ("README.md", "base_model: wanglab/medsam-vit-base", True),
+        ("README.md", "# Segment Anything, ViT Base", False),
+        ("README.md", "# MedSAM2, made of SAM2.1 tiny", False),
+        ("config.json", "wanglab/medsam-vit-base", True),
+        ("config.json", "facebook/sam-vit-base", False),
+        ("preprocessor_config.json", "", True),
+    ],
+)
+def test_medsam_is_known_by_what_its_files_say(sams: Path, tmp_path: Path, file: str, text: str, plain: bool) -> None:
+    """The folder's name says nothing: MedSAM takes 0…1 as it is, whatever its processor file says."""
+    folder = shutil.copytree(sams / "sam", tmp_path / ("weights" if plain else "medsam-vit-base"))
+    held = json.loads((folder / file).read_text()) if file.endswith(".json") else {}
+    more = {"config.json": {"_name_or_path": text}, "preprocessor_config.json": {"do_normalize": False}}
+    (folder / file).write_text(json.dumps({**held, **more[file]}) if file in more else text)
+    assert (load_sam(folder).pixels == PLAIN) is plain
 
 
 def test_without_transformers_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,8 @@ from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
-from nodulens.stages.segment import prompt_of_box
 from nodulens.stages.slices import Field, find_regions, segment_slices
-from nodulens.stages.user_prompts import PlacedPrompt, PromptFields, UserPrompt
+from nodulens.stages.user_prompts import PromptFields, UserPrompt
 
 if TYPE_CHECKING:
     from nodulens.query import Lexicon
@@ -151,7 +150,9 @@ def segment_text(
     Args:
         ct: as :func:`nodulens.read` gives it, in any orientation.
         text: a text query that one finding fits, see :mod:`nodulens.query`.
-        method: finds the nodules, and its prompted network outlines the one; see :func:`analyze`.
+        method: finds the nodules, and its prompted network outlines the one; see :func:`analyze`. SAM is prompted for
+            that one alone: the findings are outlined by our own network, or are the regions of the recipe's own
+            segmenter.
         lexicons: the words, see :func:`nodulens.query.load_lexicons`; None for the languages that ship.
         progress: called with each stage and how much of it is done.
 
@@ -169,15 +170,16 @@ def segment_text(
     method = _loaded(method, times)
     method.check_prompted()
     scan = _prepared(ct, times)
-    found = _found(scan, method, times)
+    finder = method.finder
+    found = _found(scan, finder, times)
     nodule, notes = only(query, found)
     with times.stage("segment"):
-        start, stop = (np.asarray(corner, dtype=np.float64) for corner in (nodule.box.start, nodule.box.stop))
-        prompt = PlacedPrompt(prompt_of_box(scan.volume, start, stop))
+        prompt = method.prompt_of(scan.volume, nodule.box)
         finding = Finding(nodule.score, *method.outline_given(scan.volume, scan.lungs, prompt))
     report = _report(scan, _described(scan, [finding], method, times), method, times)
     which = f"This is number {nodule.id} of {len(found)} findings, prompted by its box, which fits {text!r}."
-    return replace(report, prompted=True, warnings=(*report.warnings, which, *notes))
+    weights = tuple(dict.fromkeys((*finder.weights, *method.weights)))
+    return replace(report, prompted=True, weights=weights, warnings=(*report.warnings, which, *notes))
 
 
 def _loaded(method: AnyMethod, times: StageTimes) -> Method:

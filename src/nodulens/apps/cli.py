@@ -63,6 +63,10 @@ WordFiles = Annotated[
     list[Path] | None, typer.Option("--words", help="TOML file of words of your own, see docs/prompts.md. Repeatable.")
 ]
 AnyRecipe = Annotated[str, typer.Option(help="A recipe, see nodulens recipes, or the folder of a run.")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Outline by SAM, SAM2 or MedSAM: a folder with weights, or a hub name that is on this machine."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 
 
@@ -89,6 +93,7 @@ def analyze(
     identify: Identify = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
+    checkpoint: Checkpoint = None,
     settings: Settings = None,
     threads: Threads = None,
 ) -> None:
@@ -99,7 +104,7 @@ def analyze(
 
     _check_case(case)
     with claimed(output, ct) as claim, bars() as show:
-        load = partial(load_method, recipe, threads=threads, settings=settings or ())
+        load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         if threshold is not None:
             method = replace(method, recipe=replace(method.recipe, threshold=threshold))
@@ -139,12 +144,21 @@ def segment(
     identify: Identify = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
+    checkpoint: Checkpoint = None,
     settings: Settings = None,
     language: Language = None,
     words: WordFiles = None,
+    panels: Annotated[
+        bool, typer.Option("--panels", help="Write panels.png too: input with the prompt, truth if known, result.")
+    ] = False,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Known outline for --panels: a mask in an image file, or the XML of LIDC's readers."),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box, mask or text means."""
+    from nodulens.apps.panels import check_drawable, known_truth, panels_png
     from nodulens.apps.prompts import segmenter_of, typed_prompt
     from nodulens.methods.load import load_method
     from nodulens.report.outputs import claimed
@@ -152,12 +166,19 @@ def segment(
     prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
     run = segmenter_of(prompt, language, words or ())
     _check_case(case)
+    if truth is not None and not panels:
+        raise BadOption("--truth is shown beside the result: add --panels.")
+    if panels:
+        check_drawable()
+    truth_on = None if truth is None else known_truth(truth)
     with claimed(output, ct) as claim, bars() as show:
-        load = partial(load_method, recipe, threads=threads, settings=settings or ())
+        load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
+        known = None if truth_on is None else truth_on(scan)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        folder = _write(report, scan, claim, show)
+        picture = panels_png(report, scan, known, prompt) if panels else None
+        folder = _write(report, scan, claim, show, picture)
     _print_summary(report, folder, as_json)
 
 
@@ -375,11 +396,11 @@ def _read_and_load(
         return scan, time.perf_counter() - start, loading.result()
 
 
-def _write(report: Report, scan: Volume, claim: Claim, show: Bars) -> Path:
+def _write(report: Report, scan: Volume, claim: Claim, show: Bars, panels: bytes | None = None) -> Path:
     from nodulens.report.outputs import write_into
 
     show("report", 0.0)
-    folder = write_into(claim, report, scan)
+    folder = write_into(claim, report, scan, panels)
     show("report", 1.0)
     return folder
 

@@ -271,12 +271,29 @@ def boxes(
 
 @app.command()
 def prompts(
-    folder: Annotated[Path, typer.Option("--data", help="Folder with ct/ and lidc/xml/, and lidc/ stacks for SAM.")],
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="Folder with ct/ and lidc/xml/, and lidc/ stacks for SAM.")
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(help="In place of --data: a cohort of whole scans, a folder such as LUNA16's, or a CSV."),
+    ] = None,
+    truth: Annotated[
+        Literal["lidc", "luna16", "masks"] | None,
+        typer.Option(help="Outlines of the cohort; luna16: its annotations, outlined by LIDC's readers."),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Folder of LUNA16's tables and of LIDC's XML, if not that of the scans."),
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="SAM's weights: a folder, or a hub name that is on this machine. Default: our own."),
     ] = None,
-    kind: Annotated[Literal["sam2", "sam"] | None, typer.Option(help="Of the checkpoint; MedSAM is a sam.")] = None,
+    kind: Annotated[
+        Literal["sam2", "sam"] | None,
+        typer.Option(help="Refuse another kind of checkpoint; default: what its files say. MedSAM is a sam."),
+    ] = None,
     most: Annotated[
         int | None, typer.Option(min=0, help="Nodules of the stacks at most; default: every fourth, 0: none.")
     ] = None,
@@ -295,20 +312,79 @@ def prompts(
 
     if output is not None:
         check_folder(output)
-    if (checkpoint is None) is not (kind is None):
-        raise BadOption("--checkpoint and --kind go together: --checkpoint FOLDER_OR_HUB_NAME --kind sam2, or sam.")
+    if checkpoint is None and kind is not None:
+        raise BadOption("--kind is of a checkpoint: add --checkpoint FOLDER_OR_HUB_NAME, or leave it out.")
+    if (folder is None) is (scans is None) or (scans is None) is not (truth is None) or (annotations and not scans):
+        raise BadOption("Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks.")
+    if scans is not None and most is not None:
+        raise BadOption("--most is of the stacks in --data; a cohort has none.")
     try:
-        from nodulens.evaluate.prompt_comparison import Checkpoint, compare
+        from nodulens.evaluate.prompt_comparison import Checkpoint, compare, material_of_cohort, material_of_data
     except ImportError as error:
         raise MissingExtra("train", error.name or "torch") from error
-    sam = Checkpoint(checkpoint, kind) if checkpoint is not None and kind is not None else None
-    found = compare(folder, sam, most, lambda line: typer.echo(line, err=True), threads)
+    if scans is not None and truth is not None:
+        material = material_of_cohort(scans, truth, annotations)
+    else:
+        assert folder is not None, "one of the two is given"
+        material = material_of_data(folder, most)
+    sam = None if checkpoint is None else Checkpoint(checkpoint, kind)
+    found = compare(material, sam, lambda line: typer.echo(line, err=True), threads)
     text = json.dumps(found.to_json(typed_command()), indent=1)
     if output is not None:
-        rows = {"prompts.json": f"{text}\n".encode()}
+        rows = {"prompts.json": f"{text}\n".encode(), **found.pictures()}
         write_evaluation(found.evaluation(typed_command()), output, rows)
     if as_json:
         print(text)
+        return
+    print_tables(found.tables(), found.notes)
+    if output is not None:
+        print(printable(str(output / "evaluation.html")))
+
+
+@app.command()
+def outlines(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as one of sam2-densenet.")],
+    folder: Annotated[Path, typer.Option("--data", help="Folder with the stacks of LIDC, lidc/.")],
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="SAM's weights: a folder, or a hub name that is on this machine. Repeatable."),
+    ] = None,
+    prompted: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of our prompted network trained without the test patients: python -m nodulens.train segmenter "
+            "--fold."
+        ),
+    ] = None,
+    split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and outlines.json.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grade the same nodules by outlines of the readers, of SAM and of our network."""
+    from nodulens.apps.bars import bars
+    from nodulens.apps.show import print_tables
+    from nodulens.core.private import check_folder
+    from nodulens.errors import MissingExtra
+    from nodulens.evaluate.options import EvaluateOptions
+    from nodulens.presentation.page import write_evaluation
+
+    if output is not None:
+        check_folder(output)
+    try:
+        from nodulens.evaluate.outlines import evaluate_outlines
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    with bars() as show:
+        options = EvaluateOptions(split, prompted, threads, show)
+        found = evaluate_outlines(run, folder, checkpoint or (), options)
+    if output is not None:
+        text = json.dumps(found.to_json(), indent=1)
+        write_evaluation(found.evaluation(typed_command()), output, {"outlines.json": f"{text}\n".encode()})
+    if as_json:
+        print_json(found.to_json())
         return
     print_tables(found.tables(), found.notes)
     if output is not None:

@@ -189,9 +189,7 @@ class Luna16:
         Returns:
             each finding with the nearest nodule of the database whose centre is in the finding's ball, or None.
         """
-        known = cluster(self.scan(uid))
-        middles = np.array([middle_on(n, geometry) for n in known]).reshape(-1, 3)
-        return tuple((finding, finding.nearest(known, middles)) for finding in self.annotations.get(uid, ()))
+        return with_outlines(self.annotations.get(uid, ()), self.scan(uid), geometry)
 
     def load(self, item: Item) -> Sample:
         """A scan in HU, turned so that its axes rise towards superior, posterior and left.
@@ -225,6 +223,21 @@ class Luna16:
         """
         rows = read_table(self.root / table, ("seriesuid", *AXES, "class"))
         return Candidates(np.array(rows.cells["seriesuid"]), rows.points(AXES), rows.numbers("class") > 0)
+
+
+def with_outlines(
+    findings: Sequence[Finding], scan: LidcScan, geometry: Geometry
+) -> tuple[tuple[Finding, LidcNodule | None], ...]:
+    """Findings of a scan, each with the readers' nodule: the nearest whose centre is in the finding's ball, or None.
+
+    Args:
+        findings: rows of ``annotations.csv``.
+        scan: the readers' annotations.
+        geometry: of the scan as stored: the readers' outlines are in pixels across, not millimetres.
+    """
+    known = cluster(scan)
+    middles = np.array([middle_on(n, geometry) for n in known]).reshape(-1, 3)
+    return tuple((finding, finding.nearest(known, middles)) for finding in findings)
 
 
 def open_luna16(root: str | Path, scans: Iterable[LidcScan]) -> Luna16:

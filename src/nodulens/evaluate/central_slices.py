@@ -10,7 +10,7 @@ so none of its figures is zero-shot. Whole scans, which show more than a close c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,9 +32,16 @@ from nodulens.metrics.segmentation import Overlap, compare, overlap_columns, ove
 from nodulens.metrics.statistics import Interval
 from nodulens.ops.intensity import from_unit
 from nodulens.runtime.engine import Model
-from nodulens.stages.prompted import Outline, outlined, prompt_of_annotation, prompt_of_outline, shaken, view_of
+from nodulens.stages.prompted import (
+    PromptedNetwork,
+    outlined,
+    prompt_of_annotation,
+    prompt_of_outline,
+    shaken,
+    view_of,
+)
 from nodulens.stages.prompts import DRAWN, ROUGH, Prompt
-from nodulens.stages.sam import PromptKind, Sam
+from nodulens.stages.sam import Sam
 from nodulens.stages.segment import DRAWN_ROUNDS, prompt_of_candidate, prompt_of_point, segment
 from nodulens.train.default import segmenter
 from nodulens.train.default.outline_figures import inscribed, strongest_candidate, without_ends
@@ -42,9 +49,6 @@ from nodulens.train.default.segmenter import Example
 from nodulens.train.tasks.protocol import Rows, median_ms
 
 Bool = NDArray[np.bool_]
-PromptedNetwork = Callable[[PromptKind, Bool | None], Outline]
-"""A prompted network, by the kind of its prompt: a box, the point at its centre, or an earlier mask on the volume's
-grid, which is given for "mask" only."""
 
 SHAKE = 0.1
 """Normal error of every side of a shaken box, over the side."""
@@ -149,14 +153,9 @@ def own(model: Model, rounds: int = DEFAULT.rounds_detected) -> PromptedNetwork:
     return lambda prompt_kind, prior: partial(outline, prior=prior)
 
 
-def sam_prompted(sam: Sam) -> PromptedNetwork:
-    """SAM or SAM2 with its settings, by any kind of prompt."""
-    return lambda prompt_kind, prior: partial(replace(sam, prompt_kind=prompt_kind).segment, prior=prior)
-
-
 def close_up(sam: Sam) -> PromptedNetwork:
     """SAM or SAM2 on each slice by itself, on a close crop: stacks hold no more."""
-    return sam_prompted(replace(sam, memory=False, view=partial(view_of, part="crop")))
+    return replace(sam, memory=False, view=partial(view_of, part="crop")).network
 
 
 def evaluate(model: Model, material: Sequence[Example], rows: Rows, seed: int = 0) -> CentralSlices:
@@ -228,6 +227,22 @@ def _volume(example: Example, unit: NDArray[np.float32]) -> Volume:
 
 def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.random.Generator) -> dict[str, Overlap]:
     z = int(example.truth.sum(axis=(1, 2)).argmax())
+    found = central_masks(network, flat, example, z, rng)
+    return {kind: compare(example.truth[z], mask, example.spacing_zyx[1:]) for kind, mask in found.items()}
+
+
+def central_masks(
+    network: PromptedNetwork, flat: bool, example: Example, z: int, rng: np.random.Generator
+) -> dict[str, Bool]:
+    """The masks (y, x) of a network on one slice of a nodule by each prompt, and the ellipses beside; empty where there
+    is no such prompt.
+
+    Args:
+        network, flat: see :func:`evaluate_prompted`.
+        example: a nodule of the stacks.
+        z: slice of it, on which the readers outlined it.
+        rng: of the shaken box.
+    """
     plane, pixel_mm = example.truth[z], example.spacing_zyx[1:]
     patient, volume = _volume(example, example.image), repeated(example)
     around = Box.of_mask(plane[None])
@@ -248,4 +263,4 @@ def _central(network: PromptedNetwork, flat: bool, example: Example, rng: np.ran
         if is_drawn:
             beside = kind.replace("box", "ellipse").replace("diameter", "ellipse_diameter")
             found[beside] = outlined(inscribed, volume, prompt)[z]
-    return {kind: compare(plane, mask, pixel_mm) for kind, mask in found.items()}
+    return found

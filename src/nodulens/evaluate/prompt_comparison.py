@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nodulens.core.text import without_places
 from nodulens.data.material import STACKS
+from nodulens.errors import InputError, NotFound
 from nodulens.evaluate import central_slices, prompts
 from nodulens.evaluate.central_slices import CentralSlices
 from nodulens.evaluate.prompts import PromptedScans
-from nodulens.evaluate.scans import EvaluationScan, read_scan
-from nodulens.presentation.evaluation import LIDC_IDRI, Evaluation, Provenance, Table, hashed, software
+from nodulens.evaluate.scans import EvaluationScan, outlined_scan, read_scan
+from nodulens.evaluate.truths import CohortScan, Truths, find_cohort, outlined_truths
+from nodulens.io import read
+from nodulens.presentation.evaluation import LIDC_IDRI, Drawing, Evaluation, Provenance, Table, hashed, software
+from nodulens.presentation.figures import Basis
+from nodulens.presentation.panels import cases_figure
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import load_models
-from nodulens.stages.sam import load_sam
+from nodulens.stages.sam import Kind, Sam, kind_of, load_sam
 from nodulens.train.run import use_threads
 
 SCHEMA = "nodulens-prompts/1"
-Kind = Literal["sam2", "sam"]
 
 EARLIER = (
     "The earlier mask and the detection are by the networks that ship; the mask's own figures are listed as a baseline."
@@ -37,6 +43,7 @@ TRAINED_ON_STACKS = (
     "The network that ships was trained on the stacks, so they are left out; for out-of-fold figures run "
     "python -m experiments.table --only prompted."
 )
+OWN = (ONE_VIEW, TRAINED_ON_STACKS)
 FEW = "There are too few patients for intervals."
 NAMES = {
     "box": "box of the outline", "box_shaken": "jittered by a tenth", "diameter": "box of the diameter",
@@ -54,11 +61,67 @@ class Checkpoint:
 
     Attributes:
         path: a folder, or a hub name that is on this machine.
-        kind: "sam2", or "sam"; MedSAM is a sam.
+        kind: "sam2", or "sam", if no other will do (MedSAM is a sam); None for what the files say.
     """
 
     path: str
-    kind: Kind
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a prompted network is evaluated on.
+
+    Attributes:
+        names: of the whole scans.
+        load: from a name to the scan, with outlines.
+        files: of the annotations.
+        stacks: data folder that holds stacks; None: whole scans alone.
+        most: largest number of nodules of the stacks; None for every fourth of all.
+        notes: sentences on it.
+    """
+
+    names: tuple[str, ...]
+    load: Callable[[str], EvaluationScan]
+    files: tuple[Path, ...]
+    stacks: Path | None = None
+    most: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def material_of_data(data: Path, most: int | None) -> Material:
+    """The scans of a data folder that come with their readers' XML, and its stacks.
+
+    Raises:
+        NotFound: there is no such scan.
+    """
+    names = prompts.outlined_scans(data)
+    xml = tuple(data / "lidc" / "xml" / f"{name}.xml" for name in names)
+    stacks = data if most != 0 and (data / STACKS).exists() else None
+    return Material(names, lambda name: read_scan(data, name), xml, stacks, most)
+
+
+def material_of_cohort(place: Path, truth: str, annotations: Path | None = None) -> Material:
+    """A cohort of whole scans, such as LUNA16's with the outlines of LIDC's readers.
+
+    Args:
+        place: see :func:`nodulens.evaluate.truths.find_cohort`.
+        truth, annotations: see :func:`nodulens.evaluate.truths.outlined_truths`.
+
+    Raises:
+        NotFound, BadOption, MissingExtra: as those.
+    """
+    cohort = find_cohort(place)
+    truths = outlined_truths(truth, place, cohort, annotations)
+    scans = {scan.name: scan for scan in cohort.scans}
+    files = dict.fromkeys(file for scan in cohort.scans for file in truths.files(scan))
+    unusable = tuple(f"{name} was left out: {reason}" for name, reason in cohort.unusable.items())
+    return Material(tuple(scans), lambda name: _load(scans[name], truths), tuple(files), notes=unusable)
+
+
+def _load(scan: CohortScan, truths: Truths) -> EvaluationScan:
+    ct = read(scan.path, series=scan.series)
+    return outlined_scan(scan.name, ct, truths.of(scan, ct))
 
 
 @dataclass(frozen=True)
@@ -118,6 +181,7 @@ class PromptComparison:
             summary=(f"{counts}, prompted in every way.",),
             interval="95 %, 1,000 bootstraps by patient" if self.stacks else "",
             tables=tuple(self.tables()),
+            drawings=self.drawings,
             warnings=self.notes,
             provenance=Provenance(
                 command=command,
@@ -129,6 +193,25 @@ class PromptComparison:
                 data=(LIDC_IDRI,),
             ),
         )
+
+    @cached_property
+    def drawings(self) -> tuple[Drawing, ...]:
+        """Best and worst nodules by the box of the outline: input, truth and result, in each view.
+
+        Raises:
+            MissingExtra: Matplotlib is not installed.
+        """
+        out = []
+        for (view, carrying), cases in self.scans.shown.items():
+            way = f"{view}, {carrying}"
+            basis = Basis(len(cases), note=f"largest slices; prompted by the box of the outline; {way}")
+            out.append(Drawing.of_pixels(f"Input, truth, result: {way}", cases_figure(cases, basis)))
+        return tuple(out)
+
+    def pictures(self) -> dict[str, bytes]:
+        """:meth:`drawings` as PNG files, by name."""
+        names = (f"panels-{view}-{carrying}.png".replace(" ", "-") for view, carrying in self.scans.shown)
+        return {name: b64decode(one.png) for name, one in zip(names, self.drawings, strict=True)}
 
     def tables(self) -> Iterator[Table]:
         """The figures as tables."""
@@ -159,60 +242,81 @@ class PromptComparison:
 
 
 def compare(
-    data: Path,
+    material: Material,
     checkpoint: Checkpoint | None,
-    most: int | None,
     tell: Callable[[str], None],
     threads: int | None = None,
 ) -> PromptComparison:
     """One prompted network on whole scans, in every view; and SAM on the central slices of the stacks.
 
     Args:
-        data: folder with ``ct/`` and ``lidc/``.
+        material: of :func:`material_of_data` or :func:`material_of_cohort`. A scan of it that cannot be read, or of
+            which no outline is known, is left out, and a note says so.
         checkpoint: None for our own network.
-        most: largest number of nodules of the stacks; None for every fourth of all.
         tell: called with lines about the progress.
         threads: CPU threads; None for as many as there are cores.
 
     Raises:
-        NotFound: there is no scan with outlines.
+        NotFound: no nodule with an outline.
         MissingWeights, CorruptWeights: of the checkpoint; the message says what to do.
         MissingExtra: a package is not installed.
     """
-    names = prompts.outlined_scans(data)
     use_threads(threads)
     models = load_models(threads)
-    stacks = None
+    stacks, kind = None, "network"
     if checkpoint is not None:
         sam = load_sam(checkpoint.path, checkpoint.kind)
+        kind = kind_of(checkpoint.path)
         weights = WeightRef(without_places(checkpoint.path), sam.sha256)
         ways = prompts.sam_ways(sam)
-        if most != 0 and (data / STACKS).exists():
-            material = central_slices.every_fourth(data, most)
-            tell(f"{len(material)} nodules of the stacks …")
-            rows = np.arange(len(material))
-            stacks = central_slices.evaluate_prompted(central_slices.close_up(sam), material, rows, flat=True)
+        stacks = _on_stacks(sam, material, tell)
     else:
         card = models.segmenter.card
         weights = WeightRef(card.name, card.sha256)
         ways = prompts.own_ways(models.segmenter)
     beside = [WeightRef(m.card.name, m.card.sha256) for m in (models.screen, models.volume, models.segmenter)]
-    read = [data / "lidc" / "xml" / f"{name}.xml" for name in names]
+    reading = _Reading(material, tell)
+    scans = prompts.evaluate_scans(ways, reading.scans(), models)
+    if not scans.rows:
+        raise NotFound(" ".join(["No nodule with an outline was found.", *reading.left_out]))
     return PromptComparison(
         network=weights,
-        kind=checkpoint.kind if checkpoint else "network",
-        scans=prompts.evaluate_scans(ways, _read(data, names, tell), models),
+        kind=kind,
+        scans=scans,
         stacks=stacks,
-        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else (ONE_VIEW, TRAINED_ON_STACKS))),
+        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else OWN), *material.notes, *reading.left_out),
         weights=tuple(dict.fromkeys([weights, *beside])),
-        inputs=hashed(*read, *([data / STACKS] if stacks else [])),
+        inputs=hashed(*material.files, *([material.stacks / STACKS] if stacks and material.stacks else [])),
         software=software(),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _read(data: Path, names: tuple[str, ...], tell: Callable[[str], None]) -> Iterator[EvaluationScan]:
-    """The scans one at a time, each named to ``tell`` before it is read."""
-    for name in names:
-        tell(f"{name} …")
-        yield read_scan(data, name)
+def _on_stacks(sam: Sam, material: Material, tell: Callable[[str], None]) -> CentralSlices | None:
+    """SAM on the central slices of the stacks; None where there are none."""
+    if material.stacks is None:
+        return None
+    nodules = central_slices.every_fourth(material.stacks, material.most)
+    tell(f"{len(nodules)} nodules of the stacks …")
+    return central_slices.evaluate_prompted(central_slices.close_up(sam), nodules, np.arange(len(nodules)), flat=True)
+
+
+@dataclass
+class _Reading:
+    """The scans of a material one at a time, each named before it is read; what is left out is noted."""
+
+    material: Material
+    tell: Callable[[str], None]
+    left_out: list[str] = field(default_factory=list)
+
+    def scans(self) -> Iterator[EvaluationScan]:
+        """Those that can be read, and whose outlines are known."""
+        for number, name in enumerate(self.material.names, start=1):
+            self.tell(f"{name} ({number} of {len(self.material.names)}) …")
+            try:
+                scan = self.material.load(name)
+            except InputError as error:
+                self.left_out.append(f"{name} was left out: {error}")
+                self.tell(self.left_out[-1])
+                continue
+            yield scan

@@ -7,9 +7,10 @@ follows the prompt, so that for it there is one view. The prompts are
 
 - "box": of the readers' outline in three dimensions, an upper bound;
 - "box_shaken": the same with a normal error of a tenth of the side on every face;
-- "diameter": from the outline's centre and the diameter of its largest slice, as in an annotation;
+- "diameter": of an annotation's centre and diameter; of the outline's centre and the diameter of its largest slice
+  where there is no annotation;
 - "detector": the highest-scored detection of our detector on the nodule, an approximate cube;
-- "point": the centre; the blob there gives slices and position;
+- "point": the centre, on its slice alone: how a network goes on from there is its own affair;
 - "mask": an earlier mask, that of our own network at the detection.
 
 The baselines are the ellipsoid inscribed in each box, and the earlier mask itself. A network that finds nothing, or has
@@ -19,7 +20,7 @@ no detection, counts 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,26 @@ from nodulens.core.volume import Mask
 from nodulens.errors import NotFound
 from nodulens.evaluate.central_slices import (
     Bool,
-    PromptedNetwork,
     own,
     prompts_at,
-    sam_prompted,
 )
 from nodulens.evaluate.scans import EvaluationScan, KnownNodule
 from nodulens.io.records import columns_of
 from nodulens.metrics.segmentation import compare
+from nodulens.presentation.panels import Case
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
 from nodulens.stages.position import central_slice
-from nodulens.stages.prompted import ViewName, outlined, prompt_of_outline, view_of
-from nodulens.stages.prompts import DRAWN, Prompt
-from nodulens.stages.sam import PromptKind, Sam
+from nodulens.stages.prompted import (
+    PromptedNetwork,
+    ViewName,
+    outlined,
+    prompt_of_annotation,
+    prompt_of_outline,
+    view_of,
+)
+from nodulens.stages.prompts import DRAWN, Prompt, PromptKind
+from nodulens.stages.sam import Sam
 from nodulens.stages.segment import prompt_of_candidate
 from nodulens.train.default.calibration import PANEL
 from nodulens.train.default.outline_figures import first_on, inscribed
@@ -56,6 +63,10 @@ KINDS: Mapping[str, PromptKind] = {"point": "point", "mask": "mask"}
 """All others are boxes."""
 ALONE, CARRIED, WHOLE = "slice by slice", "memory", "3-D"
 SCORES = ("dice", "iou", "sensitivity")
+SHOWN = "box"
+"""The prompt whose outlines are shown."""
+SHOWN_MM = 25.0
+"""Kept of a slice around truth and outline, on every side."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +159,17 @@ class PromptedScanFigures:
 
 @dataclass(frozen=True)
 class PromptedScans:
-    """The outlines of all nodules by all ways and prompts."""
+    """The outlines of all nodules by all ways and prompts.
+
+    Attributes:
+        rows: one a nodule, way and prompt.
+        shown: view and carrying → the largest slice of each nodule, prompted by the box of the outline; for pictures.
+    """
 
     rows: tuple[PromptedOutline, ...]
+    shown: Mapping[tuple[str | None, str | None], tuple[Case, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @cached_property
     def figures(self) -> PromptedScanFigures:
@@ -182,7 +201,7 @@ def _way_figures(some: Sequence[PromptedOutline]) -> WayFigures:
         prompt=some[0].prompt,
         missed=sum(one.dice == 0 for one in some),
         panel_dice=_mean(panel) if panel else None,
-        **{field.name: _mean([getattr(one, field.name) for one in some]) for field in fields(Scores)},
+        **{score.name: _mean([getattr(one, score.name) for one in some]) for score in fields(Scores)},
     )
 
 
@@ -199,7 +218,7 @@ def sam_ways(sam: Sam) -> Ways:
         out = []
         for view in VIEWS:
             with_view = replace(sam, view=partial(view_of, part=view, lungs=lungs))
-            out += [Way(view, CARRIED if m else ALONE, sam_prompted(replace(with_view, memory=m))) for m in carried]
+            out += [Way(view, CARRIED if m else ALONE, replace(with_view, memory=m).network) for m in carried]
         return out
 
     return ways
@@ -228,6 +247,7 @@ def evaluate_scans(ways: Ways, scans: Iterable[EvaluationScan], models: Models, 
         seed: of the shaken boxes, with the nodule's number: the same for every network.
     """
     rows: list[PromptedOutline] = []
+    shown: dict[tuple[str | None, str | None], list[Case]] = {}
     number = 0
     for scan in scans:
         candidates = detect(scan.volume, scan.lungs, models.screen, models.volume)
@@ -238,8 +258,10 @@ def evaluate_scans(ways: Ways, scans: Iterable[EvaluationScan], models: Models, 
             head = (number, scan.name, known.readers, round(case.size_mm, 1))
             for way, mask in _outlines(scan, case, ways(scan.lungs)):
                 rows.append(PromptedOutline(*head, *way, *_scores(scan, case, mask)))
+                if way[2] == SHOWN and way[0] is not None:
+                    shown.setdefault(way[:2], []).append(_shown(scan, case, mask, rows[-1]))
             number += 1
-    return PromptedScans(tuple(rows))
+    return PromptedScans(tuple(rows), {way: tuple(cases) for way, cases in shown.items()})
 
 
 # ---------------------------------------------------------------- one nodule
@@ -275,6 +297,8 @@ def _case(
     middle = np.argwhere(known.mask).mean(axis=0) + known.box.start
     diameter = disc_diameter_mm(known.mask[largest].sum(), volume.geometry.spacing_zyx[1])
     prompts = prompts_at(volume, known.box, tuple(middle.tolist()), diameter, rng)
+    if known.annotated is not None:
+        prompts["diameter"] = prompt_of_annotation(volume, *known.annotated)
     size = ball_diameter_mm(known.mask.sum(), volume.geometry.voxel_mm3)
     detection = first_on(candidates, volume.geometry.to_lps(middle), size)
     earlier = np.zeros_like(truth)
@@ -310,6 +334,18 @@ def _scores(scan: EvaluationScan, case: _Case, mask: Bool) -> list[float]:
     spacing = scan.volume.geometry.spacing_zyx
     solid, flat = compare(case.truth, mask, spacing), compare(case.truth[case.z], mask[case.z], spacing[1:])
     return [round(float(getattr(overlap, name)), 4) for overlap in (solid, flat) for name in SCORES]
+
+
+def _shown(scan: EvaluationScan, case: _Case, mask: Bool, row: PromptedOutline) -> Case:
+    """The largest slice of a nodule, as far around truth and outline as a picture shows."""
+    spacing = scan.volume.geometry.spacing_zyx[1:]
+    both = case.truth[case.z] | mask[case.z]
+    reach = (0, *(round(SHOWN_MM / mm) for mm in spacing))
+    _, rows, columns = Box.of_mask(both[None]).grown(reach).clipped((1, *both.shape)).slices
+    view = rows, columns
+    hu = np.array(scan.volume.hu[case.z][view])
+    name = f"{row.patient}, nodule {row.row + 1}"
+    return Case(name, hu, case.truth[case.z][view], mask[case.z][view], row.slice_dice, (spacing[0], spacing[1]))
 
 
 def _mean(values: Sequence[float]) -> float:

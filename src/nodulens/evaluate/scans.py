@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nodulens import io
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box, Nodule
+from nodulens.core.nodule import Box, Nodule, Point
 from nodulens.core.volume import Mask, Volume
 from nodulens.data import luna16
 from nodulens.data.folders import boxes_of_voc
@@ -58,11 +58,13 @@ class KnownNodule:
         box: on the grid that is evaluated on.
         mask: of ``box.shape``; None where only the box is known.
         readers: number who outlined it; 0 if unknown.
+        annotated: centre (LPS mm) and diameter in mm of its row in a table, where it is from one.
     """
 
     box: Box
     mask: Bool | None
     readers: int
+    annotated: tuple[Point, float] | None = None
 
     def ball(self, geometry: Geometry) -> tuple[NDArray[np.float64], float]:
         """Centre (LPS mm) and diameter in mm of the ball of LUNA16's hit rule.
@@ -125,6 +127,27 @@ def read_scan(data: Path, name: str) -> EvaluationScan:
     ct = io.read(data / "ct" / name)
     volume, orientation = canonical(ct)
     return EvaluationScan(name, volume, segment_lungs(volume), known_nodules(data, name, ct, orientation))
+
+
+def outlined_scan(name: str, ct: Volume, truth: ScanTruth) -> EvaluationScan:
+    """A scan of a cohort with those of its known nodules that have an outline.
+
+    Args:
+        name: of the scan.
+        ct: as read.
+        truth: on its grid.
+    """
+    volume, orientation = canonical(ct)
+    nodules = []
+    for known in truth.outlines:
+        if known is None or known.mask is None:
+            continue
+        mask = np.zeros(ct.geometry.shape, dtype=bool)
+        mask[known.box.slices] = known.mask
+        mask = orientation.apply(mask)
+        box = Box.of_mask(mask)
+        nodules.append(replace(known, box=box, mask=np.ascontiguousarray(mask[box.slices])))
+    return EvaluationScan(name, volume, segment_lungs(volume), tuple(nodules))
 
 
 def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation) -> tuple[KnownNodule, ...]:

@@ -13,7 +13,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data import luna16
-from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, slice_index
+from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
 from nodulens.data.lidc_ct import find_scans, slices_mm
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
@@ -150,15 +150,15 @@ class LidcTruths:
 
     def files(self, scan: CohortScan) -> Sequence[Path]:
         """Its XML."""
-        path = self.xml.get(scan.series or "")
+        path = self.xml.get(scan.series or scan.stem)
         return [] if path is None else [path]
 
     def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
         """See :class:`Truths`."""
-        uid = ct.source.series_uid
-        if uid is None or uid not in self.xml:
+        uid = ct.source.series_uid or scan.stem
+        if uid not in self.xml:
             raise NotFound(f"No XML of LIDC is of series {uid}; add it, or leave the scan out.")
-        annotated = scan_of(read_xml(self.xml[uid]), ct)
+        annotated = _annotated(self.xml[uid], uid, ct)
         outlined = [(known, nodule) for nodule in cluster(annotated) if (known := outlined_by(nodule, ct.geometry))]
         panel = [(known, nodule) for known, nodule in outlined if known.readers >= PANEL]
         fewer = [known.ball(ct.geometry) for known, _ in outlined if known.readers < PANEL]
@@ -168,6 +168,11 @@ class LidcTruths:
             outlines=tuple(known for known, _ in panel),
             textures=_textures([nodule for _, nodule in panel]),
         )
+
+
+def _annotated(xml: Path, uid: str, ct: Volume) -> LidcScan:
+    """The annotations of an XML on a scan; a MetaImage of LUNA16 does not hold its series UID, but is named by it."""
+    return scan_of(read_xml(xml), replace(ct, source=replace(ct.source, series_uid=uid)))
 
 
 def _points(scan: LidcScan, geometry: Geometry) -> list[tuple[np.ndarray, float]]:
@@ -207,6 +212,46 @@ class TableTruths:
         names = dict.fromkeys(filter(None, (ct.source.series_uid, scan.name, scan.stem)))
         excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
         return ScanTruth.of_balls(listed(self.annotations, *names), excluded)
+
+
+@dataclass(frozen=True)
+class OutlinedTruths:
+    """LUNA16's annotations, each with the outline of LIDC's readers: the nearest of their nodules whose centre lies in
+    the annotation's ball, by the consensus of half of the readers.
+
+    Attributes:
+        table: the annotations.
+        xml: the readers': series UID → XML file.
+        database: the same from LIDC's database, for scans without an XML.
+    """
+
+    table: TableTruths
+    xml: Mapping[str, Path]
+    database: Mapping[str, LidcScan]
+
+    def files(self, scan: CohortScan) -> Sequence[Path]:
+        """The tables, and the XML of the scan."""
+        own = self.xml.get(scan.series or scan.stem)
+        return [*self.table.files(scan), *([] if own is None else [own])]
+
+    def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
+        """See :class:`Truths`."""
+        truth, uid = self.table.of(scan, ct), ct.source.series_uid or scan.stem
+        if not len(truth.known.series):
+            return truth
+        if uid in self.xml:
+            annotated = _annotated(self.xml[uid], uid, ct)
+        elif uid in self.database:
+            annotated = self.database[uid]
+        else:
+            raise NotFound(f"LIDC's readers have outlined nothing of series {uid}: it has neither XML nor database.")
+        rows = luna16.read_findings(self.table.annotations).get(uid, ())
+        outlines = []
+        for row, nodule in luna16.with_outlines(rows, annotated, ct.geometry):
+            known = None if nodule is None else outlined_by(nodule, ct.geometry)
+            sized = None if row.diameter_mm is None else (row.centre_lps, row.diameter_mm)
+            outlines.append(None if known is None else replace(known, annotated=sized))
+        return replace(truth, outlines=tuple(outlines))
 
 
 @dataclass(frozen=True)
@@ -251,10 +296,10 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
     """
     folder = annotations or (place if place.is_dir() else place.parent)
     if word == "lidc":
-        files = sorted(folder.rglob("*.xml"))
-        if not files:
+        xml = _xml_below(folder)
+        if not xml:
             raise NotFound(f"{folder} holds no XML of LIDC's readers; name their folder by --annotations.")
-        return LidcTruths({read_xml(path).series_uid: path for path in files})
+        return LidcTruths(xml)
     if word == "luna16":
         tables = folder / luna16.ANNOTATIONS, folder / luna16.EXCLUDED
         missing = [path for path in tables if not path.is_file()]
@@ -269,6 +314,31 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
     if not Path(word).is_file():
         raise NotFound(f"--truth is lidc, luna16, masks or a CSV file; there is no file {word}.")
     return TableTruths(Path(word))
+
+
+def outlined_truths(word: str, place: Path, cohort: Cohort, annotations: Path | None = None) -> Truths:
+    """:func:`truths_of` with an outline of every nodule: those of "luna16" are of LIDC's readers, by the XML below the
+    folder of the tables or of the scans, or by LIDC's database where there is none.
+
+    Raises:
+        BadOption: of a table of places, which has no outlines.
+        NotFound: there is no such file.
+        MissingExtra: LIDC's database is needed and is not installed.
+    """
+    if word not in ("lidc", "luna16", "masks"):
+        raise BadOption(f"Outlines are of lidc, luna16 or masks; {word} is none of them.")
+    truths = truths_of(word, place, cohort, annotations)
+    if not isinstance(truths, TableTruths):
+        return truths
+    places = [annotations, place if place.is_dir() else place.parent]
+    xml = {uid: path for folder in places if folder is not None for uid, path in _xml_below(folder).items()}
+    database = {} if xml else {scan.series_uid: scan for scan in read_database()}
+    return OutlinedTruths(truths, xml, database)
+
+
+def _xml_below(folder: Path) -> dict[str, Path]:
+    """LIDC's XML by series UID."""
+    return {read_xml(path).series_uid: path for path in sorted(folder.rglob("*.xml"))}
 
 
 def _beside(scan: CohortScan) -> Path | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,21 @@ from nodulens.methods.recipe import Recipe, changed_in_use
 from nodulens.methods.run_record import method_named, shipped_method
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Models, load_model, load_models
-from nodulens.stages.prompted import Outline, view_of
+from nodulens.stages.prompted import PromptedNetwork, view_of
 
 if TYPE_CHECKING:
     from nodulens.stages.sam import Sam
 
+WAYS = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
 
-def load_method(name: str | Path | Recipe, *, threads: int | None = None, settings: Sequence[str] = ()) -> Method:
+
+def load_method(
+    name: str | Path | Recipe,
+    *,
+    threads: int | None = None,
+    settings: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
+) -> Method:
     """A recipe or run with all its networks, ready to analyze.
 
     >>> load_method("default", settings=["threshold=0.3"]).threshold
@@ -34,6 +43,8 @@ def load_method(name: str | Path | Recipe, *, threads: int | None = None, settin
             acts after training.
         threads: CPU threads; None for as many as there are cores.
         settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
+        checkpoint: SAM's, SAM2's or MedSAM's weights, a folder or a hub name that is on this machine; what they are is
+            read from them. The same as the settings checkpoint and prompted.
 
     Raises:
         BadOption: no such recipe or setting, or one that acts in training alone.
@@ -42,7 +53,7 @@ def load_method(name: str | Path | Recipe, *, threads: int | None = None, settin
         MissingExtra: SAM needs packages that are not installed.
     """
     recipe, folder = _of_value(name) if isinstance(name, Recipe) else method_named(str(name))
-    recipe = changed_in_use(recipe, settings)
+    recipe = changed_in_use(recipe, [*_settings_for(checkpoint), *settings])
     return Method(recipe, load_networks(recipe, folder, threads), prompted_by(recipe, load_sam_of(recipe)))
 
 
@@ -81,9 +92,9 @@ def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
     if recipe.memory and not sam.net.remembers:
         raise BadOption(f"{recipe.checkpoint} has no memory to carry outlines with: --set memory=false, or take SAM2.")
 
-    def within(lungs: Mask) -> Outline:
+    def within(lungs: Mask) -> PromptedNetwork:
         view = partial(view_of, part=recipe.shown, lungs=lungs)
-        return replace(sam, view=view, memory=recipe.memory).segment
+        return replace(sam, view=view, memory=recipe.memory).network
 
     return Prompted(within, WeightRef(without_places(str(recipe.checkpoint)), sam.sha256))
 
@@ -97,14 +108,35 @@ def load_sam_of(recipe: Recipe) -> Sam | None:
     """
     if recipe.prompted is None or recipe.prompted == "network":
         return None
-    ways = "Name the folder that holds them: --set checkpoint=FOLDER; or take our own network: --set prompted=network."
     if recipe.checkpoint is None:
-        raise MissingWeights(f"The recipe {recipe.name!r} segments by {recipe.prompted}, and names no weights. {ways}")
-    try:
+        raise MissingWeights(f"The recipe {recipe.name!r} segments by {recipe.prompted}, and names no weights. {WAYS}")
+    with _sam_errors():
         from nodulens.stages.sam import load_sam
+
+        return load_sam(recipe.checkpoint, recipe.prompted)
+
+
+def _settings_for(checkpoint: str | Path | None) -> tuple[str, ...]:
+    """The settings that a checkpoint stands for."""
+    if checkpoint is None:
+        return ()
+    with _sam_errors():
+        from nodulens.stages.sam import kind_of
+
+        return f"prompted={kind_of(checkpoint)}", f"checkpoint={checkpoint}"
+
+
+@contextmanager
+def _sam_errors() -> Iterator[None]:
+    """What is missing for SAM says what to do.
+
+    Raises:
+        MissingExtra: a package.
+        MissingWeights: the weights.
+    """
+    try:
+        yield
     except ImportError as error:
         raise MissingExtra("sam", error.name or "torch") from error
-    try:
-        return load_sam(recipe.checkpoint, recipe.prompted)
     except MissingWeights as error:
-        raise MissingWeights(f"{error} {ways}") from error
+        raise MissingWeights(f"{error} {WAYS}") from error

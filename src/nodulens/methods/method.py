@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,8 @@ from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.classify import Grade, evaluate
 from nodulens.stages.classify_crop import grade
-from nodulens.stages.prompted import Outline
+from nodulens.stages.findings import grown
+from nodulens.stages.prompted import Outline, PromptedNetwork
 from nodulens.stages.prompts import DRAWN
 from nodulens.stages.segment import DRAWN_ROUNDS, segment, volume_interval
 from nodulens.stages.user_prompts import PlacedPrompt
@@ -32,11 +33,11 @@ class Prompted:
     """An external prompted network, such as SAM2.
 
     Attributes:
-        within: from the lungs of a scan, on its grid, to what outlines there at a prompt.
+        within: from the lungs of a scan, on its grid, to the network there.
         weights: for the report.
     """
 
-    within: Callable[[Mask], Outline]
+    within: Callable[[Mask], PromptedNetwork]
     weights: WeightRef
 
 
@@ -76,8 +77,23 @@ class Method:
         if self.recipe.prompted is None:
             return None
         if self.prompted is not None:
-            return self.prompted.within(lungs)
+            return self.prompted.within(lungs)("box", None)
         return partial(segment, model=self.models.segmenter, rounds=self.recipe.rounds_detected)
+
+    @property
+    def finder(self) -> Method:
+        """What finds and measures the nodules among which a text chooses: this method without an external prompted
+        network, which is slow and is prompted only where the text says. Its candidates are outlined by our own network;
+        the regions of its own segmenter are kept as they are."""
+        if self.prompted is None:
+            return self
+        own = self.recipe.segmenter is not None and not self.recipe.sliding_window
+        return replace(self, recipe=replace(self.recipe, prompted=None if own else "network"), prompted=None)
+
+    def prompt_of(self, volume: Volume, box: Box) -> PlacedPrompt:
+        """The box of a finding as a prompt, as a person draws it; grown as the recipe says for its own regions."""
+        scale = 1.0 if self.recipe.detects else self.recipe.box_scale
+        return PlacedPrompt(grown(box, scale, DRAWN).raised(volume.geometry.spacing_zyx))
 
     def check_prompted(self) -> None:
         """Check that there is a network to prompt.
@@ -92,8 +108,8 @@ class Method:
             )
 
     def outline_given(self, volume: Volume, lungs: Mask, prompt: PlacedPrompt) -> tuple[Box, NDArray[np.bool_]]:
-        """Segment what a person prompts; SAM takes the box of the prompt, our own network also an earlier mask and
-        clicks that correct the outline.
+        """Segment what a person prompts, by a point, a box or a mask as it was given; our own network also takes clicks
+        that correct the outline.
 
         Args:
             volume: canonical orientation.
@@ -110,7 +126,7 @@ class Method:
                 raise BadOption(
                     f"{self.recipe.prompted} takes no points to include or exclude; the method default does."
                 )
-            return self.prompted.within(lungs)(volume, prompt.box)
+            return self.prompted.within(lungs)(prompt.kind, prompt.prior)(volume, prompt.box)
         rounds = DRAWN_ROUNDS if prompt.box.trust == DRAWN else self.recipe.rounds_detected
         return segment(volume, prompt.box, self.models.segmenter, rounds, prompt.prior, prompt.clicks)
 
@@ -153,7 +169,9 @@ class Method:
 def untrained(recipe: Recipe, missing: Iterable[str]) -> MissingWeights:
     """The error for a recipe without trained networks; where weights are installed those do not fit it."""
     ways = "Train it" if shipped(recipe.name) else f"Install those that ship: {INSTALL}. Or train it"
+    by_sam = recipe.detects and recipe.prompted not in (None, "network")
+    without = " To outline by SAM without it: --recipe default --checkpoint FOLDER." if by_sam else ""
     return MissingWeights(
         f"The recipe {recipe.name!r} has no weights for its {' and '.join(missing)}. {ways}: nodulens train "
-        f"{recipe.name} --data FOLDER -o RUN; then name RUN as the recipe."
+        f"{recipe.name} --data FOLDER -o RUN; then name RUN as the recipe.{without}"
     )

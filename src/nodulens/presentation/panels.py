@@ -1,4 +1,4 @@
-"""Pictures of pixels: differences of masks, the classes of a slice, and the best and worst cases.
+"""Pictures of pixels: differences of masks, the classes of a slice, the best and worst cases, and single nodules.
 
 Slices are (rows, columns) of an axial slice in canonical orientation: row 0 anterior, column 0 at the patient's right.
 """
@@ -60,6 +60,33 @@ class Case:
         _same_shape(self.name, self.hu, self.truth, self.result)
         if np.isnan(self.dice):
             raise BadValues(f"{self.name} has no Dice: leave out cases without one, and report their number.")
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A slice with a result, and what is known beside it, (rows, columns) each.
+
+    Attributes:
+        name: of the slice; it may have two lines.
+        hu: the slice.
+        result: bool.
+        truth: bool; None where it is unknown.
+        prompt: the box that prompted it, corners (row, column) as faces: pixel 0 reaches from 0 to 1; or one point.
+        pixel_mm: height and width of a pixel.
+
+    Raises:
+        BadValues: shapes that differ.
+    """
+
+    name: str
+    hu: NDArray[Any]
+    result: Bits
+    truth: Bits | None = None
+    prompt: tuple[tuple[float, float], ...] = ()
+    pixel_mm: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _same_shape(self.name, self.hu, self.result, *([] if self.truth is None else [self.truth]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,18 +314,46 @@ def cases_figure(cases: Sequence[Case], basis: Basis, *, count: int = 3, margin_
         raise BadValues("There is no case to show.")
     best, worst = best_and_worst(cases, count)
     rows = [("best", case) for case in best] + [("worst", case) for case in reversed(worst)]
-    figure = new_figure(5.6, 0.5 + 1.75 * len(rows), basis)
-    grid = figure.subplots(len(rows), 3, squeeze=False)
-    for axes, (rank, case) in zip(grid, rows, strict=True):
-        view = slice(None), slice(None)
-        if margin_mm is not None:
-            view = _view(case.truth | case.result, case.pixel_mm, margin_mm)
-        for one, title in zip(axes, ("input", "truth", "result"), strict=True):
-            _show(one, grey(case.hu[view]), case.pixel_mm, title if case is rows[0][1] else "")
-        _outline(axes[1], case.truth[view], RED)
-        _outline(axes[2], case.result[view], GREEN)
-        _scale_bar(axes[0], case.pixel_mm)
-        axes[0].set_ylabel(f"{rank}, Dice {case.dice:.3f}\n{case.name}", fontsize=SMALL, color=INK)
+    panels = [
+        Panel(f"{rank}, Dice {case.dice:.3f}\n{case.name}", case.hu, case.result, case.truth, (), case.pixel_mm)
+        for rank, case in rows
+    ]
+    return panels_figure(panels, basis, margin_mm=margin_mm)
+
+
+def panels_figure(
+    panels: Sequence[Panel], basis: Basis | None, *, margin_mm: float | None = 15.0, together: bool = False
+) -> Figure:
+    """Input, ground truth (where it is known of any) and result, a row a slice; the prompt is yellow on the input.
+
+    Args:
+        panels: one or more.
+        basis: of the figure.
+        margin_mm: margin around ground truth and result; None for whole slices.
+        together: whether all show the same place, for slices of one scan.
+
+    Raises:
+        BadValues: no panel.
+    """
+    if not panels:
+        raise BadValues("There is no slice to show.")
+    titles = ("input", "truth", "result") if any(one.truth is not None for one in panels) else ("input", "result")
+    figure = new_figure(0.5 + 1.7 * len(titles), 0.5 + 1.75 * len(panels), basis)
+    grid = figure.subplots(len(panels), len(titles), squeeze=False)
+    covered = [one.result if one.truth is None else one.truth | one.result for one in panels]
+    if together:
+        covered = [np.any(covered, axis=0)] * len(panels)
+    for row, one, shown in zip(grid, panels, covered, strict=True):
+        whole = slice(0, one.hu.shape[0]), slice(0, one.hu.shape[1])
+        view = whole if margin_mm is None else _view(shown, one.pixel_mm, margin_mm)
+        for axes, title in zip(row, titles, strict=True):
+            _show(axes, grey(one.hu[view]), one.pixel_mm, title if one is panels[0] else "")
+        if one.truth is not None:
+            _outline(row[1], one.truth[view], RED)
+        _outline(row[-1], one.result[view], GREEN)
+        _prompt(row[0], one.prompt, (view[0].start, view[1].start))
+        _scale_bar(row[0], one.pixel_mm)
+        row[0].set_ylabel(one.name, fontsize=SMALL, color=INK)
     return figure
 
 
@@ -381,6 +436,20 @@ def _outline(axes: Axes, mask: Bits, colour: Colour) -> None:
     axes.vlines(column - 0.5, row - 1.5, row - 0.5, **style)
     row, column = np.nonzero(framed[1:] != framed[:-1])
     axes.hlines(row - 0.5, column - 1.5, column - 0.5, **style)
+
+
+def _prompt(axes: Axes, faces: tuple[tuple[float, float], ...], first: tuple[int, int]) -> None:
+    """Draw a box by its corners, or a point; ``first`` is the picture's first pixel."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    places = [(column - first[1] - 0.5, row - first[0] - 0.5) for row, column in faces]
+    if len(places) == 1:
+        axes.plot(*places[0], "+", color=_hex(YELLOW), markersize=8, markeredgewidth=1.3)
+    elif places:
+        (left, top), (right, bottom) = places
+        ring = [left, right, right, left, left], [top, top, bottom, bottom, top]
+        axes.plot(*ring, color=_hex(YELLOW), linewidth=1.1, linestyle=(0, (3, 1.5)))
+    axes.set_xlim(limits[0])  # a prompt beyond the picture does not widen it
+    axes.set_ylim(limits[1])
 
 
 def _scale_bar(axes: Axes, pixel_mm: tuple[float, float]) -> None:

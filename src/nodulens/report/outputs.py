@@ -31,7 +31,10 @@ from nodulens.report.record import Report
 
 FILES = ("nodules.nii.gz", "lungs.nii.gz", "nodules.csv", "report.html", "report.json")
 """The files of an output folder, in the order of writing."""
-
+PANELS = "panels.png"
+"""A picture of a prompted nodule, where it was asked for."""
+_SET = (PANELS, *FILES)
+"""All that a run writes or replaces; the report is last, and without it the set is not complete."""
 
 _MOVING = ".nodulens.moving"
 _MADE, _BEFORE = "made", "before"
@@ -96,11 +99,13 @@ def write_outputs(report: Report, ct: Volume, folder: str | Path) -> Path:
         return write_into(claim, report, ct)
 
 
-def write_into(claim: Claim, report: Report, ct: Volume) -> Path:
-    """:func:`write_outputs` into a folder that was claimed before the work."""
+def write_into(claim: Claim, report: Report, ct: Volume, panels: bytes | None = None) -> Path:
+    """:func:`write_outputs` into a folder that was claimed before the work, with ``panels.png`` if there is one."""
     lungs, made = _lung_mask(report, ct), claim.staging / _MADE
     with input_errors(writing=claim.staging.parent):
         made.mkdir()
+        if panels is not None:
+            write_whole(made / PANELS, panels)
         # each is made when it is its turn: together they would take as much memory as the scan
         write_mask(nodule_mask(report.nodules, ct), made / "nodules.nii.gz", z_reversed=ct.source.z_reversed)
         write_mask(lungs, made / "lungs.nii.gz", z_reversed=ct.source.z_reversed)
@@ -163,7 +168,7 @@ def _check_place(target: Path, source: Path | None) -> None:
 
 def _check_held(target: Path, source: Path | None) -> None:
     """Refuse files with the name of an output that are none, in a folder that only this run may write."""
-    held = [target / name for name in FILES if os.path.lexists(target / name)]
+    held = [target / name for name in _SET if os.path.lexists(target / name)]
     if source is not None and any(path.exists() and source.exists() and path.samefile(source) for path in held):
         raise BadOption(f"{source} has the name of an output and would be replaced; name another folder.")
     interrupted = (target / _MOVING).exists()
@@ -195,17 +200,18 @@ def _move(claim: Claim) -> None:
     before.mkdir()
     (claim.target / _MOVING).touch()
     try:
-        for name in reversed(FILES):
+        for name in reversed(_SET):
             with suppress(FileNotFoundError):
                 os.replace(claim.target / name, before / name)
-        for name in FILES:
-            os.replace(made / name, claim.target / name)
+        for name in _SET:
+            if name in FILES or os.path.lexists(made / name):
+                os.replace(made / name, claim.target / name)
     except BaseException:
-        for name in FILES:
+        for name in _SET:
             if os.path.lexists(before / name):
                 os.replace(before / name, claim.target / name)
             elif not os.path.lexists(made / name):
-                (claim.target / name).unlink()
+                (claim.target / name).unlink(missing_ok=True)
         raise
     finally:
         (claim.target / _MOVING).unlink()

@@ -17,13 +17,16 @@ from nodulens.core.nodule import Box, Point
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, BadPrompt
 from nodulens.stages.position import lobe_at, lung_extent, share_along, side_of
-from nodulens.stages.prompts import DRAWN, Prompt
+from nodulens.stages.prompts import DRAWN, Prompt, PromptKind
 
 ViewName = Literal["slice", "lung", "lobe", "crop"]
 View = Callable[[Volume, Prompt], Box]
 """The field of view for a prompt in a volume: a box inside the volume, whole slices of it."""
 Outline = Callable[[Volume, Prompt], tuple[Box, NDArray[np.bool_]]]
 """A prompted network, as ``Recipe.prompted`` names one: from a prompt to a box inside the volume and the mask in it."""
+PromptedNetwork = Callable[[PromptKind, NDArray[np.bool_] | None], Outline]
+"""A prompted network, by the kind of its prompt: a box, the point at its centre, or an earlier mask on the volume's
+grid, which is given for "mask" only."""
 
 CROP_SIDES = 3.0
 """Side of the close crop over the larger side of the prompt's box in the plane."""

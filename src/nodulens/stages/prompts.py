@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nodulens.ops.patches import Window
+
+PromptKind = Literal["box", "point", "mask"]
+"""What a network is prompted by: a box, the point at its centre, or an earlier mask."""
 
 GRID = (32, 32, 32)
 """Points of the segmenter's window: it follows the prompt's size, so a small nodule fills it as a large one does."""
@@ -53,7 +57,7 @@ class Prompt:
     Attributes:
         start, stop: faces of the box, continuous indices (z, y, x): voxel 0 reaches from 0 to 1.
         trust: :data:`DRAWN` or :data:`ROUGH`.
-        flat: whether it was drawn on its central slice alone, so that its height is a guess.
+        flat: whether it was given on its central slice alone, as a point is, so that its height is a guess.
     """
 
     start: tuple[float, float, float]
@@ -70,7 +74,7 @@ class Prompt:
 
     def on_slice(self, z: int) -> Prompt:
         """The same box on slice ``z`` alone."""
-        return replace(self, start=(float(z), *self.start[1:]), stop=(z + 1.0, *self.stop[1:]))
+        return replace(self, start=(float(z), *self.start[1:]), stop=(z + 1.0, *self.stop[1:]), flat=False)
 
     def raised(self, spacing_zyx: ArrayLike) -> Prompt:
         """A box on one slice made as high as its sides are long on average, in mm; a higher box as it is."""
@@ -80,6 +84,11 @@ class Prompt:
         half = float(np.mean((stop - start)[1:] * spacing[1:]) / spacing[0] / 2)
         middle = (self.start[0] + self.stop[0]) / 2
         return replace(self, start=(middle - half, *self.start[1:]), stop=(middle + half, *self.stop[1:]), flat=True)
+
+    def heightened(self, times: float) -> Prompt:
+        """The same box so many times as high, around the same middle."""
+        middle, half = (self.start[0] + self.stop[0]) / 2, times * (self.stop[0] - self.start[0]) / 2
+        return replace(self, start=(middle - half, *self.start[1:]), stop=(middle + half, *self.stop[1:]))
 
     @property
     def window(self) -> Window:

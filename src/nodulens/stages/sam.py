@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,13 +30,13 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
 from nodulens.ops.intensity import to_unit
-from nodulens.stages.prompted import View, view_of
-from nodulens.stages.prompts import Prompt
-from nodulens.stages.segment import prompted_component
+from nodulens.stages.prompted import Outline, View, view_of
+from nodulens.stages.prompts import ROUGH, Prompt, PromptKind
+from nodulens.stages.segment import one_piece, prompted_component
 
 Array = NDArray[np.float32]
+Bool = NDArray[np.bool_]
 Kind = Literal["sam2", "sam"]
-PromptKind = Literal["box", "point", "mask"]
 
 CACHE_BYTES = 512 * 1024**2
 """Size of the embedding cache: 25 slices of SAM2, 128 of SAM."""
@@ -41,9 +44,12 @@ MASK_SCALE, MASK_SHIFT = 20.0, -10.0
 """A mask as logits: −10 outside, 10 inside, as SAM2 takes mask prompts."""
 BOX_CORNERS = (2, 3)
 """Labels of a box's first and second corner when it is given as points."""
-FED_PLAIN = ("wanglab/medsam-vit-base",)
-"""Trained on 0…1 without normalisation (MedSAM's own inference script), whatever its processor file says."""
-FILES = ("*.json", "*.safetensors")
+MEDSAM = re.compile(r"\bmed[-_]?sam\b", re.IGNORECASE)
+"""How model cards and names of repositories write it; MedSAM2 is another network, which is normalised as SAM2 is."""
+MEMORY_HEIGHT = 2.0
+"""SAM2's memory follows a nodule given on one slice through so many times the height that is expected: it knows where a
+nodule ends, whereas a slice prompted by itself always shows something."""
+FILES = ("*.json", "*.safetensors", "README.md")
 USUAL: dict[Kind, str] = {"sam2": "facebook/sam2.1-hiera-tiny", "sam": "facebook/sam-vit-base"}
 """The smallest published weights of each kind."""
 
@@ -142,6 +148,10 @@ class Embeddings:
         return found
 
 
+Embed = Callable[[int], Embedding]
+"""From the number of a slice to its embedding."""
+
+
 class Net(Protocol):
     """A promptable network, SAM or SAM2."""
 
@@ -157,8 +167,9 @@ class Net(Protocol):
     def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
         """Logits (n, h, w) of one mask, or of several if ``many``, and the predicted IoU of each (n,)."""
 
-    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
-        """Logits (slices, h, w): slice ``at`` from ``spot``, the others from the memory of the preceding ones."""
+    def carry(self, embed: Embed, count: int, at: int, spot: dict[str, Tensor]) -> Mapping[int, Tensor]:
+        """Logits (h, w) by slice: slice ``at`` of ``count`` from ``spot``, the others from the memory of the preceding
+        ones, up and down until nothing is left of the outline; what lies beyond is not looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +180,7 @@ class Sam:
         net: the network.
         pixels: the normalisation of its pictures.
         prompt_kind: kind of prompt: the prompt's box, the box's centre, or an earlier mask alone.
-        memory: prompt the central slice and propagate the mask by SAM2's memory; else prompt each slice.
+        memory: prompt one slice and propagate the mask by SAM2's memory; else prompt each slice.
         view: the field of view; ``functools.partial(view_of, part="crop")`` is a close crop.
         cache: of embeddings; copies by :func:`dataclasses.replace` share it.
         sha256: of the weights.
@@ -183,14 +194,22 @@ class Sam:
     cache: Embeddings = field(default_factory=Embeddings)
     sha256: str = ""
 
-    def segment(
-        self, volume: Volume, prompt: Prompt, prior: NDArray[np.bool_] | None = None
-    ) -> tuple[Box, NDArray[np.bool_]]:
+    def network(self, prompt_kind: PromptKind, prior: Bool | None) -> Outline:
+        """:meth:`segment` by another kind of prompt; a :data:`nodulens.stages.prompted.PromptedNetwork`."""
+        return partial(replace(self, prompt_kind=prompt_kind).segment, prior=prior)
+
+    def segment(self, volume: Volume, prompt: Prompt, prior: Bool | None = None) -> tuple[Box, Bool]:
         """Segment the nodule at a prompt.
+
+        All slices of a prompt in three dimensions are prompted alike; with memory only the middle one, or that where
+        the earlier mask is largest. A prompt on one slice (:attr:`nodulens.stages.prompts.Prompt.flat`) prompts that
+        slice. From there memory goes on up and down, or each slice is prompted by the box of the outline on the one
+        before: as long as there is something, in the height of the prompt; for a point, in a height that equals the
+        sides of the outline on its slice.
 
         Args:
             volume: canonical orientation; windowed from −1000 to 400 HU.
-            prompt: in face indices of the volume; its slices are segmented.
+            prompt: in face indices of the volume.
             prior: an earlier mask on the volume's grid, for ``prompt_kind="mask"``.
 
         Returns:
@@ -200,17 +219,59 @@ class Sam:
             BadPrompt: nothing is found, the prompt is outside the scan, or the earlier mask is missing or empty.
             BadOption: ``memory`` is set, and the network has none.
         """
+        if prompt.flat:
+            return self._from_one_slice(volume, prompt, prior)
         where = self.view(volume, prompt)
-        spots = self._spots(prompt, where, prior)
-        pictures = [self.encode(plane) for plane in to_unit(volume.hu[where.slices])]
+        spots, embed = self._spots(prompt, where, prior), self._embedded(volume, where)
         if self.memory:
             at = _most(spots) if self.prompt_kind == "mask" else len(spots) // 2
-            logits = self.propagate(pictures, at, spots[at])
+            logits = self._propagated(embed, len(spots), at, spots[at])
         else:
             blank = np.full(where.shape[1:], MASK_SHIFT, dtype=np.float32)
-            pairs = zip(pictures, spots, strict=True)
-            logits = np.stack([blank if _empty(spot) else self.decode(picture, spot) for picture, spot in pairs])
+            logits = np.stack([blank if _empty(s) else self.decode(embed(k), s) for k, s in enumerate(spots)])
         return prompted_component(volume, prompt, where, logits)
+
+    def _from_one_slice(self, volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Bool]:
+        """The nodule at a prompt on one slice, see :meth:`segment`."""
+        z = int(np.clip((prompt.start[0] + prompt.stop[0]) // 2, 0, volume.geometry.shape[0] - 1))
+        flat, spacing = prompt.on_slice(z), volume.geometry.spacing_zyx
+        whole = prompt
+        if self.prompt_kind == "point":
+            found = prompted_component(volume, flat, *self._alone(volume, flat, prior))[0]
+            whole = Prompt.between(found.start, found.stop, ROUGH).raised(spacing)
+        if self.memory:
+            whole = whole.heightened(MEMORY_HEIGHT)
+        where = self.view(volume, whole)
+        at = int(np.clip(z - where.start[0], 0, where.shape[0] - 1))
+        (spot,) = self._spots(flat, Box.between((z, *where.start[1:]), (z + 1, *where.stop[1:])), prior)
+        go = self._propagated if self.memory else self._followed
+        logits = go(self._embedded(volume, where), where.shape[0], at, spot)
+        return prompted_component(volume, whole, where, logits)
+
+    def _alone(self, volume: Volume, prompt: Prompt, prior: Bool | None) -> tuple[Box, Array]:
+        """The view of a prompt of one slice, and the logits (1, y, x) there."""
+        where = self.view(volume, prompt)
+        (spot,) = self._spots(prompt, where, prior)
+        return where, self.decode(self._embedded(volume, where)(0), spot)[None]
+
+    def _followed(self, embed: Embed, count: int, at: int, spot: Spot) -> Array:
+        """Logits (count, y, x): slice ``at`` from its prompt, each next one from the box of the outline before it."""
+        first = self.decode(embed(at), spot)
+        logits = np.full((count, *first.shape), MASK_SHIFT, dtype=np.float32)
+        logits[at] = first
+        begun = _piece_at(first > 0, spot)
+        for step in (-1, 1):
+            before, k = begun, at + step
+            while 0 <= k < count and before.any():
+                found = self.decode(embed(k), _spot_of_box(Box.of_mask(before[None])))
+                before = _going_on(found > 0, before)
+                logits[k] = np.where(before, found, np.float32(MASK_SHIFT))
+                k += step
+        return logits
+
+    def _embedded(self, volume: Volume, where: Box) -> Embed:
+        """The embeddings of the slices of a view, each made when it is asked for."""
+        return lambda k: self.encode(to_unit(volume.hu[where.slices][k]))
 
     def encode(self, image: Array) -> Embedding:
         """The embedding of a picture (y, x) float32 0…1, from the cache if it is there."""
@@ -230,14 +291,23 @@ class Sam:
 
     @torch.inference_mode()
     def propagate(self, embeddings: Sequence[Embedding], at: int, spot: Spot) -> Array:
-        """Logits (z, y, x): the slice ``at`` from its prompt, and the others propagated by memory in both directions.
+        """Logits (z, y, x): the slice ``at`` from its prompt, and the others propagated by memory in both directions,
+        as long as something is left of the outline; −10 beyond.
 
         Raises:
             BadOption: the network has no memory.
         """
-        frame = embeddings[at].frame
-        logits = self.net.carry(embeddings, at, self._inputs(frame, spot))
-        return frame.invert(logits[None].float())[0].cpu().numpy()
+        return self._propagated(embeddings.__getitem__, len(embeddings), at, spot)
+
+    @torch.inference_mode()
+    def _propagated(self, embed: Embed, count: int, at: int, spot: Spot) -> Array:
+        """:meth:`propagate` through slices that are embedded as far as the outline reaches."""
+        frame = embed(at).frame
+        found = self.net.carry(embed, count, at, self._inputs(frame, spot))
+        logits = np.full((count, *frame.shape), MASK_SHIFT, dtype=np.float32)
+        for k, one in found.items():
+            logits[k] = frame.invert(one[None, None].float())[0, 0].cpu().numpy()
+        return logits
 
     @torch.inference_mode()
     def _encoded(self, image: Array) -> Embedding:
@@ -250,7 +320,7 @@ class Sam:
         maps, places = self.net.encode(frame.fill(picture))
         return Embedding(maps, places, frame)
 
-    def _spots(self, prompt: Prompt, where: Box, prior: NDArray[np.bool_] | None) -> list[Spot]:
+    def _spots(self, prompt: Prompt, where: Box, prior: Bool | None) -> list[Spot]:
         """The prompt on each slice of the view."""
         if self.prompt_kind == "mask":
             if prior is None or not prior[where.slices].any():
@@ -261,9 +331,10 @@ class Sam:
         start, stop = np.asarray(prompt.start)[1:] - where.start[1:], np.asarray(prompt.stop)[1:] - where.start[1:]
         start, stop = np.maximum(start, 0), np.minimum(stop, where.shape[1:])
         (top, left), (bottom, right) = start.tolist(), stop.tolist()
-        box = Spot(box=((top, left), (bottom, right)))
-        point = Spot(point=((top + bottom) / 2, (left + right) / 2))
-        return [box if self.prompt_kind == "box" else point] * where.shape[0]
+        if self.prompt_kind == "box":
+            return [Spot(box=((top, left), (bottom, right)))] * where.shape[0]
+        y, x = (np.add(prompt.start, prompt.stop) / 2)[1:] - where.start[1:]
+        return [Spot(point=(float(y), float(x)))] * where.shape[0]
 
     def _inputs(self, frame: Frame, spot: Spot) -> dict[str, Tensor]:
         """The spot as inputs of the networks of ``transformers``."""
@@ -281,6 +352,26 @@ class Sam:
 def _scaled(picture: Tensor, shape: tuple[int, int]) -> Tensor:
     """Resample linearly, with averaging when downscaling; outer faces are aligned."""
     return functional.interpolate(picture, shape, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _spot_of_box(box: Box) -> Spot:
+    """The faces of a box on one slice."""
+    (_, top, left), (_, bottom, right) = box.start, box.stop
+    return Spot(box=((top, left), (bottom, right)))
+
+
+def _piece_at(mask: Bool, spot: Spot) -> Bool:
+    """The component of a mask (y, x) at its prompt; nothing of an empty mask."""
+    faces = spot.box or (spot.point,)
+    middle = np.argwhere(spot.mask).mean(axis=0) if spot.mask is not None else np.mean(np.array(faces), axis=0) - 0.5
+    piece = one_piece(mask, middle)
+    return mask if piece is None else piece
+
+
+def _going_on(mask: Bool, before: Bool) -> Bool:
+    """The components of a mask (y, x) that overlap the outline on the slice before."""
+    parts, _ = ndimage.label(mask)
+    return np.isin(parts, np.unique(parts[before & mask])) & mask
 
 
 def _empty(spot: Spot) -> bool:
@@ -311,7 +402,7 @@ class _Sam:
     def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
         return _decoded(self.model, maps[0], spot, many)
 
-    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+    def carry(self, embed: Embed, count: int, at: int, spot: dict[str, Tensor]) -> Mapping[int, Tensor]:
         raise BadOption("SAM has no memory to carry an outline with; take SAM2, or prompt each slice.")
 
 
@@ -334,41 +425,48 @@ class _Sam2:
         squares[-1] = squares[-1] + self.model.no_memory_embedding.reshape(1, -1, 1, 1)
         return _decoded(self.model, squares, spot, many)
 
-    def carry(self, embeddings: Sequence[Embedding], at: int, spot: dict[str, Tensor]) -> Tensor:
+    def carry(self, embed: Embed, count: int, at: int, spot: dict[str, Tensor]) -> Mapping[int, Tensor]:
         if self.memory is None:
             raise BadOption(
                 "These weights of SAM2 hold no memory; take a published checkpoint such as facebook/sam2.1-hiera-tiny, "
                 "or prompt each slice."
             )
-        session = self._session(embeddings)
+        session = self._session(count)
         one = session.obj_id_to_idx(1)
         if "input_masks" in spot:
             session.add_mask_inputs(one, at, (spot["input_masks"] >= 0.5).float())
         else:
             session.add_point_inputs(one, at, _as_points(spot))
         session.obj_with_new_inputs = [1]
-        frames = {at: self.memory(session, frame_idx=at)}
-        for down in (False, True):
-            walk = self.memory.propagate_in_video_iterator(session, start_frame_idx=at, reverse=down)
-            frames |= {frame.frame_idx: frame for frame in walk if frame.frame_idx != at}
-        return torch.stack([frames[k].pred_masks[0, 0] for k in range(len(embeddings))])
 
-    def _session(self, embeddings: Sequence[Embedding]) -> Any:
-        """The inference session of the network with memory, with the embeddings of the slices."""
+        def step(k: int, *, down: bool) -> Tensor:
+            """One slice, as the library's own way through a film takes it, with an embedding that is made only now."""
+            assert self.memory is not None
+            embedding = embed(k)
+            features = {"vision_feats": list(embedding.maps), "vision_pos_embeds": [embedding.places]}
+            session.cache.cache_vision_features(k, features)
+            mask: Tensor = self.memory(session, frame_idx=k, reverse=down).pred_masks[0, 0]
+            return mask
+
+        found = {at: step(at, down=False)}
+        for down, order in ((False, range(at + 1, count)), (True, range(at - 1, -1, -1))):
+            for k in order:
+                if not (found[k + 1 if down else k - 1] > 0).any():
+                    break
+                found[k] = step(k, down=down)
+        return found
+
+    def _session(self, count: int) -> Any:
+        """The inference session of the network with memory for so many slices."""
         from transformers import Sam2VideoInferenceSession
 
-        count, device = len(embeddings), self.model.device
-        session = Sam2VideoInferenceSession(
+        device = self.model.device
+        return Sam2VideoInferenceSession(
             video=torch.empty(count, 0),
             inference_device=device,
             inference_state_device=device,
             dtype=torch.float32,
-            max_vision_features_cache_size=count,
         )
-        for number, embedding in enumerate(embeddings):
-            features = {"vision_feats": list(embedding.maps), "vision_pos_embeds": [embedding.places]}
-            session.cache.cache_vision_features(number, features)
-        return session
 
 
 def _decoded(model: Any, embeddings: Any, spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
@@ -391,13 +489,13 @@ def _as_points(spot: dict[str, Tensor]) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- weights
 
 
-def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> Sam:
+def load_sam(checkpoint: str | Path, kind: Kind | None = None, *, download: bool = False) -> Sam:
     """Load SAM2 or SAM from files in the published format, onto the GPU if there is one.
 
     Args:
         checkpoint: a folder with ``config.json`` and ``model.safetensors``, or a name on the hub, such as
             "facebook/sam2.1-hiera-tiny", "facebook/sam-vit-base" or "wanglab/medsam-vit-base".
-        kind: "sam2", or "sam" (MedSAM is one).
+        kind: "sam2", or "sam" (MedSAM is one), if no other will do; None for what the files say.
         download: fetch a hub name that is not on this machine yet. Without it the network is never used.
 
     Raises:
@@ -410,18 +508,47 @@ def load_sam(checkpoint: str | Path, kind: Kind, *, download: bool = False) -> S
         import transformers
     except ImportError:
         raise MissingExtra("sam", "transformers") from None
-    if kind not in ("sam2", "sam"):
+    if kind not in (None, "sam2", "sam"):
         raise BadOption(f"Prompted networks are 'sam2' and 'sam', not {kind!r}.")
     folder = _folder(str(checkpoint), kind, download)
     config = _json(folder / "config.json")
-    model_type = config.get("model_type")
-    if model_type not in {"sam2": ("sam2", "sam2_video"), "sam": ("sam",)}[kind]:
-        raise CorruptWeights(f"{folder} holds a network of type {model_type!r}, not {kind!r}.")
-    if kind == "sam":
+    if kind not in (None, _kind(folder, config)):
+        raise CorruptWeights(f"{folder} holds a network of type {config.get('model_type')!r}, not {kind!r}.")
+    if _kind(folder, config) == "sam":
         net: Net = _Sam(_read(transformers.SamModel, folder, None))
     else:
         net = _Sam2(*_read_sam2(transformers, folder, config))
-    return Sam(net, PLAIN if str(checkpoint) in FED_PLAIN else _pixels(folder), sha256=_hash(folder))
+    return Sam(net, PLAIN if _is_medsam(folder, config) else _pixels(folder), sha256=_hash(folder))
+
+
+def kind_of(checkpoint: str | Path) -> Kind:
+    """What the files of a checkpoint hold; :func:`load_sam` takes the same, and nothing is fetched.
+
+    Raises:
+        MissingWeights, CorruptWeights: as :func:`load_sam`.
+    """
+    folder = _folder(str(checkpoint), None, download=False)
+    return _kind(folder, _json(folder / "config.json"))
+
+
+def _kind(folder: Path, config: dict[str, Any]) -> Kind:
+    kinds: dict[object, Kind] = {"sam2": "sam2", "sam2_video": "sam2", "sam": "sam"}
+    found = config.get("model_type")
+    if found not in kinds:
+        raise CorruptWeights(f"{folder} holds a network of type {found!r}; prompted networks are SAM2, SAM and MedSAM.")
+    return kinds[found]
+
+
+def _is_medsam(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether what comes with the weights says that they are MedSAM, or were made from it.
+
+    Network and configuration are SAM's own, and its processor file is SAM's too, although it was trained on pictures
+    0…1 without normalisation (MedSAM's own inference script). What tells them apart is the model card, or the name that
+    ``transformers`` keeps of where weights came from.
+    """
+    card = folder / "README.md"
+    words = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+    return bool(MEDSAM.search(f"{config.get('_name_or_path', '')}\n{words}"))
 
 
 def _read_sam2(transformers: Any, folder: Path, config: dict[str, Any]) -> tuple[Any, Any | None]:
@@ -461,10 +588,17 @@ def _read(kind: Any, folder: Path, config: Any | None) -> Any:
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _folder(name: str, kind: Kind, download: bool) -> Path:
-    """The folder of the files: the one named, or the hub client's cache of that name."""
+def _folder(name: str, kind: Kind | None, download: bool) -> Path:
+    """The folder of the files: the one named, that of a file of them, or the hub client's cache of that name."""
     if Path(name).is_dir():
         return Path(name)
+    if Path(name).is_file():
+        if (Path(name).parent / "config.json").is_file():
+            return Path(name).parent
+        raise MissingWeights(
+            f"{name} is a file alone, as the networks' own repositories give it; what is read is a folder with "
+            f"config.json and model.safetensors. Fetch one: hf download {USUAL[kind or 'sam2']}."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -477,11 +611,11 @@ def _folder(name: str, kind: Kind, download: bool) -> Path:
             files = [*FILES, "pytorch_model.bin"]
             folder = Path(snapshot_download(name, local_files_only=not download, allow_patterns=files))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        known = USUAL[kind] if isinstance(error, HFValidationError) else name
+        known = USUAL[kind or "sam2"] if isinstance(error, HFValidationError) else name
         failed = f" Fetching it failed: {_line(error)}." if download else ""
         raise MissingWeights(
-            f"No weights of {kind}: {name!r} is neither a folder here (with config.json and model.safetensors) nor a "
-            f"hub name in {HF_HUB_CACHE}.{failed} Fetch them once: hf download {known}."
+            f"No weights of {kind or 'SAM'}: {name!r} is neither a folder here (config.json and model.safetensors) "
+            f"nor a hub name in {HF_HUB_CACHE}.{failed} Fetch them once: hf download {known}."
         ) from error
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +161,7 @@ def prompted_component(
     Raises:
         BadPrompt: nothing was found.
     """
-    piece = _one_piece(logits > 0, _middle(prompt, box))
+    piece = one_piece(logits > 0, _middle(prompt, box))
     if piece is None:
         z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]
         raise BadPrompt(
@@ -197,13 +198,15 @@ def rough_cube(volume: Volume, centre_lps: Point, side_mm: float) -> Prompt:
 def prompt_of_point(volume: Volume, point_lps: Point) -> Prompt:
     """A rough cube of 10 mm around a point, from which the rounds of :func:`segment` find the nodule's own size.
 
+    Its height is a guess, and it says so (:attr:`Prompt.flat`).
+
     Raises:
         BadPrompt: the point is outside the scan.
     """
     if not volume.geometry.contains(point_lps):
         x, y, z = point_lps
         raise BadPrompt(f"The point ({x:.1f}, {y:.1f}, {z:.1f}) mm is outside the scan; points are LPS mm, x,y,z.")
-    return rough_cube(volume, point_lps, POINT_MM)
+    return replace(rough_cube(volume, point_lps, POINT_MM), flat=True)
 
 
 def prompt_of_box(volume: Volume, start: NDArray[np.float64], stop: NDArray[np.float64]) -> Prompt:
@@ -248,7 +251,7 @@ def _filling_level(prompt: Prompt, box: Box, logits: Array) -> float:
     plane = logits[int(np.clip(np.round(z), 0, len(logits) - 1))]
     best, chosen = -np.inf, 0.0
     for level in sorted(LEVELS, key=abs):
-        piece = _one_piece(plane > level, np.asarray(middle))
+        piece = one_piece(plane > level, np.asarray(middle))
         if piece is None:
             continue
         found = Box.of_mask(piece[None])
@@ -265,7 +268,7 @@ def _middle(prompt: Prompt, box: Box) -> NDArray[np.float64]:
     return np.asarray(np.add(prompt.start, prompt.stop) / 2 - 0.5 - box.start)
 
 
-def _one_piece(mask: NDArray[np.bool_], middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+def one_piece(mask: NDArray[np.bool_], middle: NDArray[np.float64]) -> NDArray[np.bool_] | None:
     """The largest component, nearness to the prompt's centre counting in its favour; None if there is none."""
     parts, count = ndimage.label(mask)
     if not count:

@@ -15,7 +15,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadPrompt
 from nodulens.ops.resample import resample_array
-from nodulens.stages.prompts import Click, Prompt
+from nodulens.stages.prompts import Click, Prompt, PromptKind
 from nodulens.stages.segment import prompt_of_box, prompt_of_point
 
 Space = Literal["lps", "voxel"]
@@ -30,11 +30,13 @@ class PlacedPrompt:
         box: where the nodule is.
         prior: a mask (z, y, x) on the volume's grid, if one was given.
         clicks: corrections of the outline.
+        kind: what was given.
     """
 
     box: Prompt
     prior: NDArray[np.bool_] | None = None
     clicks: tuple[Click, ...] = ()
+    kind: PromptKind = "box"
 
 
 class PromptFields(TypedDict, total=False):
@@ -97,12 +99,12 @@ class UserPrompt:
             for xyz in points
         )
         if self.mask is not None:
-            return PlacedPrompt(*_prompt_of_mask(volume, self.mask), clicks)
+            return PlacedPrompt(*_prompt_of_mask(volume, self.mask), clicks, "mask")
         if self.box is not None:
             return PlacedPrompt(self._prompt_of_box(volume, ct, self.box), None, clicks)
         assert self.point is not None, "one of the three is given"
         x, y, z = self._to_lps(ct, self.point)
-        return PlacedPrompt(prompt_of_point(volume, (x, y, z)), None, clicks)
+        return PlacedPrompt(prompt_of_point(volume, (x, y, z)), None, clicks, "point")
 
     def _click(self, volume: Volume, ct: Volume, xyz: Sequence[float], *, inside: bool) -> Click:
         point = self._to_lps(ct, xyz)
