@@ -19,7 +19,7 @@ from nodulens.clinical import mayo_1997 as mayo
 from nodulens.clinical import nelson_2009 as nelson
 from nodulens.clinical.assess import ASK, assess
 from nodulens.clinical.enquiry import ranges
-from nodulens.clinical.facts import Case, NoduleFacts, PatientFacts
+from nodulens.clinical.facts import Answers, Case, NoduleAnswers, NoduleFacts, PatientFacts
 from nodulens.clinical.record import Result
 from nodulens.clinical.sizes import rounded, span, spans, volume_change, volume_doubling_time
 from nodulens.errors import BadOption
@@ -263,6 +263,14 @@ def test_no_prior_ct_is_baseline() -> None:
     }
 
 
+def test_without_a_prior_ct_nothing_is_compared() -> None:
+    for comparison in ("new", "growing", "slowly growing", "stable", "resolved"):
+        with pytest.raises(BadOption, match="at baseline"):
+            lung_rads.categorise(NoduleFacts("solid", 7.0, comparison=comparison), replace(SCREENED, prior="none"))  # type: ignore[arg-type]
+        with pytest.raises(BadOption, match="at baseline"):
+            Answers(PatientFacts(prior="none"), {2: NoduleAnswers(comparison=comparison)})  # type: ignore[arg-type]
+
+
 def test_the_solid_part_is_asked_for_within_its_nodule() -> None:
     small, large = lung("part-solid", 5.0, comparison="new"), lung("part-solid", 7.0, comparison="baseline")
     assert small.possible == ("3", "4B")
@@ -489,6 +497,14 @@ def test_bts_subsolid(
     )  # fmt: skip
     there = {0.0999: bts.FOUR_YEARS, 0.10: bts.OPTIONS}[risk] if category == "risk" else category
     assert bts.recommend(nodule, ADULT).category == there
+
+
+def test_a_nodule_that_was_there_before_is_not_silently_a_first_one() -> None:
+    nodule = NoduleFacts("solid", 7.0, 7.5, comparison="stable", count_of_class=1)
+    assert "Taken as on the first CT" in bts.recommend(nodule, ADULT).notes[-1]
+    assert "first shows a nodule" in fleischner.recommend(nodule, ADULT).notes[-1]
+    known = replace(nodule, months=12.0, previous_long_axis_mm=7.0)
+    assert not any("first CT" in note for note in bts.recommend(known, ADULT).notes)
 
 
 def test_bts_exceptions() -> None:

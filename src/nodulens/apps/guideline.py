@@ -42,7 +42,7 @@ def print_guidelines(found: Guidelines, as_json: bool) -> None:
     for nodule in found.nodules:
         for result in nodule.results:
             print(f"{result.guideline}: {words.said(result)}")
-            for line in (words.basis(result), *result.notes, *words.questions(result.missing)):
+            for line in (*words.basis(result), *words.questions(result.missing)):
                 print(f"  {line}")
         for estimate in nodule.estimates:
             print(f"{estimate.model}: {words.chance(estimate)} probability of malignancy")

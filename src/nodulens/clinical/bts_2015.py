@@ -12,12 +12,12 @@ for any.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nodulens.clinical import brock_2013, herder_2005, mayo_1997
 from nodulens.clinical.enquiry import OPEN, RANGED, YES_NO, Decision, Question, Range, decide, ranges
-from nodulens.clinical.facts import Case, NoduleFacts, PatientFacts
+from nodulens.clinical.facts import FOLLOWED, Case, NoduleFacts, PatientFacts
 from nodulens.clinical.fleischner_2017 import worst
 from nodulens.clinical.record import Result
 from nodulens.clinical.sizes import span, volume_doubling_time
@@ -235,11 +235,16 @@ def _decision(end: str, rule: str, cell: str) -> Decision:
     return Decision(end, text, months, rule, cell)
 
 
-def _notes(nodule: NoduleFacts) -> list[str]:
+def _notes(nodule: NoduleFacts) -> Iterator[str]:
     if nodule.volume_mm3 is not None and not nodule.subsolid:
-        return [f"By the volume of {nodule.volume_mm3:.0f} mm³."]
-    assert nodule.long_axis_mm is not None
-    return [f"By the longest diameter of {nodule.long_axis_mm:.1f} mm."]
+        yield f"By the volume of {nodule.volume_mm3:.0f} mm³."
+    else:
+        yield f"By the longest diameter of {nodule.long_axis_mm:.1f} mm."
+    if nodule.comparison in FOLLOWED and not _followed(nodule):
+        yield (
+            "Taken as on the first CT: surveillance needs the months since then, and the longest diameter of that time "
+            "(previous_long_axis_mm) or the change of volume (volume_change)."
+        )
 
 
 # ---- What has to be known

@@ -68,6 +68,16 @@ class PatientFacts:
             raise BadOption(f"An age is 0 to 120 years, got {self.age}.")
 
 
+def check_prior(patient: PatientFacts, comparison: Comparison | None) -> None:
+    """Refuse a comparison of what has no prior CT.
+
+    Raises:
+        BadOption: there is none.
+    """
+    if patient.prior == "none" and comparison not in (None, "baseline"):
+        raise BadOption(f"With no prior CT (--prior none) every nodule is at baseline, not {comparison!r}.")
+
+
 @dataclass(frozen=True)
 class NoduleFacts:
     """What is measured or stated of a nodule.
@@ -207,12 +217,19 @@ class Answers:
         nodules: by number in the report.
         single: of the one nodule of an examination with one finding.
         count: nodules in the examination, where it is not that of the findings.
+
+    Raises:
+        BadOption: a nodule is compared, and there is no prior CT.
     """
 
     patient: PatientFacts = field(default_factory=PatientFacts)
     nodules: Mapping[int, NoduleAnswers] = field(default_factory=dict)
     single: NoduleAnswers = field(default_factory=NoduleAnswers)
     count: int | None = None
+
+    def __post_init__(self) -> None:
+        for one in (self.single, *self.nodules.values()):
+            check_prior(self.patient, one.comparison)
 
 
 @dataclass(frozen=True)
@@ -223,4 +240,6 @@ class Case:
     patient: PatientFacts = field(default_factory=PatientFacts)
 
 
+FOLLOWED: frozenset[Comparison] = frozenset(("growing", "slowly growing", "stable", "resolved"))
+"""Comparisons of a nodule that was there before."""
 NODULE_FIELDS = frozenset(one.name for one in fields(NoduleFacts))

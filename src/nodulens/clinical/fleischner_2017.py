@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nodulens.clinical.enquiry import YES_NO, Decision, Question, decide
-from nodulens.clinical.facts import Case, NoduleFacts, PatientFacts
+from nodulens.clinical.facts import FOLLOWED, Case, NoduleFacts, PatientFacts
 from nodulens.clinical.record import Result
 from nodulens.clinical.sizes import rounded
 from nodulens.errors import BadOption
@@ -123,6 +123,8 @@ def recommend(nodule: NoduleFacts, patient: PatientFacts) -> Result:
         if nodule.volume_mm3 is not None and _by_volume(nodule.volume_mm3) != size_class(nodule):
             volume = {"< 6 mm": "< 100 mm³", "6 to 8 mm": "100 to 250 mm³", "> 8 mm": "> 250 mm³"}
             notes.append(f"By its volume it is in another row ({volume[_by_volume(nodule.volume_mm3)]}).")
+    if nodule.comparison in FOLLOWED:
+        notes.append("The table is for the CT that first shows a nodule; later ones follow the plan made then.")
     if nodule.kind in ("airway", "cyst"):
         text = "The source has no rule for this: a radiologist decides."
         return Result(NAME, None, (), text, None, f"{nodule.kind} finding", "none")

@@ -22,7 +22,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from nodulens.clinical.enquiry import YES_NO, Decision, Question, decide
-from nodulens.clinical.facts import Case, Comparison, Cyst, CystChange, NoduleFacts, PatientFacts
+from nodulens.clinical.facts import Case, Comparison, Cyst, CystChange, NoduleFacts, PatientFacts, check_prior
 from nodulens.clinical.record import Missing, Outcome, Result
 from nodulens.clinical.sizes import rounded, span, spans
 from nodulens.errors import BadOption
@@ -146,12 +146,13 @@ def categorise(nodule: NoduleFacts, patient: PatientFacts) -> Result:
     """The category of one nodule, with the recommendation if it were the worst of the examination.
 
     Raises:
-        BadOption: a nodule of the parenchyma without a mean diameter.
+        BadOption: a nodule of the parenchyma without a mean diameter, or a comparison without a prior CT.
     """
+    check_prior(patient, nodule.comparison)
     if nodule.mean_diameter_mm is None and nodule.kind in ("solid", "part-solid", "ground-glass"):
         raise BadOption("Lung-RADS needs the mean diameter of a nodule: --diameter.")
-    if patient.prior == "none" and nodule.comparison is None:
-        nodule = _at_baseline(nodule)
+    if patient.prior == "none":
+        nodule = replace(nodule, comparison="baseline")
     return decide(
         NAME, lambda case: (_category(case),), Case(nodule, patient), _QUESTIONS, ORDER, tuple(_notes(nodule))
     )
@@ -207,10 +208,6 @@ def _with_modifier(result: Result, patient: PatientFacts) -> Result:
         result.guideline, category, possible, result.recommendation, result.next_ct_months, result.rule, result.cell,
         result.missing, (*result.notes, note),
     )  # fmt: skip
-
-
-def _at_baseline(nodule: NoduleFacts) -> NoduleFacts:
-    return replace(nodule, comparison="baseline")
 
 
 # ---- The rule for a case that is known in full

@@ -47,7 +47,7 @@ def growth(before_mm3: float, after_mm3: float, days: float) -> Result:
         category, cell = INTERMEDIATE, "doubling time of 400 to 600 days"
     else:
         category, cell = SLOW, "doubling time > 600 days"
-    notes = (f"Volume changed by {100 * change:+.0f} %.",)
+    notes = [f"Volume changed by {100 * change:+.0f} %."]
     if change > 0:
-        notes += (f"Doubling time of {doubling:.0f} days.",)
-    return Result(NAME, category, (category,), MANAGEMENT[category], None, "growth", cell, (), notes)
+        notes.append(f"Doubling time of {doubling:.0f} days.")
+    return Result(NAME, category, (category,), MANAGEMENT[category], None, "growth", cell, (), tuple(notes))

@@ -16,9 +16,10 @@ def said(result: Result) -> str:
     return f"{either(result.possible)}. {result.recommendation}"
 
 
-def basis(result: Result) -> str:
-    """The rule and the cell that led there."""
-    return f"{result.rule}: {result.cell}"
+def basis(result: Result) -> list[str]:
+    """The rule and the cell that led to a category, and how the inputs were taken; what is open has no one cell."""
+    led = [f"{result.rule}: {result.cell}"] if result.category is not None or not result.possible else []
+    return [*led, *result.notes]
 
 
 def chance(estimate: Estimate) -> str:

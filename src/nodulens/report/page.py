@@ -342,7 +342,7 @@ def _guidelines(nodule: Nodule, report: Report) -> list[Values]:
 
 
 def _result(result: Result) -> Values:
-    lines = [guideline_words.basis(result), *result.notes, *guideline_words.questions(result.missing)]
+    lines = [*guideline_words.basis(result), *guideline_words.questions(result.missing)]
     return {"name": result.guideline, "text": guideline_words.said(result), "lines": lines}
 
 
