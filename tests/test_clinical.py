@@ -647,7 +647,10 @@ def test_the_context_chooses_the_guidelines() -> None:
     nodules = {1: NoduleFacts("solid", 7.0, 7.5, count=2, count_of_class=1), 2: NoduleFacts("ground-glass", 9.0, 9.5)}
     screening = assess(replace(SCREENED, prior="none"), nodules)
     assert [one.guideline for one in screening.examination] == [lung_rads.NAME, bts.NAME]
-    assert screening.examination[0].category == "3"
+    assert screening.examination[0].category == "3" and screening.examination[0].notes == ("By nodule 1.",)
+    assert screening.examination[1].notes[0] == "By nodule 1." and not screening.examination[1].missing
+    other = assess(replace(SCREENED, prior="none", other_finding=True), nodules).examination[0]
+    assert other.category == "3S" and other.notes[0] == "By nodule 1."
     assert [one.model for one in screening.nodules[0].estimates] == [brock.NAME]
     incidental = assess(ADULT, nodules)
     assert [one.guideline for one in incidental.nodules[1].results] == [fleischner.NAME, bts.NAME]

@@ -81,7 +81,7 @@ def typed_answers(
         NotFound, UnreadableFile: of the file.
     """
     stated = PatientFile() if patient is None else read_patient(patient)
-    typed = {
+    typed: dict[str, Any] = {
         "context": context, "prior": prior, "age": age, "sex": sex, "smoker": smoker, "family_history": family_history,
         "emphysema": emphysema, "extrathoracic_cancer": extrathoracic_cancer, "immunosuppressed": immunosuppressed,
         "risk": risk,
@@ -158,7 +158,7 @@ def _parsed(text: str) -> Any:
     """YAML, of which JSON is a part, without tags and aliases; a key that stands twice is an error."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):  # they grow without end in few bytes
                 raise yaml.YAMLError("aliases")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nodulens.clinical import brock_2013, bts_2015, fleischner_2017, herder_2005, lung_rads_v2022, mayo_1997
 from nodulens.clinical.facts import NoduleFacts, PatientFacts
@@ -65,13 +65,24 @@ def assess(patient: PatientFacts, nodules: Mapping[int, NoduleFacts], notes: tup
         NoduleGuidelines(number, _results(nodule, patient), _estimates(nodule, patient))
         for number, nodule in nodules.items()
     )
-    by_source = list(zip(*(one.results for one in found), strict=True))
-    examination: list[Result | None] = [bts_2015.examination(by_source[1])] if found else []
+    first, second = ([one.results[n] for one in found] for n in range(2))
     if patient.context == "screening":
-        examination.insert(0, lung_rads_v2022.examination(by_source[0] if found else (), patient))
-    elif found:
-        examination.insert(0, fleischner_2017.examination(by_source[0]))
-    return Guidelines(patient, tuple(one for one in examination if one is not None), found, notes)
+        examination = [lung_rads_v2022.examination(first, patient), bts_2015.examination(second)]
+    else:
+        examination = [fleischner_2017.examination(first), bts_2015.examination(second)]
+    named = (_named(one, found) for one in examination if one is not None)
+    return Guidelines(patient, tuple(named), found, notes)
+
+
+def _named(result: Result, nodules: Sequence[NoduleGuidelines]) -> Result:
+    """The result for an examination with the number of the nodule that it comes from; its questions stay there."""
+    category = None if result.category is None else result.category.removesuffix("S")
+    for nodule in nodules:
+        for one in nodule.results:
+            same = (one.guideline, one.category, one.possible) == (result.guideline, category, result.possible)
+            if same or (one.guideline == result.guideline and category is not None and one.category == category):
+                return replace(result, missing=(), notes=(f"By nodule {nodule.id}.", *result.notes))
+    return result
 
 
 def _results(nodule: NoduleFacts, patient: PatientFacts) -> tuple[Result, ...]:

@@ -72,9 +72,10 @@ MANAGEMENT: Mapping[str, tuple[str, tuple[int, int] | None]] = {
 """What an algorithm ends in → the recommendation, and months from the first CT to the next."""
 
 
-BY_VOLUME = ((80.0, DISCHARGE), (300.0, THREE_MONTHS))
+Row = tuple[tuple[float, str], ...]
+BY_VOLUME: Row = ((80.0, DISCHARGE), (300.0, THREE_MONTHS))
 """Of solid nodules on the first CT: the volume in mm³ below which a cell holds, and its end; above, by risk."""
-BY_DIAMETER = ((5.0, DISCHARGE), (6.0, ONE_YEAR), (8.0, THREE_MONTHS))
+BY_DIAMETER: Row = ((5.0, DISCHARGE), (6.0, ONE_YEAR), (8.0, THREE_MONTHS))
 """Likewise by the longest diameter in mm."""
 
 
@@ -276,8 +277,8 @@ def _pet_done(case: Case) -> bool:
 
 
 _QUESTIONS = (
-    *(_ranged(one, _risk_counts) for one in brock_2013.QUESTIONS if one.field != "spiculated"),
-    *(_ranged(one, _pet_done) for one in mayo_1997.QUESTIONS if one.field in ("smoker", "extrathoracic_cancer")),
+    *(_ranged(one, _risk_counts) for one in brock_2013.QUESTIONS if one.name != "spiculated"),
+    *(_ranged(one, _pet_done) for one in mayo_1997.QUESTIONS if one.name in ("smoker", "extrathoracic_cancer")),
     _ranged(mayo_1997.SPICULATED, _pet_done),
     _ranged(brock_2013.SPICULATED, lambda case: _risk_counts(case) and not _pet_done(case)),
     Question("fdg_uptake", herder_2005.FDG_UPTAKE.ask, herder_2005.FDG_UPTAKE.values, _pet_counts, None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nodulens.clinical.facts import NODULE_FIELDS, Case
@@ -50,7 +50,7 @@ class Question:
     """An input that a rule takes, and that may not be stated.
 
     Attributes:
-        field: of the nodule's or the patient's facts.
+        name: of a field of the nodule's or the patient's facts.
         ask: how to state it.
         values: the answer in words, and as a value of the field; or a function of the case that gives them.
         applies: whether a case needs it; called with what was stated so far.
@@ -58,10 +58,10 @@ class Question:
             the result is left open.
     """
 
-    field: str
+    name: str
     ask: str
     values: Values | Callable[[Case], Values]
-    applies: Callable[[Case], bool] = field(default=always)
+    applies: Callable[[Case], bool] = always
     unstated: Any = OPEN
 
     def answers(self, case: Case) -> Values:
@@ -70,7 +70,7 @@ class Question:
 
     def open(self, case: Case) -> bool:
         """Whether the case needs an answer and has none."""
-        return self.applies(case) and _get(case, self.field) is None
+        return self.applies(case) and _get(case, self.name) is None
 
 
 YES_NO: Values = (("yes", True), ("no", False))
@@ -109,12 +109,12 @@ def decide(
     for question in questions:
         if question.open(case):
             outcomes = tuple(
-                Outcome(word, categories(with_answer(case, question.field, value)))
+                Outcome(word, categories(with_answer(case, question.name, value)))
                 for word, value in question.answers(case)
             )
             decisive = question.unstated in (OPEN, RANGED)
             if len({one.categories for one in outcomes}) > 1 or (decisive and not known and len(possible) > 1):
-                missing.append(Missing(question.field, question.ask, decisive, outcomes))
+                missing.append(Missing(question.name, question.ask, decisive, outcomes))
     rules, cells = (
         "; ".join(dict.fromkeys(words)) for words in zip(*((d.rule, d.cell) for d in decisions), strict=True)
     )
@@ -154,13 +154,13 @@ def estimate(
         outcomes = tuple(
             Outcome(
                 word,
-                probability=answered[question.field, word]
+                probability=answered[question.name, word]
                 if question.unstated is OPEN
-                else ranges(probability, with_answer(case, question.field, value), questions)[0],
+                else ranges(probability, with_answer(case, question.name, value), questions)[0],
             )
             for word, value in question.answers(case)
         )
-        missing.append(Missing(question.field, question.ask, question.unstated is OPEN, outcomes))
+        missing.append(Missing(question.name, question.ask, question.unstated is OPEN, outcomes))
     low, high = whole
     return Estimate(model, low if low == high else None, low, high, tuple(missing), tuple(notes))
 
@@ -179,8 +179,8 @@ def ranges(
         return (exact, exact), {}
     start = _log_odds(probability(base))
     terms = {
-        one.field: {
-            word: _log_odds(probability(with_answer(base, one.field, value))) - start
+        one.name: {
+            word: _log_odds(probability(with_answer(base, one.name, value))) - start
             for word, value in one.answers(case)
         }
         for one in open_
@@ -221,9 +221,9 @@ def _completed(case: Case, questions: Sequence[Question]) -> Iterator[Case]:
     for question in questions:
         if question.unstated is OPEN and question.open(case):
             for _, value in question.answers(case):
-                yield from _completed(with_answer(case, question.field, value), questions)
+                yield from _completed(with_answer(case, question.name, value), questions)
             return
     for question in questions:
         if question.unstated not in (OPEN, RANGED, None) and question.open(case):
-            case = with_answer(case, question.field, question.unstated)
+            case = with_answer(case, question.name, question.unstated)
     yield case

@@ -36,7 +36,7 @@ def estimated(nodule: NoduleFacts, patient: PatientFacts) -> Estimate:
     ]
     if nodule.fdg_uptake is None:
         outcomes = tuple(Outcome(uptake, (), probability((before.lowest, before.highest), uptake)) for uptake in UPTAKE)
-        missing.append(Missing(FDG_UPTAKE.field, FDG_UPTAKE.ask, True, outcomes))
+        missing.append(Missing(FDG_UPTAKE.name, FDG_UPTAKE.ask, True, outcomes))
     return Estimate(NAME, low if low == high else None, low, high, tuple(missing), before.notes)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
+from nodulens.clinical import lung_rads_v2022
 from nodulens.clinical.record import Estimate, Missing, Outcome, Result
 
 
 def said(result: Result) -> str:
-    """The category, or those that it can be, and the recommendation."""
+    """The category, or those that it can be, and the recommendation, which alone is what sources without names say."""
     if result.category is not None:
-        return f"{result.category}. {result.recommendation}"
+        named = result.guideline == lung_rads_v2022.NAME
+        return f"{result.category}. {result.recommendation}" if named else result.recommendation
     if not result.possible:
         return result.recommendation
     return f"{either(result.possible)}. {result.recommendation}"
@@ -42,7 +45,8 @@ def questions(missing: tuple[Missing, ...]) -> Iterator[str]:
 
 
 def _question(one: Missing) -> str:
-    outcomes = "; ".join(f"{outcome.value} → {_outcome(outcome)}" for outcome in one.outcomes)
+    runs = groupby(one.outcomes, _outcome)
+    outcomes = "; ".join(f"{', '.join(outcome.value for outcome in run)} → {said_}" for said_, run in runs)
     return f"{one.ask}{': ' if outcomes else ''}{outcomes}"
 
 
