@@ -17,6 +17,7 @@ from nodulens.io.records import Format, from_plain
 
 LARGEST_FILE = 1 << 20
 """Bytes of a patient file; more is no such file."""
+PANEL = "For the clinical guidelines"
 SPICULATION = {"yes": True, "no": False}
 UPTAKE = ("absent", "faint", "moderate", "intense")
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -41,37 +42,56 @@ FORM = Format(None, "patient file", defaults=True)
 def typed_answers(
     context: Annotated[
         Literal["screening", "incidental"] | None,
-        typer.Option(help="Why the CT was made; without it no guideline is applied."),
+        typer.Option(rich_help_panel=PANEL, help="Why the CT was made; without it no guideline is applied."),
     ] = None,
     prior: Annotated[
         Literal["none", "compared"] | None,
-        typer.Option(help="Prior chest CT: none makes this a baseline examination."),
+        typer.Option(rich_help_panel=PANEL, help="Prior chest CT: none makes this a baseline examination."),
     ] = None,
-    age: Annotated[int | None, typer.Option(help="Years.")] = None,
-    sex: Annotated[Literal["female", "male"] | None, typer.Option(help="Of the patient.")] = None,
-    smoker: Annotated[bool | None, typer.Option(help="Smokes or has smoked.")] = None,
-    family_history: Annotated[bool | None, typer.Option(help="Lung cancer in the family.")] = None,
-    emphysema: Annotated[bool | None, typer.Option(help="Emphysema on CT.")] = None,
+    age: Annotated[int | None, typer.Option(rich_help_panel=PANEL, help="Years.")] = None,
+    sex: Annotated[
+        Literal["female", "male"] | None, typer.Option(rich_help_panel=PANEL, help="Of the patient.")
+    ] = None,
+    smoker: Annotated[bool | None, typer.Option(rich_help_panel=PANEL, help="Smokes or has smoked.")] = None,
+    family_history: Annotated[
+        bool | None, typer.Option(rich_help_panel=PANEL, help="Lung cancer in the family.")
+    ] = None,
+    emphysema: Annotated[bool | None, typer.Option(rich_help_panel=PANEL, help="Emphysema on CT.")] = None,
     extrathoracic_cancer: Annotated[
-        bool | None, typer.Option(help="Cancer elsewhere, now or in the past; for Mayo over five years ago.")
+        bool | None,
+        typer.Option(rich_help_panel=PANEL, help="Cancer elsewhere, now or in the past; for Mayo over five years ago."),
     ] = None,
-    immunosuppressed: Annotated[bool | None, typer.Option(help="The patient is immunosuppressed.")] = None,
+    immunosuppressed: Annotated[
+        bool | None, typer.Option(rich_help_panel=PANEL, help="The patient is immunosuppressed.")
+    ] = None,
     risk: Annotated[
         Literal["low", "high"] | None,
-        typer.Option(help="Risk of malignancy, judged by a clinician; high is intermediate or high."),
+        typer.Option(
+            rich_help_panel=PANEL, help="Risk of malignancy, judged by a clinician; high is intermediate or high."
+        ),
     ] = None,
     fdg_uptake: Annotated[
         list[str] | None,
-        typer.Option(help="FDG uptake on PET: absent, faint, moderate or intense; 2=faint for nodule 2. Repeatable."),
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="FDG uptake on PET: absent, faint, moderate or intense; 2=faint for nodule 2. Repeatable.",
+        ),
     ] = None,
     spiculation: Annotated[
-        list[str] | None, typer.Option(help="Spiculated: yes or no; 2=yes for nodule 2. Repeatable.")
+        list[str] | None,
+        typer.Option(rich_help_panel=PANEL, help="Spiculated: yes or no; 2=yes for nodule 2. Repeatable."),
     ] = None,
     nodules: Annotated[
-        int | None, typer.Option(min=1, help="Nodules in the examination, where it is not the number of findings.")
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=PANEL, help="Nodules in the examination, where it is not the number of findings."
+        ),
     ] = None,
     patient: Annotated[
-        Path | None, typer.Option(help="JSON or YAML file of such facts, see docs/guidelines.md; options come first.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=PANEL, help="JSON or YAML file of such facts, see docs/guidelines.md; options come first."
+        ),
     ] = None,
 ) -> Answers:
     """The answers of options and file; an option takes the place of the file's value.
