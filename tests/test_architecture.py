@@ -29,7 +29,7 @@ ALLOWED = {
     "metrics": BASE,
     "clinical": BASE,
     "stages": TOOLS,
-    "report": BASE | {"io", "ops", "__init__"},
+    "report": BASE | {"io", "ops", "clinical", "__init__"},
     "query": BASE,
     "methods": TOOLS | {"stages", "report"},
     "pipeline": TOOLS | {"stages", "methods", "report", "query", "__init__"},

@@ -34,6 +34,7 @@ _WHERE = {
     "TrainOptions": "nodulens.train.options",
     "evaluate": "nodulens.evaluate",
     "EvaluateOptions": "nodulens.evaluate.options",
+    "categorise": "nodulens.report.guidelines",
     "write_outputs": "nodulens.report.outputs",
     "to_json": "nodulens.report.json",
     "from_json": "nodulens.report.json",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from nodulens.pipeline import analyze as analyze
     from nodulens.pipeline import segment as segment
     from nodulens.pipeline import segment_text as segment_text
+    from nodulens.report.guidelines import categorise as categorise
     from nodulens.report.json import from_json as from_json
     from nodulens.report.json import to_json as to_json
     from nodulens.report.outputs import write_outputs as write_outputs

@@ -18,10 +18,22 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nodulens.apps import data, evaluate, nnunet, yolo
+from nodulens.apps.answers import answering
 from nodulens.apps.bars import Bars, bars
 from nodulens.apps.external import trained_into
 from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
+from nodulens.clinical.facts import (
+    Airway,
+    Answers,
+    Comparison,
+    Cyst,
+    CystChange,
+    Kind,
+    NoduleFacts,
+    Previous,
+    SolidPart,
+)
 from nodulens.core.text import printable, printable_message
 from nodulens.errors import BadOption
 
@@ -80,9 +92,11 @@ def main() -> None:
 
 
 @app.command()
+@answering
 def analyze(
     ct: Scan,
     output: Out,
+    answers: Answers,
     series: Series = None,
     threshold: Annotated[
         float | None,
@@ -100,6 +114,7 @@ def analyze(
     """Find, outline, measure and grade the nodules of a chest CT."""
     from nodulens.methods.load import load_method
     from nodulens.pipeline import analyze as run
+    from nodulens.report.guidelines import categorise
     from nodulens.report.outputs import claimed
 
     _check_case(case)
@@ -110,14 +125,17 @@ def analyze(
             method = replace(method, recipe=replace(method.recipe, threshold=threshold))
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
+        report = categorise(report, answers)
         folder = _write(report, scan, claim, show)
     _print_summary(report, folder, as_json)
 
 
 @app.command()
+@answering
 def segment(
     ct: Scan,
     output: Out,
+    answers: Answers,
     point: Annotated[str | None, typer.Option(help="x,y,z of a point in the nodule.")] = None,
     box: Annotated[
         str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 of two corners; z0 = z1 for a box on one slice.")
@@ -161,6 +179,7 @@ def segment(
     from nodulens.apps.panels import check_drawable, known_truth, panels_png
     from nodulens.apps.prompts import segmenter_of, typed_prompt
     from nodulens.methods.load import load_method
+    from nodulens.report.guidelines import categorise
     from nodulens.report.outputs import claimed
 
     prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
@@ -177,6 +196,7 @@ def segment(
         known = None if truth_on is None else truth_on(scan)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
+        report = categorise(report, answers)
         picture = panels_png(report, scan, known, prompt) if panels else None
         folder = _write(report, scan, claim, show, picture)
     _print_summary(report, folder, as_json)
@@ -195,6 +215,57 @@ def ask(
     from nodulens.query import load_lexicons
 
     answer(report, text, load_lexicons(language, words or ()), as_json)
+
+
+@app.command()
+@answering
+def guideline(
+    answers: Answers,
+    kind: Annotated[Kind, typer.Option(help="By density, or an airway nodule or atypical cyst.")],
+    diameter: Annotated[float | None, typer.Option(help="Mean of long and short axis, mm.")] = None,
+    long_axis: Annotated[
+        float | None, typer.Option(help="Longest diameter, mm: what BTS, Brock, Mayo and Herder take.")
+    ] = None,
+    short_axis: Annotated[float | None, typer.Option(help="Longest at right angles to it, mm.")] = None,
+    solid: Annotated[float | None, typer.Option(help="Mean diameter of the solid part, mm.")] = None,
+    volume: Annotated[float | None, typer.Option(help="Volume, mm³, where volumetry can be relied on.")] = None,
+    comparison: Annotated[Comparison | None, typer.Option(help="With prior CT; stable is stable or smaller.")] = None,
+    solid_part: Annotated[SolidPart | None, typer.Option(help="The solid part compared with prior CT.")] = None,
+    previous_category: Annotated[Previous | None, typer.Option(help="Lung-RADS category at the prior CT.")] = None,
+    previous_diameter: Annotated[float | None, typer.Option(help="Mean diameter at the prior CT, mm.")] = None,
+    previous_long_axis: Annotated[float | None, typer.Option(help="Longest diameter at the first CT, mm.")] = None,
+    volume_change: Annotated[
+        float | None, typer.Option(help="Share since the first CT; 0.25 is a quarter more.")
+    ] = None,
+    months: Annotated[float | None, typer.Option(help="Since the prior CT; for BTS since the first.")] = None,
+    upper_lobe: Annotated[bool | None, typer.Option(help="In an upper lobe.")] = None,
+    juxtapleural: Annotated[
+        bool | None,
+        typer.Option(help="Smooth, oval, lentiform or triangular, at the pleura or a fissure."),
+    ] = None,
+    benign: Annotated[bool | None, typer.Option(help="Typical benign calcification, or fat.")] = None,
+    suspicious: Annotated[bool | None, typer.Option(help="More features of lung cancer, for Lung-RADS 4X.")] = None,
+    proven_benign: Annotated[bool | None, typer.Option(help="Proven benign by a work-up.")] = None,
+    airway: Annotated[
+        Airway | None, typer.Option(help="Level of an airway nodule; segmental or more proximal.")
+    ] = None,
+    cyst: Annotated[Cyst | None, typer.Option(help="Kind of cyst, at the prior CT if there is one.")] = None,
+    cyst_change: Annotated[CystChange | None, typer.Option(help="What changed since the prior CT.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the clinical guidelines recommend for a nodule that is typed in."""
+    from nodulens.apps.guideline import guideline as answer
+
+    if diameter is None and long_axis is not None and short_axis is not None:
+        diameter = (long_axis + short_axis) / 2
+    nodule = NoduleFacts(
+        kind, mean_diameter_mm=diameter, long_axis_mm=long_axis, short_axis_mm=short_axis, volume_mm3=volume,
+        solid_mm=solid, comparison=comparison, solid_part=solid_part, previous_category=previous_category,
+        previous_mm=previous_diameter, previous_long_axis_mm=previous_long_axis, volume_change=volume_change,
+        months=months, upper_lobe=upper_lobe, juxtapleural=juxtapleural, benign=benign, suspicious=suspicious,
+        proven_benign=proven_benign, airway=airway, cyst=cyst, cyst_change=cyst_change,
+    )  # fmt: skip
+    answer(nodule, answers, as_json)
 
 
 @app.command()
@@ -412,12 +483,15 @@ def _with_reading(report: Report, seconds: float) -> Report:
 
 
 def _print_summary(report: Report, folder: Path, as_json: bool) -> None:
+    from nodulens.report.guideline_words import said
     from nodulens.report.json import to_json
 
     if as_json:
         sys.stdout.buffer.write(to_json(report).encode())  # UTF-8 whatever the console's encoding
     else:
         print(printable(str(folder / "report.html")))
+    for result in report.guidelines.examination if report.guidelines is not None else ():
+        print(f"{result.guideline}: {said(result)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

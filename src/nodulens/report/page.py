@@ -12,9 +12,12 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from nodulens.clinical.assess import ASK
+from nodulens.clinical.record import Estimate, Result
 from nodulens.core.coverage import OpacityKind
 from nodulens.core.nodule import Nodule, Rating, Risk
 from nodulens.core.volume import Volume
+from nodulens.report import guideline_words
 from nodulens.report.html import Entry, bar, source, templates
 from nodulens.report.json import fingerprint
 from nodulens.report.lung_map import lung_map
@@ -80,6 +83,11 @@ HEAT_MAP = (
     "from little to much. It compares the parts of one nodule, on the axial slice where it is largest, and explains "
     "the network alone: not what measured features such as the diameter add."
 )
+GUIDELINES = (
+    "Published tables and models, applied to what was measured and to what a person stated; nothing else was taken for "
+    "known. A category is what the source gives for these inputs, not a diagnosis: a radiologist decides. Sources and "
+    "how each is read: docs/guidelines.md."
+)
 LOBE = "Estimated from the position in the lung alone, without fissures."
 
 
@@ -108,6 +116,7 @@ def render_page(report: Report, ct: Volume) -> str:
         cautions=_cautions(report),
         lead=_found(report),
         facts=_facts(report),
+        guidelines=_examination(report),
         map=lung_map(scene, report.nodules, [_named(nodule) for nodule in report.nodules]),
         warnings=report.warnings,
         sensitivity=_sensitivity(report),
@@ -299,6 +308,53 @@ def _provenance(report: Report) -> Iterator[Entry]:
     yield Entry("This report, sha256", fingerprint(report), code=True)
 
 
+# ---- Guidelines
+
+
+def _examination(report: Report) -> Values | None:
+    """What the guidelines say of the examination; None where nobody stated a context."""
+    found = report.guidelines
+    if found is None:
+        return None
+    stated = [
+        f"{name.replace('_', ' ')}: {_answer(value)}"
+        for name, value in vars(found.patient).items()
+        if value is not None and name != "context"
+    ]
+    context = {"screening": "lung cancer screening", "incidental": "found incidentally"}[str(found.patient.context)]
+    return {
+        "results": [_result(one) for one in found.examination],
+        "stated": "; ".join([context, *stated]),
+        "notes": found.notes,
+    }
+
+
+def _answer(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _guidelines(nodule: Nodule, report: Report) -> list[Values]:
+    said = report.guidelines.nodules if report.guidelines is not None else ()
+    for one in said:
+        if one.id == nodule.id:
+            return [*map(_result, one.results), *map(_chance, one.estimates)]
+    return []
+
+
+def _result(result: Result) -> Values:
+    lines = [*guideline_words.basis(result), *guideline_words.questions(result.missing)]
+    return {"name": result.guideline, "text": guideline_words.said(result), "lines": lines}
+
+
+def _chance(estimate: Estimate) -> Values:
+    text = f"{guideline_words.chance(estimate)} probability of malignancy"
+    return {
+        "name": estimate.model,
+        "text": text,
+        "lines": [*estimate.notes, *guideline_words.questions(estimate.missing)],
+    }
+
+
 # ---- Parts of the page
 
 
@@ -344,6 +400,7 @@ def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> Values:
         "planes": [_plane(plane, nodule, side) for plane in scene.planes(nodule)],
         "look": _look(nodule),
         "warnings": nodule.warnings,
+        "guidelines": _guidelines(nodule, report),
         "risk": None if nodule.risk is None else _estimate(nodule.risk),
         "confidence": None if report.prompted else _confidence(nodule.score),
         "where": _where(nodule),
@@ -439,6 +496,7 @@ def _guide(report: Report) -> Iterator[Entry]:
         yield Entry("Look", f"{LOOK} {_predictability(report.attribute_auc)}")
     if report.nodules:
         yield Entry("Lobe", LOBE)
+    yield Entry("Guidelines", ASK if report.guidelines is None else GUIDELINES)
 
 
 def _predictability(attribute_auc: dict[Rating, float]) -> str:

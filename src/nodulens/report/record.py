@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nodulens.clinical.assess import Guidelines
 from nodulens.core.coverage import Coverage
 from nodulens.core.nodule import Nodule, Rating
 from nodulens.core.volume import Mask, Patient, Volume
@@ -98,10 +99,12 @@ class Report:
         attribute_auc: rating of a nodule's look that was predicted → how well, on nodules of patients left out: the AUC
             of telling those rated above 3 from those below.
         interval_meaning: a sentence on the definition and coverage of ``Risk.interval``.
+        guidelines: what clinical guidelines say; None where nobody stated why the CT was made.
         lung_mask: on the grid of the volume as read; not in the JSON, not compared.
 
     Raises:
-        NodulensError: nodule ids that are not unique or below 1, or timing without ``total``.
+        NodulensError: nodule ids that are not unique or below 1, timing without ``total``, or guidelines of nodules
+            that are not in the report.
     """
 
     software: str
@@ -122,11 +125,14 @@ class Report:
     sensitivity: tuple[SizeSensitivity, ...] = ()
     attribute_auc: dict[Rating, float] = field(default_factory=dict)
     interval_meaning: str = ""
+    guidelines: Guidelines | None = None
     lung_mask: Mask | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         ids = [nodule.id for nodule in self.nodules]
         if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
             raise NodulensError(f"Nodule ids must be unique and start at 1, got {ids}.")
+        if self.guidelines is not None and [one.id for one in self.guidelines.nodules] != ids:
+            raise NodulensError(f"The guidelines of a report are of its nodules {ids}, in this order.")
         if "total" not in self.timing_s:
             raise NodulensError("The timing of a report needs the key 'total'.")
