@@ -21,6 +21,7 @@ from nodulens.errors import BadOption
 from nodulens.methods.recipe import Training
 from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
+from nodulens.train.loop.tally import Validation
 
 PLAIN = Training(epochs=4, learning_rate=0.1, schedule="constant", warm_up=0, averaging=0, weight_decay=0)
 
@@ -102,7 +103,7 @@ def test_every_step_has_the_rate_of_the_closed_form(
         return batches(rng)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    task = Task(batches, square, validate=lambda net: 0.5)
+    task = Task(batches, square, validate=lambda net: Validation(0.5))
     with pytest.raises(RuntimeError, match="killed"):
         fit(line(), replace(task, batches=dies), training, tmp_path / "run.pt")
     state = torch.load(tmp_path / "run.pt", weights_only=True)
@@ -119,7 +120,7 @@ def test_the_rate_warms_up(tmp_path: Path) -> None:
 
 
 def test_a_plateau_halves_the_rate(tmp_path: Path) -> None:
-    task = Task(batches, square, validate=lambda net: 0.5)
+    task = Task(batches, square, validate=lambda net: Validation(0.5))
     fit(line(), task, replace(PLAIN, epochs=8, schedule="plateau", plateau=2), tmp_path / "run.pt")
     rates = [row["learning_rate"] for row in curves(tmp_path / "run.pt")]
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125])
@@ -129,10 +130,10 @@ def test_patience_stops_and_keeps_the_best(tmp_path: Path) -> None:
     values = iter([0.1, 0.9, 0.3, 0.2, 0.8, 0.95])
     seen: list[float] = []
 
-    def validate(net: nn.Module) -> float:
+    def validate(net: nn.Module) -> Validation:
         assert not net.training
         seen.append(net.weight.item())  # type: ignore[arg-type]
-        return next(values)
+        return Validation(next(values))
 
     task = Task(batches, square, validate=validate)
     net = fit(line(), task, replace(PLAIN, epochs=6, patience=3), tmp_path / "run.pt")
@@ -186,8 +187,8 @@ def test_early_stopping_resumes_to_the_same(tmp_path: Path) -> None:
     """The best weights, the count of epochs without better ones, and the plateau's factor live in the checkpoint."""
     training = replace(PLAIN, epochs=9, schedule="plateau", plateau=1, patience=4)
 
-    def validate(net: nn.Module) -> float:
-        return -abs(net.weight.item() - 1.0)  # type: ignore[arg-type]  # passed on the way, then ever worse
+    def validate(net: nn.Module) -> Validation:
+        return Validation(-abs(net.weight.item() - 1.0))  # type: ignore[arg-type]  # passed on the way, then ever worse
 
     task = Task(batches, square, validate=validate)
     whole = fit(line(), task, training, tmp_path / "whole.pt")
