@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "train,sam,evaluate,lidc,video,dev"
+EXTRAS = "train,mlflow,sam,evaluate,lidc,video,dev"
 OF_A_BUILD = re.compile(r"nvidia|cuda|triton")
 HEAD = """\
 # Versions that are known to work together: pip install -c constraints.txt .

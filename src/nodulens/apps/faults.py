@@ -65,7 +65,7 @@ def _warn(
     """Show a warning of ours as a line of text. Those of libraries are for who writes the program, and pydicom's repeat
     headers: they are shown only if Python is asked to (-W, PYTHONWARNINGS), and pydicom's never."""
     text = printable_message(str(message))
-    if issubclass(category, UserWarning) and Path(filename).is_relative_to(_PACKAGE):
+    if issubclass(category, UserWarning) and Path(filename).resolve().is_relative_to(_PACKAGE):
         print(f"nodulens: {text}", file=sys.stderr)
     elif sys.warnoptions and "pydicom" not in Path(filename).parts:
         show(text, category, filename, lineno, file, line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from nodulens.train.options import TrainOptions
 
 KEYS = ("recipe", "set", "split", "fold", "everybody", "epochs", "threads")
 """Keys of a YAML file: the options of ``nodulens train`` by their names."""
-KINDS: Mapping[str, tuple[type, str]] = {
-    "split": (str, "a path"),
-    "fold": (int, "a whole number from 0 up"),
-    "everybody": (bool, "true or false"),
-    "epochs": (int, "a whole number from 1 up"),
-    "threads": (int, "a whole number from 1 up"),
+KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "split": (lambda v: isinstance(v, str), "a path"),
+    "fold": (lambda v: type(v) is int and v >= 0, "a whole number from 0 up"),
+    "everybody": (lambda v: isinstance(v, bool), "true or false"),
+    "epochs": (lambda v: type(v) is int and v >= 1, "a whole number from 1 up"),
+    "threads": (lambda v: type(v) is int and v >= 1, "a whole number from 1 up"),
 }
 LARGEST = 2**20
 """Bytes of a file; none needs as many."""
@@ -99,9 +99,9 @@ def _of_yaml(path: Path) -> Configured:
     if not isinstance(found.get("recipe"), str):
         raise BadOption(f"{path} names no recipe: recipe: conv3-classifier; see nodulens recipes.")
     values: dict[str, Any] = {}
-    for key, (kind, words) in KINDS.items():
+    for key, (fits, words) in KINDS.items():
         value = values[key] = found.get(key)
-        if value is not None and (type(value) is not kind or (kind is int and value < int(key != "fold"))):
+        if value is not None and not fits(value):
             raise BadOption(f"{path}: {key} is {words}, got {value!r}.")
     values["everybody"] = bool(values["everybody"])
     if values["split"] is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from nodulens.core.text import without_places
@@ -83,15 +84,13 @@ class Tracker:
         return log
 
     def _log(self, part: str, rows: Sequence[Row]) -> None:
-        from mlflow.entities import Metric
-
         if part not in self._logged:
             history = self._client.get_metric_history(self.run_id, f"{part}/loss")
             self._logged[part] = max((one.step for one in history), default=0)
         now = int(1000 * time.time())
         new = [row for row in rows if row["epoch"] > self._logged[part]]
         metrics = [
-            Metric(f"{part}/{name}", value, now, int(row["epoch"]))
+            _entities().Metric(f"{part}/{name}", value, now, int(row["epoch"]))
             for row in new
             for name, value in row.items()
             if name not in ("epoch", "kept") and not math.isnan(value)
@@ -123,6 +122,10 @@ def connect(uri: str) -> Any:
         raise BadOption(_words("MLflow cannot be used there", error)) from error
 
 
+def _entities() -> ModuleType:
+    return import_module("mlflow.entities")
+
+
 def _exception() -> type[Exception]:
     """What MLflow's client raises."""
     raised: type[Exception] = import_module("mlflow.exceptions").MlflowException
@@ -146,15 +149,13 @@ def _known(client: Any, run: Run, exception: type[Exception]) -> str | None:
 
 def _new(client: Any, run: Run) -> str:
     """A new run with its parameters."""
-    from mlflow.entities import Param
-
     known = client.get_experiment_by_name(EXPERIMENT)
     experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
     made = client.create_run(experiment, run_name=run.recipe.name)
     networks = run.recipe.networks
     values = {name: value for name, value in asdict(run.recipe).items() if name not in networks}
     values |= {f"{part}.{name}": value for part, config in networks.items() for name, value in asdict(config).items()}
-    params = [Param(key, without_places(str(value))) for key, value in {**values, "fold": run.fold}.items()]
+    params = [_entities().Param(key, without_places(str(value))) for key, value in {**values, "fold": run.fold}.items()]
     client.log_batch(made.info.run_id, params=params)
     return str(made.info.run_id)
 
