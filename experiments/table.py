@@ -35,13 +35,14 @@ from nodulens.io.atomic import whole_file
 from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe, changed
 from nodulens.runtime.engine import BATCH, Array, Model, load_model
+from nodulens.train.conditions import software
 from nodulens.train.default import release, segmenter
 from nodulens.train.default.rendered_nodules import outline_material
 from nodulens.train.default.segmenter import Example
 from nodulens.train.loop.curves import read_curves
 from nodulens.train.loop.export import export
 from nodulens.train.networks.registry import build
-from nodulens.train.run import PARTS, Division, division, example_of, software
+from nodulens.train.run import PARTS, Division, division, example_of
 from nodulens.train.tasks import classification, handcrafted
 from nodulens.train.tasks.protocol import Evaluated, Material, median_ms
 

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import launched
-from nodulens.errors import BadOption
+from nodulens.errors import BadOption, NotFound
 from nodulens.methods.recipe import Training
+from nodulens.train.loop.curves import curves_figure, read_curves
 from nodulens.train.loop.distributed import Ranks
-from nodulens.train.loop.fit import Batch, Maker, Task, fit
+from nodulens.train.loop.fit import Batch, Maker, Task, epochs_done, extend, fit, kept_epoch
+from nodulens.train.loop.tally import Tally, Validation
 
 PLAIN = Training(epochs=4, learning_rate=0.1, schedule="constant", warm_up=0, averaging=0, weight_decay=0)
 
@@ -102,7 +104,7 @@ def test_every_step_has_the_rate_of_the_closed_form(
         return batches(rng)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    task = Task(batches, square, validate=lambda net: 0.5)
+    task = Task(batches, square, validate=lambda net: Validation(0.5))
     with pytest.raises(RuntimeError, match="killed"):
         fit(line(), replace(task, batches=dies), training, tmp_path / "run.pt")
     state = torch.load(tmp_path / "run.pt", weights_only=True)
@@ -119,7 +121,7 @@ def test_the_rate_warms_up(tmp_path: Path) -> None:
 
 
 def test_a_plateau_halves_the_rate(tmp_path: Path) -> None:
-    task = Task(batches, square, validate=lambda net: 0.5)
+    task = Task(batches, square, validate=lambda net: Validation(0.5))
     fit(line(), task, replace(PLAIN, epochs=8, schedule="plateau", plateau=2), tmp_path / "run.pt")
     rates = [row["learning_rate"] for row in curves(tmp_path / "run.pt")]
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125])
@@ -129,10 +131,10 @@ def test_patience_stops_and_keeps_the_best(tmp_path: Path) -> None:
     values = iter([0.1, 0.9, 0.3, 0.2, 0.8, 0.95])
     seen: list[float] = []
 
-    def validate(net: nn.Module) -> float:
+    def validate(net: nn.Module) -> Validation:
         assert not net.training
         seen.append(net.weight.item())  # type: ignore[arg-type]
-        return next(values)
+        return Validation(next(values))
 
     task = Task(batches, square, validate=validate)
     net = fit(line(), task, replace(PLAIN, epochs=6, patience=3), tmp_path / "run.pt")
@@ -186,8 +188,8 @@ def test_early_stopping_resumes_to_the_same(tmp_path: Path) -> None:
     """The best weights, the count of epochs without better ones, and the plateau's factor live in the checkpoint."""
     training = replace(PLAIN, epochs=9, schedule="plateau", plateau=1, patience=4)
 
-    def validate(net: nn.Module) -> float:
-        return -abs(net.weight.item() - 1.0)  # type: ignore[arg-type]  # passed on the way, then ever worse
+    def validate(net: nn.Module) -> Validation:
+        return Validation(-abs(net.weight.item() - 1.0))  # type: ignore[arg-type]  # passed on the way, then ever worse
 
     task = Task(batches, square, validate=validate)
     whole = fit(line(), task, training, tmp_path / "whole.pt")
@@ -217,6 +219,112 @@ def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
     events.Reload()
     rows = curves(tmp_path / "run.pt")
     assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("loss")] == [(r["epoch"], r["loss"]) for r in rows]
+
+
+def test_a_row_holds_the_figures_of_both_sets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the table, for TensorBoard, in the log, and for who follows; the epoch whose weights are kept is marked."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tally, scores = Tally(("a", "b"), exclusive=True, reported=[1]), iter([0.1, 0.9, 0.3, 0.2])
+    truth, seen = torch.tensor([0, 1, 1, 1]), []
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        tally.add(torch.tensor([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0], [1.0, 2.0]]), truth)
+        return square(net, batch)
+
+    def validate(net: nn.Module) -> Validation:
+        return Validation(score := next(scores), {"loss": 1 - score, "recall": math.nan})
+
+    task = Task(batches, loss, validate=validate, tally=tally)
+    with caplog.at_level("INFO", "nodulens.train"):
+        fit(line(), task, replace(PLAIN, patience=4), tmp_path / "net.pt", lambda rows: seen.append(len(rows)))
+    rows = curves(tmp_path / "net.pt")
+    assert [row["kept"] for row in rows] == [0, 1, 0, 0] and seen == [1, 2, 3, 4]
+    assert [row["validation_loss"] for row in rows] == pytest.approx([0.9, 0.1, 0.7, 0.8])
+    for row in rows:
+        assert (row["accuracy"], row["precision"], row["recall"]) == (0.75, 1.0, pytest.approx(2 / 3))
+        assert math.isnan(row["validation_recall"]) and row["memory_mb"] > 0
+    assert [record.message.split(":")[1] for record in caplog.records] == [f" epoch {n} of 4" for n in range(1, 5)]
+    assert "accuracy 0.75" in caplog.text and "validation loss 0.1," in caplog.text and " s, " in caplog.text
+    events = EventAccumulator(str(tmp_path / "net.events"))
+    events.Reload()
+    assert [e.value for e in events.Scalars("accuracy")] == [0.75] * 4
+    assert [e.step for e in events.Scalars("validation_loss")] == [1, 2, 3, 4]
+
+
+def test_without_patience_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+    task = Task(batches, square, validate=lambda net: Validation(next(scores)))
+    fit(line(), task, PLAIN, tmp_path / "run.pt")
+    assert [row["kept"] for row in curves(tmp_path / "run.pt")] == [0, 0, 0, 1]
+    assert kept_epoch([{"epoch": 1, "watched": math.nan}], patience=3) is None, "nothing was ever better"
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """Its rows have fewer columns; a finished one is returned as it is."""
+    whole = fit(line(), Task(batches, square), PLAIN, tmp_path / "whole.pt")
+
+    def dies(rng: np.random.Generator) -> list[Maker]:
+        if (tmp_path / "old.csv").exists() and len(curves(tmp_path / "old.pt")) == 2:
+            raise RuntimeError("killed")
+        return batches(rng)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(line(), Task(dies, square), PLAIN, tmp_path / "old.pt")
+    state = torch.load(tmp_path / "old.pt", weights_only=True)
+    del state["progress"]["extended"]
+    names = ("epoch", "loss", "watched", "learning_rate", "seconds", "memory_mb")
+    state["progress"]["rows"] = tuple({name: row[name] for name in names} for row in state["progress"]["rows"])
+    torch.save(state, tmp_path / "old.pt")
+    tally = Tally(("a", "b"), exclusive=True)
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        tally.add(torch.tensor([[0.0, 1.0]]), torch.tensor([1]))
+        return square(net, batch)
+
+    resumed = fit(line(), Task(batches, loss, tally=tally), PLAIN, tmp_path / "old.pt")
+    assert torch.equal(resumed.weight, whole.weight)
+    rows = read_curves(tmp_path / "old.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["accuracy"] for row in rows] == pytest.approx([math.nan, math.nan, 1, 1], nan_ok=True)
+    assert curves_figure(tmp_path / "old.csv", "old").axes[0].get_title("right") == "kept: epoch 4"
+
+    before = (tmp_path / "old.pt").read_bytes()
+    assert torch.equal(fit(line(), Task(batches, square), PLAIN, tmp_path / "old.pt").weight, whole.weight)
+    assert (tmp_path / "old.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_an_extended_training_goes_on_from_where_it_ended(tmp_path: Path, schedule: str) -> None:
+    """At the rate that the longer schedule has there; a constant one ends as if it had been longer from the start."""
+    training = replace(PLAIN, schedule=schedule, averaging=0.9)  # type: ignore[arg-type]
+    fit(line(), Task(batches, square), training, tmp_path / "run.pt")
+    assert epochs_done(tmp_path / "run.pt") == 4
+    longer = replace(training, epochs=7)
+    for _ in range(2):  # interrupted after the checkpoint was changed, it is changed no further
+        extend(tmp_path / "run.pt", 7)
+    net = fit(line(), Task(batches, square), longer, tmp_path / "run.pt")
+    straight = fit(line(), Task(batches, square), longer, tmp_path / "straight.pt")
+    assert torch.equal(net.weight, straight.weight) == (schedule == "constant")
+    rows = curves(tmp_path / "run.pt")
+    assert [row["epoch"] for row in rows] == list(range(1, 8)) and rows[-1]["kept"] == 1
+    same = [row["learning_rate"] for row in curves(tmp_path / "straight.pt")][4:]
+    assert [row["learning_rate"] for row in rows][4:] == pytest.approx(same)
+
+
+def test_an_extension_counts_patience_and_minutes_anew(tmp_path: Path) -> None:
+    task = Task(batches, square, validate=lambda net: Validation(0.5))
+    patient = replace(PLAIN, epochs=9, patience=2, minutes=0.5)
+    fit(line(), task, patient, tmp_path / "run.pt")
+    assert len(curves(tmp_path / "run.pt")) == 3
+    state = torch.load(tmp_path / "run.pt", weights_only=True)
+    state["progress"]["seconds"] = 31.0  # of half a minute
+    torch.save(state, tmp_path / "run.pt")
+    extend(tmp_path / "run.pt", 4)
+    fit(line(), task, replace(patient, epochs=4), tmp_path / "run.pt")
+    assert len(curves(tmp_path / "run.pt")) == 4
+    with pytest.raises(NotFound, match=r"other\.pt, so its training cannot be extended"):
+        extend(tmp_path / "other.pt", 4)
 
 
 def test_every_process_gets_as_many_batches() -> None:

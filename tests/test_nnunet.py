@@ -271,12 +271,15 @@ def test_slices_that_are_mostly_air_keep_their_precision(tmp_path: Path) -> None
 
 
 def test_curves_are_a_table(tmp_path: Path) -> None:
-    values = {"train_losses": [0.5, 0.1], "mean_fg_dice": [0.0, 0.3], "lrs": [0.01, 0.005]}
+    values = {
+        "train_losses": [0.5, 0.1], "val_losses": [0.75, 0.25], "mean_fg_dice": [0.0, 0.3], "lrs": [0.01, 0.005],
+        "epoch_start_timestamps": [100, 200], "epoch_end_timestamps": [110, 220],
+    }  # fmt: skip
     nnunet_inside._write_curves(SimpleNamespace(get_value=lambda key, step: values[key]), tmp_path / "c.csv")
     assert (tmp_path / "c.csv").read_text().split() == [
-        "epoch,loss,watched,learning_rate",
-        "1,0.5,0.0,0.01",
-        "2,0.1,0.3,0.005",
+        "epoch,loss,validation_loss,validation_dice,watched,learning_rate,seconds,kept",
+        "1,0.5,0.75,0.0,0.0,0.01,10,0",
+        "2,0.1,0.25,0.3,0.3,0.005,30,1",
     ]
 
 

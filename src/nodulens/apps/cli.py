@@ -23,6 +23,7 @@ from nodulens.apps.bars import Bars, bars
 from nodulens.apps.external import trained_into
 from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
+from nodulens.apps.train import Start, run_training
 from nodulens.clinical.facts import (
     Airway,
     Answers,
@@ -337,7 +338,6 @@ def phantom(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="See nodulens recipes.")],
     folder: Annotated[
         Path,
         typer.Option(
@@ -347,6 +347,15 @@ def train(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run resumes, to the same result.")
     ],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="See nodulens recipes; not with --config or --extend.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The run.json of a run, or YAML with options of this command, see docs.")
+    ] = None,
+    extend: Annotated[
+        int | None, typer.Option(min=1, help="Let the finished run in -o go on for so many epochs.")
+    ] = None,
     settings: Settings = None,
     split: Annotated[Path | None, typer.Option(help="Split by nodulens data split; default: five fixed folds.")] = None,
     fold: Annotated[
@@ -358,15 +367,17 @@ def train(
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each network, in place of the recipe's.")] = None,
     threads: Threads = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow server, such as http://127.0.0.1:5000, for the curves.")
+    ] = None,
 ) -> None:
     """Train the networks of a recipe."""
     from nodulens.apps.typed import typed_command
-    from nodulens.train import train as run
     from nodulens.train.options import TrainOptions
 
-    options = TrainOptions(split, fold, everybody, epochs, threads, typed_command())
+    options = TrainOptions(split, fold, everybody, epochs, threads, mlflow, typed_command())
     with trained_into(output):
-        made = run(recipe, folder, output, settings=settings or (), options=options)
+        made = run_training(Start(recipe, config, extend, tuple(settings or ())), folder, output, options)
     from nodulens.train.loop.distributed import Ranks  # what trains is installed: it has trained
 
     ranks = Ranks.joined()

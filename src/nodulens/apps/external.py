@@ -50,15 +50,18 @@ def threads_of(threads: int | None) -> int:
 
 @contextmanager
 def trained_into(output: Path) -> Iterator[None]:
-    """Keep other runs out of the folder of a run that is trained; of several processes the first does.
+    """Keep other runs out of the folder of a run that is trained; of several processes the first does. Off a terminal,
+    every epoch is a line on stderr.
 
     Raises:
         BadOption, CannotWrite: see :func:`nodulens.core.private.own_folder`.
     """
+    from nodulens.train.lines import lines_shown
+
     if os.environ.get("RANK", "0") != "0":  # as PyTorch's launcher says
         yield
         return
-    with own_folder(output):
+    with own_folder(output), lines_shown():
         yield
 
 

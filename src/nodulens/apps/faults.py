@@ -22,7 +22,8 @@ from nodulens.core.private import sweep_temporary
 from nodulens.core.text import printable, printable_message
 from nodulens.errors import NodulensError, as_input_error
 
-_READERS = Path(__file__).resolve().parents[1] / "io"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_READERS = _PACKAGE / "io"
 
 
 @contextmanager
@@ -61,9 +62,13 @@ def _warn(
     *,
     show: Callable[..., None],
 ) -> None:
-    """Show a warning as text, but for those of pydicom: they repeat headers, and come as our errors."""
-    if "pydicom" not in Path(filename).parts:
-        show(printable_message(str(message)), category, filename, lineno, file, line)
+    """Show a warning of ours as a line of text. Those of libraries are for who writes the program, and pydicom's repeat
+    headers: they are shown only if Python is asked to (-W, PYTHONWARNINGS), and pydicom's never."""
+    text = printable_message(str(message))
+    if issubclass(category, UserWarning) and Path(filename).resolve().is_relative_to(_PACKAGE):
+        print(f"nodulens: {text}", file=sys.stderr)
+    elif sys.warnoptions and "pydicom" not in Path(filename).parts:
+        show(text, category, filename, lineno, file, line)
 
 
 def _fail(error: Exception) -> None:

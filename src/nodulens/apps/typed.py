@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 
 from nodulens.core.text import without_places
 
+MLFLOW = "--mlflow"
 LAUNCHED = ("-m", "nodulens.apps.cli")
 
 
 def typed_command() -> str:
     """The command line, without the path of the program; for distributed training with the number of processes.
 
-    Paths are reduced by :func:`nodulens.core.text.without_places`, which removes names of users and machines.
+    Paths are reduced by :func:`nodulens.core.text.without_places`, which removes names of users and machines; the place
+    of MLflow, which may hold a password, is left out.
     """
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # as PyTorch's launcher says
     program = ["nodulens"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, *LAUNCHED]
-    return shlex.join([*program, *map(without_places, sys.argv[1:])])
+    return shlex.join([*program, *map(without_places, _without_mlflow(sys.argv[1:]))])
+
+
+def _without_mlflow(words: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for word in words:
+        if before != MLFLOW and word != MLFLOW and not word.startswith(f"{MLFLOW}="):
+            yield word
+        before = word

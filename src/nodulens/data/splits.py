@@ -27,6 +27,8 @@ from nodulens.io.records import Format, decode, encode
 SCHEMA = "nodulens-split/1"
 FORM = Format(SCHEMA, "split")
 EVALUATION = "evaluation"
+FIXED = "fixed"
+"""The ``method`` of a split by the project's own folds."""
 MAX_FOLDS = 1000
 PARTS = ("train", "validation", "test")
 NAMED = 5

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodulens.data.splits import Parts, Split, read_split
+from nodulens.data.splits import FIXED, Parts, Split, read_split
 from nodulens.errors import NoTestPatients
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.methods.run_record import SPLIT, Run, read_run
 from nodulens.pipeline import Progress, silent
 from nodulens.runtime.engine import Model
-from nodulens.train.run import FIXED, PARTS, division, parts_of
+from nodulens.train.run import PARTS, division, parts_of
 from nodulens.train.tasks.protocol import Evaluated
 
 

@@ -25,16 +25,66 @@ SPLIT = "split.json"
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """What a training ran on.
+
+    Attributes:
+        cpu: name of the processor.
+        cores: number of logical ones.
+        memory_gb: in units of 2³⁰ bytes; None: not known.
+        gpu: names with commas; None without one.
+    """
+
+    cpu: str
+    cores: int
+    memory_gb: float | None
+    gpu: str | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a training ran with.
+
+    Attributes:
+        commit: of nodulens, with "-dirty" if files differ from it; None: not run from a checkout.
+        software: name → version.
+    """
+
+    commit: str | None
+    software: dict[str, str]
+    hardware: Hardware | None
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Further training of a finished run.
+
+    Attributes:
+        epochs: by which each network goes on.
+        after: network → epochs that it had before.
+        command: that extends the run.
+    """
+
+    epochs: int
+    after: dict[str, int]
+    command: str
+
+
+@dataclass(frozen=True)
 class Run:
     """The record of a training run.
 
     Attributes:
-        recipe: with all values that depend on the material.
-        command: that reproduces the run.
+        recipe: with all values that depend on the material; ``epochs`` include those of extensions.
+        command: that reproduces the run, but for its extensions.
         fold: the test fold of the split; None: no test set.
         software: name → version.
         seconds: network → training time, for those that are trained.
         taught: network, or external framework that trains one → digest of the rows of its training and validation set.
+        commit, hardware: see :class:`Conditions`.
+        earlier: what the run was trained with before it was resumed or extended, if that was different.
+        extended: further training, the last one last.
+        mlflow: id of the run on an MLflow server that has its curves.
     """
 
     recipe: Recipe
@@ -43,6 +93,21 @@ class Run:
     software: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     taught: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    hardware: Hardware | None = None
+    earlier: tuple[Conditions, ...] = ()
+    extended: tuple[Extension, ...] = ()
+    mlflow: str | None = None
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Those that reproduce the run, in their order."""
+        return (self.command, *(one.command for one in self.extended))
+
+    @property
+    def conditions(self) -> Conditions:
+        """What it is trained with now."""
+        return Conditions(self.commit, self.software, self.hardware)
 
     @property
     def untrained(self) -> tuple[str, ...]:
@@ -68,7 +133,8 @@ def method_named(name: str) -> tuple[Recipe, Path | None]:
         run = read_run(folder)
         if run.untrained:
             raise BadOption(
-                f"{folder} holds a run in which {', '.join(run.untrained)} is not trained yet; resume it: {run.command}"
+                f"{folder} holds a run in which {', '.join(run.untrained)} is not trained yet; resume it: "
+                f"{run.commands[-1]}"
             )
         return run.recipe, folder
     if name not in RECIPES and folder.is_dir():
@@ -103,7 +169,15 @@ def read_run(folder: Path) -> Run:
     Raises:
         UnreadableFile: it does not exist, or is not valid.
     """
-    path = folder / FILE
+    return read_record(folder / FILE)
+
+
+def read_record(path: Path) -> Run:
+    """Read a ``run.json``, wherever it is.
+
+    Raises:
+        UnreadableFile: it does not exist, or is not valid.
+    """
     try:
         return decode(Run, path.read_text(encoding="utf-8"), FORM)
     except (OSError, UnicodeDecodeError, UnreadableFile) as error:

@@ -38,6 +38,8 @@ DASHES: tuple[Any, ...] = (
     "solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1))
 )  # fmt: skip
 TEXT, SMALL = 9.0, 7.5
+MOST_IN_A_COLUMN = 4
+"""Panels of learning curves."""
 """Font sizes in points."""
 _FAINT: Style = {"color": INK, "alpha": 0.35, "linewidth": 0.9, "linestyle": (0, (2, 2))}
 
@@ -328,16 +330,21 @@ class Course:
 
 
 def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | None = None) -> Figure:
-    """Learning curves, one panel below the other on the same epochs.
+    """Learning curves on the same epochs: up to four panels below each other, more in two columns.
 
     Args:
         courses: losses, scores, learning rate, memory.
         basis: the training data.
         chosen: the epoch whose weights were kept; it is marked.
     """
-    figure, column = _sheets((5.2, 0.7 + 1.9 * len(courses)), basis, rows=len(courses))
+    columns = 1 if len(courses) <= MOST_IN_A_COLUMN else 2
+    rows = -(-len(courses) // columns)
+    figure, panels = _sheets((5.2 * columns, 0.7 + 1.9 * rows), basis, rows=rows, columns=columns)
+    for axes in panels[len(courses) :]:
+        axes.set_axis_off()
+    panels = panels[: len(courses)]
     listed: set[tuple[str, ...]] = set()  # a legend once for the same lines
-    for axes, course in zip(column, courses, strict=True):
+    for axes, course in zip(panels, courses, strict=True):
         _draw(axes, course.lines)
         if course.logarithmic:
             axes.set_yscale("log")
@@ -352,9 +359,11 @@ def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | Non
             listed.add(named)
             _legend(axes, "best")
     if chosen is not None:
-        column[0].set_title(f"kept: epoch {chosen:g}", loc="right", fontsize=SMALL, color=INK)
-    column[-1].set_xlabel("Epoch")
-    column[-1].locator_params(axis="x", integer=True)
+        panels[0].set_title(f"kept: epoch {chosen:g}", loc="right", fontsize=SMALL, color=INK)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("Epoch")
+        axes.tick_params(axis="x", labelbottom=True)
+        axes.locator_params(axis="x", integer=True)
     figure.align_ylabels()
     return figure
 
@@ -467,6 +476,7 @@ def _draw(axes: Axes, lines: Sequence[Line], steps: Literal["pre"] | None = None
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0, step=steps)
         dashes = DASHES[i % len(DASHES)]
+        style["marker"] = "o" if len(line.x) == 1 else None  # a line of a single point is not seen
         axes.plot(line.x, line.y, color=colour, linestyle=dashes, linewidth=1.6, label=_words(line), **style)
 
 

@@ -14,6 +14,7 @@ from nodulens.methods.recipe import Training, changed
 from nodulens.runtime.weights import FOLDER
 from nodulens.train.default import release
 from nodulens.train.default.rendered_nodules import outline_material
+from nodulens.train.lines import lines_shown
 
 
 class Name(StrEnum):
@@ -75,4 +76,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with lines_shown():
+        typer.run(main)

@@ -1,4 +1,4 @@
-"""Options of a training: test patients, epochs and threads."""
+"""Options of a training: test patients, epochs, threads, and where its curves go."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class TrainOptions:
         everybody: train on all patients: for networks to apply, not to evaluate.
         epochs: of each network, in place of the recipe's.
         threads: CPU threads; None for as many as there are cores.
+        mlflow: URI of an MLflow server, or of another place that its client knows, for the curves; None: none.
         command: that reproduces the run, for its record; None: the call itself.
     """
 
@@ -30,6 +31,7 @@ class TrainOptions:
     everybody: bool = False
     epochs: int | None = None
     threads: int | None = None
+    mlflow: str | None = None
     command: str | None = None
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,16 +17,21 @@ import torch
 
 from nodulens.core.text import without_places
 from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
-from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
+from nodulens.data.splits import EVALUATION, FIXED, Parts, Split, read_split, write_split
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe
-from nodulens.methods.run_record import SPLIT, Run, is_run, read_run, write_run
+from nodulens.methods.run_record import SPLIT, Extension, Run, is_run, read_run, write_run
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
+from nodulens.train.conditions import conditions
 from nodulens.train.default import release
-from nodulens.train.loop.curves import draw_curves
+from nodulens.train.loop.curves import draw_curves, read_curves
 from nodulens.train.loop.distributed import Ranks
 from nodulens.train.loop.export import export
+from nodulens.train.loop.fit import Follow, epochs_done, extend
+from nodulens.train.loop.tracking import Tracker, connect
+from nodulens.train.networks.pretrained import started
+from nodulens.train.networks.registry import APART
 from nodulens.train.tasks import classification, fp_reduction, segmentation
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.protocol import Material, Rows, TaskModule
@@ -40,8 +45,6 @@ PARTS: Mapping[str, TaskModule] = {
 """Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
 TRAINING_FIELDS = ("labels", "slices", "renderings", "masked")
 """Fields of a recipe, beside its networks, that determine their training data."""
-FIXED = "fixed"
-"""The ``method`` of a split by the project's own folds."""
 VALIDATED = 10
 """One training patient in so many is moved to the validation set if a split has none."""
 
@@ -109,6 +112,7 @@ class RunSpec:
         folder: of the run; created if it does not exist.
         command: that reproduces the run.
         split, fold: see :func:`parts_of`.
+        mlflow: URI of an MLflow server, or of another place that its client knows, which gets the curves; None: none.
     """
 
     data: Path
@@ -116,57 +120,168 @@ class RunSpec:
     command: str
     split: Split | None = None
     fold: int | None = None
+    mlflow: str | None = None
 
 
 def train_recipe(recipe: Recipe, spec: RunSpec, only: Collection[str] | None = None) -> Run:
     """Train every network of a recipe into a folder; finished networks are kept, an interrupted one is resumed.
 
-    In distributed training (:mod:`nodulens.train.loop.distributed`) the first process writes.
+    Every network's settings and material are checked before the first is trained. In distributed training
+    (:mod:`nodulens.train.loop.distributed`) the first process writes.
 
     Args:
         recipe: with at least one network of its own.
         only: the networks to train; None: all.
 
     Raises:
-        BadOption: the folder holds a run of another recipe, fold, split or material, no patient is left to train on, or
-            a network cannot be trained with its settings.
+        BadOption: the folder holds a run of another recipe, fold, split or material, no patient is left to train on or
+            in the test fold, a network cannot be trained with its settings, or MLflow cannot be reached.
         NotFound: there is no such material.
+        MissingExtra: MLflow's client is not installed.
     """
     if not recipe.networks:
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
-    for name, config in recipe.networks.items():
-        check_config(name, config)
+    client = connect(spec.mlflow) if spec.mlflow is not None and Ranks.joined().first else None
+    prepared = prepare(recipe, spec, recipe.networks if only is None else only)
+    check_fold(prepared, spec)
     run = open_run(recipe, spec)
-    for name in recipe.networks if only is None else only:
-        run = _with_network(name, recipe, run, spec)
-    _write(run, spec.folder)
+    with nullcontext() if client is None else Tracker.opened(client, run) as tracker:
+        if tracker is not None and tracker.run_id != run.mlflow:
+            run = replace(run, mlflow=tracker.run_id)
+        while prepared:  # each material is let go once its network is trained
+            name = prepared[0].name
+            run = _with_network(prepared.pop(0), run, spec, tracker.follow(name) if tracker else None)
+            if tracker is not None and (spec.folder / f"{name}.csv").exists():
+                tracker.follow(name)(read_curves(spec.folder / f"{name}.csv"))  # what an earlier run has not logged
+        _write(run, spec.folder)
     return run
 
 
-def _with_network(name: str, recipe: Recipe, run: Run, spec: RunSpec) -> Run:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network of a recipe that can be trained.
+
+    Attributes:
+        name: its field of the recipe.
+        config: with the values that depend on the material.
+        rows: of the material.
+    """
+
+    name: str
+    config: NetworkConfig
+    material: Material
+    rows: Division
+
+
+def prepare(recipe: Recipe, spec: RunSpec, names: Collection[str]) -> list[Prepared]:
+    """Load the material of some networks of a recipe, and check that all can be trained; nothing is written.
+
+    Raises:
+        BadOption, NotFound: see :func:`train_recipe`.
+    """
+    for name in names:
+        check_config(name, recipe.networks[name])
+    found = []
+    for name in names:
+        material = PARTS[name].load(spec.data, recipe)
+        rows = division(material, parts_of(material.patients, spec.split, spec.fold))
+        if not len(rows.train):
+            raise BadOption(
+                f"No patient in {spec.data} is left to train {name} on; take a split that was made for this data."
+            )
+        config = PARTS[name].settled(recipe.networks[name], material, rows.train)
+        check_config(name, config)
+        if (config.pretrained is not None or config.network in APART) and not _is_done(name, config, spec.folder):
+            started(config, name)  # refuses an encoder that does not fit, and networks that others train
+        found.append(Prepared(name, config, material, rows))
+    return found
+
+
+def check_fold(prepared: Iterable[Prepared], spec: RunSpec) -> None:
+    """Refuse a test fold that holds no patient of the material: nothing could be evaluated.
+
+    Raises:
+        BadOption: the message says which folds hold patients.
+    """
+    parts = list(prepared)
+    if spec.fold is None or not parts or any(len(part.rows.test) for part in parts):
+        return
+    patients = {p for part in parts for p in part.material.patients} - EVALUATION_PATIENTS
+    fold = spec.split.groups.get if spec.split else lambda p: str(fold_of(p))
+    counts = Counter(group for group in map(fold, patients) if group is not None and group.isdigit())
+    filled = ", ".join(f"{group} ({counts[group]})" for group in sorted(counts, key=int))
+    raise BadOption(
+        f"Fold {spec.fold} holds no patient of {spec.data}, so the run could not be evaluated. Folds with patients: "
+        f"{filled or 'none'}. Name one by --fold, or train on all patients by --everybody."
+    )
+
+
+def _with_network(part: Prepared, run: Run, spec: RunSpec, follow: Follow | None) -> Run:
     """Add a network to the run, trained and exported unless it is there."""
-    part, folder = PARTS[name], spec.folder
-    material = part.load(spec.data, recipe)
-    rows = division(material, parts_of(material.patients, spec.split, spec.fold))
-    if not len(rows.train):
-        raise BadOption(
-            f"No patient in {spec.data} is left to train {name} on; take a split that was made for this data."
-        )
-    config = part.settled(recipe.networks[name], material, rows.train)
+    name, config, material, rows, folder = part.name, part.config, part.material, part.rows, spec.folder
     run = record_training(run, name, config, digest(material, rows.train, rows.validation), folder)
     if spec.split is None:
         _add_to_split(material.patients, spec.fold, folder)
     if _is_done(name, config, folder):
         # interrupted just after the export, or trained by an external framework
-        return run if name in run.seconds else replace(run, seconds={**run.seconds, name: 0.0})
-    start = time.monotonic()
-    net = part.train(config, material, rows.train, rows.validation, folder / f"{name}.pt")
+        return run if name in run.seconds else replace(run, seconds={**run.seconds, name: _trained_s(name, folder)})
+    net = PARTS[name].train(config, material, rows.train, rows.validation, folder / f"{name}.pt", follow)
     if Ranks.joined().first:
-        draw_curves(folder / f"{name}.csv", f"{recipe.name}, {name}")
+        draw_curves(folder / f"{name}.csv", f"{run.recipe.name}, {name}")
     _export(name, net, config, run, _owners(material, rows), folder)  # the card is written last
-    run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
+    run = replace(run, seconds={**run.seconds, name: _trained_s(name, folder)})
     _write(run, folder)
     return run
+
+
+def _trained_s(name: str, folder: Path) -> float:
+    """Seconds that a network was trained for, also before it was resumed or extended; 0 if it has no curves."""
+    curves = folder / f"{name}.csv"
+    rows = read_curves(curves) if curves.exists() else []
+    return round(rows[-1].get("seconds", 0.0), 1) if rows else 0.0
+
+
+def extend_recipe(spec: RunSpec, epochs: int) -> Run:
+    """Let every network of a finished run go on for some epochs, or resume an interrupted extension.
+
+    The learning rate goes on as that of a training of all epochs has it from there; patience and minutes count anew.
+    The result is not that of a training which was as long from the start, and the record says so.
+
+    Args:
+        spec: its split and fold are those of the run.
+
+    Raises:
+        BadOption: the folder holds no finished run, one of networks that our loop does not train, or an extension by
+            another number of epochs is not finished; or see :func:`train_recipe`.
+    """
+    ranks, folder = Ranks.joined(), spec.folder
+    run = read_run(folder)
+    going_on = bool(run.extended and run.untrained)
+    if run.untrained and not going_on:
+        raise BadOption(f"{folder} holds a run that is not finished; resume it first: {run.commands[-1]}")
+    if going_on and run.extended[-1].epochs != epochs:
+        raise BadOption(
+            f"{folder} is being extended by {run.extended[-1].epochs} epochs; finish that first: {run.commands[-1]}"
+        )
+    if not going_on:
+        for name in run.recipe.networks:
+            if not (folder / f"{name}.pt").exists():
+                raise BadOption(f"{folder} has no checkpoint {name}.pt, so {name} cannot be extended.")
+        after = {name: epochs_done(folder / f"{name}.pt") for name in run.recipe.networks}
+        longer = {name: replace(c, epochs=after[name] + epochs) for name, c in run.recipe.networks.items()}
+        recipe = replace(run.recipe, **longer)  # type: ignore[arg-type]
+        extended = (*run.extended, Extension(epochs, after, spec.command))
+        run = replace(run, recipe=recipe, seconds={}, extended=extended)
+        for part in prepare(recipe, spec, recipe.networks):  # what cannot go on is refused before the record says so
+            rows = digest(part.material, part.rows.train, part.rows.validation)
+            record_training(run, part.name, part.config, rows, folder)
+        ranks.wait()  # until all have read what the first overwrites
+        _write(run, folder)
+    if ranks.first:
+        for name, config in run.recipe.networks.items():
+            extend(folder / f"{name}.pt", config.epochs)
+    ranks.wait()
+    return train_recipe(run.recipe, replace(spec, command=run.command))
 
 
 def train_default(
@@ -220,16 +335,21 @@ def open_run(recipe: Recipe, spec: RunSpec) -> Run:
         BadOption: the folder holds another run; the message says what differs.
     """
     ranks, folder = Ranks.joined(), spec.folder
-    run = Run(recipe, spec.command, spec.fold, software())
+    now = conditions()
+    run = Run(recipe, spec.command, spec.fold, now.software, commit=now.commit, hardware=now.hardware)
     known = read_run(folder) if is_run(folder) else run
     ranks.wait()  # until all have read what the first may overwrite
-    started = {**known.seconds, **known.taught}
-    if started:
+    begun = {**known.seconds, **known.taught}
+    if begun:
         _same_run(known, run, folder)
         _same_split(spec.split, folder)
-        kept = {name: config for name, config in known.recipe.networks.items() if name in started}
-        recipe = replace(recipe, **kept)  # type: ignore[arg-type]
-        return replace(run, recipe=recipe, seconds=known.seconds, taught=known.taught)
+        kept = {name: config for name, config in known.recipe.networks.items() if name in begun}
+        run = replace(known, recipe=replace(recipe, **kept), command=spec.command)  # type: ignore[arg-type]
+        same = (known.commit, known.hardware) == (now.commit, now.hardware)
+        if not known.untrained or (same and {**known.software, **now.software} == known.software):
+            return run
+        past = (*known.earlier, known.conditions)
+        return replace(run, commit=now.commit, software=now.software, hardware=now.hardware, earlier=past)
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPLIT).unlink(missing_ok=True)
@@ -283,19 +403,12 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def software() -> dict[str, str]:
-    """Versions of the software that computes, and the GPU."""
-    versions = {name: version(name) for name in ("nodulens", "torch", "numpy")}
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {"python": platform.python_version(), **versions, **gpu}
-
-
 def _export(
     name: str, net: torch.nn.Module, config: NetworkConfig, run: Run, owners: dict[str, list[str]], folder: Path
 ) -> None:
     card = {
         "name": name,
-        "command": run.command,
+        "command": "; ".join(run.commands),
         "trained_on": {"material": run.recipe.title, "never": sorted(EVALUATION_PATIENTS), **owners},
         "input": {"shape": f"(N, 1, {config.size}, {config.size}) float32, 0…1"},
         "settings": {**settings_of(config), "masked": run.recipe.masked},

@@ -65,11 +65,21 @@ def train(dataset: str, epochs: int, iterations: int, learning_rate: float, weig
 
 
 def _write_curves(logger: Any, path: Path) -> None:
-    """Write the curves in the format of the other networks: loss, validation score, learning rate."""
-    courses = [logger.get_value(key, None) for key in ("train_losses", "mean_fg_dice", "lrs")]
+    """Write the curves in the format of the other networks: losses, validation Dice, which is the score, learning rate,
+    seconds of training; its last weights are kept."""
+    losses, against, dice, rates = (
+        logger.get_value(key, None) for key in ("train_losses", "val_losses", "mean_fg_dice", "lrs")
+    )
+    starts, ends = (logger.get_value(f"epoch_{key}_timestamps", None) for key in ("start", "end"))
+    took = [end - start for start, end in zip(starts, ends, strict=True)]
+    seconds = [sum(took[: n + 1]) for n in range(len(took))]
+    kept = [int(n == len(losses) - 1) for n in range(len(losses))]
+    courses = (losses, against, dice, dice, rates, seconds, kept)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(("epoch", "loss", "watched", "learning_rate"))
+        table.writerow(
+            ("epoch", "loss", "validation_loss", "validation_dice", "watched", "learning_rate", "seconds", "kept")
+        )
         table.writerows((epoch, *values) for epoch, values in enumerate(zip(*courses, strict=True), start=1))
 
 

@@ -27,11 +27,14 @@ from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
 from nodulens.train.run import (
     Division,
+    Prepared,
     RunSpec,
+    check_fold,
     digest,
     division,
     open_run,
     parts_of,
+    prepare,
     record_training,
     settings_of,
     train_recipe,
@@ -205,6 +208,10 @@ def train_external(
         raise BadOption(
             "Too few slices are left for a training and a validation set; leave out another fold, or fewer slices."
         )
+    assert recipe.segmenter is not None
+    others = prepare(recipe, spec, [name for name in recipe.networks if name != "segmenter"])
+    check_fold([Prepared("segmenter", recipe.segmenter, material, chosen), *others], spec)
+    del others
     work = spec.folder / environment.NAME
     run = open_run(recipe, spec)
     record_training(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), spec.folder)

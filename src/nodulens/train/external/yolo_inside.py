@@ -188,15 +188,23 @@ def train(data: Path, target: Path, settings: Settings) -> None:
 
 
 def write_curves(results: Path, target: Path) -> None:
-    """Write curves in the format of the other networks: sum of losses, validation mask mAP, learning rate."""
+    """Write curves in the format of the other networks: sums of losses, precision and recall of masks on the validation
+    set, its mask mAP, which is the score, learning rate, seconds of training. Which epoch is kept ultralytics chooses
+    by boxes and masks together; it is not written."""
     with results.open(newline="", encoding="utf-8") as file:
         rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     with target.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(("epoch", "loss", "watched", "learning_rate"))
+        table.writerow(
+            (
+                "epoch", "loss", "validation_loss", "validation_precision", "validation_recall",
+                "watched", "learning_rate", "seconds",
+            )
+        )  # fmt: skip
         for row in rows:
-            loss = sum(value for name, value in row.items() if name.startswith("train/"))
-            table.writerow((int(row["epoch"]), loss, row["metrics/mAP50-95(M)"], row["lr/pg0"]))
+            losses = [sum(v for name, v in row.items() if name.startswith(part)) for part in ("train/", "val/")]
+            found = [row[f"metrics/{name}(M)"] for name in ("precision", "recall", "mAP50-95")]
+            table.writerow((int(row["epoch"]), *losses, *found, row["lr/pg0"], row["time"]))
 
 
 def export(weights: Path, target: Path, size: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,16 +21,28 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from nodulens.errors import BadOption
+from nodulens.errors import BadOption, NotFound
 from nodulens.io.atomic import whole_file
 from nodulens.io.tables import table_text
 from nodulens.methods.recipe import Training
+from nodulens.train.lines import NAME
 from nodulens.train.loop.distributed import Ranks
+from nodulens.train.loop.tally import Tally, Validation
 
 Net = TypeVar("Net", bound=nn.Module)
 Batch = tuple[Tensor, ...]
 Maker = Callable[[], Batch]
 """Makes one batch when it is called."""
+Row = dict[str, float]
+"""An epoch: name → value, see :func:`fit`."""
+Follow = Callable[[Sequence[Row]], None]
+"""Called with the rows of all epochs so far."""
+LOG = logging.getLogger(NAME)
+"""Has a line an epoch."""
+VALIDATION = "validation_"
+"""Before the names of figures of the validation set; those of the training set have none."""
+_OTHER = ("epoch", "watched", "learning_rate", "seconds", "memory_mb")
+"""Names in a row that are no figures."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +53,8 @@ class Task:
         batches: random generator → functions that each make one batch of an epoch, as many in every epoch.
         loss: of the network on a batch.
         augment: augments a batch on the network's device.
-        validate: score of a network in evaluation mode on the validation set, higher is better. Without it the
-            training loss is used.
+        validate: evaluates a network in evaluation mode on the validation set. Without it the training loss is used.
+        tally: of the decisions on training batches, in which ``loss`` counts those of each.
         hardness: (N,) of the examples, by which ``batches`` samples and which ``loss`` updates in place. It is kept in
             the checkpoint, so that a resumed training samples as an uninterrupted one.
     """
@@ -49,7 +62,8 @@ class Task:
     batches: Callable[[np.random.Generator], list[Maker]]
     loss: Callable[[nn.Module, Batch], Tensor]
     augment: Callable[[Batch, np.random.Generator], Batch] | None = None
-    validate: Callable[[nn.Module], float] | None = None
+    validate: Callable[[nn.Module], Validation] | None = None
+    tally: Tally | None = None
     hardness: Tensor | None = None
 
 
@@ -63,6 +77,7 @@ class _Progress:
         best: the best validation score so far.
         since: epochs without improvement.
         seconds: training time, over all runs.
+        extended: ``seconds`` at which a finished training was last extended.
         rows: of the curves, one an epoch.
     """
 
@@ -72,16 +87,22 @@ class _Progress:
     best: float = -math.inf
     since: int = 0
     seconds: float = 0.0
-    rows: tuple[dict[str, float], ...] = ()
+    extended: float = 0.0
+    rows: tuple[Row, ...] = ()
 
 
-def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
+def fit(net: Net, task: Task, training: Training, checkpoint: Path, follow: Follow | None = None) -> Net:
     """Train ``net`` and return it in evaluation mode, on the device where it was trained.
+
+    Every epoch is a row: "epoch" from 1; "loss" and the figures of the task's tally, over the training batches as they
+    passed; "watched", the validation score; figures of the validation set after :data:`VALIDATION`; "learning_rate" of
+    the last step; "seconds" and "memory_mb" (peak) so far. :data:`LOG` has it as a line.
 
     Args:
         checkpoint: written after every epoch; where it exists, training resumes from it, with the same result as an
-            uninterrupted one. The curves are beside it under the same name, as a table (.csv) and for TensorBoard
-            (.events).
+            uninterrupted one. The curves are beside it under the same name, as a table (.csv) whose column "kept" is 1
+            for the epoch whose weights are returned, and for TensorBoard (.events).
+        follow: called after every epoch, by the first process.
 
     Raises:
         BadOption: the checkpoint was made with other settings, or there are fewer batches than processes.
@@ -102,17 +123,23 @@ def fit(net: Net, task: Task, training: Training, checkpoint: Path) -> Net:
             makers = _batches(task, rng, ranks)
             scheduler = scheduler or _scheduler(state, len(makers))
             total, rate = _epoch(state, live, task, scheduler, (_prepared(make, task, rng, ranks) for make in makers))
-            loss = ranks.mean(total) / len(makers)
+            figures = {"loss": ranks.mean(total) / len(makers)}
             if task.hardness is not None:  # each process has updated it by its own examples
                 ranks.average(task.hardness)
-            validation = -loss
+            if task.tally is not None:
+                figures |= _counted(task.tally, ranks)
+            found = Validation(-figures["loss"])
             if task.validate is not None:
-                validation = ranks.from_first([_validate(state, task.validate) if ranks.first else 0.0])[0]
-            state.end_epoch(validation)
+                found = _validate(state, task.validate) if ranks.first else found
+                found = Validation(ranks.from_first([found.score])[0], found.figures)
+            state.end_epoch(found.score)
             at.seconds += time.monotonic() - start
-            at.rows = (*at.rows, _row(at, loss, validation, rate))
+            at.rows = (*at.rows, _row(at, figures, found, rate))
             if ranks.first:
                 state.save(checkpoint)
+                LOG.info("%s", epoch_line(checkpoint.stem, at.rows, training.epochs))
+                if follow is not None:
+                    follow(at.rows)
             at.seconds = ranks.from_first([at.seconds])[0]  # all must agree on when to stop
             ranks.wait()
             progress.advance(bar)
@@ -187,6 +214,57 @@ class _State:
         _save({**parts, "training": asdict(self.training), "progress": asdict(self.at)}, checkpoint)
 
 
+def extend(checkpoint: Path, epochs: int) -> None:
+    """Let a finished training go on to a larger number of epochs when it is resumed; nothing if it is set so already.
+
+    The learning rate goes on as that of a training of ``epochs`` has it from there. Patience and minutes count anew.
+
+    Raises:
+        NotFound: there is no checkpoint.
+    """
+    if not checkpoint.exists():
+        raise NotFound(f"There is no {checkpoint}, so its training cannot be extended.")
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    if state["training"]["epochs"] == epochs:
+        return
+    at = _Progress(**state["progress"])
+    at.since, at.extended = 0, at.seconds
+    with whole_file(checkpoint) as path:
+        torch.save({**state, "training": {**state["training"], "epochs": epochs}, "progress": asdict(at)}, path)
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """The number of epochs that a checkpoint has completed; 0 without one."""
+    if not checkpoint.exists():
+        return 0
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    return int(state["progress"]["epoch"])
+
+
+def kept_epoch(rows: Sequence[Row], patience: int | None) -> int | None:
+    """The epoch whose weights a training keeps: the first of the best, or the last without patience.
+
+    Returns:
+        None if the score never was a number.
+    """
+    if patience is None:
+        return int(rows[-1]["epoch"])
+    best, epoch = -math.inf, None
+    for row in rows:
+        if row["watched"] > best:
+            best, epoch = row["watched"], int(row["epoch"])
+    return epoch
+
+
+def epoch_line(name: str, rows: Sequence[Row], epochs: int) -> str:
+    """The last epoch of a training as a line of text."""
+    row, before = rows[-1], rows[-2]["seconds"] if len(rows) > 1 else 0.0
+    figures = [f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items() if key not in _OTHER]
+    rate, seconds = f"learning rate {row['learning_rate']:.2g}", f"{row['seconds'] - before:.1f} s"
+    parts = [*figures, f"watched {row['watched']:.4g}", rate, seconds, f"{row['memory_mb']:.0f} MB"]
+    return f"{name}: epoch {row['epoch']:.0f} of {epochs}: {', '.join(parts)}"
+
+
 def _check_same(known: dict[str, Any], training: Training, checkpoint: Path) -> None:
     """Refuse to resume with other settings than those of a checkpoint."""
     wanted = asdict(training)
@@ -236,6 +314,8 @@ def _epoch(
     net, training, at, scaler = state.net, state.training, state.at, state.scaler
     total, rate = torch.zeros((), device=state.device), 0.0
     net.train()
+    if task.tally is not None:
+        task.tally.clear()
     with warnings.catch_warnings():
         # a scaler skips steps whose gradients overflow, which the scheduler mistakes for calls in the wrong order
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
@@ -324,7 +404,7 @@ def rate_share(training: Training, done: float) -> float:
 def _over(at: _Progress, training: Training) -> bool:
     """Whether to stop early: no improvement for too long, or the time is spent."""
     waited = training.patience is not None and at.since >= training.patience
-    return waited or (training.minutes is not None and at.seconds >= 60 * training.minutes)
+    return waited or (training.minutes is not None and at.seconds - at.extended >= 60 * training.minutes)
 
 
 @torch.no_grad()
@@ -336,25 +416,34 @@ def _follow(average: dict[str, Tensor], live: dict[str, Tensor], decay: float) -
         average[key].copy_(live[key])
 
 
-def _validate(state: _State, validate: Callable[[nn.Module], float]) -> float:
-    """The validation score of the averaged weights; the network's own are restored."""
+def _validate(state: _State, validate: Callable[[nn.Module], Validation]) -> Validation:
+    """The validation of the averaged weights; the network's own are restored."""
     net, own = state.net, _copy(state.net.state_dict())
     net.load_state_dict(state.average)
     net.eval()
     with torch.inference_mode():
-        value = validate(net)
+        found = validate(net)
     net.load_state_dict(own)
-    return value
+    return found
+
+
+def _counted(tally: Tally, ranks: Ranks) -> dict[str, float]:
+    """The figures of a tally over all processes."""
+    for counts in (tally.counts, tally.decisions):
+        ranks.average(counts)
+        counts *= ranks.world
+    return tally.figures()
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in state.items()}
 
 
-def _row(at: _Progress, loss: float, validation: float, rate: float) -> dict[str, float]:
+def _row(at: _Progress, figures: Row, validation: Validation, rate: float) -> Row:
     """A row of the curves; memory is the peak so far."""
-    named = {"epoch": at.epoch, "loss": loss, "watched": validation, "learning_rate": rate}
-    return {**named, "seconds": at.seconds, "memory_mb": _memory_mb()}
+    watched = {"watched": validation.score, **{VALIDATION + k: v for k, v in validation.figures.items()}}
+    rest = {"learning_rate": rate, "seconds": at.seconds, "memory_mb": _memory_mb()}
+    return {"epoch": at.epoch, **figures, **watched, **rest}
 
 
 def _memory_mb() -> float:
@@ -370,15 +459,20 @@ def _memory_mb() -> float:
 
 def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    rows = state["progress"]["rows"]
+    rows: Sequence[Row] = state["progress"]["rows"]
+    last, epoch = rows[-1], int(rows[-1]["epoch"])
     # TensorBoard appends to the epochs that are there
-    with SummaryWriter(str(checkpoint.with_suffix(".events")), purge_step=int(rows[-1]["epoch"])) as events:
-        for name in ("loss", "watched", "learning_rate"):
-            events.add_scalar(name, rows[-1][name], int(rows[-1]["epoch"]))
+    with SummaryWriter(str(checkpoint.with_suffix(".events")), purge_step=epoch) as events:
+        for name in last.keys() - {"epoch"}:
+            events.add_scalar(name, last[name], epoch)
     with whole_file(checkpoint) as path:
         torch.save(state, path)
+    kept = kept_epoch(rows, state["training"]["patience"])
+    marked = [{**row, "kept": int(row["epoch"] == kept)} for row in rows]
+    # an older version's rows have fewer columns
+    columns = dict.fromkeys([*marked[-1], *(name for row in marked for name in row)])
     with whole_file(checkpoint.with_suffix(".csv")) as path:
-        path.write_text(table_text(tuple(rows[0]), rows), encoding="utf-8")
+        path.write_text(table_text(tuple(columns), marked), encoding="utf-8")
 
 
 @torch.inference_mode()

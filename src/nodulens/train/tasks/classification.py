@@ -19,8 +19,9 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.classify_crop import classify, log_odds
 from nodulens.stages.crops import Crop, crop_view
 from nodulens.train.loop.augment import augmented, copies_of
-from nodulens.train.loop.fit import Maker, Task, fit, predict
+from nodulens.train.loop.fit import Follow, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
+from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
 from nodulens.train.tasks.nodule_material import NoduleMaterial, Nodules, load_nodules
@@ -91,12 +92,20 @@ def settled(config: NetworkConfig, material: Crops, rows: Rows) -> NetworkConfig
     return config
 
 
-def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
+def train(
+    config: NetworkConfig,
+    material: Crops,
+    rows: Rows,
+    validation: Rows,
+    checkpoint: Path,
+    follow: Follow | None = None,
+) -> nn.Module:
     """Train a network on ``rows``, validated by its loss on ``validation`` if there are any."""
     truth = torch.from_numpy(material.nodules.truth)
     weights = class_weights(truth[rows], len(config.classes)) if config.balance == "weights" else None
     loss = loss_of(config, weights)
     image = torch.from_numpy(material.image)
+    tally = _tally(config)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
         order = _epoch_rows(config, material.nodules.truth, rows, rng)
@@ -108,17 +117,27 @@ def train(config: NetworkConfig, material: Crops, rows: Rows, validation: Rows, 
         return image[some].float(), truth[some]
 
     def compute(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        return loss(net(batch[0]), batch[1])
+        output = net(batch[0])
+        tally.add(output, batch[1])
+        return loss(output, batch[1])
 
     def augment(batch: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[Tensor, ...]:
         return augmented(batch[0], None, config.augment, rng)[0], batch[1]
 
-    def validate(net: nn.Module) -> float:
+    def validate(net: nn.Module) -> Validation:
         logits = predict(net, (image[r].float() for r in np.array_split(validation, -(-len(validation) // 64))))
-        return -float(loss(logits, truth[validation]))
+        value, decided = float(loss(logits, truth[validation])), _tally(config)
+        decided.add(logits, truth[validation])
+        return Validation(-value, {"loss": value, **decided.figures()})
 
-    task = Task(batches, compute, augment, validate if len(validation) else None)
-    return fit(started(config, "classifier"), task, config, checkpoint)
+    task = Task(batches, compute, augment, validate if len(validation) else None, tally)
+    return fit(started(config, "classifier"), task, config, checkpoint, follow)
+
+
+def _tally(config: NetworkConfig) -> Tally:
+    """Precision and recall are those of the last of two classes, malignant, or means over three."""
+    last = len(config.classes) - 1
+    return Tally(config.classes, exclusive=True, reported=[last] if last == 1 else None)
 
 
 def _epoch_rows(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:

@@ -24,8 +24,9 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.fp_reduction import patch_logits
 from nodulens.stages.slices import NODULE
 from nodulens.train.loop.augment import augmented, copies_of
-from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
+from nodulens.train.loop.fit import Batch, Follow, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
+from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.fp_reduction_figures import NON_NODULE, EvaluatedPatches, PatchRow
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
@@ -101,7 +102,14 @@ def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkC
     return config
 
 
-def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
+def train(
+    config: NetworkConfig,
+    material: Candidates,
+    rows: Rows,
+    validation: Rows,
+    checkpoint: Path,
+    follow: Follow | None = None,
+) -> nn.Module:
     """Train a network on patches, validated by average precision with equal weight for each nodule."""
     net = started(config, "filter")
     patches = material.patches
@@ -109,7 +117,7 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
     chance = patches.weight[positive] / max(patches.weight[positive].sum(), 1e-9)
     truth = torch.from_numpy(patches.label.astype(np.float32))[:, None]
     weights = class_weights(truth[rows], 1) if config.balance == "weights" else None
-    criterion = loss_of(config, weights)
+    criterion, tally = loss_of(config, weights), Tally(config.classes, exclusive=False)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
         chosen = rows
@@ -126,19 +134,23 @@ def train(config: NetworkConfig, material: Candidates, rows: Rows, validation: R
         return augmented(batch[0], None, config.augment, rng)[0], batch[1]
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
-        return criterion(net(batch[0]), batch[1])
+        output = net(batch[0])
+        tally.add(output, batch[1])
+        return criterion(output, batch[1])
 
-    def validate(net: nn.Module) -> float:
+    def validate(net: nn.Module) -> Validation:
         parts = (
             torch.from_numpy(material.images(part)) for part in np.array_split(validation, -(-len(validation) // 256))
         )
-        logits = predict(net, parts)[:, 0].numpy()
-        return average_precision(patches.label[validation], logits, patches.weight[validation])
+        logits, weight = predict(net, parts), patches.weight[validation]
+        decided = Tally(config.classes, exclusive=False)
+        decided.add(logits, truth[validation], torch.from_numpy(weight))
+        value = float(criterion(logits, truth[validation]))
+        score = average_precision(patches.label[validation], logits[:, 0].numpy(), weight)
+        return Validation(score, {"loss": value, **decided.figures(), "average_precision": score})
 
-    task = Task(
-        batches, loss, augment if config.augment else None, validate if patches.label[validation].any() else None
-    )
-    return fit(net, task, config, checkpoint)
+    watch = validate if patches.label[validation].any() else None
+    return fit(net, Task(batches, loss, augment if config.augment else None, watch, tally), config, checkpoint, follow)
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> EvaluatedPatches:

@@ -115,7 +115,9 @@ def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
         BadOption: other classes than benign and malignant, with or without indeterminate.
     """
     if set(classes) not in (TWO, THREE):
-        raise BadOption(f"Nodules are {' or '.join(sorted(TWO))}, or one of {', '.join(sorted(THREE))}; got {classes}.")
+        raise BadOption(
+            f"Nodules are {' or '.join(sorted(TWO))}, or one of {', '.join(sorted(THREE))}; got {', '.join(classes)}."
+        )
     if len(classes) == 3:
         rated = three_classes(stacks.ratings.malignancy("majority", too_far=TOO_FAR))
     else:

@@ -17,6 +17,7 @@ from torch import nn
 
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.runtime.engine import Model
+from nodulens.train.loop.fit import Follow
 
 Rows = NDArray[np.int_]
 
@@ -83,8 +84,20 @@ class TaskModule(Protocol):
     def settled(self, config: NetworkConfig, material: Any, rows: Rows) -> NetworkConfig:
         """The config with the values that depend on the training rows, such as the size of the input, filled in."""
 
-    def train(self, config: NetworkConfig, material: Any, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
-        """Train a network on ``rows``, keeping the weights that are best on ``validation``. Resumes ``checkpoint``."""
+    def train(
+        self,
+        config: NetworkConfig,
+        material: Any,
+        rows: Rows,
+        validation: Rows,
+        checkpoint: Path,
+        follow: Follow | None = None,
+    ) -> nn.Module:
+        """Train a network on ``rows``, keeping the weights that are best on ``validation``. Resumes ``checkpoint``.
+
+        Args:
+            follow: see :func:`nodulens.train.loop.fit.fit`.
+        """
 
     def evaluate(self, model: Model, config: NetworkConfig, material: Any, rows: Rows) -> Evaluated:
         """Evaluate the exported network on ``rows``."""

@@ -20,13 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.segmentation import Overlap
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
 from nodulens.train.loop.augment import augmented
-from nodulens.train.loop.fit import Batch, Maker, Task, fit, predict
+from nodulens.train.loop.fit import Batch, Follow, Maker, Task, fit
 from nodulens.train.loop.losses import class_weights, loss_of, loss_of_one
+from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
 from nodulens.train.networks.registry import check_window
 from nodulens.train.networks.unet_plan import Fingerprint, Slice, fingerprint, plan
@@ -61,12 +63,22 @@ def field_of(config: NetworkConfig) -> Field:
 
 def settled(config: NetworkConfig, material: Material, rows: Rows) -> NetworkConfig:
     """The config with the classes annotated in the material; for a planned network also with the planned input size
-    and batch, at most those of the config."""
+    and batch, at most those of the config.
+
+    Raises:
+        BadOption: no whole slice among the rows, or a class or window that they or the network do not have.
+    """
     config = replace(config, classes=material.annotated(config.classes))
-    if config.network != "planned-unet":
-        return config
-    found = plan(_fingerprint(config, material, rows), len(config.classes))
-    return replace(config, size=min(found.size, config.size), batch=min(found.batch, config.batch))
+    whole, _ = slices_and_closeups(material, rows)
+    if not len(whole):
+        raise BadOption("No whole slice is left to train the segmenter on; leave out another fold.")
+    material.examples(field_of(config), whole[:1])  # refuses classes that are not annotated
+    if config.network == "planned-unet":
+        found = plan(_fingerprint(config, material, rows), len(config.classes))
+        config = replace(config, size=min(found.size, config.size), batch=min(found.batch, config.batch))
+    if config.window is not None:
+        check_window(config)
+    return config
 
 
 def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Fingerprint:
@@ -84,7 +96,14 @@ def _fingerprint(config: NetworkConfig, material: Material, rows: Rows) -> Finge
     return replace(fingerprint(slices()), slices=len(rows))
 
 
-def train(config: NetworkConfig, material: Material, rows: Rows, validation: Rows, checkpoint: Path) -> nn.Module:
+def train(
+    config: NetworkConfig,
+    material: Material,
+    rows: Rows,
+    validation: Rows,
+    checkpoint: Path,
+    follow: Follow | None = None,
+) -> nn.Module:
     """Train a network on slices, half of them with a nodule.
 
     It is validated by the mean Dice of its classes, with pixels pooled over the slices of the validation set.
@@ -99,7 +118,8 @@ def train(config: NetworkConfig, material: Material, rows: Rows, validation: Row
     whole, nodules = slices_and_closeups(material, rows)
     images, truth = _tensors(field_of(config), material, whole)
     weights = class_weights(truth, len(config.classes)) if config.balance == "weights" else None
-    criterion, of_nodule = loss_of(config, weights), loss_of_one(config, config.classes.index(NODULE))
+    number, tally = config.classes.index(NODULE), _tally(config)
+    criterion, of_nodule = loss_of(config, weights), loss_of_one(config, number)
     examples = _Examples(config, images, truth, material.has_nodule[whole], _close_ups(material, config, nodules))
 
     def augment(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -111,14 +131,18 @@ def train(config: NetworkConfig, material: Material, rows: Rows, validation: Row
     def loss(net: nn.Module, batch: Batch) -> Tensor:
         image, target, nodule = batch
         output = net(image)
+        logits = output[0] if isinstance(output, tuple) else output
+        tally.add(logits[: len(target)], target)
         value = criterion(_rows_of(output, slice(len(target))), target)
         if not len(nodule):
             return value
+        tally.add_one(logits[len(target) :], nodule, number)
         of_sheets = of_nodule(_rows_of(output, slice(len(target), None)), nodule)
         return (len(target) * value + len(nodule) * of_sheets) / len(image)
 
-    task = Task(examples.batches, loss, augment if config.augment else None, _validation(config, material, validation))
-    return fit(net, task, config, checkpoint)
+    watch = _validation(config, material, validation, criterion)
+    task = Task(examples.batches, loss, augment if config.augment else None, watch, tally)
+    return fit(net, task, config, checkpoint, follow)
 
 
 def _augmented(image: Tensor, truth: Tensor, config: NetworkConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -214,7 +238,7 @@ class _Examples:
 
     def _batch(self, image: Tensor, truth: Tensor, sheets: Tensor | None = None, nodule: Tensor | None = None) -> Batch:
         """Images and then sheets; the truth of the images; and the nodules' masks on the sheets."""
-        target = truth.float() if truth.dtype == torch.bool else truth.long()
+        target = _target(truth)
         if sheets is None or nodule is None:
             sheets = nodule = image[:0]
         return torch.cat([image, sheets]).float(), target, nodule.float()
@@ -256,8 +280,22 @@ def _tensors(field: Field, material: Material, rows: Rows) -> tuple[Tensor, Tens
     for first in range(0, len(rows), LOADING_CHUNK):
         some = slice(first, first + LOADING_CHUNK)
         images[some], masks = material.examples(field, rows[some])
-        truth[some] = (masks * np.arange(1, 1 + masks.shape[1])[:, None, None]).sum(1) if field.exclusive else masks
+        truth[some] = _numbered(field, masks)
     return torch.from_numpy(images)[:, None], torch.from_numpy(truth)
+
+
+def _numbered(field: Field, masks: Bool) -> NDArray[Any]:
+    """Masks (N, foreground classes, …) as numbers of classes (N, …) if these are exclusive; else as they are."""
+    return (masks * np.arange(1, 1 + masks.shape[1])[:, None, None]).sum(1) if field.exclusive else masks
+
+
+def _target(truth: Tensor) -> Tensor:
+    """Truth as a loss takes it."""
+    return truth.float() if truth.dtype == torch.bool else truth.long()
+
+
+def _tally(config: NetworkConfig) -> Tally:
+    return Tally(config.classes, exclusive=field_of(config).exclusive, overlap=True)
 
 
 def _epoch_rows(has_nodule: Bool, rng: np.random.Generator, most: int) -> Rows:
@@ -268,7 +306,12 @@ def _epoch_rows(has_nodule: Bool, rng: np.random.Generator, most: int) -> Rows:
     return rng.permutation(np.concatenate([np.resize(kind, max(each, 1)) for kind in present]))
 
 
-def _validation(config: NetworkConfig, material: Material, validation: Rows) -> Callable[[nn.Module], float] | None:
+def _validation(
+    config: NetworkConfig,
+    material: Material,
+    validation: Rows,
+    criterion: Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor],
+) -> Callable[[nn.Module], Validation] | None:
     validation, _ = slices_and_closeups(material, validation)
     if not len(validation):
         return None
@@ -277,11 +320,17 @@ def _validation(config: NetworkConfig, material: Material, validation: Rows) -> 
     some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // VALIDATION_SLICES))] for kind in kinds])
     images, truth = material.examples(field, some)
 
-    def validate(net: nn.Module) -> float:
-        parts = torch.from_numpy(images)[:, None].split(config.batch)
-        found = field.decided(field.probabilities(predict(net, parts).numpy()))
-        both, either = (np.sum(a, axis=(0, 2, 3)) for a in (found & truth, found.astype(np.uint8) + truth))
-        return float(np.mean((2 * both + 1) / (either + 1)))
+    target = _target(torch.from_numpy(np.ascontiguousarray(_numbered(field, truth))))
+
+    def validate(net: nn.Module) -> Validation:
+        place, total, decided = next(net.parameters()).device, 0.0, _tally(config)
+        parts = zip(torch.from_numpy(images)[:, None].split(config.batch), target.split(config.batch), strict=True)
+        for image, wanted in parts:
+            output, wanted = net(image.to(place)), wanted.to(place)
+            total += len(image) * float(criterion(output, wanted))
+            decided.add(output[0] if isinstance(output, tuple) else output, wanted)
+        figures = decided.figures()
+        return Validation(figures["dice"], {"loss": total / len(some), **figures})
 
     return validate
 

@@ -1,0 +1,54 @@
+"""How ``nodulens train`` starts: with a recipe, by a file of options, or where a finished run ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodulens.errors import BadOption
+
+if TYPE_CHECKING:
+    from nodulens.methods.run_record import Run
+    from nodulens.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was typed of RECIPE, --config, --extend and --set."""
+
+    recipe: str | None
+    config: Path | None
+    extend: int | None
+    settings: tuple[str, ...]
+
+
+def run_training(start: Start, data: Path, output: Path, options: TrainOptions) -> Run:
+    """Train, or extend, the run in ``output``.
+
+    Raises:
+        BadOption: none or several of RECIPE, --config and --extend; or see :func:`nodulens.train.train` and
+            :func:`nodulens.train.extend`.
+    """
+    from nodulens.train import extend, train
+    from nodulens.train.config_file import read_config
+
+    ways = {"RECIPE": start.recipe, "--config": start.config, "--extend": start.extend}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        raise BadOption(
+            f"{' and '.join(given)} exclude one another: name one."
+            if given
+            else "Name a recipe (nodulens recipes lists them), or a file of options by --config; a finished run in -o "
+            "goes on by --extend EPOCHS."
+        )
+    if start.extend is not None:
+        if start.settings:
+            raise BadOption("A run is extended with its own settings: leave out --set.")
+        return extend(data, output, start.extend, options=options)
+    if start.config is None:
+        assert start.recipe is not None
+        return train(start.recipe, data, output, settings=start.settings, options=options)
+    found = read_config(start.config)
+    settings = (*found.settings, *start.settings)
+    return train(found.recipe, data, output, settings=settings, options=found.with_options(options))
