@@ -26,6 +26,7 @@ from nodulens.core.text import printable, printable_message
 from nodulens.errors import BadOption
 
 if TYPE_CHECKING:
+    from nodulens.apps.objects import Wanted
     from nodulens.core.volume import Volume
     from nodulens.methods.method import Method
     from nodulens.report.outputs import Claim
@@ -47,11 +48,25 @@ app.add_typer(yolo.app, name="yolo")
 Scan = Annotated[
     Path, typer.Argument(metavar="CT", help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")
 ]
-Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv, masks.")]
+Out = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv, masks, DICOM objects.")
+]
 Series = Annotated[str | None, typer.Option(help="Series UID, or its beginning or end, where there are several.")]
 Gaps = Annotated[Literal["error", "interpolate"], typer.Option(help="What to do about missing slices.")]
 Case = Annotated[str | None, typer.Option(help="Pseudonym to put into every row.")]
 Identify = Annotated[bool, typer.Option("--identify", help="Put the patient's name, id and birth date in the report.")]
+Objects = Annotated[
+    str,
+    typer.Option(
+        "--dicom",
+        metavar="KINDS",
+        help="DICOM objects to write of a DICOM scan, with the patient's identity: of seg, sr, sc, rtstruct.",
+    ),
+]
+NoObjects = Annotated[bool, typer.Option("--no-dicom", help="Write no DICOM objects.")]
+Deidentified = Annotated[
+    bool, typer.Option("--deidentified", help="Write the DICOM objects for the pseudonym of --case instead.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
@@ -87,25 +102,30 @@ def analyze(
     gaps: Gaps = "error",
     case: Case = None,
     identify: Identify = False,
+    objects: Objects = "seg,sr,sc",
+    no_objects: NoObjects = False,
+    deidentified: Deidentified = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     settings: Settings = None,
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
+    from nodulens.apps.objects import typed_objects
     from nodulens.methods.load import load_method
     from nodulens.pipeline import analyze as run
     from nodulens.report.outputs import claimed
 
     _check_case(case)
-    with claimed(output, ct) as claim, bars() as show:
+    wanted = typed_objects(objects, no_objects, deidentified, case)
+    with claimed(output, ct, dicom=bool(wanted.kinds)) as claim, bars() as show:
         load = partial(load_method, recipe, threads=threads, settings=settings or ())
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         if threshold is not None:
             method = replace(method, recipe=replace(method.recipe, threshold=threshold))
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        folder = _write(report, scan, claim, show)
+        folder = _write(report, scan, claim, wanted, show)
     _print_summary(report, folder, as_json)
 
 
@@ -137,6 +157,9 @@ def segment(
     gaps: Gaps = "error",
     case: Case = None,
     identify: Identify = False,
+    objects: Objects = "seg,sr,sc",
+    no_objects: NoObjects = False,
+    deidentified: Deidentified = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     settings: Settings = None,
@@ -145,6 +168,7 @@ def segment(
     threads: Threads = None,
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box, mask or text means."""
+    from nodulens.apps.objects import typed_objects
     from nodulens.apps.prompts import segmenter_of, typed_prompt
     from nodulens.methods.load import load_method
     from nodulens.report.outputs import claimed
@@ -152,12 +176,13 @@ def segment(
     prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
     run = segmenter_of(prompt, language, words or ())
     _check_case(case)
-    with claimed(output, ct) as claim, bars() as show:
+    wanted = typed_objects(objects, no_objects, deidentified, case)
+    with claimed(output, ct, dicom=bool(wanted.kinds)) as claim, bars() as show:
         load = partial(load_method, recipe, threads=threads, settings=settings or ())
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
-        folder = _write(report, scan, claim, show)
+        folder = _write(report, scan, claim, wanted, show)
     _print_summary(report, folder, as_json)
 
 
@@ -369,11 +394,11 @@ def _read_and_load(
         return scan, time.perf_counter() - start, loading.result()
 
 
-def _write(report: Report, scan: Volume, claim: Claim, show: Bars) -> Path:
+def _write(report: Report, scan: Volume, claim: Claim, wanted: Wanted, show: Bars) -> Path:
     from nodulens.report.outputs import write_into
 
     show("report", 0.0)
-    folder = write_into(claim, report, scan)
+    folder = write_into(claim, report, scan, wanted.writer(report, scan))
     show("report", 1.0)
     return folder
 
