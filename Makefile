@@ -22,7 +22,7 @@ WORKERS = auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 QUICK = not training and not real and not browser and not packaging and not fuzz
 
-.PHONY: demo methods test check lint chromium clean
+.PHONY: demo methods test check lint chromium dicomtools clean
 
 demo: $(VENV)/core
 	@if [ "$(CT)" = demo/ct ] && [ ! -d demo/ct ]; then \
@@ -38,7 +38,7 @@ methods: $(VENV)/dev
 test: $(VENV)/dev lint
 	$(PYTEST) -m "$(QUICK)"
 
-check: $(VENV)/dev chromium lint
+check: $(VENV)/dev chromium dicomtools lint
 	$(PYTEST) -rs --durations=15
 
 lint: $(VENV)/dev
@@ -67,6 +67,13 @@ chromium:
 	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install chromium >/dev/null; \
 	else echo "No Chromium on the path: the tests that open a report in a browser cannot run."; fi
+
+# The tests hold DICOM objects to the standard by these checkers; without them they are skipped, and say so.
+dicomtools:
+	@command -v dciodvfy >/dev/null && command -v dcmftest >/dev/null \
+	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install dicom3tools dcmtk >/dev/null; \
+	else echo "No dciodvfy and dcmftest on the path: the tests that hold DICOM objects to the standard are skipped."; fi
 
 clean:
 	rm -rf $(VENV) build dist demo src/*.egg-info distributions/*/build distributions/*/dist distributions/*/*.egg-info

@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "core"}
 TOOLS = BASE | {"io", "ops", "runtime"}
 METHODS = TOOLS | {"stages", "methods"}
-ANALYSIS = METHODS | {"report", "query", "pipeline", "__init__"}
+ANALYSIS = METHODS | {"report", "dicom_objects", "query", "pipeline", "__init__"}
 ALLOWED = {
     "errors": set(),
     "core": {"errors"},
@@ -30,6 +30,7 @@ ALLOWED = {
     "clinical": BASE,
     "stages": TOOLS,
     "report": BASE | {"io", "ops", "clinical", "__init__"},
+    "dicom_objects": BASE | {"io", "report", "__init__"},
     "query": BASE,
     "methods": TOOLS | {"stages", "report"},
     "pipeline": TOOLS | {"stages", "methods", "report", "query", "__init__"},

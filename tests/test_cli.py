@@ -28,7 +28,7 @@ from nodulens.core.volume import Mask
 from nodulens.errors import CorruptWeights
 from nodulens.io import write_mask, write_volume
 from nodulens.report.json import from_json
-from nodulens.report.outputs import FILES
+from nodulens.report.outputs import DICOM, FILES
 
 LOW = ("--threshold", str(small_scans.LOW))
 SECRETS = ("Quirinzyx", "Wolframvax", "19470813", "KRN-77310", "ACCN-55021")
@@ -58,9 +58,10 @@ def nifti(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    """Every output, unpacked."""
-    files = {p.name: p.read_bytes() for p in folder.iterdir()}
+def everything(folder: Path, *, objects: bool = True) -> dict[str, bytes]:
+    """Every output, unpacked; the DICOM objects, which belong to the patient's study, only if asked for."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and (objects or p.parent.name != DICOM))
+    files = {p.name: p.read_bytes() for p in paths}
     return {name: gzip.decompress(b) if name.endswith(".gz") else b for name, b in files.items()}
 
 
@@ -76,7 +77,7 @@ def test_analyze_json_and_case(run: Run, series: Path, tmp_path: Path) -> None:
     assert done.out == (out / "report.json").read_text("utf-8"), "the report and nothing else"
     schema = REPOSITORY / "src" / "nodulens" / "report" / "report.schema.json"
     jsonschema.validate(report, json.loads(schema.read_text("utf-8")))
-    assert {p.name for p in out.iterdir()} == set(FILES)
+    assert {p.name for p in out.iterdir()} == {*FILES, DICOM}
 
     assert report["schema"] == "nodulens-report/2"
     assert report["series_uid"] == pydicom.dcmread(series / "0000.dcm").SeriesInstanceUID
@@ -109,12 +110,14 @@ def test_nobody_is_named_unless_asked_for(run: Run, series: Path, tmp_path: Path
     done = run("analyze", series, "-o", tmp_path / "out", *LOW)
     assert (done.code, done.err) == (0, "")
     assert done.out == f"{tmp_path / 'out' / 'report.html'}\n"
-    for name, content in everything(tmp_path / "out").items():
+    for name, content in everything(tmp_path / "out", objects=False).items():
         for secret in SECRETS:
             assert secret.lower().encode() not in content.lower(), f"{secret} in {name}"
 
     centre = ",".join(str(v) for v in made_reports.NODULES[0][0])
-    assert run("segment", series, "-o", tmp_path / "one", "--point", centre).code == 0
+    words = ("--point", centre, "--deidentified", "--case", "CASE-9")
+    assert run("segment", series, "-o", tmp_path / "one", *words).code == 0
+    assert (tmp_path / "one" / DICOM / "sr.dcm").exists(), "its objects are searched for the patient as well"
     listed = run("info", series).out + run("info", series, "--json").out
     for secret in SECRETS:
         for name, content in everything(tmp_path / "one").items():
@@ -141,7 +144,10 @@ def test_a_second_run_replaces_the_first_and_leaves_the_rest(run: Run, series: P
     assert run("analyze", series, "-o", out, "--threshold", "1", "--case", "LATER-8").code == 0
     after = everything(out)
     assert after.pop("notes.txt") == b"mine"
-    assert set(after) == set(before) == set(FILES)
+    objects = {"seg.dcm", "sr.dcm", "sc-001.dcm"}
+    found = len(json.loads(before["report.json"])["nodules"])
+    assert set(before) == {*FILES, *objects, *(f"sc-{n + 2:03d}.dcm" for n in range(found))}
+    assert set(after) == {*FILES, *objects}, "no object of the earlier run is left"
     assert not any(b"EARLIER-7" in content for content in after.values())
     assert json.loads(after["report.json"])["nodules"] == []
     assert len(after["nodules.csv"].splitlines()) == 1
@@ -302,7 +308,7 @@ def check_one(done: Done, out: Path) -> None:
     """The same kind of result as an analysis gives, for the large ball."""
     assert done.code == 0, done.err
     report = from_json((out / "report.json").read_text("utf-8"))
-    assert {p.name for p in out.iterdir()} == set(FILES)
+    assert {p.name for p in out.iterdir()} == {*FILES, DICOM}
     (nodule,) = report.nodules
     assert report.prompted
     assert np.linalg.norm(np.subtract(nodule.centre_lps, CENTRE)) < 2
@@ -447,7 +453,7 @@ def test_killed_while_it_writes_nothing_is_half_made(series: Path, tmp_path: Pat
         process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
         killed += process.wait() != 0
         if out.exists():
-            assert {p.name for p in out.iterdir()} == set(FILES)
+            assert {p.name for p in out.iterdir()} == {*FILES, DICOM}
             from_json((out / "report.json").read_text("utf-8"))
             assert (out / "report.html").read_text("utf-8").rstrip().endswith("</html>")
             for name in ("nodules.nii.gz", "lungs.nii.gz"):
@@ -457,7 +463,7 @@ def test_killed_while_it_writes_nothing_is_half_made(series: Path, tmp_path: Pat
     done = subprocess.run(command("analyze", series, "-o", whole / "out", *LOW), env=environment(), capture_output=True)
     assert done.returncode == 0
     assert {p.name for p in whole.iterdir()} == {"out"}, "what the killed run left is swept away"
-    assert {p.name for p in (whole / "out").iterdir()} == set(FILES)
+    assert {p.name for p in (whole / "out").iterdir()} == {*FILES, DICOM}
 
 
 def test_whoever_reads_may_go(series: Path) -> None:

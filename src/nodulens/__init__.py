@@ -36,6 +36,7 @@ _WHERE = {
     "EvaluateOptions": "nodulens.evaluate.options",
     "categorise": "nodulens.report.guidelines",
     "write_outputs": "nodulens.report.outputs",
+    "write_dicom": "nodulens.dicom_objects.write",
     "to_json": "nodulens.report.json",
     "from_json": "nodulens.report.json",
     "Report": "nodulens.report.record",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from nodulens.core.nodule import Nodule as Nodule
     from nodulens.core.volume import Mask as Mask
     from nodulens.core.volume import Volume as Volume
+    from nodulens.dicom_objects.write import write_dicom as write_dicom
     from nodulens.errors import NodulensError as NodulensError
     from nodulens.evaluate import evaluate as evaluate
     from nodulens.evaluate.options import EvaluateOptions as EvaluateOptions

@@ -39,6 +39,7 @@ from nodulens.core.text import printable, printable_message
 from nodulens.errors import BadOption
 
 if TYPE_CHECKING:
+    from nodulens.apps.objects import Wanted
     from nodulens.core.volume import Volume
     from nodulens.methods.method import Method
     from nodulens.report.outputs import Claim
@@ -60,11 +61,25 @@ app.add_typer(yolo.app, name="yolo")
 Scan = Annotated[
     Path, typer.Argument(metavar="CT", help="Folder of DICOM slices, or a DICOM, zip, MetaImage, NIfTI or NRRD file.")
 ]
-Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv, masks.")]
+Out = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for report.html, report.json, nodules.csv, masks, DICOM objects.")
+]
 Series = Annotated[str | None, typer.Option(help="Series UID, or its beginning or end, where there are several.")]
 Gaps = Annotated[Literal["error", "interpolate"], typer.Option(help="What to do about missing slices.")]
 Case = Annotated[str | None, typer.Option(help="Pseudonym to put into every row.")]
 Identify = Annotated[bool, typer.Option("--identify", help="Put the patient's name, id and birth date in the report.")]
+Objects = Annotated[
+    str,
+    typer.Option(
+        "--dicom",
+        metavar="KINDS",
+        help="DICOM objects to write of a DICOM scan, with the patient's identity: of seg, sr, sc, rtstruct.",
+    ),
+]
+NoObjects = Annotated[bool, typer.Option("--no-dicom", help="Write no DICOM objects.")]
+Deidentified = Annotated[
+    bool, typer.Option("--deidentified", help="Write the DICOM objects for the pseudonym of --case instead.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
@@ -106,6 +121,9 @@ def analyze(
     gaps: Gaps = "error",
     case: Case = None,
     identify: Identify = False,
+    objects: Objects = "seg,sr,sc",
+    no_objects: NoObjects = False,
+    deidentified: Deidentified = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     checkpoint: Checkpoint = None,
@@ -113,13 +131,15 @@ def analyze(
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
+    from nodulens.apps.objects import typed_objects
     from nodulens.methods.load import load_method
     from nodulens.pipeline import analyze as run
     from nodulens.report.guidelines import categorise
     from nodulens.report.outputs import claimed
 
     _check_case(case)
-    with claimed(output, ct) as claim, bars() as show:
+    wanted = typed_objects(objects, no_objects, deidentified, case)
+    with claimed(output, ct, dicom=bool(wanted.kinds)) as claim, bars() as show:
         load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         if threshold is not None:
@@ -127,7 +147,7 @@ def analyze(
         report = run(scan, method=method, progress=show)
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         report = categorise(report, answers)
-        folder = _write(report, scan, claim, show)
+        folder = _write(report, scan, claim, wanted, show)
     _print_summary(report, folder, as_json)
 
 
@@ -161,6 +181,9 @@ def segment(
     gaps: Gaps = "error",
     case: Case = None,
     identify: Identify = False,
+    objects: Objects = "seg,sr,sc",
+    no_objects: NoObjects = False,
+    deidentified: Deidentified = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     checkpoint: Checkpoint = None,
@@ -177,6 +200,7 @@ def segment(
     threads: Threads = None,
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box, mask or text means."""
+    from nodulens.apps.objects import typed_objects
     from nodulens.apps.panels import check_drawable, known_truth, panels_png
     from nodulens.apps.prompts import segmenter_of, typed_prompt
     from nodulens.methods.load import load_method
@@ -191,7 +215,8 @@ def segment(
     if panels:
         check_drawable()
     truth_on = None if truth is None else known_truth(truth)
-    with claimed(output, ct) as claim, bars() as show:
+    wanted = typed_objects(objects, no_objects, deidentified, case)
+    with claimed(output, ct, dicom=bool(wanted.kinds)) as claim, bars() as show:
         load = partial(load_method, recipe, threads=threads, settings=settings or (), checkpoint=checkpoint)
         scan, read_s, method = _read_and_load(ct, series, gaps, load, show)
         known = None if truth_on is None else truth_on(scan)
@@ -199,7 +224,7 @@ def segment(
         report = replace(_with_reading(report, read_s), case=case, patient=scan.source.patient if identify else None)
         report = categorise(report, answers)
         picture = panels_png(report, scan, known, prompt) if panels else None
-        folder = _write(report, scan, claim, show, picture)
+        folder = _write(report, scan, claim, wanted, show, panels=picture)
     _print_summary(report, folder, as_json)
 
 
@@ -478,11 +503,13 @@ def _read_and_load(
         return scan, time.perf_counter() - start, loading.result()
 
 
-def _write(report: Report, scan: Volume, claim: Claim, show: Bars, panels: bytes | None = None) -> Path:
+def _write(
+    report: Report, scan: Volume, claim: Claim, wanted: Wanted, show: Bars, *, panels: bytes | None = None
+) -> Path:
     from nodulens.report.outputs import write_into
 
     show("report", 0.0)
-    folder = write_into(claim, report, scan, panels)
+    folder = write_into(claim, report, scan, panels=panels, objects=wanted.writer(report, scan))
     show("report", 1.0)
     return folder
 

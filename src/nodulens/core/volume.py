@@ -33,6 +33,43 @@ class Patient:
 
 
 @dataclass(frozen=True)
+class StoredImage:
+    """An image of a DICOM series, or a frame of one, as objects that are derived from it refer to it.
+
+    Attributes:
+        sop_class_uid, sop_instance_uid: of the instance.
+        frame: number of the frame, from 1, in a multi-frame instance; None in one of a single image.
+        position_lps: LPS mm (x, y, z) of the centre of the first pixel.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None
+    position_lps: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a DICOM series says of its patient, its study and its images, for objects that belong to that study.
+
+    It says who was scanned, and goes into such objects alone: no report has it.
+
+    Attributes:
+        elements: DICOM keyword and value of what describes patient and study; an empty value is unknown.
+        images: those that the volume was made of, rising along the slice normal.
+        size: rows and columns of each.
+        cosines: direction of rising column index, then of rising row index, LPS (x, y, z) each.
+        spacing: mm between rows, between columns.
+    """
+
+    elements: tuple[tuple[str, str], ...]
+    images: tuple[StoredImage, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    cosines: tuple[float, ...] = ()
+    spacing: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Source:
     """The origin of a volume; everything a report says about the scan.
 
@@ -41,6 +78,7 @@ class Source:
         input_sha256: hash of the file where the format has no series UID.
         slices: one per slice, in the order of the volume; empty where the format has none.
         z_reversed: the stored array runs against the slice normal, so index z there is n − 1 − z here.
+        study: what objects derived from a DICOM series take over from it.
         warnings: what was noticed and put right, or could matter.
     """
 
@@ -57,6 +95,7 @@ class Source:
     slices: tuple[SliceRef, ...] = ()
     z_reversed: bool = False
     patient: Patient | None = field(default=None, repr=False)
+    study: Study | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 
 

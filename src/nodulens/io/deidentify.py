@@ -183,6 +183,7 @@ def released(source: Source) -> Source:
         kernel=source.kernel if kernel else None,
         slices=slices,
         patient=None,
+        study=None,
         warnings=tuple(warnings),
     )
 

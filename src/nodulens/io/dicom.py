@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from nodulens.core.volume import AIR_HU, SliceRef, Source, Volume
+from nodulens.core.volume import AIR_HU, SliceRef, Source, StoredImage, Study, Volume
 from nodulens.errors import BadGeometry, BadValues, NotCT, UnreadableFile
 from nodulens.io.deidentify import shown_modality, shown_quantity
 from nodulens.io.dicom_header import (
     FAULTS,
+    STUDY_KEYWORDS,
     Header,
     group_value,
     groups_of,
@@ -141,7 +142,7 @@ def read_series(series: DicomSeries, gaps: Gaps = "error", progress: Progress | 
     # A slice made between two others points at the nearer one.
     nearest = np.rint(stack.below + stack.share).astype(int)
     refs: tuple[SliceRef, ...] = tuple(stack.places[i][0].ref for i in nearest)
-    source = replace(series.source, slices=refs, warnings=tuple(notes))
+    source = replace(series.source, slices=refs, study=_with_images(series.source.study, stack), warnings=tuple(notes))
     return Volume(assemble(stack, room), stack.geometry, source)
 
 
@@ -259,9 +260,26 @@ def _series(uid: str, header: Header, planes: Sequence[Plane]) -> DicomSeries:
         slice_thickness_mm=planes[0].thickness_mm if planes else None,
         contrast=_contrast(header),
         patient=header.patient,
+        study=Study(tuple((word, text(harmless(partial(data.get, word)))) for word in STUDY_KEYWORDS)),
     )
     rescale_type = text(harmless(lambda: group_value(groups, "PixelValueTransformationSequence", "RescaleType")))
     return DicomSeries(uid, text(data.get("Modality")), rescale_type.upper(), (), source)
+
+
+def _with_images(study: Study | None, stack: Stack) -> Study | None:
+    """The study with the images that a stack was made of; of those in one place the first."""
+    if study is None:
+        return None
+    planes = [place[0] for place in stack.places]
+    first = planes[0]
+    images = []
+    for plane in planes:
+        x, y, z = plane.position or (0.0, 0.0, 0.0)
+        frame = None if plane.frame is None else plane.frame + 1
+        images.append(StoredImage(plane.sop_class, plane.ref.sop_instance_uid, frame, (x, y, z)))
+    return replace(
+        study, images=tuple(images), size=first.size, cosines=first.cosines or (), spacing=first.spacing or ()
+    )
 
 
 def _contrast(header: Header) -> bool | None:

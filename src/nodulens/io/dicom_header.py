@@ -27,7 +27,23 @@ PIXEL_DATA = 0x7FE00010
 DIRECTORY_GROUP = 0x0004
 # What follows the header: float, double and integer pixels.
 PIXELS = frozenset((0x7FE00008, 0x7FE00009, PIXEL_DATA))
+STUDY_KEYWORDS = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
+"""What objects derived from a series take over from it."""
 KEYWORDS = (
+    *STUDY_KEYWORDS,
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -35,9 +51,6 @@ KEYWORDS = (
     "FrameOfReferenceUID",
     "Modality",
     "ImageType",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
     "SeriesDescription",
     "Manufacturer",
     "ConvolutionKernel",

@@ -37,7 +37,8 @@ def planes_of(header: Header) -> Iterator[Plane]:
     places = len(data.get("PerFrameFunctionalGroupsSequence") or [])
     film = multi and places != frames
     colour = int(data.get("SamplesPerPixel") or 1) != 1
-    captured = text(data.get("SOPClassUID")).startswith(PICTURE_CLASSES)
+    kind = text(data.get("SOPClassUID"))
+    captured = kind.startswith(PICTURE_CLASSES)
     localizer = "LOCALIZER" in (data.get("ImageType") or [])
     aside = "localizer" if localizer else "picture" if film or colour or captured else ""
     uid, number = text(data.get("SOPInstanceUID")), _instance_number(data)
@@ -59,6 +60,7 @@ def planes_of(header: Header) -> Iterator[Plane]:
             pixels=pixels,
             padding=None if aside else _padding(data),
             aside=aside,
+            sop_class=kind,
         )
 
 

@@ -81,6 +81,7 @@ class Plane:
         pixels: their position; None if the file has none.
         padding: the stored values of pixels outside the field of view, as a range with both ends; None without.
         aside: why it is no slice of a scan ("localizer", "picture"); empty for slices.
+        sop_class: UID of the class of its object.
     """
 
     path: Path
@@ -97,6 +98,7 @@ class Plane:
     pixels: PixelLayout | None
     padding: tuple[int, int] | None = None
     aside: str = ""
+    sop_class: str = ""
 
     @property
     def rescale(self) -> tuple[float, float]:

@@ -4,14 +4,15 @@ A run claims its folder before the work (:func:`claimed`): conflicts are found t
 meanwhile. Everything is written to a hidden private folder first. A new output folder is that folder renamed; into an
 existing one the finished files are moved after those of the previous run were removed, ``report.json`` last. So
 whenever a run is killed, every file is complete, files of two runs are never mixed, and if there is a ``report.json``
-the set is complete.
+the set is complete. DICOM objects are a folder among the files, which is moved as one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,15 @@ FILES = ("nodules.nii.gz", "lungs.nii.gz", "nodules.csv", "report.html", "report
 PANELS = "panels.png"
 """A picture of a prompted nodule, where it was asked for."""
 _SET = (PANELS, *FILES)
-"""All that a run writes or replaces; the report is last, and without it the set is not complete."""
+"""The files that a run writes or replaces; the report is last, and without it the set is not complete."""
+DICOM = "dicom"
+"""The folder of DICOM objects in an output folder, which only scans read from DICOM have."""
 
 _MOVING = ".nodulens.moving"
 _MADE, _BEFORE = "made", "before"
 _OURS = re.compile(rb'\s*\{\s*"schema"\s*:\s*"nodulens-report/')
+_OBJECT = re.compile(r"(seg|sr|rtstruct|sc-\d{3,})\.dcm")
+"""Name of a DICOM object as :mod:`nodulens.dicom_objects.write` writes it."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,14 @@ class Claim:
 
 
 @contextmanager
-def claimed(folder: str | Path, source: str | Path | None = None) -> Iterator[Claim]:
+def claimed(folder: str | Path, source: str | Path | None = None, *, dicom: bool = False) -> Iterator[Claim]:
     """Claim a folder for the outputs of one run, before the work.
 
     Args:
         folder: created with its parents. In an existing one, the files of an earlier run are replaced and all others
             are not changed.
         source: the scan: outputs must neither be inside it nor replace it.
+        dicom: DICOM objects may be among the outputs.
 
     Raises:
         BadOption: the folder is a file, a dangling link, or part of the scan; or it has a file with the name of an
@@ -73,7 +79,7 @@ def claimed(folder: str | Path, source: str | Path | None = None) -> Iterator[Cl
     made = folders_made(target if target.exists() else target.parent)
     try:
         with _held(target) as staging:
-            _check_held(target, None if source is None else Path(source))
+            _check_held(target, None if source is None else Path(source), dicom)
             yield Claim(target, staging)
     finally:
         remove_empty(made)
@@ -99,8 +105,22 @@ def write_outputs(report: Report, ct: Volume, folder: str | Path) -> Path:
         return write_into(claim, report, ct)
 
 
-def write_into(claim: Claim, report: Report, ct: Volume, panels: bytes | None = None) -> Path:
-    """:func:`write_outputs` into a folder that was claimed before the work, with ``panels.png`` if there is one."""
+def write_into(
+    claim: Claim,
+    report: Report,
+    ct: Volume,
+    *,
+    panels: bytes | None = None,
+    objects: Callable[[Path], None] | None = None,
+) -> Path:
+    """:func:`write_outputs` into a folder that was claimed before the work.
+
+    Args:
+        claim: of the folder.
+        report, ct: as there.
+        panels: a picture, for ``panels.png``; None: there is none.
+        objects: writes DICOM objects into a folder that it is given; None: there are none.
+    """
     lungs, made = _lung_mask(report, ct), claim.staging / _MADE
     with input_errors(writing=claim.staging.parent):
         made.mkdir()
@@ -109,6 +129,9 @@ def write_into(claim: Claim, report: Report, ct: Volume, panels: bytes | None = 
         # each is made when it is its turn: together they would take as much memory as the scan
         write_mask(nodule_mask(report.nodules, ct), made / "nodules.nii.gz", z_reversed=ct.source.z_reversed)
         write_mask(lungs, made / "lungs.nii.gz", z_reversed=ct.source.z_reversed)
+        if objects is not None:
+            (made / DICOM).mkdir()
+            objects(made / DICOM)
         write_whole(made / "nodules.csv", to_csv(report).encode())
         write_whole(made / "report.html", render_page(report, ct).encode())
         write_whole(made / "report.json", to_json(report).encode())
@@ -166,7 +189,7 @@ def _check_place(target: Path, source: Path | None) -> None:
         )
 
 
-def _check_held(target: Path, source: Path | None) -> None:
+def _check_held(target: Path, source: Path | None, dicom: bool) -> None:
     """Refuse files with the name of an output that are none, in a folder that only this run may write."""
     held = [target / name for name in _SET if os.path.lexists(target / name)]
     if source is not None and any(path.exists() and source.exists() and path.samefile(source) for path in held):
@@ -175,6 +198,8 @@ def _check_held(target: Path, source: Path | None) -> None:
     foreign = [path.name for path in held if path.is_dir() and not path.is_symlink()]
     if held and not foreign and not interrupted and not _is_report(target / "report.json"):
         foreign = [path.name for path in held]
+    if dicom and os.path.lexists(target / DICOM) and not _are_objects(target / DICOM):
+        foreign.append(DICOM)
     if foreign:
         raise BadOption(
             f"{target} holds {', '.join(foreign)}, not written by nodulens, which would be replaced. Move it away, or "
@@ -182,9 +207,29 @@ def _check_held(target: Path, source: Path | None) -> None:
         )
     if interrupted:
         if not os.path.lexists(target / "report.json"):
-            for path in held:  # left by a run that was killed
-                path.unlink()
+            for path in [*held, *_objects_in(target)]:  # left by a run that was killed
+                _remove(path)
         (target / _MOVING).unlink()
+
+
+def _objects_in(target: Path) -> list[Path]:
+    """The folder of DICOM objects of an earlier run, if there is one."""
+    return [target / DICOM] if _are_objects(target / DICOM) else []
+
+
+def _are_objects(path: Path) -> bool:
+    """Whether something is a folder that holds nothing but DICOM objects, by their names."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    return all(_OBJECT.fullmatch(one.name) and one.is_file() for one in path.iterdir())
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the folder of objects."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _is_report(path: Path) -> bool:
@@ -198,20 +243,22 @@ def _move(claim: Claim) -> None:
     """Move finished files into an existing folder: the old set is removed first, and restored on failure."""
     made, before = claim.staging / _MADE, claim.staging / _BEFORE
     before.mkdir()
+    with_objects = (made / DICOM).exists() or bool(_objects_in(claim.target))
+    names = (DICOM, *_SET) if with_objects else _SET
     (claim.target / _MOVING).touch()
     try:
-        for name in reversed(_SET):
+        for name in reversed(names):
             with suppress(FileNotFoundError):
                 os.replace(claim.target / name, before / name)
-        for name in _SET:
+        for name in names:
             if name in FILES or os.path.lexists(made / name):
                 os.replace(made / name, claim.target / name)
     except BaseException:
-        for name in _SET:
+        for name in names:
             if os.path.lexists(before / name):
                 os.replace(before / name, claim.target / name)
-            elif not os.path.lexists(made / name):
-                (claim.target / name).unlink(missing_ok=True)
+            elif not os.path.lexists(made / name) and os.path.lexists(claim.target / name):
+                _remove(claim.target / name)
         raise
     finally:
         (claim.target / _MOVING).unlink()
