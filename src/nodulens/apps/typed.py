@@ -1,10 +1,13 @@
-"""The command that was typed, as runs, cards and pages keep it."""
+"""The command that was typed: as runs, cards and pages keep it, and a group whose name need not be followed by one."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from typing import Any
+
+from typer.core import TyperGroup
 
 from nodulens.core.text import without_places
 
@@ -19,3 +22,15 @@ def typed_command() -> str:
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # as PyTorch's launcher says
     program = ["nodulens"] if processes == "1" else ["torchrun", "--nproc-per-node", processes, *LAUNCHED]
     return shlex.join([*program, *map(without_places, sys.argv[1:])])
+
+
+def group_or(command: str) -> type[TyperGroup]:
+    """A group of commands in which a first word that is none of them is an argument of one, which may be hidden."""
+
+    class Group(TyperGroup):
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            """As everywhere, but ``GROUP WORD …`` is ``GROUP command WORD …``."""
+            known = args[0] in self.commands or args[0].startswith("-")
+            return super().resolve_command(ctx, args if known else [command, *args])
+
+    return Group

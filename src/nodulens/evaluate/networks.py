@@ -10,10 +10,10 @@ from typing import Any
 from nodulens.data.splits import Parts, Split, read_split
 from nodulens.errors import NoTestPatients
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.methods.run_record import SPLIT, Run, read_run
+from nodulens.methods.run_record import FIXED, SPLIT, Run, read_run
 from nodulens.pipeline import Progress, silent
 from nodulens.runtime.engine import Model
-from nodulens.train.run import FIXED, PARTS, division, parts_of
+from nodulens.train.run import PARTS, division, parts_of
 from nodulens.train.tasks.protocol import Evaluated
 
 

@@ -21,6 +21,8 @@ SCHEMA = "nodulens-run/1"
 FORM = Format(SCHEMA, "run", escaped=True, defaults=True, arranged={Recipe: ARRANGEMENT})
 FILE = "run.json"
 SPLIT = "split.json"
+FIXED = "fixed"
+"""The ``method`` of a split by the project's own folds."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Run:
     def untrained(self) -> tuple[str, ...]:
         """Networks that are not trained yet."""
         return tuple(name for name in self.recipe.networks or self.taught if name not in self.seconds)
+
+
+def fold_name(fold: int) -> str:
+    """Name of the folder of a run in a folder with a run for every fold."""
+    return f"fold{fold}"
 
 
 def is_run(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, FOLDS, fold_of
 from nodulens.data.splits import EVALUATION, Parts, Split, read_split, write_split
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import DEFAULT, NetworkConfig, Recipe
-from nodulens.methods.run_record import SPLIT, Run, is_run, read_run, write_run
+from nodulens.methods.run_record import FIXED, SPLIT, Run, is_run, read_run, write_run
 from nodulens.runtime.weights import card as card_of
 from nodulens.runtime.weights import check
 from nodulens.train.default import release
@@ -40,8 +40,6 @@ PARTS: Mapping[str, TaskModule] = {
 """Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
 TRAINING_FIELDS = ("labels", "slices", "renderings", "masked")
 """Fields of a recipe, beside its networks, that determine their training data."""
-FIXED = "fixed"
-"""The ``method`` of a split by the project's own folds."""
 VALIDATED = 10
 """One training patient in so many is moved to the validation set if a split has none."""
 
