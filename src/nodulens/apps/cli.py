@@ -20,7 +20,7 @@ from rich.text import Text
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.answers import answering
 from nodulens.apps.bars import Bars, bars
-from nodulens.apps.external import trained_into
+from nodulens.apps.external import tell, trained_into
 from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
 from nodulens.apps.train import Start, run_training
@@ -387,6 +387,10 @@ def train(
         int | None,
         typer.Option(min=0, help="The test fold; default: 1, or the test part of a split."),
     ] = None,
+    each: Annotated[
+        bool,
+        typer.Option("--every-fold", help="A run for every fold, in fold0, fold1 … of the folder: cross-validation."),
+    ] = False,
     everybody: Annotated[
         bool, typer.Option("--everybody", help="Train on all patients: for networks to apply, not to evaluate.")
     ] = False,
@@ -398,17 +402,19 @@ def train(
 ) -> None:
     """Train the networks of a recipe."""
     from nodulens.apps.typed import typed_command
-    from nodulens.train.options import TrainOptions
+    from nodulens.train.options import TrainOptions, every_fold
 
     options = TrainOptions(split, fold, everybody, epochs, threads, mlflow, typed_command())
-    with trained_into(output):
-        made = run_training(Start(recipe, config, extend, tuple(settings or ())), folder, output, options)
+    start, made = Start(recipe, config, extend, tuple(settings or ())), {}
+    for place, own in (every_fold(output, options) if each else {output: options}).items():
+        with trained_into(place):
+            made[place] = run_training(start, folder, place, own)
     from nodulens.train.loop.distributed import Ranks  # what trains is installed: it has trained
 
     ranks = Ranks.joined()
     if ranks.first:
-        for name, seconds in made.seconds.items():
-            print(f"{printable(str(output / name))}.onnx and its card, {seconds:.0f} s")
+        for place, one in made.items():
+            tell(one, place)
     ranks.leave()
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nodulens.apps import data_check
+from nodulens.apps.bars import counter
 from nodulens.core.text import printable
 
 if TYPE_CHECKING:
@@ -21,13 +19,13 @@ if TYPE_CHECKING:
 
     from nodulens.data.dataset import Dataset, Item
     from nodulens.data.prepare import Job
-    from nodulens.data.prepare import Progress as Show
     from nodulens.presentation.evaluation import Table
 
 app = typer.Typer(no_args_is_help=True, help="LIDC-IDRI, LUNA16 and folders of slices: summaries, splits, preparation.")
 summary = typer.Typer(no_args_is_help=True, help="What a data set holds, in the tables that papers print.")
 
 app.add_typer(summary, name="summary")
+app.add_typer(data_check.app, name="check")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Masks = Annotated[Path | None, typer.Option(help="Folder of masks, named as the slices.")]
@@ -41,6 +39,14 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 @app.callback()
 def data() -> None:
     """LIDC-IDRI, LUNA16 and folders of slices: summaries, splits, preparation."""
+
+
+@app.command()
+def sources(
+    data_set: Annotated[Literal["lidc", "luna16"] | None, typer.Argument(help="Default: both.")] = None,
+) -> None:
+    """Where LIDC-IDRI and LUNA16 are downloaded from, and what is in each file; nothing is fetched."""
+    data_check.print_sources(data_set)
 
 
 @summary.callback()
@@ -171,20 +177,6 @@ def split(
 
 
 @app.command()
-def check(
-    files: Annotated[list[Path], typer.Argument(metavar="SPLIT...", help="Split files that are used together.")],
-) -> None:
-    """Refuse splits that would train on a patient here and test on the same one there."""
-    from nodulens.data.splits import check_together, read_split
-
-    found = {str(path): read_split(path) for path in files}
-    check_together(found)
-    people = {patient for one in found.values() for patient in one.groups}
-    many = "1 split" if len(found) == 1 else f"{len(found)} splits"
-    print(f"{len(people):,} patients in {many}; none of them both trains and tests.")
-
-
-@app.command()
 def prepare(
     source: Annotated[Path, typer.Argument(metavar="SCANS", help="LIDC-IDRI as TCIA ships it, or LUNA16.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the crops; an interrupted run resumes.")],
@@ -203,7 +195,7 @@ def prepare(
     from nodulens.data.prepare import prepare as run
 
     jobs, tables, problems = _jobs(source, outlines, tables, (negatives, seed))
-    with _bar("scans") as show:
+    with counter("scans") as show:
         done = run(jobs, output, tables=tables, workers=workers, progress=show)
     failed = {**problems, **done.failed}
     if as_json:
@@ -229,7 +221,7 @@ def leakage(
     """What a random split of the same data would have claimed, and what inputs that give the label away would."""
     from nodulens.evaluate.leakage import leakage as measure
 
-    with _bar("leakage") as show:
+    with counter("leakage") as show:
         found = measure(folder, seed, show)
     _print({"schema": "nodulens-leakage/1", "seed": seed, **asdict(found)}, found.tables(), as_json)
 
@@ -337,15 +329,6 @@ def _found(
         luna = replace(luna, files={uid: path for uid, path in folders.items() if uid in known})
     listed = next((name for name in reversed(CANDIDATES) if (tables / name).is_file()), None)
     return jobs_of_luna16(luna, luna.candidates(listed) if listed else None, *draw), tables, problems
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Show]:
-    """A progress bar on a terminal, nothing in a pipe."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @app.command()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
-from typer.core import TyperGroup
 
 from nodulens.apps.show import print_json
-from nodulens.apps.typed import typed_command
+from nodulens.apps.typed import group_or, typed_command
 from nodulens.core.text import printable
 
 if TYPE_CHECKING:
@@ -22,17 +21,8 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-class _OrMethod(TyperGroup):
-    """What is no command is the name of a recipe or the folder of a run."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As everywhere, but ``evaluate NAME …`` is ``evaluate method NAME …``."""
-        known = args[0] in self.commands or args[0].startswith("-")
-        return super().resolve_command(ctx, args if known else ["method", *args])
-
-
 app = typer.Typer(
-    cls=_OrMethod,
+    cls=group_or("method"),  # the name of a recipe or the folder of a run
     no_args_is_help=True,
     help="Figures of the field as their sources define them; or of a method: nodulens evaluate RECIPE|RUN --data DIR.",
 )
@@ -57,7 +47,10 @@ def _print(found: MethodEvaluation | CohortEvaluation | Comparison, output: Path
 
 @app.command(hidden=True)
 def method(
-    name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made."),
+    ],
     folder: Annotated[
         Path | None, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")
     ] = None,
@@ -74,6 +67,9 @@ def method(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes for a cohort; default: half of the cores.")
     ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Of a cohort only patients of LIDC on whom no network was trained.")
+    ] = False,
     split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
         Path | None,
@@ -102,10 +98,10 @@ def method(
             raise BadOption(
                 "--scans goes with --truth and -o FOLDER, and without --data, --split, --prompted, --threads."
             )
-        plan = _Cohort(name, scans, truth, annotations, tuple(settings or ()), workers)
+        plan = _Cohort(name, scans, truth, annotations, tuple(settings or ()), workers, unseen)
         _evaluate_cohort(plan, output, as_json)
         return
-    if folder is None or truth or annotations or workers:
+    if folder is None or truth or annotations or workers or unseen:
         raise BadOption(
             "Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks|FILE -o FOLDER."
         )
@@ -137,6 +133,7 @@ class _Cohort(NamedTuple):
     annotations: Path | None
     settings: tuple[str, ...]
     workers: int | None
+    unseen: bool
 
 
 def _evaluate_cohort(typed: _Cohort, output: Path, as_json: bool) -> None:
@@ -146,13 +143,14 @@ def _evaluate_cohort(typed: _Cohort, output: Path, as_json: bool) -> None:
     from nodulens.evaluate.cohort import CohortPlan, run_cohort
     from nodulens.evaluate.cohort_results import CohortEvaluation
     from nodulens.evaluate.predictions import FILE
-    from nodulens.evaluate.truths import find_cohort, truths_of
+    from nodulens.evaluate.truths import find_cohort, patients_of, truths_of
     from nodulens.presentation.page import write_evaluation
 
     check_folder(output)
     cohort = find_cohort(typed.scans)
     truths = truths_of(typed.truth, typed.scans, cohort, typed.annotations)
-    plan = CohortPlan(typed.method, truths, typed.settings, typed.workers)
+    patients = patients_of(cohort)
+    plan = CohortPlan(typed.method, truths, typed.settings, typed.workers, patients, typed.unseen)
     with bars() as show:
         found = CohortEvaluation(run_cohort(cohort, plan, output, show))
     write_evaluation(found.evaluation(typed_command()), output, {FILE: found.predictions().encode()})

@@ -1,4 +1,4 @@
-"""The command that was typed, as runs, cards and pages keep it."""
+"""The command that was typed: as runs, cards and pages keep it, and a group whose name need not be followed by one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from typer.core import TyperGroup
 
 from nodulens.core.text import without_places
 
@@ -30,3 +33,15 @@ def _without_mlflow(words: Sequence[str]) -> Iterator[str]:
         if before != MLFLOW and word != MLFLOW and not word.startswith(f"{MLFLOW}="):
             yield word
         before = word
+
+
+def group_or(command: str) -> type[TyperGroup]:
+    """A group of commands in which a first word that is none of them is an argument of one, which may be hidden."""
+
+    class Group(TyperGroup):
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            """As everywhere, but ``GROUP WORD …`` is ``GROUP command WORD …``."""
+            known = args[0] in self.commands or args[0].startswith("-")
+            return super().resolve_command(ctx, args if known else [command, *args])
+
+    return Group

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 Unit = Literal["pixels", "mm"]
+UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+"""How UIDs of the collection's series begin."""
 MOST_READERS = 4
 """Each scan was read by four."""
 TOLERANCE_STEP, LEAST_TOLERANCE = 0.9, 0.1

@@ -131,10 +131,14 @@ def scan_of(xml: LidcXml, volume: Volume) -> LidcScan:
 def _xml_files(folder: Path) -> Iterator[Path]:
     """Files below a folder, and those beside it, that start as LIDC's XML does."""
     below = [Path(place, name) for place, _, names in os.walk(folder) for name in sorted(names)]
-    for file in below + [path for path in sorted(folder.resolve().parent.iterdir()) if path.is_file()]:
-        with file.open("rb") as opened:
-            if f"<{ROOT}".encode() in opened.read(SNIFFED_BYTES):
-                yield file
+    beside = [path for path in sorted(folder.resolve().parent.iterdir()) if path.is_file()]
+    yield from filter(is_xml_of_lidc, below + beside)
+
+
+def is_xml_of_lidc(file: Path) -> bool:
+    """Whether a file starts as LIDC's XML of CT does; that of radiographs starts otherwise."""
+    with file.open("rb") as opened:
+        return f"<{ROOT}".encode() in opened.read(SNIFFED_BYTES)
 
 
 def _message(root: Element) -> LidcXml:

