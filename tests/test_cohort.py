@@ -159,7 +159,7 @@ def test_three_readers_make_a_nodule_and_two_do_not(cohort: Path, tmp_path: Path
     assert truth.outlines[0] is not None and truth.outlines[0].readers == 3
     assert truth.excluded.diameter_mm[1] == -1 and truth.excluded.diameter_mm[0] > 0
     assert np.allclose(truth.excluded.centre_lps[1], ct.geometry.to_lps(np.array([20.0, 70.0, 70.0])))
-    with pytest.raises(NotFound, match="No XML of LIDC is of series None"):
+    with pytest.raises(NotFound, match="No XML of LIDC is of series second"):
         truths.of(found.scans[1], io.read(cohort / "second.nii.gz"))
 
 
