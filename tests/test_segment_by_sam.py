@@ -99,7 +99,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
     [
         ("sam2-densenet", "sam2", "--box", ()),
         ("sam2-densenet", "sam2", "--point", ("--set", "memory=true")),
-        ("sam2-densenet", "sam2", "--mask", ("--set", "memory=true")),
+        ("sam2-densenet", "sam2", "--mask", ()),
         ("nnunet-sam", "sam", "--point", ()),
         ("default", "sam2", "--mask", ("--set", "shown=crop")),
         ("default", "sam", "--box", ()),
