@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import made_material
-from experiments.table import VARIANTS, Bench, Cell, _recipe
+from experiments.table import VARIANTS, Bench, Cell, recipe_of
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import (
     CONV3_CLASSIFIER,
@@ -67,7 +67,7 @@ class Tiny(nn.Module):
         return maps if self.second is None else (maps, self.second(maps.mean((2, 3))))
 
 
-def steps(net: nn.Module, task: Task, config: NetworkConfig, checkpoint: Path) -> nn.Module:
+def steps(net: nn.Module, task: Task, config: NetworkConfig, checkpoint: Path, follow: object) -> nn.Module:
     """In place of a training: a few steps on one batch, each of which must be one that teaches."""
     batch = task.batches(np.random.default_rng(0))[0]()
     values = []
@@ -168,4 +168,4 @@ def test_whatever_the_table_of_results_trains_is_allowed() -> None:
         check_config(part, config)
         for settings in ((), *VARIANTS.get((name, part), ())):
             cell = Cell(name, part, "patients", 1, settings)
-            check_config(part, _recipe(cell, Bench(Path(), Path())).networks[part])
+            check_config(part, recipe_of(cell, Bench(Path(), Path())).networks[part])

@@ -211,7 +211,7 @@ def batches_of(config: NetworkConfig, material: Slices, tmp_path: Path) -> list[
     made: list[tuple[torch.Tensor, ...]] = []
 
     def remember(
-        net: torch.nn.Module, task: segmentation.Task, training: NetworkConfig, checkpoint: Path
+        net: torch.nn.Module, task: segmentation.Task, training: NetworkConfig, checkpoint: Path, follow: object
     ) -> torch.nn.Module:
         made.extend(make() for make in task.batches(np.random.default_rng(0)))
         return net
