@@ -82,7 +82,10 @@ def call(
             small = (
                 [word for value in SMALL[words[1]].split() for word in ("--set", value)] if words[0] == "train" else []
             )
-            made.append((words, run(*words, *small, *one)))
+            done = run(*words, *small, *one)
+            partial = words[:3] == ["data", "check", "luna16"]  # ten scans are no whole LUNA16
+            assert done.code == (1 if partial else 0), f"{words}: {done.code}, {done.err[-2000:]}"
+            made.append((words, done))
         return made
 
     return section
@@ -92,8 +95,7 @@ def call(
 
 
 def prepare(call: Callable[[str], list[tuple[list[str], Done]]]) -> None:
-    for words, done in call("Download, check, prepare"):
-        assert done.code == (1 if words[:3] == ["data", "check", "luna16"] else 0), (words, done)
+    call("Download, check, prepare")
 
 
 @pytest.mark.training
@@ -104,7 +106,6 @@ def test_the_commands_of_a_method_run(method: str, call: Callable[[str], list[tu
     prepare(call)
     steps = call(next(heading for heading in headings() if heading.startswith(f"{method}. ")))
     assert steps[0][0][:2] == ["data", "split"] and steps[-1][0][0] == "evaluate"
-    assert all(done.code == 0 for _, done in steps), steps
     words, done = steps[-1]
     assert "on its test patients" in done.out and Path(words[-1], "predictions.csv").is_file()
     if method == "B":
@@ -118,8 +119,7 @@ def test_lunas_ten_folds_make_one_curve(
     call: Callable[[str], list[tuple[list[str], Done]]], scans: list[LidcScan], run: Run
 ) -> None:
     prepare(call)
-    steps = call("LUNA16's ten folds")
-    assert all(done.code == 0 for _, done in steps), steps
+    call("LUNA16's ten folds")
     assert sorted(path.name for path in Path("ten").iterdir()) == [f"fold{k}" for k in range(SCANS)]
     records = [json.loads(path.read_text()) for path in Path("ten-page", "scans").iterdir()]
     split, patient = read_split(Path("ten.json")), {scan.series_uid: scan.patient_id for scan in scans}
