@@ -360,10 +360,11 @@ def test_from_scans_to_figures(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert other.code == 2 and "holds a run with slices=all; name another folder for slices=middle" in other.err
 
     airway, few = tmp_path / "airway", ("--set", "segmenter.examples=4")
-    with pytest.warns(UserWarning, match="trachea and airways"):
-        assert run(*words, "-o", airway, "--set", "labels=luna16-mask", "--set", "slices=middle", *few).code == 0
-    with pytest.warns(UserWarning, match="trachea and airways"):
-        found = evaluated(run, airway, crops)
+    done = run(*words, "-o", airway, "--set", "labels=luna16-mask", "--set", "slices=middle", *few)
+    assert done.code == 0 and "trachea and airways" in done.err
+    done = run("evaluate", airway, "--data", crops, "--json")
+    assert done.code == 0 and "trachea and airways" in done.err
+    found = json.loads(done.out)
     assert found["networks"]["segmenter"]["figures"]["slices"] == len(set(rows["patient"]))
     with pytest.warns(UserWarning, match="trachea and airways"):
         load_segmenter(airway, threads=1)

@@ -14,9 +14,12 @@ from nodulens.apps.typed import group_or, typed_command
 from nodulens.core.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nodulens.evaluate.cohort_results import CohortEvaluation
     from nodulens.evaluate.comparison import Comparison
     from nodulens.evaluate.runs import MethodEvaluation
+    from nodulens.presentation.evaluation import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -35,12 +38,17 @@ def evaluate() -> None:
 
 def _print(found: MethodEvaluation | CohortEvaluation | Comparison, output: Path | None, as_json: bool) -> None:
     """Print figures as JSON, or as tables and where their page is."""
-    from nodulens.apps.show import print_tables
-
     if as_json:
         print_json(found.to_json())
         return
-    print_tables(found.tables(), found.notes, width=100)
+    _print_tables(found.tables(), found.notes, output, width=100)
+
+
+def _print_tables(tables: Iterable[Table], notes: Iterable[str], output: Path | None, width: int = 160) -> None:
+    """Print tables, notes, and where their page is; see :func:`nodulens.apps.show.print_tables`."""
+    from nodulens.apps.show import print_tables
+
+    print_tables(tables, notes, width)
     if output is not None:
         print(printable(str(output / "evaluation.html")))
 
@@ -215,7 +223,6 @@ def froc(
     as_json: AsJson = False,
 ) -> None:
     """FROC, CPM and sensitivity at 1/8 to 8 false positives a scan, as LUNA16 scores them."""
-    from nodulens.apps.show import print_tables
     from nodulens.evaluate.froc import FrocFiles, evaluate_detector
 
     files = FrocFiles(annotations, series, predictions, excluded)
@@ -239,9 +246,7 @@ def froc(
     if as_json:
         print_json(found.to_json())
         return
-    print_tables(found.tables())
-    if output is not None:
-        print(printable(str(output / "evaluation.html")))
+    _print_tables(found.tables(), (), output)
 
 
 @app.command()
@@ -303,7 +308,6 @@ def prompts(
     as_json: AsJson = False,
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
-    from nodulens.apps.show import print_tables
     from nodulens.core.private import check_folder
     from nodulens.errors import BadOption, MissingExtra
     from nodulens.presentation.page import write_evaluation
@@ -334,9 +338,7 @@ def prompts(
     if as_json:
         print(text)
         return
-    print_tables(found.tables(), found.notes)
-    if output is not None:
-        print(printable(str(output / "evaluation.html")))
+    _print_tables(found.tables(), found.notes, output)
 
 
 @app.command()
@@ -363,7 +365,6 @@ def outlines(
 ) -> None:
     """Grade the same nodules by outlines of the readers, of SAM and of our network."""
     from nodulens.apps.bars import bars
-    from nodulens.apps.show import print_tables
     from nodulens.core.private import check_folder
     from nodulens.errors import MissingExtra
     from nodulens.evaluate.options import EvaluateOptions
@@ -384,9 +385,7 @@ def outlines(
     if as_json:
         print_json(found.to_json())
         return
-    print_tables(found.tables(), found.notes)
-    if output is not None:
-        print(printable(str(output / "evaluation.html")))
+    _print_tables(found.tables(), found.notes, output)
 
 
 @app.command()

@@ -6,10 +6,9 @@ spiculation (2b). The nodule's size is its longest diameter. Without a reader's 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from nodulens.clinical.enquiry import YES_NO, Question, estimate
+from nodulens.clinical.enquiry import YES_NO, Question, estimate, probability_of
 from nodulens.clinical.facts import Case, NoduleFacts, PatientFacts
 from nodulens.clinical.record import Estimate, Missing
 
@@ -59,15 +58,20 @@ def probability(nodule: NoduleFacts, patient: PatientFacts) -> float:
         + c["count"] * (nodule.count - 4)
         + c["spiculated"] * bool(nodule.spiculated)
     )
-    return 1 / (1 + math.exp(-x))
+    return probability_of(x)
+
+
+def not_estimated(model: str, nodule: NoduleFacts) -> Estimate | None:
+    """What a model says that goes by the longest diameter of a nodule, where it cannot; None where it can."""
+    if nodule.kind in ("airway", "cyst"):
+        return Estimate(model, None, None, None, notes=(f"The model is not for an {nodule.kind} finding.",))
+    return Estimate(model, None, None, None, (LONG_AXIS,)) if nodule.long_axis_mm is None else None
 
 
 def estimated(nodule: NoduleFacts, patient: PatientFacts) -> Estimate:
     """The probability, or its range over what is not known."""
-    if nodule.kind in ("airway", "cyst"):
-        return Estimate(NAME, None, None, None, notes=(f"The model is not for an {nodule.kind} finding.",))
-    if nodule.long_axis_mm is None:
-        return Estimate(NAME, None, None, None, (LONG_AXIS,))
+    if (none := not_estimated(NAME, nodule)) is not None:
+        return none
     word = "without" if nodule.spiculated is None else "with"
     notes = (f"The full model {word} spiculation; longest diameter of {nodule.long_axis_mm:.1f} mm.",)
     case = Case(nodule, patient)

@@ -191,7 +191,7 @@ def ranges(
             start + sum(fixed[name] if name in fixed else end(row.values()) for name, row in terms.items())
             for end in (min, max)
         )
-        return _probability(low), _probability(high)
+        return probability_of(low), probability_of(high)
 
     answered = {(name, word): extremes({name: term}) for name, row in terms.items() for word, term in row.items()}
     return extremes({}), answered
@@ -201,7 +201,8 @@ def _log_odds(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def _probability(log_odds: float) -> float:
+def probability_of(log_odds: float) -> float:
+    """What a logistic model's sum stands for, 0…1."""
     return 1 / (1 + math.exp(-log_odds))
 
 

@@ -5,12 +5,11 @@ Herder et al., Chest 2005;128:2490, doi:10.1378/chest.128.4.2490.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from nodulens.clinical import mayo_1997
-from nodulens.clinical.enquiry import Question, Range
+from nodulens.clinical.enquiry import Question, Range, probability_of
 from nodulens.clinical.facts import NoduleFacts, PatientFacts, Uptake
 from nodulens.clinical.record import Estimate, Missing, Outcome
 
@@ -21,7 +20,7 @@ UPTAKE: Mapping[Uptake, float] = {"absent": 0.0, "faint": 2.322, "moderate": 4.6
 
 def after_pet(pretest: float, uptake: Uptake) -> float:
     """Probability of malignancy, 0…1, from the one by the Mayo model and the uptake."""
-    return 1 / (1 + math.exp(-(CONSTANT + PRETEST * pretest + UPTAKE[uptake])))
+    return probability_of(CONSTANT + PRETEST * pretest + UPTAKE[uptake])
 
 
 def estimated(nodule: NoduleFacts, patient: PatientFacts) -> Estimate:

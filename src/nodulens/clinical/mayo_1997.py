@@ -6,13 +6,12 @@ in the last five years. The size is the longest diameter.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from nodulens.clinical import brock_2013
-from nodulens.clinical.brock_2013 import AGE, LONG_AXIS, UPPER_LOBE
-from nodulens.clinical.enquiry import OPEN, YES_NO, Question, estimate
+from nodulens.clinical.brock_2013 import AGE, UPPER_LOBE, not_estimated
+from nodulens.clinical.enquiry import OPEN, YES_NO, Question, estimate, probability_of
 from nodulens.clinical.facts import Case, NoduleFacts, PatientFacts
 from nodulens.clinical.record import Estimate
 
@@ -42,15 +41,13 @@ def probability(nodule: NoduleFacts, patient: PatientFacts) -> float:
         + c["spiculated"] * bool(nodule.spiculated)
         + c["upper_lobe"] * bool(nodule.upper_lobe)
     )
-    return 1 / (1 + math.exp(-x))
+    return probability_of(x)
 
 
 def estimated(nodule: NoduleFacts, patient: PatientFacts) -> Estimate:
     """The probability, or its range over what is not known."""
-    if nodule.kind in ("airway", "cyst"):
-        return Estimate(NAME, None, None, None, notes=(f"The model is not for an {nodule.kind} finding.",))
-    if nodule.long_axis_mm is None:
-        return Estimate(NAME, None, None, None, (LONG_AXIS,))
+    if (none := not_estimated(NAME, nodule)) is not None:
+        return none
     case = Case(nodule, patient)
     return estimate(NAME, lambda one: probability(one.nodule, one.patient), case, QUESTIONS, tuple(notes(nodule)))
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodulens.core.versions import versions
 from nodulens.data.splits import Split
 from nodulens.errors import BadValues
 from nodulens.io.records import Format, decode, encode
@@ -246,13 +245,7 @@ def hashed(*paths: Path) -> dict[str, str]:
 
 def software() -> dict[str, str]:
     """Versions of Python and of the installed packages that affect figures."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions(PACKAGES)
 
 
 def split_parts(split: Split) -> tuple[SplitPart, ...]:

@@ -7,11 +7,11 @@ import os
 import platform
 import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from nodulens.core.versions import versions
 from nodulens.methods.run_record import Conditions, Hardware
 
 PACKAGES = (
@@ -38,13 +38,7 @@ def conditions() -> Conditions:
 
 def software() -> dict[str, str]:
     """Versions of Python and of the installed packages that compute."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions(PACKAGES)
 
 
 def commit(package: Path = PACKAGE) -> str | None:
