@@ -78,16 +78,11 @@ def check_prior(patient: PatientFacts, comparison: Comparison | None) -> None:
         raise BadOption(f"With no prior CT (--prior none) every nodule is at baseline, not {comparison!r}.")
 
 
-@dataclass(frozen=True)
-class NoduleFacts:
-    """What is measured or stated of a nodule.
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """What a reader can state of a nodule; None is not stated.
 
     Attributes:
-        kind: parenchymal by density, or one that Lung-RADS treats apart: in an airway, or an atypical cyst.
-        mean_diameter_mm: mean of long and short axis.
-        long_axis_mm, short_axis_mm: longest diameter, and the longest at right angles to it.
-        volume_mm3: where volumetry can be relied on.
-        solid_mm: mean diameter of the solid part of a part-solid nodule.
         comparison: with prior examinations.
         solid_part: the solid part compared.
         previous_category: by Lung-RADS, at the prior examination.
@@ -102,20 +97,9 @@ class NoduleFacts:
         upper_lobe: of either lung.
         spiculated: as a reader sees it.
         fdg_uptake: on PET.
-        count: nodules in the examination.
-        count_of_class: those of the same class, solid or subsolid.
         volume_change: share since the first examination; 0.25 for a quarter more.
-
-    Raises:
-        BadOption: a size that is not above 0, a solid part larger than its nodule, or a comparison without sense.
     """
 
-    kind: Kind
-    mean_diameter_mm: float | None = None
-    long_axis_mm: float | None = None
-    short_axis_mm: float | None = None
-    volume_mm3: float | None = None
-    solid_mm: float | None = None
     comparison: Comparison | None = None
     solid_part: SolidPart | None = None
     previous_category: Previous | None = None
@@ -132,9 +116,34 @@ class NoduleFacts:
     upper_lobe: bool | None = None
     spiculated: bool | None = None
     fdg_uptake: Uptake | None = None
+    volume_change: float | None = None
+
+
+@dataclass(frozen=True)
+class NoduleFacts(_Stated):
+    """What is measured or stated of a nodule.
+
+    Attributes, beside what a reader states:
+        kind: parenchymal by density, or one that Lung-RADS treats apart: in an airway, or an atypical cyst.
+        mean_diameter_mm: mean of long and short axis.
+        long_axis_mm, short_axis_mm: longest diameter, and the longest at right angles to it.
+        volume_mm3: where volumetry can be relied on.
+        solid_mm: mean diameter of the solid part of a part-solid nodule.
+        count: nodules in the examination.
+        count_of_class: those of the same class, solid or subsolid.
+
+    Raises:
+        BadOption: a size that is not above 0, a solid part larger than its nodule, or a comparison without sense.
+    """
+
+    kind: Kind
+    mean_diameter_mm: float | None = None
+    long_axis_mm: float | None = None
+    short_axis_mm: float | None = None
+    volume_mm3: float | None = None
+    solid_mm: float | None = None
     count: int | None = None
     count_of_class: int | None = None
-    volume_change: float | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -172,31 +181,14 @@ class NoduleFacts:
 
 
 @dataclass(frozen=True)
-class NoduleAnswers:
-    """What a reader states of a nodule that was measured: fields of :class:`NoduleFacts`; None is not stated.
+class NoduleAnswers(_Stated):
+    """What a reader states of a nodule that was measured, its kind too.
 
     Raises:
         BadOption: a number out of range, or a change without the months in which it came about.
     """
 
     kind: Kind | None = None
-    comparison: Comparison | None = None
-    solid_part: SolidPart | None = None
-    previous_category: Previous | None = None
-    previous_mm: float | None = None
-    previous_long_axis_mm: float | None = None
-    months: float | None = None
-    juxtapleural: bool | None = None
-    benign: bool | None = None
-    suspicious: bool | None = None
-    proven_benign: bool | None = None
-    airway: Airway | None = None
-    cyst: Cyst | None = None
-    cyst_change: CystChange | None = None
-    upper_lobe: bool | None = None
-    spiculated: bool | None = None
-    fdg_uptake: Uptake | None = None
-    volume_change: float | None = None
 
     def __post_init__(self) -> None:
         NoduleFacts(**{"kind": "solid", **self.given()})
