@@ -26,9 +26,7 @@ def test_a_card_says_all_there_is_to_know(name: str) -> None:
     assert known.sha256 == hashlib.sha256(known.path.read_bytes()).hexdigest()
     check(known)
     assert "Apache-2.0" in known.licence and "CC BY" in known.licence
-    training = TOGETHER.get(name, name)
-    option = " --rendered" if training == "malignancy" else ""
-    assert known.command == f"python -m nodulens.train {training} --data ../shared/data{option}"
+    assert known.command == f"python -m nodulens.train {TOGETHER.get(name, name)} --data ../shared/data"
     assert known.input, "what it expects"
     if name != "screen":  # which is judged with the network that it screens for
         assert "patient" in known.figures["stands_on"] or "fold" in known.figures["stands_on"]
