@@ -30,7 +30,7 @@ ALLOWED = {
     "clinical": BASE,
     "stages": TOOLS,
     "report": BASE | {"io", "ops", "clinical", "__init__"},
-    "dicom_objects": BASE | {"io", "report", "__init__"},
+    "dicom_objects": BASE | {"io", "clinical", "report", "__init__"},
     "query": BASE,
     "methods": TOOLS | {"stages", "report"},
     "pipeline": TOOLS | {"stages", "methods", "report", "query", "__init__"},

@@ -13,14 +13,19 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.sr.coding import Code
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, generate_uid
 
 import made_reports
 from conftest import zip_of
 from dicom_files import SPACING_ZYX, multiframe, save, slices
+from nodulens.clinical.facts import Answers, PatientFacts
+from nodulens.clinical.lung_rads_v2022 import ORDER
+from nodulens.core.coverage import Coverage, Opacity, SideCoverage
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
+from nodulens.dicom_objects import codes
 from nodulens.dicom_objects.kinds import KINDS
 from nodulens.dicom_objects.structures import closed_curves
 from nodulens.dicom_objects.study import context_of
@@ -28,6 +33,8 @@ from nodulens.dicom_objects.write import write_dicom
 from nodulens.errors import BadOption
 from nodulens.io import read
 from nodulens.io.deidentify import released
+from nodulens.report.guideline_words import chance, said
+from nodulens.report.guidelines import categorise
 from nodulens.report.record import Report, ScanSummary
 
 SHAPE = (12, 41, 47)
@@ -539,3 +546,96 @@ def context_slices(ct: Volume) -> set[int]:
     context = context_of(ct, datetime(2024, 1, 1))
     assert not isinstance(context, str)
     return set(corners(ct.geometry, context.images)[:, 0].tolist())
+
+
+def said_in(items: list[Dataset], code: str) -> list[str]:
+    """Texts and codes of a concept, in order."""
+    named = [item for item in items if item.ConceptNameCodeSequence[0].CodeValue == code]
+    return [i.TextValue if i.ValueType == "TEXT" else i.ConceptCodeSequence[0].CodeValue for i in named]
+
+
+def root_and_evaluations(folder: Path) -> tuple[Dataset, list[Dataset], list[Dataset]]:
+    """The SR, the items of its root, and those of its evaluations of the whole examination."""
+    sr = pydicom.dcmread(folder / "sr.dcm")
+    items = list(sr.ContentSequence)
+    (last,) = [item for item in items if item.ConceptNameCodeSequence[0].CodeValue == "C0034375"]
+    return sr, items, list(last.ContentSequence)
+
+
+def test_guidelines_are_in_the_structured_report(tmp_path: Path) -> None:
+    """Every result and every estimate, of the examination and of each nodule; codes where the source names them."""
+    ct = read(plain(tmp_path))
+    facts = PatientFacts(context="screening", prior="none", age=63, sex="female", family_history=False, emphysema=False)
+    report = categorise(reported(ct), Answers(facts))
+    found = report.guidelines
+    assert found is not None
+    folder = write_dicom(report, ct, tmp_path / "dicom")
+    _, _, evaluations = root_and_evaluations(folder)
+    worst = found.examination[0]
+    assert worst.category == "4B" and said_in(evaluations, "RID50134") == ["LUNG-RADS-4B"]
+    assert said_in(evaluations, "LUNG-RADS-2022")[0].startswith(said(worst))
+    assert said_in(evaluations, "BTS-2015")[0].startswith(said(found.examination[1]))
+    assert {*found.notes, *report.warnings} <= set(said_in(evaluations, "121106"))
+    sr = hd.sr.srread(folder / "sr.dcm")
+    groups = {g.tracking_identifier: g for g in sr.content.get_volumetric_roi_measurement_groups()}
+    for nodule in found.nodules:
+        group = groups[f"Nodule {nodule.id}"]
+        items = list(group[0].ContentSequence)
+        assert said_in(items, "RID50134") == [f"LUNG-RADS-{nodule.results[0].category}"]
+        assert said_in(items, "LUNG-RADS-2022")[0].startswith(said(nodule.results[0]))
+        brock = next(one for one in nodule.estimates if one.model == "Brock 2013")
+        texts = [i.TextValue for i in items if i.ValueType == "TEXT" and "Brock" in str(i.ConceptNameCodeSequence[0])]
+        assert len(texts) == 1 and texts[0].startswith(f"{chance(brock)} probability of malignancy.")
+        numbers = {n.name.meaning: n.value for n in group.get_measurements()}
+        assert ("Probability of malignancy, Brock model 2013" in numbers) == (brock.probability is not None)
+    if all(shutil.which(program) for program in ("dciodvfy", "dcmftest", "dsrdump")):
+        assert_conforms(folder)
+
+
+def test_open_categories_have_no_code(tmp_path: Path) -> None:
+    """Without a prior CT stated, Lung-RADS is open: the text says what it can be."""
+    ct = read(plain(tmp_path))
+    report = categorise(reported(ct), Answers(PatientFacts(context="screening")))
+    assert report.guidelines is not None and report.guidelines.examination[0].category is None
+    folder = write_dicom(report, ct, tmp_path / "dicom")
+    _, _, evaluations = root_and_evaluations(folder)
+    assert said_in(evaluations, "RID50134") == []
+    assert " or " in said_in(evaluations, "LUNG-RADS-2022")[0]
+
+
+def test_codes_fit_their_elements() -> None:
+    """A code value has 16 characters at most, its meaning 64 (PS3.5, 6.2)."""
+    known = [one for one in vars(codes).values() if isinstance(one, Code)]
+    known += [*codes.GUIDELINES.values(), *codes.MODELS.values()]
+    categories = [codes.lung_rads(name + modifier) for name in ORDER for modifier in ("", "S")]
+    for code in [*known, *categories]:
+        assert code is not None and len(code.value) <= 16 and len(code.meaning) <= 64
+    assert codes.lung_rads("not categorised") is None
+
+
+def test_what_was_not_searched_comes_first(tmp_path: Path) -> None:
+    ct = read(plain(tmp_path))
+    reason = "The left lung is seen to 60 % only."
+    hidden = Opacity("fluid", "left", 400.0, 0.2)
+    right, left = SideCoverage(2000.0, 0.0, 0.0), SideCoverage(1200.0, 800.0, 0.4)
+    partly = replace(reported(ct), coverage=Coverage(False, (reason,), left, right, (hidden,)))
+    folder = write_dicom(partly, ct, tmp_path / "dicom")
+    sr, items, _ = root_and_evaluations(folder)
+    headline = "About 40 % of the left lung was not searched"
+    assert (sr.CompletionFlag, sr.CompletionFlagDescription) == ("PARTIAL", headline)
+    first, second, third = said_in(items, "COVERAGE")
+    assert (first, second) == (f"{headline}.", reason) and "hidden" in third
+    order = [item.ConceptNameCodeSequence[0].CodeValue for item in items]
+    assert order.index("COVERAGE") < order.index("126010") < order.index("C0034375")
+    if all(shutil.which(program) for program in ("dciodvfy", "dcmftest", "dsrdump")):
+        assert_conforms(folder)
+    both = Coverage(False, (reason,), left, SideCoverage(1500.0, 300.0, 0.17), ())
+    sr, items, _ = root_and_evaluations(write_dicom(replace(partly, coverage=both), ct, tmp_path / "both"))
+    assert sr.CompletionFlagDescription == "Lung was not searched", (
+        "what is longer than the element holds is in the content"
+    )
+    assert said_in(items, "COVERAGE")[0] == f"{both.headline}."
+    sr, items, _ = root_and_evaluations(write_dicom(reported(ct), ct, tmp_path / "whole"))
+    assert sr.CompletionFlag == "COMPLETE" and said_in(items, "COVERAGE") == []
+    pointed = write_dicom(replace(reported(ct), prompted=True), ct, tmp_path / "pointed")
+    assert "a person pointed" in said_in(root_and_evaluations(pointed)[1], "COVERAGE")[0]

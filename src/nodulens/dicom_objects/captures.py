@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from highdicom.sc import SCImage
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
+from nodulens.clinical.record import Result
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import crop_array
 from nodulens.dicom_objects.study import MAKER, Context, equip
+from nodulens.report.guideline_words import either
 from nodulens.report.page import MALIGNANCY_ESTIMATE
 from nodulens.report.pictures import contours
 from nodulens.report.record import Report
@@ -22,7 +24,7 @@ from nodulens.report.record import Report
 SERIES_NUMBER = 9803
 WIDTH, HEIGHT, MARGIN = 1152, 768, 24
 CLOSEUP_MM = 50.0
-THUMBNAIL, ROWS = 72, 7
+THUMBNAIL, ROWS = 72, 5
 """Pixels of a picture in the summary, and rows of a page."""
 WINDOW_HU = (-1350.0, 250.0)
 TITLE, TEXT, SMALL = 30, 20, 16
@@ -99,7 +101,12 @@ def _summary(report: Report, context: Context, page: int, pages: int) -> Image.I
     count = len(report.nodules)
     found = f"{count} finding{'s' * (count != 1)}" if count else "No nodule found"
     title = f"Lung nodules: {found}" + (f" (page {page + 1} of {pages})" if pages > 1 else "")
-    top = _write(draw, (MARGIN, MARGIN), title, TITLE, ORANGE)
+    top, wide = MARGIN, WIDTH - 2 * MARGIN
+    if report.coverage.headline:
+        top = _write(draw, (MARGIN, top), f"{report.coverage.headline}.", TEXT, ORANGE, width=wide)
+    top = _write(draw, (MARGIN, top), title, TITLE, ORANGE)
+    for words in _categories(report.guidelines.examination if report.guidelines is not None else ()):
+        top = _write(draw, (MARGIN, top), words, TEXT, WHITE, width=wide)
     lungs = f"Lungs {report.lungs.left_ml:.0f} ml left, {report.lungs.right_ml:.0f} ml right."
     top = _write(draw, (MARGIN, top), f"{report.software}, {context.made:%Y-%m-%d %H:%M}. {lungs}", SMALL, GREY) + 8
     for nodule in report.nodules[page * ROWS : (page + 1) * ROWS]:
@@ -112,8 +119,15 @@ def _summary(report: Report, context: Context, page: int, pages: int) -> Image.I
     if report.warnings:
         foot.insert(0, f"Note: {report.warnings[0]}" + (" More in the report." if len(report.warnings) > 1 else ""))
     for words in foot:
-        top = _write(draw, (MARGIN, top), words, SMALL, GREY, width=WIDTH - 2 * MARGIN)
+        top = _write(draw, (MARGIN, top), words, SMALL, GREY, width=wide)
     return canvas
+
+
+def _categories(results: Sequence[Result]) -> Iterator[str]:
+    """The category by each guideline, or those that it can be, without the recommendation."""
+    for result in results:
+        if result.possible:
+            yield f"{result.guideline}: {either(result.possible)}"
 
 
 def _lines(nodule: Nodule) -> list[str]:

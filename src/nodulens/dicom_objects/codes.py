@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydicom.sr.coding import Code
 
+from nodulens.clinical import brock_2013, bts_2015, fleischner_2017, herder_2005, lung_rads_v2022, mayo_1997
 from nodulens.core.nodule import Side, Texture
 
 # Segments: CID 7150, 7151, 7159 and 7162.
@@ -31,6 +34,7 @@ ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
 MEAN = Code("373098007", "SCT", "Mean")
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 COMMENT = Code("121106", "DCM", "Comment")
+EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
 # As TCIA's reports of LIDC-IDRI code it.
 TEXTURE = Code("C41144", "NCIt", "Texture")
@@ -47,6 +51,32 @@ SOLID_SHARE = Code("SOLID-SHARE", SCHEME, "Solid share of the volume")
 SUSPICION = Code("SUSPICION", SCHEME, "Probability that expert readers rate the nodule suspicious")
 SUSPICION_LOW = Code("SUSPICION-LOW", SCHEME, "Lower end of the interval of that probability")
 SUSPICION_HIGH = Code("SUSPICION-HIGH", SCHEME, "Upper end of the interval of that probability")
+
+COVERAGE = Code("COVERAGE", SCHEME, "What of the lungs was not searched, or may hide nodules")
+
+# Clinical guidelines: what they say as text, and what risk models give as text and in per cent.
+GUIDELINES: Mapping[str, Code] = {
+    lung_rads_v2022.NAME: Code("LUNG-RADS-2022", SCHEME, "Lung-RADS v2022"),
+    fleischner_2017.NAME: Code("FLEISCHNER-2017", SCHEME, "Fleischner Society guideline 2017"),
+    bts_2015.NAME: Code("BTS-2015", SCHEME, "British Thoracic Society guideline 2015"),
+}
+MODELS: Mapping[str, Code] = {
+    brock_2013.NAME: Code("BROCK-2013", SCHEME, "Probability of malignancy, Brock model 2013"),
+    mayo_1997.NAME: Code("MAYO-1997", SCHEME, "Probability of malignancy, Mayo model 1997"),
+    herder_2005.NAME: Code("HERDER-2005", SCHEME, "Probability of malignancy, Herder model 2005"),
+}
+LUNG_RADS = Code("RID50134", "RADLEX", "Lung-RADS assessment")
+
+
+def lung_rads(category: str) -> Code | None:
+    """The code of a Lung-RADS category of the edition of 2022, such as "4A" or "4AS"; None where it is none.
+
+    RadLex has codes of the categories too, but they name no edition, and thresholds differ between editions.
+    """
+    if category.removesuffix("S") not in lung_rads_v2022.ORDER:
+        return None
+    return Code(f"LUNG-RADS-{category}", SCHEME, f"{lung_rads_v2022.NAME} category {category}")
+
 
 # Units: CID 7181.
 MM = Code("mm", "UCUM", "millimeter")

@@ -18,24 +18,23 @@ from highdicom.sr import (
     ObserverContext,
     QualitativeEvaluation,
     ReferencedSegment,
-    RelationshipTypeValues,
     SourceImageForMeasurement,
     SourceImageForSegmentation,
     SourceSeriesForSegmentation,
-    TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
-from highdicom.sr.coding import CodedConcept
 from highdicom.uid import UID
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
 
 from nodulens import __version__
+from nodulens.clinical.assess import NoduleGuidelines
 from nodulens.core.nodule import Nodule, Risk
 from nodulens.core.volume import StoredImage
 from nodulens.dicom_objects import codes
 from nodulens.dicom_objects.segmentation import Segment, lobe
+from nodulens.dicom_objects.statements import NOT_A_DEVICE, categories, comment, probabilities, state
 from nodulens.dicom_objects.study import MAKER, Context, corners, equip
 from nodulens.report.page import MALIGNANCY_ESTIMATE
 from nodulens.report.record import Report
@@ -80,6 +79,7 @@ def measurement_report(segments: Sequence[Segment], seg: Dataset, report: Report
         is_verified=False,
     )
     equip(made, context, "nodulens: nodule measurements (structured report)")
+    state(report, made)
     return made
 
 
@@ -120,6 +120,7 @@ def _group(referenced: _Referenced, report: Report, context: Context) -> Group:
     """TID 1411 of a segment, or TID 1501 of a nodule without one."""
     segment, region = referenced.segment, referenced.item(context)
     nodule = segment.nodule
+    guidelines = None if nodule is None else _guidelines(nodule, report)
     site = codes.LUNG if nodule is None else lobe(nodule.position)
     make: Any = MeasurementsAndQualitativeEvaluations
     if region is not None:
@@ -130,16 +131,22 @@ def _group(referenced: _Referenced, report: Report, context: Context) -> Group:
         finding_category=codes.ANATOMY if nodule is None else codes.ABNORMALITY,
         algorithm_id=AlgorithmIdentification(name=f"{MAKER} {report.recipe}", version=__version__),
         finding_sites=[FindingSite(site, laterality=codes.SIDES[segment.side])],
-        measurements=_lung(segment, report) if nodule is None else list(_measured(nodule, context)),
+        measurements=_lung(segment, report)
+        if nodule is None
+        else [*_measured(nodule, context), *(probabilities(guidelines) if guidelines is not None else ())],
         qualitative_evaluations=None
         if nodule is None
         else [QualitativeEvaluation(codes.TEXTURE, codes.TEXTURES[nodule.texture])],
     )
-    group[0].ContentSequence.extend(
-        TextContentItem(CodedConcept.from_code(codes.COMMENT), words, RelationshipTypeValues.CONTAINS)
-        for words in (_comments(nodule, report) if nodule is not None else ())
-    )
+    group[0].ContentSequence.extend(categories(guidelines) if guidelines is not None else ())
+    group[0].ContentSequence.extend(map(comment, _comments(nodule, report) if nodule is not None else ()))
     return group
+
+
+def _guidelines(nodule: Nodule, report: Report) -> NoduleGuidelines | None:
+    """What guidelines say of a nodule; None where nobody stated why the CT was made."""
+    found = report.guidelines.nodules if report.guidelines is not None else ()
+    return next((one for one in found if one.id == nodule.id), None)
 
 
 def _lung(segment: Segment, report: Report) -> list[Measurement]:
@@ -178,7 +185,7 @@ def _comments(nodule: Nodule, report: Report) -> Iterator[str]:
         yield from nodule.risk.doubts
     yield f"The lobe is estimated from the position alone, without fissures: {nodule.position.lobe_estimate}."
     yield from nodule.warnings
-    yield "For research; not a medical device."
+    yield NOT_A_DEVICE
 
 
 def _in_words(risk: Risk) -> str:

@@ -113,7 +113,7 @@ def render_page(report: Report, ct: Volume) -> str:
         title=" · ".join(filter(None, ["Chest CT nodules", report.case])),
         who=_who(report),
         headline=_headline(report),
-        cautions=_cautions(report),
+        cautions=cautions(report),
         lead=_found(report),
         facts=_facts(report),
         guidelines=_examination(report),
@@ -186,7 +186,7 @@ def _headline(report: Report) -> str:
     return f"{missing}; {found[:1].lower()}{found[1:]} in the rest" if missing else found
 
 
-def _cautions(report: Report) -> Iterator[str]:
+def cautions(report: Report) -> Iterator[str]:
     """What was not searched, and what may hide nodules."""
     if report.coverage.reasons:
         yield " ".join(report.coverage.reasons)
