@@ -20,7 +20,7 @@ CHECKED = src tests scripts benchmarks experiments
 # A test process a core, each with one thread: two that share the cores wait for each other.
 WORKERS = auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-QUICK = not training and not real and not browser and not packaging and not fuzz
+QUICK = not training and not real and not browser and not archive and not packaging and not fuzz
 
 .PHONY: demo methods test check lint chromium dicomtools clean
 
@@ -54,7 +54,7 @@ $(VENV)/core: pyproject.toml constraints.txt $(BIN)/python
 
 $(VENV)/dev: pyproject.toml constraints.txt $(BIN)/python
 	@echo "Installing what the tests need into $(VENV): about 2 GB, a few minutes …"
-	@$(PIP) install -c constraints.txt -e '.[train,sam,evaluate,lidc,video,dev]'
+	@$(PIP) install -c constraints.txt -e '.[train,sam,evaluate,lidc,video,send,dev]'
 	@touch $@ $(VENV)/core
 
 $(BIN)/python:

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from nodulens.data.luna16 import Luna16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NEEDS = {"shared": "real", "browser": "browser", "wheel": "packaging", "methods_wheel": "packaging"}
+NEEDS = {
+    "shared": "real",
+    "browser": "browser",
+    "orthanc": "archive",
+    "wheel": "packaging",
+    "methods_wheel": "packaging",
+}
 """Fixture → mark of the tests that take it, by another or themselves: ``make test`` leaves them out."""
 
 

@@ -31,6 +31,7 @@ ALLOWED = {
     "stages": TOOLS,
     "report": BASE | {"io", "ops", "clinical", "__init__"},
     "dicom_objects": BASE | {"io", "clinical", "report", "__init__"},
+    "dicom_net": BASE,
     "query": BASE,
     "methods": TOOLS | {"stages", "report"},
     "pipeline": TOOLS | {"stages", "methods", "report", "query", "__init__"},
@@ -39,7 +40,7 @@ ALLOWED = {
     "stream": METHODS | {"report", "data", "presentation"},
     "train": METHODS | {"report", "data", "metrics", "presentation"},
     "evaluate": ANALYSIS | {"data", "metrics", "presentation", "train"},
-    "apps": ANALYSIS | {"clinical", "data", "metrics", "presentation", "stream", "train", "evaluate"},
+    "apps": ANALYSIS | {"clinical", "dicom_net", "data", "metrics", "presentation", "stream", "train", "evaluate"},
     "__init__": set(),
 }
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "captum", "torchvision", "transformers"}

@@ -20,6 +20,7 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   │   └── CannotWrite        a folder that is read-only, full or in use by another run, or too long a name
     │   ├── TooLarge               more memory is needed than there is
     │   └── PatientOverlap         a patient in both training and test set
+    ├── CannotSend                 an archive does not answer, or lets nothing be stored
     ├── MissingExtra               an optional dependency is not installed
     ├── MissingWeights             a model file is missing
     └── CorruptWeights             a model file does not match its card
@@ -123,6 +124,10 @@ class PatientOverlap(InputError):
     def __init__(self, message: str, patients: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.patients = patients
+
+
+class CannotSend(NodulensError):
+    """An archive does not answer, rejects the association, or lets nothing be stored."""
 
 
 class MissingExtra(NodulensError):

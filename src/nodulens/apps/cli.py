@@ -229,6 +229,27 @@ def segment(
 
 
 @app.command()
+def send(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="DICOM file, folder or zip: dicom/ of an analysis, a CT, …")
+    ],
+    host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="Of a DICOM node, for C-STORE.")] = None,
+    port: Annotated[int | None, typer.Argument(metavar="[PORT]")] = None,
+    called: Annotated[str, typer.Option(help="AE title of the node.")] = "ANY-SCP",
+    calling: Annotated[str, typer.Option("--aet", help="AE title of ours.")] = "NODULENS",
+    stow: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of a DICOMweb service, for STOW-RS, in place of HOST and PORT.")
+    ] = None,
+) -> None:
+    """Send DICOM files to an archive, as they are: with the patient's identity if they have it."""
+    from nodulens.apps.send import send as run
+    from nodulens.apps.send import sending
+
+    if not run(path, sending(host, port, calling, called, stow)):
+        sys.exit(1)
+
+
+@app.command()
 def ask(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or its folder.")],
     text: Annotated[str, typer.Argument(help="Such as 'largest nodule in the right upper lobe'.")],

@@ -1,0 +1,136 @@
+"""The OHIF viewer beside an archive, as one origin: its built pages, and the archive's DICOMweb service behind them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import mimetypes
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from orthanc import Orthanc, needed
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SERVICE = "/dicom-web"
+PASSED_ON = ("Accept", "Content-Type", "Content-Length")
+SETTINGS = {
+    "routerBasename": "/",
+    "extensions": [],
+    "modes": [],
+    "showStudyList": True,
+    "maxNumberOfWebWorkers": 1,
+    "showWarningMessageForCrossOrigin": True,
+    "showCPUFallbackMessage": True,
+    "strictZSpacingForVolumeViewport": True,
+    "investigationalUseDialog": {"option": "never"},
+    "defaultDataSourceName": "dicomweb",
+    "dataSources": [
+        {
+            "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
+            "sourceName": "dicomweb",
+            "configuration": {
+                "friendlyName": "Orthanc",
+                "name": "orthanc",
+                "wadoUriRoot": SERVICE,
+                "qidoRoot": SERVICE,
+                "wadoRoot": SERVICE,
+                "qidoSupportsIncludeField": False,
+                "imageRendering": "wadors",
+                "thumbnailRendering": "wadors",
+                "enableStudyLazyLoad": True,
+                "supportsFuzzyMatching": False,
+                "supportsWildcard": True,
+                "omitQuotationForMultipartRequest": True,
+                "bulkDataURI": {"enabled": True},
+            },
+        }
+    ],
+}
+
+
+def built() -> Path:
+    """The folder of the viewer's pages: in NODULENS_OHIF, or where ``make ohif`` puts them."""
+    folder = Path(os.environ.get("NODULENS_OHIF", REPOSITORY / ".venv" / "ohif")) / "package" / "dist"
+    found = str(folder) if (folder / "index.html").exists() else None
+    return Path(needed(found, "no OHIF viewer: make ohif fetches it where npm is"))
+
+
+class Viewer:
+    """The viewer on a port of its own, until the block ends.
+
+    Attributes:
+        url: of its first page.
+        answers: method, path and status of all that the archive was asked.
+    """
+
+    def __init__(self, archive: Orthanc) -> None:
+        self.answers: list[tuple[str, str, int]] = []
+        handler = type("Handler", (_Handler,), {"pages": built(), "archive": urlsplit(archive.url), "viewer": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Viewer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    pages: Path
+    archive: Any
+    viewer: Viewer
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if path.startswith(SERVICE):
+            self._from_archive()
+        elif path == "/app-config.js":
+            self._answer(200, "text/javascript", f"window.config = {json.dumps(SETTINGS)};".encode())
+        else:
+            file = self.pages / path.lstrip("/")
+            if not file.is_file():
+                file = self.pages / "index.html"  # its own router reads the address
+            kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+            self._answer(200, "application/wasm" if file.suffix == ".wasm" else kind, file.read_bytes())
+
+    def do_POST(self) -> None:
+        self._from_archive()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: :attr:`Viewer.answers` has what matters."""
+
+    def _from_archive(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        link = http.client.HTTPConnection(self.archive.hostname, self.archive.port, timeout=120)
+        # The archive writes addresses of bulk data by the host that was asked.
+        told = {name: self.headers[name] for name in PASSED_ON if name in self.headers} | {"Host": self.headers["Host"]}
+        try:
+            link.request(self.command, self.path, body or None, told)
+            answer = link.getresponse()
+            content = answer.read()
+        finally:
+            link.close()
+        self.viewer.answers.append((self.command, self.path, answer.status))
+        self._answer(answer.status, answer.headers.get("Content-Type") or "application/octet-stream", content)
+
+    def _answer(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        # What the viewer needs for memory that its workers share.
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.end_headers()
+        self.wfile.write(content)
