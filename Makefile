@@ -11,6 +11,7 @@ VENV = .venv
 CT = demo/ct
 OUT = demo/report
 DATA = ../shared/data
+OHIF = 3.13.2
 # The phantom's patient is made up: what is stated of them is too, and of a scan of yours nothing is.
 STATED = $(if $(filter demo/ct,$(CT)),--context screening --prior none)
 
@@ -22,7 +23,7 @@ WORKERS = auto
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 QUICK = not training and not real and not browser and not archive and not packaging and not fuzz
 
-.PHONY: demo methods test check lint chromium dicomtools clean
+.PHONY: demo methods test check lint chromium dicomtools orthanc ohif clean
 
 demo: $(VENV)/core
 	@if [ "$(CT)" = demo/ct ] && [ ! -d demo/ct ]; then \
@@ -38,7 +39,7 @@ methods: $(VENV)/dev
 test: $(VENV)/dev lint
 	$(PYTEST) -m "$(QUICK)"
 
-check: $(VENV)/dev chromium dicomtools lint
+check: $(VENV)/dev chromium dicomtools orthanc ohif lint
 	$(PYTEST) -rs --durations=15
 
 lint: $(VENV)/dev
@@ -74,6 +75,20 @@ dicomtools:
 	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install dicom3tools dcmtk >/dev/null; \
 	else echo "No dciodvfy and dcmftest on the path: the tests that hold DICOM objects to the standard are skipped."; fi
+
+# The tests send objects to this archive; without it they are skipped, and say so.
+orthanc:
+	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
+	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install orthanc orthanc-dicomweb >/dev/null; \
+	else echo "No Orthanc with DICOMweb: the tests that send to an archive are skipped."; fi
+
+# The tests open objects in this viewer, which is fetched as its makers built it and is no part of the project.
+ohif: $(VENV)/dev
+	@test -e $(VENV)/ohif/$(OHIF) || if command -v npm >/dev/null; then \
+	    rm -rf $(VENV)/ohif && mkdir -p $(VENV)/ohif && cd $(VENV)/ohif && npm pack --silent @ohif/app@$(OHIF) >/dev/null \
+	    && tar -xzf *.tgz && rm *.tgz && touch $(OHIF); \
+	else echo "No npm on the path: the tests that open a study in OHIF are skipped."; fi
 
 clean:
 	rm -rf $(VENV) build dist demo src/*.egg-info distributions/*/build distributions/*/dist distributions/*/*.egg-info

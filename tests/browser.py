@@ -22,6 +22,9 @@ FLAGS = [
     "--remote-debugging-pipe", "--hide-scrollbars",
 ]  # fmt: skip
 
+WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+"""In place of ``--disable-gpu``: pages that draw by WebGL, on the CPU."""
+
 
 # The browser reads commands on descriptor 3 and answers on 4; both ends are first moved out of the way.
 START = """
@@ -46,12 +49,15 @@ def chromium() -> str:
 class Browser:
     """One page in one browser.
 
+    Args:
+        webgl: the page draws by WebGL.
+
     Attributes:
         problems: console errors, uncaught exceptions, and what the security policy refused, since the start.
         requests: every address asked for, but data and blob ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, webgl: bool = False) -> None:
         self.problems: list[str] = []
         self.requests: list[str] = []
         self._home = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
@@ -61,7 +67,8 @@ class Browser:
         self._read, from_browser = os.pipe()
         quiet, ours = subprocess.DEVNULL, (to_browser, from_browser)
         start = [sys.executable, "-c", START, *map(str, ours)]
-        command = [*start, chromium(), *FLAGS, f"--user-data-dir={self._home.name}"]
+        flags = [*(flag for flag in FLAGS if flag != "--disable-gpu"), *WEBGL] if webgl else FLAGS
+        command = [*start, chromium(), *flags, f"--user-data-dir={self._home.name}"]
         self._process = subprocess.Popen(command, pass_fds=ours, stdin=quiet, stdout=quiet, stderr=quiet)
         for descriptor in ours:
             os.close(descriptor)

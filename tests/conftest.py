@@ -25,6 +25,7 @@ from browser import Browser
 from nodulens.apps import cli
 from nodulens.core.volume import Volume
 from nodulens.report.record import Report
+from orthanc import Orthanc
 
 if TYPE_CHECKING:
     from nodulens.data.lidc import LidcScan
@@ -213,6 +214,20 @@ def dicom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def analysed(tmp_path_factory: pytest.TempPathFactory, dicom: Path) -> Path:
+    """The output folder of an analysis of :func:`dicom`, with guidelines and all kinds of DICOM objects."""
+    import nodulens as nl
+    from nodulens.clinical.facts import Answers, PatientFacts
+    from nodulens.dicom_objects.kinds import KINDS
+
+    ct, stated = nl.read(dicom), Answers(PatientFacts(context="screening", prior="none"))
+    found = nl.categorise(nl.analyze(ct, method=nl.Recipe(threshold=small_scans.LOW)), stated)
+    folder = nl.write_outputs(found, ct, tmp_path_factory.mktemp("analysed") / "out")
+    nl.write_dicom(found, ct, folder / "dicom", kinds=KINDS)
+    return share(folder)
+
+
+@pytest.fixture(scope="session")
 def outliners(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with a segmenter and a filter, what ``--recipe`` takes."""
     import made_outliners
@@ -268,6 +283,13 @@ def database() -> tuple[LidcScan, ...]:
     from nodulens.data.lidc import read_database
 
     return read_database()
+
+
+@pytest.fixture(scope="session")
+def orthanc() -> Iterator[Orthanc]:
+    """A real archive; a test that takes it empties it first."""
+    with Orthanc() as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,14 @@ import json
 import mimetypes
 import os
 import threading
+import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from browser import Browser
 from orthanc import Orthanc, needed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -27,6 +30,7 @@ SETTINGS = {
     "showCPUFallbackMessage": True,
     "strictZSpacingForVolumeViewport": True,
     "investigationalUseDialog": {"option": "never"},
+    "disableConfirmationPrompts": True,
     "defaultDataSourceName": "dicomweb",
     "dataSources": [
         {
@@ -134,3 +138,99 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.end_headers()
         self.wfile.write(content)
+
+
+# ---- What a reader does in it, and sees
+
+
+VIEWPORT = "window.cornerstone.getRenderingEngines()[0].getViewports()[0]"
+SEGMENTATIONS = "window.cornerstoneTools.segmentation.state.getSegmentations()"
+NO_TOUR = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))"
+
+
+def waited(browser: Browser, expression: str, seconds: float = 400) -> None:
+    """Wait until a JavaScript expression is true in the page; what it raises meanwhile is a page not yet there."""
+    deadline, told = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        try:
+            if browser.run(expression):
+                return
+        except RuntimeError as error:
+            told = str(error)
+        time.sleep(0.5)
+    raise TimeoutError(f"after {seconds:g} s it is not so: {expression} {told} {browser.problems[-3:]}")
+
+
+def open_study(browser: Browser, viewer: Viewer, study: str) -> list[str]:
+    """Open a study, and wait for its images; the modalities that are listed."""
+    browser.call("Page.addScriptToEvaluateOnNewDocument", source=NO_TOUR)
+    browser.call("Page.navigate", url=f"{viewer.url}/viewer?StudyInstanceUIDs={study}")
+    waited(browser, f"{VIEWPORT}.getImageIds().length > 0 && {VIEWPORT}.getCornerstoneImage() != null")
+    # Series without pictures are listed under their modality, the others have it as a label.
+    waited(browser, "document.querySelectorAll('[data-cy^=study-browser-thumbnail]').length >= 4")
+    labels = "[...document.querySelectorAll('[data-cy=series-modality-label]')].map(e => e.textContent.trim())"
+    return sorted(browser.run(labels))
+
+
+def load_segmentation(browser: Browser) -> list[str]:
+    """Open the SEG as a reader would, by a double click, until it lies over the images; the labels of its segments."""
+    browser.run("""
+        [...document.querySelectorAll('[data-cy=study-browser-thumbnail-no-image]')]
+            .find(e => e.textContent.includes('SEG')).querySelector('*')
+            .dispatchEvent(new MouseEvent('dblclick', {bubbles: true, cancelable: true, view: window}))
+    """)
+    shown = f"window.cornerstoneTools.segmentation.state.getSegmentationRepresentations({VIEWPORT}.id).length"
+    waited(browser, f"{SEGMENTATIONS}.length == 1 && {shown} == 1")
+    return list(browser.run(f"Object.values({SEGMENTATIONS}[0].segments).filter(Boolean).map(s => s.label)"))
+
+
+def open_panel(browser: Browser) -> None:
+    """Open the list of segments beside the images."""
+    browser.run("document.querySelector('[data-cy=panelSegmentation-btn]').click()")
+    waited(browser, "document.body.innerText.includes('Nodule 1')")
+
+
+def hide(browser: Browser, labels: Sequence[str]) -> None:
+    """Hide segments, as the eye beside each does in the list."""
+    browser.run(f"""(() => {{
+        const one = {SEGMENTATIONS}[0];
+        Object.values(one.segments).filter(s => s && {json.dumps(list(labels))}.includes(s.label)).forEach(s =>
+            window.services.segmentationService.toggleSegmentVisibility(
+                {VIEWPORT}.id, one.segmentationId, s.segmentIndex));
+    }})()""")
+
+
+def show_slice(browser: Browser, instance: str, places: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """Scroll to an image, and wait until it is drawn; where places (LPS, mm) on it lie on the page, in pixels.
+
+    Args:
+        browser: with the study open.
+        instance: SOP instance UID of the image.
+        places: points on it.
+    """
+    browser.run(f"""(async () => {{
+        const viewport = {VIEWPORT};
+        await viewport.setImageIdIndex(viewport.getImageIds().findIndex(id => id.includes('/{instance}/')));
+        viewport.render();
+    }})()""")
+    waited(browser, f"{VIEWPORT}.getCurrentImageId().includes('/{instance}/')")
+    time.sleep(3)  # the overlay follows the image
+    where = browser.run(f"""(() => {{
+        const box = {VIEWPORT}.canvas.getBoundingClientRect();
+        return {json.dumps([list(p) for p in places])}.map(p => {{
+            const [x, y] = {VIEWPORT}.worldToCanvas(p);
+            return [box.left + x, box.top + y];
+        }});
+    }})()""")
+    return [(round(x), round(y)) for x, y in where]
+
+
+def colour_of(browser: Browser, label: str) -> tuple[int, int, int]:
+    """The colour (red, green, blue) that the viewer draws a segment in."""
+    red, green, blue, _ = browser.run(f"""(() => {{
+        const one = {SEGMENTATIONS}[0];
+        const index = Object.values(one.segments).find(s => s && s.label == {json.dumps(label)}).segmentIndex;
+        const colours = window.cornerstoneTools.segmentation.config.color;
+        return [...colours.getSegmentIndexColor({VIEWPORT}.id, one.segmentationId, index)];
+    }})()""")
+    return red, green, blue

@@ -23,16 +23,14 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-import nodulens as nl
 from conftest import Run, refused
 from dicom_files import save, slices
-from nodulens.clinical.facts import Answers, PatientFacts
 from nodulens.dicom_net.outgoing import NOT_SENT, Outgoing, outgoing, sorted_out
 from nodulens.dicom_net.store import CONTEXTS, Node, _by_contexts, c_store
 from nodulens.dicom_net.stow import stow
 from nodulens.errors import CannotSend, MissingExtra
 from orthanc import TITLE, Orthanc, free_port
-from small_scans import LOW, noisy
+from small_scans import noisy
 
 CT_COUNT = 4
 
@@ -70,30 +68,11 @@ def data_set(content: bytes) -> bytes:
 # ---- To a real archive
 
 
-@pytest.fixture(scope="module")
-def orthanc() -> Iterator[Orthanc]:
-    pytest.importorskip("pynetdicom", reason="needs pip install 'nodulens[send]'")
-    with Orthanc() as archive:
-        yield archive
-
-
 @pytest.fixture
 def archive(orthanc: Orthanc) -> Orthanc:
     """Orthanc, empty."""
     orthanc.empty()
     return orthanc
-
-
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory, dicom: Path) -> Path:
-    """The output of an analysis, with its objects."""
-    ct = nl.read(dicom)
-    found = nl.analyze(ct, method=nl.Recipe(threshold=LOW))
-    report = nl.categorise(found, Answers(PatientFacts(context="screening", prior="none")))
-    folder = tmp_path_factory.mktemp("analysed") / "out"
-    nl.write_outputs(report, ct, folder)
-    nl.write_dicom(report, ct, folder / "dicom", kinds=("seg", "sr", "sc", "rtstruct"))
-    return folder
 
 
 def test_c_store_gives_the_data_sets_back(run: Run, archive: Orthanc, analysed: Path, scan: Path) -> None:
