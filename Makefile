@@ -31,7 +31,8 @@ demo: $(VENV)/core
 	    && $(BIN)/nodulens phantom -o demo/part >/dev/null && mv demo/part demo/ct; \
 	fi
 	@echo "Looking for nodules in $(CT) …"
-	@report=$$($(BIN)/nodulens analyze "$(CT)" -o "$(OUT)" $(STATED)) && printf '\nThe report: %s\n' "$$report"
+	@report=$$($(BIN)/nodulens analyze "$(CT)" -o "$(OUT)" $(STATED)) && printf '\nThe report: %s\n' "$$report" \
+	    && if [ -d "$(OUT)/dicom" ]; then printf 'DICOM objects: %s\n' "$$(cd "$(OUT)" && echo dicom/*.dcm)"; fi
 
 methods: $(VENV)/dev
 	$(BIN)/python -m experiments.methods --data $(DATA)
