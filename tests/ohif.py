@@ -196,7 +196,7 @@ def hide(browser: Browser, labels: Sequence[str]) -> None:
         const one = {SEGMENTATIONS}[0];
         Object.values(one.segments).filter(s => s && {json.dumps(list(labels))}.includes(s.label)).forEach(s =>
             window.services.segmentationService.toggleSegmentVisibility(
-                {VIEWPORT}.id, one.segmentationId, s.segmentIndex));
+                {VIEWPORT}.id, one.segmentationId, s.segmentIndex, 'Labelmap'));
     }})()""")
 
 
