@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
+import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -149,13 +153,14 @@ def node() -> Iterator[Callable[..., Node]]:
     pynetdicom = pytest.importorskip("pynetdicom", reason="needs pip install 'nodulens[send]'")
     servers = []
 
-    def start(answer: Answer, kinds: dict[str, list[str]]) -> Node:
+    def start(answer: Answer, kinds: dict[str, list[str]], secured: ssl.SSLContext | None = None) -> Node:
         entity = pynetdicom.AE("TESTS")
         for kind, syntaxes in kinds.items():
             entity.add_supported_context(kind, syntaxes)
         handlers = [(pynetdicom.evt.EVT_C_STORE, answer)]
-        servers.append(entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers))
-        return Node("127.0.0.1", servers[-1].server_address[1], "TESTS")
+        place = ("127.0.0.1", 0)
+        servers.append(entity.start_server(place, block=False, evt_handlers=handlers, ssl_context=secured))
+        return Node("127.0.0.1", servers[-1].server_address[1], "TESTS", tls=secured is not None)
 
     yield start
     for server in servers:
@@ -192,11 +197,29 @@ def test_a_node_that_goes_away(node: Callable[..., Node], scan: Path) -> None:
 
     def answer(event: Any) -> int:
         if next(number) == 1:
-            event.assoc.abort()
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
         return 0
 
     first, *rest = c_store(files_of(scan), node(answer, EVERY))
     assert first.stored and {one.words for one in rest} == {NOT_SENT} and len(rest) == CT_COUNT - 1
+
+
+def test_by_tls(node: Callable[..., Node], scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that is not trusted is no way to send; one that is trusted is."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=tests -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    there = node(lambda event: 0, EVERY, context)
+    with pytest.raises(CannotSend, match="certificate that is trusted"):
+        list(c_store(files_of(scan), there))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert all(one.stored for one in c_store(files_of(scan), there))
+    with pytest.raises(CannotSend, match="Nobody answers"):
+        list(c_store(files_of(scan), replace(there, tls=False)))
 
 
 def test_nobody_there(run: Run, scan: Path) -> None:
@@ -317,6 +340,7 @@ def test_nothing_to_send(run: Run, tmp_path: Path) -> None:
         (("127.0.0.1", 104, "--aet", "KÖLN"), "AE title"),
         (("127.0.0.1", 70000), "A port is 1 to 65535"),
         (("--stow", "ftp://127.0.0.1/"), "address of a DICOMweb service"),
+        (("--stow", "http://127.0.0.1/", "--tls"), "where its address is https"),
     ],
 )
 def test_places_that_make_no_sense(run: Run, scan: Path, words: tuple[str | int, ...], told: str) -> None:

@@ -236,7 +236,8 @@ def send(
     host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="Of a DICOM node, for C-STORE.")] = None,
     port: Annotated[int | None, typer.Argument(metavar="[PORT]")] = None,
     called: Annotated[str, typer.Option(help="AE title of the node.")] = "ANY-SCP",
-    calling: Annotated[str, typer.Option("--aet", help="AE title of ours.")] = "NODULENS",
+    calling: Annotated[str, typer.Option("--aet", help="Our AE title.")] = "NODULENS",
+    tls: Annotated[bool, typer.Option("--tls", help="By TLS; SSL_CERT_FILE names other authorities to trust.")] = False,
     stow: Annotated[
         str | None, typer.Option(metavar="URL", help="Of a DICOMweb service, for STOW-RS, in place of HOST and PORT.")
     ] = None,
@@ -245,7 +246,7 @@ def send(
     from nodulens.apps.send import send as run
     from nodulens.apps.send import sending
 
-    if not run(path, sending(host, port, calling, called, stow)):
+    if not run(path, sending(host, port, (called, calling), tls, stow)):
         sys.exit(1)
 
 

@@ -16,20 +16,28 @@ from nodulens.io.places import counted, opened_place
 Sending = Callable[[Sequence[Outgoing]], Iterator[Sent]]
 
 
-def sending(host: str | None, port: int | None, calling: str, called: str, url: str | None) -> Sending:
+def sending(host: str | None, port: int | None, titles: tuple[str, str], tls: bool, url: str | None) -> Sending:
     """The way to send, as typed.
+
+    Args:
+        host, port: of a DICOM node.
+        titles: AE titles, the node's and ours.
+        tls: to the node by TLS.
+        url: of a DICOMweb service.
 
     Raises:
         BadOption: neither a node nor an address, or both.
     """
     if url is not None and host is None:
+        if tls:
+            raise BadOption("--tls is for HOST and PORT; a DICOMweb service uses TLS where its address is https.")
         from nodulens.dicom_net.stow import stow
 
         return partial(stow, url=url)
     if url is None and host is not None and port is not None:
         from nodulens.dicom_net.store import Node, c_store
 
-        return partial(c_store, node=Node(host, port, called, calling))
+        return partial(c_store, node=Node(host, port, *titles, tls))
     raise BadOption("Where to? Give HOST and PORT of a DICOM node, or --stow URL of a DICOMweb service.")
 
 
@@ -48,16 +56,20 @@ def send(path: Path, send_all: Sending) -> bool:
             notes.append(counted("files that are no DICOM are not sent", [path.name for path in others]))
         for note in notes:
             print(f"nodulens: {printable_message(note)}", file=sys.stderr)
-        refused = 0
-        with counter("send") as show:
-            show(0, len(found))
-            for number, sent in enumerate(send_all(found), start=1):
-                refused += not sent.stored
+        done: list[Sent] = []
+        try:
+            with counter("send") as show:
+                show(0, len(found))
+                for sent in send_all(found):
+                    done.append(sent)
+                    show(len(done), len(found))
+        finally:  # also of a sending that is cut short; after the bar, which would draw them into standard error
+            for sent in done:
                 print(_line(sent))
-                show(number, len(found))
-    if refused:
-        print(f"nodulens: {refused} of {len(found)} files are not stored.", file=sys.stderr)
-    return not refused
+    lost = len(found) - sum(sent.stored for sent in done)
+    if lost:
+        print(f"nodulens: {lost} of {len(found)} files are not stored.", file=sys.stderr)
+    return not lost
 
 
 def _line(sent: Sent) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Node:
         port: 1 to 65535.
         called: its AE title.
         calling: ours.
+        tls: by TLS, the node's certificate checked against the system's authorities and its host name.
 
     Raises:
         BadOption: a title that is empty, longer than 16 characters or not of printable ASCII; a port out of range.
@@ -37,6 +39,7 @@ class Node:
     port: int
     called: str = "ANY-SCP"
     calling: str = "NODULENS"
+    tls: bool = False
 
     def __post_init__(self) -> None:
         for title in (self.called, self.calling):
@@ -97,7 +100,8 @@ def _associated(files: Sequence[Outgoing], node: Node) -> Iterator[Any]:
     entity.dimse_timeout = entity.network_timeout = SECONDS_A_FILE
     pairs = dict.fromkeys((file.sop_class, file.transfer_syntax) for file in files)
     contexts = [build_context(kind, syntax) for kind, syntax in pairs]
-    association = entity.associate(node.host, node.port, contexts, node.called)
+    secured = (ssl.create_default_context(), node.host) if node.tls else None
+    association = entity.associate(node.host, node.port, contexts, node.called, tls_args=secured)
     if not association.is_established:
         raise CannotSend(_why_not(association, node))
     before, _config.STORE_SEND_CHUNKED_DATASET = _config.STORE_SEND_CHUNKED_DATASET, True
@@ -138,7 +142,10 @@ def _why_not(association: Any, node: Node) -> str:
         )
     if association.requestor.primitive is not None and association.acceptor.primitive is not None:
         return f"{where} accepts none of the kinds of objects and transfer syntaxes of these files."
-    return f"Nobody answers as a DICOM node at {where}. Check host and port, and that the archive is running."
+    check = "Check host and port, and that the archive is running"
+    if node.tls:
+        check += " with TLS and a certificate that is trusted here (SSL_CERT_FILE names a file of other authorities)"
+    return f"Nobody answers as a DICOM node at {where}. {check}."
 
 
 def _named(file: Outgoing) -> str:
