@@ -129,15 +129,17 @@ def test_an_address_without_a_service(run: Run, archive: Orthanc, scan: Path) ->
     assert done.code == 1 and "HTTP 404" in done.err and "before /studies" in done.err
 
 
-def test_damaged_objects_are_refused_by_the_archive(run: Run, archive: Orthanc, scan: Path, tmp_path: Path) -> None:
-    """One file of two: the other is stored."""
-    whole = sorted(scan.glob("*.dcm"))[0]
-    shutil.copy(whole, tmp_path / "a.dcm")
-    content = whole.read_bytes()
-    (tmp_path / "b.dcm").write_bytes(content[: len(content) - len(data_set(content)) + 20])
+def test_what_the_archive_does_not_know_is_refused_alone(
+    run: Run, archive: Orthanc, scan: Path, tmp_path: Path
+) -> None:
+    """Of two files, one is of a kind of its own."""
+    data = pydicom.dcmread(shutil.copy(sorted(scan.glob("*.dcm"))[0], tmp_path / "a.dcm"))
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.826.0.1.3680043.8.498.1"
+    data.save_as(tmp_path / "b.dcm")
     done = run("send", tmp_path, "127.0.0.1", archive.dicom_port, "--called", TITLE)
     first, second = done.out.splitlines()
-    assert done.code == 1 and first.endswith("a.dcm: stored") and "stored" not in second
+    assert done.code == 1 and first.endswith("a.dcm: stored")
+    assert second.endswith("refused: ORTHANC takes no 1.2.826.0.1.3680043.8.498.1 in Explicit VR Little Endian")
     assert "1 of 2 files are not stored" in done.err
 
 
@@ -191,12 +193,26 @@ def test_a_node_that_takes_none_of_it(node: Callable[..., Node], scan: Path) -> 
         list(c_store(files_of(scan), there))
 
 
+def test_a_connection_that_ends(node: Callable[..., Node], scan: Path) -> None:
+    """The file at which it ended is not sent, those after it go by another."""
+    number = iter(range(10))
+
+    def answer(event: Any) -> int:
+        if next(number) == 1:
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        return 0
+
+    sent = list(c_store(files_of(scan), node(answer, EVERY)))
+    assert [one.stored for one in sent] == [True, False, True, True] and sent[1].words == NOT_SENT
+
+
 def test_a_node_that_goes_away(node: Callable[..., Node], scan: Path) -> None:
     """What was stored is said, and that the rest was not sent."""
     number = iter(range(10))
 
     def answer(event: Any) -> int:
         if next(number) == 1:
+            event.assoc._server.socket.close()
             event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
         return 0
 
@@ -285,6 +301,11 @@ def test_web_answers_are_statuses(service: Callable[..., str], scan: Path) -> No
     sent = list(stow(files_of(scan), url))
     assert [one.stored for one in sent] == [True, False, False, True]
     assert [one.words for one in sent] == ["", "refused: HTTP 409 Conflict, A900H", "refused: C122H", "B000H"]
+
+
+def test_one_answer_that_is_lost(service: Callable[..., str], scan: Path) -> None:
+    sent = list(stow(files_of(scan), service((200, {}), (0, None), (200, {}), (200, {}))))
+    assert [one.stored for one in sent] == [True, False, True, True] and sent[1].words == NOT_SENT
 
 
 def test_a_service_that_goes_away(service: Callable[..., str], scan: Path) -> None:

@@ -54,23 +54,43 @@ class Node:
 def c_store(files: Sequence[Outgoing], node: Node) -> Iterator[Sent]:
     """Send files, each in the transfer syntax that it has: the bytes of its data set, unread and unchanged.
 
-    A kind of object and a syntax that the other side does not take together is a refusal of those files alone. Once
-    the connection has ended, every file that is left is reported as not sent.
+    A kind of object and a syntax that the other side does not take together is a refusal of those files alone. Where
+    the connection ends at a file, as some archives do at a damaged one, the next go by another connection; where there
+    is none to be had, every file that is left is reported as not sent.
 
     Raises:
         MissingExtra: pynetdicom is not installed.
         CannotSend: nobody answers there, or the association is rejected.
     """
+    begun = False
     for part in _by_contexts(files):
-        with _associated(part, node) as association:
-            accepted = {(one.abstract_syntax, one.transfer_syntax[0]) for one in association.accepted_contexts}
-            for number, file in enumerate(part, start=1):
-                if (file.sop_class, file.transfer_syntax) not in accepted:
-                    yield Sent(file.path, False, f"refused: {node.called} takes no {_named(file)}")
-                elif not association.is_established:
-                    yield Sent(file.path, False, NOT_SENT)
-                else:
-                    yield _stored(file, association, number % 65536)
+        left = part
+        while left:
+            try:
+                with _associated(left, node) as association:
+                    begun = True
+                    for sent in _over(association, left, node):
+                        left = left[1:]
+                        yield sent
+            except CannotSend:
+                if not begun:
+                    raise
+                yield from (Sent(file.path, False, NOT_SENT) for file in left)
+                left = []
+
+
+def _over(association: Any, files: Sequence[Outgoing], node: Node) -> Iterator[Sent]:
+    """What becomes of files, at least one, until the connection ends."""
+    accepted = {(one.abstract_syntax, one.transfer_syntax[0]) for one in association.accepted_contexts}
+    for number, file in enumerate(files, start=1):
+        if (file.sop_class, file.transfer_syntax) not in accepted:
+            yield Sent(file.path, False, f"refused: {node.called} takes no {_named(file)}")
+            continue
+        sent = _stored(file, association, number % 65536) if association.is_established else None
+        if sent is not None or number == 1:
+            yield sent or Sent(file.path, False, NOT_SENT)
+        if sent is None or sent.words == NOT_SENT:
+            return  # before pynetdicom knows: it would wait for the next answer all the time allowed
 
 
 def _by_contexts(files: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:

@@ -15,6 +15,8 @@ SECONDS = (30.0, 300.0)
 """How long to wait for a connection, and for an answer."""
 WHOLE = 1 << 40
 """Bytes up to which a file is sent as one body with its length, which every server understands: any."""
+GONE = 2
+"""Files in a row without an answer after which the service is taken to be gone."""
 FOR_NO_FILE = {401, 403, 404, 405, 501}
 """Answers that say that nothing may be stored there, whatever the file (PS3.18, 8.5)."""
 
@@ -33,7 +35,7 @@ def stow(files: Sequence[Outgoing], url: str) -> Iterator[Sent]:
         MissingExtra: dicomweb-client is not installed.
         CannotSend: nobody answers there, or nothing may be stored.
     """
-    client = _client(url)
+    client, lost = _client(url), 0
     for number, file in enumerate(files):
         try:
             data = dcmread(file.path)
@@ -46,9 +48,13 @@ def stow(files: Sequence[Outgoing], url: str) -> Iterator[Sent]:
             if number == 0:
                 kind = type(error).__name__
                 raise CannotSend(f"Nobody answers at {url} ({kind}). Check that the archive is running.") from error
-            yield from (Sent(one.path, False, NOT_SENT) for one in files[number:])
-            return
+            sent, lost = Sent(file.path, False, NOT_SENT), lost + 1
+        else:
+            lost = 0
         yield sent
+        if lost == GONE:
+            yield from (Sent(one.path, False, NOT_SENT) for one in files[number + 1 :])
+            return
 
 
 def _client(url: str) -> Any:
