@@ -75,6 +75,7 @@ def data_set(content: bytes) -> bytes:
 @pytest.fixture
 def archive(orthanc: Orthanc) -> Orthanc:
     """Orthanc, empty."""
+    pytest.importorskip("pynetdicom", reason="needs pip install 'nodulens[send]'")
     orthanc.empty()
     return orthanc
 

@@ -58,12 +58,12 @@ def stow(files: Sequence[Outgoing], url: str) -> Iterator[Sent]:
 
 
 def _client(url: str) -> Any:
+    if not url.startswith(("http://", "https://")):
+        raise BadOption(f"--stow is the address of a DICOMweb service, such as https://archive/dicom-web; got {url!r}.")
     try:
         from dicomweb_client import DICOMwebClient
     except ImportError as error:
         raise MissingExtra("send", "dicomweb-client") from error
-    if not url.startswith(("http://", "https://")):
-        raise BadOption(f"--stow is the address of a DICOMweb service, such as https://archive/dicom-web; got {url!r}.")
     try:
         client = DICOMwebClient(url.rstrip("/"), chunk_size=WHOLE, timeout=SECONDS)
     except ValueError as error:
