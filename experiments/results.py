@@ -42,6 +42,7 @@ PUBLISHED = {
 }
 """What the publications state, on their own material and splits."""
 ALONE = {"filter": ", its CNN alone as a sliding window"}
+WITH = {"refined": " with its second step"}
 
 
 def write(cells: Path, page: Path) -> None:
@@ -100,7 +101,7 @@ class Line:
     @property
     def method(self) -> str:
         """Its name in a table."""
-        return _named(self.row) + (f", `{self.settings}`" if self.settings else "")
+        return _named(self.row) + WITH.get(self.cells[0].part, "") + (f", `{self.settings}`" if self.settings else "")
 
     @property
     def split_and_folds(self) -> str:
@@ -153,6 +154,90 @@ def _ranked(lines: Iterable[tuple[Line, float | None, tuple[object, ...]]]) -> l
         return -rank.get(line.row, 0.0), line.row, variant, *among
 
     return [(line.method, line.split_and_folds, *cells) for line, _, cells in sorted(every, key=place)]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a reader wants done, and the figure that says how well a method does it.
+
+    Attributes:
+        name: with the name of the figure.
+        parts: of the cells that answer it.
+        answer: the figure of cells that are pooled.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    answer: Callable[[Sequence[ComputedCell]], Estimate | None]
+
+
+def overview(found: Sequence[ComputedCell]) -> str:
+    """Which method for what: by patient, the best first, beside what the other splits would have claimed."""
+    rows: list[tuple[object, ...]] = []
+    for question in QUESTIONS:
+        lines = [line for line in _lines(found, question.parts) if not (line.settings or line.beside)]
+        figures = {(line.row, line.split): question.answer(line.cells) for line in lines}
+        leading = [(line, one) for line in lines if line.leads and (one := figures[line.row, PATIENTS])]
+        leading.sort(key=lambda one: -(one[1].value or 0.0))
+        for line, figure in leading:
+            name = f"**{line.method}**" if _reaches(figure, leading[0][1]) else line.method
+            claimed = (_shown_shortly(figures.get((line.row, split))) for split in (RANDOM, AUGMENTED))
+            first = question.name if line is leading[0][0] else ""
+            rows.append((first, name, _shown(figure), *claimed, *_times(line.cells)))
+    return _table(
+        ("what for (figure)", "method", "by patient (95 %)", "a random split claims", "random, after augmentation",
+         "an input", "trained, a fold"),
+        rows,
+    )  # fmt: skip
+
+
+def _reaches(figure: Estimate, best: Estimate) -> bool:
+    """Whether intervals overlap; without one, whether it is the best."""
+    return figure is best or (figure.high is not None and best.low is not None and figure.high >= best.low)
+
+
+def _shown_shortly(figure: Estimate | None) -> str:
+    return "–" if figure is None else _number(figure.value)
+
+
+def _times(cells: Sequence[ComputedCell]) -> tuple[str, str]:
+    """Of an input, and of a training; several networks together have no time of their own."""
+    pace = _pace(cells)
+    return ("–", "–") if pace is None else (f"{pace:.0f} ms", f"{_minutes(cells):.1f} min{_on(cells)}")
+
+
+def _auc(cells: Sequence[ComputedCell]) -> Estimate | None:
+    ranking = pooled_nodules(cells).figures.three_readers_or_more.beside_diameter.ranking
+    return ranking.auc_estimate if ranking else None
+
+
+def _average_precision(cells: Sequence[ComputedCell]) -> Estimate | None:
+    kept = pooled_patches(cells).figures.kept
+    return kept.average_precision if kept else None
+
+
+def _slice_dice(cells: Sequence[ComputedCell]) -> Estimate | None:
+    return pooled_slices(cells).figures.classes[NODULE].dice
+
+
+def _close_up_dice(cells: Sequence[ComputedCell]) -> Estimate | None:
+    if cells[0].part == "refined":
+        return Comparison.from_json(joined(cell.rows for cell in cells)).figures.refined.dice
+    close_ups = pooled_slices(cells).figures.close_ups
+    return close_ups.dice if close_ups else None
+
+
+def _prompted_dice(cells: Sequence[ComputedCell]) -> Estimate | None:
+    return CentralSlices.from_json(joined(cell.rows for cell in cells)).figures.by_prompt["box_shaken"].dice
+
+
+QUESTIONS = (
+    Question("benign or malignant, outlines given (AUC)", ("classifier", "handcrafted"), _auc),
+    Question("candidate: nodule or not (average precision)", ("filter",), _average_precision),
+    Question("outline at a rough box, a tenth off (Dice)", ("prompted",), _prompted_dice),
+    Question("outline without a prompt, real close-ups (Dice)", ("segmenter", "refined"), _close_up_dice),
+    Question("whole slices, rendered nodules (Dice)", ("segmenter",), _slice_dice),
+)
 
 
 def classifiers(found: Sequence[ComputedCell]) -> str:
@@ -373,17 +458,23 @@ def _graded(figures: GroupFigures) -> tuple[str, ...]:
 
 
 def budgets(found: Sequence[ComputedCell]) -> str:
-    """The budget of a training in a cell, whatever has been computed."""
+    """What a training in a cell has in place of the recipe, whatever has been computed."""
     lines = []
     for recipe in RECIPES.values():
         for part, config in recipe.networks.items():
-            limits = BUDGET.networks[config.network]
-            epochs = limits.get("epochs", config.epochs)
-            lines.append((f"`{recipe.name}`", part, f"`{config.network}`", epochs, config.epochs, limits["minutes"]))
-    return _table(("method", "part", "network", "epochs", "epochs of the recipe", "minutes at most"), lines)
+            own = {**BUDGET.networks[config.network]}
+            minutes = own.pop("minutes")
+            changes = ", ".join(f"`{name}` {_set(new)} ({_set(getattr(config, name))})" for name, new in own.items())
+            lines.append((f"`{recipe.name}`", part, f"`{config.network}`", changes or "–", minutes))
+    return _table(("method", "part", "network", "set in the table (in the recipe)", "minutes at most"), lines)
+
+
+def _set(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 TABLES: Mapping[str, Callable[[Sequence[ComputedCell]], str]] = {
+    "overview": overview,
     "budgets": budgets,
     "classifiers": classifiers,
     "segmenters": segmenters,
@@ -401,9 +492,8 @@ def _named(row: str) -> str:
 
 
 def _budget(cells: Sequence[ComputedCell]) -> str:
-    minutes = _minutes(cells)
+    minutes, pace = _minutes(cells), _pace(cells) or 0.0
     config = cells[0].learner
-    pace = sorted(cell.cpu_ms or 0.0 for cell in cells)[len(cells) // 2]
     if config is None:
         return f"{minutes:.1f} min a fold; {pace:.0f} ms an input"
     epochs = _epochs(cells, config)
@@ -421,6 +511,12 @@ def _epochs(cells: Sequence[ComputedCell], config: NetworkConfig) -> str:
     if least == config.epochs:
         return whole
     return f"{least}–{most} of {whole}" if least < most else f"{most} of {whole}"
+
+
+def _pace(cells: Sequence[ComputedCell]) -> float | None:
+    """Milliseconds of an input, the median of the cells; None of several networks together."""
+    paces = sorted(cell.cpu_ms for cell in cells if cell.cpu_ms is not None)
+    return paces[len(paces) // 2] if paces else None
 
 
 def _minutes(cells: Sequence[ComputedCell]) -> float:
