@@ -270,7 +270,7 @@ def classifiers(found: Sequence[ComputedCell]) -> str:
     if not three:
         return table
     head = ("method", "split", "nodules", "AUC, mean of classes (95 %)", "F1, mean of classes", "accuracy", "published")
-    return f"{table}\n\nThree classes, benign, malignant and indeterminate:\n\n{_table(head, _ranked(three))}"
+    return f"{table}\n\nThree classes, benign, malignant and indeterminate, or those that a line names:\n\n{_table(head, _ranked(three))}"
 
 
 def segmenters(found: Sequence[ComputedCell]) -> str:

@@ -38,6 +38,7 @@ from nodulens.presentation.figures import (
 )
 from nodulens.presentation.panels import Explained, LabelledSlice, class_figure, explained_figure
 from nodulens.presentation.tables import class_table, precision_recall_line, roc_line
+from nodulens.stages.classify_crop import SIDES
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.registry import build
@@ -225,12 +226,13 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), lines),
     ]
     drawings = [Drawing.of_lines("Confusion", confusion_figure(found, Basis(len(truth))))]
-    two = np.isin(truth, ("benign", "malignant"))
-    if len(set(truth[two])) == 2:
+    side = one.evaluated.scored.truth
+    two = side >= 0
+    if len(set(side[two])) == 2:
         some = list(compress(rows, two))
         patients = [row.patient for row in some]
         scores = {"network": [row.score for row in some], "diameter alone": [row.diameter_mm for row in some]}
-        curves = [roc_line(words, truth[two] == "malignant", score, patients) for words, score in scores.items()]
+        curves = [roc_line(words, side[two] == 1, score, patients) for words, score in scores.items()]
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
     if checkpoint.exists():
         drawings.append(_explained(one, checkpoint, rows, called))
@@ -245,15 +247,16 @@ def _explained(
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
     truth, score = np.array([row.truth for row in evaluated]), np.abs([row.score for row in evaluated])
     chosen = []
-    for name in ("malignant", "benign"):
+    sides = np.array([SIDES.get(name, -1) for name in truth])
+    for side in (1, 0):
         for right in (True, False):
-            some = np.flatnonzero((truth == name) & ((called == truth) == right))
+            some = np.flatnonzero((sides == side) & ((called == truth) == right))
             chosen += [int(some[score[some].argmax()])] if len(some) else []
     rows = np.array([row.row for row in evaluated])
     others = np.setdiff1d(np.arange(len(one.material.image)), rows)
     reference = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
     images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], reference))
-    target = one.config.classes.index("malignant")
+    target = max(k for k, name in enumerate(one.config.classes) if SIDES.get(name) == 1)
     heat = grad_cam(net, images, target)
     shares = shap_values(net, images, target, background, SAMPLES)
     cases = [

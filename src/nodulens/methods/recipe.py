@@ -88,6 +88,8 @@ class NetworkConfig(Training):
         network: its name in :mod:`nodulens.train.networks.registry`.
         size: side of its square input in pixels.
         pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
+        crop_scale: of a classifier: its input is a square this many times as long as the nodule's outline, resized to
+            ``size`` in place of ``pixel_mm``, so that size is not seen; None: the same field for every nodule.
         classes: of its outputs.
         loss: its name in :mod:`nodulens.train.loop.losses`.
         batch: examples a step.
@@ -98,8 +100,8 @@ class NetworkConfig(Training):
         examples: for a network of whole slices, how many slices or windows an epoch has; None: 240 slices, or 480
             windows.
         auxiliary: weight of the loss of a second head that classifies which classes are present; 0 without one.
-        pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
-            weights.
+        pretrained: an encoder trained on ImageNet that the network starts from: a file, a hub name, or
+            "efficientnet-lite0", whose U-Net then takes the network's place; None: from random weights.
 
     Raises:
         BadOption: a number out of its range, no class, or one twice.
@@ -116,6 +118,7 @@ class NetworkConfig(Training):
     examples: int | None = None
     auxiliary: float = 0.0
     pretrained: str | None = None
+    crop_scale: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,6 +144,7 @@ NETWORK: Mapping[str, Range] = {
     "window": COUNT,
     "examples": COUNT,
     "auxiliary": FROM_0,
+    "crop_scale": ABOVE_0,
 }
 RECIPE: Mapping[str, Range] = {
     "renderings": COUNT,
@@ -176,6 +180,8 @@ class Recipe:
         slices: which slices of whole scans the segmenter is trained on: "middle", the one of each scan with the largest
             cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
             through nodules, and others without.
+        cubes: whether close-ups of real nodules, on which a segmenter with a window is trained, are slices of LUNA16's
+            cubes as well as of the stacks.
         renderings: where there are no whole scans to train on, how often nodules are rendered into each nodule-free
             lung, every time others at other places.
         prompted: what segments a candidate or a region again from its bounding box: the default's "network", "sam2" or
@@ -205,6 +211,7 @@ class Recipe:
     segmenter: NetworkConfig | None = None
     labels: Literal["lidc", "luna16-mask"] = "lidc"
     slices: Literal["middle", "central", "all"] = "all"
+    cubes: bool = False
     renderings: int = 6
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
@@ -251,7 +258,7 @@ class Recipe:
     @property
     def shapes_training(self) -> tuple[str, ...]:
         """The fields, beside its networks, that decide what those are trained on."""
-        slices = ("labels", "slices", "renderings") if self.segmenter is not None else ()
+        slices = ("labels", "slices", "cubes", "renderings") if self.segmenter is not None else ()
         return (*slices, "masked") if self.classifier is not None else slices
 
     @property

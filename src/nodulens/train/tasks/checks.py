@@ -37,6 +37,8 @@ def check_config(part: str, config: NetworkConfig) -> None:
         if config.batch == 1:
             raise BadOption(f"{part}.batch must be 2 or more: batch norm has no statistics of a single example.")
         exclusive = part == "classifier"
+    if config.crop_scale is not None and part != "classifier":
+        raise BadOption(f"{part}.crop_scale can only be set for a classifier: it crops nodules. Leave it out.")
     check_loss(config, exclusive=exclusive)
     check_kind(part, config)
 
