@@ -41,6 +41,11 @@ PUBLISHED = {
     "resnet-unet-patch-cnn.filter": "precision 0.75, recall 0.80, IoU 0.65, mAP@0.5 0.70, @0.5:0.95 0.55",
 }
 """What the publications state, on their own material and splits."""
+PUBLISHED_PROMPTS = {
+    "box of the truth, LUNA16": ("0.957", "0.918", "0.964"),
+    "crops of LIDC, prompt not stated": ("0.979", "0.958", "0.979"),
+}
+"""Dice, IoU and sensitivity of method A's segmentation by its publication; LUNA16 itself has no masks of nodules."""
 ALONE = {"filter": ", its CNN alone as a sliding window"}
 WITH = {"refined": " with its second step"}
 
@@ -270,7 +275,8 @@ def classifiers(found: Sequence[ComputedCell]) -> str:
     if not three:
         return table
     head = ("method", "split", "nodules", "AUC, mean of classes (95 %)", "F1, mean of classes", "accuracy", "published")
-    return f"{table}\n\nThree classes, benign, malignant and indeterminate, or those that a line names:\n\n{_table(head, _ranked(three))}"
+    text = "Three classes, benign, malignant and indeterminate, or those that a line names:"
+    return f"{table}\n\n{text}\n\n{_table(head, _ranked(three))}"
 
 
 def segmenters(found: Sequence[ComputedCell]) -> str:
@@ -317,8 +323,30 @@ def segmenters(found: Sequence[ComputedCell]) -> str:
     )  # fmt: skip
     return (
         f"{whole}\n\nNodule Dice by its diameter on the slice (slices), by patient:\n\n{by_size}"
-        f"\n\nBy class, by patient; Pearson's r is of the nodule's Dice and the lungs':\n\n{by_class}"
+        f"\n\nBy class, by patient; Pearson's r is of the nodule's Dice and the lungs':\n\n{by_class}{_by_split(found)}"
     )
+
+
+def _by_split(found: Sequence[ComputedCell]) -> str:
+    """Networks of whole slices on each split alone, beside other seeds on the same split."""
+    cells = [cell for cell in found if cell.part == "segmenter" and cell.split == PATIENTS]
+    seeded = sorted({cell.recipe for cell in cells if cell.settings and _only_seed(cell)})
+    lines = []
+    for cell in cells:
+        if cell.recipe in seeded and (not cell.settings or _only_seed(cell)):
+            assert cell.learner is not None
+            dice = (answer([cell]) for answer in (_slice_dice, _close_up_dice))
+            lungs = [one.dice.value for name, one in pooled_slices([cell]).figures.classes.items() if name != NODULE]
+            row = (_named(cell.row), cell.fold, cell.learner.seed, *map(_shown_shortly, dice))
+            lines.append((*row, ", ".join(map(_number, lungs))))
+    if not lines:
+        return ""
+    head = ("method", "split (fold)", "seed", "nodule Dice", "close-ups, Dice", "lungs, Dice with ours")
+    return f"\n\nEach split alone, and other seeds on one:\n\n{_table(head, lines)}"
+
+
+def _only_seed(cell: ComputedCell) -> bool:
+    return all(setting.startswith(f"{cell.part}.seed=") for setting in cell.settings)
 
 
 def _of_class(found: ClassFigures) -> tuple[str, ...]:
@@ -398,6 +426,7 @@ def prompts(found: Sequence[ComputedCell]) -> str:
         )
         for kind, text in words.items()
     ]
+    lines += [(f"published, SAM2: {text}", *figures, "–") for text, figures in PUBLISHED_PROMPTS.items()]
     head = ("prompt", "Dice (95 %)", "IoU", "sensitivity", "inscribed ellipse, Dice")
     spent = f"{cells[0].epochs} epochs, {_minutes(cells):.0f} min a fold{_on(cells)}"
     basis = f"{figures.nodules} nodules, {len(cells)} folds by patient; trained for {spent}"

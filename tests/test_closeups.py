@@ -26,6 +26,7 @@ from nodulens.train.networks import pretrained
 from nodulens.train.networks.registry import check_window
 from nodulens.train.run import division
 from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
 from nodulens.train.tasks.segmentation import evaluate, field_of, train
 from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
@@ -257,6 +258,23 @@ def test_a_named_encoder_is_settled_loaded_and_trained(
     net = train(config, material, rows, rows[:0], tmp_path / "run.pt")
     stem = state["_conv_stem.weight"].sum(1, keepdim=True) * 255 / 128
     torch.testing.assert_close(net.state_dict()["encoder._conv_stem.weight"], stem, rtol=1e-4, atol=1e-4)
+
+
+def test_classes_as_method_d_s_publication_names_them(material: Slices, tmp_path: Path) -> None:
+    """Two that exclude one another: of every pixel the softmax is over nodule and non-nodule."""
+    config = replace(EACH, network="efficientnet-lite0-unet", classes=("non-nodule", "nodule"), examples=8)
+    with pytest.raises(BadOption, match="take cross-entropy"):
+        check_config("segmenter", config)
+    config = replace(config, loss="cross-entropy")
+    check_config("segmenter", config)
+    assert field_of(config).foreground == ("nodule",)
+    rows = np.arange(len(material.patients))[::5]
+    train(config, material, rows, rows[:0], tmp_path / "run.pt")
+    rows = np.flatnonzero(material.has_nodule)[:3]
+    found = evaluate(
+        made_models.model(lambda b: (np.concatenate([0.35 - b, b - 0.35], axis=1),)), config, material, rows
+    )
+    assert list(found.figures.classes) == ["nodule"] and found.figures.with_nodule == 3
 
 
 def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:

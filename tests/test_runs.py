@@ -437,7 +437,7 @@ def test_where_nothing_else_is_judged_missing_sam_is_a_fault(with_scan: Path, ru
 
 @pytest.mark.parametrize(
     ("kind", "asked"),
-    [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe",))],
+    [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe", "intensity=scan"))],
 )
 def test_sam_outlines_what_a_run_analyses(
     densenet: Path, sams: Path, dicom: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]

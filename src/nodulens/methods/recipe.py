@@ -188,6 +188,8 @@ class Recipe:
             "sam" from ``checkpoint``; None: the masks of ``segmenter`` are kept.
         checkpoint: folder or hub name of SAM's weights.
         shown: SAM's field of view: the whole slice, the lung, our estimate of the lobe, or a close crop.
+        intensity: SAM's grey values: the "window" of all our networks, −1000 to 400 HU; or from the lowest to the
+            highest value of the "scan", as method A's publication.
         memory: SAM2 is prompted on the middle slice and its memory propagates the mask up and down; else each slice is
             segmented separately.
         filter: a network for false-positive reduction: it keeps or rejects each region by the patch around it.
@@ -216,6 +218,7 @@ class Recipe:
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
     shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
+    intensity: Literal["window", "scan"] = "window"
     memory: bool = False
     filter: NetworkConfig | None = None
     sliding_window: bool = False
@@ -249,7 +252,7 @@ class Recipe:
     @property
     def in_use(self) -> tuple[str, ...]:
         """The fields that still act when a scan is analysed; the rest went into its networks and their cards."""
-        sam = ("checkpoint", "shown")
+        sam = ("checkpoint", "shown", "intensity")
         ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
         scale = ("box_scale",) if self.prompted and not self.detects else ()
         window = ("sliding_window",) if self.filter else ()

@@ -23,7 +23,7 @@ from torch import nn
 
 from nodulens.errors import BadOption, MissingExtra
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.stages.slices import BACKGROUND
+from nodulens.stages.slices import BACKGROUNDS
 from nodulens.train.loop.export import gflop
 from nodulens.train.networks.attention import Conv3Attention, SmallViT
 from nodulens.train.networks.classifiers import Conv3, PatchCnn
@@ -169,7 +169,7 @@ def _flexible_unet(config: NetworkConfig, encoder: str) -> Any:
     net = _monai().FlexibleUNet(
         in_channels=1, out_channels=len(config.classes), backbone=encoder, pretrained=False, spatial_dims=2
     )
-    _start_rare(net.segmentation_head[0], exclusive=config.classes[0] == BACKGROUND)
+    _start_rare(net.segmentation_head[0], exclusive=config.classes[0] in BACKGROUNDS)
     return net
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.stages.slices import BACKGROUND
+from nodulens.stages.slices import BACKGROUNDS
 from nodulens.train.loop.losses import check_loss
 from nodulens.train.networks.registry import APART, check_kind
 
@@ -29,7 +29,7 @@ def check_config(part: str, config: NetworkConfig) -> None:
         return
     if part == "segmenter":
         _check_segmenter(config)
-        exclusive = config.classes[0] == BACKGROUND
+        exclusive = config.classes[0] in BACKGROUNDS
     else:
         for name, why in SLICES_ALONE.items():
             if getattr(config, name):
