@@ -260,6 +260,7 @@ def test_a_named_encoder_is_settled_loaded_and_trained(
     torch.testing.assert_close(net.state_dict()["encoder._conv_stem.weight"], stem, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:efficientnet-lite0-unet starts from random weights")
 def test_classes_as_method_d_s_publication_names_them(material: Slices, tmp_path: Path) -> None:
     """Two that exclude one another: of every pixel the softmax is over nodule and non-nodule."""
     config = replace(EACH, network="efficientnet-lite0-unet", classes=("non-nodule", "nodule"), examples=8)

@@ -60,6 +60,7 @@ class Slab:
         nodule: (n, y, x).
         pixel_mm: (y, x).
         whole_mm: pixel of the whole slice at 512 × 512 pixels.
+        spacing_mm: from slice to slice of the scan; None: unknown.
     """
 
     patient: str
@@ -68,6 +69,7 @@ class Slab:
     nodule: Bool
     pixel_mm: tuple[float, float]
     whole_mm: float
+    spacing_mm: float | None = None
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -119,6 +121,11 @@ class ScanSlab:
         return self.scan.patient
 
     @property
+    def spacing_mm(self) -> float:
+        """From slice to slice of the scan."""
+        return self.scan.spacing_zyx[0]
+
+    @property
     def whole_mm(self) -> float:
         """Pixel of the whole slice at 512 × 512 pixels, see :class:`Slab`."""
         return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
@@ -138,7 +145,7 @@ class ScanSlab:
         """Some of its slices, read."""
         hu, lungs, nodule = self.scan.read(self.chosen[z])
         target = lungs == AIRWAYS if self.airways else nodule
-        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm)
+        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm, self.spacing_mm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +211,10 @@ class Slices:
             for k, name in enumerate(field.foreground):
                 truth[own, k] = scaled.outlines(slab.masks(name), geometry)
         return images, field.exclusively(truth)
+
+    def spacing_mm(self, rows: Rows) -> list[float | None]:
+        """(N,) from slice to slice of each slice's scan; None where it is unknown."""
+        return [self.slabs[k].spacing_mm for k, _ in self._place[rows]]
 
     def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Those of a network's classes that are annotated here: all; :meth:`Slab.masks` refuses others."""
@@ -343,11 +354,12 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
     rng = np.random.default_rng([fold_of(patient), renderings])
     usable = _usable(volume.geometry, patient)
     plain = np.flatnonzero(usable)
-    pixel_mm = volume.geometry.spacing_zyx[1:]
+    slice_mm, *pixel_mm = volume.geometry.spacing_zyx
 
     def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
         stored, lung = np.rint(hu[z]).astype(np.int16), lungs.labels[z].astype(np.uint8)
-        return Slab(patient, stored, lung, nodule[z], pixel_mm, rng.uniform(*WHOLE_SLICE_MM))
+        whole_mm = rng.uniform(*WHOLE_SLICE_MM)
+        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, slice_mm)
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
     for _ in range(renderings):
