@@ -41,7 +41,13 @@ PUBLISHED = {
     "resnet-unet-patch-cnn.filter": "precision 0.75, recall 0.80, IoU 0.65, mAP@0.5 0.70, @0.5:0.95 0.55",
 }
 """What the publications state, on their own material and splits."""
+PUBLISHED_PROMPTS = {
+    "box of the truth, LUNA16": ("0.957", "0.918", "0.964"),
+    "crops of LIDC, prompt not stated": ("0.979", "0.958", "0.979"),
+}
+"""Dice, IoU and sensitivity of method A's segmentation by its publication; LUNA16 itself has no masks of nodules."""
 ALONE = {"filter": ", its CNN alone as a sliding window"}
+WITH = {"refined": " with its second step"}
 
 
 def write(cells: Path, page: Path) -> None:
@@ -100,7 +106,7 @@ class Line:
     @property
     def method(self) -> str:
         """Its name in a table."""
-        return _named(self.row) + (f", `{self.settings}`" if self.settings else "")
+        return _named(self.row) + WITH.get(self.cells[0].part, "") + (f", `{self.settings}`" if self.settings else "")
 
     @property
     def split_and_folds(self) -> str:
@@ -155,6 +161,90 @@ def _ranked(lines: Iterable[tuple[Line, float | None, tuple[object, ...]]]) -> l
     return [(line.method, line.split_and_folds, *cells) for line, _, cells in sorted(every, key=place)]
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a reader wants done, and the figure that says how well a method does it.
+
+    Attributes:
+        name: with the name of the figure.
+        parts: of the cells that answer it.
+        answer: the figure of cells that are pooled.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    answer: Callable[[Sequence[ComputedCell]], Estimate | None]
+
+
+def overview(found: Sequence[ComputedCell]) -> str:
+    """Which method for what: by patient, the best first, beside what the other splits would have claimed."""
+    rows: list[tuple[object, ...]] = []
+    for question in QUESTIONS:
+        lines = [line for line in _lines(found, question.parts) if not (line.settings or line.beside)]
+        figures = {(line.row, line.split): question.answer(line.cells) for line in lines}
+        leading = [(line, one) for line in lines if line.leads and (one := figures[line.row, PATIENTS])]
+        leading.sort(key=lambda one: -(one[1].value or 0.0))
+        for line, figure in leading:
+            name = f"**{line.method}**" if _reaches(figure, leading[0][1]) else line.method
+            claimed = (_shown_shortly(figures.get((line.row, split))) for split in (RANDOM, AUGMENTED))
+            first = question.name if line is leading[0][0] else ""
+            rows.append((first, name, _shown(figure), *claimed, *_times(line.cells)))
+    return _table(
+        ("what for (figure)", "method", "by patient (95 %)", "a random split claims", "random, after augmentation",
+         "an input", "trained, a fold"),
+        rows,
+    )  # fmt: skip
+
+
+def _reaches(figure: Estimate, best: Estimate) -> bool:
+    """Whether intervals overlap; without one, whether it is the best."""
+    return figure is best or (figure.high is not None and best.low is not None and figure.high >= best.low)
+
+
+def _shown_shortly(figure: Estimate | None) -> str:
+    return "–" if figure is None else _number(figure.value)
+
+
+def _times(cells: Sequence[ComputedCell]) -> tuple[str, str]:
+    """Of an input, and of a training; several networks together have no time of their own."""
+    pace = _pace(cells)
+    return ("–", "–") if pace is None else (f"{pace:.0f} ms", f"{_minutes(cells):.1f} min{_on(cells)}")
+
+
+def _auc(cells: Sequence[ComputedCell]) -> Estimate | None:
+    ranking = pooled_nodules(cells).figures.three_readers_or_more.beside_diameter.ranking
+    return ranking.auc_estimate if ranking else None
+
+
+def _average_precision(cells: Sequence[ComputedCell]) -> Estimate | None:
+    kept = pooled_patches(cells).figures.kept
+    return kept.average_precision if kept else None
+
+
+def _slice_dice(cells: Sequence[ComputedCell]) -> Estimate | None:
+    return pooled_slices(cells).figures.classes[NODULE].dice
+
+
+def _close_up_dice(cells: Sequence[ComputedCell]) -> Estimate | None:
+    if cells[0].part == "refined":
+        return Comparison.from_json(joined(cell.rows for cell in cells)).figures.refined.dice
+    close_ups = pooled_slices(cells).figures.close_ups
+    return close_ups.dice if close_ups else None
+
+
+def _prompted_dice(cells: Sequence[ComputedCell]) -> Estimate | None:
+    return CentralSlices.from_json(joined(cell.rows for cell in cells)).figures.by_prompt["box_shaken"].dice
+
+
+QUESTIONS = (
+    Question("benign or malignant, outlines given (AUC)", ("classifier", "handcrafted"), _auc),
+    Question("candidate: nodule or not (average precision)", ("filter",), _average_precision),
+    Question("outline at a rough box, a tenth off (Dice)", ("prompted",), _prompted_dice),
+    Question("outline without a prompt, real close-ups (Dice)", ("segmenter", "refined"), _close_up_dice),
+    Question("whole slices, rendered nodules (Dice)", ("segmenter",), _slice_dice),
+)
+
+
 def classifiers(found: Sequence[ComputedCell]) -> str:
     """Malignancy: by patient first, the best first; other splits below their method. Then those of three classes."""
     lines, three = [], []
@@ -185,7 +275,8 @@ def classifiers(found: Sequence[ComputedCell]) -> str:
     if not three:
         return table
     head = ("method", "split", "nodules", "AUC, mean of classes (95 %)", "F1, mean of classes", "accuracy", "published")
-    return f"{table}\n\nThree classes, benign, malignant and indeterminate:\n\n{_table(head, _ranked(three))}"
+    text = "Three classes, benign, malignant and indeterminate, or those that a line names:"
+    return f"{table}\n\n{text}\n\n{_table(head, _ranked(three))}"
 
 
 def segmenters(found: Sequence[ComputedCell]) -> str:
@@ -232,8 +323,30 @@ def segmenters(found: Sequence[ComputedCell]) -> str:
     )  # fmt: skip
     return (
         f"{whole}\n\nNodule Dice by its diameter on the slice (slices), by patient:\n\n{by_size}"
-        f"\n\nBy class, by patient; Pearson's r is of the nodule's Dice and the lungs':\n\n{by_class}"
+        f"\n\nBy class, by patient; Pearson's r is of the nodule's Dice and the lungs':\n\n{by_class}{_by_split(found)}"
     )
+
+
+def _by_split(found: Sequence[ComputedCell]) -> str:
+    """Networks of whole slices on each split alone, beside other seeds on the same split."""
+    cells = [cell for cell in found if cell.part == "segmenter" and cell.split == PATIENTS]
+    seeded = sorted({cell.recipe for cell in cells if cell.settings and _only_seed(cell)})
+    lines = []
+    for cell in cells:
+        if cell.recipe in seeded and (not cell.settings or _only_seed(cell)):
+            assert cell.learner is not None
+            dice = (answer([cell]) for answer in (_slice_dice, _close_up_dice))
+            lungs = [one.dice.value for name, one in pooled_slices([cell]).figures.classes.items() if name != NODULE]
+            row = (_named(cell.row), cell.fold, cell.learner.seed, *map(_shown_shortly, dice))
+            lines.append((*row, ", ".join(map(_number, lungs))))
+    if not lines:
+        return ""
+    head = ("method", "split (fold)", "seed", "nodule Dice", "close-ups, Dice", "lungs, Dice with ours")
+    return f"\n\nEach split alone, and other seeds on one:\n\n{_table(head, lines)}"
+
+
+def _only_seed(cell: ComputedCell) -> bool:
+    return all(setting.startswith(f"{cell.part}.seed=") for setting in cell.settings)
 
 
 def _of_class(found: ClassFigures) -> tuple[str, ...]:
@@ -313,6 +426,7 @@ def prompts(found: Sequence[ComputedCell]) -> str:
         )
         for kind, text in words.items()
     ]
+    lines += [(f"published, SAM2: {text}", *figures, "–") for text, figures in PUBLISHED_PROMPTS.items()]
     head = ("prompt", "Dice (95 %)", "IoU", "sensitivity", "inscribed ellipse, Dice")
     spent = f"{cells[0].epochs} epochs, {_minutes(cells):.0f} min a fold{_on(cells)}"
     basis = f"{figures.nodules} nodules, {len(cells)} folds by patient; trained for {spent}"
@@ -373,17 +487,23 @@ def _graded(figures: GroupFigures) -> tuple[str, ...]:
 
 
 def budgets(found: Sequence[ComputedCell]) -> str:
-    """The budget of a training in a cell, whatever has been computed."""
+    """What a training in a cell has in place of the recipe, whatever has been computed."""
     lines = []
     for recipe in RECIPES.values():
         for part, config in recipe.networks.items():
-            limits = BUDGET.networks[config.network]
-            epochs = limits.get("epochs", config.epochs)
-            lines.append((f"`{recipe.name}`", part, f"`{config.network}`", epochs, config.epochs, limits["minutes"]))
-    return _table(("method", "part", "network", "epochs", "epochs of the recipe", "minutes at most"), lines)
+            own = {**BUDGET.networks[config.network]}
+            minutes = own.pop("minutes")
+            changes = ", ".join(f"`{name}` {_set(new)} ({_set(getattr(config, name))})" for name, new in own.items())
+            lines.append((f"`{recipe.name}`", part, f"`{config.network}`", changes or "–", minutes))
+    return _table(("method", "part", "network", "set in the table (in the recipe)", "minutes at most"), lines)
+
+
+def _set(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 TABLES: Mapping[str, Callable[[Sequence[ComputedCell]], str]] = {
+    "overview": overview,
     "budgets": budgets,
     "classifiers": classifiers,
     "segmenters": segmenters,
@@ -401,9 +521,8 @@ def _named(row: str) -> str:
 
 
 def _budget(cells: Sequence[ComputedCell]) -> str:
-    minutes = _minutes(cells)
+    minutes, pace = _minutes(cells), _pace(cells) or 0.0
     config = cells[0].learner
-    pace = sorted(cell.cpu_ms or 0.0 for cell in cells)[len(cells) // 2]
     if config is None:
         return f"{minutes:.1f} min a fold; {pace:.0f} ms an input"
     epochs = _epochs(cells, config)
@@ -421,6 +540,12 @@ def _epochs(cells: Sequence[ComputedCell], config: NetworkConfig) -> str:
     if least == config.epochs:
         return whole
     return f"{least}–{most} of {whole}" if least < most else f"{most} of {whole}"
+
+
+def _pace(cells: Sequence[ComputedCell]) -> float | None:
+    """Milliseconds of an input, the median of the cells; None of several networks together."""
+    paces = sorted(cell.cpu_ms for cell in cells if cell.cpu_ms is not None)
+    return paces[len(paces) // 2] if paces else None
 
 
 def _minutes(cells: Sequence[ComputedCell]) -> float:

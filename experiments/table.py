@@ -41,6 +41,7 @@ from nodulens.train.default.rendered_nodules import outline_material
 from nodulens.train.default.segmenter import Example
 from nodulens.train.loop.curves import read_curves
 from nodulens.train.loop.export import export
+from nodulens.train.networks.pretrained import with_encoder
 from nodulens.train.networks.registry import build
 from nodulens.train.run import PARTS, Division, division, example_of
 from nodulens.train.tasks import classification, handcrafted
@@ -65,21 +66,37 @@ class Bench:
 
 
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
+VIT = ("classifier.network=vit", "classifier.learning_rate=0.0003")
+LITE, CUBES = "segmenter.pretrained=efficientnet-lite0", ("cubes=true",)
 VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
-    ("conv3-classifier", "classifier"): (("classifier.seed=1",), ("classifier.seed=2",)),
+    ("conv3-classifier", "classifier"): (
+        ("classifier.seed=1",),
+        ("classifier.seed=2",),
+        ("classifier.crop_scale=1",),
+        ("classifier.crop_scale=1.5",),
+        ("classifier.network=conv3-attention",),
+        VIT,
+    ),
     ("se-aux-unet", "segmenter"): (
         *((f"segmenter.loss={loss}",) for loss in LOSSES),
         ("segmenter.auxiliary=0",),
         ("segmenter.seed=1",),
         ("segmenter.seed=2",),
+        CUBES,
     ),
     ("resnet-unet-patch-cnn", "segmenter"): (
         ("segmenter.loss=hybrid",),
         ("segmenter.epochs=16", "segmenter.patience=16"),
+        (LITE,),
+        (LITE, "segmenter.batch=16", "segmenter.learning_rate=0.0001"),
+        CUBES,
     ),
+    ("nnunet-sam", "segmenter"): ((LITE,), CUBES),
     ("nnunet-sam", "classifier"): (
         ("classifier.network=conv3",),
         ("classifier.pixel_mm=0.5",),
+        ("classifier.classes=0,1,2,3,4,5",),
+        VIT,
     ),
     ("nnunet-sam", "refined"): (("box_scale=1.0",), ("box_scale=1.5",), ("box_scale=2.0",)),
 }
@@ -314,7 +331,8 @@ def fill(bench: Bench, out: Path, only: str = "", tell: Callable[[str], object] 
         path = out / f"{cell.name}.json"
         if only not in cell.name or path.exists():
             continue
-        source = f"{cell.recipe}.{cell.part}"
+        shaping = (setting for setting in cell.settings if not setting.startswith(f"{cell.part}."))
+        source = ".".join((cell.recipe, cell.part, *shaping))
         if source not in loaded and cell.part != "refined":  # one at a time: slices fill gigabytes
             loaded = {source: _loaded(cell, bench)}
         if cell.part == "handcrafted":
@@ -347,7 +365,7 @@ def _time_anew(cell: Cell, path: Path, bench: Bench, timed: dict[str, float]) ->
     """
     if cell.part == "refined":
         return  # the cells of its networks have their costs
-    config = recipe_of(cell, bench).networks[cell.part] if cell.part in PARTS else None
+    config = with_encoder(recipe_of(cell, bench).networks[cell.part]) if cell.part in PARTS else None
     name = f"{config.network} {config.size}" if config else cell.recipe
     if name not in timed:
         if config:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "train,mlflow,sam,evaluate,lidc,video,send,dev"
+EXTRAS = "train,imagenet,mlflow,sam,evaluate,lidc,video,send,dev"
 """All but ``methods``, a distribution of this repository, with its version."""
 OF_A_BUILD = re.compile(r"nvidia|cuda|triton")
 HEAD = """\

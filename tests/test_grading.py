@@ -17,16 +17,18 @@ from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
-from nodulens.methods.recipe import NetworkConfig, Recipe, changed, from_dict, to_dict
+from nodulens.methods.recipe import NetworkConfig, Recipe, changed, changed_to_train, from_dict, to_dict
 from nodulens.metrics.classification import auc
 from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
+from nodulens.stages.classify_crop import SIDES
 from nodulens.train.default import calibration
 from nodulens.train.default.calibration import BesideDiameter
 from nodulens.train.loop.fit import predict
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks import classification
+from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.classification_figures import EvaluatedNodules
 from nodulens.train.tasks.nodule_material import nodules_of
 
@@ -34,6 +36,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = changed(CONV3_CLASSIFIER, ["classifier.size=32", "classifier.pixel_mm=1.4", "classifier.epochs=1"])
 NOBODY = np.zeros(0, int)
+
+
+assert RESNET_UNET_PATCH_CNN.filter is not None
+FILTER = RESNET_UNET_PATCH_CNN.filter
 
 
 def config_of(recipe: Recipe) -> NetworkConfig:
@@ -103,6 +109,13 @@ def test_evaluation_patients_and_the_undecided_stay_out(data: Path) -> None:
     assert 0 <= material.image.min() < material.image.max() <= 1
     three = classification.load(data, replace(NNUNET_SAM, classifier=replace(config_of(NNUNET_SAM), size=16)))
     assert three.nodules.classes == ("indeterminate", "benign", "malignant")
+    six = classification.load(data, changed(SMALL, ["classifier.classes=0,1,2,3,4,5"])).nodules
+    values = Stacks(data).ratings.of("malignancy")[six.origin].astype(int)
+    for row, name in zip(values, six.strata, strict=True):
+        own = row[row > 0].tolist()
+        votes = sorted((own.count(k) for k in set(own)), reverse=True)
+        tied = len(votes) > 1 and votes[0] == votes[1]
+        assert name == ("0" if tied or max(own) - min(own) >= 4 else str(max(set(own), key=own.count)))
 
 
 def test_what_cannot_be_loaded(data: Path, tmp_path: Path) -> None:
@@ -110,6 +123,8 @@ def test_what_cannot_be_loaded(data: Path, tmp_path: Path) -> None:
         classification.load(tmp_path, SMALL)
     with pytest.raises(BadOption, match="no classifier of its own"):
         classification.load(data, RESNET_UNET_PATCH_CNN)
+    with pytest.raises(BadOption, match="crop_scale can only be set for a classifier"):
+        check_config("filter", replace(FILTER, crop_scale=1.0))
     with pytest.raises(BadOption, match="benign or malignant"):
         classification.load(data, replace(SMALL, classifier=replace(config_of(SMALL), classes=("cat", "dog"))))
 
@@ -179,6 +194,32 @@ def test_balance_by_sampling_draws_all_classes_alike() -> None:
     assert set(drawn[truth[drawn] == 1]) == set(range(50, 57))
     plain = classification._epoch_rows(replace(config, balance="none"), truth, rows, np.random.default_rng(0))
     assert sorted(plain) == rows.tolist()
+
+
+@pytest.mark.parametrize("settings", [
+    ["classifier.classes=0,1,2,3,4,5"],
+    ["classifier.network=vit", "classifier.classes=0,1,2,3,4,5", "masked=true"],
+    ["classifier.network=conv3-attention", "classifier.crop_scale=1.5"],
+])  # fmt: skip
+def test_other_classes_networks_and_crops_are_trained_and_judged(
+    data: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    recipe = changed_to_train(SMALL, [*settings, "classifier.batch=8"])
+    config, material = config_of(recipe), classification.load(data, recipe)
+    check_config("classifier", config)
+    net = classification.train(config, material, np.arange(16), np.arange(16, 20), tmp_path / "c.pt")
+    found = classification.evaluate(model_of(net), config, material, np.arange(16, len(material.patients)))
+    decisions = found.figures.all_readers.decisions
+    assert decisions is not None and decisions.classes == config.classes
+    assert (decisions.rates.macro_auc is not None) == (len(config.classes) > 2)
+    ranking = found.figures.all_readers.beside_diameter
+    sides = [SIDES.get(row.truth, -1) for row in found.rows]
+    assert ranking.nodules == sum(side >= 0 for side in sides) > 0
+    # sensitivity is of one side together
+    called = [max(config.classes, key=row.logits.__getitem__) for row in found.rows]
+    of_malignant = [SIDES.get(name) == 1 for name, side in zip(called, sides, strict=True) if side == 1]
+    assert decisions.rates.sensitivity.value == pytest.approx(np.mean(of_malignant), abs=1e-4)
+    assert EvaluatedNodules.from_json(found.to_json(), config.classes).figures == found.figures
 
 
 @pytest.mark.parametrize("recipe", [SAM2_DENSENET, NNUNET_SAM])

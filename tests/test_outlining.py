@@ -20,6 +20,7 @@ from nodulens.data.luna16 import ANNOTATIONS, read_findings
 from nodulens.data.material import Background
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.evaluate import slice_networks
+from nodulens.evaluate.run_page import bias_sources
 from nodulens.evaluate.scans import EvaluationScan, KnownNodule, known_nodules
 from nodulens.io import read
 from nodulens.methods.catalogue import NNUNET_SAM, RECIPES, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
@@ -391,6 +392,26 @@ def test_slices_are_counted_by_hand() -> None:
     assert list(written) == ["slices", "with_nodule", "accuracy", "classes", "boxes", "dice_by_size"]
     assert written["classes"]["nodule"]["iou"]["value"] == 0.5
     assert EvaluatedSlices.from_json(columns, field.foreground) == evaluated
+
+
+def test_bias_is_by_spacing_nodules_and_lungs_of_each_slice() -> None:
+    field = Field(4, ("lung", "nodule"))
+    material, _ = some(replace(slab("a", 2), spacing_mm=1.25), replace(slab("b", 1, 1), spacing_mm=2.5))
+    truth = np.zeros((3, 2, 4, 4), dtype=bool)
+    truth[:2, 0], truth[2, 0, :2] = True, True
+    truth[:, 1, 0, :2] = truth[0, 1, 3, 3] = True  # two nodules on the first slice, one on the others
+    seen = np.zeros(truth.shape, dtype=np.float32)
+    seen[1, 1, 0, :3] = seen[2, 1, 0, 0] = 1
+    rows = slice_rows([(0, "a", 5.0), (1, "a", 5.0), (2, "b", 10.0)], SLICE, field, truth, seen)
+    found = {pairs.name: pairs for pairs in bias_sources(material, rows)}
+    for pairs in found.values():
+        np.testing.assert_allclose(pairs.second, [-75, 25, -100])
+    np.testing.assert_allclose(found["spacing of slices, mm"].first, [1.25, 1.25, 2.5])
+    np.testing.assert_allclose(found["nodules on the slice"].first, [2, 1, 1])
+    np.testing.assert_allclose(found["lungs on the slice, cm²"].first, [4, 4, 8])
+    unknown, _ = some(slab("a"))
+    assert [p.name for p in bias_sources(unknown, rows)] == ["nodules on the slice", "lungs on the slice, cm²"]
+    assert bias_sources(unknown, rows[1:2]) == []
 
 
 def test_folds_are_pooled_from_their_rows() -> None:

@@ -172,7 +172,11 @@ def test_only_a_filter_is_slid() -> None:
             ["box_scale=1.5", "checkpoint=a", "shown=crop", "masked=true"],
         ),
         (SE_AUX_UNET, ["prompted=none"], ["sliding_window=false", "box_scale=1.5", "shown=crop", "labels=luna16-mask"]),
-        (NNUNET_SAM, ["box_scale=1.5", "checkpoint=a", "shown=slice"], ["rounds_detected=2", "segmenter.epochs=5"]),
+        (
+            NNUNET_SAM,
+            ["box_scale=1.5", "checkpoint=a", "shown=slice", "intensity=scan"],
+            ["rounds_detected=2", "segmenter.epochs=5"],
+        ),
         (
             RESNET_UNET_PATCH_CNN,
             ["max_findings=3", "sliding_window=true"],

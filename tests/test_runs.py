@@ -437,7 +437,7 @@ def test_where_nothing_else_is_judged_missing_sam_is_a_fault(with_scan: Path, ru
 
 @pytest.mark.parametrize(
     ("kind", "asked"),
-    [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe",))],
+    [("sam2", ()), ("sam", ()), ("sam2", ("shown=lung", "memory=true")), ("sam", ("shown=lobe", "intensity=scan"))],
 )
 def test_sam_outlines_what_a_run_analyses(
     densenet: Path, sams: Path, dicom: Path, tmp_path: Path, run: Run, kind: str, asked: tuple[str, ...]
@@ -481,6 +481,29 @@ def test_a_classifier_is_evaluated_by_outlines_of_readers_sam_and_ours(
     assert held[-1] == card("segmenter", prompted / f"fold{FOLD}").sha256 and len(set(held)) == 4
     page = from_json((tmp_path / "out" / "evaluation.json").read_text())
     assert page.tables[0].title == "The classifier by outline, three readers or more"
+
+
+def test_a_classifier_is_evaluated_by_outlines_of_networks_of_whole_slices(
+    densenet: Path, outliners: Path, data: Path, run: Run
+) -> None:
+    """Unprompted; one that draws what is dense finds most of the made nodules, coarsely."""
+    words = ("evaluate", "outlines", densenet, "--data", data, "--threads", "1")
+    done = run(*words, "--first-stage", outliners, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    readers, drawn = found["figures"].values()
+    assert [f["network"] for f in (readers, drawn)] == [None, f"…/{outliners.name}"] and drawn["prompt"] is None
+    assert list(found["figures"])[1] == f"…/{outliners.name}, without a prompt"
+    assert readers["dice"]["value"] == 1 and 0.3 < drawn["dice"]["value"] < 1 and found["notes"] == []
+    assert found["weights"][-1]["sha256"] == card("segmenter", outliners).sha256
+    for first_stages, said in (
+        ([densenet], "no network of whole slices"),
+        ([outliners, outliners], "named twice"),
+        (["conv3-classifier"], "no network of whole slices"),
+    ):
+        asked = (word for stage in first_stages for word in ("--first-stage", stage))
+        done = run(*words, *asked)
+        assert done.code == 2 and said in done.err
 
 
 def test_what_cannot_be_evaluated_by_outline_is_refused(

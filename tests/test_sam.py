@@ -139,6 +139,16 @@ def test_hounsfield_units_become_a_normalised_picture() -> None:
     assert torch.allclose(corner, torch.stack([(unit - 0.5) / 0.5, unit - 0.25, unit / 2]), atol=1e-6)
 
 
+def test_grey_values_may_go_from_the_lowest_to_the_highest_of_the_scan() -> None:
+    """Of the whole scan, not of the slice or the view."""
+    net = Drawn(square=False, side=8)
+    hu = np.array([[[-2000, -1000], [-300, 0]], [[0, 0], [0, 3000]]], dtype=np.int16)
+    sam = Sam(net, pixels=Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), window=None)
+    sam.segment(Volume(hu, Geometry.axial((2, 2, 2))), Prompt((0, 0, 0), (1, 2, 2), DRAWN))
+    corner = net.seen[0][0, 0, [0, 0, 7, 7], [0, 7, 0, 7]]
+    assert torch.allclose(corner, torch.tensor([0, 0.2, 0.34, 0.4]), atol=1e-6)
+
+
 def test_nothing_found_is_said(volume: Volume) -> None:
     class Blank(Drawn):
         def decode(self, maps: tuple[Tensor, ...], spot: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:

@@ -153,6 +153,19 @@ def test_the_classic_steps_are_pictures_too(run: Run, outliners: Path, pictures:
     assert np.array_equal(strip[:, :SIDE], slice_of(MUCH))
 
 
+def test_white_masks_and_the_pace_on_the_frame(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
+    words = ("stream", pictures, "--recipe", outliners, "--every", "4", "--threads", "1")
+    run(*words, "-o", tmp_path / "plain")
+    run(*words, "-o", tmp_path / "out", "--masks", "--fps")
+    assert files(tmp_path / "out") == ["00001.png", "masks/00001.png"]
+    mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "00001.png"))
+    assert mask.shape == (SIDE, SIDE) and set(np.unique(mask)) == {0, 255}
+    assert (mask[17:23, 13:19] == 255).all() and not mask[26:].any() and not mask[:, 22:].any()
+    plain, paced = (np.asarray(Image.open(tmp_path / name / "00001.png")).astype(int) for name in ("plain", "out"))
+    changed = np.argwhere((plain != paced).any(axis=2))
+    assert len(changed) and (changed.max(axis=0) < (20, 80)).all()  # a few words in the corner, and nothing else
+
+
 def test_every_class_is_drawn_in_the_colour_that_the_figures_give_it() -> None:
     """Of method B: left lung red, right lung green, nodule blue; one that no filter kept belongs to its lung."""
     assert SE_AUX_UNET.segmenter is not None
@@ -404,6 +417,7 @@ def test_what_cannot_be_streamed_is_said(run: Run, outliners: Path, pictures: Pa
     for window in ("400,-1000", "black", "1,2,3", "nan,1"):
         refused(run("stream", pictures, *ours, "--window", window), "black and white")
     refused(run("stream", pictures, *ours, "--steps"), "--output")
+    refused(run("stream", pictures, *ours, "--masks"), "--output")
     refused(run("stream", pictures, *ours, "--steps", "-o", tmp_path / "a.mp4"), "--output")
     refused(run("stream", pictures, *ours, "-o", pictures / "drawn"), "is inside the source")
     refused(run("stream", pictures, *ours, "-o", tmp_path / "note.txt"), "is a file")

@@ -146,6 +146,22 @@ def test_nodules_of_the_real_scans_are_said_one_by_one() -> None:
     assert "| `se-aux-unet` | P2 | 74.5 | 0 | no | – | – | – | – | – |" in text
 
 
+def test_the_first_screen_ranks_methods_by_patient_and_says_what_other_splits_claim() -> None:
+    docs = Path(__file__).parents[1] / "docs" / "cells"
+    named = ("conv3-classifier.classifier.patients-1", "conv3-classifier.classifier.random-0")
+    svm = "svm.handcrafted.patients-1"
+    found = [read_cell(docs / f"{name}.json") for name in (*named, svm)]
+    _, _, first, second = results.overview(found).splitlines()[:4]
+    ours, theirs = (results._auc([found[k]]) for k in (0, 2))
+    assert ours is not None and theirs is not None and ours.value is not None and theirs.value is not None
+    lead, follow = (ours, theirs) if ours.value > theirs.value else (theirs, ours)
+    assert first.startswith("| benign or malignant") and f"{lead.value:.3f} (" in first
+    assert second.startswith("|  |") and f"{follow.value:.3f} (" in second and second.count("**") == 2
+    own = next(row for row in (first, second) if "conv3-classifier" in row)
+    claimed = results._auc([found[1]])
+    assert claimed is not None and f"| {claimed.value:.3f} | – |" in own
+
+
 def test_the_page_holds_what_the_cells_hold(tmp_path: Path) -> None:
     """Nobody typed a figure into the tables, and nobody forgot to fill them in."""
     docs = Path(__file__).parents[1] / "docs"

@@ -38,7 +38,7 @@ from nodulens.stages.slices import LEAST_MM, NODULE, Field, find_regions, segmen
 
 SCHEMA = "nodulens-stream/1"
 FILM = ".mp4"
-STEPS = "steps"
+STEPS, MASKS = "steps", "masks"
 THICK_MM = LEAST_MM * 2 / 3
 """A disc of this thickness has the volume of a ball of its diameter, so specks are recognised by area."""
 SMALL_PX = 512
@@ -90,6 +90,8 @@ class FrameOutput:
         path: folder for a PNG a frame, or an MP4 file; None: nothing is written.
         window: HU of black and white.
         steps: also write the classic steps of each frame, side by side, into ``steps`` of the folder.
+        masks: also write the nodules of each frame as a white mask, 255 on 0, of its own size, into ``masks``.
+        fps: write frames per second so far onto each frame.
         identify: name pictures as those of the source, and say which file cannot be read and why. Else frames have
             numbers alone: names of files often hold the patient's.
     """
@@ -97,19 +99,23 @@ class FrameOutput:
     path: Path | None
     window: tuple[float, float]
     steps: bool = False
+    masks: bool = False
+    fps: bool = False
     identify: bool = False
 
     def check(self, source: Path) -> None:
         """Refuse what cannot be written, before the work.
 
         Raises:
-            BadOption: a file where a folder should be, frames among their own source, or steps without a folder.
+            BadOption: a file where a folder should be, frames among their own source, or steps or masks without a
+                folder.
             MissingExtra: films need a package that is not installed.
         """
         output = self.path
         film = output is not None and output.suffix.lower() == FILM
-        if self.steps and (output is None or film):
-            raise BadOption("--steps writes pictures: name a folder with --output.")
+        for word in (STEPS,) * self.steps + (MASKS,) * self.masks:
+            if output is None or film:
+                raise BadOption(f"--{word} writes pictures: name a folder with --output.")
         if output is None:
             return
         if film:
@@ -224,7 +230,10 @@ def stream(
                 found, labels = segmenter.segment(hu, pixel_mm)
                 grey = to_unit(hu, output.window)
                 name = frame.name if output.identify and frame.name else f"{frame.number:05d}"
-                write(name, overlaid(grey, found, labels))
+                pace = (len(statistics.shown) + 1) / (time.perf_counter() - begin)
+                write(name, overlaid(grey, found, labels, f"{pace:.1f} fps" if output.fps else ""))
+                if output.masks:
+                    write(f"{MASKS}/{name}", Image.fromarray(white_mask(found, grey.shape)))
                 if output.steps:
                     strip = np.concatenate(list(classic_steps(grey).values()), axis=1)
                     write(f"{STEPS}/{name}", _picture(strip))
@@ -267,8 +276,8 @@ def summary(statistics: StreamStatistics, segmenter: SliceSegmenter, window: tup
 # ---------------------------------------------------------------- pictures
 
 
-def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], labels: Mask) -> Image.Image:
-    """Render a frame with the network's masks, and each region's outline, box and score.
+def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], labels: Mask, words: str = "") -> Image.Image:
+    """Render a frame with the network's masks, each region's outline, box and score, and words in its corner.
 
     Classes have the colours of :data:`nodulens.presentation.panels.CLASS_COLOURS`, others are yellow.
 
@@ -290,7 +299,16 @@ def overlaid(grey: NDArray[np.float32], found: Sequence[Finding], labels: Mask) 
         corners = (scale * x0 - 2, scale * y0 - 2, scale * x1 + 1, scale * y1 + 1)
         draw.rectangle(corners, outline=colour)
         draw.text((corners[0], max(0, corners[1] - 12)), f"{region.score:.2f}", fill=colour)
+    draw.text((4, 4), words, fill=YELLOW)
     return picture
+
+
+def white_mask(found: Sequence[Finding], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The regions of a frame (y, x): 255 in them, 0 elsewhere; what a folder of pictures takes as masks."""
+    mask = np.zeros(shape, dtype=np.uint8)
+    for region in found:
+        mask[region.box.slices[1:]][region.mask[0]] = 255
+    return mask
 
 
 def _around(masks: Mask) -> Iterator[tuple[str, NDArray[np.bool_]]]:

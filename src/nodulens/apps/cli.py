@@ -481,6 +481,8 @@ def stream(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Look at one frame in so many.")] = 1,
     steps: Annotated[bool, typer.Option("--steps", help="Also write the classic steps of each frame.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Also write white masks of the nodules.")] = False,
+    fps: Annotated[bool, typer.Option("--fps", help="Write frames per second onto each frame.")] = False,
     window: Annotated[
         str, typer.Option(help="HU of black and white, of input pictures and for display of DICOM slices.")
     ] = "-1000,400",
@@ -497,7 +499,7 @@ def stream(
     from nodulens.apps.stream import pace, sentence, window_of
     from nodulens.data.frames import open_source
 
-    frame_output = streams.FrameOutput(output, window_of(window), steps, identify)
+    frame_output = streams.FrameOutput(output, window_of(window), steps, masks, fps, identify)
     frame_output.check(Path(source))
     segmenter = streams.load_segmenter(recipe, settings or (), threads)
     frames = open_source(source, frame_output.window, series)

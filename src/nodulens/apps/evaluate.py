@@ -356,6 +356,10 @@ def outlines(
             "--fold."
         ),
     ] = None,
+    first_stage: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run whose network of whole slices outlines without a prompt: C's, YOLO's. Repeatable."),
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="Split whose test patients to use, in place of the run's.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and outlines.json.")
@@ -363,7 +367,7 @@ def outlines(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Grade the same nodules by outlines of the readers, of SAM and of our network."""
+    """Grade the same nodules by outlines of the readers, of SAM, of our network, and of networks of whole slices."""
     from nodulens.apps.bars import bars
     from nodulens.core.private import check_folder
     from nodulens.errors import MissingExtra
@@ -378,7 +382,7 @@ def outlines(
         raise MissingExtra("train", error.name or "torch") from error
     with bars() as show:
         options = EvaluateOptions(split, prompted, threads, show)
-        found = evaluate_outlines(run, folder, checkpoint or (), options)
+        found = evaluate_outlines(run, folder, checkpoint or (), first_stage or (), options)
     if output is not None:
         text = json.dumps(found.to_json(), indent=1)
         write_evaluation(found.evaluation(typed_command()), output, {"outlines.json": f"{text}\n".encode()})

@@ -1,8 +1,10 @@
-"""A method's classifier on crops masked by different outlines of the same nodules: the readers', SAM's, our network's.
+"""A method's classifier on crops masked by different outlines of the same nodules: the readers', SAM's, our network's,
+and those of networks of whole slices, such as method C's first stage, nnU-Net and YOLO.
 
 Method A classifies the segmented nodule, so how it grades depends on what has segmented it. The nodules are those of a
 run's test patients, on the central slices of the stacks; the prompted networks are prompted there by the box of the
-readers' outline, by the same with every side off by a tenth, by a point in the middle, and by the strongest candidate.
+readers' outline, by the same with every side off by a tenth, by a point in the middle, and by the strongest candidate;
+networks of whole slices are not prompted.
 An empty outline leaves a blank crop, which is graded like any other.
 """
 
@@ -24,9 +26,9 @@ from nodulens.evaluate import central_slices
 from nodulens.evaluate.central_slices import PROMPTED, Bool, central_masks
 from nodulens.evaluate.networks import unseen_patients
 from nodulens.evaluate.options import DEFAULTS, EvaluateOptions
-from nodulens.evaluate.refinement import ClassifiedMasks, grade
+from nodulens.evaluate.refinement import ClassifiedMasks, first_masks, grade
 from nodulens.methods.load import load_networks
-from nodulens.methods.recipe import Recipe
+from nodulens.methods.recipe import NetworkConfig, Recipe
 from nodulens.methods.run_record import method_named
 from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.segmentation import compare
@@ -40,6 +42,7 @@ from nodulens.stages.sam import load_sam
 from nodulens.train.default.segmenter import from_stack
 from nodulens.train.run import use_threads
 from nodulens.train.tasks.classification import crop_of
+from nodulens.train.tasks.closeups import CloseUps
 from nodulens.train.tasks.nodule_material import Nodules, nodules_of
 
 SCHEMA = "nodulens-outlines/1"
@@ -50,7 +53,7 @@ PROMPTS = {
 }  # fmt: skip
 NO_OTHERS = (
     "Only the readers' outlines: name a prompted network, --checkpoint FOLDER of SAM, or --prompted FOLDER of ours, "
-    "trained without the test patients."
+    "trained without the test patients; or --first-stage RUN of a network of whole slices, trained without them too."
 )
 
 
@@ -59,15 +62,17 @@ class Source:
     """Where outlines come from.
 
     Attributes:
-        network: name of the prompted network; None for the readers.
-        prompt: its prompt; None for the readers.
+        network: its name, or that of its run; None for the readers.
+        prompt: its prompt; None for the readers, and for a network of whole slices.
     """
 
     network: str | None = None
     prompt: str | None = None
 
     def __str__(self) -> str:
-        return READERS if self.network is None else f"{self.network}, {PROMPTS[self.prompt or 'box']}"
+        if self.network is None:
+            return READERS
+        return f"{self.network}, {'without a prompt' if self.prompt is None else PROMPTS[self.prompt]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +85,7 @@ class OutlineEvaluation:
         sources: name → where its outlines come from, the readers first.
         graded: the classifier, by those names.
         dice: with the readers' outline on that slice, mean over nodules; an empty outline 0.
-        weights: of the classifier and the prompted networks.
+        weights: of the classifier and the networks that outline.
         inputs: input file → sha256.
         notes: sentences.
         made: when, ISO 8601.
@@ -160,18 +165,23 @@ class OutlineEvaluation:
 
 
 def evaluate_outlines(
-    run: str | Path, data: Path, checkpoints: Sequence[str] = (), options: EvaluateOptions = DEFAULTS
+    run: str | Path,
+    data: Path,
+    checkpoints: Sequence[str] = (),
+    first_stages: Sequence[Path] = (),
+    options: EvaluateOptions = DEFAULTS,
 ) -> OutlineEvaluation:
-    """The classifier of a run on its test patients' nodules, outlined by the readers and by prompted networks.
+    """The classifier of a run on its test patients' nodules, outlined by the readers and by networks.
 
     Args:
         run: folder of a run whose classifier sees the segmented nodule alone, as ``sam2-densenet``.
         data: folder with the stacks.
         checkpoints: of SAM, SAM2 or MedSAM, folders or hub names that are on this machine.
+        first_stages: folders of runs with a network of whole slices, which outlines without a prompt.
         options: test patients, our own prompted network, threads and progress.
 
     Raises:
-        BadOption: no run, or one whose classifier sees no outline.
+        BadOption: no run, or one whose classifier sees no outline; a first stage that segments no slices.
         NoTestPatients: there is no nodule of a patient that no network was trained on.
         MissingWeights, CorruptWeights, MissingExtra: of a network; the message says what to do.
     """
@@ -183,9 +193,11 @@ def evaluate_outlines(
     use_threads(options.threads)
     classifier = load_networks(recipe, folder, options.threads).own["classifier"]
     networks, refs, ours = _networks(checkpoints, options)
+    stages = _stages(first_stages, options.threads)
     stacks = Stacks(data)
     split = read_split(options.split) if isinstance(options.split, Path) else options.split
-    test = unseen_patients(folder, stacks.patients, [classifier, *ours], split)
+    own = [classifier, *ours, *(model for model, _ in stages.values())]
+    test = unseen_patients(folder, stacks.patients, own, split)
     nodules = nodules_of(stacks, recipe.classifier.classes)
     nodules = nodules.take(np.flatnonzero([patient in test for patient in nodules.patients]))
     if not len(nodules.truth):
@@ -193,6 +205,12 @@ def evaluate_outlines(
             f"No nodule of a known class in {data / STACKS} is of a patient that none of these networks was trained on."
         )
     sources, masks = _outlined(stacks, nodules, networks, options.progress)
+    close_ups = CloseUps.of(stacks) if stages else None
+    for name, (model, config) in stages.items():
+        assert close_ups is not None
+        source = Source(name)
+        sources[str(source)], masks[str(source)] = source, first_masks(model, config, close_ups, nodules)
+        refs.append(WeightRef(name, model.card.sha256))
     options.progress("grade", 0.0)
     graded = grade(classifier, stacks, nodules, crop_of(recipe), masks)
     options.progress("grade", 1.0)
@@ -205,12 +223,30 @@ def evaluate_outlines(
         dice={name: _dice(nodules, some) for name, some in masks.items()},
         weights=(WeightRef(classifier.card.name, classifier.card.sha256), *refs),
         inputs=hashed(data / STACKS),
-        notes=_notes(recipe, networks),
+        notes=_notes(recipe, [*networks, *stages]),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _notes(recipe: Recipe, networks: Mapping[str, object]) -> tuple[str, ...]:
+def _stages(runs: Sequence[Path], threads: int | None) -> dict[str, tuple[Model, NetworkConfig]]:
+    """The networks of whole slices of some runs, by the names of their folders.
+
+    Raises:
+        BadOption: no run, one without such a network, or two of a name.
+    """
+    found: dict[str, tuple[Model, NetworkConfig]] = {}
+    for run in runs:
+        recipe, folder = method_named(str(run))
+        name = without_places(str(folder or run))
+        if folder is None or recipe.segmenter is None:
+            raise BadOption(f"{run} has no network of whole slices: name the folder of a run that segments slices.")
+        if name in found:
+            raise BadOption(f"{name} is named twice; keep one, or rename its folder.")
+        found[name] = load_model("segmenter", threads, folder), recipe.segmenter
+    return found
+
+
+def _notes(recipe: Recipe, networks: Sequence[str]) -> tuple[str, ...]:
     return (*recipe.caveats, *(() if networks else (NO_OTHERS,)))
 
 

@@ -38,6 +38,7 @@ from nodulens.presentation.figures import (
 )
 from nodulens.presentation.panels import Explained, LabelledSlice, class_figure, explained_figure
 from nodulens.presentation.tables import class_table, precision_recall_line, roc_line
+from nodulens.stages.classify_crop import SIDES
 from nodulens.stages.slices import NODULE, Field
 from nodulens.train.loop.curves import curves_figure
 from nodulens.train.networks.registry import build
@@ -45,6 +46,7 @@ from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches
 from nodulens.train.tasks.segmentation_figures import EvaluatedSlices, SliceRow
+from nodulens.train.tasks.slice_material import Slices
 
 SLICES = 5
 """Slices shown, evenly from the best to the worst."""
@@ -127,7 +129,7 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     if figures.boxes is not None:
         boxes = tuple(asdict(figures.boxes).items())
         tables.append(Table("Boxes of nodules on slices, as COCO scores them", ("", "value"), boxes))
-    drawings = list(_agreement(slices, field))
+    drawings = [*_agreement(slices, field), *_bias(one, slices)]
     pictures = _pictures(one, slices, field)
     if pictures:
         basis = Basis(len(slices), "slices", note="slices with a nodule, from the best to the worst")
@@ -156,6 +158,38 @@ def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
         yield Drawing.of_lines(
             "Nodule and lungs", scatter_figure(Pairs("", lung, nodule), labels, Basis(len(with_nodule), "slices"))
         )
+
+
+def _bias(one: NetworkEvaluation, slices: Sequence[SliceRow]) -> Iterator[Drawing]:
+    """Error of the nodule's area against what method B's publication explains it by."""
+    with_nodule = [row for row in slices if row.overlap[NODULE].truth_voxels]
+    if not isinstance(one.material, Slices) or len(with_nodule) < 3:
+        return
+    basis = Basis(len(with_nodule), "slices with a nodule")
+    for pairs in bias_sources(one.material, with_nodule):
+        labels = (pairs.name, "Nodule's area, predicted less true, mm²")
+        yield Drawing.of_lines(f"Bias by {pairs.name}", scatter_figure(pairs, labels, basis))
+
+
+def bias_sources(material: Slices, rows: Sequence[SliceRow]) -> list[Pairs]:
+    """Error of the nodule's area in mm² (``second``) by the spacing of slices, and by the nodules and the area of the
+    lungs on a slice: what a slice tells of the publication's thickness, nodules and lung volume. What is unknown, or
+    the same for all, is left out.
+
+    Args:
+        rows: slices with a nodule.
+    """
+    pixel_mm2 = np.array([row.pixel_mm**2 for row in rows])
+    nodule = [row.overlap[NODULE] for row in rows]
+    error = pixel_mm2 * [float(found.predicted_voxels - found.truth_voxels) for found in nodule]
+    lungs = [sum(found.truth_voxels for name, found in row.overlap.items() if name != NODULE) for row in rows]
+    sources = {
+        "spacing of slices, mm": material.spacing_mm(np.array([row.row for row in rows])),
+        "nodules on the slice": [row.truths for row in rows],
+        "lungs on the slice, cm²": pixel_mm2 * lungs / 100,
+    }
+    pairs = [Pairs(name, np.array(values, dtype=np.float64), error) for name, values in sources.items()]
+    return [one for one in pairs if np.isfinite(one.first).all() and np.ptp(one.first) > 0]
 
 
 def _pictures(one: NetworkEvaluation, slices: Sequence[SliceRow], field: Field) -> list[LabelledSlice]:
@@ -225,12 +259,13 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), lines),
     ]
     drawings = [Drawing.of_lines("Confusion", confusion_figure(found, Basis(len(truth))))]
-    two = np.isin(truth, ("benign", "malignant"))
-    if len(set(truth[two])) == 2:
+    side = one.evaluated.scored.truth
+    two = side >= 0
+    if len(set(side[two])) == 2:
         some = list(compress(rows, two))
         patients = [row.patient for row in some]
         scores = {"network": [row.score for row in some], "diameter alone": [row.diameter_mm for row in some]}
-        curves = [roc_line(words, truth[two] == "malignant", score, patients) for words, score in scores.items()]
+        curves = [roc_line(words, side[two] == 1, score, patients) for words, score in scores.items()]
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
     if checkpoint.exists():
         drawings.append(_explained(one, checkpoint, rows, called))
@@ -245,15 +280,16 @@ def _explained(
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
     truth, score = np.array([row.truth for row in evaluated]), np.abs([row.score for row in evaluated])
     chosen = []
-    for name in ("malignant", "benign"):
+    sides = np.array([SIDES.get(name, -1) for name in truth])
+    for side in (1, 0):
         for right in (True, False):
-            some = np.flatnonzero((truth == name) & ((called == truth) == right))
+            some = np.flatnonzero((sides == side) & ((called == truth) == right))
             chosen += [int(some[score[some].argmax()])] if len(some) else []
     rows = np.array([row.row for row in evaluated])
     others = np.setdiff1d(np.arange(len(one.material.image)), rows)
     reference = others[:: max(1, len(others) // BACKGROUND)][:BACKGROUND]
     images, background = (torch.from_numpy(one.material.image[some]).float() for some in (rows[chosen], reference))
-    target = one.config.classes.index("malignant")
+    target = max(k for k, name in enumerate(one.config.classes) if SIDES.get(name) == 1)
     heat = grad_cam(net, images, target)
     shares = shap_values(net, images, target, background, SAMPLES)
     cases = [

@@ -16,6 +16,7 @@ from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.method import Method, Prompted, untrained
 from nodulens.methods.recipe import Recipe, changed_in_use
 from nodulens.methods.run_record import method_named, shipped_method
+from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Models, load_model, load_models
 from nodulens.stages.prompted import PromptedNetwork, view_of
@@ -94,7 +95,8 @@ def prompted_by(recipe: Recipe, sam: Sam | None) -> Prompted | None:
 
     def within(lungs: Mask) -> PromptedNetwork:
         view = partial(view_of, part=recipe.shown, lungs=lungs)
-        return replace(sam, view=view, memory=recipe.memory).network
+        window = NETWORK_WINDOW if recipe.intensity == "window" else None
+        return replace(sam, view=view, memory=recipe.memory, window=window).network
 
     return Prompted(within, WeightRef(without_places(str(recipe.checkpoint)), sam.sha256))
 

@@ -88,6 +88,8 @@ class NetworkConfig(Training):
         network: its name in :mod:`nodulens.train.networks.registry`.
         size: side of its square input in pixels.
         pixel_mm: of that input; None: the scan's own pixels, the whole slice brought to ``size`` where it is larger.
+        crop_scale: of a classifier: its input is a square this many times as long as the nodule's outline, resized to
+            ``size`` in place of ``pixel_mm``, so that size is not seen; None: the same field for every nodule.
         classes: of its outputs.
         loss: its name in :mod:`nodulens.train.loop.losses`.
         batch: examples a step.
@@ -98,8 +100,8 @@ class NetworkConfig(Training):
         examples: for a network of whole slices, how many slices or windows an epoch has; None: 240 slices, or 480
             windows.
         auxiliary: weight of the loss of a second head that classifies which classes are present; 0 without one.
-        pretrained: file or hub name of an encoder trained on ImageNet that the network starts from; None: from random
-            weights.
+        pretrained: an encoder trained on ImageNet that the network starts from: a file, a hub name, or
+            "efficientnet-lite0", whose U-Net then takes the network's place; None: from random weights.
 
     Raises:
         BadOption: a number out of its range, no class, or one twice.
@@ -116,6 +118,7 @@ class NetworkConfig(Training):
     examples: int | None = None
     auxiliary: float = 0.0
     pretrained: str | None = None
+    crop_scale: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,6 +144,7 @@ NETWORK: Mapping[str, Range] = {
     "window": COUNT,
     "examples": COUNT,
     "auxiliary": FROM_0,
+    "crop_scale": ABOVE_0,
 }
 RECIPE: Mapping[str, Range] = {
     "renderings": COUNT,
@@ -176,12 +180,16 @@ class Recipe:
         slices: which slices of whole scans the segmenter is trained on: "middle", the one of each scan with the largest
             cross-section of the lungs; "central", the one of each nodule with the most of it; "all", these, others
             through nodules, and others without.
+        cubes: whether close-ups of real nodules, on which a segmenter with a window is trained, are slices of LUNA16's
+            cubes as well as of the stacks.
         renderings: where there are no whole scans to train on, how often nodules are rendered into each nodule-free
             lung, every time others at other places.
         prompted: what segments a candidate or a region again from its bounding box: the default's "network", "sam2" or
             "sam" from ``checkpoint``; None: the masks of ``segmenter`` are kept.
         checkpoint: folder or hub name of SAM's weights.
         shown: SAM's field of view: the whole slice, the lung, our estimate of the lobe, or a close crop.
+        intensity: SAM's grey values: the "window" of all our networks, −1000 to 400 HU; or from the lowest to the
+            highest value of the "scan", as method A's publication.
         memory: SAM2 is prompted on the middle slice and its memory propagates the mask up and down; else each slice is
             segmented separately.
         filter: a network for false-positive reduction: it keeps or rejects each region by the patch around it.
@@ -205,10 +213,12 @@ class Recipe:
     segmenter: NetworkConfig | None = None
     labels: Literal["lidc", "luna16-mask"] = "lidc"
     slices: Literal["middle", "central", "all"] = "all"
+    cubes: bool = False
     renderings: int = 6
     prompted: Literal["network", "sam2", "sam"] | None = "network"
     checkpoint: str | None = None
     shown: Literal["slice", "lung", "lobe", "crop"] = "slice"
+    intensity: Literal["window", "scan"] = "window"
     memory: bool = False
     filter: NetworkConfig | None = None
     sliding_window: bool = False
@@ -242,7 +252,7 @@ class Recipe:
     @property
     def in_use(self) -> tuple[str, ...]:
         """The fields that still act when a scan is analysed; the rest went into its networks and their cards."""
-        sam = ("checkpoint", "shown")
+        sam = ("checkpoint", "shown", "intensity")
         ways = {None: (), "network": ("rounds_detected",), "sam": sam, "sam2": (*sam, "memory")}
         scale = ("box_scale",) if self.prompted and not self.detects else ()
         window = ("sliding_window",) if self.filter else ()
@@ -251,7 +261,7 @@ class Recipe:
     @property
     def shapes_training(self) -> tuple[str, ...]:
         """The fields, beside its networks, that decide what those are trained on."""
-        slices = ("labels", "slices", "renderings") if self.segmenter is not None else ()
+        slices = ("labels", "slices", "cubes", "renderings") if self.segmenter is not None else ()
         return (*slices, "masked") if self.classifier is not None else slices
 
     @property

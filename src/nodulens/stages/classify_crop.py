@@ -17,6 +17,8 @@ from nodulens.stages.crops import Crop, crop_view, crop_window
 from nodulens.stages.occlusion import covered, heat_map
 from nodulens.stages.position import central_slice
 
+SIDES = {"benign": 0, "1": 0, "2": 0, "malignant": 1, "4": 1, "5": 1}
+"""Class → 0 benign, 1 malignant; other classes are neither. Numbers are ratings."""
 UNCALIBRATED = (
     "How sure the probability is was not measured for these weights: it is the network's own, and the interval is "
     "everything from 0 to 1."
@@ -30,9 +32,13 @@ def classify(views: NDArray[np.float32], model: Model) -> NDArray[np.float32]:
 
 
 def log_odds(logits: NDArray[np.floating], classes: Sequence[str]) -> NDArray[np.float64]:
-    """Log odds (N,) of malignant against benign, from logits (N, classes); other classes are ignored."""
-    both = np.asarray(logits, dtype=np.float64)
-    return np.asarray(both[:, classes.index("malignant")] - both[:, classes.index("benign")])
+    """Log odds (N,) of malignant against benign, from logits (N, classes): of all classes of a side together, see
+    :data:`SIDES`; other classes are ignored."""
+    every = np.asarray(logits, dtype=np.float64)
+    benign, malignant = (
+        np.logaddexp.reduce(every[:, [SIDES.get(name) == side for name in classes]], axis=1) for side in (0, 1)
+    )
+    return np.asarray(malignant - benign)
 
 
 def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> Grade:
@@ -42,13 +48,13 @@ def grade(volume: Volume, box: Box, mask: NDArray[np.bool_], model: Model) -> Gr
         volume: canonical orientation.
         box: around the nodule.
         mask: of ``box.shape``, not empty.
-        model: (N, 1, size, size) → (N, classes) logits. Its card's settings hold ``size``, ``pixel_mm``, ``masked`` and
+        model: (N, 1, size, size) → (N, classes) logits. Its card's settings hold what :meth:`Crop.of` takes and
             ``classes``; with ``calibration`` and ``interval`` too, the risk is calibrated as
             :func:`nodulens.stages.classify.risk_of` says. Without, the probability is the network's own, not
             calibrated, and the interval is all of 0…1, see :data:`UNCALIBRATED`.
     """
     settings = model.card.settings
-    crop, classes = Crop(settings["size"], settings["pixel_mm"], settings["masked"]), settings["classes"]
+    crop, classes = Crop.of(settings), settings["classes"]
     z = central_slice(mask)
     plane = np.zeros(volume.geometry.shape[1:], dtype=bool)
     plane[box.slices[1:]] = mask[z]

@@ -7,7 +7,9 @@ alone, which says next to nothing about malignancy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +29,24 @@ class Crop:
         size: side in pixels.
         pixel_mm: pixel size; None for the scan's own.
         masked: whether everything outside the outline is set to the darkest value, without a margin.
+        scale: side of the crop over the longer side of the outline's bounding box: the crop is resized to ``size``,
+            whatever ``pixel_mm`` is, and a nodule's size is not seen; None: all crops have the same field.
     """
 
     size: int
     pixel_mm: float | None
     masked: bool = False
+    scale: float | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Crop:
+        """From the settings on a model's card; older ones name no scale."""
+        return cls(settings["size"], settings["pixel_mm"], settings["masked"], settings.get("crop_scale"))
 
 
 def crop_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Crop) -> Window:
-    """The window of a crop on its axial slice, centred on the centroid of the outline.
+    """The window of a crop on its axial slice, centred on the centroid of the outline; with a scale, on the middle of
+    its bounding box.
 
     Args:
         mask: (y, x), not empty.
@@ -46,8 +57,13 @@ def crop_window(mask: NDArray[np.bool_], pixel_mm: tuple[float, float], crop: Cr
     """
     if not mask.any():
         raise BadValues("An empty outline has no centre to crop around.")
-    middle = np.argwhere(mask).mean(0)
-    step = np.ones(2) if crop.pixel_mm is None else crop.pixel_mm / np.asarray(pixel_mm)
+    places, own = np.argwhere(mask), np.asarray(pixel_mm)
+    if crop.scale is not None:
+        low, high = places.min(0), places.max(0)
+        middle, step = (low + high) / 2, crop.scale * float(((high - low + 1) * own).max()) / crop.size / own
+    else:
+        middle = places.mean(0)
+        step = np.ones(2) if crop.pixel_mm is None else crop.pixel_mm / own
     first = middle - step * (crop.size - 1) / 2
     return Window((0.0, first[0], first[1]), (1.0, step[0], step[1]), (1, crop.size, crop.size))
 

@@ -29,7 +29,7 @@ from torch.nn import functional
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, BadPrompt, CorruptWeights, MissingExtra, MissingWeights
-from nodulens.ops.intensity import to_unit
+from nodulens.ops.intensity import NETWORK_WINDOW, to_unit
 from nodulens.stages.prompted import Outline, View, view_of
 from nodulens.stages.prompts import ROUGH, Prompt, PromptKind
 from nodulens.stages.segment import one_piece, prompted_component
@@ -181,6 +181,8 @@ class Sam:
         pixels: the normalisation of its pictures.
         prompt_kind: kind of prompt: the prompt's box, the box's centre, or an earlier mask alone.
         memory: prompt one slice and propagate the mask by SAM2's memory; else prompt each slice.
+        window: HU that are black and white; None: the lowest and the highest of the scan, as method A's publication has
+            it.
         view: the field of view; ``functools.partial(view_of, part="crop")`` is a close crop.
         cache: of embeddings; copies by :func:`dataclasses.replace` share it.
         sha256: of the weights.
@@ -190,6 +192,7 @@ class Sam:
     pixels: Pixels = Pixels()
     prompt_kind: PromptKind = "box"
     memory: bool = False
+    window: tuple[float, float] | None = NETWORK_WINDOW
     view: View = view_of
     cache: Embeddings = field(default_factory=Embeddings)
     sha256: str = ""
@@ -208,7 +211,7 @@ class Sam:
         sides of the outline on its slice.
 
         Args:
-            volume: canonical orientation; windowed from −1000 to 400 HU.
+            volume: canonical orientation; its grey values are those of :attr:`window`.
             prompt: in face indices of the volume.
             prior: an earlier mask on the volume's grid, for ``prompt_kind="mask"``.
 
@@ -271,7 +274,8 @@ class Sam:
 
     def _embedded(self, volume: Volume, where: Box) -> Embed:
         """The embeddings of the slices of a view, each made when it is asked for."""
-        return lambda k: self.encode(to_unit(volume.hu[where.slices][k]))
+        window = self.window or (float(volume.hu.min()), float(volume.hu.max()))
+        return lambda k: self.encode(to_unit(volume.hu[where.slices][k], window))
 
     def encode(self, image: Array) -> Embedding:
         """The embedding of a picture (y, x) float32 0…1, from the cache if it is there."""

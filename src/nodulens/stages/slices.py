@@ -26,7 +26,9 @@ from nodulens.stages.findings import Finding
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
-BACKGROUND, NODULE = "background", "nodule"
+BACKGROUND, NODULE, NON_NODULE = "background", "nodule", "non-nodule"
+BACKGROUNDS = (BACKGROUND, NON_NODULE)
+"""Names of the class of all other pixels: where one is the first class, classes are mutually exclusive."""
 WHOLE_PX = 512
 """Side of a whole slice."""
 CHUNK = 8
@@ -43,7 +45,8 @@ class Field:
 
     Attributes:
         size: side of its square input in pixels.
-        classes: with "background" first they are mutually exclusive (softmax), else independent (sigmoid).
+        classes: with one of :data:`BACKGROUNDS` first they are mutually exclusive (softmax), else independent
+            (sigmoid).
         pixel_mm: pixel size of its input; None: the scan's own, with the whole slice resampled to ``size`` if it is
             larger.
 
@@ -72,7 +75,7 @@ class Field:
     @property
     def exclusive(self) -> bool:
         """Whether the classes are mutually exclusive."""
-        return self.classes[0] == BACKGROUND
+        return self.classes[0] in BACKGROUNDS
 
     @property
     def foreground(self) -> tuple[str, ...]:

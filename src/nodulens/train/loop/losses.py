@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from nodulens.errors import BadOption, MissingExtra
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.stages.slices import BACKGROUND
+from nodulens.stages.slices import BACKGROUNDS
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """A function of logits, truth and class weights (C,) or None."""
@@ -93,7 +93,7 @@ def loss_of_one(config: NetworkConfig, index: int) -> Callable[[Tensor | tuple[T
     """
     names = {"cross-entropy": "bce"}
     loss = loss_of(replace(config, loss=names.get(config.loss, config.loss)))
-    exclusive = config.classes[0] == BACKGROUND
+    exclusive = config.classes[0] in BACKGROUNDS
 
     def against_the_rest(logits: Tensor) -> Tensor:
         others = [k for k in range(logits.shape[1]) if k != index]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nodulens.stages.slices import BACKGROUND, NODULE
+from nodulens.stages.slices import BACKGROUNDS, NODULE
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Tally:
         self, classes: Sequence[str], *, exclusive: bool, reported: Sequence[int] | None = None, overlap: bool = False
     ) -> None:
         self.classes, self.exclusive, self.overlap = tuple(classes), exclusive, overlap
-        foreground = [k for k, name in enumerate(classes) if name != BACKGROUND]
+        foreground = [k for k, name in enumerate(classes) if name not in BACKGROUNDS]
         self.reported = foreground if reported is None else list(reported)
         self.counts = torch.zeros(len(classes), 3, dtype=torch.float64)
         self.decisions = torch.zeros(2, dtype=torch.float64)

@@ -18,14 +18,16 @@ class Conv3(nn.Module):
         input (N, 1, size, size), output (N, outputs) logits; ``features`` gives (N, 64, 13, 13) at a size of 124.
     """
 
+    WIDTHS = (1, 32, 64, 64)
+
     def __init__(self, size: int, outputs: int) -> None:
         super().__init__()
-        widths = (1, 32, 64, 64)
-        side = size
+        widths, side = self.WIDTHS, size
         for _ in widths[1:]:
             side = (side - 2) // 2
         if side < 1:
             raise BadOption(f"Three convolutions with pooling need 22 × 22 pixels at least, not {size} × {size}.")
+        self.side = side
         self.features = nn.Sequential(
             *(
                 layer

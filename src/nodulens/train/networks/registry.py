@@ -12,8 +12,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import onnx
 import torch
@@ -21,7 +23,9 @@ from torch import nn
 
 from nodulens.errors import BadOption, MissingExtra
 from nodulens.methods.recipe import NetworkConfig
+from nodulens.stages.slices import BACKGROUNDS
 from nodulens.train.loop.export import gflop
+from nodulens.train.networks.attention import Conv3Attention, SmallViT
 from nodulens.train.networks.classifiers import Conv3, PatchCnn
 from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet
 
@@ -128,26 +132,60 @@ def efficientnet_b0(config: NetworkConfig) -> nn.Module:
         "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=len(config.classes)
     )
     net.set_swish(memory_efficient=False)  # the memory-efficient one cannot be exported
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # with MONAI's 0.01 the initial statistics persist for a thousand steps
+    _quicken(net)
     return net
 
 
 def resnet50_unet(config: NetworkConfig) -> nn.Module:
     """A U-Net whose encoder is a ResNet-50 (He et al., 2016), see also :func:`_start_rare`."""
-    if config.size % 32:
-        raise BadOption(f"ResNet-50 halves its input five times: {config.size} pixels are no multiple of 32.")
-    nets = _monai()
-    net = nets.FlexibleUNet(
-        in_channels=1, out_channels=len(config.classes), backbone="resnet50", pretrained=False, spatial_dims=2
-    )
-    _start_rare(net.segmentation_head[0])
+    net: nn.Module = _flexible_unet(config, "resnet50")
     return net
 
 
-def _start_rare(head: nn.Conv2d) -> None:
+def efficientnet_lite0_unet(config: NetworkConfig) -> nn.Module:
+    """A U-Net whose encoder is an EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6.
+
+    MONAI has no Lite0, so its B0 is changed: what a Lite0 lacks goes, and the classifying layers, which a U-Net does
+    not use. No branch is dropped in training.
+    """
+    net: nn.Module = _flexible_unet(config, "efficientnet-b0")
+    encoder: Any = net.encoder
+    for unused in ("_conv_head", "_conv_head_padding", "_bn1", "_avg_pooling", "_dropout", "_fc"):
+        delattr(encoder, unused)
+    for block in chain.from_iterable(encoder._blocks):
+        for part in ("adaptpool", "reduce", "reduce_padding", "expand", "expand_padding"):
+            delattr(block, f"_se_{part}")
+        block.has_se, block.drop_connect_rate = False, 0.0
+        block._swish = nn.ReLU6(inplace=True)
+    encoder._swish = nn.ReLU6(inplace=True)
+    _quicken(encoder)
+    return net
+
+
+def _flexible_unet(config: NetworkConfig, encoder: str) -> Any:
+    """MONAI's U-Net with a published encoder; its classes start rare."""
+    if config.size % 32:
+        raise BadOption(f"{config.network} halves its input five times: {config.size} pixels are no multiple of 32.")
+    net = _monai().FlexibleUNet(
+        in_channels=1, out_channels=len(config.classes), backbone=encoder, pretrained=False, spatial_dims=2
+    )
+    _start_rare(net.segmentation_head[0], exclusive=config.classes[0] in BACKGROUNDS)
+    return net
+
+
+def _quicken(net: nn.Module) -> None:
+    """Let batch norms follow the data as soon as PyTorch's do: with MONAI's momentum of 0.01 the initial statistics
+    of an EfficientNet persist for a thousand steps."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+
+
+def _start_rare(head: nn.Conv2d, *, exclusive: bool) -> None:
     """Initialise the last bias so that every class starts at a low probability, as most pixels are of none.
+
+    Args:
+        exclusive: the first class is the background, which most pixels are.
 
     From even odds, binary cross entropy took 1,300 steps and more to segment its first nodule; this way some 200.
     Source: Lin et al., Focal loss for dense object detection, 2017, section 4.1.
@@ -156,6 +194,8 @@ def _start_rare(head: nn.Conv2d) -> None:
         head.weight.mul_(0.1)
         assert head.bias is not None
         head.bias.fill_(math.log(RARE / (1 - RARE)))
+        if exclusive:
+            head.bias[0] = 0
 
 
 def se_aux_unet(config: NetworkConfig) -> nn.Module:
@@ -175,6 +215,16 @@ def conv3(config: NetworkConfig) -> nn.Module:
     return Conv3(config.size, len(config.classes))
 
 
+def conv3_attention(config: NetworkConfig) -> nn.Module:
+    """See :class:`nodulens.train.networks.attention.Conv3Attention`."""
+    return Conv3Attention(config.size, len(config.classes))
+
+
+def vit(config: NetworkConfig) -> nn.Module:
+    """See :class:`nodulens.train.networks.attention.SmallViT`."""
+    return SmallViT(config.size, len(config.classes))
+
+
 def patch_cnn(config: NetworkConfig) -> nn.Module:
     """See :class:`nodulens.train.networks.classifiers.PatchCnn`."""
     return PatchCnn(config.size, len(config.classes))
@@ -186,8 +236,11 @@ NETWORKS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
     "planned-unet": planned_unet,
     "efficientnet-b0": efficientnet_b0,
     "resnet50-unet": resnet50_unet,
+    "efficientnet-lite0-unet": efficientnet_lite0_unet,
     "patch-cnn": patch_cnn,
     "conv3": conv3,
+    "conv3-attention": conv3_attention,
+    "vit": vit,
 }
 
 YOLO11 = ("yolo11n-seg", "yolo11s-seg", "yolo11m-seg")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.stages.slices import BACKGROUND
+from nodulens.stages.slices import BACKGROUNDS
 from nodulens.train.loop.losses import check_loss
 from nodulens.train.networks.registry import APART, check_kind
 
@@ -29,7 +29,7 @@ def check_config(part: str, config: NetworkConfig) -> None:
         return
     if part == "segmenter":
         _check_segmenter(config)
-        exclusive = config.classes[0] == BACKGROUND
+        exclusive = config.classes[0] in BACKGROUNDS
     else:
         for name, why in SLICES_ALONE.items():
             if getattr(config, name):
@@ -37,6 +37,8 @@ def check_config(part: str, config: NetworkConfig) -> None:
         if config.batch == 1:
             raise BadOption(f"{part}.batch must be 2 or more: batch norm has no statistics of a single example.")
         exclusive = part == "classifier"
+    if config.crop_scale is not None and part != "classifier":
+        raise BadOption(f"{part}.crop_scale can only be set for a classifier: it crops nodules. Leave it out.")
     check_loss(config, exclusive=exclusive)
     check_kind(part, config)
 

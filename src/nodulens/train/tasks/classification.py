@@ -57,8 +57,9 @@ def load(data: Path, recipe: Recipe) -> Crops:
 
 def crop_of(recipe: Recipe) -> Crop:
     """The crop of a nodule that is the input of a recipe's classifier."""
-    assert recipe.classifier is not None
-    return Crop(recipe.classifier.size, recipe.classifier.pixel_mm, recipe.masked)
+    config = recipe.classifier
+    assert config is not None
+    return Crop(config.size, config.pixel_mm, recipe.masked, config.crop_scale)
 
 
 def crops(stacks: Stacks, nodules: Nodules, crop: Crop, outlines: NDArray[np.bool_] | None = None) -> Crops:

@@ -16,6 +16,7 @@ from nodulens.io.records import Arrangement, Columns, Row, columns_of, inlined, 
 from nodulens.metrics.classification import Confusion, macro_auc, ranking_draws
 from nodulens.metrics.estimates import Estimate
 from nodulens.metrics.statistics import patient_draws, percentiles
+from nodulens.stages.classify_crop import SIDES
 from nodulens.train.default import calibration
 from nodulens.train.default.calibration import (
     BesideDiameter,
@@ -36,8 +37,8 @@ class Rates:
 
     Attributes:
         accuracy, balanced_accuracy: of all classes.
-        sensitivity, specificity, precision, f1: of "malignant".
-        macro_f1: mean over classes; None for two classes.
+        sensitivity, specificity, precision, f1: of malignant, all classes of that side together.
+        macro_f1: mean over all classes; None for two classes.
         macro_auc: mean over classes of each against the others; None for two classes, or if only one has nodules.
     """
 
@@ -182,11 +183,10 @@ class EvaluatedNodules:
     @property
     def scored(self) -> ScoredNodules:
         """The input of :mod:`nodulens.train.default.calibration`; all folds together give a card's settings."""
-        numbers = {"benign": 0, "malignant": 1}
         return ScoredNodules(
             patients=[row.patient for row in self.rows],
             score=np.array([row.score for row in self.rows], dtype=np.float64),
-            truth=np.array([numbers.get(row.truth, -1) for row in self.rows], dtype=int),
+            truth=np.array([SIDES.get(row.truth, -1) for row in self.rows], dtype=int),
             readers=np.array([row.readers for row in self.rows], dtype=int),
             share=np.array([row.share for row in self.rows], dtype=np.float64),
             diameter_mm=np.array([row.diameter_mm for row in self.rows], dtype=np.float64),
@@ -237,7 +237,8 @@ def _decisions(rows: Sequence[NoduleRow]) -> Decisions | None:
 
 def _rates(found: Confusion) -> dict[str, float]:
     """By their name in :class:`Rates`."""
-    malignant = found.of("malignant")
+    side = np.array([[SIDES.get(name) != 1, SIDES.get(name) == 1] for name in found.classes], dtype=float)
+    malignant = Confusion(("other", "malignant"), side.T @ found.counts @ side).positive
     out = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy}
     out |= {name: getattr(malignant, name) for name in ("sensitivity", "specificity", "precision", "f1")}
     return {**out, "macro_f1": found.macro.f1} if len(found.classes) > 2 else out

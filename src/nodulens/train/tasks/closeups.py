@@ -1,13 +1,14 @@
 """Close-ups of real nodules, on which networks of whole slices are trained and evaluated beside whole slices.
 
-The nodule stacks have 96 × 96 of a scan's own pixels around a nodule. A network gets them at their scale in a whole
-slice, side by side on a sheet. Only the nodule is annotated, not the lungs; and their outlines have the readers'
-variability, where those of rendered nodules are exact.
+The nodule stacks have 96 × 96 of a scan's own pixels around a nodule, the cubes 50 × 50 pixels of 1 mm. A network gets
+them at their scale in a whole slice, side by side on a sheet. Only the nodule is annotated, not the lungs; and their
+outlines have the readers' variability, where those of rendered nodules are exact. Cubes only train: on stacks alone
+figures are comparable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
-from nodulens.data.material import CROP_STEPS, Stacks
+from nodulens.data.material import CROP_STEPS, CUBE_MM, Cubes, NoduleMaterial, Stacks
 from nodulens.methods.recipe import Augmentation
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
@@ -27,24 +28,30 @@ Int = NDArray[np.int_]
 
 CHUNK = 1024
 """Slices resampled or augmented at a time."""
+TYPICAL_MM = 0.7
+"""Pixel of a whole slice of 512 pixels where it is unknown: of cubes. LIDC-IDRI's median."""
 
 
 @dataclass(frozen=True, eq=False)
 class CloseUps:
-    """The slices of the stacks on which half of the readers outline something.
+    """Slices of the stacks, or of the cubes, on which half of the readers outline something.
 
     Attributes:
-        image: (S, 96, 96) uint8, as :data:`nodulens.data.material.CROP_STEPS`.
-        nodule: (S, 96, 96) consensus of half of the readers.
+        name: of a nodule of the material.
+        image: (S, c, c) uint8, as :data:`nodulens.data.material.CROP_STEPS`.
+        nodule: (S, c, c) consensus of half of the readers.
         pixel_mm: (S,).
+        whole_mm: (S,) pixel of the whole slice at 512 × 512 pixels: of stacks the same as ``pixel_mm``.
         owner: (S,) number of the nodule on the slice, 0…N − 1.
         patients: (N,) patient of each nodule.
-        origin: (N,) its number in the stacks.
+        origin: (N,) its number in the material.
     """
 
+    name: str
     image: NDArray[np.uint8]
     nodule: Bool
     pixel_mm: NDArray[np.float32]
+    whole_mm: NDArray[np.float32]
     owner: Int
     patients: list[str]
     origin: Int
@@ -52,22 +59,39 @@ class CloseUps:
     @classmethod
     def of(cls, stacks: Stacks) -> CloseUps:
         """All of the stacks, which have no evaluation patients."""
-        images, nodules, origin = [], [], []
-        for n in stacks.nodules.tolist():
-            truth = stacks.truth(n)
-            outlined = truth.any(axis=(1, 2))
-            if outlined.any():
-                images.append(CROP_STEPS.steps(stacks.hu(n)[outlined]))
-                nodules.append(truth[outlined])
-                origin.append(n)
-        counts = [len(image) for image in images]
+        outlined = {n: np.asarray(stacks.truth(n).any(axis=(1, 2))) for n in stacks.nodules.tolist()}
+        found = {n: slices for n, slices in outlined.items() if slices.any()}
+        return cls._of(stacks, "nodule", found, {n: stacks.spacing_zyx(n)[1] for n in found})
+
+    @classmethod
+    def of_cubes(cls, cubes: Cubes) -> CloseUps:
+        """The slices of the cubes that are wholly inside the scan and show no other nodule; at the scale of a slice of
+        :data:`TYPICAL_MM`."""
+        found = {}
+        for n in cubes.nodules.tolist():
+            outside = np.ones((CUBE_MM, CUBE_MM, CUBE_MM), dtype=bool)
+            outside[cubes.scanned(n).slices] = False
+            usable = np.asarray(cubes.truth(n).any(axis=(1, 2)) & ~(cubes.other(n) | outside).any(axis=(1, 2)))
+            if usable.any():
+                found[n] = usable
+        return cls._of(cubes, "cube", found, dict.fromkeys(found, TYPICAL_MM))
+
+    @classmethod
+    def _of(
+        cls, material: NoduleMaterial, name: str, slices: Mapping[int, Bool], whole_mm: Mapping[int, float]
+    ) -> CloseUps:
+        """Some slices of some nodules."""
+        counts = [int(chosen.sum()) for chosen in slices.values()]
+        pixels = [material.spacing_zyx(n)[1] for n in slices]
         return cls(
-            image=np.concatenate(images),
-            nodule=np.concatenate(nodules),
-            pixel_mm=np.repeat(np.array([stacks.spacing_zyx(n)[1] for n in origin], dtype=np.float32), counts),
-            owner=np.repeat(np.arange(len(images)), counts),
-            patients=[stacks.patients[n] for n in origin],
-            origin=np.array(origin),
+            name=name,
+            image=np.concatenate([CROP_STEPS.steps(material.hu(n)[chosen]) for n, chosen in slices.items()]),
+            nodule=np.concatenate([material.truth(n)[chosen] for n, chosen in slices.items()]),
+            pixel_mm=np.repeat(np.array(pixels, dtype=np.float32), counts),
+            whole_mm=np.repeat(np.array(list(whole_mm.values()), dtype=np.float32), counts),
+            owner=np.repeat(np.arange(len(slices)), counts),
+            patients=[material.patients[n] for n in slices],
+            origin=np.array(list(slices)),
         )
 
     def multiplied(self, kinds: Sequence[Augmentation], copies: int) -> CloseUps:
@@ -83,10 +107,12 @@ class CloseUps:
             image[:, some] = (255 * changed[:, :, 0]).round().to(torch.uint8).numpy()
             nodule[:, some] = along.numpy()
         times = copies + 1
-        return CloseUps(
+        return replace(
+            self,
             image=np.concatenate([self.image, *image]),
             nodule=np.concatenate([self.nodule, *nodule]),
             pixel_mm=np.tile(self.pixel_mm, times),
+            whole_mm=np.tile(self.whole_mm, times),
             owner=np.concatenate([self.owner + k * len(self.patients) for k in range(times)]),
             patients=self.patients * times,
             origin=np.tile(self.origin, times),
@@ -94,8 +120,8 @@ class CloseUps:
 
     @property
     def items(self) -> list[str]:
-        """(N,) number of each nodule in the stacks."""
-        return [f"nodule {n}" for n in self.origin]
+        """(N,) name and number of each nodule in its material."""
+        return [f"{self.name} {n}" for n in self.origin]
 
     @cached_property
     def central(self) -> Int:
@@ -135,9 +161,10 @@ class CloseUps:
 
     def _step(self, field: Field) -> NDArray[np.float64]:
         """(S,) a network's pixel over a slice's own, as in a whole slice of 512 pixels."""
+        own = self.pixel_mm.astype(np.float64)
         if field.pixel_mm is None:
-            return np.full(len(self.image), max(1.0, WHOLE_PX / field.size))
-        return np.asarray(field.pixel_mm / self.pixel_mm.astype(np.float64))
+            return np.asarray(max(1.0, WHOLE_PX / field.size) * (self.whole_mm.astype(np.float64) / own))
+        return np.asarray(field.pixel_mm / own)
 
     def _views(self, field: Field, slices: Int, side: int) -> Iterator[tuple[Int, Field, Geometry]]:
         """Some slices of one step at a time, with their field and their grid, whose pixels are 1 wide."""

@@ -22,13 +22,13 @@ from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import average_precision
 from nodulens.runtime.engine import Model
 from nodulens.stages.fp_reduction import patch_logits
-from nodulens.stages.slices import NODULE
+from nodulens.stages.slices import NODULE, NON_NODULE
 from nodulens.train.loop.augment import augmented, copies_of
 from nodulens.train.loop.fit import Batch, Follow, Maker, Task, fit, predict
 from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
-from nodulens.train.tasks.fp_reduction_figures import NON_NODULE, EvaluatedPatches, PatchRow
+from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, PatchRow
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
 from nodulens.train.tasks.protocol import Rows
 

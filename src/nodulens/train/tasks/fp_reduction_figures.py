@@ -14,10 +14,8 @@ from nodulens.io.records import Arrangement, Columns, columns_of, inlined, recor
 from nodulens.metrics.classification import curve, ranking_draws
 from nodulens.metrics.estimates import Estimate, rounded
 from nodulens.metrics.statistics import patient_draws, percentiles, ratio
-from nodulens.stages.slices import NODULE
+from nodulens.stages.slices import NODULE, NON_NODULE
 
-NON_NODULE = "non-nodule"
-"""Class of a patch that shows no :data:`nodulens.stages.slices.NODULE`."""
 THRESHOLD = 0.5
 """Score from which a patch is kept."""
 BANDS_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
@@ -94,7 +92,7 @@ class PatchRow:
 
     @property
     def true_class(self) -> str:
-        """What it shows: :data:`nodulens.stages.slices.NODULE` or :data:`NON_NODULE`."""
+        """What it shows: :data:`~nodulens.stages.slices.NODULE` or :data:`~nodulens.stages.slices.NON_NODULE`."""
         return NODULE if self.truth else NON_NODULE
 
     @property

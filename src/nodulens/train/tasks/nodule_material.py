@@ -1,7 +1,8 @@
 """Material of classification: the nodules of the stacks, benign or malignant by the readers' ratings.
 
 Two classes: the readers' median below 3 against above 3, with 3 left out. Three classes: the majority's rating, and
-indeterminate if that is 3, if no rating leads, or if readers are as far apart as 1 and 5. Training takes nodules of any
+indeterminate if that is 3, if no rating leads, or if readers are as far apart as 1 and 5. Six classes: the majority's
+rating, and "0" if none leads or readers are so far apart. Training takes nodules of any
 number of readers; evaluation has figures of those of three readers or more, and of all.
 """
 
@@ -20,6 +21,7 @@ from nodulens.errors import BadOption
 from nodulens.train.tasks.protocol import Rows
 
 TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
+SIX = set("012345")
 TOO_FAR = 4
 """Difference between two ratings from which readers do not agree: a 1 against a 5."""
 
@@ -112,17 +114,21 @@ def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
     """The nodules of the classes whose consensus (half of the readers) is not empty.
 
     Raises:
-        BadOption: other classes than benign and malignant, with or without indeterminate.
+        BadOption: other classes than benign and malignant, with or without indeterminate, or 0 to 5.
     """
-    if set(classes) not in (TWO, THREE):
-        raise BadOption(
-            f"Nodules are {' or '.join(sorted(TWO))}, or one of {', '.join(sorted(THREE))}; got {', '.join(classes)}."
-        )
-    if len(classes) == 3:
-        rated = three_classes(stacks.ratings.malignancy("majority", too_far=TOO_FAR))
+    ratings = stacks.ratings
+    if set(classes) == TWO:
+        names = [Malignancy(k).name.lower() for k in ratings.malignancy("median")]
+    elif set(classes) == THREE:
+        names = [Malignancy(k).name.lower() for k in three_classes(ratings.malignancy("majority", too_far=TOO_FAR))]
+    elif set(classes) == SIX:
+        apart = ratings.spread("malignancy") >= TOO_FAR
+        names = [str(int(k)) for k in np.where(apart, 0, ratings.majority("malignancy"))]
     else:
-        rated = stacks.ratings.malignancy("median")
-    names = [Malignancy(k).name.lower() for k in rated]
+        raise BadOption(
+            f"Nodules are {' or '.join(sorted(TWO))}; one of {', '.join(sorted(THREE))}; or their rating, "
+            f"{', '.join(sorted(SIX))} with 0 for no agreement. Got {', '.join(classes)}."
+        )
     slices = ((n, stacks.central(n)) for n in stacks.nodules.tolist() if names[n] in classes)
     found = {n: central for n, central in slices if central is not None}
     origin = np.array(list(found))
@@ -135,7 +141,7 @@ def nodules_of(stacks: Stacks, classes: tuple[str, ...]) -> Nodules:
         outline=np.stack([central.truth for central in found.values()]),
         pixel_mm=np.array([stacks.spacing_zyx(n)[1] for n in found], dtype=np.float32),
         diameter_mm=np.array([central.diameter_mm for central in found.values()], dtype=np.float32),
-        readers=stacks.ratings.readers[origin],
-        share=stacks.ratings.share_above("malignancy", 3)[origin],
+        readers=ratings.readers[origin],
+        share=ratings.share_above("malignancy", 3)[origin],
         calibration=np.array([stacks.calibration(n)[central.index] for n, central in found.items()]),
     )

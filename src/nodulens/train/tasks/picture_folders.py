@@ -30,7 +30,7 @@ from nodulens.data.material import MadePatches
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.ops.components import components
 from nodulens.stages.classical import classic_steps, otsu
-from nodulens.stages.slices import BACKGROUND, NODULE, Field
+from nodulens.stages.slices import BACKGROUNDS, NODULE, Field
 from nodulens.stages.views import PATCH_PX, patch_view
 from nodulens.train.tasks.protocol import Rows
 
@@ -103,7 +103,7 @@ class Pictures:
 
     def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Those of a network's classes that are annotated here, which excludes left and right lung."""
-        present = (BACKGROUND, NODULE, *((LUNG,) if self.lungs is not None else ()))
+        present = (*BACKGROUNDS, NODULE, *((LUNG,) if self.lungs is not None else ()))
         left = [name for name in classes if name not in present]
         if left:
             warnings.warn(

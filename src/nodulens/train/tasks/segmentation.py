@@ -29,7 +29,7 @@ from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.fit import Batch, Follow, Maker, Task, fit
 from nodulens.train.loop.losses import class_weights, loss_of, loss_of_one
 from nodulens.train.loop.tally import Tally, Validation
-from nodulens.train.networks.pretrained import started
+from nodulens.train.networks.pretrained import started, with_encoder
 from nodulens.train.networks.registry import check_window
 from nodulens.train.networks.unet_plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.networks.unets import PlannedUNet
@@ -62,13 +62,13 @@ def field_of(config: NetworkConfig) -> Field:
 
 
 def settled(config: NetworkConfig, material: Material, rows: Rows) -> NetworkConfig:
-    """The config with the classes annotated in the material; for a planned network also with the planned input size
-    and batch, at most those of the config.
+    """The config with the classes annotated in the material, and with the network whose encoder ``pretrained`` names;
+    for a planned network also with the planned input size and batch, at most those of the config.
 
     Raises:
         BadOption: no whole slice among the rows, or a class or window that they or the network do not have.
     """
-    config = replace(config, classes=material.annotated(config.classes))
+    config = with_encoder(replace(config, classes=material.annotated(config.classes)))
     whole, _ = slices_and_closeups(material, rows)
     if not len(whole):
         raise BadOption("No whole slice is left to train the segmenter on; leave out another fold.")
@@ -167,14 +167,22 @@ class _CloseUps:
 
 
 def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.int_]) -> _CloseUps | None:
-    closeups = material.closeups if isinstance(material, Slices) else None
-    if closeups is None or not len(nodules):
+    near = material.near if isinstance(material, Slices) else ()
+    if not near or not len(nodules):
         return None
-    field = field_of(config)
-    slices = np.flatnonzero(np.isin(closeups.owner, nodules))
-    images, truth = closeups.examples(field, slices, closeups.side(field))
-    owner = closeups.owner[slices]
-    return _CloseUps(images.astype(np.float16), truth, [np.flatnonzero(owner == n) for n in nodules])
+    field, side = field_of(config), min(part.side(field_of(config)) for part in near)
+    images, truths, of_nodule = [], [], []
+    first = made = 0
+    for part in near:
+        own = nodules[(nodules >= first) & (nodules < first + len(part.patients))] - first
+        slices = np.flatnonzero(np.isin(part.owner, own))
+        image, truth = part.examples(field, slices, side)
+        images.append(image.astype(np.float16))
+        truths.append(truth)
+        owner = part.owner[slices]
+        of_nodule += [np.flatnonzero(owner == n) + made for n in own]
+        first, made = first + len(part.patients), made + len(slices)
+    return _CloseUps(np.concatenate(images), np.concatenate(truths), of_nodule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,9 +348,11 @@ def _validation(
 
 def evaluate(model: Model, config: NetworkConfig, material: Material, rows: Rows) -> EvaluatedSlices:
     """Evaluate masks and nodules' boxes on each slice, on the network's input grid; and masks of close-ups on the
-    central slices of the nodules, on their own pixels."""
+    central slices of the nodules, on their own pixels; not of cubes."""
     field = field_of(config)
     slices, nodules = slices_and_closeups(material, rows)
+    if isinstance(material, Slices) and material.cubes is not None:
+        nodules = nodules[nodules < len(material.patients) - len(material.has_nodule) - len(material.cubes.patients)]
     found: list[SliceRow] = []
     for first in range(0, len(slices), EVALUATION_CHUNK):
         some = slices[first : first + EVALUATION_CHUNK]

@@ -24,7 +24,7 @@ from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Volume
 from nodulens.data.folds import fold_of
 from nodulens.data.luna16 import AIRWAYS, LUNGS
-from nodulens.data.material import STACKS, Background, Stacks
+from nodulens.data.material import STACKS, Background, Cubes, Stacks
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
 from nodulens.data.whole_slices import SlicedScan, WholeSlices
@@ -60,6 +60,7 @@ class Slab:
         nodule: (n, y, x).
         pixel_mm: (y, x).
         whole_mm: pixel of the whole slice at 512 × 512 pixels.
+        spacing_mm: from slice to slice of the scan; None: unknown.
     """
 
     patient: str
@@ -68,6 +69,7 @@ class Slab:
     nodule: Bool
     pixel_mm: tuple[float, float]
     whole_mm: float
+    spacing_mm: float | None = None
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -119,6 +121,11 @@ class ScanSlab:
         return self.scan.patient
 
     @property
+    def spacing_mm(self) -> float:
+        """From slice to slice of the scan."""
+        return self.scan.spacing_zyx[0]
+
+    @property
     def whole_mm(self) -> float:
         """Pixel of the whole slice at 512 × 512 pixels, see :class:`Slab`."""
         return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
@@ -138,7 +145,7 @@ class ScanSlab:
         """Some of its slices, read."""
         hu, lungs, nodule = self.scan.read(self.chosen[z])
         target = lungs == AIRWAYS if self.airways else nodule
-        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm)
+        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm, self.spacing_mm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,10 +154,17 @@ class Slices:
 
     Attributes:
         closeups: of real nodules; None: whole slices only.
+        cubes: further ones, which train only; their rows are the last.
     """
 
     slabs: tuple[Slab | ScanSlab, ...]
     closeups: CloseUps | None = None
+    cubes: CloseUps | None = None
+
+    @property
+    def near(self) -> tuple[CloseUps, ...]:
+        """Those that there are of close-ups and cubes, in the order of their rows."""
+        return tuple(part for part in (self.closeups, self.cubes) if part is not None)
 
     @cached_property
     def _place(self) -> NDArray[np.int_]:
@@ -161,7 +175,7 @@ class Slices:
     @cached_property
     def patients(self) -> list[str]:
         """(N,) patient of each slice or nodule."""
-        return [self.slabs[k].patient for k, _ in self._place] + (self.closeups.patients if self.closeups else [])
+        return [self.slabs[k].patient for k, _ in self._place] + [p for part in self.near for p in part.patients]
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -171,14 +185,13 @@ class Slices:
     @property
     def strata(self) -> list[str]:
         """(N,) "nodule", "no nodule" or "close-up"."""
-        nodules = len(self.closeups.patients) if self.closeups else 0
+        nodules = sum(len(part.patients) for part in self.near)
         return np.where(self.has_nodule, "nodule", "no nodule").tolist() + [CLOSE_UP] * nodules
 
     @property
     def items(self) -> list[str]:
         """(N,) names of the slices, then of the nodules."""
-        nodules = self.closeups.items if self.closeups else []
-        return [item for slab in self.slabs for item in slab.items] + nodules
+        return [item for part in (*self.slabs, *self.near) for item in part.items]
 
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
         """Network input of slices, and the truth of its foreground classes.
@@ -198,6 +211,10 @@ class Slices:
             for k, name in enumerate(field.foreground):
                 truth[own, k] = scaled.outlines(slab.masks(name), geometry)
         return images, field.exclusively(truth)
+
+    def spacing_mm(self, rows: Rows) -> list[float | None]:
+        """(N,) from slice to slice of each slice's scan; None where it is unknown."""
+        return [self.slabs[k].spacing_mm for k, _ in self._place[rows]]
 
     def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Those of a network's classes that are annotated here: all; :meth:`Slab.masks` refuses others."""
@@ -242,17 +259,24 @@ def load(data: Path, recipe: Recipe) -> Material:
     Nodules rendered into a background are of patients of its own fold, so they are held out with it.
 
     Raises:
-        NotFound: the folder has neither whole slices nor backgrounds and stacks, or not all that the recipe's labels
-            and slices need.
+        BadOption: the recipe wants cubes without windows, or for a folder of pictures.
+        NotFound: the folder has neither whole slices nor backgrounds and stacks, or not all that the recipe's labels,
+            slices and cubes need.
         NotFound, UnreadableFile: see :class:`nodulens.data.whole_slices.WholeSlices`.
         NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
     for caveat in recipe.caveats:
         warnings.warn(caveat, stacklevel=2)
     pictures = is_pictures(data)
+    if recipe.cubes and (pictures or not _has_window(recipe) or recipe.labels != "lidc"):
+        raise BadOption(
+            "cubes=true adds close-ups of LIDC's nodules to windows of CT: set segmenter.window, and leave it out for "
+            "pictures and for labels=luna16-mask."
+        )
     if not pictures and (whole := WholeSlices(data).scans):
         with_closeups = recipe.labels == "lidc" and (data / STACKS).exists() and _has_window(recipe)
-        return Slices(_scan_slabs(data, recipe, whole), CloseUps.of(Stacks(data)) if with_closeups else None)
+        closeups = CloseUps.of(Stacks(data)) if with_closeups else None
+        return Slices(_scan_slabs(data, recipe, whole), closeups, _cubes(data, recipe))
     if (recipe.labels, recipe.slices) != ("lidc", "all"):
         raise NotFound(
             f"{data} holds no whole slices of scans, which labels={recipe.labels} and slices={recipe.slices} need: cut "
@@ -272,19 +296,25 @@ def load(data: Path, recipe: Recipe) -> Material:
             )
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
         slabs += _rendered_slabs(Background.volume(data, patient), patient, own, recipe.renderings)
-    return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None)
+    return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None, _cubes(data, recipe))
 
 
 def multiplied(material: Slices, kinds: Sequence[Augmentation], copies: int) -> Multiplied:
     """See :class:`nodulens.train.tasks.protocol.TaskModule`."""
-    closeups = None if material.closeups is None else material.closeups.multiplied(kinds, copies)
-    return Multiplied(material.slabs * (copies + 1), closeups, len(material.has_nodule), tuple(kinds))
+    closeups, cubes = (
+        None if part is None else part.multiplied(kinds, copies) for part in (material.closeups, material.cubes)
+    )
+    return Multiplied(material.slabs * (copies + 1), closeups, cubes, len(material.has_nodule), tuple(kinds))
 
 
 def slices_and_closeups(material: Material, rows: Rows) -> tuple[Rows, Rows]:
     """Rows of whole slices, and the numbers of the nodules of the other rows, which are close-ups."""
     whole = rows < len(material.has_nodule)
     return rows[whole], rows[~whole] - len(material.has_nodule)
+
+
+def _cubes(data: Path, recipe: Recipe) -> CloseUps | None:
+    return CloseUps.of_cubes(Cubes(data)) if recipe.cubes else None
 
 
 def _has_window(recipe: Recipe) -> bool:
@@ -324,11 +354,12 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
     rng = np.random.default_rng([fold_of(patient), renderings])
     usable = _usable(volume.geometry, patient)
     plain = np.flatnonzero(usable)
-    pixel_mm = volume.geometry.spacing_zyx[1:]
+    slice_mm, *pixel_mm = volume.geometry.spacing_zyx
 
     def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
         stored, lung = np.rint(hu[z]).astype(np.int16), lungs.labels[z].astype(np.uint8)
-        return Slab(patient, stored, lung, nodule[z], pixel_mm, rng.uniform(*WHOLE_SLICE_MM))
+        whole_mm = rng.uniform(*WHOLE_SLICE_MM)
+        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, slice_mm)
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
     for _ in range(renderings):
