@@ -39,6 +39,7 @@ from pydicom.uid import (
 )
 
 import dicom_files
+import made_objects
 import made_reports
 from reader_worker import Outcome, Worker
 
@@ -196,6 +197,22 @@ def _masks() -> Iterator[Sample]:
     yield Sample("mask nifti.gz", _written(labels, "m.nii"), ("mask", "{}/m.nii.gz"), _gzipped)
     yield Sample("mask nrrd packed", _written(labels, "m.nrrd", True), ("mask", "{}/m.nrrd"))
     yield Sample("mask metaimage", _written(labels, "m.mha"), ("mask", "{}/m.mha"))
+    yield from _objects()
+
+
+def _objects() -> Iterator[Sample]:
+    """The objects of a made-up report: a SEG, an RTSTRUCT, and an SR with its SEG beside it."""
+    from nodulens.dicom_objects.write import write_dicom
+    from nodulens.io import read
+
+    with tempfile.TemporaryDirectory() as folder:
+        ct = read(made_objects.plain(Path(folder)))
+        kinds = ("seg", "sr", "rtstruct")
+        made = write_dicom(made_objects.reported(ct), ct, Path(folder) / "dicom", kinds=kinds)
+        files = {kind: (made / f"{kind}.dcm").read_bytes() for kind in kinds}
+    for kind in ("seg", "rtstruct"):
+        yield Sample(f"dicom {kind}", {f"{kind}.dcm": files[kind]}, ("rois", f"{{}}/{kind}.dcm"))
+    yield Sample("dicom sr", {f"{kind}.dcm": files[kind] for kind in ("sr", "seg")}, ("rois", "{}/sr.dcm"))
 
 
 def _tables() -> Iterator[Sample]:

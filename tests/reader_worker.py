@@ -166,6 +166,19 @@ def read_mask(path: str) -> dict[str, Any]:
     return {"shape": mask.geometry.shape, "labels": sorted(mask.names)}
 
 
+def read_rois(path: str) -> dict[str, Any]:
+    """Read regions, and draw them on a grid that does not end."""
+    from nodulens.core.geometry import Geometry
+    from nodulens.rois.grid import Grid
+    from nodulens.rois.read import read_rois as read_them
+
+    file = read_them(path)
+    grid = file.grid or Grid(Geometry.axial((40, 64, 64), (2.5, 0.8, 0.7), (-20.0, -30.0, -400.0)))
+    drawn = [roi.on(grid) for roi in file.rois if roi.shape.outlined]
+    assert all(one is None or (one.mask.any() and one.mask.shape == one.box.shape) for one in drawn)
+    return {"rois": [str(roi) for roi in file.rois], "voxels": [one.voxels if one else 0 for one in drawn]}
+
+
 def command(*words: str) -> dict[str, Any]:
     """Run the command line; refused where it ends with 2 and a message."""
     from nodulens.apps import cli
@@ -249,6 +262,7 @@ def fail(how: str) -> dict[str, Any]:
 JOBS = {
     "scan": read_scan,
     "mask": read_mask,
+    "rois": read_rois,
     "command": command,
     "split": read_split,
     "method": read_method,

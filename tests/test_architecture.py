@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "core"}
 TOOLS = BASE | {"io", "ops", "runtime"}
 METHODS = TOOLS | {"stages", "methods"}
-ANALYSIS = METHODS | {"report", "dicom_objects", "query", "pipeline", "__init__"}
+ANALYSIS = METHODS | {"report", "dicom_objects", "query", "rois", "pipeline", "__init__"}
 ALLOWED = {
     "errors": set(),
     "core": {"errors"},
@@ -33,6 +33,7 @@ ALLOWED = {
     "dicom_objects": BASE | {"io", "clinical", "report", "__init__"},
     "dicom_net": BASE,
     "query": BASE,
+    "rois": BASE | {"io", "ops"},
     "methods": TOOLS | {"stages", "report"},
     "pipeline": TOOLS | {"stages", "methods", "report", "query", "__init__"},
     "data": BASE | {"io", "ops", "metrics"},

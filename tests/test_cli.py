@@ -23,7 +23,8 @@ import made_reports
 import nodulens
 import real_scans
 import small_scans
-from conftest import REPOSITORY, Done, Run, command, environment
+from conftest import REPOSITORY, Done, Run, command, environment, refused
+from made_objects import figure, number_of, saved, sr_of
 from nodulens.core.volume import Mask
 from nodulens.errors import CorruptWeights
 from nodulens.io import write_mask, write_volume
@@ -360,6 +361,40 @@ def test_segment_by_mask(run: Run, series: Path, tmp_path: Path) -> None:
     write_mask(Mask(rough.astype(np.uint8), ct.geometry, {1: "rough"}), tmp_path / "rough.nii.gz")
     done = run("segment", series, "-o", tmp_path / "out", "--mask", tmp_path / "rough.nii.gz")
     check_one(done, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def objects(series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of DICOM objects of the series: two nodules and the lungs."""
+    ct = nodulens.read(series)
+    folder = tmp_path_factory.mktemp("objects") / "dicom"
+    return nodulens.write_dicom(made_reports.report(ct), ct, folder, kinds=("seg", "sr", "rtstruct"))
+
+
+@pytest.mark.parametrize(("file", "roi"), [("seg.dcm", "3"), ("rtstruct.dcm", "Nodule 1"), ("sr.dcm", "nodule 1")])
+def test_segment_by_a_region_of_dicom(
+    run: Run, series: Path, objects: Path, tmp_path: Path, file: str, roi: str
+) -> None:
+    done = run("segment", series, "-o", tmp_path / "out", "--mask", objects / file, "--roi", roi)
+    check_one(done, tmp_path / "out")
+
+
+def test_segment_by_a_point_and_diameter_of_a_report(run: Run, series: Path, tmp_path: Path) -> None:
+    frame = str(nodulens.read(series).source.frame_of_reference_uid)
+    measured = number_of(("81827009", "SCT", "Diameter"), DIAMETER)
+    report = sr_of([figure("POINT", np.array([CENTRE]), frame=frame), measured])
+    done = run("segment", series, "-o", tmp_path / "out", "--mask", saved(report, tmp_path / "sr.dcm"))
+    check_one(done, tmp_path / "out")
+
+
+def test_a_region_is_never_chosen_silently(run: Run, series: Path, objects: Path, tmp_path: Path) -> None:
+    done = run("segment", series, "-o", tmp_path / "out", "--mask", objects / "seg.dcm")
+    assert done.code == 2 and "choose one with --roi" in done.err and "  4 Nodule 2 (Nodule)" in done.err
+    refused(run("segment", series, "-o", tmp_path / "out", "--point", "1,2,3", "--roi", "3"), "--roi names a region")
+    other = small_scans.dicom(tmp_path / "other")
+    words = ("--mask", objects / "seg.dcm", "--roi", "3")
+    refused(run("segment", other, "-o", tmp_path / "out", *words), "frame of reference")
+    assert not (tmp_path / "out").exists()
 
 
 # ---- doctor and phantom

@@ -19,12 +19,12 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, generate_uid
 import made_reports
 from conftest import zip_of
 from dicom_files import SPACING_ZYX, multiframe, save, slices
+from made_objects import STUDY, balls, noise, plain, reported, turned
 from nodulens.clinical.facts import Answers, PatientFacts
 from nodulens.clinical.lung_rads_v2022 import ORDER
 from nodulens.core.coverage import Coverage, Opacity, SideCoverage
-from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Nodule
-from nodulens.core.volume import Mask, Volume
+from nodulens.core.volume import Volume
 from nodulens.dicom_objects import codes
 from nodulens.dicom_objects.kinds import KINDS
 from nodulens.dicom_objects.structures import closed_curves
@@ -35,38 +35,9 @@ from nodulens.io import read
 from nodulens.io.deidentify import released
 from nodulens.report.guideline_words import chance, said
 from nodulens.report.guidelines import categorise
-from nodulens.report.record import Report, ScanSummary
-
-SHAPE = (12, 41, 47)
-"""An odd number of pixels: frames do not end where bytes do."""
-BALLS = ((0.5, 0.5, 0.5, 6.3), (0.4, 0.3, 0.7, 4.1))
-"""Middle of a nodule as shares of the volume (z, y, x), and its radius in mm."""
-STUDY = {
-    "StudyDate": "20240131",
-    "StudyTime": "101112",
-    "StudyID": "S-77",
-    "AccessionNumber": "ACC-4711",
-    "ReferringPhysicianName": "Meier^Änne",
-    "StudyDescription": "CT THORAX MEIER",
-    "PatientSex": "F",
-    "SpecificCharacterSet": "ISO_IR 192",
-    "PatientName": "Müller^Jörg",
-}
-
-
-def noise() -> np.ndarray:
-    """HU that differ from slice to slice."""
-    return np.random.default_rng(0).integers(-900, 100, SHAPE).astype(np.int16)
-
-
-def turned(seed: int) -> tuple[float, ...]:
-    """Image axes in any direction."""
-    axes, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    return tuple(np.round(np.r_[axes[:, 0], axes[:, 1]], 6).tolist())
-
-
-def plain(folder: Path, **changes: object) -> Path:
-    return save(folder / "ct", slices(noise(), **{**STUDY, **changes}))
+from nodulens.report.record import Report
+from nodulens.rois.grid import Drawn, Grid
+from nodulens.rois.read import read_rois
 
 
 def compressed(folder: Path, syntax: str) -> Path:
@@ -117,41 +88,6 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
     "tilted": tilted,
     "gap": with_a_gap,
 }
-
-
-def balls(geometry: Geometry) -> list[tuple[np.ndarray, float]]:
-    """LPS middle and radius of each nodule."""
-    return [(geometry.to_lps(np.multiply(b[:3], np.subtract(geometry.shape, 1))), b[3]) for b in BALLS]
-
-
-def reported(ct: Volume) -> Report:
-    """A report of two lungs and the balls."""
-    index = np.stack(np.meshgrid(*map(np.arange, ct.geometry.shape), indexing="ij"), axis=-1)
-    points = ct.geometry.to_lps(index)
-    like = made_reports.report(made_reports.scan(), 2)
-    nodules = []
-    for known, (middle, radius) in zip(like.nodules, balls(ct.geometry), strict=True):
-        whole = ((points - middle) ** 2).sum(axis=-1) < radius**2
-        box = Box.of_mask(whole)
-        place = replace(known.position, central_slice=round((box.start[0] + box.stop[0] - 1) / 2))
-        centre = ct.geometry.to_lps(np.argwhere(whole)).mean(axis=0)
-        measured = replace(known.measurements, volume_mm3=4 / 3 * np.pi * radius**3)
-        nodules.append(
-            replace(
-                known,
-                box=box,
-                mask=whole[box.slices],
-                heat=None,
-                position=place,
-                centre_lps=tuple(centre.tolist()),
-                measurements=measured,
-            )
-        )
-    labels = np.zeros(ct.geometry.shape, np.uint8)
-    labels[1:-1, 5:-5, 4:20], labels[1:-1, 5:-5, 25:-4] = 1, 2
-    labels[4, 15:18, 8:11] = 0  # a hole
-    lungs = Mask(labels, ct.geometry, {1: "left lung", 2: "right lung"})
-    return replace(like, nodules=tuple(nodules), lung_mask=lungs, scan=ScanSummary.of(ct))
 
 
 @pytest.fixture(scope="module", params=SOURCES)
@@ -365,6 +301,26 @@ def test_contours_fill_to_the_same_masks(written: tuple[Volume, Report, Path]) -
         assert drawn.keys() == masks[region.ROIName].keys()
         for key, mask in drawn.items():
             np.testing.assert_array_equal(mask, masks[region.ROIName][key])
+
+
+@pytest.mark.parametrize("kind", ["seg", "rtstruct", "sr"])
+def test_our_reader_gives_back_the_masks(
+    written: tuple[Volume, Report, Path], request: pytest.FixtureRequest, kind: str
+) -> None:
+    """On the scan as read; slices that were made between stored images have none."""
+    ct, report, folder = written
+    rois = {roi.name: roi for roi in read_rois(folder / f"{kind}.dcm").rois}
+    assert set(rois) == {"Left lung", "Right lung", "Nodule 1", "Nodule 2"}
+    assert [name for name, roi in rois.items() if not roi.finding] == ["Left lung", "Right lung"]
+    stored_slices = sorted(context_slices(ct))
+    slack = 30 if "tilted" in request.node.name and kind == "rtstruct" else 0  # moved by parts of pixels
+    for nodule in report.nodules:
+        drawn = rois[f"Nodule {nodule.id}"].on(Grid.of(ct))
+        assert drawn is not None and nodule.mask is not None
+        whole = Box((0, 0, 0), ct.geometry.shape)
+        found, expected = drawn.on(whole), Drawn(nodule.box, nodule.mask).on(whole)
+        assert np.count_nonzero((found ^ expected)[stored_slices]) <= slack
+        assert found.sum() == found[stored_slices].sum()
 
 
 def filled(curve: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import made_reports
 import small_scans
-from nodulens.apps.prompts import typed_prompt
+from nodulens.apps.prompts import typed_prompt, typed_region
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
@@ -238,7 +238,7 @@ def test_a_mask_on_any_grid(ct: Volume, tmp_path: Path) -> None:
         labels = small_scans.turned_array(ball.astype(np.uint8), (0, 1, 2), flips)  # type: ignore[arg-type]
         grid = fine.transposed((0, 1, 2), flips)  # type: ignore[arg-type]
         write_mask(Mask(labels, grid, {1: "nodule"}), tmp_path / name)
-        placed = typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
+        placed = typed_prompt(None, None, typed_region(tmp_path / name, None), "lps").on(ct, ct)
         prompt, prior = placed.box, placed.prior
         assert prior is not None
         volume = prior.sum() * ct.geometry.voxel_mm3
@@ -295,7 +295,7 @@ def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
     write_mask(Mask(np.zeros(ct.geometry.shape, np.uint8), ct.geometry, {}), tmp_path / "empty.nii.gz")
     for name in ("off.nii.gz", "empty.nii.gz"):
         with pytest.raises(BadPrompt, match="has no voxel inside the scan"):
-            typed_prompt(None, None, tmp_path / name, "lps").on(ct, ct)
+            typed_prompt(None, None, typed_region(tmp_path / name, None), "lps").on(ct, ct)
 
 
 # ---- Views

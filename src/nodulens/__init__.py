@@ -24,6 +24,7 @@ _WHERE = {
     "read": "nodulens.io",
     "list_series": "nodulens.io",
     "read_mask": "nodulens.io",
+    "read_rois": "nodulens.rois.read",
     "write_mask": "nodulens.io",
     "write_volume": "nodulens.io",
     "analyze": "nodulens.pipeline",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from nodulens.report.json import to_json as to_json
     from nodulens.report.outputs import write_outputs as write_outputs
     from nodulens.report.record import Report as Report
+    from nodulens.rois.read import read_rois as read_rois
     from nodulens.train import train as train
     from nodulens.train.options import TrainOptions as TrainOptions
 

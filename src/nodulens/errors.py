@@ -10,6 +10,7 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── UnsafeArchive          a zip member that leaves its folder, is a link, or unpacks too large
     │   ├── NoSeries               nothing in here is a CT series
     │   ├── SeveralSeries          more than one CT series and no choice made
+    │   ├── SeveralRois            more than one region of interest and no choice made
     │   ├── NotCT                  another modality, or a localizer
     │   ├── BadGeometry            gaps, duplicates, one slice, impossible spacing or position
     │   │   └── MixedSeries        slices of several scans, reconstructions or patients under one series UID
@@ -67,6 +68,18 @@ class SeveralSeries(InputError):
 
     Attributes:
         choices: the series UIDs to choose from, the recommended one first.
+    """
+
+    def __init__(self, message: str, choices: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.choices = choices
+
+
+class SeveralRois(InputError):
+    """A file outlines more than one region of interest and no choice was made.
+
+    Attributes:
+        choices: names, or numbers, to choose from.
     """
 
     def __init__(self, message: str, choices: tuple[str, ...] = ()) -> None:

@@ -34,7 +34,7 @@ from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.slices import Field, find_regions, segment_slices
-from nodulens.stages.user_prompts import PromptFields, UserPrompt
+from nodulens.stages.user_prompts import GivenPrompt, PromptFields, UserPrompt
 
 if TYPE_CHECKING:
     from nodulens.query import Lexicon
@@ -122,14 +122,15 @@ def segment(ct: Volume, *, method: AnyMethod = "default", **prompt: Unpack[Promp
 
 
 def segment_prompt(
-    ct: Volume, prompt: UserPrompt, *, method: AnyMethod = "default", progress: Progress = silent
+    ct: Volume, prompt: GivenPrompt, *, method: AnyMethod = "default", progress: Progress = silent
 ) -> Report:
     """The same as :func:`segment` for a prompt as a value, with progress."""
     times = StageTimes(progress)
     method = _loaded(method, times)
+    placed = prompt.on(canonical(ct)[0], ct)  # what is wrong with it is said before the lungs are looked for
     scan = _prepared(ct, times)
     with times.stage("segment"):
-        finding = Finding(1.0, *method.outline_given(scan.volume, scan.lungs, prompt.on(scan.volume, ct)))
+        finding = Finding(1.0, *method.outline_given(scan.volume, scan.lungs, placed))
     nodules = _described(scan, [finding], method, times)
     return replace(_report(scan, nodules, method, times), prompted=True)
 

@@ -162,7 +162,11 @@ def segment(
         str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 of two corners; z0 = z1 for a box on one slice.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Image file with a rough mask of the nodule on the scan's grid.")
+        Path | None,
+        typer.Option(help="File with a rough mask of the nodule: DICOM SEG, RTSTRUCT or SR, MetaImage, NIfTI or NRRD."),
+    ] = None,
+    roi: Annotated[
+        str | None, typer.Option(help="Name or number of the segment, ROI, group or label of --mask that is meant.")
     ] = None,
     text: Annotated[
         str | None, typer.Option(help="Text query that one finding fits: 'largest nodule in the left lung'.")
@@ -195,19 +199,19 @@ def segment(
     ] = False,
     truth: Annotated[
         Path | None,
-        typer.Option(help="Known outline for --panels: a mask in an image file, or the XML of LIDC's readers."),
+        typer.Option(help="Known outline for --panels: a file as for --mask, or the XML of LIDC's readers."),
     ] = None,
     threads: Threads = None,
 ) -> None:
     """Outline, measure and grade the one nodule that a point, box, mask or text means."""
     from nodulens.apps.objects import typed_objects
     from nodulens.apps.panels import check_drawable, known_truth, panels_png
-    from nodulens.apps.prompts import segmenter_of, typed_prompt
+    from nodulens.apps.prompts import segmenter_of, typed_prompt, typed_region
     from nodulens.methods.load import load_method
     from nodulens.report.guidelines import categorise
     from nodulens.report.outputs import claimed
 
-    prompt = typed_prompt(point, box, mask, space, include or (), exclude or (), text)
+    prompt = typed_prompt(point, box, typed_region(mask, roi), space, include or (), exclude or (), text)
     run = segmenter_of(prompt, language, words or ())
     _check_case(case)
     if truth is not None and not panels:

@@ -14,7 +14,7 @@ from nodulens.apps.typed import group_or, typed_command
 from nodulens.core.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from nodulens.evaluate.cohort_results import CohortEvaluation
     from nodulens.evaluate.comparison import Comparison
@@ -386,6 +386,58 @@ def outlines(
     if output is not None:
         text = json.dumps(found.to_json(), indent=1)
         write_evaluation(found.evaluation(typed_command()), output, {"outlines.json": f"{text}\n".encode()})
+    if as_json:
+        print_json(found.to_json())
+        return
+    _print_tables(found.tables(), found.notes, output)
+
+
+@app.command()
+def masks(
+    truth: Annotated[
+        Path | None, typer.Option(help="File of the truth: DICOM SEG, RTSTRUCT or SR, MetaImage, NIfTI or NRRD.")
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="File of the predictions, likewise.")] = None,
+    scan: Annotated[
+        Path | None, typer.Option(help="CT on whose grid they are compared; default: the truth's own grid.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="In place of these: a CSV with a row a scan: truth, predictions; scan, name, patient."),
+    ] = None,
+    truth_roi: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or number of a region of the truth that counts; default: all nodules. Repeatable."),
+    ] = None,
+    predictions_roi: Annotated[list[str] | None, typer.Option(help="The same of the predictions. Repeatable.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the page, its JSON, and masks.json.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare masks nodule by nodule: Dice, HD95, errors of volume and diameter, matched by overlap."""
+    from nodulens.apps.bars import bars
+    from nodulens.core.private import check_folder
+    from nodulens.errors import BadOption
+    from nodulens.evaluate.masks import MaskFiles, MaskOptions, evaluate_masks, listed_files
+    from nodulens.presentation.page import write_evaluation
+
+    if output is not None:
+        check_folder(output)
+    if table is not None:
+        if truth or predictions or scan:
+            raise BadOption("--table names truth, predictions and scan in its rows; leave these options out.")
+        files: Sequence[MaskFiles] = listed_files(table)
+    else:
+        if truth is None or predictions is None:
+            raise BadOption("Name --truth FILE and --predictions FILE, or --table CSV with a row for each scan.")
+        files = [MaskFiles("1", "", truth, predictions, scan)]
+    with bars() as show:
+        options = MaskOptions(tuple(truth_roi or ()), tuple(predictions_roi or ()), show)
+        found = evaluate_masks(files, options)
+    if output is not None:
+        text = json.dumps(found.to_json(), indent=1)
+        write_evaluation(found.evaluation(typed_command()), output, {"masks.json": f"{text}\n".encode()})
     if as_json:
         print_json(found.to_json())
         return

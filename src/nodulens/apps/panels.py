@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, NotFound
-from nodulens.io import read_mask
 from nodulens.ops.orient import canonical
-from nodulens.ops.resample import resample_array
 from nodulens.report.record import Report
-from nodulens.stages.user_prompts import PlacedPrompt, UserPrompt
+from nodulens.rois.grid import Grid
+from nodulens.rois.read import read_rois
+from nodulens.rois.roi import Roi
+from nodulens.stages.user_prompts import GivenPrompt, PlacedPrompt
 
 
 def check_drawable() -> None:
@@ -33,15 +34,15 @@ TruthOn = Callable[[Volume], Mask]
 
 
 def known_truth(path: Path) -> TruthOn:
-    """A ground truth from a file: a mask of any format, or the XML of LIDC's readers.
+    """A ground truth from a file: a DICOM SEG, RTSTRUCT or SR, a mask in an image file, or the XML of LIDC's readers.
 
-    Of the XML, the consensus of half of the readers of every nodule.
+    Of the XML, the consensus of half of the readers of every nodule; of others all regions but parts of the body.
 
     Raises:
-        NotFound, UnreadableFile: there is no such file, or it is neither.
+        NotFound, UnreadableFile: there is no such file, it is none of them, or it outlines nothing.
     """
     if not path.is_file():
-        raise NotFound(f"There is no file {path}; --truth is a mask in an image file, or the XML of LIDC's readers.")
+        raise NotFound(f"There is no file {path}; --truth is a file of masks, or the XML of LIDC's readers.")
     if path.suffix.lower() == ".xml":
         from nodulens.data.lidc import cluster
         from nodulens.data.lidc_ct import consensus_on
@@ -49,8 +50,17 @@ def known_truth(path: Path) -> TruthOn:
 
         xml = read_xml(path)
         return lambda ct: _mask(consensus_on(cluster(scan_of(xml, ct)), ct.geometry), ct, path)
-    mask = read_mask(path)
-    return lambda ct: _mask(resample_array(mask.labels, mask.geometry, ct.geometry, order=0, fill=0), ct, path)
+    rois = read_rois(path).chosen(())
+    return lambda ct: _mask(_labels(rois, ct), ct, path)
+
+
+def _labels(rois: Sequence[Roi], ct: Volume) -> np.ndarray:
+    """All regions on a scan."""
+    labels = np.zeros(ct.geometry.shape, dtype=bool)
+    for drawn in (roi.on(Grid.of(ct)) for roi in rois):
+        if drawn is not None:
+            labels[drawn.box.slices] |= drawn.mask
+    return labels
 
 
 def _mask(labels: np.ndarray, ct: Volume, path: Path) -> Mask:
@@ -59,7 +69,7 @@ def _mask(labels: np.ndarray, ct: Volume, path: Path) -> Mask:
     return Mask((labels > 0).astype(np.uint8), ct.geometry, {1: "nodule"})
 
 
-def panels_png(report: Report, ct: Volume, truth: Mask | None, prompt: UserPrompt | str) -> bytes:
+def panels_png(report: Report, ct: Volume, truth: Mask | None, prompt: GivenPrompt | str) -> bytes:
     """The one nodule of a report as PNG: input with the prompt, ground truth if there is one, result.
 
     Args:

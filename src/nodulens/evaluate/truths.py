@@ -18,9 +18,11 @@ from nodulens.data.lidc_ct import find_scans, slices_mm
 from nodulens.data.lidc_xml import read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
-from nodulens.io.images import read_mask
+from nodulens.io.images import read_mask, sniff
 from nodulens.io.tables import read_table
 from nodulens.ops.components import components
+from nodulens.rois.grid import Grid
+from nodulens.rois.read import read_rois
 
 PANEL = 3
 """Readers of four who make a nodule one to be found, as in LUNA16; those of fewer count neither way."""
@@ -272,7 +274,10 @@ class OutlinedTruths:
 
 @dataclass(frozen=True)
 class MaskTruths:
-    """A mask of the nodules of each scan: name of the scan → file. Each connected component is a nodule."""
+    """A mask of the nodules of each scan: name of the scan → file.
+
+    Each connected component is a nodule; of a DICOM SEG, RTSTRUCT or SR each region but parts of the body.
+    """
 
     masks: Mapping[str, Path]
 
@@ -284,17 +289,29 @@ class MaskTruths:
         """See :class:`Truths`."""
         if scan.name not in self.masks:
             raise NotFound(f"There is no mask {scan.stem}{MASKS[0]} ({', '.join(SUFFIXES)}) beside {scan.name}.")
-        stored = read_mask(self.masks[scan.name])
-        own, grid = stored.geometry, ct.geometry
-        if own.shape != grid.shape or np.abs(own.affine - grid.affine).max() > luna16.ALIKE_MM:
-            raise BadGeometry(f"{self.masks[scan.name]} is not on the grid of its scan; export both alike.")
-        parts = components(stored.labels > 0, CONNECTIVITY)
-        nodules = []
-        for number, where in enumerate(parts.slices, start=1):
-            box = Box(*(tuple(getattr(s, end) for s in where) for end in ("start", "stop")))
-            nodules.append(KnownNodule(box, np.ascontiguousarray(parts.labels[where] == number), 0))
-        known = balls(nodules, grid)
-        return replace(ScanTruth.of_balls(known, NOTHING), outlines=tuple(nodules))
+        path = self.masks[scan.name]
+        nodules = _components(path, ct) if sniff(path) else _regions(path, ct)
+        return replace(ScanTruth.of_balls(balls(nodules, ct.geometry), NOTHING), outlines=tuple(nodules))
+
+
+def _regions(path: Path, ct: Volume) -> list[KnownNodule]:
+    """The regions of a DICOM object on its scan."""
+    drawn = (roi.on(Grid.of(ct)) for roi in read_rois(path).findings)
+    return [KnownNodule(one.box, one.mask, 0) for one in drawn if one is not None]
+
+
+def _components(path: Path, ct: Volume) -> list[KnownNodule]:
+    """The connected components of a mask on the grid of its scan."""
+    stored = read_mask(path)
+    own, grid = stored.geometry, ct.geometry
+    if own.shape != grid.shape or np.abs(own.affine - grid.affine).max() > luna16.ALIKE_MM:
+        raise BadGeometry(f"{path} is not on the grid of its scan; export both alike.")
+    parts = components(stored.labels > 0, CONNECTIVITY)
+    nodules = []
+    for number, where in enumerate(parts.slices, start=1):
+        box = Box(*(tuple(getattr(s, end) for s in where) for end in ("start", "stop")))
+        nodules.append(KnownNodule(box, np.ascontiguousarray(parts.labels[where] == number), 0))
+    return nodules
 
 
 def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None = None) -> Truths:

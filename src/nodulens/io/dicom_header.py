@@ -20,7 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from nodulens.core.volume import Patient
 from nodulens.errors import UnreadableFile
-from nodulens.io.dicom_stream import DeflatedRestError, DicomStream, opened
+from nodulens.io.dicom_stream import MAX_HEADER_BYTES, DeflatedRestError, DicomStream, opened
 
 PIXEL_DATA = 0x7FE00010
 # The records of a DICOMDIR, which may be many and are not read.
@@ -122,6 +122,7 @@ class Header:
         deflated_at: offset of a deflated data set in the file; None where none is.
         pixels: the element that follows the header; None where there is none.
         notes: what was put right.
+        cut: the file ends within it, in an element or a list.
     """
 
     path: Path
@@ -130,6 +131,7 @@ class Header:
     deflated_at: int | None
     pixels: PixelElement | None
     notes: tuple[str, ...]
+    cut: bool
 
     @property
     def sop_class(self) -> str:
@@ -145,14 +147,34 @@ class Header:
         return Patient(text(data.get("PatientName")), text(data.get("PatientID")), birth_date)
 
 
-def read_header(path: Path) -> Header | None:
+class Wanted(NamedTuple):
+    """What is read of a header: the tags of its outermost elements, and how many bytes at most."""
+
+    tags: list[BaseTag | int]
+    budget: int
+
+    @classmethod
+    def more(cls, *keywords: str, budget: int) -> Wanted:
+        """What a CT needs, and elements of other objects."""
+        return cls.only(*KEYWORDS, *keywords, budget=budget)
+
+    @classmethod
+    def only(cls, *keywords: str, budget: int) -> Wanted:
+        """These elements alone."""
+        return cls([tag for tag in map(tag_for_keyword, keywords) if tag is not None], budget)
+
+
+OF_CT = Wanted(TAGS, MAX_HEADER_BYTES)
+
+
+def read_header(path: Path, wanted: Wanted = OF_CT) -> Header | None:
     """The header of a file; None where it is not DICOM.
 
     Raises:
-        UnreadableFile: damaged, or larger than that of any CT.
+        UnreadableFile: damaged, or larger than may be.
     """
     try:
-        return _parsed(path, force=False)
+        return _parsed(path, wanted, force=False)
     except InvalidDicomError:
         pass
     except UnreadableFile:
@@ -164,7 +186,7 @@ def read_header(path: Path) -> Header | None:
         if file.read(2) not in (b"\x02\x00", b"\x08\x00"):
             return None
     try:
-        header = _parsed(path, force=True)
+        header = _parsed(path, wanted, force=True)
     except UnreadableFile:
         raise
     except Exception:  # two bytes promised nothing: this is simply another kind of file
@@ -207,26 +229,26 @@ def group_value(groups: Sequence[Dataset], sequence: str, keyword: str) -> Any:
     return None
 
 
-def _parsed(path: Path, force: bool) -> Header:
-    with opened(path) as stream:
+def _parsed(path: Path, wanted: Wanted, force: bool) -> Header:
+    with opened(path, budget=wanted.budget) as stream:
         found: list[PixelElement] = []
         try:
-            data = read_partial(stream, _stopper(stream, found), force=force, specific_tags=TAGS)
+            data = read_partial(stream, _stopper(stream, found), force=force, specific_tags=wanted.tags)
         except DeflatedRestError as deflated:
-            return _deflated(path, deflated.at)
+            return _deflated(path, deflated.at, wanted)
         syntax = text(data.file_meta.get("TransferSyntaxUID"))
     if not syntax:
         _, little = data.original_encoding
         syntax = str(ImplicitVRLittleEndian if little in (True, None) else ExplicitVRBigEndian)
-    return Header(path, data, syntax, None, found[0] if found else None, _known_characters(data))
+    return Header(path, data, syntax, None, found[0] if found else None, _known_characters(data), stream.cut)
 
 
-def _deflated(path: Path, at: int) -> Header:
-    with opened(path, at) as stream:
+def _deflated(path: Path, at: int, wanted: Wanted) -> Header:
+    with opened(path, at, wanted.budget) as stream:
         found: list[PixelElement] = []
-        data = read_dataset(stream, False, True, stop_when=_stopper(stream, found), specific_tags=TAGS)
+        data = read_dataset(stream, False, True, stop_when=_stopper(stream, found), specific_tags=wanted.tags)
     syntax = str(DeflatedExplicitVRLittleEndian)
-    return Header(path, data, syntax, at, found[0] if found else None, _known_characters(data))
+    return Header(path, data, syntax, at, found[0] if found else None, _known_characters(data), stream.cut)
 
 
 def _stopper(stream: DicomStream, found: list[PixelElement]) -> Any:

@@ -41,12 +41,13 @@ class DicomStream:
     Attributes:
         size: bytes in the file.
         short: whether a read went beyond the end.
+        cut: whether the file ended within an element or a list: a whole one is read beyond once, for the next element.
     """
 
     def __init__(self, file: BinaryIO, budget: int) -> None:
         self.size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        self.short = False
+        self.short = self.cut = False
         # pydicom seeks once an element: bound methods cost it nothing.
         self.seek, self.tell = file.seek, file.tell
         self._read, self._left = file.read, budget
@@ -61,7 +62,9 @@ class DicomStream:
         if size < 0:
             raise DeflatedRestError(self.tell())
         data = self._read(min(size, self._left, self.size))
-        self.short = self.short or len(data) < size
+        if len(data) < size:
+            self.cut = self.cut or self.short or bool(data)
+            self.short = True
         self._left -= len(data) + READ_COST_BYTES
         if self._left < 0:
             raise OSError("the header is larger than that of any CT")

@@ -245,6 +245,26 @@ def readers_left_out(masks: Bool, spacing_zyx: Sequence[float], share: float = 0
     return tuple(compare(truth, mask, spacing_zyx) for truth, mask in zip(others, masks, strict=True))
 
 
+# ---------------------------------------------------------------- several nodules
+
+
+def matched(dice: Float) -> tuple[tuple[int, int], ...]:
+    """Which prediction is of which truth: one to one, so that their Dice adds up to the most.
+
+    Args:
+        dice: (truths, predictions) of each pair, 0…1.
+
+    Returns:
+        index of the truth and of the prediction of each pair that overlaps, in the order of the truths; what is in
+        none is missed, or invented.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(dice, maximize=True)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return tuple((row, column) for row, column in pairs if dice[row, column] > 0)
+
+
 # ---------------------------------------------------------------- many cases
 
 

@@ -217,8 +217,18 @@ def _axes(fractions: Fractions, mask: NDArray[np.bool_], spacing: NDArray[np.flo
     section = _largest_section(fractions, central_slice(mask))
     if section.max() < 0.5:
         section = mask[central_slice(mask)].astype(np.float32)
+    return section_axes(section, spacing[1:])
+
+
+def section_axes(section: Fractions, spacing: NDArray[np.float64]) -> tuple[float, float]:
+    """Long axis of a section, and the longest chord at right angles to it, in mm.
+
+    Args:
+        section: (y, x) how much of each pixel is inside, 0…1; 1 somewhere, 0 on the outermost pixels.
+        spacing: mm (y, x).
+    """
     fine = ndimage.zoom(section, FINER, order=3, grid_mode=True, mode="grid-constant")
-    points = _crossings(fine) * spacing[1:] / FINER
+    points = _crossings(fine) * spacing / FINER
     hull = points[ConvexHull(points).vertices]
     between = hull[:, None] - hull[None]
     lengths = np.hypot(between[..., 0], between[..., 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from nodulens.stages.prompts import Click, Prompt, PromptKind
 from nodulens.stages.segment import prompt_of_box, prompt_of_point
 
 Space = Literal["lps", "voxel"]
+NOTHING = "The mask has no voxel inside the scan: it is empty, or elsewhere in the patient."
 POINT, BOX = ("x", "y", "z"), ("x0", "y0", "z0", "x1", "y1", "z1")
 
 
@@ -37,6 +38,21 @@ class PlacedPrompt:
     prior: NDArray[np.bool_] | None = None
     clicks: tuple[Click, ...] = ()
     kind: PromptKind = "box"
+
+
+class GivenPrompt(Protocol):
+    """What a person gave, before the scan is known."""
+
+    def on(self, volume: Volume, ct: Volume) -> PlacedPrompt:
+        """The prompt in the indices of a volume.
+
+        Args:
+            volume: ``ct`` in canonical orientation.
+            ct: the scan as read.
+
+        Raises:
+            BadPrompt: it is empty, or outside the scan.
+        """
 
 
 class PromptFields(TypedDict, total=False):
@@ -93,11 +109,7 @@ class UserPrompt:
         Raises:
             BadPrompt: it is empty, or outside the scan.
         """
-        clicks = tuple(
-            self._click(volume, ct, xyz, inside=inside)
-            for inside, points in ((True, self.include), (False, self.exclude))
-            for xyz in points
-        )
+        clicks = self.clicks_on(volume, ct)
         if self.mask is not None:
             return PlacedPrompt(*_prompt_of_mask(volume, self.mask), clicks, "mask")
         if self.box is not None:
@@ -105,6 +117,18 @@ class UserPrompt:
         assert self.point is not None, "one of the three is given"
         x, y, z = self._to_lps(ct, self.point)
         return PlacedPrompt(prompt_of_point(volume, (x, y, z)), None, clicks, "point")
+
+    def clicks_on(self, volume: Volume, ct: Volume) -> tuple[Click, ...]:
+        """The corrections in the indices of a volume; arguments as of :meth:`on`.
+
+        Raises:
+            BadPrompt: one is outside the scan.
+        """
+        return tuple(
+            self._click(volume, ct, xyz, inside=inside)
+            for inside, points in ((True, self.include), (False, self.exclude))
+            for xyz in points
+        )
 
     def _click(self, volume: Volume, ct: Volume, xyz: Sequence[float], *, inside: bool) -> Click:
         point = self._to_lps(ct, xyz)
@@ -154,7 +178,7 @@ def _text(numbers: Sequence[float]) -> str:
 def _prompt_of_mask(volume: Volume, mask: Mask) -> tuple[Prompt, NDArray[np.bool_]]:
     on_grid = resample_array(mask.labels, mask.geometry, volume.geometry, order=0, fill=0) > 0
     if not on_grid.any():
-        raise BadPrompt("The mask has no voxel inside the scan: it is empty, or elsewhere in the patient.")
+        raise BadPrompt(NOTHING)
     box = Box.of_mask(on_grid)
     prompt = prompt_of_box(volume, np.asarray(box.start, dtype=float), np.asarray(box.stop, dtype=float))
     return prompt, on_grid
