@@ -8,7 +8,7 @@ the chest), so it is the same on any grid; the seed varies shape, trees and nodu
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from scipy.spatial.distance import cdist
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Point, Texture
 from nodulens.core.volume import AIR_HU, Source, Volume
+from nodulens.data.follow_up import breathing
 from nodulens.io.atomic import whole_folder
 
 if TYPE_CHECKING:
@@ -113,11 +114,25 @@ def phantom_ct(
         An int16 volume whose axes rise towards superior, posterior, left, and the nodules in it.
     """
     rng = np.random.default_rng(seed)
+    geometry = _grid(spacing_zyx)
+    canvas, chest, tubes = _chest_on(geometry, rng)
+    nodules = _place(chest, tubes, rng, WANTED)
+    for nodule in nodules:
+        canvas.nodule(nodule)
+    canvas.noise(noise_hu, rng)
+    hu = np.clip(np.rint(canvas.hu), -1024, 3071).astype(np.int16)
+    return Volume(hu, geometry, Source(description=f"nodulens phantom {seed}")), nodules
+
+
+def _grid(spacing_zyx: Triple) -> Geometry:
     shape = tuple(round(e / s) for e, s in zip(EXTENT_ZYX_MM, spacing_zyx, strict=True))
     origin = [-s * (n - 1) / 2 for n, s in zip(shape, spacing_zyx, strict=True)][::-1]
-    geometry = Geometry.axial((shape[0], shape[1], shape[2]), spacing_zyx, (origin[0], origin[1], origin[2]))
-    canvas = _Canvas.blank(geometry)
+    return Geometry.axial((shape[0], shape[1], shape[2]), spacing_zyx, (origin[0], origin[1], origin[2]))
 
+
+def _chest_on(geometry: Geometry, rng: np.random.Generator) -> tuple[_Canvas, _Chest, list[_Tube]]:
+    """The chest without nodules and noise, its organs, and the vessels and airways of its lungs."""
+    canvas = _Canvas.blank(geometry)
     chest = _Chest.grow(rng)
     chest.paint(canvas)
     _paint_spine(canvas)
@@ -125,12 +140,58 @@ def phantom_ct(
     vessels = [tube for side in (-1, 1) for tube in _vessels(chest, side, rng)]
     airways = _airways(chest, rng)
     canvas.tubes([*_great_vessels(), *vessels, *airways])
-    nodules = _place(chest, [*vessels, *airways], rng)
-    for nodule in nodules:
-        canvas.nodule(nodule)
-    canvas.noise(noise_hu, rng)
-    hu = np.clip(np.rint(canvas.hu), -1024, 3071).astype(np.int16)
-    return Volume(hu, geometry, Source(description=f"nodulens phantom {seed}")), nodules
+    return canvas, chest, [*vessels, *airways]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A nodule of the phantom and of its follow-up.
+
+    Attributes:
+        before, after: in each; None where it is not there. Places are those of its own scan.
+    """
+
+    before: PhantomNodule | None
+    after: PhantomNodule | None
+
+
+LATER: tuple[tuple[float, float] | None, ...] = ((14.5, 14.5), (6.0, 6.0), (18.5, 10.5), (14.0, 0.0), None)
+"""Diameter, and that of the solid part, which each of :data:`WANTED` has a year later; None: resolved."""
+NEW = _Wanted("solid", 7.0, 7.0, 1, (-20, 60))
+"""What is new then."""
+
+
+def follow_up_ct(
+    seed: int = 0, spacing_zyx: Triple = (2.5, 0.75, 0.75), noise_hu: float = 22.0
+) -> tuple[Volume, tuple[Followed, ...]]:
+    """The phantom of :func:`phantom_ct` a year later: another breath, moved on the table, nodules grown, new and gone.
+
+    Args:
+        seed, spacing_zyx, noise_hu: as there.
+
+    Returns:
+        The volume, and every nodule of either scan.
+    """
+    rng = np.random.default_rng(seed)
+    geometry = _grid(spacing_zyx)
+    canvas, chest, tubes = _chest_on(geometry, rng)
+    known = _place(chest, tubes, rng, (*WANTED, NEW))
+    half = [e / 2 for e in EXTENT_ZYX_MM[::-1]]
+    to_before = breathing(([-h for h in half], half), seed=seed + 1)
+    hu = np.stack(list(to_before.planes(canvas.hu, geometry, geometry, order=1, fill=AIR_HU)))
+    later = _Canvas(hu, geometry, canvas.z, canvas.y, canvas.x)
+    pairs: list[Followed] = []
+    for one, size in zip(known, (*LATER, (NEW.diameter, NEW.solid)), strict=True):
+        x, y, z = (float(v) for v in to_before.inverse_at(one.centre_lps))
+        after = (
+            None if size is None else replace(one, centre_lps=(x, y, z), diameter_mm=size[0], solid_diameter_mm=size[1])
+        )
+        pairs.append(Followed(one if len(pairs) < len(WANTED) else None, after))
+        if after is not None:
+            later.nodule(after)
+    later.noise(noise_hu, np.random.default_rng((seed, 1)))
+    values = np.clip(np.rint(later.hu), -1024, 3071).astype(np.int16)
+    return Volume(values, geometry, Source(description=f"nodulens phantom {seed}, a year later")), tuple(pairs)
 
 
 def write_phantom_dicom(
@@ -149,20 +210,34 @@ def write_phantom_dicom(
     """
     with whole_folder(folder) as room:
         volume, nodules = phantom_ct(seed, spacing_zyx)
-        for z in range(volume.geometry.shape[0]):
-            file = BytesIO()  # pydicom would not say which error of the system it met
-            _dicom_slice(volume, z, seed).save_as(file, enforce_file_format=True)
-            (room / f"{z + 1:04d}.dcm").write_bytes(file.getvalue())
+        _write_slices(volume, room, seed, "20000101")
     return nodules
 
 
-def _dicom_slice(volume: Volume, z: int, seed: int) -> FileDataset:
+def write_follow_up_dicom(folder: Path, seed: int = 0, spacing_zyx: Triple = (2.5, 0.75, 0.75)) -> tuple[Followed, ...]:
+    """Write :func:`follow_up_ct` as a DICOM CT series of the same patient, a year after that of
+    :func:`write_phantom_dicom`; all or none."""
+    with whole_folder(folder) as room:
+        volume, nodules = follow_up_ct(seed, spacing_zyx)
+        _write_slices(volume, room, seed, "20010101")
+    return nodules
+
+
+def _write_slices(volume: Volume, room: Path, seed: int, date: str) -> None:
+    for z in range(volume.geometry.shape[0]):
+        file = BytesIO()  # pydicom would not say which error of the system it met
+        _dicom_slice(volume, z, seed, date).save_as(file, enforce_file_format=True)
+        (room / f"{z + 1:04d}.dcm").write_bytes(file.getvalue())
+
+
+def _dicom_slice(volume: Volume, z: int, seed: int, date: str) -> FileDataset:
     """One slice as a pydicom data set with every attribute that CT Image Storage requires."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
     depth, row, column = volume.geometry.spacing_zyx
     name = f"nodulens phantom {seed} {volume.geometry.shape} {volume.geometry.spacing_zyx}"
+    name += "" if date == "20000101" else f" {date}"
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[name, "image", str(z)])
@@ -175,7 +250,7 @@ def _dicom_slice(volume: Volume, z: int, seed: int) -> FileDataset:
     ds.FrameOfReferenceUID = generate_uid(entropy_srcs=[name, "frame"])
     ds.PatientName, ds.PatientID, ds.PatientSex = "Made^Up", f"MADE-UP-{seed}", "O"
     ds.PatientBirthDate = ds.ReferringPhysicianName = ds.AccessionNumber = ds.PositionReferenceIndicator = ""
-    ds.StudyDate = ds.SeriesDate = ds.ContentDate = "20000101"
+    ds.StudyDate = ds.SeriesDate = ds.ContentDate = date
     ds.StudyTime = ds.SeriesTime = ds.ContentTime = "120000"
     ds.StudyID, ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = "1", 1, 1, volume.hu.shape[0] - z
     ds.StudyDescription, ds.SeriesDescription = "Phantom chest CT", f"Phantom {depth:g} mm"
@@ -585,12 +660,14 @@ def _airways(chest: _Chest, rng: np.random.Generator) -> list[_Tube]:
 # ---------------------------------------------------------------- nodules
 
 
-def _place(chest: _Chest, tubes: Sequence[_Tube], rng: np.random.Generator) -> tuple[PhantomNodule, ...]:
+def _place(
+    chest: _Chest, tubes: Sequence[_Tube], rng: np.random.Generator, all_wanted: Sequence[_Wanted]
+) -> tuple[PhantomNodule, ...]:
     """Place every nodule where it is farthest from vessels, airways and the others."""
     middles = np.array([(t.a + t.b) / 2 for t in tubes])
     radii = np.array([t.radius_a + np.linalg.norm(t.b - t.a) / 2 for t in tubes])
     placed: list[PhantomNodule] = []
-    for wanted in WANTED:
+    for wanted in all_wanted:
         candidates = _candidates(chest, wanted, rng)
         room = (cdist(candidates, middles) - radii).min(axis=1)
         for other in placed:
