@@ -36,12 +36,14 @@ ALLOWED = {
     "rois": BASE | {"io", "ops"},
     "methods": TOOLS | {"stages", "report"},
     "pipeline": TOOLS | {"stages", "methods", "report", "query", "__init__"},
+    "followup": ANALYSIS | {"clinical"},
     "data": BASE | {"io", "ops", "metrics"},
     "presentation": BASE | {"io", "ops", "metrics", "report", "data"},
     "stream": METHODS | {"report", "data", "presentation"},
     "train": METHODS | {"report", "data", "metrics", "presentation"},
     "evaluate": ANALYSIS | {"data", "metrics", "presentation", "train"},
-    "apps": ANALYSIS | {"clinical", "dicom_net", "data", "metrics", "presentation", "stream", "train", "evaluate"},
+    "apps": ANALYSIS
+    | {"clinical", "dicom_net", "followup", "data", "metrics", "presentation", "stream", "train", "evaluate"},
     "__init__": set(),
 }
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "captum", "torchvision", "transformers"}

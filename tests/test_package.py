@@ -106,7 +106,8 @@ def test_wheel_holds_code_templates_weights_and_licences(wheel: Path) -> None:
     packed = {name for name in names if name.startswith("nodulens/")}
     words = {path.relative_to(source).as_posix() for path in (source / "nodulens" / "query" / "words").glob("*.toml")}
     assert {f"nodulens/query/words/{language}.toml" for language in ("en", "de", "fr")} <= words
-    others = {"py.typed", "query/grammar.lark", "report/report.schema.json", "stages/lung_shapes.npz"}
+    schemas = {"report/report.schema.json", "followup/comparison.schema.json"}
+    others = {"py.typed", "query/grammar.lark", "stages/lung_shapes.npz", *schemas}
     assert packed == here | templates | words | WEIGHTS | {f"nodulens/{name}" for name in others}
     assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 

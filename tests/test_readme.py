@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from nodulens.data.phantom import write_phantom_dicom
+from nodulens.data.phantom import write_follow_up_dicom, write_phantom_dicom
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", *map(str, REPOSITORY.glob("docs/*.md")))]
 WITH_EXAMPLES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "report.md"]
@@ -29,6 +29,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with a scan in it, coarse so that examples take seconds."""
     folder = tmp_path_factory.mktemp("desk")
     write_phantom_dicom(folder / "scan", spacing_zyx=(2.5, 1.5, 1.5))
+    write_follow_up_dicom(folder / "later", spacing_zyx=(2.5, 1.5, 1.5))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
@@ -58,7 +59,7 @@ def test_python(desk: Path, page: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_there_are_commands_to_run() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= {"info", "analyze", "segment", "doctor"}
+    assert {command.split()[1] for command in COMMANDS} >= {"info", "analyze", "segment", "compare", "doctor"}
 
 
 def test_every_command_of_the_program_is_in_the_readme() -> None:

@@ -16,6 +16,7 @@ from nodulens import __version__
 from nodulens.core.coverage import Coverage
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.volume import Mask, Volume
+from nodulens.errors import BadOption
 from nodulens.io import sharp_kernel
 from nodulens.io.deidentify import released
 from nodulens.methods.load import load_method
@@ -181,6 +182,31 @@ def segment_text(
     which = f"This is number {nodule.id} of {len(found)} findings, prompted by its box, which fits {text!r}."
     weights = tuple(dict.fromkeys((*finder.weights, *method.weights)))
     return replace(report, prompted=True, weights=weights, warnings=(*report.warnings, which, *notes))
+
+
+def with_findings(report: Report, ct: Volume, findings: Sequence[Finding], method: Method) -> Report:
+    """A report with further findings, measured and graded as its own are, with numbers after theirs.
+
+    Args:
+        report: of an analysis, with its lung mask.
+        ct: the volume as read, the one that was analysed.
+        findings: on the canonical orientation of ``ct``.
+        method: what grades them.
+
+    Raises:
+        BadOption: the report has no lung mask, as one read from JSON.
+    """
+    if report.lung_mask is None:
+        raise BadOption("The report has no lung mask: one read from JSON takes no further findings.")
+    volume, orientation = canonical(ct)
+    lungs = Mask(orientation.apply(report.lung_mask.labels), volume.geometry, report.lung_mask.names)
+    scan = _Scan(ct, volume, orientation, lungs, report.coverage)
+    first = max((nodule.id for nodule in report.nodules), default=0)
+    added = [
+        replace(_as_read(nodule, ct, orientation), id=first + nodule.id)
+        for nodule in _described(scan, list(findings), method, StageTimes(silent))
+    ]
+    return replace(report, nodules=(*report.nodules, *added))
 
 
 def _loaded(method: AnyMethod, times: StageTimes) -> Method:

@@ -255,6 +255,64 @@ def send(
 
 
 @app.command()
+@answering
+def compare(
+    scans: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PRIOR CURRENT [MORE]...", help="Scans of one patient, or folders that analyze left (with --scan)."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for comparison.html, comparison.json, changes.csv, dicom/sr.dcm."),
+    ],
+    answers: Answers,
+    voxels: Annotated[
+        list[Path] | None,
+        typer.Option("--scan", help="Scan of a folder that analyze left: which one is found out. Repeatable."),
+    ] = None,
+    interval_days: Annotated[
+        list[float] | None,
+        typer.Option(help="Days to the next scan, where the studies have no dates. Repeatable, one a step."),
+    ] = None,
+    same_patient: Annotated[
+        bool, typer.Option("--same-patient", help="They are one patient, although their headers differ.")
+    ] = False,
+    series: Annotated[
+        list[str] | None, typer.Option(help="Series UID of each scan, in their order, where there are several.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least detection confidence of a finding of the search.")
+    ] = None,
+    gaps: Gaps = "error",
+    case: Case = None,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Put the patient's name, id, birth date and the dates in the result.")
+    ] = False,
+    no_objects: Annotated[bool, typer.Option("--no-dicom", help="Write no structured report.")] = False,
+    deidentified: Annotated[
+        bool, typer.Option("--deidentified", help="Write the structured report for the pseudonym of --case instead.")
+    ] = False,
+    as_json: AsJson = False,
+    recipe: AnyRecipe = "default",
+    settings: Settings = None,
+    threads: Threads = None,
+) -> None:
+    """Compare chest CTs of one patient: what is new, gone, grown or unchanged."""
+    from nodulens.apps.compare import Typed
+    from nodulens.apps.compare import compare as run
+    from nodulens.methods.load import load_method
+
+    _check_case(case)
+    typed = Typed(
+        tuple(scans), output, answers, tuple(voxels or ()), tuple(series or ()), tuple(interval_days or ()),
+        same_patient, gaps, case, identify, not no_objects, deidentified, threshold,
+    )  # fmt: skip
+    run(typed, partial(load_method, recipe, threads=threads, settings=settings or ()), as_json)
+
+
+@app.command()
 def ask(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or its folder.")],
     text: Annotated[str, typer.Argument(help="Such as 'largest nodule in the right upper lobe'.")],
@@ -379,11 +437,14 @@ def phantom(
         Path, typer.Option("--output", "-o", help="Folder for the DICOM slices; it must not hold files yet.")
     ],
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another chest.")] = 0,
+    follow_up: Annotated[
+        bool, typer.Option("--follow-up", help="The same chest a year later: nodules grown, new and gone.")
+    ] = False,
 ) -> None:
     """Write a phantom chest CT with known nodules as DICOM."""
-    from nodulens.data.phantom import write_phantom_dicom
+    from nodulens.data.phantom import write_follow_up_dicom, write_phantom_dicom
 
-    write_phantom_dicom(output, seed=seed)
+    (write_follow_up_dicom if follow_up else write_phantom_dicom)(output, seed=seed)
     print(printable(str(output)))
 
 

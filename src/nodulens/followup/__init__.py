@@ -1,0 +1,1 @@
+"""Scans of one patient over time: registered, their nodules paired, and what changed."""
