@@ -64,8 +64,8 @@ VARIANTS = {
     "stacks alone": Variant((STACKS,)),
     "readers' outlines alone": Variant((STACKS, CUBES)),
     "malignancy alone, no other ratings": Variant(constants={"rating_loss": malignancy_alone}),
-    "network half as wide": Variant(constants={"malignancy_net": of_width(12, 16, 48)}),
-    "network twice as wide": Variant(constants={"malignancy_net": of_width(48, 64, 192)}),
+    "network half as wide": Variant(constants={"malignancy_net": of_width(6, 8, 24)}),
+    "network twice as wide": Variant(constants={"malignancy_net": of_width(24, 32, 96)}),
 }
 
 

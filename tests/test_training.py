@@ -274,7 +274,7 @@ def test_what_is_exported_is_what_was_trained(tmp_path: Path, name: str, caplog:
         "screen": lambda: (screen_net(), torch.rand(3, 1, 16, 16, 16)),
         "volume": lambda: (volume_net(), torch.rand(2, 1, 32, 32, 32)),
         "segmenter": lambda: (PromptUNet(), torch.rand(2, CHANNELS, *GRID)),
-        "malignancy": lambda: (WithFeatures(malignancy_net(7), whitening(96)), torch.rand(3, 2, 64, 64)),
+        "malignancy": lambda: (WithFeatures(malignancy_net(7), whitening(48)), torch.rand(3, 2, 64, 64)),
         "measured": lambda: (MeasuredForest(forest_of(small_forest()), whitening(6), [0, 2]), torch.rand(3, 6)),
     }[name]()
     for module in net.modules():  # as if trained: statistics that are not 0 and 1

@@ -121,4 +121,4 @@ def screen_net() -> PooledClassifier:
 
 def malignancy_net(outputs: int) -> PooledClassifier:
     """Readers' ratings of a nodule from an axial slice and its outline: (N, 2, 64, 64); its last map is 16 × 16."""
-    return PooledClassifier(2, 2, 24, (32, 96), (False, True), outputs=outputs)
+    return PooledClassifier(2, 2, 12, (16, 48), (False, True), outputs=outputs)
