@@ -57,6 +57,21 @@ def test_importing_it_loads_numpy_alone() -> None:
     assert not set(done.stdout.split()) & heavy
 
 
+def test_the_command_line_starts_without_what_a_command_needs() -> None:
+    code = "import sys, nodulens.apps.cli; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {
+        "numpy",
+        "scipy",
+        "SimpleITK",
+        "pydicom",
+        "openvino",
+        "lark",
+        "torch",
+        "yaml",
+    }
+
+
 def test_loading_the_default_method_spares_what_it_does_not_need() -> None:
     """Each of these takes longer to import than a nodule to grade."""
     code = "import sys, nodulens as nl; nl.load_method('default'); nl.analyze; print(*sys.modules)"

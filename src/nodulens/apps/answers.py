@@ -13,7 +13,6 @@ import typer
 
 from nodulens.clinical.facts import Answers, NoduleAnswers, PatientFacts
 from nodulens.errors import BadOption, NotFound, UnreadableFile
-from nodulens.io.records import Format, from_plain
 
 LARGEST_FILE = 1 << 20
 """Bytes of a patient file; more is no such file."""
@@ -34,9 +33,6 @@ class PatientFile:
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise BadOption(f"count is the number of nodules, 1 or more, got {self.count}.")
-
-
-FORM = Format(None, "patient file", defaults=True)
 
 
 def typed_answers(
@@ -148,6 +144,8 @@ def read_patient(path: Path) -> PatientFile:
         NotFound: there is none.
         UnreadableFile: it is neither, too large, or a key or value is not allowed; the message says which.
     """
+    from nodulens.io.records import Format, from_plain  # brings all of io, which every command would wait for
+
     if not path.is_file():
         raise NotFound(f"There is no file {path}.")
     if path.stat().st_size > LARGEST_FILE:
@@ -162,7 +160,8 @@ def read_patient(path: Path) -> PatientFile:
     arranged: dict[str, Any] = {"nodules": {str(key): _of_nodule(value) for key, value in nodules.items()}}
     if "count" in row:
         arranged["count"] = row.pop("count")
-    file: PatientFile = from_plain(PatientFile, {"patient": row, **arranged}, "patient file", FORM)
+    form = Format(None, "patient file", defaults=True)
+    file: PatientFile = from_plain(PatientFile, {"patient": row, **arranged}, "patient file", form)
     return file
 
 
