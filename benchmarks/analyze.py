@@ -45,7 +45,8 @@ with ThreadPoolExecutor(1) as beside:  # as the command line does
     method = loading.result(); t = lap("models", t)
 report = nl.analyze(ct, method=method); t = time.perf_counter()
 marks |= {k: v for k, v in report.timing_s.items() if k not in ("total", "models")}
-write_outputs(report, ct, sys.argv[2]); lap("report", t)
+write_outputs(report, ct, sys.argv[2]); t = lap("report", t)
+nl.write_dicom(report, ct, sys.argv[2] + "/dicom"); lap("DICOM objects", t)
 marks["total"] = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024
 print(json.dumps({"seconds": marks, "peak_gb": peak, "voxels": ct.hu.size, "nodules": len(report.nodules)}))

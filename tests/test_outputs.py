@@ -372,11 +372,11 @@ import sys, time
 from pathlib import Path
 from nodulens.data import phantom
 real = phantom._dicom_slice
-def pausing(volume, z, seed):
+def pausing(volume, z, seed, date):
     if z == 20:
         print("ready", flush=True)
         time.sleep(60)
-    return real(volume, z, seed)
+    return real(volume, z, seed, date)
 phantom._dicom_slice = pausing
 phantom.write_phantom_dicom(Path(sys.argv[1]), 1, (6.0, 3.0, 3.0))
 """

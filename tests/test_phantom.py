@@ -119,7 +119,7 @@ def test_dicom_reads_back_as_the_same_phantom(
         assert ds.ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
         assert ds.SOPClassUID == CTImageStorage
         assert ds.SOPInstanceUID == ds.file_meta.MediaStorageSOPInstanceUID
-        assert ds.SOPInstanceUID == _dicom_slice(volume, z, 1).SOPInstanceUID, "UIDs follow from the seed"
+        assert ds.SOPInstanceUID == _dicom_slice(volume, z, 1, ds.StudyDate).SOPInstanceUID, "UIDs follow from the seed"
     assert len({ds.SOPInstanceUID for ds in slices}) == len(slices)
     assert len({ds.SeriesInstanceUID for ds in slices}) == 1
     assert [ds.InstanceNumber for ds in slices] == list(range(len(slices), 0, -1))

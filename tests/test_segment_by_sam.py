@@ -160,6 +160,7 @@ def test_a_method_is_loaded_with_a_checkpoint(sams: Path, ct: Volume, memory: bo
 # ---------------------------------------------------------------- what is missing
 
 
+@pytest.mark.usefixtures("unshipped")
 def test_what_is_missing_is_said_in_a_line(run: Run, dicom: Path, tmp_path: Path, runs: Path) -> None:
     def asked(*words: str | Path) -> tuple[Any, ...]:
         return run("segment", dicom, "-o", tmp_path / "out", "--point", POINT, *words), *()
