@@ -123,7 +123,7 @@ def test_dicom_reads_back_as_the_same_phantom(
     assert len({ds.SOPInstanceUID for ds in slices}) == len(slices)
     assert len({ds.SeriesInstanceUID for ds in slices}) == 1
     assert [ds.InstanceNumber for ds in slices] == list(range(len(slices), 0, -1))
-    assert slices[0].SeriesInstanceUID != _dicom_slice(volume, 0, 2).SeriesInstanceUID
+    assert slices[0].SeriesInstanceUID != _dicom_slice(volume, 0, 2, slices[0].StudyDate).SeriesInstanceUID
 
 
 TYPE_1 = (
