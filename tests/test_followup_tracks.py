@@ -140,7 +140,7 @@ BAD = (
     Bad(replace(GOOD, found=0.2), "different"),
     Bad(replace(GOOD, dice=0.6), "Dice of 0.60"),
     Bad(replace(GOOD, overlap=0.1), "too little"),
-    Bad(replace(GOOD, forks=5), "too little"),
+    Bad(replace(GOOD, forks=5), "cannot be checked"),
 )
 
 

@@ -141,10 +141,15 @@ def _check(quality: Quality, number: int, count: int) -> None:
         BadOption: with the reason.
     """
     which = "The scans" if count == 2 else f"Scan {number} and the last one"
-    if quality.overlap < LEAST_OVERLAP or quality.forks < LEAST_FORKS:
+    if quality.overlap < LEAST_OVERLAP:
         raise BadOption(
             f"{which} show too little of the same lung to be compared: {100 * quality.overlap:.0f} % of the current "
-            f"lungs, with {quality.forks} forks of vessels. Give scans of the same region."
+            "lungs. Give scans of the same region."
+        )
+    if quality.forks < LEAST_FORKS:
+        raise BadOption(
+            f"{which} cannot be checked to match: they have {quality.forks} forks of vessels where both show lung, and "
+            f"{LEAST_FORKS} are needed. Give scans that share more of the lungs, or compare them by eye."
         )
     measured = f"{100 * quality.found:.0f} % of {quality.forks} forks of vessels are found again"
     least = LEAST_FOUND + quality.forks**-0.5
