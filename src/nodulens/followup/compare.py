@@ -40,6 +40,8 @@ DENSE, STILL_DENSE, LUNG_HU = 0.6, 0.25, -850.0
 those that the nodule has in the other examination, these shares must be denser than half-way from lung to it."""
 LOOK_MM = 6.0
 """How far from its place, and half its diameter, a nodule is looked for."""
+LARGEST_MM = 40.0
+"""Radius around a nodule in which no fork is looked for, at most: an outline that leaked would leave none."""
 INSIDE_MM = 1.0
 """A nodule is part of another if its place is that near to the mask."""
 
@@ -130,7 +132,7 @@ def compare(
 
 
 def _lungs(exam: Exam) -> Lungs:
-    nodules = tuple((n.centre_lps, n.measurements.max_diameter_3d_mm / 2) for n in exam.report.nodules)
+    nodules = tuple((n.centre_lps, min(n.measurements.max_diameter_3d_mm / 2, LARGEST_MM)) for n in exam.report.nodules)
     return Lungs(exam.volume, exam.lungs, nodules)
 
 
