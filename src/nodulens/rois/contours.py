@@ -18,7 +18,8 @@ from nodulens.core.geometry import Float, Geometry
 from nodulens.core.nodule import Box
 from nodulens.errors import BadGeometry, NotFound, UnreadableFile
 from nodulens.io.deidentify import Identity
-from nodulens.io.dicom_header import FAULTS, Header, Wanted, line, text
+from nodulens.io.dicom_header import Header, Wanted, text
+from nodulens.rois.faults import damage_named
 from nodulens.rois.grid import Bool, Drawn, Grid
 from nodulens.rois.roi import Roi, RoiFile
 
@@ -174,12 +175,8 @@ def structures_of(header: Header) -> RoiFile:
         UnreadableFile: a damaged header, or contours that are no points.
         NotFound: no ROI has a contour.
     """
-    try:
+    with damage_named(header.path, "the structure set"):
         return _structures(header)
-    except FAULTS as error:
-        raise UnreadableFile(
-            f"{header.path}: the structure set is damaged or incomplete ({line(error)}); export it again."
-        ) from error
 
 
 def _structures(header: Header) -> RoiFile:

@@ -20,10 +20,11 @@ from nodulens.core.text import printable
 from nodulens.core.volume import Study
 from nodulens.errors import BadGeometry, NotFound, UnreadableFile
 from nodulens.io.deidentify import Identity
-from nodulens.io.dicom_header import FAULTS, Header, Wanted, line, text
+from nodulens.io.dicom_header import Header, Wanted, text
 from nodulens.rois import codes
 from nodulens.rois.codes import Code, code_of, meaning_of
 from nodulens.rois.contours import Contour, Contours, finite
+from nodulens.rois.faults import damage_named
 from nodulens.rois.grid import Drawn, Grid
 from nodulens.rois.roi import Evaluated, Measured, Roi, RoiFile
 
@@ -132,12 +133,8 @@ def reports_of(header: Header, segments: Segments) -> RoiFile:
         UnreadableFile: a damaged report, one after another template, or a segment that its segmentation has not.
         NotFound: it refers to a segmentation that is not there, or no group says where it is.
     """
-    try:
+    with damage_named(header.path, "the report"):
         return _reports(header, segments)
-    except FAULTS as error:
-        raise UnreadableFile(
-            f"{header.path}: the report is damaged or incomplete ({line(error)}); export it again."
-        ) from error
 
 
 def _reports(header: Header, segments: Segments) -> RoiFile:

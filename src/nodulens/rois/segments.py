@@ -21,12 +21,13 @@ from nodulens.core.geometry import Float, Geometry
 from nodulens.core.nodule import Box
 from nodulens.errors import BadGeometry, UnreadableFile
 from nodulens.io.deidentify import Identity
-from nodulens.io.dicom_header import FAULTS, Header, Wanted, group_value, groups_of, line, text
+from nodulens.io.dicom_header import Header, Wanted, group_value, groups_of, line, text
 from nodulens.io.dicom_planes import planes_of
 from nodulens.io.dicom_stream import opened
 from nodulens.io.pixels import NATIVE, check_pixels, stored_images
 from nodulens.io.plane import Plane
 from nodulens.rois.codes import ANATOMY, code_of, meaning_of
+from nodulens.rois.faults import damage_named
 from nodulens.rois.grid import Drawn, Grid, joined
 from nodulens.rois.masks import Cut, reach
 from nodulens.rois.roi import Roi, RoiFile
@@ -125,12 +126,8 @@ def segments_of(header: Header) -> RoiFile:
         UnreadableFile: a damaged header, no segments, truncated or compressed pixels that cannot be read.
         BadGeometry: frames without a place in the patient.
     """
-    try:
+    with damage_named(header.path, "the segmentation's header"):
         return _segments(header)
-    except FAULTS as error:
-        raise UnreadableFile(
-            f"{header.path}: the segmentation's header is damaged or incomplete ({line(error)}); export it again."
-        ) from error
 
 
 def _segments(header: Header) -> RoiFile:
