@@ -19,6 +19,7 @@ from nodulens.clinical import lung_rads_v2022
 from nodulens.clinical.assess import NoduleGuidelines
 from nodulens.clinical.record import Result
 from nodulens.dicom_objects import codes
+from nodulens.dicom_objects.tid1500 import rounded
 from nodulens.report.guideline_words import basis, chance, questions, said
 from nodulens.report.page import cautions
 from nodulens.report.record import Report
@@ -70,7 +71,7 @@ def probabilities(guidelines: NoduleGuidelines) -> Iterator[Measurement]:
     for estimate in guidelines.estimates:
         share = estimate.probability
         if share is not None:
-            yield Measurement(codes.MODELS[estimate.model], float(f"{100 * share:.6g}"), codes.PERCENT)
+            yield Measurement(codes.MODELS[estimate.model], rounded(100 * share), codes.PERCENT)
 
 
 def comment(words: str) -> Dataset:

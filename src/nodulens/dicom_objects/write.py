@@ -61,9 +61,14 @@ def write_objects(report: Report, context: Context, kinds: Sequence[str], folder
         BadOption: the report has no masks.
     """
     for name, made in _objects(report, context, kinds):
-        file = BytesIO()  # pydicom would not say which error of the system it met
-        made.save_as(file, enforce_file_format=True)
-        write_whole(folder / f"{name}.dcm", file.getvalue())
+        write_object(made, folder / f"{name}.dcm")
+
+
+def write_object(made: Dataset, path: Path) -> None:
+    """Write an object into a file of its own, whole or not at all."""
+    file = BytesIO()  # pydicom would not say which error of the system it met
+    made.save_as(file, enforce_file_format=True)
+    write_whole(path, file.getvalue())
 
 
 def _objects(report: Report, context: Context, kinds: Sequence[str]) -> Iterator[tuple[str, Dataset]]:

@@ -9,41 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 
 from highdicom.sr import (
     AlgorithmIdentification,
-    Comprehensive3DSR,
-    DeviceObserverIdentifyingAttributes,
     FindingSite,
     Measurement,
-    MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
-    ObservationContext,
-    ObserverContext,
     QualitativeEvaluation,
-    RelationshipTypeValues,
-    SourceImageForMeasurement,
-    TextContentItem,
     TimePointContext,
     TrackingIdentifier,
 )
-from highdicom.sr.coding import CodedConcept
 from highdicom.uid import UID
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as dictionary
 from pydicom.sr.coding import Code
 
 from nodulens import __version__
 from nodulens.dicom_objects import codes
-from nodulens.dicom_objects.measurements import DEVICE_UID
 from nodulens.dicom_objects.segmentation import lobe
-from nodulens.dicom_objects.study import MAKER, Context, context_of, corners, equip
+from nodulens.dicom_objects.statements import NOT_A_DEVICE, comment
+from nodulens.dicom_objects.study import MAKER, Context, context_of, equip
+from nodulens.dicom_objects.tid1500 import headers, rounded, sizes, structured_report
+from nodulens.dicom_objects.write import write_object
 from nodulens.followup.change import Change, mass_mg
 from nodulens.followup.compare import Compared
 from nodulens.followup.record import Sighting, Track
-from nodulens.io.atomic import write_whole
 
 SERIES_NUMBER = 9805
 FILE = "sr.dcm"
@@ -84,9 +74,7 @@ def contexts_of(compared: Compared, pseudonym: str | None = None) -> list[Contex
 
 def write_report(compared: Compared, contexts: Sequence[Context], folder: Path) -> None:
     """Write :data:`FILE` into an existing folder."""
-    file = BytesIO()
-    followup_report(compared, contexts).save_as(file, enforce_file_format=True)
-    write_whole(folder / FILE, file.getvalue())
+    write_object(followup_report(compared, contexts), folder / FILE)
 
 
 def followup_report(compared: Compared, contexts: Sequence[Context]) -> Dataset:
@@ -100,36 +88,10 @@ def followup_report(compared: Compared, contexts: Sequence[Context]) -> Dataset:
     for track in compared.comparison.tracks:
         uid = UID()
         groups += [_group(track, i, compared, contexts[i], uid) for i, one in enumerate(track.sightings) if one.present]
-    observer = ObserverContext(
-        observer_type=dictionary.DCM.Device,
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=DEVICE_UID, name=MAKER, manufacturer_name=MAKER, model_name=MAKER, serial_number=__version__
-        ),
-    )
-    content = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=observer),
-        procedure_reported=codes.CHEST_CT,
-        imaging_measurements=groups,
-    )
-    made = Comprehensive3DSR(
-        evidence=[header for context in reversed(contexts) for header in _headers(context)],
-        content=content[0],
-        series_instance_uid=UID(),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=UID(),
-        instance_number=1,
-        manufacturer=MAKER,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-    )
+    evidence = [header for context in reversed(contexts) for header in headers(context)]
+    made = structured_report(groups, evidence, SERIES_NUMBER)
     equip(made, contexts[-1], "nodulens: follow-up of nodules (structured report)")
     return made
-
-
-def _headers(context: Context) -> list[Dataset]:
-    """A header of each instance of a scan."""
-    return [context.header(one) for one in {image.sop_instance_uid: image for image in context.images}.values()]
 
 
 def _group(
@@ -155,10 +117,7 @@ def _group(
         measurements=measured,
         qualitative_evaluations=evaluations,
     )
-    group[0].ContentSequence.extend(
-        TextContentItem(CodedConcept.from_code(codes.COMMENT), words, RelationshipTypeValues.CONTAINS)
-        for words in (*track.notes, "For research; not a medical device.")
-    )
+    group[0].ContentSequence.extend(map(comment, (*track.notes, NOT_A_DEVICE)))
     return group
 
 
@@ -170,33 +129,14 @@ def _stated_at(track: Track) -> int:
 def _measured(sighting: Sighting, context: Context) -> Iterator[Measurement]:
     m, position = sighting.measurements, sighting.position
     assert m is not None and position is not None
-    rows = corners(context.ct.geometry, context.images)[:, 0].tolist()
-    on = [image for image, z in zip(context.images, rows, strict=True) if z == position.central_slice]
-    where = None
-    if on:
-        (reference,) = context.references(on[:1])
-        frame = reference.get("ReferencedFrameNumber")
-        frames = None if frame is None else [int(frame)]
-        where = [SourceImageForMeasurement(reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID, frames)]
-    yield Measurement(codes.LONG_AXIS, _rounded(m.long_axis_mm), codes.MM, referenced_images=where)
-    yield Measurement(codes.SHORT_AXIS, _rounded(m.short_axis_mm), codes.MM, referenced_images=where)
-    yield Measurement(
-        codes.DIAMETER, _rounded(m.mean_diameter_mm), codes.MM, derivation=codes.MEAN, referenced_images=where
-    )
-    yield Measurement(codes.VOLUME, _rounded(m.volume_mm3), codes.MM3)
-    yield Measurement(codes.ATTENUATION, _rounded(m.mean_hu), codes.HU, derivation=codes.MEAN)
-    yield Measurement(MASS, _rounded(mass_mg(m)), MILLIGRAM)
+    yield from sizes(m, position.central_slice, context)
+    yield Measurement(MASS, rounded(mass_mg(m)), MILLIGRAM)
 
 
 def _changes(change: Change) -> Iterator[Measurement]:
     low, high = change.volume_share_interval
     for concept, share in ((VOLUME_CHANGE, change.volume_share), (VOLUME_CHANGE_LOW, low), (VOLUME_CHANGE_HIGH, high)):
-        yield Measurement(concept, _rounded(100 * share), codes.PERCENT)
-    yield Measurement(DIAMETER_CHANGE, _rounded(change.mean_diameter_mm), codes.MM)
+        yield Measurement(concept, rounded(100 * share), codes.PERCENT)
+    yield Measurement(DIAMETER_CHANGE, rounded(change.mean_diameter_mm), codes.MM)
     if change.doubling_days is not None:
-        yield Measurement(DOUBLING, _rounded(change.doubling_days), DAY)
-
-
-def _rounded(value: float) -> float:
-    """Six digits: more than was measured, fewer than a decimal string holds."""
-    return float(f"{value:.6g}")
+        yield Measurement(DOUBLING, rounded(change.doubling_days), DAY)
