@@ -128,14 +128,15 @@ class Line:
 
 
 def _lines(found: Iterable[ComputedCell], parts: Sequence[str]) -> list[Line]:
-    """The lines of some parts. A recipe with variants on one fold is itself repeated on that fold."""
+    """The lines of some parts. A recipe with variants on one fold alone is itself repeated on that fold."""
     groups: dict[tuple[str, str, str], list[ComputedCell]] = {}
     for cell in found:
         if cell.part in parts and cell.split in SPLITS:
             key = f"{cell.recipe}.{cell.part}", cell.split, ", ".join(cell.settings)
             groups.setdefault(key, []).append(cell)
     lines = [Line(*key, cells) for key, cells in groups.items()]
-    varied = {(line.row, line.cells[0].fold) for line in lines if line.settings and line.split == PATIENTS}
+    alone = (line for line in lines if line.settings and line.split == PATIENTS and len(line.cells) == 1)
+    varied = {(line.row, line.cells[0].fold) for line in alone}
     for row, fold in sorted(varied):
         own = [cell for cell in groups.get((row, PATIENTS, ""), []) if cell.fold == fold]
         lines += [Line(row, PATIENTS, "", own, beside=True)] if own else []

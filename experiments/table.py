@@ -68,6 +68,11 @@ class Bench:
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
 VIT = ("classifier.network=vit", "classifier.learning_rate=0.0003")
 LITE, CUBES = "segmenter.pretrained=efficientnet-lite0", ("cubes=true",)
+AS_PUBLISHED = (
+    "segmenter.epochs=50", "segmenter.batch=16", "segmenter.learning_rate=0.0001", "segmenter.schedule=constant",
+    "segmenter.patience=none",
+)  # fmt: skip
+"""How method D's publication trains its segmenter, where the budget does otherwise."""
 VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("conv3-classifier", "classifier"): (
         ("classifier.seed=1",),
@@ -88,7 +93,8 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         ("segmenter.loss=hybrid",),
         ("segmenter.epochs=16", "segmenter.patience=16"),
         (LITE,),
-        (LITE, "segmenter.batch=16", "segmenter.learning_rate=0.0001"),
+        (LITE, "segmenter.epochs=24"),
+        (LITE, *AS_PUBLISHED),
         CUBES,
     ),
     ("nnunet-sam", "segmenter"): ((LITE,), CUBES),
@@ -100,7 +106,11 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ),
     ("nnunet-sam", "refined"): (("box_scale=1.0",), ("box_scale=1.5",), ("box_scale=2.0",)),
 }
-"""Rows besides the unchanged recipe."""
+"""Rows besides the unchanged recipe, on one fold."""
+BESIDE: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
+    ("conv3-classifier", "classifier"): (("classifier.crop_scale=none",),),
+}
+"""Other readings of a method, on every fold by patient as the recipe itself."""
 COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
 """Settings of a network after augmentation, where a CPU would take hours; for comparison it is also split at random
 with the same settings."""
@@ -116,6 +126,8 @@ def cells() -> Iterator[Cell]:
     for name, part, config in own:
         folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
         yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
+        for reading in BESIDE.get((name, part), ()):
+            yield from (Cell(name, part, PATIENTS, fold, reading) for fold in folds)
         settings = COPIED.get(config.network, ())
         yield Cell(name, part, RANDOM, 0)
         if settings:
