@@ -77,7 +77,6 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("conv3-classifier", "classifier"): (
         ("classifier.seed=1",),
         ("classifier.seed=2",),
-        ("classifier.crop_scale=1",),
         ("classifier.crop_scale=1.5",),
         ("classifier.network=conv3-attention",),
         VIT,

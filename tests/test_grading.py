@@ -34,7 +34,10 @@ from nodulens.train.tasks.nodule_material import nodules_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = changed(CONV3_CLASSIFIER, ["classifier.size=32", "classifier.pixel_mm=1.4", "classifier.epochs=1"])
+SMALL = changed(
+    CONV3_CLASSIFIER,
+    ["classifier.size=32", "classifier.pixel_mm=1.4", "classifier.crop_scale=none", "classifier.epochs=1"],
+)
 NOBODY = np.zeros(0, int)
 
 

@@ -164,6 +164,7 @@ CONV3_CLASSIFIER = Recipe(
         network="conv3",
         size=124,
         pixel_mm=0.35,
+        crop_scale=1.0,
         classes=BENIGN_OR_MALIGNANT,
         loss="cross-entropy",
         epochs=50,
