@@ -54,6 +54,12 @@ COMPARED = ("AUC", "Average precision", "Dice")
 """Beginnings of the names of figures that no threshold turns into steps."""
 UNTIMED = Budget({name: {**limits, "minutes": "none"} for name, limits in BUDGET.networks.items()})
 """The budget of the table without its limit of time, which would make a network of the machine's load."""
+SHIPPED: Mapping[str, tuple[str, ...]] = {
+    "conv3-classifier.classifier": table.FIXED_FIELD,
+    "resnet-unet-patch-cnn.segmenter": (table.LITE,),
+}
+"""Networks that ship with other settings than the recipe's, because the table has better figures of them, or smaller
+and faster ones that are as good."""
 POOLED: Mapping[str, Callable[[Sequence[ComputedCell]], Evaluated]] = {
     "segmenter": results.pooled_slices,
     "filter": results.pooled_patches,
@@ -136,12 +142,17 @@ def _name(recipe: Recipe, part: str) -> str:
     return f"{recipe.name}.{part}"
 
 
+def _cell(recipe: Recipe, part: str, split: str, fold: int) -> Cell:
+    """A cell of the table with the settings that ship."""
+    return Cell(recipe.name, part, split, fold, SHIPPED.get(_name(recipe, part), ()))
+
+
 # ---------------------------------------------------------------- training
 
 
 def _trained(work: Release, recipe: Recipe, part: str) -> Run:
     """Train a network on everybody who may train, into a run folder of its own."""
-    within = recipe_of(Cell(recipe.name, part, SCANS, 0), Bench(work.data, work.run, work.budget))
+    within = recipe_of(_cell(recipe, part, SCANS, 0), Bench(work.data, work.run, work.budget))
     spec = RunSpec(work.data, work.run / _name(recipe, part), f"{work.command} --only {_name(recipe, part)}")
     return train_recipe(within, spec, (part,))
 
@@ -158,7 +169,7 @@ def _figures(work: Release, recipe: Recipe, part: str, config: NetworkConfig) ->
         "stands_on": f"{len(cells)} folds by patient, networks of the same settings that left the patients out",
         "by_patient": _values(POOLED[part](cells)),
     }
-    whole = work.cells / f"{Cell(recipe.name, part, SCANS, 0).name}.json"
+    whole = work.cells / f"{_cell(recipe, part, SCANS, 0).name}.json"
     if whole.is_file() and _same((cell := read_cell(whole)).learner, config) and cell.scans is not None:
         figures["whole_scans"] = {
             "nodules": cell.scans.nodules,
@@ -170,7 +181,7 @@ def _figures(work: Release, recipe: Recipe, part: str, config: NetworkConfig) ->
 
 def _cells(work: Release, recipe: Recipe, part: str, config: NetworkConfig) -> list[ComputedCell]:
     """The cells by patient of a network with these settings: of the table, or trained here; none without folds."""
-    wanted = [c for c in table.cells() if c == Cell(recipe.name, part, PATIENTS, c.fold)]
+    wanted = [c for c in table.cells() if c == _cell(recipe, part, PATIENTS, c.fold)]
     own = work.run / "cells"
     for place in (work.cells, own):
         found = _read(place, wanted)
@@ -178,7 +189,8 @@ def _cells(work: Release, recipe: Recipe, part: str, config: NetworkConfig) -> l
             return found
     if not work.folds:
         return []
-    table.fill(Bench(work.data, work.run / "folds", work.budget), own, f"{_name(recipe, part)}.{PATIENTS}-")
+    row = _cell(recipe, part, PATIENTS, 0).row
+    table.fill(Bench(work.data, work.run / "folds", work.budget), own, f"{row}.{PATIENTS}-")
     found = _read(own, wanted)
     if not all(_same(cell.learner, config) for cell in found):
         raise BadOption(f"{own} holds cells of {_name(recipe, part)} with other settings; name another folder.")

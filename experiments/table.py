@@ -67,6 +67,7 @@ class Bench:
 
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
 VIT = ("classifier.network=vit", "classifier.learning_rate=0.0003")
+FIXED_FIELD = ("classifier.crop_scale=none",)
 LITE, CUBES = "segmenter.pretrained=efficientnet-lite0", ("cubes=true",)
 AS_PUBLISHED = (
     "segmenter.epochs=50", "segmenter.batch=16", "segmenter.learning_rate=0.0001", "segmenter.schedule=constant",
@@ -91,7 +92,8 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("resnet-unet-patch-cnn", "segmenter"): (
         ("segmenter.loss=hybrid",),
         ("segmenter.epochs=16", "segmenter.patience=16"),
-        (LITE,),
+        (LITE, "segmenter.loss=hybrid"),
+        (LITE, "segmenter.loss=hybrid", "segmenter.epochs=24", "segmenter.patience=none"),
         (LITE, "segmenter.epochs=24"),
         (LITE, *AS_PUBLISHED),
         CUBES,
@@ -107,9 +109,10 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
 }
 """Rows besides the unchanged recipe, on one fold."""
 BESIDE: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
-    ("conv3-classifier", "classifier"): (("classifier.crop_scale=none",),),
+    ("conv3-classifier", "classifier"): (FIXED_FIELD,),
+    ("resnet-unet-patch-cnn", "segmenter"): ((LITE,),),
 }
-"""Other readings of a method, on every fold by patient as the recipe itself."""
+"""Variants that ship, or might: on every fold by patient, and a segmenter on the whole scans, as the recipe itself."""
 COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
 """Settings of a network after augmentation, where a CPU would take hours; for comparison it is also split at random
 with the same settings."""
@@ -125,8 +128,10 @@ def cells() -> Iterator[Cell]:
     for name, part, config in own:
         folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
         yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
-        for reading in BESIDE.get((name, part), ()):
-            yield from (Cell(name, part, PATIENTS, fold, reading) for fold in folds)
+        for variant in BESIDE.get((name, part), ()):
+            yield from (Cell(name, part, PATIENTS, fold, variant) for fold in folds)
+            if part == "segmenter":
+                yield Cell(name, part, SCANS, 0, variant)
         settings = COPIED.get(config.network, ())
         yield Cell(name, part, RANDOM, 0)
         if settings:
