@@ -15,6 +15,7 @@ from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, NodulensError
 from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.load import load_method
+from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import read_run
 from nodulens.methods.shipped import FILE, SCHEMA
 from nodulens.runtime.weights import METHODS, card, check
@@ -94,13 +95,14 @@ def test_one_command_trains_judges_stores_and_places(work: Release, unshipped: P
 @pytest.mark.training
 @pytest.mark.usefixtures("one_thread")
 def test_figures_of_other_settings_are_not_taken(work: Release) -> None:
-    classifier = RECIPES["conv3-classifier"].classifier
-    assert classifier is not None
+    recipe = RECIPES["conv3-classifier"]
+    classifier = changed(recipe, methods.SHIPPED[E5]).classifier
+    assert classifier is not None and classifier != recipe.classifier, "a variant ships, and its figures are taken"
     published = replace(work, cells=Path(__file__).parents[1] / "docs" / "cells")
-    assert methods._cells(
-        published, RECIPES["conv3-classifier"], "classifier", replace(classifier, epochs=12, minutes=3)
-    )
-    assert not methods._cells(published, RECIPES["conv3-classifier"], "classifier", replace(classifier, epochs=13))
+    as_table = replace(classifier, epochs=12, minutes=3)
+    assert methods._cells(published, recipe, "classifier", as_table)
+    assert not methods._cells(published, recipe, "classifier", replace(as_table, epochs=13))
+    assert not methods._cells(published, recipe, "classifier", replace(as_table, crop_scale=1.0))
 
 
 @pytest.mark.training
