@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import socket
 import sys
 from dataclasses import replace
 from functools import partial
@@ -219,6 +220,8 @@ def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
     events.Reload()
     rows = curves(tmp_path / "run.pt")
     assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("loss")] == [(r["epoch"], r["loss"]) for r in rows]
+    files = [path.name for path in (tmp_path / "run.events").iterdir()]
+    assert len(files) == len(rows) and not any(socket.gethostname() in name for name in files)
 
 
 def test_a_row_holds_the_figures_of_both_sets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -35,8 +35,6 @@ WEIGHTS = {f"nodulens/weights/{name}.{suffix}" for name in NAMES for suffix in (
 MADE, NETWORKS = RESNET_UNET_PATCH_CNN.name, tuple(RESNET_UNET_PATCH_CNN.networks)
 """The published method that the tests make up networks of."""
 
-HIDDEN = {"torch.utils.tensorboard": "tensorboard"}
-"""What a module needs beside the package that it lies in."""
 APART = ("nnunet_inside.py", "yolo_inside.py")
 """They run in environments of their own."""
 
@@ -204,8 +202,6 @@ def distributions(nodes: Iterable[ast.AST]) -> Iterator[str]:
             top = module.split(".")[0]
             if top not in (*sys.stdlib_module_names, "nodulens", "_typeshed"):
                 yield from (canonicalize_name(name) for name in known.get(top, [top]))
-            if module in HIDDEN:
-                yield HIDDEN[module]
 
 
 def required(*extras: str) -> set[str]:

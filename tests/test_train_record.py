@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, Run, refused
+from nodulens.apps.train import Start
 from nodulens.apps.typed import typed_command
 from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.material import Stacks
-from nodulens.data.splits import stratified, write_split
+from nodulens.data.splits import Split, stratified, write_split
 from nodulens.errors import BadOption, NotFound, UnreadableFile
 from nodulens.methods.run_record import Conditions, read_run, write_run
 from nodulens.train.conditions import commit, hardware
@@ -109,11 +110,22 @@ def test_a_file_of_options_that_cannot_be_meant_is_refused(tmp_path: Path, text:
         (("--extend", "2"), "holds no run to extend"),
         (("--extend", "2", "--set", "classifier.size=32"), "leave out --set"),
         (("--extend", "2", "--fold", "1"), "no run to extend"),
+        (("--extend", "2", "--every-fold"), "extend each of them by itself"),
     ],
 )
 def test_a_training_starts_in_one_way(tmp_path: Path, run: Run, words: tuple[str, ...], told: str) -> None:
     refused(run("train", *words, "--data", tmp_path, "-o", tmp_path / "run"), told)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_file_of_options_is_trained_for_every_fold_of_its_split(tmp_path: Path) -> None:
+    write_split(Split({"a": "0", "b": "1", "c": "2"}, 3, "luna16"), tmp_path / "three.json")
+    (tmp_path / "mine.yaml").write_text("recipe: conv3-classifier\nsplit: three.json\nfold: 2\n")
+    start = Start(None, tmp_path / "mine.yaml", None, ())
+    found = start.trainings(tmp_path / "runs", TrainOptions(epochs=3), True)
+    assert {place.name: (own.fold, own.epochs) for place, own in found.items()} == {
+        f"fold{k}": (k, 3) for k in range(3)
+    }
 
 
 def test_the_place_of_mlflow_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

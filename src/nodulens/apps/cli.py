@@ -489,11 +489,11 @@ def train(
 ) -> None:
     """Train the networks of a recipe."""
     from nodulens.apps.typed import typed_command
-    from nodulens.train.options import TrainOptions, every_fold
+    from nodulens.train.options import TrainOptions
 
     options = TrainOptions(split, fold, everybody, epochs, threads, mlflow, typed_command())
     start, made = Start(recipe, config, extend, tuple(settings or ())), {}
-    for place, own in (every_fold(output, options) if each else {output: options}).items():
+    for place, own in start.trainings(output, options, each).items():
         with trained_into(place):
             made[place] = run_training(start, folder, place, own)
     from nodulens.train.loop.distributed import Ranks  # what trains is installed: it has trained

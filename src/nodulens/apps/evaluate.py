@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from nodulens.evaluate.cohort_results import CohortEvaluation
     from nodulens.evaluate.comparison import Comparison
+    from nodulens.evaluate.cross_validation import CrossValidation
+    from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import MethodEvaluation
     from nodulens.presentation.evaluation import Table
 
@@ -36,7 +39,9 @@ def evaluate() -> None:
     """Figures of the field as their sources define them; or of a method: nodulens evaluate RECIPE|RUN --data DIR."""
 
 
-def _print(found: MethodEvaluation | CohortEvaluation | Comparison, output: Path | None, as_json: bool) -> None:
+def _print(
+    found: MethodEvaluation | CrossValidation | CohortEvaluation | Comparison, output: Path | None, as_json: bool
+) -> None:
     """Print figures as JSON, or as tables and where their page is."""
     if as_json:
         print_json(found.to_json())
@@ -57,7 +62,7 @@ def _print_tables(tables: Iterable[Table], notes: Iterable[str], output: Path | 
 def method(
     name: Annotated[
         str,
-        typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder that train has made."),
+        typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a run or of one for every fold."),
     ],
     folder: Annotated[
         Path | None, typer.Option("--data", help="Folder with lidc/, luna16/, background/ and ct/.")
@@ -113,10 +118,16 @@ def method(
         raise BadOption(
             "Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks|FILE -o FOLDER."
         )
+    from nodulens.evaluate.folds import read_folds
     from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import check_page
     from nodulens.evaluate.runs import evaluate as evaluate
 
+    if read_folds(Path(name)) is not None:
+        if settings:
+            raise BadOption("The networks of a folder of runs are evaluated as they were trained: leave out --set.")
+        _evaluate_folds(Path(name), folder, EvaluateOptions(split, prompted, threads), output, as_json)
+        return
     if output is not None:
         check_page(name, output)
     with bars() as show:
@@ -129,6 +140,29 @@ def method(
 
         predictions = {FILE: predictions_text(predictions_of(found.networks)).encode()} if found.networks else {}
         write_evaluation(page_of(found, typed_command()), output, predictions)
+    _print(found, output, as_json)
+
+
+def _evaluate_folds(runs: Path, folder: Path, options: EvaluateOptions, output: Path | None, as_json: bool) -> None:
+    """Evaluate a run for every fold on all their test patients together."""
+    from nodulens.apps.bars import bars
+    from nodulens.core.private import check_folder
+    from nodulens.errors import MissingExtra
+    from nodulens.evaluate.predictions import FILE, predictions_text
+    from nodulens.presentation.page import write_evaluation
+
+    if output is not None:
+        check_folder(output)
+    try:
+        from nodulens.evaluate.cross_validation import cross_validate
+        from nodulens.evaluate.run_page import page_of_folds
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    with bars() as show:
+        found = cross_validate(runs, folder, replace(options, progress=show))
+    if output is not None:
+        predictions = {FILE: predictions_text(found.predictions).encode()}
+        write_evaluation(page_of_folds(found, typed_command()), output, predictions)
     _print(found, output, as_json)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,25 @@ class Start:
     config: Path | None
     extend: int | None
     settings: tuple[str, ...]
+
+    def trainings(self, output: Path, options: TrainOptions, each: bool) -> dict[Path, TrainOptions]:
+        """The folder and the options of every run.
+
+        Args:
+            each: a run for every fold of the split that is typed or in the file, or of the fixed five.
+
+        Raises:
+            BadOption: ``each`` with other test patients, or to extend; see :func:`nodulens.train.options.every_fold`.
+        """
+        from nodulens.train.config_file import read_config
+        from nodulens.train.options import every_fold
+
+        if not each:
+            return {output: options}
+        if self.extend is not None:
+            raise BadOption("--every-fold trains new runs: extend each of them by itself, without it.")
+        own = read_config(self.config).options.split if self.config is not None else None
+        return every_fold(output, replace(options, split=options.split or own))
 
 
 def run_training(start: Start, data: Path, output: Path, options: TrainOptions) -> Run:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from nodulens.core.text import without_places
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, MissingExtra, NotFound
+from nodulens.evaluate.folds import read_folds
+from nodulens.evaluate.options import EvaluateOptions
 from nodulens.evaluate.predictions import FILE, SHOWN, Prediction, predictions_of, read_predictions
 from nodulens.methods.load import load_networks
 from nodulens.methods.run_record import is_run, method_named
@@ -37,7 +39,8 @@ class Entrant:
     Attributes:
         name: short.
         predictions: of its test patients.
-        trained_on: patients of its training and validation sets; None where there is no record of them.
+        trained_on: patients of its training and validation sets; of a run for every fold none, as each patient is
+            predicted by the run that left it out; None where there is no record of them.
         weights: of its networks; none of a file.
         file: that was read; None of a run.
     """
@@ -78,19 +81,27 @@ NO_RUNS = RunMaterial()
 
 
 def entrants_of(places: Sequence[Path], material: RunMaterial = NO_RUNS, progress: Progress = silent) -> list[Entrant]:
-    """The methods at some places: folders of runs, which are evaluated; ``predictions.csv``, or folders that hold it.
+    """The methods at some places: folders of runs, or of a run for every fold, which are evaluated;
+    ``predictions.csv``, or folders that hold it.
 
     Raises:
         BadOption: a place twice; a run without data to evaluate it on, or without a network of its own.
         NotFound: nothing is there, or no predictions.
         BadValues, UnreadableFile: see :func:`nodulens.evaluate.predictions.read_predictions`.
-        NoTestPatients, PatientOverlap: see :func:`nodulens.evaluate.networks.evaluate_networks`.
+        NoTestPatients, PatientOverlap: see :func:`nodulens.evaluate.networks.evaluate_networks`, and
+            :func:`nodulens.evaluate.cross_validation.cross_validate`.
         MissingExtra: evaluating runs needs packages that are not installed.
     """
-    return [
-        _run(name, place, material, progress) if is_run(place) else _file(name, place)
-        for name, place in zip(_names(places), places, strict=True)
-    ]
+    return [_entrant(name, place, material, progress) for name, place in zip(_names(places), places, strict=True)]
+
+
+def _entrant(name: str, place: Path, material: RunMaterial, progress: Progress) -> Entrant:
+    def show(stage: str, done: float) -> None:
+        progress(f"{name}: {stage}", done)
+
+    if is_run(place):
+        return _run(name, place, material, show)
+    return _file(name, place) if read_folds(place) is None else _folds(name, place, material, show)
 
 
 def _file(name: str, place: Path) -> Entrant:
@@ -105,8 +116,7 @@ def _file(name: str, place: Path) -> Entrant:
 
 def _run(name: str, folder: Path, material: RunMaterial, progress: Progress) -> Entrant:
     recipe, _ = method_named(str(folder))
-    if material.data is None:
-        raise BadOption(f"{folder} is a run: name the folder of the material to evaluate it on, --data DIR.")
+    data = _data(folder, material)
     if not recipe.networks:
         raise BadOption(f"{folder} has no network of its own, so it was not trained without any test patient.")
     try:
@@ -116,13 +126,28 @@ def _run(name: str, folder: Path, material: RunMaterial, progress: Progress) -> 
         raise MissingExtra("train", error.name or "torch") from error
     use_threads(material.threads)
     own = load_networks(recipe, folder, material.threads).own
-
-    def show(stage: str, done: float) -> None:
-        progress(f"{name}: {stage}", done)
-
-    networks = evaluate_networks(folder, own, material.data, material.split, show)
+    networks = evaluate_networks(folder, own, data, material.split, progress)
     weights = tuple(WeightRef(f"{name}: {model.card.name}", model.card.sha256) for model in own.values())
     return Entrant(name, predictions_of(networks), trained_on(own.values()), weights)
+
+
+def _folds(name: str, folder: Path, material: RunMaterial, progress: Progress) -> Entrant:
+    """A run for every fold: no patient is predicted by a network that was trained on it."""
+    data = _data(folder, material)
+    try:
+        from nodulens.evaluate.cross_validation import cross_validate
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+    found = cross_validate(folder, data, EvaluateOptions(material.split, threads=material.threads, progress=progress))
+    weights = tuple(WeightRef(f"{name}: {ref.name}", ref.sha256) for ref in found.weights)
+    return Entrant(name, found.predictions, frozenset(), weights)
+
+
+def _data(folder: Path, material: RunMaterial) -> Path:
+    """The folder of the material, which a run needs."""
+    if material.data is None:
+        raise BadOption(f"{folder} is a run: name the folder of the material to evaluate it on, --data DIR.")
+    return material.data
 
 
 def _names(places: Sequence[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The page of a run: figures by class and size, curves, and pictures of results and explanations.
+"""The page of a run, or of one for every fold: figures by class and size, curves, pictures of results, explanations.
 
 All of it is of test patients. Pictures are not chosen by hand: they run from the best case to the worst.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nodulens.data.splits import read_split
 from nodulens.evaluate import refinement
+from nodulens.evaluate.cross_validation import CrossValidation
 from nodulens.evaluate.explain import grad_cam, shap_values
 from nodulens.evaluate.headline import metrics_of, metrics_of_steps
 from nodulens.evaluate.networks import NetworkEvaluation
@@ -38,16 +39,19 @@ from nodulens.presentation.figures import (
 )
 from nodulens.presentation.panels import Explained, LabelledSlice, class_figure, explained_figure
 from nodulens.presentation.tables import class_table, precision_recall_line, roc_line
+from nodulens.report.record import WeightRef
 from nodulens.stages.classify_crop import SIDES
-from nodulens.stages.slices import NODULE, Field
-from nodulens.train.loop.curves import curves_figure
+from nodulens.stages.slices import NODULE
+from nodulens.train.loop.curves import curves_figure, folds_figure
 from nodulens.train.networks.registry import build
 from nodulens.train.tasks import segmentation
 from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches
+from nodulens.train.tasks.protocol import Evaluated
 from nodulens.train.tasks.segmentation_figures import EvaluatedSlices, SliceRow
 from nodulens.train.tasks.slice_material import Slices
 
+INTERVAL = "95 %, by drawing patients"
 SLICES = 5
 """Slices shown, evenly from the best to the worst."""
 BACKGROUND, SAMPLES = 32, 64
@@ -73,20 +77,57 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
         title=f"{run.recipe.name}: {run.recipe.title}",
         summary=(f"Evaluated on {evaluated_on}, patients that none of its networks was trained on.",),
         metrics=tuple(metric for section in sections for metric in section.metrics),
-        interval="95 %, by drawing patients",
+        interval=INTERVAL,
         tables=(
             *(table for section in sections for table in section.tables),
             *scan_tables(found.scans, found.sliding_window),
         ),
         drawings=tuple(drawing for section in sections for drawing in section.drawings),
         warnings=found.notes,
-        provenance=Provenance(
-            command=command,
-            weights=found.weights,
-            split=evaluation.split_parts(read_split(folder / SPLIT)),
-            software=evaluation.software(),
-            data=(evaluation.LIDC_IDRI, evaluation.LUNA16),
+        provenance=_provenance(found.weights, folder, command),
+    )
+
+
+def page_of_folds(found: CrossValidation, command: str) -> Evaluation:
+    """The evaluation of a run for every fold, as a page and its JSON.
+
+    Args:
+        command: as typed.
+    """
+    run = read_run(found.runs[0])
+    sections = {part: _of_rows(one.evaluated) for part, one in found.networks.items()}
+    return Evaluation(
+        title=f"{run.recipe.name}: {run.recipe.title}",
+        summary=(f"Cross-validation: {len(found.runs)} runs, each patient evaluated by the run that left it out.",),
+        metrics=tuple(metric for section in sections.values() for metric in section.metrics),
+        interval=INTERVAL,
+        tables=tuple(
+            table
+            for part, section in sections.items()
+            for table in (found.networks[part].by_fold(f"Fold by fold, {part}"), *section.tables)
         ),
+        drawings=tuple(
+            drawing for part, section in sections.items() for drawing in (*section.drawings, *_learnt(part, found.runs))
+        ),
+        warnings=found.notes,
+        provenance=_provenance(found.weights, found.runs[0], command),
+    )
+
+
+def _learnt(part: str, runs: Sequence[Path]) -> Iterator[Drawing]:
+    """The learning curves of every fold on one sheet, as far as they were kept."""
+    tables = {f"fold {fold}": run / f"{part}.csv" for fold, run in enumerate(runs) if (run / f"{part}.csv").exists()}
+    if tables:
+        yield Drawing.of_lines(f"Learning curves by fold, {part}", folds_figure(tables, part))
+
+
+def _provenance(weights: Sequence[WeightRef], run: Path, command: str) -> Provenance:
+    return Provenance(
+        command=command,
+        weights=tuple(weights),
+        split=evaluation.split_parts(read_split(run / SPLIT)),
+        software=evaluation.software(),
+        data=(evaluation.LIDC_IDRI, evaluation.LUNA16),
     )
 
 
@@ -100,22 +141,38 @@ class PageSection:
 
 
 def _network(name: str, one: NetworkEvaluation, folder: Path) -> PageSection:
-    """A network of a run, with its learning curves if they were kept."""
-    draw = {"segmenter": _segmenter, "filter": _filter, "classifier": _classifier}
-    section = draw[name](one, folder / f"{name}.pt")
+    """A network of a run: what its rows tell, what is drawn with the network, and its learning curves if they were
+    kept."""
+    section = _of_rows(one.evaluated)
+    drawings = list(section.drawings)
+    match one.evaluated:
+        case EvaluatedSlices(slices=slices):
+            drawings = [*_pictures(one, slices), *drawings, *_bias(one, slices)]
+        case EvaluatedNodules(rows) if (folder / f"{name}.pt").exists():
+            drawings.append(_explained(one, rows, folder / f"{name}.pt"))
     curves = folder / f"{name}.csv"
-    if not curves.exists():
-        return section
-    lines = Drawing.of_lines(f"Learning curves, {name}", curves_figure(curves, name))
-    return replace(section, drawings=(*section.drawings, lines))
+    if curves.exists():
+        drawings.append(Drawing.of_lines(f"Learning curves, {name}", curves_figure(curves, name)))
+    return replace(section, drawings=drawings)
+
+
+def _of_rows(evaluated: Evaluated) -> PageSection:
+    """What the rows of a network tell, of one run or of several."""
+    match evaluated:
+        case EvaluatedSlices():
+            return _slices(evaluated)
+        case EvaluatedPatches():
+            return _patches(evaluated)
+        case EvaluatedNodules():
+            return _nodules(evaluated)
+    raise TypeError(f"No page is known of {type(evaluated).__name__}.")
 
 
 # ---------------------------------------------------------------- whole slices
 
 
-def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    assert isinstance(one.evaluated, EvaluatedSlices)
-    figures, slices, field = one.evaluated.figures, one.evaluated.slices, segmentation.field_of(one.config)
+def _slices(evaluated: EvaluatedSlices) -> PageSection:
+    figures, slices = evaluated.figures, evaluated.slices
     rows = []
     for name, found in figures.classes.items():
         values = (mean.value for mean in (found.dice, found.iou, found.sensitivity, found.precision))
@@ -129,19 +186,13 @@ def _segmenter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
     if figures.boxes is not None:
         boxes = tuple(asdict(figures.boxes).items())
         tables.append(Table("Boxes of nodules on slices, as COCO scores them", ("", "value"), boxes))
-    drawings = [*_agreement(slices, field), *_bias(one, slices)]
-    pictures = _pictures(one, slices, field)
-    if pictures:
-        basis = Basis(len(slices), "slices", note="slices with a nodule, from the best to the worst")
-        figure = class_figure(pictures, dict(enumerate(field.foreground, start=1)), basis)
-        drawings.insert(0, Drawing.of_pixels("Input, truth, prediction, overlay", figure))
-    return PageSection(metrics_of(one.evaluated), tables, drawings)
+    return PageSection(metrics_of(evaluated), tables, list(_agreement(slices, tuple(figures.classes))))
 
 
-def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
+def _agreement(slices: Sequence[SliceRow], classes: Sequence[str]) -> Iterator[Drawing]:
     """Predicted area against true area, and Dice of the nodule against Dice of the lungs."""
     areas = []
-    for name in field.foreground:
+    for name in classes:
         cases = [row.overlap[name] for row in slices]
         true, predicted = np.array([(one.truth_voxels, one.predicted_voxels) for one in cases], float).reshape(-1, 2).T
         if (either := (true + predicted) > 0).sum() > 2:
@@ -150,7 +201,7 @@ def _agreement(slices: Sequence[SliceRow], field: Field) -> Iterator[Drawing]:
     if areas:
         figure = bland_altman_figure(areas, "Area", "pixels", basis)
         yield Drawing.of_lines("Bland–Altman of areas on slices, predicted less true", figure)
-    lungs = [name for name in field.foreground if name != NODULE]
+    lungs = [name for name in classes if name != NODULE]
     with_nodule = [row for row in slices if row.overlap[NODULE].truth_voxels]
     if lungs and len(with_nodule) > 2:
         lung, nodule = (np.array([row.dice(*names) for row in with_nodule]) for names in (lungs, [NODULE]))
@@ -192,19 +243,23 @@ def bias_sources(material: Slices, rows: Sequence[SliceRow]) -> list[Pairs]:
     return [one for one in pairs if np.isfinite(one.first).all() and np.ptp(one.first) > 0]
 
 
-def _pictures(one: NetworkEvaluation, slices: Sequence[SliceRow], field: Field) -> list[LabelledSlice]:
+def _pictures(one: NetworkEvaluation, slices: Sequence[SliceRow]) -> Iterator[Drawing]:
     """Some slices with a nodule, evenly from the best to the worst."""
     ranked = sorted((row for row in slices if row.overlap[NODULE].truth_voxels), key=lambda row: -row.dice(NODULE))
     if not ranked:
-        return []
+        return
+    field = segmentation.field_of(one.config)
     chosen = [ranked[k] for k in np.unique(np.linspace(0, len(ranked) - 1, SLICES).astype(int))]
     images, truth = one.material.examples(field, np.array([row.row for row in chosen]))
     found = field.decided(field.probabilities(one.model.run(images[:, None])[0]))
     low, high = NETWORK_WINDOW
-    return [
+    shown = [
         LabelledSlice(f"Dice {row.dice(NODULE):.2f}", image * (high - low) + low, _labels(true), _labels(predicted))
         for row, image, true, predicted in zip(chosen, images, truth, found, strict=True)
     ]
+    basis = Basis(len(slices), "slices", note="slices with a nodule, from the best to the worst")
+    figure = class_figure(shown, dict(enumerate(field.foreground, start=1)), basis)
+    yield Drawing.of_pixels("Input, truth, prediction, overlay", figure)
 
 
 def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -218,9 +273,8 @@ def _labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 # ---------------------------------------------------------------- patches
 
 
-def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    assert isinstance(one.evaluated, EvaluatedPatches)
-    figures, rows = one.evaluated.figures, one.evaluated.rows
+def _patches(evaluated: EvaluatedPatches) -> PageSection:
+    figures, rows = evaluated.figures, evaluated.rows
     counts = ("patches", figures.patches), ("on_nodules", figures.on_nodules), ("nodules", figures.nodules)
     tables = [Table("Patches", ("", "value"), counts)]
     kept = figures.kept
@@ -236,18 +290,16 @@ def _filter(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
             precision_recall_figure([precision_recall_line("", truth, score, patients)], basis, float(np.mean(truth))),
         ),
     ]
-    return PageSection(metrics_of(one.evaluated), tables, drawings)
+    return PageSection(metrics_of(evaluated), tables, drawings)
 
 
 # ---------------------------------------------------------------- crops
 
 
-def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
-    assert isinstance(one.evaluated, EvaluatedNodules)
-    figures, rows, classes = one.evaluated.figures, one.evaluated.rows, one.config.classes
-    truth = np.array([row.truth for row in rows])
-    called = np.array([max(classes, key=row.logits.__getitem__) for row in rows])
-    found = confusion(truth, called, classes=classes)
+def _nodules(evaluated: EvaluatedNodules) -> PageSection:
+    figures, rows = evaluated.figures, evaluated.rows
+    truth, called = _classes(rows)
+    found = confusion(truth, called, classes=tuple(rows[0].logits))
     ranked = ((words, group.beside_diameter) for words, group in figures.groups.items())
     lines = tuple(
         (words, beside.nodules, beside.ranking.auc, beside.ranking.diameter_alone)
@@ -259,7 +311,7 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
         Table("Malignant or benign", ("", "nodules", "AUC", "diameter alone"), lines),
     ]
     drawings = [Drawing.of_lines("Confusion", confusion_figure(found, Basis(len(truth))))]
-    side = one.evaluated.scored.truth
+    side = evaluated.scored.truth
     two = side >= 0
     if len(set(side[two])) == 2:
         some = list(compress(rows, two))
@@ -267,18 +319,21 @@ def _classifier(one: NetworkEvaluation, checkpoint: Path) -> PageSection:
         scores = {"network": [row.score for row in some], "diameter alone": [row.diameter_mm for row in some]}
         curves = [roc_line(words, side[two] == 1, score, patients) for words, score in scores.items()]
         drawings.append(Drawing.of_lines("ROC", roc_figure(curves, Basis(int(two.sum()), patients=len(set(patients))))))
-    if checkpoint.exists():
-        drawings.append(_explained(one, checkpoint, rows, called))
-    return PageSection(metrics_of(one.evaluated), tables, drawings)
+    return PageSection(metrics_of(evaluated), tables, drawings)
 
 
-def _explained(
-    one: NetworkEvaluation, checkpoint: Path, evaluated: Sequence[NoduleRow], called: NDArray[np.str_]
-) -> Drawing:
+def _classes(rows: Sequence[NoduleRow]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """(N,) true and predicted class."""
+    called = [max(row.logits, key=row.logits.__getitem__) for row in rows]
+    return np.array([row.truth for row in rows]), np.array(called)
+
+
+def _explained(one: NetworkEvaluation, evaluated: Sequence[NoduleRow], checkpoint: Path) -> Drawing:
     """Evidence for malignancy: the most confident correct and wrong prediction of each class."""
     net = build(one.config)
     net.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["kept"])
-    truth, score = np.array([row.truth for row in evaluated]), np.abs([row.score for row in evaluated])
+    truth, called = _classes(evaluated)
+    score = np.abs([row.score for row in evaluated])
     chosen = []
     sides = np.array([SIDES.get(name, -1) for name in truth])
     for side in (1, 0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,27 @@ def curves_figure(table: Path, title: str) -> Figure:
     rows = read_curves(table)
     kept = [row["epoch"] for row in rows if row.get("kept") == 1]
     return learning_figure(list(_courses(rows)), Basis(len(rows), "epochs", note=title), kept[0] if kept else None)
+
+
+def folds_figure(tables: Mapping[str, Path], title: str) -> Figure:
+    """The validation set of several trainings of one network, a line for each, in one panel for each figure.
+
+    Args:
+        tables: name of a training, such as "fold 0" → its table of curves.
+        title: what was trained.
+    """
+    trainings = {name: read_curves(table) for name, table in tables.items()}
+    courses = []
+    for name, words in FIGURES.items():
+        column = VALIDATION + name
+        lines = tuple(
+            Line(fold, np.array([row["epoch"] for row in rows]), np.array([row[column] for row in rows]))
+            for fold, rows in trainings.items()
+            if all(column in row for row in rows)
+        )
+        if lines:
+            courses.append(Course(f"{words}, {VALIDATED}", lines))
+    return learning_figure(courses, Basis(len(tables), "trainings", note=title))
 
 
 def _courses(rows: list[Row]) -> Iterator[Course]:

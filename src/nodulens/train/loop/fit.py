@@ -10,16 +10,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from rich.progress import Progress
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
 
 from nodulens.errors import BadOption, NotFound
 from nodulens.io.atomic import whole_file
@@ -460,11 +463,7 @@ def _memory_mb() -> float:
 def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows: Sequence[Row] = state["progress"]["rows"]
-    last, epoch = rows[-1], int(rows[-1]["epoch"])
-    # TensorBoard appends to the epochs that are there
-    with SummaryWriter(str(checkpoint.with_suffix(".events")), purge_step=epoch) as events:
-        for name in last.keys() - {"epoch"}:
-            events.add_scalar(name, last[name], epoch)
+    _save_events(rows[-1], checkpoint.with_suffix(".events"))
     with whole_file(checkpoint) as path:
         torch.save(state, path)
     kept = kept_epoch(rows, state["training"]["patience"])
@@ -473,6 +472,23 @@ def _save(state: dict[str, Any], checkpoint: Path) -> None:
     columns = dict.fromkeys([*marked[-1], *(name for row in marked for name in row)])
     with whole_file(checkpoint.with_suffix(".csv")) as path:
         path.write_text(table_text(tuple(columns), marked), encoding="utf-8")
+
+
+def _save_events(row: Row, folder: Path) -> None:
+    """Write an epoch for TensorBoard, in a file of its own, which a resumed training writes again.
+
+    PyTorch's SummaryWriter would put the name of the machine into the name of the file.
+    """
+    now, epoch, content = time.time(), int(row["epoch"]), BytesIO()
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"]
+    records = RecordWriter(content)
+    for event in (
+        Event(wall_time=now, file_version="brain.Event:2"),
+        Event(wall_time=now, step=epoch, summary=Summary(value=values)),
+    ):
+        records.write(event.SerializeToString())
+    folder.mkdir(exist_ok=True)
+    (folder / f"events.out.tfevents.{epoch:06}").write_bytes(content.getvalue())
 
 
 @torch.inference_mode()

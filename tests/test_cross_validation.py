@@ -1,0 +1,75 @@
+"""A run for every fold, evaluated on all patients together: the commands of docs/evaluation.md at a small size."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from conftest import REPOSITORY, Run, refused
+from nodulens.data.material import Stacks
+from nodulens.data.splits import read_split, stratified, write_split
+from nodulens.evaluate.predictions import read_predictions
+from nodulens.presentation.evaluation import from_json
+
+pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
+
+SMALL = ("--set", "classifier.size=44", "--set", "classifier.epochs=1")
+
+
+def documented() -> list[list[str]]:
+    """The two commands of the section, without ``nodulens``."""
+    text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("\n### A run for every fold\n")
+    lines = section.partition("\n###")[0].splitlines()
+    return [shlex.split(line)[2:] for line in lines if line.startswith("$ nodulens ")]
+
+
+def test_every_patient_counts_once_by_the_run_that_left_it_out(
+    data: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_split(stratified(Stacks(data).items(), 2), Path("two.json"))
+
+    def typed(words: Sequence[str], *more: str) -> str:
+        done = run(*[str(data) if word == "DIR" else word for word in words], *more)
+        assert done.code == 0, done.err
+        return done.out
+
+    train, evaluate = documented()
+    typed(train, "--split", "two.json", *SMALL)
+    shown = typed(evaluate).splitlines()
+    assert "conv3-classifier, 2 folds together" in shown[0] and len(shown) <= 24 and max(map(len, shown)) <= 100
+
+    page = evaluate[-1]
+    rows = read_predictions(Path(page, "predictions.csv"))
+    split = read_split(Path("two.json"))
+    assert {row.patient: str(row.fold) for row in rows} == {p: split.groups[p] for p in {row.patient for row in rows}}
+    assert len({row.item for row in rows}) == len(rows) and {row.fold for row in rows} == {0, 1}
+    found = json.loads(typed(evaluate[:4], "--json"))
+    classifier = found["networks"]["classifier"]
+    assert classifier["rows"]["fold"] == [row.fold for row in rows] and classifier["folds"].keys() == {"0", "1"}
+    ranked = [row for row in rows if row.truth in ("malignant", "benign")]
+    auc = roc_auc_score([row.truth == "malignant" for row in ranked], [row.score for row in ranked])
+    assert classifier["figures"]["all_readers"]["auc"] == pytest.approx(auc, abs=1e-4)
+
+    kept = from_json(Path(page, "evaluation.json").read_text())
+    assert {"Fold by fold, classifier", "By class, any number of readers"} <= {table.title for table in kept.tables}
+    assert "Learning curves by fold, classifier" in {drawing.title for drawing in kept.drawings}
+    assert {ref.name for ref in kept.provenance.weights} == {"fold 0: classifier", "fold 1: classifier"}
+
+    # a comparison takes the folder of the runs too: of its own predictions it does not differ, and nobody was seen
+    compared = json.loads(typed(["evaluate", "compare", evaluate[1], page, "--data", "DIR", "--json"]))
+    [part] = compared["parts"]
+    assert part["items"] == len(rows) and all(
+        pair["difference"]["value"] == 0 for figure in part["figures"] for pair in figure["pairs"]
+    )
+    assert len(compared["notes"]) == 1 and page in compared["notes"][0]
+
+    refused(run("evaluate", evaluate[1], "--data", data, "--split", "two.json"), "leave out --split")
+    refused(run("evaluate", evaluate[1], "--data", data, "--set", "threshold=0.5"), "leave out --set")
+    refused(run("evaluate", "compare", evaluate[1], page), "--data DIR")
