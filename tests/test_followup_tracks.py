@@ -214,6 +214,14 @@ def test_the_scans_scroll_together(beside: Browser) -> None:
     )
     after = label("current"), label("prior")
     assert all(a != b for a, b in zip(before, after, strict=True)), "both move"
+    wheel = "document.getElementById('{}').dispatchEvent(new WheelEvent('wheel', {{deltaMode: 1, deltaY: {}}}))"
+    beside.run(wheel.format("prior", 1))
+    assert (label("current"), label("prior")) == before, "the wheel over one moves both, and back"
+    beside.run("document.getElementById('linked').click()")
+    beside.run(wheel.format("prior", -1))
+    assert label("current") == before[0] and label("prior") == after[1], "without the link each alone"
+    beside.run("document.getElementById('prior').dispatchEvent(new MouseEvent('dblclick'))")
+    assert beside.run("document.querySelectorAll('#prior .zoomed').length") == 1
     beside.run("document.getElementById('earlier').value = '0'")
     beside.run("document.getElementById('earlier').dispatchEvent(new Event('change'))")
     assert label("prior")

@@ -412,6 +412,8 @@ def test_page_opens_on_the_most_suspicious_nodule(opened: Browser, report: Repor
     assert opened.run("document.querySelector('#stack-image').decode().then(() => true)")
     size = opened.run("[document.querySelector('#stack-image').naturalWidth, innerWidth]")
     assert size[0] > 100
+    image = "document.querySelector('#stack-image').{0}Width / document.querySelector('#stack-image').{0}Height"
+    assert opened.run(image.format("client")) == pytest.approx(opened.run(image.format("natural")), rel=0.02)
     assert opened.run("document.querySelectorAll('#stack-overlay .outline').length") == 1
     assert opened.run("document.querySelectorAll('#stack-overlay .lungline').length") == 2
     assert opened.run("document.querySelector('tr[aria-current]').dataset.id") == "1"
