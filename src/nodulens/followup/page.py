@@ -21,7 +21,7 @@ from nodulens.followup.json import fingerprint
 from nodulens.followup.record import Comparison, Sighting, Status, Track
 from nodulens.followup.registration import Registration
 from nodulens.followup.repeatability import SURE, spread_of
-from nodulens.report import guideline_words
+from nodulens.report.guideline_words import Line, line_of_result
 from nodulens.report.html import Entry, number, script_data, source, templates
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan
 
@@ -201,28 +201,16 @@ def _context(comparison: Comparison) -> Entry:
     return Entry("Guidelines", text)
 
 
-def _guidelines(comparison: Comparison) -> list[Values]:
+def _guidelines(comparison: Comparison) -> list[Line]:
     found = comparison.guidelines
-    return [] if found is None else [_result(one) for one in found.examination]
+    return [] if found is None else [line_of_result(one) for one in found.examination]
 
 
-def _result(one: object) -> Values:
-    result = one
-    return {
-        "name": result.guideline,  # type: ignore[attr-defined]
-        "text": guideline_words.said(result),  # type: ignore[arg-type]
-        "lines": [
-            *guideline_words.basis(result),  # type: ignore[arg-type]
-            *guideline_words.questions(result.missing),  # type: ignore[attr-defined]
-        ],
-    }
-
-
-def _of_nodule(track: Track, comparison: Comparison) -> list[Values]:
+def _of_nodule(track: Track, comparison: Comparison) -> list[Line]:
     found, own = comparison.guidelines, track.current.nodule
     if found is None or own is None:
         return []
-    return [_result(one) for nodule in found.nodules if nodule.id == own for one in nodule.results]
+    return [line_of_result(one) for nodule in found.nodules if nodule.id == own for one in nodule.results]
 
 
 def _row(track: Track) -> Values:

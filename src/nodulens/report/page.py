@@ -10,11 +10,10 @@ import math
 from collections.abc import Iterator
 
 from nodulens.clinical.assess import ASK
-from nodulens.clinical.record import Estimate, Result
 from nodulens.core.coverage import OpacityKind
 from nodulens.core.nodule import Nodule, Rating, Risk
 from nodulens.core.volume import Volume
-from nodulens.report import guideline_words
+from nodulens.report.guideline_words import Line, line_of_estimate, line_of_result
 from nodulens.report.html import Entry, bar, number, script_data, source, templates
 from nodulens.report.json import fingerprint
 from nodulens.report.lung_map import lung_map
@@ -294,48 +293,30 @@ def _provenance(report: Report) -> Iterator[Entry]:
 # ---- Guidelines
 
 
-def _examination(report: Report) -> Values | None:
-    """What the guidelines say of the examination; None where nobody stated a context."""
+def _examination(report: Report) -> list[Line]:
+    """What the guidelines say of the examination, then what was stated and how it was taken; none without a context."""
     found = report.guidelines
     if found is None:
-        return None
+        return []
     stated = [
         f"{name.replace('_', ' ')}: {_answer(value)}"
         for name, value in vars(found.patient).items()
         if value is not None and name != "context"
     ]
     context = {"screening": "lung cancer screening", "incidental": "found incidentally"}[str(found.patient.context)]
-    return {
-        "results": [_result(one) for one in found.examination],
-        "stated": "; ".join([context, *stated]),
-        "notes": found.notes,
-    }
+    return [*map(line_of_result, found.examination), Line("Stated:", "; ".join([context, *stated]), found.notes)]
 
 
 def _answer(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _guidelines(nodule: Nodule, report: Report) -> list[Values]:
+def _guidelines(nodule: Nodule, report: Report) -> list[Line]:
     said = report.guidelines.nodules if report.guidelines is not None else ()
     for one in said:
         if one.id == nodule.id:
-            return [*map(_result, one.results), *map(_chance, one.estimates)]
+            return [*map(line_of_result, one.results), *map(line_of_estimate, one.estimates)]
     return []
-
-
-def _result(result: Result) -> Values:
-    lines = [*guideline_words.basis(result), *guideline_words.questions(result.missing)]
-    return {"name": result.guideline, "text": guideline_words.said(result), "lines": lines}
-
-
-def _chance(estimate: Estimate) -> Values:
-    text = f"{guideline_words.chance(estimate)} probability of malignancy"
-    return {
-        "name": estimate.model,
-        "text": text,
-        "lines": [*estimate.notes, *guideline_words.questions(estimate.missing)],
-    }
 
 
 # ---- Parts of the page
