@@ -172,16 +172,31 @@ def open_study(browser: Browser, viewer: Viewer, study: str) -> list[str]:
     return sorted(browser.run(labels))
 
 
+def _double_click(browser: Browser, modality: str) -> None:
+    """Open what is listed without a picture."""
+    browser.run(f"""
+        [...document.querySelectorAll('[data-cy=study-browser-thumbnail-no-image]')]
+            .find(e => e.textContent.includes({json.dumps(modality)})).querySelector('*')
+            .dispatchEvent(new MouseEvent('dblclick', {{bubbles: true, cancelable: true, view: window}}))
+    """)
+
+
 def load_segmentation(browser: Browser) -> list[str]:
     """Open the SEG as a reader would, by a double click, until it lies over the images; the labels of its segments."""
-    browser.run("""
-        [...document.querySelectorAll('[data-cy=study-browser-thumbnail-no-image]')]
-            .find(e => e.textContent.includes('SEG')).querySelector('*')
-            .dispatchEvent(new MouseEvent('dblclick', {bubbles: true, cancelable: true, view: window}))
-    """)
+    _double_click(browser, "SEG")
     shown = f"window.cornerstoneTools.segmentation.state.getSegmentationRepresentations({VIEWPORT}.id).length"
     waited(browser, f"{SEGMENTATIONS}.length == 1 && {shown} == 1")
     return list(browser.run(f"Object.values({SEGMENTATIONS}[0].segments).filter(Boolean).map(s => s.label)"))
+
+
+def open_report(browser: Browser) -> list[str]:
+    """Open the SR as a reader would, by a double click, until an outline lies over an image; what of it is loaded."""
+    _double_click(browser, "SR")
+    reports = "window.services.displaySetService.activeDisplaySets.filter(one => one.Modality == 'SR')"
+    waited(
+        browser, f"{VIEWPORT}.getCornerstoneImage() != null && document.querySelector('.svg-layer polyline') != null"
+    )
+    return list(browser.run(f"{reports}[0].measurements.filter(one => one.loaded).map(one => one.TrackingIdentifier)"))
 
 
 def open_panel(browser: Browser) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.coding import Code
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, generate_uid
+from scipy import ndimage
 
 import made_reports
 from conftest import zip_of
@@ -253,13 +254,38 @@ def test_measurements_read_back(written: tuple[Volume, Report, Path]) -> None:
 def test_central_slice_is_the_source_of_the_axes(written: tuple[Volume, Report, Path]) -> None:
     ct, report, folder = written
     sr = hd.sr.srread(folder / "sr.dcm")
-    for nodule, group in zip(report.nodules, sr.content.get_volumetric_roi_measurement_groups()[2:], strict=True):
+    for nodule, group in zip(report.nodules, sr.content.get_volumetric_roi_measurement_groups()[:-2], strict=True):
         (axis,) = [m for m in group.get_measurements() if m.name.meaning == "Long Axis"]
         (image,) = axis.referenced_images
         known = ct.source.slices[nodule.position.central_slice]
         assert image.referenced_sop_instance_uid == known.sop_instance_uid
         if image.referenced_frame_numbers:
             assert image.referenced_frame_numbers[0] == known.instance_number
+
+
+def test_every_segment_has_an_outline_on_an_image(written: tuple[Volume, Report, Path]) -> None:
+    """By highdicom: a planar group of the same tracking UID, of a nodule on its central slice; findings come first."""
+    ct, report, folder = written
+    sr = hd.sr.srread(folder / "sr.dcm")
+    _, masks = shown(folder)
+    planar = {g.tracking_identifier: g for g in sr.content.get_planar_roi_measurement_groups()}
+    whole = {g.tracking_identifier: g for g in sr.content.get_volumetric_roi_measurement_groups()}
+    assert list(planar) == list(whole) == ["Nodule 1", "Nodule 2", "Left lung", "Right lung"]
+    for name, group in planar.items():
+        assert group.tracking_uid == whole[name].tracking_uid and not group.get_measurements()
+        corners = group.roi.value
+        assert (corners[0] == corners[-1]).all(), "closed"
+        source = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
+        frame = source.get("ReferencedFrameNumber")
+        key = (str(source.ReferencedSOPInstanceUID), None if frame is None else int(frame))
+        mask = masks[name][key]
+        drawn = filled(corners[:-1] - 0.5, mask.shape)
+        assert not (drawn & ~mask).any() and drawn.sum() == np.bincount(ndimage.label(mask)[0][mask]).max()
+        if name.startswith("Nodule"):
+            nodule = report.nodules[int(name[-1]) - 1]
+            assert key[0] == ct.source.slices[nodule.position.central_slice].sop_instance_uid
+        else:
+            assert mask.sum() == max(one.sum() for one in masks[name].values()), "where it is largest"
 
 
 def test_evidence_names_what_is_referred_to(written: tuple[Volume, Report, Path]) -> None:
@@ -490,7 +516,7 @@ def test_a_nodule_on_a_made_up_slice_alone(tmp_path: Path) -> None:
     assert len(sr.content.get_volumetric_roi_measurement_groups()) == 3
     seg = pydicom.dcmread(folder / "seg.dcm")
     numbers = [item.ReferencedSegmentNumber for item in referred(sr) if "ReferencedSegmentNumber" in item]
-    assert numbers == [1, 2, 3] and seg.SegmentSequence[2].SegmentLabel == "Nodule 2"
+    assert sorted(numbers) == [1, 2, 3] and seg.SegmentSequence[2].SegmentLabel == "Nodule 2"
 
 
 def context_slices(ct: Volume) -> set[int]:

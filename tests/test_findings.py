@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume
-from nodulens.errors import BadPrompt
+from nodulens.errors import BadPrompt, NoEnd
 from nodulens.stages.findings import Finding, outline_all, refined
 from nodulens.stages.prompts import ROUGH, Prompt
 
@@ -84,6 +86,39 @@ def test_a_mark_without_outline_is_no_finding_and_most_counts_marks() -> None:
     assert found(nothing, mark(40, 6, 0.9)) == [(0.9, 9)]
     assert found(mark(40, 6, 0.9), mark(10, 6, 0.8), most=1) == [(0.9, 9)]
     assert found() == []
+
+
+def test_a_mark_whose_outline_has_no_end_is_a_ball_of_its_size() -> None:
+    """On a grid of 1 × 0.5 × 0.5 mm; at the scan's edge the ball is cut. What no finding is stays none."""
+    volume = Volume(np.zeros(SHAPE, np.float32), Geometry.axial(SHAPE, (1.0, 0.5, 0.5)))
+
+    def leaking(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+        raise NoEnd("no end")
+
+    marks = [Candidate((15, 12, 20), 9.0, 0.9), Candidate((16, 12, 20), 6.0, 0.8), Candidate((0, 12, 3), 4.0, 0.7)]
+    doubtful = Candidate((25, 25, 20), 9.0, 0.4)
+    first, edge = outline_all(volume, [*marks, doubtful], 0.5, 9, leaking, lambda done: None)
+    assert (first.score, edge.score) == (0.9, 0.7) and not first.outlined and not edge.outlined
+    assert first.box == Box((16, 15, 21), (25, 34, 40)), "9 mm about (20, 24, 30)"
+    assert first.mask.sum() * 0.25 == pytest.approx(np.pi / 6 * 9**3, rel=0.1)
+    assert edge.box.start[2] == 0 and edge.mask.any()
+
+
+def test_a_finding_stands_where_another_mark_s_outline_has_no_end() -> None:
+    """Whichever of the two is the likelier."""
+    volume = Volume(np.zeros(SHAPE, np.float32), Geometry.axial(SHAPE, (1.0, 1.0, 1.0)))
+    wide, small = mark(30, 8, 0.9), mark(31, 6, 0.8)
+
+    def leaking(volume: Volume, prompt: Prompt) -> tuple[Box, NDArray[np.bool_]]:
+        if prompt.stop[2] - prompt.start[2] > 10:
+            raise NoEnd("no end")
+        return outline(volume, prompt)
+
+    for marks in ([wide, small], [replace(small, score=0.95), wide]):
+        (kept,) = outline_all(volume, marks, 0.5, 9, leaking, lambda done: None)
+        assert kept.outlined and kept.score == next(m.score for m in marks if m.diameter_mm == 6)
+    apart = outline_all(volume, [replace(wide, score=0.7), mark(10, 6, 0.8)], 0.5, 9, leaking, lambda done: None)
+    assert [(f.score, f.outlined) for f in apart] == [(0.8, True), (0.7, False)], "the likelier first"
 
 
 # ---------------------------------------------------------------- outlined anew

@@ -13,7 +13,7 @@ import pytest
 import made_reports
 from browser import Browser
 from nodulens.clinical.facts import Answers, PatientFacts
-from nodulens.core.nodule import Nodule
+from nodulens.core.nodule import NO_OUTLINE, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption
 from nodulens.followup import compare as comparing
@@ -111,6 +111,17 @@ def test_what_the_other_scan_does_not_show_is_not_compared(ct: Volume, report: R
     assert by_place(compared, 2).status == "not comparable"
     assert by_place(compared, 1).status == "new"
     assert "No earlier scan shows its place." in by_place(compared, 2).notes
+
+
+@pytest.mark.parametrize("bare", [0, 1])
+def test_what_has_no_outline_is_not_compared(ct: Volume, report: Report, bare: int) -> None:
+    exams = [exam(ct, report, day, {1: size, 2: 9.0}) for day, size in ((0.0, 8.0), (90.0, 16.0))]
+    first, *others = exams[bare].report.nodules
+    marked = (replace(first, warnings=(NO_OUTLINE,)), *others)
+    exams[bare] = replace(exams[bare], report=replace(exams[bare].report, nodules=marked))
+    track = by_place(made(exams), 1)
+    assert (track.status, track.change) == ("not comparable", None) and "no outline" in track.notes[0]
+    assert by_place(made(exams), 2).status == "stable"
 
 
 def test_parts_count_together_where_nodules_merge(ct: Volume, report: Report) -> None:
@@ -214,6 +225,14 @@ def test_the_scans_scroll_together(beside: Browser) -> None:
     )
     after = label("current"), label("prior")
     assert all(a != b for a, b in zip(before, after, strict=True)), "both move"
+    wheel = "document.getElementById('{}').dispatchEvent(new WheelEvent('wheel', {{deltaMode: 1, deltaY: {}}}))"
+    beside.run(wheel.format("prior", 1))
+    assert (label("current"), label("prior")) == before, "the wheel over one moves both, and back"
+    beside.run("document.getElementById('linked').click()")
+    beside.run(wheel.format("prior", -1))
+    assert label("current") == before[0] and label("prior") == after[1], "without the link each alone"
+    beside.run("document.getElementById('prior').dispatchEvent(new MouseEvent('dblclick'))")
+    assert beside.run("document.querySelectorAll('#prior .zoomed').length") == 1
     beside.run("document.getElementById('earlier').value = '0'")
     beside.run("document.getElementById('earlier').dispatchEvent(new Event('change'))")
     assert label("prior")

@@ -162,9 +162,10 @@ def test_the_page_shows_result_rule_and_question(ct: Volume, screened: Report) -
     text = PageReader(render_page(screened, ct)).text
     for words in (
         "Guidelines, for the examination",
-        "4B. Refer for clinical evaluation",
         "solid nodule, at baseline: ≥ 15 mm",
-        "Stated: lung cancer screening; prior: none.",
+        "Stated: lung cancer screening; prior: none",
+        "4B. Refer for clinical evaluation",
+        "the clinical findings and the patient's preference. PET-CT may be considered",
         "Not stated: age (--age): 20 years →",
         "Until stated otherwise: typical benign calcification or fat (--benign): yes → 1; no → 4B",
         "probability of malignancy",

@@ -14,7 +14,7 @@ import nodulens as nl
 from browser import Browser
 from nodulens.dicom_net.outgoing import sorted_out
 from nodulens.dicom_net.stow import stow
-from ohif import Viewer, colour_of, hide, load_segmentation, open_study, show_slice
+from ohif import VIEWPORT, Viewer, colour_of, hide, load_segmentation, open_report, open_study, show_slice
 from orthanc import Orthanc
 
 pytestmark = pytest.mark.browser
@@ -63,6 +63,12 @@ def test_the_viewer_draws_the_segments_over_the_nodules(
         hide(browser, ("Left lung", "Right lung"))
         time.sleep(3)
         browser.picture(tmp_path / "nodules.png")
+        names = [*(f"Nodule {one.id}" for one in report.nodules), "Left lung", "Right lung"]
+        assert open_report(browser) == names
+        first = report.nodules[0]
+        assert browser.run(f"{VIEWPORT}.getCurrentImageId().includes('/{first.position.sop_instance_uid}/')")
+        words = browser.run("document.querySelector('.svg-layer').textContent")
+        assert f"{first.measurements.long_axis_mm:.2f} mm" in words, "it opens at the first finding"
         assert not [answer for answer in viewer.answers if answer[2] >= 400]
     every, nodules = (seen(tmp_path / name, places) for name in ("all.png", "nodules.png"))
     assert alike(every[1], lung) > 0.97 and alike(every[1], lung) > alike(every[1], mark)

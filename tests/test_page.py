@@ -19,11 +19,13 @@ from PIL import Image
 
 import made_reports
 from browser import Browser
+from nodulens.clinical.facts import Answers, PatientFacts
 from nodulens.core.coverage import Coverage, Opacity, SideCoverage
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Measurements
 from nodulens.core.volume import Volume
 from nodulens.io import read
+from nodulens.report.guidelines import categorise
 from nodulens.report.json import fingerprint
 from nodulens.report.page import (
     DETECTION_CONFIDENCE,
@@ -412,6 +414,8 @@ def test_page_opens_on_the_most_suspicious_nodule(opened: Browser, report: Repor
     assert opened.run("document.querySelector('#stack-image').decode().then(() => true)")
     size = opened.run("[document.querySelector('#stack-image').naturalWidth, innerWidth]")
     assert size[0] > 100
+    image = "document.querySelector('#stack-image').{0}Width / document.querySelector('#stack-image').{0}Height"
+    assert opened.run(image.format("client")) == pytest.approx(opened.run(image.format("natural")), rel=0.02)
     assert opened.run("document.querySelectorAll('#stack-overlay .outline').length") == 1
     assert opened.run("document.querySelectorAll('#stack-overlay .lungline').length") == 2
     assert opened.run("document.querySelector('tr[aria-current]').dataset.id") == "1"
@@ -572,6 +576,24 @@ def test_hostile_texts_do_nothing_in_a_browser(ct: Volume, report: Report, brows
     browser.run("document.body.append(Object.assign(document.createElement('script'), {textContent: 'pwned = 1'}))")
     assert browser.run("typeof window.pwned") == "undefined"
     assert any("Content Security Policy" in problem for problem in browser.problems)
+
+
+@pytest.mark.parametrize("stated", [None, PatientFacts(context="screening", prior="none", age=63)])
+def test_scan_and_findings_are_on_the_first_screen(
+    ct: Volume, report: Report, browser: Browser, tmp_path: Path, stated: PatientFacts | None
+) -> None:
+    whole = report if stated is None else categorise(report, Answers(stated))
+    path = tmp_path / "first.html"
+    path.write_bytes(render_page(whole, ct).encode())
+    browser.size(1280, 800)
+    browser.open(path)
+    bottom = "document.querySelector('{}').getBoundingClientRect().bottom"
+    assert 0 < browser.run(bottom.format("#slice")) < 800 and 0 < browser.run(bottom.format("#table tbody tr")) < 800
+    reasons = "[...document.querySelectorAll('.source ul')].map(list => list.checkVisibility())"
+    assert set(browser.run(reasons)) <= {False}, "for who opens them"
+    browser.run("document.querySelectorAll('.source summary').forEach(summary => summary.click())")
+    assert set(browser.run(reasons)) <= {True} and bool(browser.run(reasons)) == (stated is not None)
+    browser.size(1440, 900)
 
 
 @pytest.mark.parametrize(("width", "mobile"), [(390, True), (820, False), (1440, False)])

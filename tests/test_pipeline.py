@@ -14,10 +14,10 @@ import nodulens as nl
 import real_scans
 import small_scans
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Nodule
+from nodulens.core.nodule import NO_OUTLINE, Nodule
 from nodulens.core.volume import Mask, Source, Volume
 from nodulens.data.phantom import phantom_ct
-from nodulens.errors import BadOption, BadPrompt, NoLungs
+from nodulens.errors import BadOption, BadPrompt, NoEnd, NoLungs
 from nodulens.evaluate.scans import match_findings
 from nodulens.methods.recipe import Recipe
 from nodulens.metrics.detection import Findings
@@ -227,6 +227,20 @@ def test_a_prompt_gives_the_same_kind_of_result(axes: Axes, flips: Flips) -> Non
 def test_a_prompt_on_air_is_an_error() -> None:
     with pytest.raises(BadPrompt, match="outside the scan"):
         segment(small_scans.noisy(), point=(0, 0, 500))
+
+
+def test_a_finding_without_an_outline_says_so_and_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The larger balls are made larger than any nodule."""
+    known = small_scans.noisy_report()
+    size = sorted(max(n.box.shape * np.asarray(small_scans.noisy().geometry.spacing_zyx)) for n in known.nodules)
+    monkeypatch.setattr("nodulens.stages.segment.MOST_MM", (size[-2] + size[-1]) / 2)
+    report = analyze(small_scans.noisy(), method=LOW)
+    (bare,) = [n for n in report.nodules if not n.outlined]
+    assert {n.id: n.score for n in report.nodules} == {n.id: n.score for n in known.nodules}, "no finding is lost"
+    assert bare.risk is not None and NO_OUTLINE in bare.risk.doubts and not bare.risk.calibrated
+    assert bare.volume_interval_mm3 is None and from_json(to_json(report)) == report
+    with pytest.raises(NoEnd):
+        segment(small_scans.noisy(), point=bare.centre_lps)
 
 
 # ---- Warnings

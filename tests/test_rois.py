@@ -456,6 +456,26 @@ def test_figures_on_an_image(ct: Volume, series: list[FileDataset], tmp_path: Pa
         file.rois[4].points(Grid.of(ct))
 
 
+def test_a_figure_of_what_a_segment_shows_is_no_region_of_its_own(
+    series: list[FileDataset], truth: np.ndarray, tmp_path: Path
+) -> None:
+    seg = seg_of(series, truth[..., None].astype(np.uint8))
+    saved(seg, tmp_path / "seg.dcm")
+    named = Dataset()
+    named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID = seg.SOPClassUID, seg.SOPInstanceUID
+    named.ReferencedSegmentNumber = 1
+    segment = item_of("IMAGE", ("121191", "DCM", "Referenced Segment"), ReferencedSOPSequence=Items([named]))
+    same, other = (
+        item_of("UIDREF", ("112040", "DCM", "Tracking UID"), UID=uid)
+        for uid in (seg.SegmentSequence[0].TrackingUID, "1.2.3")
+    )
+    square = figure("POLYLINE", np.array([(6.0, 5.0), (10.0, 5.0), (10.0, 13.0), (6.0, 5.0)]), ("1.2", None))
+    data = sr_of([TRACKED, same, square], [TRACKED, same, segment], [other, square])
+    file = read_rois(saved(data, tmp_path / "sr.dcm"))
+    assert [(roi.number, roi.tracking_uid) for roi in file.rois] == [(1, same.UID), (2, "1.2.3")] and not file.notes
+    assert file.rois[0].shape.outlined and file.rois[0].name == "Lesion 1"
+
+
 def test_a_report_finds_its_segmentation_beside_it(
     ct: Volume, series: list[FileDataset], truth: np.ndarray, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import small_scans
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
-from nodulens.errors import BadPrompt
+from nodulens.errors import BadPrompt, NoEnd
 from nodulens.methods.recipe import DEFAULT
 from nodulens.runtime.engine import Model, load_model
 from nodulens.stages.prompts import DRAWN, ROUGH, Click, Prompt
@@ -80,6 +80,42 @@ def test_a_second_look_follows_what_the_first_one_found() -> None:
     rough = Prompt((13.0, 21.0, 23.0), (21.0, 29.0, 31.0), ROUGH)
     first, second = (outlined(volume_of(dense), rough, rounds) for rounds in (1, 3))
     assert real_scans.dice(first, dense) < 0.6 < 0.9 < real_scans.dice(second, dense)
+
+
+WIDE = (50, 60, 60)
+"""Of voxels of 4 mm: 200 mm high, 240 mm wide."""
+
+
+def airless(kind: str) -> NDArray[np.bool_]:
+    """What a false mark may lie on: a chest wall along the lung, a collapsed lobe, a lung that is consolidated."""
+    if kind == "wall":
+        return np.broadcast_to(np.arange(60)[:, None] >= 40, WIDE)
+    if kind == "lobe":
+        return ball(WIDE, (25, 40, 30), 21) & (np.arange(60)[:, None] >= 34)
+    return np.broadcast_to(np.arange(60) >= 28, WIDE)
+
+
+@pytest.mark.parametrize("kind", ["wall", "lobe", "lung"])
+@pytest.mark.parametrize("side", [3, 6])
+def test_an_outline_without_an_end_is_refused(kind: str, side: int) -> None:
+    volume = volume_of(airless(kind), (4.0, 4.0, 4.0))
+    middle = np.array([25.0, 41.0, 32.0])
+    rough = Prompt.between(middle - side / 2, middle + side / 2, ROUGH)
+    with pytest.raises(NoEnd, match=r"at \(126\.0, 162\.0, 98\.0\) mm has no end .* at most 150 mm .* Draw a box"):
+        segment(volume, rough, Brightness().model, DEFAULT.rounds_detected)
+    drawn = Prompt.between(middle - side / 2, middle + side / 2, DRAWN)
+    box, _ = segment(volume, drawn, Brightness().model, DRAWN_ROUNDS)
+    assert max(box.shape) <= 2 * side, "a box that a person draws is an end"
+
+
+def test_a_mass_is_outlined_whole_from_a_small_mark_on_it() -> None:
+    dense = ball(WIDE, (25, 30, 30), 17.5)  # 140 mm across
+    volume = volume_of(dense, (4.0, 4.0, 4.0))
+    rough = Prompt((24.0, 30.0, 30.0), (29.0, 35.0, 35.0), ROUGH)
+    box, mask = segment(volume, rough, Brightness().model, DEFAULT.rounds_detected)
+    whole = np.zeros(WIDE, dtype=bool)
+    whole[box.slices] = mask
+    assert real_scans.dice(whole, dense) > 0.9
 
 
 def test_each_look_is_told_how_far_to_trust_the_box_and_the_first_sees_the_mask() -> None:

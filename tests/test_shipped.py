@@ -20,10 +20,11 @@ from nodulens.methods import shipped as module
 from nodulens.methods.catalogue import RECIPES, RESNET_UNET_PATCH_CNN
 from nodulens.methods.load import load_method
 from nodulens.methods.run_record import method_named, read_run, write_run
-from nodulens.methods.shipped import FILE, IN_CLONE, SCHEMA, places, shipped
+from nodulens.methods.shipped import FILE, IN_CLONE, RELEASED, SCHEMA, places, shipped
 from nodulens.runtime.weights import METHODS, card, check
 
 NAME = RESNET_UNET_PATCH_CNN.name
+COMMITTED = sorted(path.parent for path in (REPOSITORY / IN_CLONE).glob("*/run.json"))
 INSTALL = r"pip install 'nodulens\[methods\]'"
 
 
@@ -65,13 +66,26 @@ def test_a_recipe_as_a_value_takes_them_where_it_trains_the_same(unshipped: Path
         load_method(other)
 
 
-def test_without_them_the_line_that_installs_comes_first(unshipped: Path, run: Run) -> None:
+def test_without_them_the_line_that_installs_comes_first(
+    unshipped: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELEASED", (NAME,))
     with pytest.raises(MissingWeights, match=rf"{INSTALL}.*nodulens train {NAME}"):
         load_method(NAME)
     refused(run("stream", unshipped, "--recipe", NAME), "pip install 'nodulens[methods]'", "nodulens train", code=1)
     states = examine()["methods"]
     assert set(states) == {name for name, recipe in RECIPES.items() if recipe.networks}
-    assert all(state == "not installed: pip install 'nodulens[methods]'" for state in states.values())
+    assert states.pop(NAME) == "in nodulens-methods, not installed: pip install 'nodulens[methods]'"
+    assert all(state == f"in no release, to be trained: nodulens train {name}" for name, state in states.items())
+    assert examine()["well"]
+    monkeypatch.setattr(module, "RELEASED", ())
+    with pytest.raises(MissingWeights, match=rf"its segmenter and filter\. Train it: nodulens train {NAME}"):
+        load_method(NAME)
+
+
+def test_what_is_released_is_what_is_in_the_package() -> None:
+    """Weights that are added to the package are named in RELEASED too."""
+    assert {folder.name for folder in COMMITTED} == set(RELEASED) and COMMITTED
 
 
 def test_stream_works_at_once(unshipped: Path, run: Run) -> None:
@@ -85,12 +99,14 @@ def test_stream_works_at_once(unshipped: Path, run: Run) -> None:
     assert done.code == 0 and json.loads(done.out)["regions"] == 1, done
 
 
-def test_recipes_and_doctor_say_what_is_there(unshipped: Path, run: Run) -> None:
+def test_recipes_and_doctor_say_what_is_there(unshipped: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write(unshipped)
+    monkeypatch.setattr(module, "RELEASED", (NAME, "sam2-densenet"))
     listed = {recipe["name"]: recipe["weights"] for recipe in json.loads(run("recipes", "--json").out)}
     assert listed == {name: name in ("default", NAME) for name in RECIPES}
     words = run("recipes").out
-    assert "missing" in words and "here" in words and "Weights that are missing: pip install" in words
+    assert all(state in words for state in ("here", "not installed", "to be trained"))
+    assert "Weights that are not installed: pip install" in words and "nodulens train RECIPE" in words
     found = examine()
     assert found["methods"][NAME].startswith("intact, segmenter and filter, ") and found["well"]
 
@@ -136,9 +152,6 @@ def test_the_clone_finds_its_own_folder() -> None:
     code = "from nodulens.methods.shipped import places; print(*places())"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert str(REPOSITORY / IN_CLONE) in done.stdout.split()
-
-
-COMMITTED = sorted(path.parent for path in (REPOSITORY / IN_CLONE).glob("*/run.json"))
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)

@@ -17,6 +17,7 @@ and exits with 2 (bad input) for anything below :class:`InputError`, with 1 for 
     │   ├── BadValues              NaN, infinities, or numbers that cannot be Hounsfield units
     │   ├── NoLungs                no lungs found in the scan
     │   ├── BadPrompt              a point, box or mask outside the scan, or empty
+    │   │   └── NoEnd              an outline that grows beyond what a nodule can be
     │   ├── BadOption              an option value that is not allowed, or an output that is in the way
     │   │   └── CannotWrite        a folder that is read-only, full or in use by another run, or too long a name
     │   ├── TooLarge               more memory is needed than there is
@@ -109,6 +110,10 @@ class NoLungs(InputError):
 
 class BadPrompt(InputError):
     """A point, box or mask prompt is outside the scan or empty."""
+
+
+class NoEnd(BadPrompt):
+    """At a prompt an outline grows beyond what a nodule can be: it leaks into what is no nodule."""
 
 
 class BadOption(InputError):

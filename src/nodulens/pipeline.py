@@ -14,7 +14,7 @@ import numpy as np
 
 from nodulens import __version__
 from nodulens.core.coverage import Coverage
-from nodulens.core.nodule import Box, Nodule
+from nodulens.core.nodule import NO_OUTLINE, Box, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption
 from nodulens.io import sharp_kernel
@@ -288,10 +288,12 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
         with times.stage("measure"):
             measurements = measure(volume, box, mask, lungs)
             position = locate(volume, box, mask, lungs)
-            interval = method.volume_interval(volume, box, mask, measurements.volume_mm3)
+            interval = method.volume_interval(volume, box, mask, measurements.volume_mm3) if finding.outlined else None
         with times.stage("malignancy"):
             grade = method.grade(volume, box, mask)
             risk = likely(grade.risk, finding.score) if method.recipe.detects else grade.risk
+            if not finding.outlined:
+                risk = risk.doubted(NO_OUTLINE)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
@@ -306,7 +308,8 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
                 risk=risk,
                 attributes=grade.attributes,
                 volume_interval_mm3=interval,
-                warnings=_nodule_warnings(volume, box, measurements.mean_diameter_mm),
+                warnings=(() if finding.outlined else (NO_OUTLINE,))
+                + _nodule_warnings(volume, box, measurements.mean_diameter_mm),
                 mask=mask,
                 heat=grade.heat,
             )

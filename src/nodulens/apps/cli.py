@@ -527,11 +527,14 @@ def recipes(as_json: AsJson = False) -> None:
             for part in recipe["parts"]
         ]
         columns = ("\n".join(column) for column in zip(*lines, strict=True))
-        weights = "here" if recipe["weights"] else "missing"
+        weights = "here" if recipe["weights"] else "not installed" if recipe["released"] else "to be trained"
         table.add_row(*map(Text, (recipe["name"], recipe["title"], *columns, weights)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if not all(recipe["weights"] for recipe in found):
-        print(f"Weights that are missing: {INSTALL}, or nodulens train RECIPE.")
+    absent = {recipe["released"] for recipe in found if not recipe["weights"]}
+    if True in absent:
+        print(f"Weights that are not installed: {INSTALL}")
+    if False in absent:
+        print("Weights to be trained, as no release has them: nodulens train RECIPE")
 
 
 @app.command()

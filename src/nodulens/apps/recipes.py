@@ -8,7 +8,7 @@ from typing import Any
 from nodulens.errors import MissingExtra
 from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import Recipe, to_dict
-from nodulens.methods.shipped import shipped
+from nodulens.methods.shipped import released, shipped
 from nodulens.runtime.weights import card
 
 DOES = {"segmenter": "outline", "filter": "filter", "classifier": "grade"}
@@ -34,8 +34,8 @@ class NetworkSummary:
 
 
 def described() -> list[dict[str, Any]]:
-    """Every recipe as :func:`nodulens.methods.recipe.to_dict` gives it, its ``parts``, and whether the ``weights`` of
-    its own networks are on this machine.
+    """Every recipe as :func:`nodulens.methods.recipe.to_dict` gives it, its ``parts``, whether the ``weights`` of its
+    own networks are on this machine, and whether they are ``released``: with nodulens or nodulens-methods.
 
     Raises:
         MissingExtra: what counts them is not installed.
@@ -46,6 +46,7 @@ def described() -> list[dict[str, Any]]:
             **to_dict(recipe),
             "parts": [asdict(part) for part in parts(recipe)],
             "weights": not recipe.networks or shipped(recipe.name) is not None,
+            "released": not recipe.networks or released(recipe.name),
         }
         for recipe in RECIPES.values()
     ]

@@ -112,6 +112,10 @@ def opposite(side: Side) -> Side:
     return "right" if side == "left" else "left"
 
 
+NO_OUTLINE = "It has no outline, as that grew beyond any nodule: what is measured is a ball of the mark's size."
+"""The warning of a finding that is a mark alone."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A place that may be a nodule.
@@ -260,3 +264,8 @@ class Nodule:
     warnings: tuple[str, ...] = ()
     mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     heat: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def outlined(self) -> bool:
+        """Whether its size is that of an outline; else that of the detector's mark."""
+        return NO_OUTLINE not in self.warnings

@@ -6,13 +6,18 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
     Measurement,
     MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
+    SourceImageForRegion,
     SourceImageForSegmentation,
     SourceSeriesForSegmentation,
     TrackingIdentifier,
@@ -26,8 +31,9 @@ from nodulens.core.nodule import Nodule, Risk
 from nodulens.dicom_objects import codes
 from nodulens.dicom_objects.segmentation import Segment, lobe
 from nodulens.dicom_objects.statements import NOT_A_DEVICE, categories, comment, probabilities, state
+from nodulens.dicom_objects.structures import area, closed_curves, unpacked
 from nodulens.dicom_objects.study import MAKER, Context, equip
-from nodulens.dicom_objects.tid1500 import headers, rounded, sizes, structured_report, whole
+from nodulens.dicom_objects.tid1500 import central_image, headers, rounded, sizes, structured_report, whole
 from nodulens.report.page import MALIGNANCY_ESTIMATE
 from nodulens.report.record import Report
 
@@ -35,7 +41,7 @@ SERIES_NUMBER = 9802
 
 
 def measurement_report(segments: Sequence[Segment], seg: Dataset, report: Report, context: Context) -> Dataset:
-    """The SR of what was measured of each segment.
+    """The SR of what was measured of each segment, with its outline on one image.
 
     Args:
         segments: at least one; those with masks are the segments of ``seg`` in this order.
@@ -44,14 +50,23 @@ def measurement_report(segments: Sequence[Segment], seg: Dataset, report: Report
         context: of the scan.
     """
     numbers = iter(range(1, len(segments) + 1))
-    groups = [_group(_Referenced(next(numbers) if s.masks else None, s, seg), report, context) for s in segments]
+    referenced = [_Referenced(next(numbers) if s.masks else None, s, seg) for s in segments]
+    groups: list[Group] = []
+    for one in sorted(referenced, key=lambda one: one.segment.nodule is None):  # viewers open at the first
+        region = _outline(one.segment, context)
+        groups.append(_group(one, report, context))
+        groups += [] if region is None else [_planar(one.segment, region, report)]
     made = structured_report(groups, [*headers(context), seg], SERIES_NUMBER)
     equip(made, context, "nodulens: nodule measurements (structured report)")
     state(report, made)
     return made
 
 
-Group: TypeAlias = VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
+Group: TypeAlias = (
+    VolumetricROIMeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+    | MeasurementsAndQualitativeEvaluations
+)
 
 
 class _Referenced:
@@ -87,16 +102,11 @@ def _group(referenced: _Referenced, report: Report, context: Context) -> Group:
     segment, region = referenced.segment, referenced.item(context)
     nodule = segment.nodule
     guidelines = None if nodule is None else _guidelines(nodule, report)
-    site = codes.LUNG if nodule is None else lobe(nodule.position)
     make: Any = MeasurementsAndQualitativeEvaluations
     if region is not None:
         make = partial(VolumetricROIMeasurementsAndQualitativeEvaluations, referenced_segment=region)
     group: Group = make(
-        tracking_identifier=TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.label),
-        finding_type=codes.LUNG if nodule is None else codes.NODULE,
-        finding_category=codes.ANATOMY if nodule is None else codes.ABNORMALITY,
-        algorithm_id=AlgorithmIdentification(name=f"{MAKER} {report.recipe}", version=__version__),
-        finding_sites=[FindingSite(site, laterality=codes.SIDES[segment.side])],
+        **_identity(segment, report),
         measurements=_lung(segment, report)
         if nodule is None
         else [*_measured(nodule, context), *(probabilities(guidelines) if guidelines is not None else ())],
@@ -107,6 +117,44 @@ def _group(referenced: _Referenced, report: Report, context: Context) -> Group:
     group[0].ContentSequence.extend(categories(guidelines) if guidelines is not None else ())
     group[0].ContentSequence.extend(map(comment, _comments(nodule, report) if nodule is not None else ()))
     return group
+
+
+def _planar(segment: Segment, region: ImageRegion, report: Report) -> Group:
+    """TID 1410 of the same finding: where it is on an image. Its measurements stand in the group of the segment."""
+    return PlanarROIMeasurementsAndQualitativeEvaluations(**_identity(segment, report), referenced_region=region)
+
+
+def _identity(segment: Segment, report: Report) -> dict[str, Any]:
+    """What the groups of one finding have in common."""
+    nodule = segment.nodule
+    site = codes.LUNG if nodule is None else lobe(nodule.position)
+    return {
+        "tracking_identifier": TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.label),
+        "finding_type": codes.LUNG if nodule is None else codes.NODULE,
+        "finding_category": codes.ANATOMY if nodule is None else codes.ABNORMALITY,
+        "algorithm_id": AlgorithmIdentification(name=f"{MAKER} {report.recipe}", version=__version__),
+        "finding_sites": [FindingSite(site, laterality=codes.SIDES[segment.side])],
+    }
+
+
+def _outline(segment: Segment, context: Context) -> ImageRegion | None:
+    """The outline of a nodule on its central slice, of a lung where it is largest: of several parts there the largest.
+    None where the segment has no mask there.
+
+    A segment has no coordinates of its own, and viewers that do not read the SEG show what has.
+    """
+    masks = dict(segment.masks)
+    if segment.nodule is None:
+        shown = max(masks, key=lambda index: np.unpackbits(masks[index]).sum(), default=None)
+    else:
+        central = central_image(segment.nodule.position.central_slice, context)
+        shown = next((index for index in masks if context.images[index] is central), None)
+    if shown is None:
+        return None
+    curve = max(closed_curves(unpacked(masks[shown], context)), key=area)
+    corners = np.concatenate([curve, curve[:1]]) + 0.5  # of an SCOORD 0 is the first pixel's corner
+    (reference,) = context.references([context.images[shown]])
+    return ImageRegion(GraphicTypeValues.POLYLINE, corners, SourceImageForRegion(*whole(reference)))
 
 
 def _guidelines(nodule: Nodule, report: Report) -> NoduleGuidelines | None:

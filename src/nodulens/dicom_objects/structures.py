@@ -78,11 +78,9 @@ def _contours(number: int, segment: Segment, context: Context) -> Dataset:
     item.ReferencedROINumber = number
     item.ROIDisplayColor = COLOURS["lung" if segment.nodule is None else "nodule"]
     found = []
-    rows, columns = context.study.size
     for index, bits in segment.masks:
         image = context.images[index]
-        mask = np.unpackbits(bits, count=rows * columns, bitorder="little").reshape(rows, columns)
-        for curve in closed_curves(mask):
+        for curve in closed_curves(unpacked(bits, context)):
             points = context.point(image, curve)
             contour = Dataset()
             contour.ContourImageSequence = Items(context.references([image]))
@@ -103,6 +101,12 @@ def _observation(number: int, segment: Segment) -> Dataset:
     return item
 
 
+def unpacked(bits: NDArray[np.uint8], context: Context) -> NDArray[np.uint8]:
+    """The mask (rows, columns) on an image, 0 and 1, of its packed bits in a :class:`Segment`."""
+    rows, columns = context.study.size
+    return np.unpackbits(bits, count=rows * columns, bitorder="little").reshape(rows, columns)
+
+
 def closed_curves(mask: NDArray[np.uint8]) -> Iterator[Float]:
     """The outlines of a mask, half-way between pixels inside and outside; a hole is joined to the outline round it.
 
@@ -117,7 +121,7 @@ def closed_curves(mask: NDArray[np.uint8]) -> Iterator[Float]:
     low, high = corner, np.argwhere(mask).max(axis=0)[::-1] + 1
     part = mask[low[1] : high[1], low[0] : high[0]].astype(np.float32)
     curves = [curve - 0.5 for curve in contours(part)]
-    areas = [_area(curve) for curve in curves]
+    areas = [area(curve) for curve in curves]
     outer = [curve for curve, area in zip(curves, areas, strict=True) if area > 0]
     whole, sizes = list(outer), [area for area in areas if area > 0]
     for hole in (curve for curve, area in zip(curves, areas, strict=True) if area < 0):
@@ -144,7 +148,8 @@ def _corners(curve: Float) -> Float:
     return np.asarray(curve[turns | back])
 
 
-def _area(curve: Float) -> float:
+def area(curve: Float) -> float:
+    """What a closed curve (n, 2) holds, negative where it turns the other way, as a hole does."""
     x, y = curve.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 

@@ -68,7 +68,7 @@ def headers(context: Context) -> list[Dataset]:
 
 def sizes(m: Measurements, central_slice: int, context: Context) -> Iterator[Measurement]:
     """Diameters, which refer to the image of the central slice, volume and density."""
-    image = _central(central_slice, context)
+    image = central_image(central_slice, context)
     where = None if image is None else [SourceImageForMeasurement(*whole(r)) for r in context.references([image])]
     yield Measurement(codes.LONG_AXIS, rounded(m.long_axis_mm), codes.MM, referenced_images=where)
     yield Measurement(codes.SHORT_AXIS, rounded(m.short_axis_mm), codes.MM, referenced_images=where)
@@ -91,7 +91,7 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _central(central_slice: int, context: Context) -> StoredImage | None:
+def central_image(central_slice: int, context: Context) -> StoredImage | None:
     """The stored image of a slice; None where that slice was made between two others."""
     z = corners(context.ct.geometry, context.images)[:, 0].tolist()
     return next((image for image, place in zip(context.images, z, strict=True) if place == central_slice), None)

@@ -446,6 +446,8 @@ def _judged(
         return "not comparable", None, None, ("No earlier scan shows its place.",)
     if not seen:
         return "new", None, None, ()
+    if not all(exams[i].nodule(thread.numbers[i] or 0).outlined for i in (seen[-1], -1)):
+        return "not comparable", None, None, ("One of the two scans has no outline of it, and so no size.",)
     change = changed(tuple(_history(exams, thread)))
     notes: tuple[str, ...] = ()
     if seen[-1] != shown[-1]:

@@ -6,13 +6,11 @@ shows most of the same lung. A nodule that is chosen is shown in both at its own
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from markupsafe import Markup
 
 from nodulens.clinical.assess import ASK
 from nodulens.core.nodule import Box, Nodule
@@ -23,8 +21,8 @@ from nodulens.followup.json import fingerprint
 from nodulens.followup.record import Comparison, Sighting, Status, Track
 from nodulens.followup.registration import Registration
 from nodulens.followup.repeatability import SURE, spread_of
-from nodulens.report import guideline_words
-from nodulens.report.html import Entry, source, templates
+from nodulens.report.guideline_words import Line, line_of_result
+from nodulens.report.html import Entry, number, script_data, source, templates
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan
 
 Values = dict[str, object]
@@ -82,7 +80,7 @@ def render_page(compared: Compared) -> str:
     names = exam_names(comparison)
     return environment.get_template("comparison.html").render(
         style=source(environment, "page.css", "comparison.css"),
-        script=source(environment, "comparison.js"),
+        script=source(environment, "scans.js", "comparison.js"),
         software=comparison.software,
         title=" · ".join(filter(None, ["Chest CT follow-up", comparison.case])),
         who=_who(comparison),
@@ -98,25 +96,11 @@ def render_page(compared: Compared) -> str:
         last=last,
         provenance=_provenance(comparison),
         timing=[Entry(name, f"{seconds:.1f} s") for name, seconds in comparison.timing_s.items()],
-        data=_script_data(_data(compared, scenes)),
+        data=script_data(_data(compared, scenes)),
     )
 
 
-def _script_data(document: object) -> Markup:
-    """JSON that cannot end its script element."""
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
 # ---- Words
-
-
-def number(value: float, decimals: int, *, sign: bool = False) -> str:
-    """A number with a real minus and narrow spaces; with its sign where asked for."""
-    text = f"{value:{'+' if sign else ''},.{decimals}f}".replace(",", "\u202f")
-    if not float(f"{value:.{decimals}f}"):
-        return text.replace("-", "").replace("+", "")
-    return text.replace("-", "\u2212")
 
 
 def percent(share: float) -> str:
@@ -217,28 +201,16 @@ def _context(comparison: Comparison) -> Entry:
     return Entry("Guidelines", text)
 
 
-def _guidelines(comparison: Comparison) -> list[Values]:
+def _guidelines(comparison: Comparison) -> list[Line]:
     found = comparison.guidelines
-    return [] if found is None else [_result(one) for one in found.examination]
+    return [] if found is None else [line_of_result(one) for one in found.examination]
 
 
-def _result(one: object) -> Values:
-    result = one
-    return {
-        "name": result.guideline,  # type: ignore[attr-defined]
-        "text": guideline_words.said(result),  # type: ignore[arg-type]
-        "lines": [
-            *guideline_words.basis(result),  # type: ignore[arg-type]
-            *guideline_words.questions(result.missing),  # type: ignore[attr-defined]
-        ],
-    }
-
-
-def _of_nodule(track: Track, comparison: Comparison) -> list[Values]:
+def _of_nodule(track: Track, comparison: Comparison) -> list[Line]:
     found, own = comparison.guidelines, track.current.nodule
     if found is None or own is None:
         return []
-    return [_result(one) for nodule in found.nodules if nodule.id == own for one in nodule.results]
+    return [line_of_result(one) for nodule in found.nodules if nodule.id == own for one in nodule.results]
 
 
 def _row(track: Track) -> Values:
@@ -417,17 +389,12 @@ def _scene(exam: Exam, tracks: Sequence[Track], i: int) -> DisplayScan:
     return DisplayScan(exam.ct, nodules, exam.report.lung_mask)
 
 
-def _frame(scene: DisplayScan) -> Values:
-    _, height, width = scene.size_mm
-    return {"width": round(width * UNITS_PER_MM), "height": round(height * UNITS_PER_MM)}
-
-
 def _data(compared: Compared, scenes: Sequence[DisplayScan]) -> Values:
     tracks, last = compared.comparison.tracks, len(scenes) - 1
     return {
         "grey_hu": GREY_HU,
         "last": last,
-        "frames": [_frame(scene) for scene in scenes],
+        "frames": [scene.frame for scene in scenes],
         "tracks": [
             {"id": t.id, "places": [_on_picture(scene, t, i) for i, scene in enumerate(scenes)]} for t in tracks
         ],

@@ -13,7 +13,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption, MissingWeights
 from nodulens.methods.recipe import Recipe
-from nodulens.methods.shipped import INSTALL, shipped
+from nodulens.methods.shipped import INSTALL, released, shipped
 from nodulens.report.record import WeightRef
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.classify import Grade, evaluate
@@ -173,7 +173,8 @@ class Method:
 
 def untrained(recipe: Recipe, missing: Iterable[str]) -> MissingWeights:
     """The error for a recipe without trained networks; where weights are installed those do not fit it."""
-    ways = "Train it" if shipped(recipe.name) else f"Install those that ship: {INSTALL}. Or train it"
+    ships = released(recipe.name) and not shipped(recipe.name)
+    ways = f"Install them: {INSTALL}. Or train it" if ships else "Train it"
     by_sam = recipe.detects and recipe.prompted not in (None, "network")
     without = " To outline by SAM without it: --recipe default --checkpoint FOLDER." if by_sam else ""
     return MissingWeights(

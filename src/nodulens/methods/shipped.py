@@ -15,6 +15,8 @@ from nodulens.errors import CorruptWeights, MissingWeights
 from nodulens.runtime.weights import METHODS
 
 INSTALL = "pip install 'nodulens[methods]'"
+RELEASED = ("conv3-classifier", "nnunet-sam", "sam2-densenet", "se-aux-unet")
+"""The recipes whose weights nodulens-methods holds, for where it is not installed: the folders of its package."""
 FILE = "methods.json"
 SCHEMA = "nodulens-methods/1"
 """The format that this version reads: that of the folders, and what the networks take and give."""
@@ -32,6 +34,11 @@ def shipped(recipe: str) -> Path | None:
         CorruptWeights: the format cannot be read.
     """
     return next((place / recipe for place in places() if (place / recipe).is_dir()), None)
+
+
+def released(recipe: str) -> bool:
+    """Whether a release of nodulens-methods holds the weights of a recipe, given by its name."""
+    return recipe in RELEASED
 
 
 def places() -> tuple[Path, ...]:

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 from nodulens.clinical import lung_rads_v2022
 from nodulens.clinical.record import Estimate, Missing, Outcome, Result
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a guideline or a risk model says, as a page shows it.
+
+    Attributes:
+        name: of the guideline or model.
+        text: the category and the next step, or the probability.
+        more: the rest of the recommendation, how it came about, and what would change it.
+    """
+
+    name: str
+    text: str
+    more: tuple[str, ...]
+
+
+def line_of_result(result: Result) -> Line:
+    """The next step of a known category is the first sentence of its recommendation; what is open is said whole."""
+    text = said(result)
+    end = text.find(". ", text.index(result.recommendation)) + 1 if result.category is not None else 0
+    step, rest = (text[:end], text[end + 1 :]) if end else (text, "")
+    return Line(result.guideline, step, (*filter(None, [rest]), *basis(result), *questions(result.missing)))
+
+
+def line_of_estimate(estimate: Estimate) -> Line:
+    """The probability of a model."""
+    text = f"{chance(estimate)} probability of malignancy"
+    return Line(estimate.model, text, (*estimate.notes, *questions(estimate.missing)))
 
 
 def said(result: Result) -> str:

@@ -87,6 +87,9 @@ def _notes(report: Report, answers: Answers) -> list[str]:
     if report.nodules:
         if not report.prompted:
             notes.append("Every finding of this report counts as a nodule, also one that a reader would reject.")
+        bare = [str(one.id) for one in report.nodules if not one.outlined]
+        if bare:
+            notes.append(f"Without an outline: nodule {', '.join(bare)}. The size is that of the detector's mark.")
         notes += [UPPER_LOBE, FILE]
         auc = report.attribute_auc.get("spiculation")
         if auc is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -59,6 +60,14 @@ def bar(share: float, words: str, interval: tuple[float, float] | None = None) -
     return Bar(words, f"{low:.2f}", f"{max(0.0, high - low):.2f}", point)
 
 
+def number(value: float, decimals: int, *, sign: bool = False) -> str:
+    """A number with a real minus and narrow spaces; with its sign where asked for."""
+    text = f"{value:{'+' if sign else ''},.{decimals}f}".replace(",", "\u202f")
+    if not float(f"{value:.{decimals}f}"):
+        return text.replace("-", "").replace("+", "")
+    return text.replace("-", "\u2212")
+
+
 @lru_cache
 def templates(*packages: str) -> Environment:
     """The templates in the folders ``templates`` of some packages; earlier packages take precedence."""
@@ -81,6 +90,12 @@ def source(environment: Environment, *names: str) -> Markup:
     assert environment.loader is not None
     texts = [environment.loader.get_source(environment, name)[0] for name in names]
     return Markup("".join(texts).replace("\r\n", "\n"))
+
+
+def script_data(document: object) -> Markup:
+    """JSON that cannot end its script element."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def policy_hash(text: str) -> str:

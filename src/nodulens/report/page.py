@@ -6,19 +6,15 @@ the page's policy allows only its own script and style, by their hashes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 
-from markupsafe import Markup
-
 from nodulens.clinical.assess import ASK
-from nodulens.clinical.record import Estimate, Result
 from nodulens.core.coverage import OpacityKind
 from nodulens.core.nodule import Nodule, Rating, Risk
 from nodulens.core.volume import Volume
-from nodulens.report import guideline_words
-from nodulens.report.html import Entry, bar, source, templates
+from nodulens.report.guideline_words import Line, line_of_estimate, line_of_result
+from nodulens.report.html import Entry, bar, number, script_data, source, templates
 from nodulens.report.json import fingerprint
 from nodulens.report.lung_map import lung_map
 from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan, Plane, Slice
@@ -103,12 +99,11 @@ def render_page(report: Report, ct: Volume) -> str:
     """
     scene = DisplayScan(ct, report.nodules, report.lung_mask)
     stack = scene.stack()
-    _, height, width = scene.size_mm
     picture_width, picture_height = scene.stack_size
     environment = templates("nodulens.report")
     return environment.get_template("report.html").render(
         style=source(environment, "page.css"),
-        script=source(environment, "page.js"),
+        script=source(environment, "scans.js", "report.js"),
         software=report.software,
         title=" · ".join(filter(None, ["Chest CT nodules", report.case])),
         who=_who(report),
@@ -124,27 +119,14 @@ def render_page(report: Report, ct: Volume) -> str:
         cards=[_card(nodule, report, scene) for nodule in report.nodules],
         guide=list(_guide(report)),
         heat=HEAT_MAP if any(nodule.heat is not None for nodule in report.nodules) else "",
-        stack_width=round(width * UNITS_PER_MM),
-        stack_height=round(height * UNITS_PER_MM),
         stack_note=f"All {len(stack)} slices, in pictures of {picture_width} × {picture_height} pixels.",
         provenance=_provenance(report),
         timing=_timing(report),
-        data=_script_data(_data(report, scene, stack)),
+        data=script_data(_data(report, scene, stack)),
     )
 
 
-def _script_data(document: object) -> Markup:
-    """JSON that cannot end its script element."""
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
 # ---- Words
-
-
-def _number(value: float, decimals: int) -> str:
-    text = f"{value:,.{decimals}f}".replace(",", "\u202f")
-    return text.replace("-", "\u2212") if float(f"{value:.{decimals}f}") else text.replace("-", "")
 
 
 def _percent(share: float) -> str:
@@ -158,8 +140,8 @@ def _percent(share: float) -> str:
 
 def _size(nodule: Nodule) -> str:
     m = nodule.measurements
-    axes = f"{_number(m.long_axis_mm, 1)} × {_number(m.short_axis_mm, 1)} mm"
-    return f"mean diameter {_number(m.mean_diameter_mm, 1)} mm ({axes})"
+    axes = f"{number(m.long_axis_mm, 1)} × {number(m.short_axis_mm, 1)} mm"
+    return f"mean diameter {number(m.mean_diameter_mm, 1)} mm ({axes})"
 
 
 def _place(nodule: Nodule) -> str:
@@ -168,7 +150,7 @@ def _place(nodule: Nodule) -> str:
 
 
 def _named(nodule: Nodule) -> str:
-    return f"Nodule {nodule.id}, {_place(nodule)}, {_number(nodule.measurements.mean_diameter_mm, 1)} mm"
+    return f"Nodule {nodule.id}, {_place(nodule)}, {number(nodule.measurements.mean_diameter_mm, 1)} mm"
 
 
 def _who(report: Report) -> str:
@@ -191,7 +173,7 @@ def cautions(report: Report) -> Iterator[str]:
     if report.coverage.reasons:
         yield " ".join(report.coverage.reasons)
     hiding = [
-        f"{HIDING[o.kind]} in the {o.side} lung: about {_number(o.ml, 0)} ml, {_percent(o.share)} of it"
+        f"{HIDING[o.kind]} in the {o.side} lung: about {number(o.ml, 0)} ml, {_percent(o.share)} of it"
         for o in report.coverage.opacities
     ]
     if hiding:
@@ -202,7 +184,7 @@ def _found(report: Report) -> list[str]:
     """What was found, in a sentence or two."""
     if not report.nodules:
         where = "this scan" if report.coverage.complete else "what was searched"
-        least = _number(report.threshold, 2)
+        least = number(report.threshold, 2)
         known = (
             ": the table below gives the measured sensitivity"
             if report.sensitivity
@@ -214,11 +196,11 @@ def _found(report: Report) -> list[str]:
         ]
     certain = _certain(report)
     others = [nodule for nodule in report.nodules if nodule.id not in {n.id for n in certain}]
-    least = _number(_certain_from(report), 2)
+    least = number(_certain_from(report), 2)
     below = f"a mark with a detection confidence below {least} may be a vessel, a scar or other tissue."
     if not certain:
         first = max(others, key=lambda n: n.score)
-        best = f"The most certain, with a confidence of {_number(first.score, 2)}{_described(first, '')}"
+        best = f"The most certain, with a confidence of {number(first.score, 2)}{_described(first, '')}"
         return [f"No finding is certain: {below} {best}"]
     lead = _leading(certain, "The most certain" if others else "It is")
     if not others:
@@ -231,11 +213,11 @@ def _found(report: Report) -> list[str]:
 def _numbers(ids: list[int]) -> str:
     """Such as "2, 5 to 8, 11"; runs of three or more are drawn together."""
     runs: list[list[int]] = []
-    for number in sorted(ids):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
+    for id_ in sorted(ids):
+        if runs and id_ == runs[-1][-1] + 1:
+            runs[-1].append(id_)
         else:
-            runs.append([number])
+            runs.append([id_])
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
@@ -284,12 +266,12 @@ def _interval(interval: tuple[float, float]) -> str:
 def _facts(report: Report) -> Iterator[Entry]:
     scan, lungs = report.scan, report.lungs
     z, y, x = scan.spacing_zyx
-    thick = "" if scan.slice_thickness_mm is None else f", {_number(scan.slice_thickness_mm, 2)} mm thick"
+    thick = "" if scan.slice_thickness_mm is None else f", {number(scan.slice_thickness_mm, 2)} mm thick"
     contrast = {True: "with contrast", False: "without contrast", None: "contrast unknown"}[scan.contrast]
     made = ", ".join(filter(None, [scan.manufacturer, scan.kernel and f"kernel {scan.kernel}", contrast]))
     yield Entry("Scan", f"{scan.slices} slices{thick}")
-    yield Entry("Voxel", f"{_number(x, 2)} × {_number(y, 2)} × {_number(z, 2)} mm")
-    yield Entry("Lungs", f"right {_number(lungs.right_ml / 1000, 2)} l, left {_number(lungs.left_ml / 1000, 2)} l")
+    yield Entry("Voxel", f"{number(x, 2)} × {number(y, 2)} × {number(z, 2)} mm")
+    yield Entry("Lungs", f"right {number(lungs.right_ml / 1000, 2)} l, left {number(lungs.left_ml / 1000, 2)} l")
     if made:
         yield Entry("Acquisition", made)
 
@@ -298,7 +280,7 @@ def _provenance(report: Report) -> Iterator[Entry]:
     yield Entry("Software", report.software)
     yield Entry("Method", report.recipe)
     if not report.prompted:
-        yield Entry("Reported from a detection confidence of", _number(report.threshold, 2))
+        yield Entry("Reported from a detection confidence of", number(report.threshold, 2))
     if report.series_uid is not None:
         yield Entry("Series", report.series_uid, copied="series-uid")
     if report.input_sha256 is not None:
@@ -311,48 +293,30 @@ def _provenance(report: Report) -> Iterator[Entry]:
 # ---- Guidelines
 
 
-def _examination(report: Report) -> Values | None:
-    """What the guidelines say of the examination; None where nobody stated a context."""
+def _examination(report: Report) -> list[Line]:
+    """What the guidelines say of the examination, then what was stated and how it was taken; none without a context."""
     found = report.guidelines
     if found is None:
-        return None
+        return []
     stated = [
         f"{name.replace('_', ' ')}: {_answer(value)}"
         for name, value in vars(found.patient).items()
         if value is not None and name != "context"
     ]
     context = {"screening": "lung cancer screening", "incidental": "found incidentally"}[str(found.patient.context)]
-    return {
-        "results": [_result(one) for one in found.examination],
-        "stated": "; ".join([context, *stated]),
-        "notes": found.notes,
-    }
+    return [*map(line_of_result, found.examination), Line("Stated:", "; ".join([context, *stated]), found.notes)]
 
 
 def _answer(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _guidelines(nodule: Nodule, report: Report) -> list[Values]:
+def _guidelines(nodule: Nodule, report: Report) -> list[Line]:
     said = report.guidelines.nodules if report.guidelines is not None else ()
     for one in said:
         if one.id == nodule.id:
-            return [*map(_result, one.results), *map(_chance, one.estimates)]
+            return [*map(line_of_result, one.results), *map(line_of_estimate, one.estimates)]
     return []
-
-
-def _result(result: Result) -> Values:
-    lines = [*guideline_words.basis(result), *guideline_words.questions(result.missing)]
-    return {"name": result.guideline, "text": guideline_words.said(result), "lines": lines}
-
-
-def _chance(estimate: Estimate) -> Values:
-    text = f"{guideline_words.chance(estimate)} probability of malignancy"
-    return {
-        "name": estimate.model,
-        "text": text,
-        "lines": [*estimate.notes, *guideline_words.questions(estimate.missing)],
-    }
 
 
 # ---- Parts of the page
@@ -371,7 +335,7 @@ def _sensitivity(report: Report) -> Values | None:
         rows.append(
             {"size": span, "found": size.found, "total": size.total, "share": text, "bar": bar(share, words)},
         )
-    return {"threshold": _number(report.threshold, 2), "rows": rows}
+    return {"threshold": number(report.threshold, 2), "rows": rows}
 
 
 def _row(nodule: Nodule) -> Values:
@@ -382,7 +346,7 @@ def _row(nodule: Nodule) -> Values:
         "texture": nodule.texture,
         "diameter": f"{m.mean_diameter_mm:.1f}",
         "volume": f"{m.volume_mm3:.3f}",
-        "volume_text": _number(m.volume_mm3, 0),
+        "volume_text": number(m.volume_mm3, 0),
         "risk": "-1" if risk is None else risk.probability,
         "risk_text": "–" if risk is None else _percent(risk.probability),
         "doubted": risk is not None and not risk.trusted,
@@ -396,7 +360,7 @@ def _card(nodule: Nodule, report: Report, scene: DisplayScan) -> Values:
     return {
         "id": nodule.id,
         "title": _place(nodule).capitalize(),
-        "size": f"{nodule.texture.capitalize()} · {_size(nodule)} · {_number(nodule.measurements.volume_mm3, 0)} mm³",
+        "size": f"{nodule.texture.capitalize()} · {_size(nodule)} · {number(nodule.measurements.volume_mm3, 0)} mm³",
         "planes": [_plane(plane, nodule, side) for plane in scene.planes(nodule)],
         "look": _look(nodule),
         "warnings": nodule.warnings,
@@ -415,7 +379,7 @@ def _look(nodule: Nodule) -> str:
     *words, last = (one.words for one in nodule.attributes)
     rated = f"{', '.join(words)} and {last}" if words else last
     m = nodule.measurements
-    measured = f"{_number(m.mean_diameter_mm, 1)} mm, {_number(m.mean_hu, 0)} HU on average"
+    measured = f"{number(m.mean_diameter_mm, 1)} mm, {number(m.mean_hu, 0)} HU on average"
     return f"Looks {rated}, as readers would rate it; {measured}"
 
 
@@ -423,7 +387,7 @@ def _where(nodule: Nodule) -> Iterator[Entry]:
     position = nodule.position
     yield Entry("Side and zone", _place(nodule))
     yield Entry("Lobe, estimated", position.lobe_estimate)
-    yield Entry("Centre, LPS", " / ".join(_number(v, 1) for v in nodule.centre_lps) + " mm")
+    yield Entry("Centre, LPS", " / ".join(number(v, 1) for v in nodule.centre_lps) + " mm")
     if position.instance_number is not None:
         yield Entry("Central slice, instance", position.instance_number)
     if position.sop_instance_uid is not None:
@@ -435,10 +399,10 @@ def _where(nodule: Nodule) -> Iterator[Entry]:
 def _measured(nodule: Nodule) -> Iterator[Entry]:
     for field, words, unit, decimals in MEASUREMENTS:
         value = getattr(nodule.measurements, field) * (100 if unit == "%" else 1)
-        yield Entry(words, f"{_number(value, decimals)} {unit}".strip())
+        yield Entry(words, f"{number(value, decimals)} {unit}".strip())
         if field == "volume_mm3" and nodule.volume_interval_mm3 is not None:
             low, high = nodule.volume_interval_mm3
-            yield Entry("Volume range", f"{_number(low, 0)} to {_number(high, 0)} mm³")
+            yield Entry("Volume range", f"{number(low, 0)} to {number(high, 0)} mm³")
 
 
 def _plane(plane: Plane, nodule: Nodule, side_mm: float) -> Values:
@@ -480,7 +444,7 @@ def _confidence(score: float) -> Values:
 def _guide(report: Report) -> Iterator[Entry]:
     """What is the same for every finding, said once."""
     if not report.prompted:
-        start = _number(report.threshold, 2)
+        start = number(report.threshold, 2)
         meaning = CALIBRATED if report.sensitivity else UNCALIBRATED  # of the default's detector alone
         yield Entry("Detection confidence", f"{DETECTION_CONFIDENCE} {meaning} Findings are reported from {start}.")
     if report.nodules:
@@ -500,7 +464,7 @@ def _guide(report: Report) -> Iterator[Entry]:
 
 
 def _predictability(attribute_auc: dict[Rating, float]) -> str:
-    each = ", ".join(f"{name} {_number(auc, 2)}" for name, auc in attribute_auc.items())
+    each = ", ".join(f"{name} {number(auc, 2)}" for name, auc in attribute_auc.items())
     return f"Nodules rated above 3 were told from those below, in patients left out, with an AUC of: {each}."
 
 
@@ -532,6 +496,7 @@ def _data(report: Report, scene: DisplayScan, stack: list[Slice]) -> Values:
         "input_sha256": report.input_sha256,
         "case": report.case,
         "grey_hu": GREY_HU,
+        "frame": scene.frame,
         "start": None if first is None else first.id,
         "nodules": [{"id": n.id, "slice": round(float(scene.place(n)[0]))} for n in report.nodules],
         "stack": [
@@ -552,4 +517,4 @@ def _slice_label(scene: DisplayScan, z: int) -> str:
     instance = stored[z].instance_number if stored else None
     height = float(scene.volume.geometry.to_lps((z, 0, 0))[2])
     lines = [f"Slice {z + 1} of {count}", "" if instance is None else f"Instance {instance}"]
-    return "\n".join(filter(None, [*lines, f"z {_number(height, 1)} mm"]))
+    return "\n".join(filter(None, [*lines, f"z {number(height, 1)} mm"]))

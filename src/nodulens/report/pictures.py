@@ -169,6 +169,12 @@ class DisplayScan:
         return float(z), float(y), float(x)
 
     @property
+    def frame(self) -> dict[str, int]:
+        """Width and height of an axial picture, in the units of its outlines."""
+        _, height, width = self.size_mm
+        return {"width": round(width * UNITS_PER_MM), "height": round(height * UNITS_PER_MM)}
+
+    @property
     def stack_size(self) -> tuple[int, int]:
         """Width and height of the axial pictures in pixels."""
         count = self.volume.geometry.shape[0]

@@ -142,6 +142,9 @@ def _reports(header: Header, segments: Segments) -> RoiFile:
     groups = [item for item in _items(header.data) if _name(item) == codes.GROUP]
     if not groups:
         raise UnreadableFile(f"{path} is a report without measurement groups: it is not after template TID 1500.")
+    segmented = {_tracking_uid(group) for group in groups if _segment(group) is not None} - {""}
+    # a figure of what a segment shows whole is no region of its own
+    groups = [group for group in groups if _segment(group) is not None or _tracking_uid(group) not in segmented]
     identity = Identity.of(header.patient)
     rois, nowhere = [], 0
     for number, group in enumerate(groups, start=1):
@@ -160,7 +163,7 @@ def _reports(header: Header, segments: Segments) -> RoiFile:
 def _group(number: int, group: Dataset, segments: Segments, path: Path) -> Roi | None:
     """A group as a region; None where it does not say where it is."""
     items = _children(group)
-    uid = next((text(item.get("UID")) for item in items if _name(item) == codes.TRACKING_UID), "")
+    uid = _tracking_uid(group)
     measured = tuple(one for item in items if (one := _measured(item)) is not None)
     region = _referenced(group, uid, segments, path) or _drawn(group, measured, path)
     if region is None:
@@ -168,6 +171,11 @@ def _group(number: int, group: Dataset, segments: Segments, path: Path) -> Roi |
     name = next((text(item.get("TextValue")) for item in items if _name(item) == codes.TRACKING_ID), "")
     evaluated = tuple(stated for item in items if (stated := _evaluated(item)) is not None)
     return replace(region, number=number, name=name, tracking_uid=uid, measured=measured, evaluated=evaluated)
+
+
+def _tracking_uid(group: Dataset) -> str:
+    """By which groups and segments name the same finding; empty without one."""
+    return next((text(item.get("UID")) for item in _children(group) if _name(item) == codes.TRACKING_UID), "")
 
 
 def _referenced(group: Dataset, tracking_uid: str, segments: Segments, path: Path) -> Roi | None:

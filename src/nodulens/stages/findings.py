@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from nodulens.core.nodule import Box, Candidate
 from nodulens.core.volume import Volume, crop_array
-from nodulens.errors import BadPrompt
+from nodulens.errors import BadPrompt, NoEnd
 from nodulens.stages.prompted import Outline
 from nodulens.stages.prompts import ROUGH, Prompt
 from nodulens.stages.segment import prompt_of_candidate
@@ -33,11 +33,13 @@ class Finding:
         score: the detector's confidence, 0…1; 1 for a nodule prompted by a person.
         box: inside the volume.
         mask: of ``box.shape``.
+        outlined: whether the mask is an outline; else it is a ball of the mark's size, as the outline had no end.
     """
 
     score: float
     box: Box
     mask: NDArray[np.bool_]
+    outlined: bool = True
 
 
 def outline_all(
@@ -48,7 +50,8 @@ def outline_all(
     outline: Outline,
     progress: Callable[[float], None],
 ) -> list[Finding]:
-    """Segment candidates, the highest score first; one with an empty mask gives no finding.
+    """Segment candidates, the highest score first; one with an empty mask gives no finding. Of one whose outline has no
+    end the finding is a ball of the mark's size, unless another finding is there.
 
     A mass is detected several times, lobe by lobe, and only a candidate of its own size gives the network all of it.
     So a large candidate replaces the masks that it contains, and lobes are joined (see :func:`_merged`). A candidate
@@ -65,14 +68,24 @@ def outline_all(
     certain = [c for c in candidates if c.score >= threshold][:most]
     doubtful = [c for c in candidates if WHOLE * threshold <= c.score < threshold]
     findings: list[Finding] = []
+    endless: list[Candidate] = []
     for number, candidate in enumerate([*certain, *doubtful]):
         progress(number / (len(certain) + len(doubtful)))
         is_certain = number < len(certain)
-        if is_certain or any(_near(volume, finding, candidate) for finding in findings):
-            found = _outlined(volume, candidate, outline)
-            if found is not None:
-                findings = _merged(findings, found, is_large=_is_large(candidate), may_be_new=is_certain)
-    return findings
+        if not is_certain and not any(_near(volume, finding, candidate) for finding in findings):
+            continue
+        try:
+            found = Finding(candidate.score, *outline(volume, prompt_of_candidate(volume, candidate)))
+        except NoEnd:
+            endless += [candidate] if is_certain else []
+        except BadPrompt:
+            continue
+        else:
+            findings = _merged(findings, found, is_large=_is_large(candidate), may_be_new=is_certain)
+    for mark in (_ball(volume, candidate) for candidate in endless):
+        if not any(_coincide(mark, finding) or _touch(mark, finding) for finding in findings):
+            findings.append(mark)
+    return sorted(findings, key=lambda finding: -finding.score)
 
 
 def refined(
@@ -106,12 +119,20 @@ def grown(box: Box, box_scale: float, trust: float) -> Prompt:
     return Prompt.between(middle - half, middle + half, trust)
 
 
-def _outlined(volume: Volume, candidate: Candidate, outline: Outline) -> Finding | None:
-    """Segment a candidate; None where nothing is found."""
-    try:
-        return Finding(candidate.score, *outline(volume, prompt_of_candidate(volume, candidate)))
-    except BadPrompt:
-        return None
+def _ball(volume: Volume, candidate: Candidate) -> Finding:
+    """A ball of a candidate's size in place of an outline; one voxel at least, inside the volume."""
+    spacing = np.asarray(volume.geometry.spacing_zyx)
+    index = np.clip(volume.geometry.to_index(candidate.centre_lps), 0, np.asarray(volume.geometry.shape) - 1)
+    reach = candidate.diameter_mm / 2 / spacing
+    start = np.clip(np.rint(index - reach), 0, None).astype(int)
+    stop = np.clip(np.rint(index + reach) + 1, None, volume.geometry.shape).astype(int)
+    away = (np.arange(a, b) - i for a, b, i in zip(start, stop, index, strict=True))
+    z, y, x = (d * s for d, s in zip(away, spacing, strict=True))
+    apart = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+    ball = apart <= max(candidate.diameter_mm / 2, float(apart.min()))
+    tight = Box.of_mask(ball)
+    box = Box.between(start + tight.start, start + tight.stop)
+    return Finding(candidate.score, box, ball[tight.slices], outlined=False)
 
 
 def _merged(findings: list[Finding], found: Finding, *, is_large: bool, may_be_new: bool) -> list[Finding]:

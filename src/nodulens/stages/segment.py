@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from nodulens.core.nodule import Box, Candidate, Point
 from nodulens.core.volume import Volume
-from nodulens.errors import BadPrompt
+from nodulens.errors import BadPrompt, NoEnd
 from nodulens.ops.intensity import to_unit
 from nodulens.runtime.engine import Array, Model
 from nodulens.stages.prompts import DRAWN, ROUGH, Click, Prompt, spot
@@ -30,6 +30,9 @@ CLICK_SHARE = 8.0
 """Sides of a mask over the standard deviation of what a click against the network changes around it."""
 SURE = 1.0
 """Logit of a voxel that a person has clicked."""
+MOST_MM = 150.0
+"""Largest side of what is outlined from a rough prompt: lung tumours of this size are rarities, and a window that
+follows a wall or an airless lobe has no end of its own."""
 POINT_MM = 10.0
 """Side of the cube around a point. The strongest candidate there is worse: a vessel beside the nodule may be it."""
 
@@ -62,13 +65,15 @@ def segment(
 
     Raises:
         BadPrompt: nothing there looks like a nodule.
+        NoEnd: the rounds lead to what is larger than any nodule.
     """
     box, logits = _logits(volume, prompt, model, prior)
-    sides = None
+    sides, given = None, prompt
     for number in range(1, rounds):
         if not (logits > 0).any():
             break
         found = Box.of_mask(logits > 0)
+        _check_end(volume, given, found)
         if _settled(sides, found.shape, number):
             break
         sides, start = found.shape, np.add(found.start, box.start)
@@ -79,6 +84,8 @@ def segment(
     if clicks and not (logits > 0).any():  # the clicks alone must do
         return _corrected(volume, prompt, model, (box, logits > 0), clicks)
     outlined = prompted_component(volume, prompt, box, logits)
+    if rounds > 1:
+        _check_end(volume, given, outlined[0])
     return _corrected(volume, prompt, model, outlined, clicks) if clicks else outlined
 
 
@@ -163,9 +170,8 @@ def prompted_component(
     """
     piece = one_piece(logits > 0, _middle(prompt, box))
     if piece is None:
-        z, y, x = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)[::-1]
         raise BadPrompt(
-            f"Nothing at ({x:.1f}, {y:.1f}, {z:.1f}) mm looks like a nodule; draw a box around it, or give a mask."
+            f"Nothing at {_place(volume, prompt)} mm looks like a nodule; draw a box around it, or give a mask."
         )
     if wanted:
         parts, _ = ndimage.label(logits > 0)
@@ -237,6 +243,26 @@ def _mirrored(model: Model, channels: Array) -> Array:
     logits = model.run(np.stack([channels[..., ::v, ::h] for v, h in turns]))[0][:, 0]
     back = [plane[..., ::v, ::h] for plane, (v, h) in zip(logits, turns, strict=True)]
     return np.asarray(np.mean(back, axis=0), dtype=np.float32)
+
+
+def _check_end(volume: Volume, prompt: Prompt, found: Box) -> None:
+    """Refuse what is larger than any nodule.
+
+    Raises:
+        NoEnd: it is.
+    """
+    size = float(np.max(np.asarray(found.shape) * volume.geometry.spacing_zyx))
+    if size > MOST_MM:
+        raise NoEnd(
+            f"The outline at {_place(volume, prompt)} mm has no end of its own: it grew to {size:.0f} mm, and at most "
+            f"{MOST_MM:.0f} mm are a nodule or mass. Draw a box around it, or give a mask."
+        )
+
+
+def _place(volume: Volume, prompt: Prompt) -> str:
+    """The centre of a prompt, such as "(-84.0, 42.0, 54.0)", LPS mm."""
+    x, y, z = volume.geometry.to_lps(np.add(prompt.start, prompt.stop) / 2 - 0.5)
+    return f"({x:.1f}, {y:.1f}, {z:.1f})"
 
 
 def _settled(before: tuple[int, int, int] | None, now: tuple[int, int, int], rounds_done: int) -> bool:

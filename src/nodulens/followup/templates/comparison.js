@@ -1,14 +1,4 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const find = (selector, from = document) => from.querySelector(selector);
-  const all = (selector, from = document) => [...from.querySelectorAll(selector)];
-  const make = (name, attributes) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    return node;
-  };
-  const clamp = (value, count) => Math.max(0, Math.min(count - 1, value));
   const now = data.last;
   const slider = find("#slice");
   let earlier = Number(find("#earlier").value);
@@ -22,17 +12,8 @@
   function show(side, exam, z) {
     const scan = data.exams[exam];
     const slice = scan.stack[z];
-    const overlay = find(`#${side}-overlay`);
-    const frame = data.frames[exam];
-    find(`#${side}-image`).src = slice.image;
-    find(`#${side}-stack`).style.setProperty("--aspect", frame.width / frame.height);
-    overlay.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
     const drawn = new Set(slice.nodules.map(([id]) => id));
-    const tag = (12 * frame.width) / (overlay.clientWidth || 500);
-    overlay.replaceChildren(
-      ...slice.lungs.map((path) => make("path", { class: "lungline", d: path })),
-      ...slice.nodules.map(([id, path]) => make("path", { class: id === current ? "outline current" : "outline", d: path })),
-    );
+    const { overlay, tag } = showSlice(side, slice, data.frames[exam], (id) => (id === current ? "current" : ""));
     for (const track of data.tracks) {
       const place = track.places[exam];
       if (!place) continue;
@@ -40,9 +21,7 @@
       const near = drawn.has(track.id);
       if (!near && Math.abs(at - z) > 1) continue;
       if (!near) overlay.append(make("circle", { class: track.id === current ? "place current" : "place", cx: x, cy: y, r: 36 }));
-      const text = make("text", { class: "tag", x: x + 40, y: y - 30, "font-size": tag });
-      text.textContent = track.id;
-      overlay.append(text);
+      overlay.append(make("text", { class: "tag", x: x + 40, y: y - 30, "font-size": tag }, track.id));
     }
     find(`#${side}-label`).textContent = `Slice ${z + 1} of ${scan.stack.length}\nz ${scan.z[z]} mm`;
   }
@@ -67,31 +46,11 @@
     draw();
   }
 
-  const keys = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -1e9, End: 1e9 };
-  slider.max = data.exams[now].stack.length - 1;
-  slider.addEventListener("input", () => moveTo(Number(slider.value)));
-  slider.addEventListener("keydown", (event) => {
-    if (!(event.key in keys)) return;
-    event.preventDefault();
-    moveTo(position + keys[event.key]);
-  });
-  for (const side of ["prior", "current"]) {
-    let turned = 0;
-    find(`#${side}-stack`).addEventListener("wheel", (event) => {
-      if (event.ctrlKey) return;
-      event.preventDefault();
-      turned += event.deltaMode === 0 ? event.deltaY / 40 : event.deltaY;
-      const steps = Math.trunc(turned);
-      turned -= steps;
-      if (!steps) return;
-      const by = -Math.sign(steps) * Math.min(3, Math.abs(steps));
-      if (side === "prior" && !find("#linked").checked) moveBefore(before + by);
-      else moveTo(position + by);
-    }, { passive: false });
-    find(`#${side}-stack`).addEventListener("click", () => slider.focus({ preventScroll: true }));
-  }
+  slide(slider, data.exams[now].stack.length, moveTo);
+  turn(find("#current"), slider, (steps) => moveTo(position + steps));
+  turn(find("#prior"), slider, (steps) => (find("#linked").checked ? moveTo(position + steps) : moveBefore(before + steps)));
 
-  function follow() {
+  function align() {
     const track = data.tracks.find((one) => one.id === current);
     const [there, here] = [track?.places[earlier], track?.places[now]];
     offset = there && here ? there[0] - data.exams[earlier].link[here[0]] : 0;
@@ -100,11 +59,8 @@
 
   function select(id) {
     current = id;
-    for (const node of all("[data-id]")) {
-      if (Number(node.dataset.id) === id) node.setAttribute("aria-current", "true");
-      else node.removeAttribute("aria-current");
-    }
-    const { there, here } = follow();
+    markShown(id);
+    const { there, here } = align();
     if (there && !find("#linked").checked) before = there[0];
     if (here) moveTo(here[0]);
     else if (there) {
@@ -118,42 +74,11 @@
 
   find("#earlier").addEventListener("change", (event) => {
     earlier = Number(event.target.value);
-    follow();
+    align();
     draw();
   });
   find("#linked").addEventListener("change", () => draw());
-  find("#show-outlines").addEventListener("change", (event) => {
-    document.body.classList.toggle("no-outlines", !event.target.checked);
-  });
-  find("#window").addEventListener("change", (event) => {
-    const [low, high] = event.target.value.split(" ").map(Number);
-    const [black, white] = data.grey_hu;
-    const slope = (white - black) / (high - low);
-    const contrast = 1 + (2 * slope * (low - black)) / (white - black);
-    document.body.style.setProperty("--window", `brightness(${slope / contrast}) contrast(${contrast})`);
-  });
-  for (const link of all("[data-goto]")) {
-    link.addEventListener("click", (event) => {
-      event.preventDefault();
-      select(Number(link.dataset.goto));
-      const card = find(`#nodule-${link.dataset.goto}`);
-      card.scrollIntoView();
-      card.focus({ preventScroll: true });
-    });
-  }
-  for (const row of all("#table tbody tr")) {
-    row.addEventListener("click", (event) => {
-      if (!event.target.closest("a")) select(Number(row.dataset.id));
-    });
-  }
-  for (const button of all("[data-show]")) {
-    button.addEventListener("click", () => {
-      select(Number(button.dataset.show));
-      find(".viewer").scrollIntoView({ block: "nearest" });
-      slider.focus({ preventScroll: true });
-    });
-  }
-  addEventListener("beforeprint", () => { for (const details of all("details")) details.open = true; });
+  follow(slider, select);
   addEventListener("resize", draw);
   if (data.tracks.length) select(data.tracks[0].id);
   else moveTo(Math.floor(data.exams[now].stack.length / 2));

@@ -1,14 +1,4 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const find = (selector, from = document) => from.querySelector(selector);
-  const all = (selector, from = document) => [...from.querySelectorAll(selector)];
-  const make = (name, attributes, text = "") => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.textContent = text;
-    return node;
-  };
   const store = `nodulens-review/${data.report_sha256}`;
   const undecided = () => ({ decision: null, note: "" });
   const ids = data.nodules.map((nodule) => nodule.id);
@@ -16,24 +6,16 @@
   let position = 0;
   let current = null;
 
-  // ---- The scan: one picture at a time, outlines drawn over it.
+  // ---- The scan
   const slices = data.stack;
   const slider = find("#slice");
-  const picture = find("#stack-image");
-  const overlay = find("#stack-overlay");
 
   function draw() {
     const slice = slices[position];
-    picture.src = slice.image;
-    const tag = (12 * overlay.viewBox.baseVal.width) / (overlay.clientWidth || 500);
-    overlay.replaceChildren(
-      ...slice.lungs.map((path) => make("path", { class: "lungline", d: path })),
-      ...slice.nodules.map(([id, path]) => {
-        const decision = review.decisions.get(id).decision;
-        const classes = ["outline", id === current ? "current" : "", decision === "rejected" ? "rejected" : ""];
-        return make("path", { class: classes.join(" ").trim(), d: path });
-      }),
-    );
+    const { overlay, tag } = showSlice("stack", slice, data.frame, (id) => {
+      const { decision } = review.decisions.get(id);
+      return `${id === current ? "current" : ""} ${decision === "rejected" ? "rejected" : ""}`;
+    });
     const tags = [];
     for (const [i, [id]] of slice.nodules.entries()) {
       const box = overlay.children[slice.lungs.length + i].getBBox();
@@ -45,15 +27,13 @@
       overlay.append(make("text", { class: "tag", x, y, "font-size": tag }, id));
     }
     find("#stack-label").textContent = slice.label;
-    const cut = slice.nodules.map(([id]) => id);
-    find("#stack-cuts").textContent = cut.length ? `Nodule${cut.length > 1 ? "s" : ""} ${cut.join(", ")}` : "";
     slider.value = position;
     slider.setAttribute("aria-valuetext", slice.label.replaceAll("\n", ", "));
     find("#rail .here").setAttribute("x", (1000 * position) / slices.length);
   }
 
   function moveTo(target) {
-    position = Math.max(0, Math.min(slices.length - 1, target));
+    position = clamp(target, slices.length);
     draw();
   }
 
@@ -73,83 +53,20 @@
     rail.append(make("rect", { class: "here", y: -1, width: Math.max(3, share), height: 12 }));
   }
 
-  const keys = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -1e9, End: 1e9 };
-  slider.max = slices.length - 1;
-  slider.addEventListener("input", () => moveTo(Number(slider.value)));
-  slider.addEventListener("keydown", (event) => {
-    if (!(event.key in keys)) return;
-    event.preventDefault();
-    moveTo(position + keys[event.key]);
-  });
-  let turned = 0;
-  find("#stack").addEventListener("wheel", (event) => {
-    if (event.ctrlKey) return;
-    event.preventDefault();
-    // A notch of a wheel is one slice; a trackpad's small steps add up.
-    turned += event.deltaMode === 0 ? event.deltaY / 40 : event.deltaY;
-    const steps = Math.trunc(turned);
-    turned -= steps;
-    if (steps) moveTo(position - Math.sign(steps) * Math.min(3, Math.abs(steps)));
-  }, { passive: false });
-  find("#stack").addEventListener("dblclick", (event) => {
-    const scene = find("#scene");
-    const frame = find("#stack").getBoundingClientRect();
-    const [x, y] = [(event.clientX - frame.x) / frame.width, (event.clientY - frame.y) / frame.height];
-    scene.style.transformOrigin = `${100 * x}% ${100 * y}%`;
-    scene.classList.toggle("zoomed");
-  });
-  find("#stack").addEventListener("click", () => slider.focus({ preventScroll: true }));
-
-  find("#show-outlines").addEventListener("change", (event) => {
-    document.body.classList.toggle("no-outlines", !event.target.checked);
-  });
+  slide(slider, slices.length, moveTo);
+  turn(find("#stack"), slider, (steps) => moveTo(position + steps));
   find("#heat")?.addEventListener("input", (event) => {
     document.body.style.setProperty("--heat", event.target.value / 100);
   });
-  find("#window").addEventListener("change", (event) => {
-    // Grey runs over data.grey_hu; brightness then contrast stretch [low, high] to black and white.
-    const [low, high] = event.target.value.split(" ").map(Number);
-    const [black, white] = data.grey_hu;
-    const slope = (white - black) / (high - low);
-    const contrast = 1 + (2 * slope * (low - black)) / (white - black);
-    document.body.style.setProperty("--window", `brightness(${slope / contrast}) contrast(${contrast})`);
-  });
 
-  // ---- Findings: table, cards and scan follow one another.
+  // ---- Findings
   function select(id) {
     current = id;
-    for (const node of all("[data-id]")) {
-      node.toggleAttribute("aria-current", Number(node.dataset.id) === id);
-      if (node.hasAttribute("aria-current")) node.setAttribute("aria-current", "true");
-    }
+    markShown(id);
     moveTo(data.nodules.find((nodule) => nodule.id === id).slice);
   }
 
-  function openCard(id) {
-    select(id);
-    const card = find(`#nodule-${id}`);
-    card.scrollIntoView();
-    card.focus({ preventScroll: true });
-  }
-
-  for (const link of all("[data-goto]")) {
-    link.addEventListener("click", (event) => {
-      event.preventDefault();
-      openCard(Number(link.dataset.goto));
-    });
-  }
-  for (const row of all("#table tbody tr")) {
-    row.addEventListener("click", (event) => {
-      if (!event.target.closest("a")) select(Number(row.dataset.id));
-    });
-  }
-  for (const button of all("[data-show]")) {
-    button.addEventListener("click", () => {
-      select(Number(button.dataset.show));
-      find(".viewer").scrollIntoView({ block: "nearest" });
-      slider.focus({ preventScroll: true });
-    });
-  }
+  follow(slider, select);
   for (const button of all("#table thead button")) {
     button.addEventListener("click", () => {
       const head = button.closest("th");
@@ -285,7 +202,6 @@
     say("What this browser kept of an earlier review could not be read.", true);
   }
   if (matchMedia("(max-width: 640px)").matches) for (const details of all(".card details")) details.open = false;
-  addEventListener("beforeprint", () => { for (const details of all("details")) details.open = true; });
   addEventListener("resize", draw);
   drawRail();
   showReview();
