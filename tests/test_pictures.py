@@ -15,6 +15,7 @@ from nodulens.data.folds import fold_of
 from nodulens.data.frames import WIDE_MM
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import read_run
 from nodulens.stages.slices import Field
 from nodulens.train.tasks import fp_reduction, segmentation
@@ -168,6 +169,21 @@ def test_patches_show_nodules_and_what_is_like_them(pictures: Path) -> None:
     seen = material.images(np.array([0]))
     assert seen[0, 0] * 255 == pytest.approx(shown[0] * 255, rel=1e-3, abs=0.1)
     assert np.array_equal(shown, load_patches(pictures).unit(np.arange(len(patches)))), "the same again"
+
+
+def test_tiles_are_of_slices_without_a_nodule(pictures: Path) -> None:
+    material = fp_reduction.load(pictures, changed(RESNET_UNET_PATCH_CNN, ["negatives=tiles"]))
+    rows = np.flatnonzero(material.tile)
+    assert len(rows) >= 3
+    for row, image in zip(rows, material.images(rows)[:, 0] * 255, strict=True):
+        person = PEOPLE.index(material.patients[row])
+        slices = [slice_of(nodule=number == 0, seed=2 * person + number).astype(float) for number in (0, 1)]
+        block = np.lib.stride_tricks.sliding_window_view(slices, (8, 8), (1, 2))  # type: ignore[call-overload]
+        assert [bool((np.abs(one - image[28:36, 28:36]).max((2, 3)) < 1).any()) for one in block] == [False, True]
+    for person in PEOPLE:
+        (pictures / "images" / person / "1.png").unlink()
+    with pytest.raises(NotFound, match="No slice without a nodule"):
+        fp_reduction.load(pictures, changed(RESNET_UNET_PATCH_CNN, ["negatives=both"]))
 
 
 def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:

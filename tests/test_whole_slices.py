@@ -36,6 +36,7 @@ from nodulens.stages.lungs import segment_lungs
 from nodulens.stream import load_segmenter
 from nodulens.train.run import division, parts_of
 from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.lung_tiles import TILES, lung_tiles
 from nodulens.train.tasks.segmentation import evaluate, settled, train
 from nodulens.train.tasks.slice_material import Slices
 
@@ -253,6 +254,21 @@ def test_which_slices_is_a_setting(sliced: Path) -> None:
     assert counts["central"] == (n, n)
     assert counts["middle"] == (n, 0)  # the lungs are largest above the blocks, or below
     assert counts["all"] == (8 * n, 3 * n)
+
+
+def test_tiles_of_lung_are_cut_from_those_without_a_nodule(sliced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = [np.zeros(0)], SlicedScan.read
+
+    def noted(scan: SlicedScan, z: np.ndarray) -> tuple[np.ndarray, ...]:
+        read.append(scan.nodule_px[z])
+        return original(scan, z)
+
+    monkeypatch.setattr(SlicedScan, "read", noted)
+    tiles = lung_tiles(sliced)
+    assert 0 < len(tiles) <= TILES * sum(map(len, read)) and not np.concatenate(read).any()
+    assert {*tiles.patients} <= {scan.patient for scan in WholeSlices(sliced).scans}
+    inner = tiles.hu(np.arange(len(tiles)))[:, 32, 32]
+    assert np.median(inner) < -700, "lung"
 
 
 def test_settings_that_need_scans_say_so(data: Path, tmp_path: Path) -> None:

@@ -288,14 +288,9 @@ def load(data: Path, recipe: Recipe) -> Material:
     shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= MIN_DIAMETER_MM]
     slabs: list[Slab] = []
     for patient in Background.PATIENTS:
-        path = data / "background" / f"{patient}.nii.gz"
-        if not path.exists():
-            raise NotFound(
-                f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
-                "nodulens data prepare has made of scans that may train."
-            )
+        volume = background(data, patient)
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _rendered_slabs(Background.volume(data, patient), patient, own, recipe.renderings)
+        slabs += _rendered_slabs(volume, patient, own, recipe.renderings)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None, _cubes(data, recipe))
 
 
@@ -352,8 +347,8 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
     lungs = segment_lungs(volume)
     amount = round(sum(lung_volumes_ml(lungs).values()) / LUNG_ML_PER_NODULE)
     rng = np.random.default_rng([fold_of(patient), renderings])
-    usable = _usable(volume.geometry, patient)
-    plain = np.flatnonzero(usable)
+    may_train = usable(volume.geometry, patient)
+    plain = np.flatnonzero(may_train)
     slice_mm, *pixel_mm = volume.geometry.spacing_zyx
 
     def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
@@ -365,17 +360,32 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
     for _ in range(renderings):
         chosen = rng.choice(len(shapes), min(max(amount, 1), MAX_NODULES, len(shapes)), replace=False)
         scene = render_many(volume, lungs, [shapes[i].turned(rng) for i in chosen], seed=int(rng.integers(2**31)))
-        through = np.zeros(len(usable), dtype=bool)
+        through = np.zeros(len(may_train), dtype=bool)
         for nodule in scene.nodules:
             area = nodule.truth.labels.sum(axis=(1, 2), dtype=int)
             others = rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[: SLICES_PER_NODULE - 1]
             through[nodule.box.start[0] + np.append(others, area.argmax())] = True
-        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & usable)))
+        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & may_train)))
     return out
 
 
-def _usable(geometry: Geometry, patient: str) -> Bool:
-    """(slices,) False where there is a finding that is not annotated."""
+def background(data: Path, patient: str) -> Volume:
+    """One of the nodule-free lungs.
+
+    Raises:
+        NotFound: the folder does not have it.
+    """
+    path = data / "background" / f"{patient}.nii.gz"
+    if not path.exists():
+        raise NotFound(
+            f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
+            "nodulens data prepare has made of scans that may train."
+        )
+    return Background.volume(data, patient)
+
+
+def usable(geometry: Geometry, patient: str) -> Bool:
+    """(slices,) of a background: False where there is a finding that is not annotated."""
     if patient not in Background.PLEURAL_MASS:
         return np.ones(geometry.shape[0], dtype=bool)
     centre, radius = Background.PLEURAL_MASS[patient]
