@@ -81,6 +81,9 @@ def test_slices_lie_as_the_patient_does_whichever_way_the_scan_is_stored(
     assert whole.geometry is not None and whole.mask is not None
     assert (scan.series_uid, scan.patient, scan.airways_known) == (uid, f"P{number}", True)
     assert (scan.spacing_zyx, scan.shape) == (pytest.approx(made_luna16.SPACING), made_luna16.SHAPE[1:])
+    volume_ml = np.isin(nine.lungs(uid).labels, (1, 2)).sum() * np.prod(made_luna16.SPACING) / 1000
+    wanted = made_luna16.SPACING[0], made_luna16.SPACING[0], volume_ml
+    assert (scan.facts.spacing_mm, scan.facts.thickness_mm, scan.facts.lungs_ml) == pytest.approx(wanted)
     crops = crops_of(jobs_of_luna16(nine, None)[number])
     z = np.rint([whole.geometry.to_index((0, 0, mm))[0] for mm in crops["slices.slice_z_mm"]]).astype(int)
     assert (np.diff(z) > 0).all()
@@ -280,6 +283,17 @@ def test_settings_that_need_scans_say_so(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="one that nodulens data prepare has made"):
         (folder / "background" / "LIDC-IDRI-0293.nii.gz").unlink()
         slice_material.load(folder, SE_AUX_UNET)
+
+
+def test_files_of_before_lack_thickness_and_volume(nine: Luna16, tmp_path: Path) -> None:
+    prepare(jobs_of_luna16(nine, None)[:1], tmp_path, workers=1)
+    (scan,) = WholeSlices(tmp_path).scans
+    with np.load(scan.path) as archive:
+        arrays = {name: archive[name] for name in archive.files if "thickness" not in name and "lungs_ml" not in name}
+    np.savez(scan.path, **arrays)
+    (before,) = WholeSlices(tmp_path).scans
+    assert before.facts.spacing_mm == scan.facts.spacing_mm
+    assert np.isnan([before.facts.thickness_mm, before.facts.lungs_ml]).all()
 
 
 def test_what_is_gone_or_broken_is_named(nine: Luna16, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodulens.data.frames import grey_as_hu
+from nodulens.data.luna16 import SIDES
 from nodulens.data.material import PATCH_PX, PATCH_STEPS, Background, MadePatches
 from nodulens.data.whole_slices import WholeSlices
 from nodulens.errors import NotFound
@@ -92,7 +93,7 @@ def _of_scans(data: Path) -> Iterator[LungSlice]:
         rows = np.flatnonzero(scan.nodule_px == 0)
         hu, lungs, _ = scan.read(rows)
         for z, image, lung in zip(rows, hu, lungs, strict=True):
-            yield LungSlice(scan.patient, f"{scan.series_uid} {z}", image, np.isin(lung, (1, 2)))
+            yield LungSlice(scan.patient, f"{scan.series_uid} {z}", image, np.isin(lung, SIDES))
     for patient in () if scans else Background.PATIENTS:
         yield from _of_background(data, patient)
 
