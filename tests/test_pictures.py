@@ -204,14 +204,14 @@ def test_a_method_is_trained_judged_and_used_on_pictures(run: Run, pictures: Pat
     left_out = next(f for f in range(5) if 0 < sum(fold_of(p) == f for p in PEOPLE) < 4)
     small = [f"{name}={value}" for name, value in (("segmenter.size", 64), ("segmenter.batch", 4), ("filter.batch", 8),
              ("segmenter.epochs", 1), ("segmenter.examples", 4), ("filter.epochs", 1),
-             ("segmenter.network", "planned-unet"))]  # fmt: skip
+             ("segmenter.network", "planned-unet"), ("negatives", "both"))]  # fmt: skip
     changes = [word for setting in small for word in ("--set", setting)]
     folder = tmp_path / "run"
     words = ("--data", pictures, "-o", folder, "--fold", str(left_out), "--threads", "1")
     done = run("train", "resnet-unet-patch-cnn", *words, *changes)
     assert done.code == 0, done.err
     recipe = read_run(folder).recipe
-    assert recipe.segmenter is not None and recipe.segmenter.classes == ("nodule",)
+    assert recipe.segmenter is not None and recipe.segmenter.classes == ("nodule",) and recipe.negatives == "both"
     for part in ("segmenter", "filter"):
         taught = json.loads((folder / f"{part}.json").read_text())["trained_on"]["patients"]
         assert taught and all(fold_of(p) != left_out for p in taught)
@@ -219,6 +219,8 @@ def test_a_method_is_trained_judged_and_used_on_pictures(run: Run, pictures: Pat
     figures = judged["networks"]["segmenter"]["figures"]
     assert figures["classes"].keys() == {"nodule"}
     assert figures["slices"] == 2 * figures["with_nodule"] == 2 * sum(fold_of(p) == left_out for p in PEOPLE)
+    judges = [p for p in load_patches(pictures).patients if fold_of(p) == left_out]
+    assert judged["networks"]["filter"]["figures"]["patches"] == len(judges), "no tiles"
     streamed = json.loads(run("stream", pictures / "images", "--recipe", folder, "--threads", "1", "--json").out)
     assert streamed["frames"] == 2 * len(PEOPLE)
 
