@@ -197,10 +197,10 @@ def test_tiles_train_and_never_judge(data: Path, material: Candidates, with_tile
 def test_without_candidates_tiles_are_learnt(tmp_path: Path, data: Path) -> None:
     alone = load(data, replace(RESNET_UNET_PATCH_CNN, negatives="tiles"))
     rows = np.arange(len(alone.tile))
-    nodules, tiles = (rows[kind][:60] for kind in (alone.patches.label, alone.tile))
-    train(replace(FILTER, epochs=4), alone, np.concatenate([rows[~alone.tile], tiles]), rows[:60], tmp_path / "net.pt")
+    few = np.concatenate([rows[~alone.tile], rows[alone.tile][:60]])
+    train(replace(FILTER, epochs=4), alone, few, rows[:60], tmp_path / "net.pt")
     last = read_curves(tmp_path / "net.csv")[-1]
-    assert last["accuracy"] > 0.9 and np.isfinite(last["validation_average_precision"]) and len(nodules)
+    assert last["accuracy"] > 0.9 and np.isfinite(last["validation_average_precision"])
 
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:

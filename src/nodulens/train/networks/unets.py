@@ -74,8 +74,8 @@ class SeAuxUNet(nn.Module):
         dimensions: 2, of slices as published; or 3.
 
     Shape:
-        input (N, 1, H, W) or (N, 1, D, H, W), each side a multiple of 2 to the number of widths less one; output
-        (N, classes, …) logits of the same sides and, with the second head, (N, classes) logits.
+        input (N, 1, H, W) or (N, 1, D, H, W), sides multiples of 16, or of 2 to the power of the levels below the
+        first; output (N, classes, …) logits of the same sides and, with the second head, (N, classes) logits.
     """
 
     WIDTHS = (64, 128, 256, 512, 1024)

@@ -99,7 +99,7 @@ def _of_scans(data: Path) -> Iterator[LungSlice]:
 
 
 def _of_background(data: Path, patient: str) -> Iterator[LungSlice]:
-    """Its pixels of 1 mm, brought to those of whole slices, a random size for each."""
+    """Its slices, their pixels brought to those of whole slices, a random size for each."""
     volume = background(data, patient)
     lungs, pixel_mm = segment_lungs(volume).labels > 0, volume.geometry.spacing_zyx[1]
     rng = np.random.default_rng([*patient.encode()])

@@ -352,8 +352,9 @@ def _validation(
             found = field.probabilities(logits.cpu().numpy())
             boxes += map(nodule_boxes, truth[part, nodule], field.decided(found)[:, nodule], found[:, nodule])
         figures = {"loss": total / len(some), **decided.figures()}
-        if any(slices.iou.shape[1] for slices in boxes):
-            means = summary({NODULE: match(boxes)})
+        matches = match(boxes)
+        if matches.truths:
+            means = summary({NODULE: matches})
             figures |= {"map50": means.map50, "map50_95": means.map50_95}
         return Validation(figures["dice"], figures)
 
