@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +35,7 @@ from nodulens.presentation.table_writer import to_markdown
 from nodulens.train.conditions import software
 from nodulens.train.loop.fit import Batch, Maker, Task, fit
 from nodulens.train.loop.losses import loss_of
+from nodulens.train.networks.unets import SeAuxUNet
 
 SIDE = 32
 """Of a window, in voxels of 1 mm."""
@@ -43,6 +43,8 @@ SHIFT = 8
 """Largest distance of a nodule from the middle of its window in training, along each axis."""
 PLACES = 20
 """Random places tried for a window without a nodule."""
+WIDTHS = (16, 32, 64, 128)
+"""Of method B's network in three dimensions: a quarter as wide, and one level less."""
 ARMS = {"with": 0.3, "without": 0.0}
 """Weight of the second head's loss; 0: there is none."""
 CONFIG = NetworkConfig(
@@ -59,65 +61,6 @@ CONFIG = NetworkConfig(
     batch=16,
 )
 """Method B's training, with its rate falling as a cosine."""
-
-
-# ---------------------------------------------------------------- network
-
-
-class SqueezeExcite3d(nn.Module):
-    """Squeeze-and-excitation with ratio 8 and bias, over a volume."""
-
-    def __init__(self, channels: int, ratio: int = 8) -> None:
-        super().__init__()
-        squeezed = channels // ratio
-        self.weigh = nn.Sequential(
-            nn.Linear(channels, squeezed), nn.ReLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weigh(x.mean((2, 3, 4)))[:, :, None, None, None]
-
-
-class SeAuxUNet3d(nn.Module):
-    """Method B's U-Net in three dimensions, a quarter as wide and one level less: separable convolutions,
-    squeeze-and-excitation, and a second head at the bottleneck that says whether a nodule is in the window.
-
-    Shape:
-        input (N, 1, S, S, S), S a multiple of 8; output (N, 1, S, S, S) logits and, with the head, (N, 1) logits.
-    """
-
-    WIDTHS = (16, 32, 64, 128)
-
-    def __init__(self, *, auxiliary: bool) -> None:
-        super().__init__()
-        self.down = nn.ModuleList(_block(cin, cout) for cin, cout in pairwise((1, *self.WIDTHS)))
-        self.pool = nn.MaxPool3d(2)
-        rising = list(pairwise(reversed(self.WIDTHS)))
-        self.grow = nn.ModuleList(nn.ConvTranspose3d(cin, cout, 2, 2) for cin, cout in rising)
-        self.up = nn.ModuleList(_block(2 * cout, cout) for _, cout in rising)
-        self.leave = nn.Conv3d(self.WIDTHS[0], 1, 1)
-        self.presence = None
-        if auxiliary:
-            self.presence = nn.Sequential(nn.Linear(self.WIDTHS[-1], 32), nn.ReLU(inplace=True), nn.Linear(32, 1))
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        skips = [self.down[0](x)]
-        for block in self.down[1:]:
-            skips.append(block(self.pool(skips[-1])))
-        y = bottom = skips.pop()
-        for grow, block in zip(self.grow, self.up, strict=True):
-            y = block(torch.cat([grow(y), skips.pop()], 1))
-        outline: Tensor = self.leave(y)
-        return outline if self.presence is None else (outline, self.presence(bottom.mean((2, 3, 4))))
-
-
-def _block(cin: int, cout: int) -> nn.Sequential:
-    """Two separable convolutions, each with batch norm and ReLU; then squeeze-and-excitation."""
-    layers: list[nn.Module] = []
-    for width in (cin, cout):
-        depthwise = nn.Conv3d(width, width, 3, padding=1, groups=width, bias=False)
-        layers += [depthwise, nn.Conv3d(width, cout, 1), nn.BatchNorm3d(cout), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, SqueezeExcite3d(cout))
 
 
 # ---------------------------------------------------------------- windows
@@ -179,10 +122,15 @@ class Windows:
 # ---------------------------------------------------------------- training and evaluation
 
 
+def network(*, auxiliary: bool) -> SeAuxUNet:
+    """Of an arm: (N, 1, S, S, S) → logits of each voxel and, by the head, (N, 1) of a nodule in the window."""
+    return SeAuxUNet(1, auxiliary=auxiliary, widths=WIDTHS, dimensions=3)
+
+
 def train(windows: Windows, rows: NDArray[np.int_], config: NetworkConfig, checkpoint: Path) -> nn.Module:
     """Train an arm; both see the same windows, as the generator is that of the epoch."""
     torch.manual_seed(config.seed)
-    net, loss = SeAuxUNet3d(auxiliary=config.auxiliary > 0), loss_of(config)
+    net, loss = network(auxiliary=config.auxiliary > 0), loss_of(config)
 
     def batches(rng: np.random.Generator) -> list[Maker]:
         parts = np.array_split(rng.permutation(rows), -(-2 * len(rows) // config.batch))

@@ -28,6 +28,7 @@ def write(folder: Path, base: Recipe = RESNET_UNET_PATCH_CNN, **changes: object)
     slope = 200.0
     # what is darker than 0.4 is lung, what is bright a nodule
     seen = {"lung": (-slope, 0.4 * slope), "nodule": (slope, -BRIGHT * slope), "background": (0.0, 0.0)}
+    seen["non-nodule"] = seen["background"]
     middle = np.zeros((1, 1, 64, 64))
     middle[0, 0, 32, 32] = slope
     for name, config in recipe.networks.items():

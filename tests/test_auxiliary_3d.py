@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments import auxiliary_3d
-from experiments.auxiliary_3d import SIDE, SeAuxUNet3d, Windows, judged, main
+from experiments.auxiliary_3d import SIDE, Windows, judged, main, network
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import Cubes
 
@@ -26,14 +26,14 @@ def test_both_arms_are_the_same_but_for_the_head() -> None:
     nets = []
     for auxiliary in (True, False):
         torch.manual_seed(0)
-        nets.append(SeAuxUNet3d(auxiliary=auxiliary).eval())
+        nets.append(network(auxiliary=auxiliary).eval())
     x = torch.rand(2, 1, 16, 16, 16)
     with torch.inference_mode():
         (outline, presence), alone = nets[0](x), nets[1](x)
     assert outline.shape == x.shape and presence.shape == (2, 1)
     torch.testing.assert_close(outline, alone)
     head = sum(p.numel() for p in nets[0].parameters()) - sum(p.numel() for p in nets[1].parameters())
-    assert head == 129 * 32 + 33
+    assert head == 129 * 128 + 129
 
 
 def test_windows_hold_a_nodule_or_nothing_that_anybody_outlined(data: Path, windows: Windows) -> None:

@@ -21,6 +21,7 @@ from nodulens.methods.recipe import NetworkConfig, changed
 from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
+from nodulens.train.loop.curves import curves_figure, read_curves
 from nodulens.train.loop.losses import bce, loss_of_one
 from nodulens.train.networks import pretrained
 from nodulens.train.networks.registry import check_window
@@ -241,6 +242,37 @@ def test_slices_windows_and_close_ups_teach_together(material: Slices, tmp_path:
     assert {len(column) for column in columns.values()} == {17}
     assert EvaluatedSlices.from_json(columns, field_of(config).foreground) == found
     json.dumps(found.figures.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("config", [SIDES, EACH], ids=["exclusive", "overlapping"])
+def test_every_epoch_has_the_average_precision_of_the_boxes(
+    material: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: NetworkConfig
+) -> None:
+    """The same as an evaluation of the validation slices gives; drawn and listed beside the other figures."""
+    net = torch.nn.Conv2d(1, len(config.classes), 1)  # what is dense is a nodule
+    torch.nn.init.zeros_(net.weight)
+    torch.nn.init.constant_(net.bias, -1)
+    net.weight.data[-1], net.bias.data[-1] = 40, -16
+    monkeypatch.setattr(segmentation, "started", lambda *_: net)
+    config = replace(config, examples=8, learning_rate=1e-12, auxiliary=0)
+    seen = material.has_nodule
+    rows = np.concatenate([np.flatnonzero(seen)[:8], np.flatnonzero(~seen)[:4]])
+    train(config, material, np.arange(len(seen)), rows, tmp_path / "segmenter.pt")
+
+    def run(batch: Array) -> tuple[Array, ...]:
+        with torch.inference_mode():
+            return (net(torch.from_numpy(batch)).numpy(),)
+
+    boxes = evaluate(made_models.model(run), config, material, rows).figures.boxes
+    assert boxes is not None and 0 < boxes.map50_95 < boxes.map50
+    (row,) = read_curves(tmp_path / "segmenter.csv")
+    found = row["validation_map50"], row["validation_map50_95"]
+    assert found == pytest.approx((boxes.map50, boxes.map50_95), abs=1e-4)
+    panels = [axes.get_ylabel() for axes in curves_figure(tmp_path / "segmenter.csv", "").axes]
+    assert panels.index("mAP@0.5") + 1 == panels.index("mAP@0.5:0.95")
+
+    train(config, material, np.arange(len(seen)), rows[8:], tmp_path / "healthy.pt")
+    assert "validation_map50" not in read_curves(tmp_path / "healthy.csv")[0], "there is no true box"
 
 
 def test_a_named_encoder_is_settled_loaded_and_trained(

@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 import made_models
 from nodulens.data.folds import EVALUATION_PATIENTS
+from nodulens.data.material import Background
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.classification import auc, average_precision
 from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Array, Model, load_model
+from nodulens.train.loop.curves import read_curves
 from nodulens.train.loop.export import export
 from nodulens.train.tasks import fp_reduction
 from nodulens.train.tasks.fp_reduction import Candidates, evaluate, load, settled, train
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, FpReductionFigures
+from nodulens.train.tasks.lung_tiles import TILES, LungSlice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,6 +149,58 @@ def test_copies_follow_their_patches(material: Candidates) -> None:
     quarter = fp_reduction.multiplied(material, ("turn",), 1)  # a turned patch holds the same values
     np.testing.assert_array_equal(np.sort(quarter.images(rows + n).reshape(n, -1)), np.sort(plain.reshape(n, -1)))
     np.testing.assert_array_equal(fp_reduction.multiplied(material, ("turn", "noise"), 2).images(rows + n), first)
+
+
+@pytest.fixture(scope="module")
+def with_tiles(data: Path) -> Candidates:
+    return load(data, replace(RESNET_UNET_PATCH_CNN, negatives="both"))
+
+
+def test_tiles_lie_side_by_side_with_their_middle_in_the_lungs() -> None:
+    lungs = np.zeros((250, 200), dtype=bool)
+    lungs[30:220, 30:170] = True
+    y, x = np.indices(lungs.shape)
+    found = [LungSlice("p", "7", -1000 + 5.49 * place, lungs) for place in (y, x)]  # a step of 8 bits is a pixel
+    rows, columns = ([tile.astype(int) for tile in one.tiles()] for one in found)
+    assert len(rows) == TILES
+    assert all((np.diff(tile, axis=0) == 1)[10:50].all() for tile in rows), "the slice's own pixels"
+    middles = np.array([(row[32, 0], column[0, 32]) for row, column in zip(rows, columns, strict=True)])
+    assert all(lungs[row, column] for row, column in middles)
+    apart = np.abs(middles[:, None] - middles).max(axis=2)
+    assert (apart[~np.eye(TILES, dtype=bool)] >= 64).all() and not (apart % 64).any()
+    assert np.array_equal(rows, [*found[0].tiles()]), "the same again"
+    assert not [*LungSlice("p", "7", found[0].hu, lungs & False).tiles()]
+    coarse = [*LungSlice("p", "7", found[0].hu, lungs, step=0.5).tiles()]
+    assert all(int(tile[40, 0]) - int(tile[24, 0]) in (7, 8, 9) for tile in coarse), "of half a pixel"
+
+
+def test_tiles_train_and_never_judge(data: Path, material: Candidates, with_tiles: Candidates) -> None:
+    """Whether they come beside the candidates or in their place."""
+    tile, n = with_tiles.tile, len(material.patients)
+    assert not tile[:n].any() and tile[n:].all() and len(tile) > n
+    rows = np.arange(len(tile))
+    assert np.array_equal(with_tiles.images(rows[:n]), material.images(rows[:n]))
+    assert with_tiles.items[:n] == material.items and with_tiles.strata[:n] == material.strata
+    assert set(with_tiles.patients[n:]) == set(Background.PATIENTS) and set(with_tiles.strata[n:]) == {"tile"}
+    assert not with_tiles.patches.label[n:].any()
+    assert np.array_equal(with_tiles.trained(rows), rows) and np.array_equal(with_tiles.evaluated(rows), rows[:n])
+    alone = load(data, replace(RESNET_UNET_PATCH_CNN, negatives="tiles"))
+    assert set(np.array(alone.strata)[alone.trained(rows)]) == {"nodule", "tile"}
+    model = answering(alone, np.random.default_rng(0).normal(size=len(tile)))
+    assert evaluate(model, FILTER, alone, rows) == evaluate(model, FILTER, material, rows[:n])
+    copies = fp_reduction.multiplied(alone, ("turn",), 1)
+    assert copies.alone and copies.strata == alone.strata * 2
+    with pytest.raises(BadOption, match="No tile of lung is of a patient to train on"):
+        settled(FILTER, alone, rows[:n])
+
+
+def test_without_candidates_tiles_are_learnt(tmp_path: Path, data: Path) -> None:
+    alone = load(data, replace(RESNET_UNET_PATCH_CNN, negatives="tiles"))
+    rows = np.arange(len(alone.tile))
+    few = np.concatenate([rows[~alone.tile], rows[alone.tile][:60]])
+    train(replace(FILTER, epochs=4), alone, few, rows[:60], tmp_path / "net.pt")
+    last = read_curves(tmp_path / "net.csv")[-1]
+    assert last["accuracy"] > 0.9 and np.isfinite(last["validation_average_precision"])
 
 
 def test_one_kind_alone_has_counts_and_no_ranking(material: Candidates) -> None:

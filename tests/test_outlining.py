@@ -18,6 +18,7 @@ from nodulens.core.volume import Mask, Volume
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.luna16 import ANNOTATIONS, read_findings
 from nodulens.data.material import Background
+from nodulens.data.whole_slices import ScanFacts
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.evaluate import slice_networks
 from nodulens.evaluate.run_page import bias_sources
@@ -394,9 +395,10 @@ def test_slices_are_counted_by_hand() -> None:
     assert EvaluatedSlices.from_json(columns, field.foreground) == evaluated
 
 
-def test_bias_is_by_spacing_nodules_and_lungs_of_each_slice() -> None:
+def test_bias_is_by_thickness_nodules_and_lungs() -> None:
     field = Field(4, ("lung", "nodule"))
-    material, _ = some(replace(slab("a", 2), spacing_mm=1.25), replace(slab("b", 1, 1), spacing_mm=2.5))
+    facts = ScanFacts(1.25, 2.5, 5000), ScanFacts(2.5, 3, 4000)
+    material, _ = some(replace(slab("a", 2), facts=facts[0]), replace(slab("b", 1, 1), facts=facts[1]))
     truth = np.zeros((3, 2, 4, 4), dtype=bool)
     truth[:2, 0], truth[2, 0, :2] = True, True
     truth[:, 1, 0, :2] = truth[0, 1, 3, 3] = True  # two nodules on the first slice, one on the others
@@ -406,7 +408,9 @@ def test_bias_is_by_spacing_nodules_and_lungs_of_each_slice() -> None:
     found = {pairs.name: pairs for pairs in bias_sources(material, rows)}
     for pairs in found.values():
         np.testing.assert_allclose(pairs.second, [-75, 25, -100])
+    np.testing.assert_allclose(found["slice thickness, mm"].first, [2.5, 2.5, 3])
     np.testing.assert_allclose(found["spacing of slices, mm"].first, [1.25, 1.25, 2.5])
+    np.testing.assert_allclose(found["lungs, ml"].first, [5000, 5000, 4000])
     np.testing.assert_allclose(found["nodules on the slice"].first, [2, 1, 1])
     np.testing.assert_allclose(found["lungs on the slice, cm²"].first, [4, 4, 8])
     unknown, _ = some(slab("a"))

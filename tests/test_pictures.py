@@ -15,6 +15,7 @@ from nodulens.data.folds import fold_of
 from nodulens.data.frames import WIDE_MM
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import read_run
 from nodulens.stages.slices import Field
 from nodulens.train.tasks import fp_reduction, segmentation
@@ -170,6 +171,21 @@ def test_patches_show_nodules_and_what_is_like_them(pictures: Path) -> None:
     assert np.array_equal(shown, load_patches(pictures).unit(np.arange(len(patches)))), "the same again"
 
 
+def test_tiles_are_of_slices_without_a_nodule(pictures: Path) -> None:
+    material = fp_reduction.load(pictures, changed(RESNET_UNET_PATCH_CNN, ["negatives=tiles"]))
+    rows = np.flatnonzero(material.tile)
+    assert len(rows) >= 3
+    for row, image in zip(rows, material.images(rows)[:, 0] * 255, strict=True):
+        person = PEOPLE.index(material.patients[row])
+        slices = [slice_of(nodule=number == 0, seed=2 * person + number).astype(float) for number in (0, 1)]
+        block = np.lib.stride_tricks.sliding_window_view(slices, (8, 8), (1, 2))  # type: ignore[call-overload]
+        assert [bool((np.abs(one - image[28:36, 28:36]).max((2, 3)) < 1).any()) for one in block] == [False, True]
+    for person in PEOPLE:
+        (pictures / "images" / person / "1.png").unlink()
+    with pytest.raises(NotFound, match="No slice without a nodule"):
+        fp_reduction.load(pictures, changed(RESNET_UNET_PATCH_CNN, ["negatives=both"]))
+
+
 def test_a_slice_without_lungs_still_gives_a_patch(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         (tmp_path / folder / "p").mkdir(parents=True)
@@ -188,14 +204,14 @@ def test_a_method_is_trained_judged_and_used_on_pictures(run: Run, pictures: Pat
     left_out = next(f for f in range(5) if 0 < sum(fold_of(p) == f for p in PEOPLE) < 4)
     small = [f"{name}={value}" for name, value in (("segmenter.size", 64), ("segmenter.batch", 4), ("filter.batch", 8),
              ("segmenter.epochs", 1), ("segmenter.examples", 4), ("filter.epochs", 1),
-             ("segmenter.network", "planned-unet"))]  # fmt: skip
+             ("segmenter.network", "planned-unet"), ("negatives", "both"))]  # fmt: skip
     changes = [word for setting in small for word in ("--set", setting)]
     folder = tmp_path / "run"
     words = ("--data", pictures, "-o", folder, "--fold", str(left_out), "--threads", "1")
     done = run("train", "resnet-unet-patch-cnn", *words, *changes)
     assert done.code == 0, done.err
     recipe = read_run(folder).recipe
-    assert recipe.segmenter is not None and recipe.segmenter.classes == ("nodule",)
+    assert recipe.segmenter is not None and recipe.segmenter.classes == ("nodule",) and recipe.negatives == "both"
     for part in ("segmenter", "filter"):
         taught = json.loads((folder / f"{part}.json").read_text())["trained_on"]["patients"]
         assert taught and all(fold_of(p) != left_out for p in taught)
@@ -203,6 +219,8 @@ def test_a_method_is_trained_judged_and_used_on_pictures(run: Run, pictures: Pat
     figures = judged["networks"]["segmenter"]["figures"]
     assert figures["classes"].keys() == {"nodule"}
     assert figures["slices"] == 2 * figures["with_nodule"] == 2 * sum(fold_of(p) == left_out for p in PEOPLE)
+    judges = [p for p in load_patches(pictures).patients if fold_of(p) == left_out]
+    assert judged["networks"]["filter"]["figures"]["patches"] == len(judges), "no tiles"
     streamed = json.loads(run("stream", pictures / "images", "--recipe", folder, "--threads", "1", "--json").out)
     assert streamed["frames"] == 2 * len(PEOPLE)
 

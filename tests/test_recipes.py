@@ -180,7 +180,7 @@ def test_only_a_filter_is_slid() -> None:
         (
             RESNET_UNET_PATCH_CNN,
             ["max_findings=3", "sliding_window=true"],
-            ["filter.size=32", "slices=middle", "box_scale=1.5"],
+            ["filter.size=32", "slices=middle", "negatives=tiles", "box_scale=1.5"],
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_in_use_only_what_acts_there_is_set(recipe: Recipe, acts: list[str], idl
             CONV3_CLASSIFIER,
             ["labels=luna16-mask", "slices=middle", "box_scale=2", "sliding_window=false", "checkpoint=a"],
         ),
-        (SE_AUX_UNET, ["masked=true", "rounds_detected=3", "memory=true"]),
+        (SE_AUX_UNET, ["masked=true", "rounds_detected=3", "memory=true", "negatives=tiles"]),
         (changed(NNUNET_SAM, ["prompted=network"]), ["shown=lung", "checkpoint=a", "sliding_window=false"]),
     ],
 )

@@ -38,7 +38,7 @@ from nodulens.evaluate.predictions import read_predictions
 from nodulens.evaluate.run_page import page_of
 from nodulens.evaluate.runs import check_page
 from nodulens.evaluate.runs import evaluate as evaluate_method
-from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES
+from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES, YOLO_SEG
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import Run as StoredRun
@@ -484,18 +484,21 @@ def test_a_classifier_is_evaluated_by_outlines_of_readers_sam_and_ours(
 
 
 def test_a_classifier_is_evaluated_by_outlines_of_networks_of_whole_slices(
-    densenet: Path, outliners: Path, data: Path, run: Run
+    densenet: Path, outliners: Path, data: Path, tmp_path: Path, run: Run
 ) -> None:
-    """Unprompted; one that draws what is dense finds most of the made nodules, coarsely."""
+    """Unprompted; those that draw what is dense, one of them a run of YOLO, find most of the made nodules, coarsely."""
     words = ("evaluate", "outlines", densenet, "--data", data, "--threads", "1")
-    done = run(*words, "--first-stage", outliners, "--json")
+    yolo = made_outliners.write(tmp_path / "yolo", YOLO_SEG)
+    done = run(*words, "--first-stage", outliners, "--first-stage", yolo, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    readers, drawn = found["figures"].values()
+    readers, drawn, of_yolo = found["figures"].values()
+    assert of_yolo["network"] == "…/yolo" and of_yolo["all_readers"] == drawn["all_readers"]
     assert [f["network"] for f in (readers, drawn)] == [None, f"…/{outliners.name}"] and drawn["prompt"] is None
     assert list(found["figures"])[1] == f"…/{outliners.name}, without a prompt"
     assert readers["dice"]["value"] == 1 and 0.3 < drawn["dice"]["value"] < 1 and found["notes"] == []
-    assert found["weights"][-1]["sha256"] == card("segmenter", outliners).sha256
+    held = [one["sha256"] for one in found["weights"][-2:]]
+    assert held == [card("segmenter", folder).sha256 for folder in (outliners, yolo)]
     for first_stages, said in (
         ([densenet], "no network of whole slices"),
         ([outliners, outliners], "named twice"),
@@ -727,7 +730,7 @@ def test_the_second_step_outlines_anew_what_either_first_stage_finds(network: st
     assert {own, ours} <= {w.sha256 for w in after.weights}
 
 
-@pytest.mark.parametrize("network", ["densenet121", "conv3"])
+@pytest.mark.parametrize("network", ["densenet121", "conv3", "vit"])
 def test_another_classifier_fits_its_slot(network: str, data: Path, tmp_path: Path) -> None:
     """Three classes, one step; without the first stage, which the classifier has nothing to do with."""
     settings = (f"classifier.network={network}", "classifier.size=32", "classifier.epochs=1", "classifier.batch=64")

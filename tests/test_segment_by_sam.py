@@ -101,6 +101,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
         ("sam2-densenet", "sam2", "--point", ("--set", "memory=true")),
         ("sam2-densenet", "sam2", "--mask", ()),
         ("nnunet-sam", "sam", "--point", ()),
+        ("nnunet-sam", "sam", "--box", ()),
         ("default", "sam2", "--mask", ("--set", "shown=crop")),
         ("default", "sam", "--box", ()),
     ],

@@ -23,11 +23,14 @@ from nodulens.core.volume import Mask
 from nodulens.data.frames import PACE, WIDE_MM, Frame, Source, grey_as_hu, open_source
 from nodulens.errors import BadOption, UnreadableFile
 from nodulens.io import read, read_one_by_one
-from nodulens.methods.catalogue import SE_AUX_UNET
+from nodulens.methods.catalogue import RESNET_UNET_PATCH_CNN, SE_AUX_UNET
+from nodulens.methods.recipe import changed
 from nodulens.ops.intensity import to_unit
 from nodulens.ops.orient import canonical
 from nodulens.presentation.panels import CLASS_COLOURS
 from nodulens.stages.findings import Finding
+from nodulens.stages.slices import Field
+from nodulens.train.tasks.picture_folders import load_pictures
 
 SIDE = 64
 DARK, TISSUE, SOME, MUCH = 20, 128, 180, 240
@@ -164,6 +167,29 @@ def test_white_masks_and_the_pace_on_the_frame(run: Run, outliners: Path, pictur
     plain, paced = (np.asarray(Image.open(tmp_path / name / "00001.png")).astype(int) for name in ("plain", "out"))
     changed = np.argwhere((plain != paced).any(axis=2))
     assert len(changed) and (changed.max(axis=0) < (20, 80)).all()  # a few words in the corner, and nothing else
+
+
+def test_white_masks_are_material_to_train_on(run: Run, pictures: Path, tmp_path: Path) -> None:
+    """Under the names of their slices; the network has the classes that method D's publication names."""
+    classes = ["segmenter.classes=non-nodule,nodule", "segmenter.loss=cross-entropy"]
+    folder = made_outliners.write(tmp_path / "run", changed(RESNET_UNET_PATCH_CNN, classes))
+    words = ("--recipe", folder, "--masks", "--fps", "--threads", "1")
+    assert run("stream", pictures, *words, "-o", tmp_path / "out", "--identify").code == 0
+    data = tmp_path / "data"
+    data.mkdir()
+    pictures.rename(data / "images")
+    (tmp_path / "out" / "masks").rename(data / "masks")
+    material = load_pictures(data)
+    assert dict(zip(material.items, material.has_nodule.tolist(), strict=True)) == {
+        "p1/1": True, "p1/2": False, "p1/9": True, "p1/10": False
+    }  # fmt: skip
+    _, truth = material.examples(Field(SIDE, ("nodule",)), np.flatnonzero(material.has_nodule)[:1])
+    assert truth[0, 0, 17:23, 13:19].all() and not truth[0, 0, 26:].any()
+    source = video(tmp_path / "in.avi", slice_of(MUCH), slice_of())
+    assert run("stream", source, *words, "-o", tmp_path / "frames").code == 0
+    assert files(tmp_path / "frames") == ["00001.png", "00002.png", "masks/00001.png", "masks/00002.png"]
+    white = [np.asarray(Image.open(tmp_path / "frames" / "masks" / f"0000{n}.png")).any() for n in (1, 2)]
+    assert white == [True, False]
 
 
 def test_every_class_is_drawn_in_the_colour_that_the_figures_give_it() -> None:

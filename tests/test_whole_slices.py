@@ -36,6 +36,7 @@ from nodulens.stages.lungs import segment_lungs
 from nodulens.stream import load_segmenter
 from nodulens.train.run import division, parts_of
 from nodulens.train.tasks import segmentation, slice_material
+from nodulens.train.tasks.lung_tiles import TILES, lung_tiles
 from nodulens.train.tasks.segmentation import evaluate, settled, train
 from nodulens.train.tasks.slice_material import Slices
 
@@ -80,6 +81,9 @@ def test_slices_lie_as_the_patient_does_whichever_way_the_scan_is_stored(
     assert whole.geometry is not None and whole.mask is not None
     assert (scan.series_uid, scan.patient, scan.airways_known) == (uid, f"P{number}", True)
     assert (scan.spacing_zyx, scan.shape) == (pytest.approx(made_luna16.SPACING), made_luna16.SHAPE[1:])
+    volume_ml = np.isin(nine.lungs(uid).labels, (1, 2)).sum() * np.prod(made_luna16.SPACING) / 1000
+    wanted = made_luna16.SPACING[0], made_luna16.SPACING[0], volume_ml
+    assert (scan.facts.spacing_mm, scan.facts.thickness_mm, scan.facts.lungs_ml) == pytest.approx(wanted)
     crops = crops_of(jobs_of_luna16(nine, None)[number])
     z = np.rint([whole.geometry.to_index((0, 0, mm))[0] for mm in crops["slices.slice_z_mm"]]).astype(int)
     assert (np.diff(z) > 0).all()
@@ -255,6 +259,21 @@ def test_which_slices_is_a_setting(sliced: Path) -> None:
     assert counts["all"] == (8 * n, 3 * n)
 
 
+def test_tiles_of_lung_are_cut_from_those_without_a_nodule(sliced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = [np.zeros(0)], SlicedScan.read
+
+    def noted(scan: SlicedScan, z: np.ndarray) -> tuple[np.ndarray, ...]:
+        read.append(scan.nodule_px[z])
+        return original(scan, z)
+
+    monkeypatch.setattr(SlicedScan, "read", noted)
+    tiles = lung_tiles(sliced)
+    assert 0 < len(tiles) <= TILES * sum(map(len, read)) and not np.concatenate(read).any()
+    assert {*tiles.patients} <= {scan.patient for scan in WholeSlices(sliced).scans}
+    inner = tiles.hu(np.arange(len(tiles)))[:, 32, 32]
+    assert np.median(inner) < -700, "lung"
+
+
 def test_settings_that_need_scans_say_so(data: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(data, tmp_path / "data")
     (tmp_path / "pictures" / "images").mkdir(parents=True)
@@ -264,6 +283,17 @@ def test_settings_that_need_scans_say_so(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="one that nodulens data prepare has made"):
         (folder / "background" / "LIDC-IDRI-0293.nii.gz").unlink()
         slice_material.load(folder, SE_AUX_UNET)
+
+
+def test_files_of_before_lack_thickness_and_volume(nine: Luna16, tmp_path: Path) -> None:
+    prepare(jobs_of_luna16(nine, None)[:1], tmp_path, workers=1)
+    (scan,) = WholeSlices(tmp_path).scans
+    with np.load(scan.path) as archive:
+        arrays = {name: archive[name] for name in archive.files if "thickness" not in name and "lungs_ml" not in name}
+    np.savez(scan.path, **arrays)
+    (before,) = WholeSlices(tmp_path).scans
+    assert before.facts.spacing_mm == scan.facts.spacing_mm
+    assert np.isnan([before.facts.thickness_mm, before.facts.lungs_ml]).all()
 
 
 def test_what_is_gone_or_broken_is_named(nine: Luna16, tmp_path: Path) -> None:

@@ -343,6 +343,17 @@ class PatchMaterial(ABC):
         """(rows, 64, 64): HU −1000…400 as 0…1, the input of networks."""
         return PATCH_STEPS.unit(self._steps[rows])
 
+    def joined(self, other: PatchMaterial) -> PatchMaterial:
+        """These, then other ones without a nodule."""
+        return MadePatches(
+            np.concatenate([self._steps, other._steps]),
+            np.concatenate([self.label, other.label]),
+            np.concatenate([self.diameter_mm, other.diameter_mm]),
+            self.patients + other.patients,
+            np.concatenate([self.nodule, other.nodule]),
+            np.concatenate([self.weight, other.weight]),
+        )
+
     def with_copies(self, changed: Bytes) -> PatchMaterial:
         """These, then copies of all of them, each of the same patient and nodule.
 

@@ -477,8 +477,8 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
     middle, central, others = np.zeros((3, len(agreed)), dtype=bool)
     if lungs is None:
         lungs = np.zeros(agreed.shape, dtype=np.uint8)
-    else:
-        cross_section = np.isin(lungs, SIDES).sum(axis=(1, 2))
+    cross_section = np.isin(lungs, SIDES).sum(axis=(1, 2))
+    if cross_section.any():
         middle, central, others = _chosen(cross_section, areas, near, np.random.default_rng([*job.series_uid.encode()]))
     rows = np.flatnonzero(middle | central | others)
     slice_mm, row_mm, column_mm = turned.geometry.spacing_zyx
@@ -494,6 +494,8 @@ def _slices(job: Job, nodules: Sequence[LidcNodule], scan: LidcScan, volume: Vol
         "airways_known": np.full(len(rows), job.lungs is not None),
         "slice_z_mm": slices_mm(turned.geometry)[rows].astype(np.float32),
         "slice_spacing_mm": np.full(len(rows), slice_mm, dtype=np.float32),
+        "slice_thickness_mm": np.full(len(rows), scan.slice_thickness_mm, dtype=np.float32),
+        "lungs_ml": np.full(len(rows), cross_section.sum() * turned.geometry.voxel_mm3 / 1000, dtype=np.float32),
         "pixel_spacing_mm": np.full((len(rows), 2), (row_mm, column_mm), dtype=np.float32),
         "shape_px": np.full((len(rows), 2), agreed.shape[1:], dtype=np.int32),
         "problem": np.array([problem]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -48,6 +49,23 @@ def read_prepared(path: Path) -> PreparedScans:
         raise UnreadableFile(f"{path} cannot be read: {error} Run nodulens data prepare again.") from error
 
 
+@dataclass(frozen=True)
+class ScanFacts:
+    """What figures of slices are related to; NaN where it is unknown. Never an input.
+
+    Attributes:
+        spacing_mm, thickness_mm: from slice to slice of the scan, and nominal thickness of each.
+        lungs_ml: volume of both lungs.
+    """
+
+    spacing_mm: float = math.nan
+    thickness_mm: float = math.nan
+    lungs_ml: float = math.nan
+
+
+UNKNOWN = ScanFacts()
+
+
 @dataclass(frozen=True, eq=False)
 class SlicedScan:
     """Whole axial slices of one scan, from low to high; their pixels are read on demand.
@@ -56,6 +74,7 @@ class SlicedScan:
         path: of the file.
         series_uid, patient: of the scan.
         spacing_zyx: mm; of the scan's slices, of which these are some.
+        facts: files that were prepared before these were kept have the spacing alone.
         shape: (y, x) of a slice.
         middle: (n,) whether it has the largest cross-section of the lungs.
         central: (n,) whether it has the largest cross-section of a nodule.
@@ -67,6 +86,7 @@ class SlicedScan:
     series_uid: str
     patient: str
     spacing_zyx: tuple[float, float, float]
+    facts: ScanFacts
     shape: tuple[int, int]
     middle: NDArray[np.bool_]
     central: NDArray[np.bool_]
@@ -152,11 +172,16 @@ def _sliced(path: Path, uid: str) -> SlicedScan | None:
         middle, central, nodule_px, airway_px = (
             archive[f"slices.{name}"] for name in ("middle", "central", "nodule_px", "airway_px")
         )
+        thickness, volume = (
+            float(archive[f"slices.{name}"][0]) if f"slices.{name}" in archive else math.nan
+            for name in ("slice_thickness_mm", "lungs_ml")
+        )
     return SlicedScan(
         path,
         uid,
         str(patient),
         (float(slice_mm), float(pixel_mm[0]), float(pixel_mm[1])),
+        ScanFacts(float(slice_mm), thickness, volume),
         (int(shape[0]), int(shape[1])),
         middle,
         central,

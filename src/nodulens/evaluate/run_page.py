@@ -223,9 +223,9 @@ def _bias(one: NetworkEvaluation, slices: Sequence[SliceRow]) -> Iterator[Drawin
 
 
 def bias_sources(material: Slices, rows: Sequence[SliceRow]) -> list[Pairs]:
-    """Error of the nodule's area in mm² (``second``) by the spacing of slices, and by the nodules and the area of the
-    lungs on a slice: what a slice tells of the publication's thickness, nodules and lung volume. What is unknown, or
-    the same for all, is left out.
+    """Error of the nodule's area in mm² (``second``) by the publication's three: slice thickness, nodules on the slice,
+    and volume of the lungs; and by the spacing of slices and the area of the lungs on a slice, which are always known.
+    What is unknown, or the same for all, is left out.
 
     Args:
         rows: slices with a nodule.
@@ -234,9 +234,12 @@ def bias_sources(material: Slices, rows: Sequence[SliceRow]) -> list[Pairs]:
     nodule = [row.overlap[NODULE] for row in rows]
     error = pixel_mm2 * [float(found.predicted_voxels - found.truth_voxels) for found in nodule]
     lungs = [sum(found.truth_voxels for name, found in row.overlap.items() if name != NODULE) for row in rows]
+    facts = material.facts(np.array([row.row for row in rows]))
     sources = {
-        "spacing of slices, mm": material.spacing_mm(np.array([row.row for row in rows])),
+        "slice thickness, mm": [one.thickness_mm for one in facts],
+        "spacing of slices, mm": [one.spacing_mm for one in facts],
         "nodules on the slice": [row.truths for row in rows],
+        "lungs, ml": [one.lungs_ml for one in facts],
         "lungs on the slice, cm²": pixel_mm2 * lungs / 100,
     }
     pairs = [Pairs(name, np.array(values, dtype=np.float64), error) for name, values in sources.items()]

@@ -193,6 +193,8 @@ class Recipe:
         memory: SAM2 is prompted on the middle slice and its memory propagates the mask up and down; else each slice is
             segmented separately.
         filter: a network for false-positive reduction: it keeps or rejects each region by the patch around it.
+        negatives: what the filter's non-nodules are in training: the "candidates" of LUNA16 (of pictures, bright spots
+            in the lungs), "tiles" of lung slices without a nodule, as a sliding window meets them, or "both".
         sliding_window: the filter detects by itself, in a sliding window over the lungs, in place of the segmenter; see
             :attr:`caveats`.
         classifier: a network that classifies each nodule; None: the default's.
@@ -221,6 +223,7 @@ class Recipe:
     intensity: Literal["window", "scan"] = "window"
     memory: bool = False
     filter: NetworkConfig | None = None
+    negatives: Literal["candidates", "tiles", "both"] = "candidates"
     sliding_window: bool = False
     classifier: NetworkConfig | None = None
     masked: bool = False
@@ -262,7 +265,9 @@ class Recipe:
     def shapes_training(self) -> tuple[str, ...]:
         """The fields, beside its networks, that decide what those are trained on."""
         slices = ("labels", "slices", "cubes", "renderings") if self.segmenter is not None else ()
-        return (*slices, "masked") if self.classifier is not None else slices
+        patches = ("negatives",) if self.filter is not None else ()
+        crops = ("masked",) if self.classifier is not None else ()
+        return (*slices, *patches, *crops)
 
     @property
     def caveats(self) -> tuple[str, ...]:

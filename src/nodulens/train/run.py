@@ -43,7 +43,7 @@ PARTS: Mapping[str, TaskModule] = {
     "classifier": cast("TaskModule", classification),
 }
 """Field of a recipe → the module that trains and evaluates its network, in the order in which they are used."""
-TRAINING_FIELDS = ("labels", "slices", "cubes", "renderings", "masked")
+TRAINING_FIELDS = ("labels", "slices", "cubes", "renderings", "negatives", "masked")
 """Fields of a recipe, beside its networks, that determine their training data."""
 VALIDATED = 10
 """One training patient in so many is moved to the validation set if a split has none."""

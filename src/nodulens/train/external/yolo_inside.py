@@ -188,9 +188,9 @@ def train(data: Path, target: Path, settings: Settings) -> None:
 
 
 def write_curves(results: Path, target: Path) -> None:
-    """Write curves in the format of the other networks: sums of losses, precision and recall of masks on the validation
-    set, its mask mAP, which is the score, learning rate, seconds of training. Which epoch is kept ultralytics chooses
-    by boxes and masks together; it is not written."""
+    """Write curves in the format of the other networks: sums of losses; on the validation set precision and recall of
+    masks, mAP of boxes, and mAP of masks, which is the score; learning rate, seconds of training. Which epoch is kept
+    ultralytics chooses by boxes and masks together; it is not written."""
     with results.open(newline="", encoding="utf-8") as file:
         rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     with target.open("w", newline="", encoding="utf-8") as file:
@@ -198,12 +198,13 @@ def write_curves(results: Path, target: Path) -> None:
         table.writerow(
             (
                 "epoch", "loss", "validation_loss", "validation_precision", "validation_recall",
-                "watched", "learning_rate", "seconds",
+                "validation_map50", "validation_map50_95", "watched", "learning_rate", "seconds",
             )
         )  # fmt: skip
         for row in rows:
             losses = [sum(v for name, v in row.items() if name.startswith(part)) for part in ("train/", "val/")]
-            found = [row[f"metrics/{name}(M)"] for name in ("precision", "recall", "mAP50-95")]
+            names = ("precision(M)", "recall(M)", "mAP50(B)", "mAP50-95(B)", "mAP50-95(M)")
+            found = [row[f"metrics/{name}"] for name in names]
             table.writerow((int(row["epoch"]), *losses, *found, row["lr/pg0"], row["time"]))
 
 

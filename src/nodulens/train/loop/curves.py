@@ -24,8 +24,10 @@ FIGURES = {
     "precision": "Precision",
     "recall": "Recall",
     "average_precision": "Average precision",
+    "map50": "mAP@0.5",
+    "map50_95": "mAP@0.5:0.95",
 }
-"""Figures of an epoch and their panels, each with the training and the validation set."""
+"""Figures of an epoch and their panels, each with the training and the validation set where both have it."""
 SINGLE = {"watched": "Watched", "learning_rate": "Learning rate", "memory_mb": "Memory, MB"}
 
 

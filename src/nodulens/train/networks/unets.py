@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +18,24 @@ SQUARE = 16
 """Side in pixels of the blocks that are averaged first, see :func:`steady_norm`."""
 
 
+class Layers(NamedTuple):
+    """The layers of a U-Net in the plane or in space."""
+
+    convolution: type[nn.Module]
+    transposed: type[nn.Module]
+    norm: type[nn.Module]
+    pool: type[nn.Module]
+
+
+LAYERS = {
+    2: Layers(nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d),
+    3: Layers(nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.MaxPool3d),
+}
+"""By the number of dimensions."""
+
+
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation (Hu et al., 2018) with ratio 8 and bias."""
+    """Squeeze-and-excitation (Hu et al., 2018) with ratio 8 and bias, of (N, channels, …)."""
 
     def __init__(self, channels: int, ratio: int = 8) -> None:
         super().__init__()
@@ -29,7 +47,8 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.weigh(x.mean((2, 3)))[:, :, None, None]
+        over = tuple(range(2, x.dim()))
+        return x * self.weigh(x.mean(over))[(..., *[None] * len(over))]
 
 
 def squeeze_excite_flops(height: int, width: int, channels: int, ratio: int = 8) -> int:
@@ -51,25 +70,30 @@ class SeAuxUNet(nn.Module):
     Args:
         classes: number of classes.
         auxiliary: whether it has the second head, at the bottleneck: mean pooling, dense 128, dense ``classes``.
+        widths: channels of its levels, the published ones, or those of a smaller network.
+        dimensions: 2, of slices as published; or 3.
 
     Shape:
-        input (N, 1, H, W), H and W multiples of 16; output (N, classes, H, W) logits and, with the second head,
-        (N, classes) logits.
+        input (N, 1, H, W) or (N, 1, D, H, W), sides multiples of 16, or of 2 to the power of the levels below the
+        first; output (N, classes, …) logits of the same sides and, with the second head, (N, classes) logits.
     """
 
     WIDTHS = (64, 128, 256, 512, 1024)
 
-    def __init__(self, classes: int, *, auxiliary: bool = True) -> None:
+    def __init__(
+        self, classes: int, *, auxiliary: bool = True, widths: Sequence[int] = WIDTHS, dimensions: int = 2
+    ) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_separable_block(cin, cout) for cin, cout in pairwise((1, *self.WIDTHS)))
-        self.pool = nn.MaxPool2d(2)
-        rising = list(pairwise(reversed(self.WIDTHS)))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(cin, cout, 2, 2) for cin, cout in rising)
-        self.up = nn.ModuleList(_separable_block(2 * cout, cout) for _, cout in rising)
-        self.leave = nn.Conv2d(self.WIDTHS[0], classes, 1)
+        layers = LAYERS[dimensions]
+        self.down = nn.ModuleList(_separable_block(cin, cout, layers) for cin, cout in pairwise((1, *widths)))
+        self.pool = layers.pool(2)
+        rising = list(pairwise(reversed(widths)))
+        self.grow = nn.ModuleList(layers.transposed(cin, cout, 2, 2) for cin, cout in rising)
+        self.up = nn.ModuleList(_separable_block(2 * cout, cout, layers) for _, cout in rising)
+        self.leave = layers.convolution(widths[0], classes, 1)
         self.presence = None
         if auxiliary:
-            hidden = nn.Linear(self.WIDTHS[-1], 128)
+            hidden = nn.Linear(widths[-1], 128)
             self.presence = nn.Sequential(hidden, nn.ReLU(inplace=True), nn.Linear(128, classes))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -80,16 +104,16 @@ class SeAuxUNet(nn.Module):
         for grow, block in zip(self.grow, self.up, strict=True):
             y = block(torch.cat([grow(y), skips.pop()], 1))
         outline: Tensor = self.leave(y)
-        return outline if self.presence is None else (outline, self.presence(bottom.mean((2, 3))))
+        return outline if self.presence is None else (outline, self.presence(bottom.mean(tuple(range(2, x.dim())))))
 
 
-def _separable_block(cin: int, cout: int) -> nn.Sequential:
+def _separable_block(cin: int, cout: int, layers: Layers) -> nn.Sequential:
     """Two separable convolutions, each with batch norm and ReLU; then squeeze-and-excitation."""
-    layers: list[nn.Module] = []
+    parts: list[nn.Module] = []
     for width in (cin, cout):
-        depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        layers += [depthwise, nn.Conv2d(width, cout, 1), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, SqueezeExcite(cout))
+        depthwise = layers.convolution(width, width, 3, padding=1, groups=width, bias=False)
+        parts += [depthwise, layers.convolution(width, cout, 1), layers.norm(cout), nn.ReLU(inplace=True)]
+    return nn.Sequential(*parts, SqueezeExcite(cout))
 
 
 class PlannedUNet(nn.Module):

@@ -1,12 +1,13 @@
 """False-positive reduction: the network that keeps or rejects regions by the patch around them.
 
-It is trained on LUNA16's candidates, or on a folder of pictures.
+It is trained on LUNA16's candidates, or on a folder of pictures; its non-nodules may be tiles of lung as well or
+instead (:mod:`nodulens.train.tasks.lung_tiles`), which are never evaluated, so that figures are comparable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +30,14 @@ from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, PatchRow
+from nodulens.train.tasks.lung_tiles import lung_tiles
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
 from nodulens.train.tasks.protocol import Rows
 
+Bool = NDArray[np.bool_]
+
+TILE = "tile"
+"""Stratum of tiles of lung."""
 SHARE = 4
 """With balance by sampling, an epoch has one in so many of the non-nodules, and equally many nodules."""
 CHUNK = 1024
@@ -40,9 +46,16 @@ CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Patches of LUNA16, or of pictures; a row is a patch."""
+    """Patches of LUNA16, or of pictures, then tiles of lung; a row is a patch or a tile.
+
+    Attributes:
+        tile: (N,) whether it is a tile.
+        alone: whether tiles replace the other non-nodules in training.
+    """
 
     patches: PatchMaterial
+    tile: Bool
+    alone: bool
 
     @property
     def patients(self) -> list[str]:
@@ -51,8 +64,8 @@ class Candidates:
 
     @property
     def strata(self) -> list[str]:
-        """(N,) :data:`NODULE` or :data:`NON_NODULE`."""
-        return np.where(self.patches.label, NODULE, NON_NODULE).tolist()
+        """(N,) :data:`NODULE`, :data:`NON_NODULE` or :data:`TILE`."""
+        return np.where(self.tile, TILE, np.where(self.patches.label, NODULE, NON_NODULE)).tolist()
 
     @property
     def items(self) -> list[str]:
@@ -63,17 +76,28 @@ class Candidates:
         """(N, 1, 64, 64) 0…1."""
         return self.patches.unit(rows)[:, None]
 
+    def trained(self, rows: Rows) -> Rows:
+        """Those of some rows that a network is trained on."""
+        return rows[self.patches.label[rows] | self.tile[rows]] if self.alone else rows
+
+    def evaluated(self, rows: Rows) -> Rows:
+        """Those of some rows that it is validated and evaluated on."""
+        return rows[~self.tile[rows]]
+
 
 def load(data: Path, recipe: Recipe) -> Candidates:
     """The patches; negatives inside findings that LUNA16 excludes, and evaluation patients, are left out.
 
     Raises:
-        NotFound: the folder has none.
+        NotFound: the folder has none, or the recipe wants tiles and there are none.
         NotFound, BadOption: see :func:`nodulens.train.tasks.picture_folders.find_pictures`.
     """
-    if is_pictures(data):
-        return Candidates(load_patches(data))
-    return Candidates(Patches(data))
+    patches: PatchMaterial = load_patches(data) if is_pictures(data) else Patches(data)
+    tile = np.zeros(len(patches), dtype=bool)
+    if recipe.negatives != "candidates":
+        tiles = lung_tiles(data)
+        patches, tile = patches.joined(tiles), np.append(tile, np.ones(len(tiles), dtype=bool))
+    return Candidates(patches, tile, alone=recipe.negatives == "tiles")
 
 
 def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int) -> Candidates:
@@ -84,15 +108,17 @@ def multiplied(material: Candidates, kinds: Sequence[Augmentation], copies: int)
     for number, rows in enumerate(parts):
         changed = copies_of(torch.from_numpy(material.images(rows)), None, kinds, copies, seed=number)[0]
         steps[:, rows] = PATCH_STEPS.steps_of_unit(changed[:, :, 0].numpy())
-    return Candidates(patches.with_copies(steps))
+    return replace(material, patches=patches.with_copies(steps), tile=np.tile(material.tile, copies + 1))
 
 
 def settled(config: NetworkConfig, material: Candidates, rows: Rows) -> NetworkConfig:
     """The config unchanged: nothing depends on the rows.
 
     Raises:
-        BadOption: not one class, or another size than the patches'.
+        BadOption: not one class, or another size than the patches'; or tiles, and none of a patient to train on.
     """
+    if material.tile.any() and not material.tile[rows].any():
+        raise BadOption("No tile of lung is of a patient to train on; take negatives=candidates or another fold.")
     if len(config.classes) != 1 or config.size != PATCH_PX or config.pixel_mm is not None:
         raise BadOption(
             f"A filter has one class and an input of {PATCH_PX} × {PATCH_PX} of the scan's own pixels; this one has "
@@ -113,6 +139,7 @@ def train(
     """Train a network on patches, validated by average precision with equal weight for each nodule."""
     net = started(config, "filter")
     patches = material.patches
+    rows, validation = material.trained(rows), material.evaluated(validation)
     positive, negative = (rows[patches.label[rows] == kind] for kind in (True, False))
     chance = patches.weight[positive] / max(patches.weight[positive].sum(), 1e-9)
     truth = torch.from_numpy(patches.label.astype(np.float32))[:, None]
@@ -154,8 +181,8 @@ def train(
 
 
 def evaluate(model: Model, config: NetworkConfig, material: Candidates, rows: Rows) -> EvaluatedPatches:
-    """Evaluate ranking and decisions on patches, by the same input as in inference."""
-    patches = material.patches
+    """Evaluate ranking and decisions on patches, by the same input as in inference; not on tiles."""
+    patches, rows = material.patches, material.evaluated(rows)
     parts = np.array_split(rows, -(-len(rows) // 256))
     logits = np.concatenate([patch_logits(model, material.images(part)) for part in parts])
     found = zip(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
+from nodulens.metrics.boxes import Image, match, summary
 from nodulens.metrics.segmentation import Overlap
 from nodulens.runtime.engine import Model
 from nodulens.stages.slices import NODULE, WHOLE_PX, Field
@@ -36,7 +37,14 @@ from nodulens.train.networks.unets import PlannedUNet
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
 from nodulens.train.tasks.protocol import Rows
-from nodulens.train.tasks.segmentation_figures import CLOSE_UP, SLICE, EvaluatedSlices, SliceRow, slice_rows
+from nodulens.train.tasks.segmentation_figures import (
+    CLOSE_UP,
+    SLICE,
+    EvaluatedSlices,
+    SliceRow,
+    nodule_boxes,
+    slice_rows,
+)
 from nodulens.train.tasks.slice_material import Material, Slices, load, multiplied, slices_and_closeups
 
 __all__ = ["evaluate", "field_of", "load", "multiplied", "settled", "train"]
@@ -106,7 +114,8 @@ def train(
 ) -> nn.Module:
     """Train a network on slices, half of them with a nodule.
 
-    It is validated by the mean Dice of its classes, with pixels pooled over the slices of the validation set.
+    It is validated by the mean Dice of its classes, with pixels pooled over the slices of the validation set. Average
+    precision of the nodules' boxes there is among the figures, where there is a nodule.
 
     Raises:
         BadOption: see :func:`nodulens.train.tasks.checks.check_config`.
@@ -327,18 +336,27 @@ def _validation(
     kinds = [validation[material.has_nodule[validation] == kind] for kind in (True, False)]
     some = np.concatenate([kind[:: max(1, -(-2 * len(kind) // VALIDATION_SLICES))] for kind in kinds])
     images, truth = material.examples(field, some)
-
+    inputs = torch.from_numpy(images)[:, None]
     target = _target(torch.from_numpy(np.ascontiguousarray(_numbered(field, truth))))
+    nodule = field.foreground.index(NODULE)
 
     def validate(net: nn.Module) -> Validation:
         place, total, decided = next(net.parameters()).device, 0.0, _tally(config)
-        parts = zip(torch.from_numpy(images)[:, None].split(config.batch), target.split(config.batch), strict=True)
-        for image, wanted in parts:
-            output, wanted = net(image.to(place)), wanted.to(place)
-            total += len(image) * float(criterion(output, wanted))
-            decided.add(output[0] if isinstance(output, tuple) else output, wanted)
-        figures = decided.figures()
-        return Validation(figures["dice"], {"loss": total / len(some), **figures})
+        boxes: list[Image] = []
+        for first in range(0, len(some), config.batch):
+            part = slice(first, first + config.batch)
+            output, wanted = net(inputs[part].to(place)), target[part].to(place)
+            total += len(wanted) * float(criterion(output, wanted))
+            logits = output[0] if isinstance(output, tuple) else output
+            decided.add(logits, wanted)
+            found = field.probabilities(logits.cpu().numpy())
+            boxes += map(nodule_boxes, truth[part, nodule], field.decided(found)[:, nodule], found[:, nodule])
+        figures = {"loss": total / len(some), **decided.figures()}
+        matches = match(boxes)
+        if matches.truths:
+            means = summary({NODULE: matches})
+            figures |= {"map50": means.map50, "map50_95": means.map50_95}
+        return Validation(figures["dice"], figures)
 
     return validate
 

@@ -189,6 +189,11 @@ class SliceRow:
     truths: int
     iou: Sequence[Sequence[float]]
 
+    @property
+    def boxes(self) -> Image:
+        """The nodules' boxes."""
+        return Image(np.array(self.scores), np.reshape(self.iou, (len(self.scores), self.truths)))
+
     def dice(self, *names: str) -> float:
         """Dice of some classes together, 0…1; 1 if neither truth nor prediction has them."""
         own = [self.overlap[name] for name in names]
@@ -227,7 +232,7 @@ class EvaluatedSlices:
             with_nodule=len(with_nodule),
             accuracy=rounded(sum(row.right for row in rows) / max(sum(row.pixels for row in rows), 1)),
             classes={name: _class_figures(rows, name) for name in classes},
-            boxes=_box_figures(rows),
+            boxes=_box_figures([row.boxes for row in rows]),
             dice_by_size=_dice_by_size(with_nodule),
             pearson_of_nodule_and_lung_dice=correlation,
             close_ups=_close_up_figures(self.close_ups) if self.close_ups else None,
@@ -270,21 +275,26 @@ def slice_rows(
     predicted, nodule = field.decided(probabilities), field.foreground.index(NODULE)
     rows = []
     for (row, patient, pixel_mm), true, found, probability in zip(places, truth, predicted, probabilities, strict=True):
-        boxes = _boxes(true[nodule], found[nodule], probability[nodule])
+        boxes = nodule_boxes(true[nodule], found[nodule], probability[nodule])
         counts = (
             Overlap.of_counts(int(a.sum()), int(b.sum()), int((a & b).sum())) for a, b in zip(true, found, strict=True)
         )
         overlap = dict(zip(field.foreground, counts, strict=True))
         right = int((found == true).all(axis=0).sum())
-        rows.append(SliceRow(row, patient, kind, pixel_mm, found[0].size, right, overlap, *boxes))
+        columns = boxes.scores.tolist(), boxes.iou.shape[1], boxes.iou.tolist()
+        rows.append(SliceRow(row, patient, kind, pixel_mm, found[0].size, right, overlap, *columns))
     return rows
 
 
-def _boxes(true: Bool, found: Bool, probability: NDArray[np.float32]) -> tuple[list[float], int, list[list[float]]]:
-    """Scores of the predicted nodules' boxes, number of true ones, and IoU of each with each."""
+def nodule_boxes(true: Bool, found: Bool, probability: NDArray[np.float32]) -> Image:
+    """Boxes around the nodules of a slice, predicted against true, each a connected component of 8 neighbours.
+
+    Args:
+        true, found, probability: (y, x); the score of a predicted box is the mean probability in its component.
+    """
     real, marks = components(true, 8), components(found, 8)
-    scores = [float(probability[w][marks.labels[w] == n].mean()) for n, w in enumerate(marks.slices, start=1)]
-    return scores, len(real), box_iou(_corners(marks.slices), _corners(real.slices)).tolist()
+    sums = np.bincount(marks.labels[found], probability[found], len(marks) + 1)[1:]
+    return Image(sums / marks.sizes, box_iou(_corners(marks.slices), _corners(real.slices)))
 
 
 def _corners(slices: Sequence[tuple[slice, ...]]) -> NDArray[np.float64]:
@@ -348,11 +358,10 @@ def _area_agreement(cases: Sequence[Overlap]) -> AreaAgreement | None:
     return AreaAgreement(found.count, *(rounded(one.value) for one in (found.difference, found.lower, found.upper)))
 
 
-def _box_figures(rows: Sequence[SliceRow]) -> BoxFigures | None:
-    if not sum(row.truths for row in rows):
+def _box_figures(slices: Sequence[Image]) -> BoxFigures | None:
+    matches = match(slices)
+    if not matches.truths:
         return None
-    images = (Image(np.array(row.scores), np.reshape(row.iou, (len(row.scores), row.truths))) for row in rows)
-    matches = match(list(images))
     at, means = matches.at(0.0), asdict(summary({NODULE: matches}))
     point = (rounded(value) for value in (at.precision, at.recall, at.f1, at.mean_iou))
     return BoxFigures(matches.truths, at.true_positives, *point, **{name: rounded(v) for name, v in means.items()})

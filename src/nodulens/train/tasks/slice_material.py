@@ -27,7 +27,7 @@ from nodulens.data.luna16 import AIRWAYS, LUNGS
 from nodulens.data.material import STACKS, Background, Cubes, Stacks
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
-from nodulens.data.whole_slices import SlicedScan, WholeSlices
+from nodulens.data.whole_slices import UNKNOWN, ScanFacts, SlicedScan, WholeSlices
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.recipe import Augmentation, Recipe
 from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
@@ -60,7 +60,7 @@ class Slab:
         nodule: (n, y, x).
         pixel_mm: (y, x).
         whole_mm: pixel of the whole slice at 512 × 512 pixels.
-        spacing_mm: from slice to slice of the scan; None: unknown.
+        facts: of the scan.
     """
 
     patient: str
@@ -69,7 +69,7 @@ class Slab:
     nodule: Bool
     pixel_mm: tuple[float, float]
     whole_mm: float
-    spacing_mm: float | None = None
+    facts: ScanFacts = UNKNOWN
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -121,9 +121,9 @@ class ScanSlab:
         return self.scan.patient
 
     @property
-    def spacing_mm(self) -> float:
-        """From slice to slice of the scan."""
-        return self.scan.spacing_zyx[0]
+    def facts(self) -> ScanFacts:
+        """Of the scan."""
+        return self.scan.facts
 
     @property
     def whole_mm(self) -> float:
@@ -145,7 +145,7 @@ class ScanSlab:
         """Some of its slices, read."""
         hu, lungs, nodule = self.scan.read(self.chosen[z])
         target = lungs == AIRWAYS if self.airways else nodule
-        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm, self.spacing_mm)
+        return Slab(self.patient, hu, lungs, target, self.scan.spacing_zyx[1:], self.whole_mm, self.facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,9 +212,9 @@ class Slices:
                 truth[own, k] = scaled.outlines(slab.masks(name), geometry)
         return images, field.exclusively(truth)
 
-    def spacing_mm(self, rows: Rows) -> list[float | None]:
-        """(N,) from slice to slice of each slice's scan; None where it is unknown."""
-        return [self.slabs[k].spacing_mm for k, _ in self._place[rows]]
+    def facts(self, rows: Rows) -> list[ScanFacts]:
+        """(N,) of each slice's scan."""
+        return [self.slabs[k].facts for k, _ in self._place[rows]]
 
     def annotated(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Those of a network's classes that are annotated here: all; :meth:`Slab.masks` refuses others."""
@@ -288,14 +288,9 @@ def load(data: Path, recipe: Recipe) -> Material:
     shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= MIN_DIAMETER_MM]
     slabs: list[Slab] = []
     for patient in Background.PATIENTS:
-        path = data / "background" / f"{patient}.nii.gz"
-        if not path.exists():
-            raise NotFound(
-                f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
-                "nodulens data prepare has made of scans that may train."
-            )
+        volume = background(data, patient)
         own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _rendered_slabs(Background.volume(data, patient), patient, own, recipe.renderings)
+        slabs += _rendered_slabs(volume, patient, own, recipe.renderings)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None, _cubes(data, recipe))
 
 
@@ -350,32 +345,49 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
         renderings: how often nodules are rendered, other ones each time.
     """
     lungs = segment_lungs(volume)
-    amount = round(sum(lung_volumes_ml(lungs).values()) / LUNG_ML_PER_NODULE)
+    lungs_ml = sum(lung_volumes_ml(lungs).values())
+    amount = round(lungs_ml / LUNG_ML_PER_NODULE)
     rng = np.random.default_rng([fold_of(patient), renderings])
-    usable = _usable(volume.geometry, patient)
-    plain = np.flatnonzero(usable)
+    may_train = usable(volume.geometry, patient)
+    plain = np.flatnonzero(may_train)
     slice_mm, *pixel_mm = volume.geometry.spacing_zyx
+    facts = ScanFacts(slice_mm, lungs_ml=lungs_ml)
 
     def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
         stored, lung = np.rint(hu[z]).astype(np.int16), lungs.labels[z].astype(np.uint8)
         whole_mm = rng.uniform(*WHOLE_SLICE_MM)
-        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, slice_mm)
+        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, facts)
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
     for _ in range(renderings):
         chosen = rng.choice(len(shapes), min(max(amount, 1), MAX_NODULES, len(shapes)), replace=False)
         scene = render_many(volume, lungs, [shapes[i].turned(rng) for i in chosen], seed=int(rng.integers(2**31)))
-        through = np.zeros(len(usable), dtype=bool)
+        through = np.zeros(len(may_train), dtype=bool)
         for nodule in scene.nodules:
             area = nodule.truth.labels.sum(axis=(1, 2), dtype=int)
             others = rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[: SLICES_PER_NODULE - 1]
             through[nodule.box.start[0] + np.append(others, area.argmax())] = True
-        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & usable)))
+        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & may_train)))
     return out
 
 
-def _usable(geometry: Geometry, patient: str) -> Bool:
-    """(slices,) False where there is a finding that is not annotated."""
+def background(data: Path, patient: str) -> Volume:
+    """One of the nodule-free lungs.
+
+    Raises:
+        NotFound: the folder does not have it.
+    """
+    path = data / "background" / f"{patient}.nii.gz"
+    if not path.exists():
+        raise NotFound(
+            f"{path} is not there: --data must name the folder that holds lidc/ and background/, or one that "
+            "nodulens data prepare has made of scans that may train."
+        )
+    return Background.volume(data, patient)
+
+
+def usable(geometry: Geometry, patient: str) -> Bool:
+    """(slices,) of a background: False where there is a finding that is not annotated."""
     if patient not in Background.PLEURAL_MASS:
         return np.ones(geometry.shape[0], dtype=bool)
     centre, radius = Background.PLEURAL_MASS[patient]
