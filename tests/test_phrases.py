@@ -139,7 +139,7 @@ def test_a_typo_is_refused_with_what_may_be_meant(typed: str, meant: str) -> Non
         ("new nodules", "needs a comparison with a prior scan"),
         ("solid cavities", "'cavities' cannot be answered: the report does not say whether a nodule has a cavity"),
         ("all but masses", "understand 'but'"),
-        ("all nodules but over 8 mm", "understand 'but'"),
+        ("all nodules, but over 8 mm", "understand 'but'"),
         ("nodules over 8 mm but solid", "understand 'solid'"),
         ("over 6 mm risk", "does not go with"),
         ("nodules and masses", "'masses' after 'nodules'"),

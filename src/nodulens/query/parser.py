@@ -128,11 +128,13 @@ def _check_joined(words: Sequence[Word]) -> None:
     Raises:
         BadPrompt: a conjunction before an order or a count, or "but" where nothing is said before it.
     """
-    for last, word in zip([None, *words], words, strict=False):
-        if word.meaning == "BUT" and (last is None or last.terminal in ("ALL", "NOUN")):
-            raise BadPrompt(f"I do not understand {word.text!r} here: say except, or but not")
     waiting: Word | None = None
+    before = ""
     for word in words:
+        if word.meaning == "BUT" and before in ("", "ALL", "NOUN"):
+            raise BadPrompt(f"I do not understand {word.text!r} here: say except, or but not")
+        if word.meaning != "COMMA":
+            before = word.terminal
         if word.meaning in ("AND", "OR"):
             waiting = word
         elif word.terminal in ("ORDER", "ORDINAL", "ALL", "TOP") and waiting:
