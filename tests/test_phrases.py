@@ -142,6 +142,7 @@ def test_a_typo_is_refused_with_what_may_be_meant(typed: str, meant: str) -> Non
         ("all nodules, but over 8 mm", "understand 'but'"),
         ("nodules over 8 mm but solid", "understand 'solid'"),
         ("over 6 mm risk", "does not go with"),
+        ("nodules over 8 mm since the last CT", "'since the last ct' goes with new"),
         ("nodules and masses", "'masses' after 'nodules'"),
         ("solid nodules and the largest", "'and' before 'largest'"),
         ("largest of the three solid nodules", "Of which three"),

@@ -135,7 +135,7 @@ class Lexicon:
     @cached_property
     def _parts(self) -> dict[str, str]:
         """Folded word → the shortest spelling that has it; words that say nothing are left out."""
-        said = (pieces for pieces in self.spellings if set(self.meanings[pieces]) - {"FILLER", "OPENER"})
+        said = (pieces for pieces in self.spellings if any(TERMINALS[m] != "FILLER" for m in self.meanings[pieces]))
         short = sorted(said, key=len, reverse=True)
         return {piece: self.spellings[pieces] for pieces in short for piece in pieces if len(piece) > 2}
 

@@ -222,6 +222,7 @@ CONNECTIVES = ("FILLER", "OF", "ALL", "NOT", "EXCEPT", "AND", "OR", "BUT", "TO",
 TERMINALS: Mapping[str, str] = {
     **{meaning: meaning for meaning in CONNECTIVES},
     "OPENER": "FILLER",
+    "SINCE": "FILLER",
     **dict.fromkeys(TEXTURES, "TEXTURE"),
     **dict.fromkeys(SIZES, "SIZE"),
     **dict.fromkeys(PROPERTIES, "PROPERTY"),

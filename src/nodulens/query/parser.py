@@ -15,7 +15,7 @@ from lark.visitors import Interpreter
 
 from nodulens.core.nodule import Side
 from nodulens.errors import BadPrompt
-from nodulens.query.criteria import Condition, Criterion, Measure, Place, Query, Range, Textured
+from nodulens.query.criteria import Condition, Criterion, Measure, Place, Property, Query, Range, Textured
 from nodulens.query.lexicon import Lexicon, Word, load_lexicons, refused
 from nodulens.query.meanings import (
     ABOUT_VOLUME,
@@ -107,6 +107,7 @@ def _query(words: Sequence[Word], compared: bool) -> Query:
         if error := refused(word, compared):
             raise error
     _check_joined(words)
+    _check_course(words)
     try:
         tree = _parser().parse(_with_ends(words))
     except UnexpectedInput as error:
@@ -141,6 +142,18 @@ def _check_joined(words: Sequence[Word]) -> None:
             raise BadPrompt(f"I do not understand {waiting.text!r} before {word.text!r}: ask for one thing at a time.")
         elif word.terminal not in ("FILLER", "OF", "COMMA", "NUMBER", "NUMBER_WORD"):
             waiting = None
+
+
+def _check_course(words: Sequence[Word]) -> None:
+    """Refuse "over 8 mm since the last CT".
+
+    Raises:
+        BadPrompt: a time, and nothing that became of a nodule in it.
+    """
+    told = any(isinstance(known := PROPERTIES.get(word.meaning), Property) and known.prior for word in words)
+    since = next((word for word in words if word.meaning == "SINCE"), None)
+    if since and not told:
+        raise BadPrompt(f"{since.text!r} goes with new, growing, shrinking, stable or resolved")
 
 
 def _with_ends(words: Sequence[Word]) -> list[Word]:
