@@ -35,12 +35,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-COMMANDS = [
-    line[2:]
-    for page in ("README.md", "docs/prompts.md")
-    for line in "".join(blocks(REPOSITORY / page, "console")).splitlines()
-    if line[:2] == "$ "
-]
+COMMANDS = [line[2:] for line in "".join(blocks(REPOSITORY / "README.md", "console")).splitlines() if line[:2] == "$ "]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -64,7 +59,7 @@ def test_python(desk: Path, page: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_there_are_commands_to_run() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= {"info", "analyze", "segment", "compare", "ask", "doctor"}
+    assert {command.split()[1] for command in COMMANDS} >= {"info", "analyze", "segment", "compare", "doctor"}
 
 
 def test_every_command_of_the_program_is_in_the_readme() -> None:

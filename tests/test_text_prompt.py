@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -278,8 +279,13 @@ def test_the_command_answers_of_a_comparison(
     names: dict[str, object] = {}
     exec(code, names)
     assert [n.id for n in names["answer"].nodules] == [1]  # type: ignore[attr-defined]
-    (tmp_path / "report.json").write_text(to_json(report), "utf-8")
-    refused = run.invoke(app, ["ask", str(tmp_path / "report.json"), "new nodules"]).exception
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text(to_json(report), "utf-8")
+    commands = re.findall(r"^\$ nodulens (ask .+)$", page, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        assert run.invoke(app, shlex.split(command), catch_exceptions=False).stdout.strip(), command
+    refused = run.invoke(app, ["ask", "out", "new nodules"]).exception
     assert "nodulens compare" in str(refused) and "new," not in str(refused).partition("Known are")[2]
 
 
