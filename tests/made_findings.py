@@ -12,6 +12,7 @@ import numpy as np
 
 import made_reports
 from nodulens.core.nodule import Attribute, Nodule, Rating, Risk
+from nodulens.query import Tracked
 
 PHRASES = Path(__file__).with_name("phrases.toml")
 LOOKS: tuple[Rating, ...] = ("spiculation", "lobulation", "margin")
@@ -19,12 +20,13 @@ LOOKS: tuple[Rating, ...] = ("spiculation", "lobulation", "margin")
 
 @dataclass(frozen=True)
 class Phrase:
-    """What is typed, and the nodules that are right in order, or the words that must be refused."""
+    """What is typed, of a report or a comparison; and the nodules that are right in order, or the words to refuse."""
 
     language: str
     text: str
     ids: list[int] | None = None
     refused: str | None = None
+    compared: bool = False
 
 
 @cache
@@ -43,10 +45,29 @@ def nodules() -> tuple[Nodule, ...]:
     return tuple(map(_nodule, _read()["nodules"]))
 
 
+@cache
+def tracked() -> tuple[Tracked, ...]:
+    """The same in a comparison with a prior scan."""
+    statuses = [row["status"] for row in _read()["nodules"]]
+    return tuple(
+        Tracked(
+            n.id, status, status not in ("resolved", "merged"), n.score, n.texture, n.position, n.measurements, n.risk,
+            n.attributes,
+        )
+        for n, status in zip(nodules(), statuses, strict=True)
+    )  # fmt: skip
+
+
 def _nodule(row: dict[str, Any]) -> Nodule:
     made = made_reports.report(made_reports.scan(), 1).nodules[0]
     lobe = "unknown" if "unknown" in row["lobe"] else f"{row['lobe']} lobe"
-    position = replace(made.position, side=row["lobe"].split()[0], zone=row["zone"], lobe_estimate=lobe)
+    position = replace(
+        made.position,
+        side=row["lobe"].split()[0],
+        zone=row["zone"],
+        lobe_estimate=lobe,
+        hilum_to_edge_estimate=row.get("hilum"),
+    )
     measured = replace(
         made.measurements,
         mean_diameter_mm=row["mm"],

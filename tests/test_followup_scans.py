@@ -61,6 +61,10 @@ def test_the_phantom_a_year_later(run: Run, times: tuple[Path, Path, tuple[Follo
     assert found.registrations[0].found > 0.6 and found.registrations[0].dice > 0.9
     check_tracks(found, truth)
     check_outputs(out, found, done)
+    for status in ("new", "growing", "resolved"):
+        asked = json.loads(run("ask", out, f"{status} nodules", "--json").out)["nodules"]
+        assert {row["id"] for row in asked} == {track.id for track in found.tracks if track.status == status}
+        assert asked and all(row["status"] == status for row in asked)
 
 
 def check_tracks(found: Comparison, truth: tuple[Followed, ...]) -> None:

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import Box, Measurements
+from nodulens.core.nodule import Box, Measurements, Side
 from nodulens.core.volume import Mask, SliceRef, Source, Volume
 from nodulens.data.material import Cubes
 from nodulens.stages.measure import measure, texture
-from nodulens.stages.position import locate
+from nodulens.stages.position import hilum, locate, lung_extent
 
 LUNG, NODULE = -850.0, 50.0
 NAMES = {1: "left lung", 2: "right lung"}
@@ -347,6 +347,34 @@ def test_zone_and_lobe_are_unknown_where_the_scan_shows_too_little(
     z, y, x = at[0] - slices[0], at[1], at[2]
     found = locate(volume, Box.around((z, y, x), (1, 1, 1)), np.ones((1, 1, 1), dtype=bool), lungs)
     assert (found.zone, found.lobe_estimate) == (zone, lobe)
+
+
+def towards(at: tuple[float, float, float], lungs: Mask) -> float | None:
+    volume = Volume(np.zeros(lungs.labels.shape, np.int16), lungs.geometry)
+    return locate(volume, Box.around(at, (1, 1, 1)), np.ones((1, 1, 1), dtype=bool), lungs).hilum_to_edge_estimate
+
+
+@pytest.mark.parametrize(
+    ("side", "inner", "edge", "off"), [("left", 54, 74, 77), ("right", 25, 5, 2)], ids=["left", "right"]
+)
+def test_how_far_from_the_hilum_towards_the_edge(side: Side, inner: int, edge: int, off: int) -> None:
+    """From a hilum at half of the height, towards the chest wall, in mirrored lungs."""
+    lungs = two_lungs()
+    z, y, x = hilum(lung_extent(lungs, side), side)
+    assert abs(x - inner) < 2 and 40 < z < 55 and 30 < y < 36
+    along = [towards((z, y, x + share * (edge - x)), lungs) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert np.allclose(np.array(along, dtype=float), (0.0, 0.25, 0.5, 0.75, 1.0), atol=0.08)
+    assert towards((z, y, off), lungs) == 1.0, "off the lung, and still its side"
+    assert towards((79, y, edge), lungs) == pytest.approx(1.0, abs=0.03), "the edge is that of the apex too"
+
+
+def test_a_lung_that_is_cut_off_or_absent_has_no_hilum() -> None:
+    whole = two_lungs()
+    box = Box((0, 0, 0), (60, 60, 80))
+    cut = Mask(np.ascontiguousarray(whole.labels[box.slices]), whole.geometry.crop(box), NAMES)
+    assert towards((40, 30, 60), cut) is None and towards((40, 30, 20), cut) is None
+    only_right = Mask(np.where(whole.labels == 2, whole.labels, 0).astype(np.uint8), whole.geometry, NAMES)
+    assert towards((40, 30, 78), only_right) is None and towards((40, 30, 20), only_right) is not None
 
 
 def test_the_central_slice_names_its_instance() -> None:

@@ -116,6 +116,13 @@ def test_wrong_json_is_refused_by_name(report: Report, change: Callable[[dict], 
         from_json(json.dumps(document))
 
 
+def test_a_report_of_before_does_not_say_how_far_from_the_hilum(report: Report) -> None:
+    document = json.loads(to_json(report))
+    for row in document["nodules"]:
+        row.pop("hilum_to_edge_estimate")
+    assert all(n.position.hilum_to_edge_estimate is None for n in from_json(json.dumps(document)).nodules)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"nodulens-report/2"'])
 def test_what_is_no_report_is_refused(text: str) -> None:
     with pytest.raises(UnreadableFile, match="Not a valid report"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,9 @@ from conftest import REPOSITORY
 from nodulens.apps.cli import app
 from nodulens.core.nodule import Nodule, Risk
 from nodulens.errors import BadPrompt, NotFound
+from nodulens.followup.json import to_json as comparison_to_json
+from nodulens.followup.record import Comparison, ExamSummary, Sighting, Track
+from nodulens.followup.registration import Quality
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import Recipe
 from nodulens.pipeline import segment_text
@@ -151,10 +155,13 @@ def test_a_query_is_a_value() -> None:
 def test_the_docs_say_what_is_understood() -> None:
     page = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
     listed = [line for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    examples = [*listed, *re.findall(r'nodulens ask \S+ "(.+?)"', page), *re.findall(r'--text "(.+?)"', page)]
+    asked = re.findall(r'nodulens ask (\S+) "(.+?)"', page)
+    examples = [*listed, *(text for where, text in asked if where != "compared"), *re.findall(r'--text "(.+?)"', page)]
     assert len(examples) >= 14
     for text in examples:
         assert parse(text) != Query(), text
+    for text in (text for where, text in asked if where == "compared"):
+        assert parse(text, compared=True) != Query(), text
     documented = page.lower().replace("-", " ")
     english = load_lexicons("en")[0]
     for table in (TEXTURES, ORDERS, BOUNDS, UNITS, LOBES):
@@ -230,6 +237,56 @@ def test_the_command_answers(tmp_path: Path, nodules: tuple[Nodule, ...]) -> Non
     assert isinstance(run.invoke(app, ["ask", str(tmp_path), "größter Herd", "--language", "en"]).exception, BadPrompt)
     assert isinstance(run.invoke(app, ["ask", str(tmp_path), "cavities"]).exception, BadPrompt)
     assert isinstance(run.invoke(app, ["ask", str(tmp_path / "none.json"), "largest"]).exception, NotFound)
+
+
+def test_the_command_answers_of_a_comparison(
+    tmp_path: Path, nodules: tuple[Nodule, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [
+        Sighting("found", n.id, n.centre_lps, n.score, n.texture, n.position, n.measurements, n.risk, n.attributes)
+        for n in nodules
+    ]
+    absent = Sighting("absent", None, (0.0, 0.0, 0.0))
+    report = made_reports.report(made_reports.scan(), 1)
+    exam = ExamSummary(None, None, report.scan, None, None, report.lungs, 0.1, 3, ())
+    comparison = Comparison(
+        "nodulens", "default", (), None, None, (exam, exam), (Quality(0.98, 50, 0.9, 0.5, 1.0, 1.0),),
+        (
+            Track(1, "growing", (seen[0], seen[4]), None, 0),
+            Track(2, "new", (absent, seen[1]), None, None),
+            Track(3, "resolved", (seen[2], absent), None, None),
+        ),
+        None, (), {"total": 1.0},
+    )  # fmt: skip
+    folder = tmp_path / "compared"
+    folder.mkdir()
+    (folder / "comparison.json").write_text(comparison_to_json(comparison), "utf-8")
+    run = CliRunner()
+
+    def ids(text: str, *where: str) -> list[int]:
+        done = run.invoke(app, ["ask", str(folder.joinpath(*where)), text, "--json"], catch_exceptions=False)
+        return [row["id"] for row in json.loads(done.stdout)["nodules"]]
+
+    assert ids("new nodules") == [2] and ids("growing or new nodules", "comparison.json") == [2, 1]
+    assert ids("largest nodule") == [1], "as large as the current scan has it"
+    assert ids("resolved part-solid nodule") == [3] and ids("part-solid nodules") == []
+    assert ids("suspicious growing nodules over 15 mm") == [1]
+    shown = run.invoke(app, ["ask", str(folder), "growing nodules"])
+    assert "status" in shown.stdout and "20.0 mm" in shown.stdout and "say resolved" in shown.stdout
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs" / "prompts.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(from pathlib.*?tracked.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert [n.id for n in names["answer"].nodules] == [1]  # type: ignore[attr-defined]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text(to_json(report), "utf-8")
+    commands = re.findall(r"^\$ nodulens (ask .+)$", page, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        assert run.invoke(app, shlex.split(command), catch_exceptions=False).stdout.strip(), command
+    refused = run.invoke(app, ["ask", "out", "new nodules"]).exception
+    assert "nodulens compare" in str(refused) and "new," not in str(refused).partition("Known are")[2]
 
 
 def test_a_text_prompts_the_network_with_the_finding_it_means() -> None:

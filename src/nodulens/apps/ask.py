@@ -1,4 +1,4 @@
-"""``nodulens ask``: which nodules of a report a text means."""
+"""``nodulens ask``: which nodules of a report, or of a comparison, a text means."""
 
 from __future__ import annotations
 
@@ -6,43 +6,66 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nodulens.apps.show import plain, print_json
 from nodulens.errors import NotFound
-from nodulens.query import Lexicon, QueryResult, resolve
-from nodulens.report.json import from_json
+from nodulens.query import Finding, Lexicon, QueryResult, Tracked, resolve
 
 SCHEMA = "nodulens-answer/1"
+COLUMNS = ("lobe (estimate)", "zone", "texture", "mean diameter", "volume", "malignancy", "confidence")
+FILES = ("report.json", "comparison.json")
 
 
-def ask(report: Path, text: str, lexicons: Sequence[Lexicon], as_json: bool) -> None:
-    """Print the matching nodules: a table and its notes, or JSON with the nodules as in the report."""
-    file = report / "report.json" if report.is_dir() else report
-    if not file.is_file():
-        raise NotFound(f"There is no {file}; name a report.json, or the folder that nodulens analyze wrote.")
+def ask(path: Path, text: str, lexicons: Sequence[Lexicon], as_json: bool) -> None:
+    """Print the matching nodules: a table and its notes, or JSON with the nodules as in the file."""
+    file = _file(path)
     stored = file.read_text("utf-8")
-    answer = resolve(text, from_json(stored).nodules, lexicons)
+    answer, rows = _answer(stored, text, lexicons)
     if as_json:
-        wanted = [nodule.id for nodule in answer.nodules]
-        rows = {row["id"]: row for row in json.loads(stored)["nodules"]}
-        found = {"schema": SCHEMA, "question": text, "nodules": [rows[n] for n in wanted], "notes": answer.notes}
-        print_json(found)
+        by_id = {row["id"]: row for row in rows}
+        found = [by_id[nodule.id] for nodule in answer.nodules]
+        print_json({"schema": SCHEMA, "question": text, "nodules": found, "notes": answer.notes})
     else:
         _show(answer)
 
 
-def _show(answer: QueryResult) -> None:
+def _file(path: Path) -> Path:
+    """The report or comparison that is meant."""
+    named = [path / name for name in FILES] if path.is_dir() else [path]
+    for file in named:
+        if file.is_file():
+            return file
+    raise NotFound(
+        f"There is no {' and no '.join(map(str, named))}; name a report.json, or the folder that nodulens analyze or "
+        "nodulens compare wrote."
+    )
+
+
+def _answer(stored: str, text: str, lexicons: Sequence[Lexicon]) -> tuple[QueryResult[Any], list[dict[str, Any]]]:
+    """The nodules that are meant, and the rows of all."""
+    from nodulens.followup import json as comparison
+    from nodulens.followup.findings import tracked
+    from nodulens.report import json as report
+
+    if comparison.SCHEMA in stored[:200]:
+        tracks = tuple(tracked(comparison.from_json(stored)))
+        return resolve(text, tracks, lexicons, compared=True), json.loads(stored)["tracks"]
+    return resolve(text, report.from_json(stored).nodules, lexicons), json.loads(stored)["nodules"]
+
+
+def _show(answer: QueryResult[Finding]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     if answer.nodules:
-        table = Table(
-            "nodule", "lobe (estimate)", "zone", "texture", "mean diameter", "volume", "malignancy", "confidence"
-        )
+        compared = any(isinstance(nodule, Tracked) for nodule in answer.nodules)
+        table = Table("nodule", *(["status"] if compared else []), *COLUMNS)
         for n in answer.nodules:
             cells = (
                 n.id,
+                *([n.status] if isinstance(n, Tracked) else []),
                 n.position.lobe_estimate,
                 n.position.zone,
                 n.texture,

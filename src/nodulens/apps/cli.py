@@ -314,13 +314,15 @@ def compare(
 
 @app.command()
 def ask(
-    report: Annotated[Path, typer.Argument(metavar="REPORT", help="report.json, or its folder.")],
+    report: Annotated[
+        Path, typer.Argument(metavar="REPORT", help="report.json or comparison.json, or the folder of one.")
+    ],
     text: Annotated[str, typer.Argument(help="Such as 'largest nodule in the right upper lobe'.")],
     as_json: AsJson = False,
     language: Language = None,
     words: WordFiles = None,
 ) -> None:
-    """Say which nodules of a report a text means."""
+    """Say which nodules of a report, or of a comparison, a text means."""
     from nodulens.apps.ask import ask as answer
     from nodulens.query import load_lexicons
 

@@ -223,6 +223,8 @@ class Position:
         lobe_estimate: estimated from position alone, without fissures; "unknown" likewise.
         central_slice: array index z of the slice where the nodule is largest.
         instance_number, sop_instance_uid: of that slice in the PACS; None where the format has none.
+        hilum_to_edge_estimate: how far on the way from the hilum through it to the edge of the lung, 0…1; the hilum is
+            estimated from position alone. None if the scan ends inside that lung.
     """
 
     side: Side
@@ -231,6 +233,7 @@ class Position:
     central_slice: int
     instance_number: int | None = None
     sop_instance_uid: str | None = None
+    hilum_to_edge_estimate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -424,6 +424,8 @@ def _sighting(
         nodule.texture,
         nodule.position,
         nodule.measurements,
+        nodule.risk,
+        nodule.attributes,
     )
 
 

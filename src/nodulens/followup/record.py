@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nodulens.clinical.assess import Guidelines
-from nodulens.core.nodule import Measurements, Point, Position, Texture
+from nodulens.core.nodule import Attribute, Measurements, Point, Position, Risk, Texture
 from nodulens.core.volume import Patient
 from nodulens.errors import NodulensError
 from nodulens.followup.change import Change
@@ -57,6 +57,7 @@ class Sighting:
         place_lps: its centre in that scan, or where it would be, LPS mm (x, y, z).
         score: detection confidence, 0…1; None where it is not there.
         texture, position, measurements: None likewise.
+        risk, attributes: of the nodule there, as in its report.
     """
 
     presence: Presence
@@ -66,6 +67,8 @@ class Sighting:
     texture: Texture | None = None
     position: Position | None = None
     measurements: Measurements | None = None
+    risk: Risk | None = None
+    attributes: tuple[Attribute, ...] = ()
 
     @property
     def present(self) -> bool:

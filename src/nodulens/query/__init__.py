@@ -8,12 +8,13 @@ guessed, for an answer to another query could harm.
 """
 
 from nodulens.query.answer import QueryResult, answer, only, resolve
-from nodulens.query.criteria import Condition, Order, Place, Property, Query, Range, Textured
+from nodulens.query.criteria import Condition, Finding, Order, Place, Property, Query, Range, Textured, Tracked
 from nodulens.query.lexicon import Lexicon, load_lexicons
 from nodulens.query.parser import parse
 
 __all__ = [
     "Condition",
+    "Finding",
     "Lexicon",
     "Order",
     "Place",
@@ -22,6 +23,7 @@ __all__ = [
     "QueryResult",
     "Range",
     "Textured",
+    "Tracked",
     "answer",
     "load_lexicons",
     "only",

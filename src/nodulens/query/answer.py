@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from nodulens.core.nodule import Nodule
 from nodulens.errors import BadPrompt
-from nodulens.query.criteria import Order, Place, Query
+from nodulens.query.criteria import Finding, Order, Place, Query
 from nodulens.query.lexicon import Lexicon
 from nodulens.query.meanings import CONFIDENCE
 from nodulens.query.parser import parse
@@ -16,30 +16,35 @@ LOBES_ESTIMATED = (
     "Lobes are estimated from position alone, without fissures: near one, the neighbouring lobe may be meant."
 )
 
+Asked = TypeVar("Asked", bound=Finding)
+
 
 @dataclass(frozen=True)
-class QueryResult:
+class QueryResult(Generic[Asked]):
     """The nodules that fit a query in its order, and notes on them, each a sentence."""
 
-    nodules: tuple[Nodule, ...]
+    nodules: tuple[Asked, ...]
     notes: tuple[str, ...] = field(default=())
 
 
-def resolve(text: str, nodules: Sequence[Nodule], lexicons: Sequence[Lexicon] | None = None) -> QueryResult:
+def resolve(
+    text: str, nodules: Sequence[Asked], lexicons: Sequence[Lexicon] | None = None, *, compared: bool = False
+) -> QueryResult[Asked]:
     """The nodules that match a text query, in its order; by detection confidence if it has none.
 
     Args:
         text: in any of the languages; all its words are of one.
-        nodules: of a report.
+        nodules: of a report, or of :func:`nodulens.followup.findings.tracked`.
         lexicons: see :func:`~nodulens.query.lexicon.load_lexicons`; None for the languages that ship.
+        compared: whether they are of a comparison.
 
     Raises:
         BadPrompt: as :func:`~nodulens.query.parser.parse`.
     """
-    return answer(parse(text, lexicons), nodules)
+    return answer(parse(text, lexicons, compared=compared), nodules)
 
 
-def answer(query: Query, nodules: Sequence[Nodule]) -> QueryResult:
+def answer(query: Query, nodules: Sequence[Asked]) -> QueryResult[Asked]:
     """The nodules that match a query, in its order; by detection confidence if it has none."""
     fits = [n for n in nodules if query.fits(n)]
     order = query.order or Order(CONFIDENCE, most=True)
@@ -64,7 +69,7 @@ def answer(query: Query, nodules: Sequence[Nodule]) -> QueryResult:
     return QueryResult(tuple(found), tuple(notes))
 
 
-def only(query: Query, nodules: Sequence[Nodule]) -> tuple[Nodule, tuple[str, ...]]:
+def only(query: Query, nodules: Sequence[Asked]) -> tuple[Asked, tuple[str, ...]]:
     """The one nodule that matches a query, and notes on it.
 
     Raises:
@@ -79,11 +84,11 @@ def only(query: Query, nodules: Sequence[Nodule]) -> tuple[Nodule, tuple[str, ..
     return found.nodules[0], found.notes
 
 
-def _notes(query: Query, nodules: Sequence[Nodule], known: list[Nodule]) -> list[str]:
+def _notes(query: Query, nodules: Sequence[Finding], known: Sequence[Finding]) -> list[str]:
     notes = list(query.definitions)
     if any(isinstance(criterion, Place) and criterion.lobe for criterion in query.criteria):
         notes.append(LOBES_ESTIMATED)
-    unknown: dict[str, list[Nodule]] = {}
+    unknown: dict[str, list[Finding]] = {}
     for nodule in nodules:
         reason = _unknown(query, nodule)
         if reason:
@@ -94,7 +99,7 @@ def _notes(query: Query, nodules: Sequence[Nodule], known: list[Nodule]) -> list
     return notes
 
 
-def _unknown(query: Query, nodule: Nodule) -> str | None:
+def _unknown(query: Query, nodule: Finding) -> str | None:
     """Why a nodule that may fit is left out; None where it is not."""
     fits = query.fits(nodule)
     if fits is None:
@@ -104,7 +109,7 @@ def _unknown(query: Query, nodule: Nodule) -> str | None:
     return None
 
 
-def _numbered(nodules: Sequence[Nodule]) -> str:
+def _numbered(nodules: Sequence[Finding]) -> str:
     return f"nodule{'s' * (len(nodules) > 1)} {', '.join(str(nodule.id) for nodule in nodules)}"
 
 

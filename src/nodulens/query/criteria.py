@@ -7,10 +7,49 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from typing import Protocol
 
-from nodulens.core.nodule import Nodule, Side, Texture
+from nodulens.core.nodule import Attribute, Measurements, Position, Risk, Side, Texture
 
 LITTLE_LUNG = "the scan shows too little of the lung to say where"
 NO_RISK = "no risk is known"
+
+
+class Finding(Protocol):
+    """What a query asks of: a :class:`~nodulens.core.nodule.Nodule`, or :class:`Tracked`."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def texture(self) -> Texture: ...
+    @property
+    def position(self) -> Position: ...
+    @property
+    def measurements(self) -> Measurements: ...
+    @property
+    def risk(self) -> Risk | None: ...
+    @property
+    def attributes(self) -> tuple[Attribute, ...]: ...
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A nodule of compared examinations, as the latest that shows it has it.
+
+    Attributes:
+        status: what became of it, as :data:`nodulens.followup.record.Status` says.
+        current: whether the latest examination shows it.
+    """
+
+    id: int
+    status: str
+    current: bool
+    score: float
+    texture: Texture
+    position: Position
+    measurements: Measurements
+    risk: Risk | None
+    attributes: tuple[Attribute, ...]
 
 
 class Criterion(Protocol):
@@ -20,7 +59,7 @@ class Criterion(Protocol):
     def unknown(self) -> str:
         """Why it may be unknown, as the end of a sentence."""
 
-    def holds(self, nodule: Nodule) -> bool | None:
+    def holds(self, nodule: Finding) -> bool | None:
         """Whether the nodule has it; None where its record does not say."""
 
 
@@ -31,7 +70,7 @@ class Textured:
     textures: frozenset[Texture]
     unknown: str = "no texture is known"
 
-    def holds(self, nodule: Nodule) -> bool | None:
+    def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`."""
         return nodule.texture in self.textures
 
@@ -53,7 +92,7 @@ class Place:
         """Whether a nodule can be in both."""
         return all(not a or not b or a == b for a, b in zip(astuple(self), astuple(other), strict=True))
 
-    def holds(self, nodule: Nodule) -> bool | None:
+    def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`; lobes are estimated."""
         found = nodule.position
         parts = (
@@ -74,7 +113,7 @@ class Measure:
         unknown: why there may be none.
     """
 
-    value: Callable[[Nodule], float | None]
+    value: Callable[[Finding], float | None]
     unit: str
     unknown: str = NO_RISK
 
@@ -99,7 +138,7 @@ class Range:
         """As :attr:`Criterion.unknown`."""
         return self.measure.unknown
 
-    def holds(self, nodule: Nodule) -> bool | None:
+    def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`."""
         value = self.measure.value(nodule)
         if value is None:
@@ -115,13 +154,15 @@ class Property:
         has: whether a nodule has it; None where its record does not say.
         definition: a sentence that goes with every answer.
         unknown: why it may be unknown.
+        prior: whether only a comparison with a prior scan tells.
     """
 
-    has: Callable[[Nodule], bool | None]
+    has: Callable[[Finding], bool | None]
     definition: str
     unknown: str = NO_RISK
+    prior: bool = False
 
-    def holds(self, nodule: Nodule) -> bool | None:
+    def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`."""
         return self.has(nodule)
 
@@ -133,7 +174,7 @@ class Condition:
     any_of: tuple[Criterion, ...]
     negated: bool = False
 
-    def holds(self, nodule: Nodule) -> bool | None:
+    def holds(self, nodule: Finding) -> bool | None:
         """Whether a nodule meets it; None where its record does not say."""
         found = _any([criterion.holds(nodule) for criterion in self.any_of])
         return found if found is None or not self.negated else not found
@@ -174,7 +215,7 @@ class Query:
         """All that a nodule's record is asked for."""
         return tuple(one for condition in (*self.conditions, *self.excluded) for one in condition.any_of)
 
-    def fits(self, nodule: Nodule) -> bool | None:
+    def fits(self, nodule: Finding) -> bool | None:
         """Whether a nodule fits; None where its record does not say."""
         kept = _all(condition.holds(nodule) for condition in self.conditions)
         if not self.excluded or kept is False:

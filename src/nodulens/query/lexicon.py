@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulens.errors import BadOption, BadPrompt, input_errors
-from nodulens.query.meanings import PROPERTIES, TERMINALS
+from nodulens.query.meanings import PRIOR, PROPERTIES, TERMINALS
 
 SHIPPED = Path(__file__).parent / "words"
 KEYS = {"language": str, "name": str, "decimal": str, "endings": list, "words": dict}
@@ -100,11 +100,11 @@ class Lexicon:
         alike = get_close_matches(fold(word), self._parts, n=3, cutoff=0.8)
         return list(dict.fromkeys(self._parts[part] for part in alike))
 
-    def known(self) -> str:
+    def known(self, compared: bool = False) -> str:
         """The words that count, the first spelling of each meaning, as a sentence."""
         first: dict[str, str] = {}
         for pieces, meanings in self.meanings.items():
-            if len(meanings) == 1 and not isinstance(PROPERTIES.get(meanings[0]), str):
+            if len(meanings) == 1 and _reason(meanings[0], compared) is None:
                 first.setdefault(meanings[0], self.spellings[pieces])
         ranked = sorted(
             (meaning for meaning in first if TERMINALS[meaning] in LISTED),
@@ -134,8 +134,9 @@ class Lexicon:
 
     @cached_property
     def _parts(self) -> dict[str, str]:
-        """Folded word → the shortest spelling that has it."""
-        short = sorted(self.spellings, key=len, reverse=True)
+        """Folded word → the shortest spelling that has it; words that say nothing are left out."""
+        said = (pieces for pieces in self.spellings if any(TERMINALS[m] != "FILLER" for m in self.meanings[pieces]))
+        short = sorted(said, key=len, reverse=True)
         return {piece: self.spellings[pieces] for pieces in short for piece in pieces if len(piece) > 2}
 
     def _is_number(self, piece: str) -> bool:
@@ -186,10 +187,22 @@ def _shipped() -> tuple[Lexicon, ...]:
     return tuple(_Reader(name, (SHIPPED / name).read_text("utf-8")).lexicon({}) for name in names)
 
 
-def refused(word: Word) -> BadPrompt | None:
-    """Why a word that is known cannot be answered; None where it can."""
-    reason = PROPERTIES.get(word.meaning)
-    return BadPrompt(f"{word.text!r} cannot be answered: {reason}.") if isinstance(reason, str) else None
+def refused(word: Word, compared: bool = False) -> BadPrompt | None:
+    """Why a word that is known cannot be answered; None where it can.
+
+    Args:
+        word: of a text.
+        compared: whether the text asks of a comparison.
+    """
+    reason = _reason(word.meaning, compared)
+    return None if reason is None else BadPrompt(f"{word.text!r} cannot be answered: {reason}.")
+
+
+def _reason(meaning: str, compared: bool) -> str | None:
+    known = PROPERTIES.get(meaning)
+    if isinstance(known, str):
+        return known
+    return PRIOR if known and known.prior and not compared else None
 
 
 class _Reader:

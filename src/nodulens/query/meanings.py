@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nodulens.core.nodule import Nodule, Rating, Side, Texture
-from nodulens.query.criteria import Measure, Order, Place, Property, Range
+from nodulens.core.nodule import Rating, Side, Texture
+from nodulens.query.criteria import Finding, Measure, Order, Place, Property, Range, Tracked
 
 # ---------------------------------------------------------------- measures
 
@@ -102,20 +102,22 @@ SUBPLEURAL_MM = 10.0
 CALCIFIED_HU = 200.0
 SUSPICIOUS = 0.5
 _PLEURA_IS = "the edge of the lung, at the mediastinum and the diaphragm too"
-_PRIOR = "one scan cannot tell: that needs a comparison with a prior scan, and this report has none"
+PRIOR = (
+    "one scan cannot tell: that needs a comparison with a prior scan, and this report has none; ask what "
+    "nodulens compare has written"
+)
 _CONTOUR = "the report does not rate how smooth a contour is; say well-defined, ill-defined, spiculated or lobulated"
 _DIAGNOSIS = "imaging does not tell what a nodule is; say suspicious, or risk over 50 %"
-_THIRDS = (
-    "it is defined from the hilum, the bronchi or the chest wall, and the report has the distance to the nearest edge "
-    "of the lung alone; say subpleural, or more than 20 mm from the pleura"
-)
+_THIRDS = "of the way from the hilum to the edge of the lung; the hilum is estimated from position alone"
+_GROWTH = "is a volume {} by a quarter or more, and by more than two measurements of one nodule differ"
+_UNSURE = ("merged", "split", "not comparable")
 _OTHER_ORGANS = "the report has nodules of the lungs alone"
 
 
 def _rated(name: Rating, word: str, *, high: bool = True) -> Property:
     """A rating that readers would give, beyond the middle of LIDC's scale of 1 to 5."""
 
-    def has(nodule: Nodule) -> bool | None:
+    def has(nodule: Finding) -> bool | None:
         found = [attribute.rating for attribute in nodule.attributes if attribute.name == name]
         return (found[0] > 3 if high else found[0] < 3) if found else None
 
@@ -123,6 +125,34 @@ def _rated(name: Rating, word: str, *, high: bool = True) -> Property:
     said = f"{word} is a {name} {way} 3 of 5, as readers of LIDC-IDRI would rate it: a prediction."
     return Property(has, said, f"no rating of {name} is known")
 
+
+def _third(definition: str, low: float, high: float) -> Property:
+    """A third of the way from the hilum to the edge of the lung."""
+
+    def has(nodule: Finding) -> bool | None:
+        way = nodule.position.hilum_to_edge_estimate
+        return None if way is None else low <= way <= high
+
+    return Property(has, f"{definition} {_THIRDS}.", "how far it is from the hilum is not known")
+
+
+def _became(definition: str, *statuses: str) -> Property:
+    """What became of a nodule since the scan before."""
+
+    def has(nodule: Finding) -> bool | None:
+        if not isinstance(nodule, Tracked) or nodule.status in _UNSURE:
+            return None
+        return nodule.status in statuses
+
+    unknown = "it has merged with another or split, or no other scan shows its place"
+    return Property(has, definition, unknown, prior=True)
+
+
+CURRENT = Property(
+    lambda nodule: isinstance(nodule, Tracked) and nodule.current,
+    "Nodules of the current scan are meant; say resolved for those that are gone.",
+)
+"""What a query of a comparison that does not say "resolved" asks for."""
 
 PROPERTIES: Mapping[str, Property | str] = {
     "SUBPLEURAL": Property(
@@ -155,13 +185,14 @@ PROPERTIES: Mapping[str, Property | str] = {
     "CAVITARY": "the report does not say whether a nodule has a cavity",
     "FATTY": "the report does not say whether a nodule has fat",
     "ENHANCING": "one scan does not tell how a nodule takes up contrast or tracer",
-    "NEW": _PRIOR,
-    "GROWING": _PRIOR,
-    "STABLE": _PRIOR,
-    "SHRINKING": _PRIOR,
-    "CENTRAL": _THIRDS,
-    "PERIPHERAL": _THIRDS,
-    "PERIHILAR": _THIRDS,
+    "CENTRAL": _third("Central is the inner third", 0, 1 / 3),
+    "PERIPHERAL": _third("Peripheral is the outer third", 2 / 3, 1),
+    "NEW": _became("New is looked for in the scan before, and not there.", "new", "returned"),
+    "GROWING": _became(f"Growing {_GROWTH.format('larger')}.", "growing"),
+    "SHRINKING": _became(f"Shrinking {_GROWTH.format('smaller')}.", "shrinking"),
+    "STABLE": _became("Stable is neither growing nor shrinking.", "stable"),
+    "RESOLVED": _became("Resolved is looked for in the current scan, and not there.", "resolved"),
+    "PERIHILAR": "structures at the hilum are not segmented; say central",
     "PERIFISSURAL": "fissures are not segmented",
     "SEGMENT": "segments of a lobe are not known; say a lobe or a zone",
     "ENDOBRONCHIAL": "airways are not segmented",
@@ -186,11 +217,12 @@ NUMBERS = {
 ORDINALS = {word: k for k, word in enumerate(["FIRST", "SECOND", "THIRD", "FOURTH", "FIFTH"], start=1)}
 NODULES = {"NODULE": False, "NODULES": True}
 """Whether there are several."""
-CONNECTIVES = (*("FILLER", "OF", "ALL", "NOT", "EXCEPT", "AND", "OR", "TO", "BETWEEN", "TOP", "TH", "LUNG"),)
+CONNECTIVES = ("FILLER", "OF", "ALL", "NOT", "EXCEPT", "AND", "OR", "BUT", "TO", "BETWEEN", "TOP", "TH", "LUNG")
 
 TERMINALS: Mapping[str, str] = {
     **{meaning: meaning for meaning in CONNECTIVES},
     "OPENER": "FILLER",
+    "SINCE": "FILLER",
     **dict.fromkeys(TEXTURES, "TEXTURE"),
     **dict.fromkeys(SIZES, "SIZE"),
     **dict.fromkeys(PROPERTIES, "PROPERTY"),

@@ -15,7 +15,7 @@ from lark.visitors import Interpreter
 
 from nodulens.core.nodule import Side
 from nodulens.errors import BadPrompt
-from nodulens.query.criteria import Condition, Criterion, Measure, Place, Query, Range, Textured
+from nodulens.query.criteria import Condition, Criterion, Measure, Place, Property, Query, Range, Textured
 from nodulens.query.lexicon import Lexicon, Word, load_lexicons, refused
 from nodulens.query.meanings import (
     ABOUT_VOLUME,
@@ -23,6 +23,7 @@ from nodulens.query.meanings import (
     AREAS_ARE_ZONES,
     BOUNDS,
     BOUNDS_AFTER,
+    CURRENT,
     LEVELS,
     LOBES,
     MEASURES,
@@ -46,12 +47,13 @@ READING_MM = 0.5
 Part = Token | Tree[Token]
 
 
-def parse(text: str, lexicons: Sequence[Lexicon] | None = None) -> Query:
+def parse(text: str, lexicons: Sequence[Lexicon] | None = None, *, compared: bool = False) -> Query:
     """Parse a text query.
 
     Args:
         text: in any of the languages; all its words are of one.
         lexicons: see :func:`~nodulens.query.lexicon.load_lexicons`; None for the languages that ship.
+        compared: whether it asks of a comparison with a prior scan, which tells what is new and what grows.
 
     Raises:
         BadPrompt: a word that is not understood or cannot be answered, or phrases that contradict each other; the
@@ -62,14 +64,16 @@ def parse(text: str, lexicons: Sequence[Lexicon] | None = None) -> Query:
     fitting = [(lexicon, words) for lexicon, words, strange in read if not strange]
     if not fitting:
         lexicon, words, strange = min(read, key=lambda found: len(found[2]))
-        raise _error(text, lexicon, _not_understood(strange, words, lexicon, lexicons))
+        said = _not_understood(strange, lexicon, lexicons)
+        reasons = [str(error) for word in words if (error := refused(word, compared))]
+        raise _error(text, " ".join([said, *reasons]), lexicon.known(compared))
     queries: dict[str, Query] = {}
     errors: list[BadPrompt] = []
     for lexicon, words in fitting:
         try:
-            queries[lexicon.name] = _query(words)
+            queries[lexicon.name] = _query(words, compared)
         except BadPrompt as error:
-            errors.append(_error(text, lexicon, str(error)))
+            errors.append(_error(text, str(error), lexicon.known(compared)))
     if not queries:
         raise errors[0]
     first, *others = queries.values()
@@ -78,8 +82,8 @@ def parse(text: str, lexicons: Sequence[Lexicon] | None = None) -> Query:
     return first
 
 
-def _not_understood(strange: Sequence[str], words: Sequence[Word], own: Lexicon, lexicons: Sequence[Lexicon]) -> str:
-    """What to say of pieces that are no words, and of words that cannot be answered anyway."""
+def _not_understood(strange: Sequence[str], own: Lexicon, lexicons: Sequence[Lexicon]) -> str:
+    """What to say of pieces that are no words."""
     said = []
     for piece in dict.fromkeys(strange):
         others = [lexicon.name for lexicon in lexicons if lexicon is not own and not lexicon.words(piece)[1]]
@@ -92,17 +96,18 @@ def _not_understood(strange: Sequence[str], words: Sequence[Word], own: Lexicon,
             said.append(f"{piece!r} (did you mean {' or '.join(map(repr, near))}?)")
         else:
             said.append(repr(piece))
-    reasons = [str(error) for word in words if (error := refused(word))]
-    return " ".join([f"I do not understand {', '.join(said)}.", *reasons])
+    return f"I do not understand {', '.join(said)}."
 
 
-def _query(words: Sequence[Word]) -> Query:
+def _query(words: Sequence[Word], compared: bool) -> Query:
     """What words of one language ask for."""
     if not words:
         raise BadPrompt("The query is empty.")
-    for error in filter(None, map(refused, words)):
-        raise error
+    for word in words:
+        if error := refused(word, compared):
+            raise error
     _check_joined(words)
+    _check_course(words)
     try:
         tree = _parser().parse(_with_ends(words))
     except UnexpectedInput as error:
@@ -111,23 +116,44 @@ def _query(words: Sequence[Word]) -> Query:
         raise BadPrompt(f"Something is missing after {words[-1].text!r}.") from error
     reader = _Reader()
     reader.visit(tree)
-    return reader.query()
+    found = reader.query()
+    if not compared or any(word.meaning == "RESOLVED" for word in words):
+        return found
+    conditions, definitions = (*found.conditions, Condition((CURRENT,))), (*found.definitions, CURRENT.definition)
+    return replace(found, conditions=conditions, definitions=definitions)
 
 
 def _check_joined(words: Sequence[Word]) -> None:
-    """Refuse "solid nodules and the largest": an order is for all that is asked for.
+    """Refuse "solid nodules and the largest": an order is for all that is asked for; and "all but", which means except.
 
     Raises:
-        BadPrompt: a conjunction before an order or a count.
+        BadPrompt: a conjunction before an order or a count, or "but" where nothing is said before it.
     """
     waiting: Word | None = None
+    before = ""
     for word in words:
+        if word.meaning == "BUT" and before in ("", "ALL", "NOUN"):
+            raise BadPrompt(f"I do not understand {word.text!r} here: say except, or but not")
+        if word.meaning != "COMMA":
+            before = word.terminal
         if word.meaning in ("AND", "OR"):
             waiting = word
         elif word.terminal in ("ORDER", "ORDINAL", "ALL", "TOP") and waiting:
             raise BadPrompt(f"I do not understand {waiting.text!r} before {word.text!r}: ask for one thing at a time.")
         elif word.terminal not in ("FILLER", "OF", "COMMA", "NUMBER", "NUMBER_WORD"):
             waiting = None
+
+
+def _check_course(words: Sequence[Word]) -> None:
+    """Refuse "over 8 mm since the last CT".
+
+    Raises:
+        BadPrompt: a time, and nothing that became of a nodule in it.
+    """
+    told = any(isinstance(known := PROPERTIES.get(word.meaning), Property) and known.prior for word in words)
+    since = next((word for word in words if word.meaning == "SINCE"), None)
+    if since and not told:
+        raise BadPrompt(f"{since.text!r} goes with new, growing, shrinking, stable or resolved")
 
 
 def _with_ends(words: Sequence[Word]) -> list[Word]:
@@ -149,7 +175,19 @@ class _Words(Lexer):
 
     def lex(self, data: Sequence[Word]) -> Iterator[Token]:  # type: ignore[override]  # words in place of a text
         """A token for each word."""
-        return (Token(word.terminal, word) for word in data)
+        return (Token(_terminal(data, at), word) for at, word in enumerate(data))
+
+
+def _terminal(words: Sequence[Word], at: int) -> str:
+    """A word's terminal where it stands: what is measured is said before a number, as in "risk over 65 %", or after
+    it, as in "over 65 % risk"; and "de diamètre" likewise."""
+    word = words[at]
+    if word.terminal not in ("MEASURE", "SAID"):
+        return word.terminal
+    after = next((one.terminal for one in words[at + 1 :] if one.terminal not in ("FILLER", "OF")), "")
+    leads = after in ("BOUND", "BETWEEN", "NUMBER")
+    ends = at > 0 and words[at - 1].terminal in ("UNIT", "BOUND_AFTER")
+    return word.terminal if leads == ends else "MEASURE" if leads else "SAID" if ends else word.terminal
 
 
 @cache
@@ -157,8 +195,8 @@ def _parser() -> Lark:
     return Lark(GRAMMAR.read_text("utf-8"), parser="lalr", lexer=_Words)
 
 
-def _error(text: str, lexicon: Lexicon, what: str) -> BadPrompt:
-    return BadPrompt(f"{what.rstrip('.')} (in {text!r}). {lexicon.known()}")
+def _error(text: str, what: str, known: str) -> BadPrompt:
+    return BadPrompt(f"{what.rstrip('.')} (in {text!r}). {known}")
 
 
 class _Reader(Interpreter[Token, None]):
@@ -315,9 +353,12 @@ class _Reader(Interpreter[Token, None]):
 
     def not_one(self, tree: Tree[Token]) -> None:
         """``not solid``: the group after it alone."""
+        kept, several, self.nouns = self.nouns, self.several, []
         self.negated = True
         self.visit_children(tree)
         self.negated = False
+        if kept:  # "nodules, not masses" asks for nodules
+            self.nouns, self.several = kept, several
 
     # ---- ranges
 

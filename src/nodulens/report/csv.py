@@ -20,8 +20,8 @@ _GUIDELINES = {
 }
 _MODELS = {"brock_2013": brock_2013.NAME, "mayo_1997": mayo_1997.NAME, "herder_2005": herder_2005.NAME}
 COLUMNS = (
-    "case", "series_uid", "input_sha256", "id", "score", "side", "zone", "lobe_estimate", "texture",
-    "centre_x_lps", "centre_y_lps", "centre_z_lps",
+    "case", "series_uid", "input_sha256", "id", "score", "side", "zone", "lobe_estimate", "hilum_to_edge_estimate",
+    "texture", "centre_x_lps", "centre_y_lps", "centre_z_lps",
     "box_start_z", "box_start_y", "box_start_x", "box_stop_z", "box_stop_y", "box_stop_x",
     "central_slice", "instance_number", "sop_instance_uid", *_MEASURED, "volume_low_mm3", "volume_high_mm3",
     "risk_probability", "risk_low", "risk_high", "risk_calibrated", "risk_model", "risk_doubts", *_RATED, "warnings",

@@ -52,7 +52,7 @@ def _flat(row: Row) -> Row:
 
 def _nested(row: Row, where: str) -> Row:
     """The flat object of a nodule with ``box`` and ``position`` nested again."""
-    row = dict(row)
+    row = {"hilum_to_edge_estimate": None, **row}  # reports of before do not have it
     position = {f.name: row.pop(f.name) for f in fields(Position) if f.name in row}
     box = from_plain(_BOX, row.pop("box_zyx", None), f"{where}.box_zyx", FORM)
     return {**row, "position": position, "box": dict(zip([f.name for f in fields(Box)], box, strict=True))}

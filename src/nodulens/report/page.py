@@ -85,6 +85,7 @@ GUIDELINES = (
     "how each is read: docs/guidelines.md."
 )
 LOBE = "Estimated from the position in the lung alone, without fissures."
+HILUM = "How far the nodule is on the way from the hilum to the edge of the lung; the hilum is put at its mean place."
 
 
 def render_page(report: Report, ct: Volume) -> str:
@@ -387,6 +388,8 @@ def _where(nodule: Nodule) -> Iterator[Entry]:
     position = nodule.position
     yield Entry("Side and zone", _place(nodule))
     yield Entry("Lobe, estimated", position.lobe_estimate)
+    if position.hilum_to_edge_estimate is not None:
+        yield Entry("From the hilum to the edge, estimated", f"{number(100 * position.hilum_to_edge_estimate, 0)} %")
     yield Entry("Centre, LPS", " / ".join(number(v, 1) for v in nodule.centre_lps) + " mm")
     if position.instance_number is not None:
         yield Entry("Central slice, instance", position.instance_number)
@@ -460,6 +463,7 @@ def _guide(report: Report) -> Iterator[Entry]:
         yield Entry("Look", f"{LOOK} {_predictability(report.attribute_auc)}")
     if report.nodules:
         yield Entry("Lobe", LOBE)
+        yield Entry("From the hilum to the edge", HILUM)
     yield Entry("Guidelines", ASK if report.guidelines is None else GUIDELINES)
 
 

@@ -1,8 +1,9 @@
-"""Position of a nodule: side, zone, an estimate of the lobe, and its central slice.
+"""Position of a nodule: side, zone, estimates of the lobe and of how far from the hilum, and its central slice.
 
-All of it is geometry. Fissures are not segmented: the lobe comes from flat mean fissures in a frame that spans
-the lung from apex to base and from front to back, and is therefore named an estimate. If the
-scan ends inside the lungs, what holds for every possible extent of the lung is given, and "unknown" otherwise.
+All of it is geometry. Fissures and the hilum are not segmented: the lobe comes from flat mean fissures in a frame that
+spans the lung from apex to base and from front to back, the hilum from its mean place there, and both are therefore
+named estimates. If the scan ends inside the lungs, what holds for every possible extent of the lung is given, and
+"unknown" otherwise.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from nodulens.stages.lungs import cut_off_ends
 OBLIQUE_FRONT, OBLIQUE_BACK = 0.10, 0.87
 HORIZONTAL_RIGHT = 0.57
 
+HILUM: dict[Side, tuple[float, float, float]] = {"left": (0.52, 0.59, 0.31), "right": (0.57, 0.57, 0.28)}
+"""The mean place of the hilum in a lung's own frame: height from base to apex, depth from front to back, and the share
+of its width from the middle of the body. That of the large airways beside lung in seven scans (``benchmarks/hilum.py``
+says how far off it is)."""
+
 NEAR_MM = 5.0
 HEIGHTS_MM = (180.0, 340.0)
 """What a lung that the scan shows in part may measure from base to apex."""
@@ -44,12 +50,14 @@ def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Po
         slices are known.
     """
     side = side_of(box, lungs)
-    places = [_in_lung(box, mask, extent) for extent in _extents(lungs, side)]
+    centre = np.argwhere(mask).mean(axis=0) + box.start
+    places = [_in_lung(centre, extent) for extent in _extents(lungs, side)]
     zones = {_zone(height) for height, _ in places}
     lobes = {lobe_at(side, height, depth) for height, depth in places}
     central = box.start[0] + central_slice(mask)
     slices = volume.source.slices
     stored = slices[central] if len(slices) == volume.geometry.shape[0] else None
+    origin = hilum(lung_extent(lungs, side), side)
     return Position(
         side=side,
         zone=zones.pop() if len(zones) == 1 else "unknown",
@@ -57,6 +65,7 @@ def locate(volume: Volume, box: Box, mask: NDArray[np.bool_], lungs: Mask) -> Po
         central_slice=central,
         instance_number=stored.instance_number if stored else None,
         sop_instance_uid=stored.sop_instance_uid if stored else None,
+        hilum_to_edge_estimate=None if any(cut_off_ends(lungs, side)) else hilum_to_edge(lungs, side, origin, centre),
     )
 
 
@@ -91,11 +100,41 @@ def lobe_at(side: Side, height: float, depth: float) -> Literal["upper", "middle
 
 
 def lung_extent(lungs: Mask, side: Side) -> NDArray[np.intp]:
-    """The frame of a lung: ((lowest z, highest z), (first y, last y)); the whole axes where it is absent."""
+    """The frame of a lung: (first, last) index of it along z, y and x; the whole axes where it is absent."""
     value = lungs.value(f"{side} lung")
     lung = lungs.labels[:, ::4, ::4] == value  # three millimetres are precise enough for a lung's extent
-    lines = np.flatnonzero(lung.any(axis=(1, 2))), np.flatnonzero(lung.any(axis=(0, 2))) * 4
-    return np.array([(k[0], k[-1]) if k.size else (0, n - 1) for k, n in zip(lines, lungs.labels.shape, strict=False)])
+    lines = (np.flatnonzero(lung.any(axis=axes)) * step for axes, step in (((1, 2), 1), ((0, 2), 4), ((0, 1), 4)))
+    return np.array([(k[0], k[-1]) if k.size else (0, n - 1) for k, n in zip(lines, lungs.labels.shape, strict=True)])
+
+
+def hilum(extent: NDArray[np.intp], side: Side) -> NDArray[np.float64]:
+    """Index (z, y, x) of the estimated hilum in a lung of this :func:`lung_extent`."""
+    height, depth, width = HILUM[side]
+    first, last = extent.T
+    share = np.array([height, depth, width if side == "left" else 1 - width])  # x rises to the left
+    return np.asarray(first + share * (last - first), dtype=np.float64)
+
+
+def hilum_to_edge(lungs: Mask, side: Side, origin: NDArray[np.float64], place: NDArray[np.float64]) -> float | None:
+    """How far a place is on the way from the hilum, through it, to the last voxel of that lung.
+
+    Args:
+        lungs: "left lung" and "right lung".
+        side: which of them.
+        origin: index (z, y, x) of the hilum.
+        place: index (z, y, x).
+
+    Returns:
+        0…1; 1 where there is no lung beyond, None where there is none on the way at all.
+    """
+    spacing, shape = np.asarray(lungs.geometry.spacing_zyx), lungs.geometry.shape
+    way = (place - origin) * spacing
+    length = float(np.linalg.norm(way))
+    steps = np.arange(1.0, float(np.linalg.norm(shape * spacing)))  # a millimetre each
+    line = np.rint(origin + np.outer(steps, way / max(length, 1e-6)) / spacing).astype(int)
+    within = ((line >= 0) & (line < shape)).all(axis=1)
+    lung = lungs.labels[tuple(line[within].T)] == lungs.value(f"{side} lung")
+    return min(1.0, length / float(steps[within][lung][-1])) if lung.any() else None
 
 
 def share_along(extent: NDArray[np.intp] | NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,8 +164,7 @@ def _extents(lungs: Mask, side: Side) -> Iterator[NDArray[np.float64]]:
             yield whole
 
 
-def _in_lung(box: Box, mask: NDArray[np.bool_], extent: NDArray[np.float64]) -> tuple[float, float]:
-    """Centroid of a mask as (height, depth) in the lung's frame, each clipped to 0…1."""
-    centre = np.argwhere(mask).mean(axis=0) + box.start
-    height, depth = (float(share_along(e, c)) for e, c in zip(extent, centre, strict=False))
+def _in_lung(centre: NDArray[np.float64], extent: NDArray[np.float64]) -> tuple[float, float]:
+    """An index (z, y, x) as (height, depth) in the lung's frame, each clipped to 0…1."""
+    height, depth = (float(share_along(e, c)) for e, c in zip(extent[:2], centre[:2], strict=True))
     return height, depth

@@ -119,7 +119,7 @@ def view_of(volume: Volume, prompt: Prompt, part: ViewName = "slice", lungs: Mas
     rows = slice(touched.start[0], touched.stop[0])
     labelled = lungs.labels[rows] == value
     if part == "lobe":
-        height, depth = lung_extent(lungs, side)
+        height, depth, _ = lung_extent(lungs, side)
         z, y = touched.centre_zyx[:2]
         own = lobe_at(side, *(float(share_along(e, np.asarray(c))) for e, c in ((height, z), (depth, y))))
         heights = share_along(height, np.arange(rows.start, rows.stop, dtype=float))

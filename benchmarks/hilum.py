@@ -1,0 +1,102 @@
+"""How wrong a hilum at its mean place is, and how often that changes a third of the way to the edge of the lung.
+
+    python benchmarks/hilum.py --data ../shared/data
+
+Nobody marked hila in our data. The large airways that the lung mask leaves out do run through them: the middle of the
+part of the lumen that lies within 3 mm of a lung is taken for its hilum here. The mean place of all scans but one is
+compared with that of the one, and what of that lung then lies in another third, central, middle or peripheral, is
+counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from lobes import SCANS
+from numpy.typing import NDArray
+
+import nodulens as nl
+from nodulens.core.nodule import Side
+from nodulens.core.volume import Mask, Volume
+from nodulens.data.material import Background
+from nodulens.ops.blocks import block_grid, block_means
+from nodulens.ops.components import dilated
+from nodulens.ops.orient import canonical
+from nodulens.ops.resample import nearest_index
+from nodulens.stages.airway import airway_lumen
+from nodulens.stages.lungs import segment_lungs
+from nodulens.stages.position import hilum_to_edge, lung_extent
+from nodulens.stages.thorax import air_within_body
+
+GRID_MM = 2.1
+NEAR_MM = 3.0
+PLACES = 2000
+"""So many voxels of each lung are counted."""
+
+Float = NDArray[np.float64]
+
+
+def main(data: Annotated[Path, typer.Option(help="Folder with ct/ and background/.")] = Path("../shared/data")) -> None:
+    """Print the figures of docs/prompts.md."""
+    names = (*Background.PATIENTS, *SCANS)
+    volumes = (
+        Background.volume(data, name) if name in Background.PATIENTS else canonical(nl.read(data / "ct" / name))[0]
+        for name in names
+    )
+    scans = [(lungs, airways_near(volume, lungs)) for volume in volumes for lungs in [segment_lungs(volume)]]
+    for side in ("left", "right"):
+        report(side, [(lungs, middles[side]) for lungs, middles in scans])
+
+
+def airways_near(volume: Volume, lungs: Mask) -> dict[Side, Float]:
+    """The middle of the airways beside each lung, index (z, y, x) of the volume."""
+    blocks = [max(1, round(GRID_MM / s)) for s in volume.geometry.spacing_zyx]
+    low = block_means(volume.hu, blocks)
+    grid = block_grid(volume.geometry, blocks, low.shape)
+    lumen = airway_lumen(low, air_within_body(low, grid.spacing_zyx), grid.spacing_zyx)
+    lines = nearest_index(lungs.geometry, grid)
+    labels = lungs.labels[np.ix_(*(line.clip(0) for line in lines))]
+    out: dict[Side, Float] = {}
+    for side in ("left", "right"):
+        beside = lumen & dilated(labels == lungs.value(f"{side} lung"), NEAR_MM, grid.spacing_zyx)
+        out[side] = np.array([line[at].mean() for line, at in zip(lines, np.nonzero(beside), strict=True)])
+    return out
+
+
+def report(side: Side, scans: list[tuple[Mask, Float]]) -> None:
+    """The mean place in a lung's frame, how far off it is, and what it changes."""
+    extents = [lung_extent(lungs, side).astype(np.float64) for lungs, _ in scans]
+    shares = np.array([(at - e[:, 0]) / (e[:, 1] - e[:, 0]) for e, (_, at) in zip(extents, scans, strict=True)])
+    away, moved = [], []
+    rng = np.random.default_rng(0)
+    for k, (extent, (lungs, at)) in enumerate(zip(extents, scans, strict=True)):
+        mean = extent[:, 0] + np.delete(shares, k, axis=0).mean(axis=0) * (extent[:, 1] - extent[:, 0])
+        away.append(np.linalg.norm((mean - at) * lungs.geometry.spacing_zyx))
+        lung = np.argwhere(lungs.labels == lungs.value(f"{side} lung"))
+        places = lung[rng.integers(len(lung), size=PLACES)].astype(np.float64)
+        thirds = [[third(hilum_to_edge(lungs, side, origin, place)) for place in places] for origin in (mean, at)]
+        moved.append(np.bincount(3 * np.array(thirds[1]) + np.array(thirds[0]), minlength=9).reshape(3, 3) / PLACES)
+    if side == "right":
+        shares[:, 2] = 1 - shares[:, 2]
+    print(f"{side} lung, {len(scans)} scans: height, depth, width from the middle {np.round(shares.mean(axis=0), 2)}")
+    print(f"  deviation between people {np.round(shares.std(axis=0), 2)}")
+    print(f"  off by {np.mean(away):.0f} mm, at most {max(away):.0f} mm")
+    table = np.mean(moved, axis=0)
+    worst = max(1 - np.trace(one) for one in moved)
+    print(f"  in another third: {1 - np.trace(table):.1%}, in the worst scan {worst:.1%}")
+    for k, name in enumerate(("central", "middle", "peripheral")):
+        print(f"  {name}: {table[k].sum():.0%} of the lung; {table[k, k] / table[k].sum():.0%} of it called so")
+    wrong = max(max(one[0, 2], one[2, 0]) for one in moved)
+    print(f"  central called peripheral or the reverse: at most {wrong:.2%}")
+
+
+def third(share: float | None) -> int:
+    """0 central, 1 middle, 2 peripheral."""
+    return min(int(3 * (share or 0.0)), 2)
+
+
+if __name__ == "__main__":
+    typer.run(main)
