@@ -61,7 +61,7 @@ class Commands:
     def run(self, *words: object) -> subprocess.CompletedProcess[str]:
         """A command of nodulens in a process of its own."""
         path = os.pathsep.join([str(self.modules), *sys.path])
-        command = [sys.executable, "-m", "nodulens.apps.cli", *map(str, words)]
+        command = [sys.executable, "-m", "nodulens", *map(str, words)]
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
 
 

@@ -63,7 +63,7 @@ def files(path: Path) -> list[Path]:
 def nodes() -> dict[str, Path]:
     """Name → folder or module, without the package itself."""
     folders = {path.parent.name: path.parent for path in PACKAGE.glob("*/__init__.py")}
-    return folders | {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    return folders | {path.stem: path for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
 
 
 def imports() -> Graph:

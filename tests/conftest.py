@@ -91,7 +91,7 @@ def refused(done: Done, *words: str, code: int = 2) -> None:
 
 def command(*words: str | Path) -> list[str]:
     """The command line as a process of its own, see :func:`environment`."""
-    return [sys.executable, "-m", "nodulens.apps.cli", *map(str, words)]
+    return [sys.executable, "-m", "nodulens", *map(str, words)]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -45,6 +45,7 @@ ALLOWED = {
     "apps": ANALYSIS
     | {"clinical", "dicom_net", "followup", "data", "metrics", "presentation", "stream", "train", "evaluate"},
     "__init__": set(),
+    "__main__": {"apps"},
 }
 TRAINING_ONLY = {"torch", "onnx", "onnxscript", "sklearn", "monai", "captum", "torchvision", "transformers"}
 

@@ -292,6 +292,11 @@ def test_models_out_of_order_are_no_bad_input(
     assert (done.code, done.err) == (1, f"nodulens: {message}\n")
 
 
+def test_the_version_is_told(run: Run) -> None:
+    done = run("--version")
+    assert (done.code, done.out) == (0, f"nodulens {nodulens.__version__}\n")
+
+
 def test_help_says_what_it_is_for(run: Run) -> None:
     done = run("--help")
     assert done.code == 0 and "not a medical device" in " ".join(done.out.replace("│", " ").split())

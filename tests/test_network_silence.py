@@ -71,7 +71,7 @@ def test_the_watch_sees_what_it_must(tmp_path: Path, attempt: str) -> None:
 
 def test_an_analysis_calls_nobody_and_leaves_nothing_at_home(dicom: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done, calls = run(tmp_path, "-m", "nodulens.apps.cli", "analyze", str(dicom), "-o", str(out), "--threshold", "0.02")
+    done, calls = run(tmp_path, "-m", "nodulens", "analyze", str(dicom), "-o", str(out), "--threshold", "0.02")
     assert done.returncode == 0, done.stderr
     assert calls == ""
     assert list((tmp_path / "home").iterdir()) == []

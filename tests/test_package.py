@@ -118,7 +118,7 @@ def test_wheel_fits_any_machine_and_weights_are_small(wheel: Path) -> None:
 
 
 def test_wheel_analyses_without_the_clone(installed: Path, tmp_path: Path) -> None:
-    found = json.loads(run(sys.executable, "-m", "nodulens.apps.cli", "doctor", "--json", cwd=tmp_path, path=installed))
+    found = json.loads(run(sys.executable, "-m", "nodulens", "doctor", "--json", cwd=tmp_path, path=installed))
     assert found["well"] and found["versions"]["nodulens"] == PROJECT["version"]
     where = run(sys.executable, "-c", STRANGER, cwd=tmp_path, path=installed)
     assert Path(where.strip()).is_relative_to(installed)
@@ -148,7 +148,7 @@ def test_installed_weights_work_without_the_clone(installed: Path, methods_wheel
         f"from nodulens.methods.load import load_method; print(load_method({MADE!r}).models.own['filter'].card.path)"
     )
     assert Path(run(sys.executable, "-c", where, cwd=tmp_path, path=site).strip()).is_relative_to(site)
-    found = json.loads(run(sys.executable, "-m", "nodulens.apps.cli", "doctor", "--json", cwd=tmp_path, path=site))
+    found = json.loads(run(sys.executable, "-m", "nodulens", "doctor", "--json", cwd=tmp_path, path=site))
     assert found["methods"][MADE].startswith("intact") and found["versions"]["nodulens-methods"] == PROJECT["version"]
 
 

@@ -42,7 +42,7 @@ COMMANDS = [line[2:] for line in "".join(blocks(REPOSITORY / "README.md", "conso
 def test_command(desk: Path, command: str) -> None:
     program, *arguments = shlex.split(command)
     assert program == "nodulens"
-    run = subprocess.run([sys.executable, "-m", "nodulens.apps.cli", *arguments], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "nodulens", *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
 

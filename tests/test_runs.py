@@ -328,7 +328,7 @@ def test_killed_and_typed_again_it_ends_as_if_nothing_had_been(data: Path, tmp_p
     """By SIGKILL, which nothing can answer, wherever it meets a training that has left its first checkpoint."""
     folder, epochs = tmp_path / "run", 20
     words = typed(data, folder, epochs)
-    with subprocess.Popen([sys.executable, "-m", "nodulens.apps.cli", *words]) as process:
+    with subprocess.Popen([sys.executable, "-m", "nodulens", *words]) as process:
         while not (folder / "classifier.pt").exists():
             assert process.poll() is None, "it ended before it had left a checkpoint"
             time.sleep(0.005)
@@ -346,13 +346,13 @@ def test_killed_and_typed_again_it_ends_as_if_nothing_had_been(data: Path, tmp_p
 def test_two_processes_leave_one_run(data: Path, tmp_path: Path) -> None:
     """As docs/training.md says."""
     run = tmp_path / "run"
-    done = launched("-m", "nodulens.apps.cli", *typed(data, run, 1, "--set", "classifier.batch=8"))
+    done = launched("-m", "nodulens", *typed(data, run, 1, "--set", "classifier.batch=8"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("classifier.onnx and its card") == 1
     parts = {f"classifier.{suffix}" for suffix in ("pt", "csv", "png", "events", "onnx", "json")}
     assert {p.name for p in run.iterdir()} == {*parts, "run.json", "split.json"}
     assert len(list((run / "classifier.events").iterdir())) == 1
-    assert read_run(run).command.startswith("torchrun --nproc-per-node 2 -m nodulens.apps.cli train conv3-classifier")
+    assert read_run(run).command.startswith("torchrun --nproc-per-node 2 -m nodulens train conv3-classifier")
     assert all(fold_of(p) == FOLD for p in evaluate(str(run), data, None)["networks"]["classifier"]["rows"]["patient"])
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+import nodulens
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.answers import answering
 from nodulens.apps.bars import Bars, bars
@@ -52,6 +53,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Lung nodules in chest CT: found, outlined, measured, graded, explained. For research; not a medical device.",
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nodulens {nodulens.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself, which act before a command is looked for."""
+
 
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
@@ -630,7 +647,3 @@ def _print_summary(report: Report, folder: Path, as_json: bool) -> None:
         print(printable(str(folder / "report.html")))
     for result in report.guidelines.examination if report.guidelines is not None else ():
         print(f"{result.guideline}: {said(result)}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

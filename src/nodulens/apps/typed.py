@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from nodulens.core.text import without_places
 
 MLFLOW = "--mlflow"
-LAUNCHED = ("-m", "nodulens.apps.cli")
+LAUNCHED = ("-m", "nodulens")
 
 
 def typed_command() -> str:

@@ -1,4 +1,4 @@
-"""Distributed training: ``torchrun --nproc-per-node 2 -m nodulens.apps.cli train …``.
+"""Distributed training: ``torchrun --nproc-per-node 2 -m nodulens train …``.
 
 Every process takes its share of each epoch's batches; gradients are averaged after every step, so that all have the
 same weights. Only the first writes and validates.
