@@ -56,10 +56,10 @@ UNTIMED = Budget({name: {**limits, "minutes": "none"} for name, limits in BUDGET
 """The budget of the table without its limit of time, which would make a network of the machine's load."""
 SHIPPED: Mapping[str, tuple[str, ...]] = {
     "conv3-classifier.classifier": table.FIXED_FIELD,
-    "resnet-unet-patch-cnn.segmenter": (table.LITE,),
+    "resnet-unet-patch-cnn.segmenter": table.SMALL_ENCODER,
 }
-"""Networks that ship with other settings than the recipe's, because the table has better figures of them, or smaller
-and faster ones that are as good."""
+"""Networks that ship with other settings than the recipe's and the budget's, because the table has better figures of
+them."""
 POOLED: Mapping[str, Callable[[Sequence[ComputedCell]], Evaluated]] = {
     "segmenter": results.pooled_slices,
     "filter": results.pooled_patches,

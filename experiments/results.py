@@ -122,6 +122,11 @@ class Line:
         return self.split == PATIENTS and not (self.settings or self.beside)
 
     @property
+    def on_one_fold(self) -> bool:
+        """Whether it is a variant on one fold, or the recipe repeated there."""
+        return self.beside or (bool(self.settings) and self.split == PATIENTS and len(self.cells) == 1)
+
+    @property
     def published(self) -> str:
         """What the publication states, in the leading line only."""
         return PUBLISHED.get(self.row, "") if self.leads else ""
@@ -135,8 +140,7 @@ def _lines(found: Iterable[ComputedCell], parts: Sequence[str]) -> list[Line]:
             key = f"{cell.recipe}.{cell.part}", cell.split, ", ".join(cell.settings)
             groups.setdefault(key, []).append(cell)
     lines = [Line(*key, cells) for key, cells in groups.items()]
-    alone = (line for line in lines if line.settings and line.split == PATIENTS and len(line.cells) == 1)
-    varied = {(line.row, line.cells[0].fold) for line in alone}
+    varied = {(line.row, line.cells[0].fold) for line in lines if line.on_one_fold}
     for row, fold in sorted(varied):
         own = [cell for cell in groups.get((row, PATIENTS, ""), []) if cell.fold == fold]
         lines += [Line(row, PATIENTS, "", own, beside=True)] if own else []
@@ -181,13 +185,13 @@ def overview(found: Sequence[ComputedCell]) -> str:
     """Which method for what: by patient, the best first, beside what the other splits would have claimed."""
     rows: list[tuple[object, ...]] = []
     for question in QUESTIONS:
-        lines = [line for line in _lines(found, question.parts) if not (line.settings or line.beside)]
-        figures = {(line.row, line.split): question.answer(line.cells) for line in lines}
-        leading = [(line, one) for line in lines if line.leads and (one := figures[line.row, PATIENTS])]
+        lines = [line for line in _lines(found, question.parts) if not line.on_one_fold]
+        figures = {(line.row, line.settings, line.split): question.answer(line.cells) for line in lines}
+        leading = [(line, one) for line in lines if line.split == PATIENTS and (one := _answered(line, figures))]
         leading.sort(key=lambda one: -(one[1].value or 0.0))
         for line, figure in leading:
             name = f"**{line.method}**" if _reaches(figure, leading[0][1]) else line.method
-            claimed = (_shown_shortly(figures.get((line.row, split))) for split in (RANDOM, AUGMENTED))
+            claimed = (_shown_shortly(_answered(line, figures, split)) for split in (RANDOM, AUGMENTED))
             first = question.name if line is leading[0][0] else ""
             rows.append((first, name, _shown(figure), *claimed, *_times(line.cells)))
     return _table(
@@ -195,6 +199,12 @@ def overview(found: Sequence[ComputedCell]) -> str:
          "an input", "trained, a fold"),
         rows,
     )  # fmt: skip
+
+
+def _answered(
+    line: Line, figures: Mapping[tuple[str, str, str], Estimate | None], split: str = PATIENTS
+) -> Estimate | None:
+    return figures.get((line.row, line.settings, split))
 
 
 def _reaches(figure: Estimate, best: Estimate) -> bool:
