@@ -26,10 +26,10 @@ from nodulens.stages.lungs import cut_off_ends
 OBLIQUE_FRONT, OBLIQUE_BACK = 0.10, 0.87
 HORIZONTAL_RIGHT = 0.57
 
-HILUM: dict[Side, tuple[float, float, float]] = {"left": (0.52, 0.59, 0.31), "right": (0.57, 0.57, 0.28)}
+HILUM: dict[Side, tuple[float, float, float]] = {"left": (0.54, 0.57, 0.29), "right": (0.59, 0.55, 0.29)}
 """The mean place of the hilum in a lung's own frame: height from base to apex, depth from front to back, and the share
-of its width from the middle of the body. That of the large airways beside lung in seven scans (``benchmarks/hilum.py``
-says how far off it is)."""
+of its width from the middle of the body. That of the large airways beside lung in the three nodule-free scans
+(``benchmarks/hilum.py`` finds it, and says how far off it is in others)."""
 
 NEAR_MM = 5.0
 HEIGHTS_MM = (180.0, 340.0)
