@@ -97,7 +97,7 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         (LITE, "segmenter.epochs=24"),
         (LITE, "segmenter.loss=hybrid"),
         (LITE, *AS_PUBLISHED),
-        CUBES,
+        (*CUBES, *SMALL_ENCODER),
     ),
     ("nnunet-sam", "segmenter"): ((LITE,), CUBES),
     ("nnunet-sam", "classifier"): (
