@@ -1,4 +1,5 @@
-"""How long a network may learn in a cell of the table of results, in place of what its recipe says."""
+"""How long a network may learn in a cell of the table of results, in place of what its recipe says; and what ships in
+place of the recipe."""
 
 from __future__ import annotations
 
@@ -34,3 +35,12 @@ BUDGET = Budget({
     },
     "planned-unet": {"epochs": 40, "size": 256, "window": 256, "precision": "mixed", "minutes": 240},
 })  # fmt: skip
+SHIPPED: Mapping[str, tuple[str, ...]] = {
+    "conv3-classifier.classifier": ("classifier.crop_scale=none",),
+    "resnet-unet-patch-cnn.segmenter": (
+        "segmenter.pretrained=efficientnet-lite0", "segmenter.loss=hybrid", "segmenter.epochs=24",
+        "segmenter.patience=none",
+    ),
+}  # fmt: skip
+"""Networks, as ``RECIPE.PART``, that ship with other settings than the recipe's and the budget's, because the table has
+better figures of them."""

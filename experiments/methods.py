@@ -24,7 +24,7 @@ import torch
 import typer
 
 from experiments import results, table
-from experiments.budgets import BUDGET, Budget
+from experiments.budgets import BUDGET, SHIPPED, Budget
 from experiments.cells import PATIENTS, SCANS, Cell, ComputedCell, read_cell
 from experiments.table import Bench, recipe_of
 from nodulens.data.splits import Split, read_split, write_split
@@ -54,12 +54,6 @@ COMPARED = ("AUC", "Average precision", "Dice")
 """Beginnings of the names of figures that no threshold turns into steps."""
 UNTIMED = Budget({name: {**limits, "minutes": "none"} for name, limits in BUDGET.networks.items()})
 """The budget of the table without its limit of time, which would make a network of the machine's load."""
-SHIPPED: Mapping[str, tuple[str, ...]] = {
-    "conv3-classifier.classifier": table.FIXED_FIELD,
-    "resnet-unet-patch-cnn.segmenter": table.SMALL_ENCODER,
-}
-"""Networks that ship with other settings than the recipe's and the budget's, because the table has better figures of
-them."""
 POOLED: Mapping[str, Callable[[Sequence[ComputedCell]], Evaluated]] = {
     "segmenter": results.pooled_slices,
     "filter": results.pooled_patches,

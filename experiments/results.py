@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.budgets import BUDGET
+from experiments.budgets import BUDGET, SHIPPED
 from experiments.cells import AUGMENTED, PATIENTS, RANDOM, ComputedCell, joined, read_cell
 from nodulens.evaluate import refinement
 from nodulens.evaluate.central_slices import CentralSlices
@@ -106,7 +106,10 @@ class Line:
     @property
     def method(self) -> str:
         """Its name in a table."""
-        return _named(self.row) + WITH.get(self.cells[0].part, "") + (f", `{self.settings}`" if self.settings else "")
+        name = _named(self.row) + WITH.get(self.cells[0].part, "")
+        if self.settings == ", ".join(SHIPPED.get(self.row, ())):
+            return f"{name} as it ships" if self.settings else name
+        return f"{name}, `{self.settings}`"
 
     @property
     def split_and_folds(self) -> str:
@@ -396,7 +399,8 @@ def real_scans(found: Sequence[ComputedCell]) -> str:
     for cell in found:
         if cell.scans is None:
             continue
-        method, total, scans = _named(cell.row) + ALONE.get(cell.part, ""), cell.scans, cell.scans.scans.values()
+        line = Line(f"{cell.recipe}.{cell.part}", cell.split, ", ".join(cell.settings), [cell])
+        method, total, scans = line.method + ALONE.get(cell.part, ""), cell.scans, cell.scans.scans.values()
         lines += [(method, *map(_plain, astuple(one))) for one in records_of(NoduleResult, cell.rows)]
         regions = sum(scan.findings if scan.regions is None else scan.regions for scan in scans)
         boxes = " / ".join(map(_number, (total.boxes.map50, total.boxes.map50_95) if total.boxes else (None, None)))

@@ -25,7 +25,7 @@ import torch
 import typer
 
 from experiments import results
-from experiments.budgets import BUDGET, Budget
+from experiments.budgets import BUDGET, SHIPPED, Budget
 from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, SCHEMA, Cell
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.material import Background, Stacks
@@ -67,9 +67,7 @@ class Bench:
 
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
 VIT = ("classifier.network=vit", "classifier.learning_rate=0.0003")
-FIXED_FIELD = ("classifier.crop_scale=none",)
 LITE, CUBES = "segmenter.pretrained=efficientnet-lite0", ("cubes=true",)
-SMALL_ENCODER = LITE, "segmenter.loss=hybrid", "segmenter.epochs=24", "segmenter.patience=none"
 AS_PUBLISHED = (
     "segmenter.epochs=50", "segmenter.batch=16", "segmenter.learning_rate=0.0001", "segmenter.schedule=constant",
     "segmenter.patience=none",
@@ -97,7 +95,7 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         (LITE, "segmenter.epochs=24"),
         (LITE, "segmenter.loss=hybrid"),
         (LITE, *AS_PUBLISHED),
-        (*CUBES, *SMALL_ENCODER),
+        (*CUBES, *SHIPPED["resnet-unet-patch-cnn.segmenter"]),
     ),
     ("nnunet-sam", "segmenter"): ((LITE,), CUBES),
     ("nnunet-sam", "classifier"): (
@@ -109,11 +107,6 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
     ("nnunet-sam", "refined"): (("box_scale=1.0",), ("box_scale=1.5",), ("box_scale=2.0",)),
 }
 """Rows besides the unchanged recipe, on one fold."""
-BESIDE: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
-    ("conv3-classifier", "classifier"): (FIXED_FIELD,),
-    ("resnet-unet-patch-cnn", "segmenter"): (SMALL_ENCODER,),
-}
-"""Variants that ship: on every fold by patient, and a segmenter on the whole scans, as the recipe itself."""
 COPIED: Mapping[str, tuple[str, ...]] = {"planned-unet": ("segmenter.window=128", "segmenter.epochs=24")}
 """Settings of a network after augmentation, where a CPU would take hours; for comparison it is also split at random
 with the same settings."""
@@ -123,16 +116,16 @@ VARIANT_FOLD = 1
 
 
 def cells() -> Iterator[Cell]:
-    """The whole table: five folds by patient (of whole slices those that hold a background), one of the other splits;
-    then the variants, one fold each."""
+    """The whole table: five folds by patient (of whole slices those that hold a background), also of what ships in a
+    recipe's place, and one of the other splits; then the variants, one fold each."""
     own = [(recipe.name, *config) for recipe in RECIPES.values() for config in recipe.networks.items()]
     for name, part, config in own:
         folds = BACKGROUND_FOLDS if part == "segmenter" else range(FOLDS)
         yield from (Cell(name, part, PATIENTS, fold) for fold in folds)
-        for variant in BESIDE.get((name, part), ()):
-            yield from (Cell(name, part, PATIENTS, fold, variant) for fold in folds)
+        if ships := SHIPPED.get(f"{name}.{part}"):
+            yield from (Cell(name, part, PATIENTS, fold, ships) for fold in folds)
             if part == "segmenter":
-                yield Cell(name, part, SCANS, 0, variant)
+                yield Cell(name, part, SCANS, 0, ships)
         settings = COPIED.get(config.network, ())
         yield Cell(name, part, RANDOM, 0)
         if settings:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import methods
-from experiments.budgets import Budget
+from experiments.budgets import SHIPPED, Budget
 from experiments.methods import LARGE, UNTIMED, Release, networks, packed_size, release
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.splits import read_split
@@ -96,7 +96,7 @@ def test_one_command_trains_judges_stores_and_places(work: Release, unshipped: P
 @pytest.mark.usefixtures("one_thread")
 def test_figures_of_other_settings_are_not_taken(work: Release) -> None:
     recipe = RECIPES["conv3-classifier"]
-    classifier = changed(recipe, methods.SHIPPED[E5]).classifier
+    classifier = changed(recipe, SHIPPED[E5]).classifier
     assert classifier is not None and classifier != recipe.classifier, "a variant ships, and its figures are taken"
     published = replace(work, cells=Path(__file__).parents[1] / "docs" / "cells")
     as_table = replace(classifier, epochs=12, minutes=3)
