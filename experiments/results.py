@@ -107,9 +107,10 @@ class Line:
     def method(self) -> str:
         """Its name in a table."""
         name = _named(self.row) + WITH.get(self.cells[0].part, "")
-        if self.settings == ", ".join(SHIPPED.get(self.row, ())):
-            return f"{name} as it ships" if self.settings else name
-        return f"{name}, `{self.settings}`"
+        if not self.settings:
+            return name
+        ships = self.settings == ", ".join(SHIPPED.get(self.row, ()))
+        return f"{name} as it ships" if ships else f"{name}, `{self.settings}`"
 
     @property
     def split_and_folds(self) -> str:

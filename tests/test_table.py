@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import results, table
-from experiments.budgets import BUDGET, Budget
+from experiments.budgets import BUDGET, SHIPPED, Budget
 from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, Cell, ComputedCell, read_cell
 from experiments.table import Bench, cells, fill, main
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
@@ -283,3 +283,16 @@ def test_prompts_are_judged_on_the_central_slice(data: Path) -> None:
     columns = found.to_json()
     assert np.array_equal(columns["box truth"], columns["point truth"])
     assert central_slices.CentralSlices.from_json(columns).figures == found.figures
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ("", "`resnet-unet-patch-cnn`"),
+        (", ".join(SHIPPED["resnet-unet-patch-cnn.segmenter"]), "`resnet-unet-patch-cnn` as it ships"),
+        ("segmenter.loss=hybrid", "`resnet-unet-patch-cnn`, `segmenter.loss=hybrid`"),
+    ],
+)
+def test_a_line_names_its_settings_or_that_it_ships(settings: str, name: str) -> None:
+    cell = ComputedCell("resnet-unet-patch-cnn", "segmenter", PATIENTS, 1)
+    assert results.Line("resnet-unet-patch-cnn.segmenter", PATIENTS, settings, [cell]).method == name

@@ -122,7 +122,7 @@ YOLO_SEG = Recipe(
 
 RESNET_UNET_PATCH_CNN = Recipe(
     name="resnet-unet-patch-cnn",
-    title="D: a U-Net with a ResNet-50 encoder segments, a CNN keeps or rejects each region",
+    title="D: a U-Net segments whole slices, a CNN keeps or rejects each region",
     source="ResNet-50 U-Net and a 64 × 64 patch CNN",
     segmenter=NetworkConfig(
         network="resnet50-unet",

@@ -15,7 +15,7 @@ from nodulens.errors import CorruptWeights, MissingWeights
 from nodulens.runtime.weights import METHODS
 
 INSTALL = "pip install 'nodulens[methods]'"
-RELEASED = ("conv3-classifier", "nnunet-sam", "sam2-densenet", "se-aux-unet")
+RELEASED = ("conv3-classifier", "nnunet-sam", "resnet-unet-patch-cnn", "sam2-densenet", "se-aux-unet")
 """The recipes whose weights nodulens-methods holds, for where it is not installed: the folders of its package."""
 FILE = "methods.json"
 SCHEMA = "nodulens-methods/1"
