@@ -116,11 +116,11 @@ def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypat
 def test_slices_through_what_is_not_annotated_are_left_out() -> None:
     (patient, (centre, radius)), *_ = Background.PLEURAL_MASS.items()
     grid = Geometry.axial((100, 4, 4), (2.0, 1.0, 1.0), (0.0, 0.0, centre[2] - 90.0))
-    usable = slice_material._usable(grid, patient)
+    usable = slice_material.usable(grid, patient)
     z = grid.to_lps(np.stack([np.arange(100), np.zeros(100), np.zeros(100)], 1))[:, 2]
     assert np.array_equal(usable, np.abs(z - centre[2]) > radius)
     assert 0 < usable.sum() < 100
-    assert slice_material._usable(grid, "another").all()
+    assert slice_material.usable(grid, "another").all()
 
 
 def test_a_folder_without_backgrounds_says_what_is_missing(data: Path, tmp_path: Path) -> None:

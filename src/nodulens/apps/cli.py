@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-import nodulens
+from nodulens import __version__
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.answers import answering
 from nodulens.apps.bars import Bars, bars
@@ -57,7 +57,7 @@ app = typer.Typer(
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        print(f"nodulens {nodulens.__version__}")
+        print(f"nodulens {__version__}")
         raise typer.Exit
 
 
