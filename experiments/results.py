@@ -223,7 +223,7 @@ def _shown_shortly(figure: Estimate | None) -> str:
 def _times(cells: Sequence[ComputedCell]) -> tuple[str, str]:
     """Of an input, and of a training; several networks together have no time of their own."""
     pace = _pace(cells)
-    return ("–", "–") if pace is None else (f"{pace:.0f} ms", f"{_minutes(cells):.1f} min{_on(cells)}")
+    return ("–", "–") if pace is None else (f"{_ms(pace)} ms", f"{_minutes(cells):.1f} min{_on(cells)}")
 
 
 def _auc(cells: Sequence[ComputedCell]) -> Estimate | None:
@@ -540,10 +540,10 @@ def _budget(cells: Sequence[ComputedCell]) -> str:
     minutes, pace = _minutes(cells), _pace(cells) or 0.0
     config = cells[0].learner
     if config is None:
-        return f"{minutes:.1f} min a fold; {pace:.0f} ms an input"
+        return f"{minutes:.1f} min a fold; {_ms(pace)} ms an input"
     epochs = _epochs(cells, config)
     beside = f" and windows of {config.window}²" if config.window else ""
-    return f"{epochs} of {config.size}²{beside}, {minutes:.0f} min a fold{_on(cells)}; {pace:.0f} ms an input"
+    return f"{epochs} of {config.size}²{beside}, {minutes:.0f} min a fold{_on(cells)}; {_ms(pace)} ms an input"
 
 
 def _epochs(cells: Sequence[ComputedCell], config: NetworkConfig) -> str:
@@ -562,6 +562,11 @@ def _pace(cells: Sequence[ComputedCell]) -> float | None:
     """Milliseconds of an input, the median of the cells; None of several networks together."""
     paces = sorted(cell.cpu_ms for cell in cells if cell.cpu_ms is not None)
     return paces[len(paces) // 2] if paces else None
+
+
+def _ms(pace: float) -> str:
+    """Milliseconds, with a decimal below ten."""
+    return f"{pace:.0f}" if pace >= 10 else f"{pace:.1f}"
 
 
 def _minutes(cells: Sequence[ComputedCell]) -> float:

@@ -116,8 +116,8 @@ def test_what_trained_a_cell_is_said() -> None:
     assert config is not None
     cell = replace(cell_of(replace(config, epochs=3, size=64, patience=2)), epochs_run=3)
     on = replace(cell, software={"torch": "2", "gpu": "NVIDIA Thing"})
-    assert results._budget([cell]) == "3 epochs of 64², 1 min a fold; 2 ms an input"
-    assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2 ms an input"
+    assert results._budget([cell]) == "3 epochs of 64², 1 min a fold; 2.0 ms an input"
+    assert results._budget([cell, on, on]) == "3 epochs of 64², 1 min a fold on NVIDIA Thing; 2.0 ms an input"
     assert results._budget([cell, replace(cell, epochs_run=2)]).startswith("2–3 of 3 epochs of 64²")
     assert results._budget([replace(cell, epochs_run=1)]).startswith("1 of 3 epochs of 64²")
     uncounted = replace(cell, epochs_run=None)
