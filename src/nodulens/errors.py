@@ -202,6 +202,19 @@ def as_input_error(error: BaseException, *, writing: Path | None = None) -> Inpu
 
 
 @contextmanager
+def training_installed() -> Iterator[None]:
+    """Around imports of what the extra "train" brings.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra("train", error.name or "torch") from error
+
+
+@contextmanager
 def input_errors(writing: Path | None = None) -> Iterator[None]:
     """Raise what :func:`as_input_error` says in place of the errors of others that are the input's.
 

@@ -147,17 +147,15 @@ def _evaluate_folds(runs: Path, folder: Path, options: EvaluateOptions, output: 
     """Evaluate a run for every fold on all their test patients together."""
     from nodulens.apps.bars import bars
     from nodulens.core.private import check_folder
-    from nodulens.errors import MissingExtra
+    from nodulens.errors import training_installed
     from nodulens.evaluate.predictions import FILE, predictions_text
     from nodulens.presentation.page import write_evaluation
 
     if output is not None:
         check_folder(output)
-    try:
+    with training_installed():
         from nodulens.evaluate.cross_validation import cross_validate
         from nodulens.evaluate.run_page import page_of_folds
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     with bars() as show:
         found = cross_validate(runs, folder, replace(options, progress=show))
     if output is not None:
@@ -343,7 +341,7 @@ def prompts(
 ) -> None:
     """Outline the same nodules by every prompt and in every view: SAM, SAM2, MedSAM or our own prompted network."""
     from nodulens.core.private import check_folder
-    from nodulens.errors import BadOption, MissingExtra
+    from nodulens.errors import BadOption, training_installed
     from nodulens.presentation.page import write_evaluation
 
     if output is not None:
@@ -354,10 +352,8 @@ def prompts(
         raise BadOption("Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks.")
     if scans is not None and most is not None:
         raise BadOption("--most is of the stacks in --data; a cohort has none.")
-    try:
+    with training_installed():
         from nodulens.evaluate.prompt_comparison import Checkpoint, compare, material_of_cohort, material_of_data
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     if scans is not None and truth is not None:
         material = material_of_cohort(scans, truth, annotations)
     else:
@@ -404,16 +400,14 @@ def outlines(
     """Grade the same nodules by outlines of the readers, of SAM, of our network, and of networks of whole slices."""
     from nodulens.apps.bars import bars
     from nodulens.core.private import check_folder
-    from nodulens.errors import MissingExtra
+    from nodulens.errors import training_installed
     from nodulens.evaluate.options import EvaluateOptions
     from nodulens.presentation.page import write_evaluation
 
     if output is not None:
         check_folder(output)
-    try:
+    with training_installed():
         from nodulens.evaluate.outlines import evaluate_outlines
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     with bars() as show:
         options = EvaluateOptions(split, prompted, threads, show)
         found = evaluate_outlines(run, folder, checkpoint or (), first_stage or (), options)

@@ -13,7 +13,7 @@ import typer
 
 from nodulens.core.private import own_folder
 from nodulens.core.text import printable
-from nodulens.errors import MissingExtra
+from nodulens.errors import training_installed
 
 if TYPE_CHECKING:
     from nodulens.methods.run_record import Run
@@ -37,10 +37,8 @@ def trainer(name: str) -> Any:
     Raises:
         MissingExtra: training needs packages that are not installed.
     """
-    try:
+    with training_installed():
         return import_module(f"nodulens.train.external.{name}")
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
 
 
 def threads_of(threads: int | None) -> int:

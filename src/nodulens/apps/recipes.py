@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nodulens.errors import MissingExtra
+from nodulens.errors import training_installed
 from nodulens.methods.catalogue import RECIPES
 from nodulens.methods.recipe import Recipe, to_dict
 from nodulens.methods.shipped import released, shipped
@@ -54,10 +54,8 @@ def described() -> list[dict[str, Any]]:
 
 def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
     """The networks of a method, in the order they work."""
-    try:
+    with training_installed():
         from nodulens.train.networks.registry import cost, stored_values
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
 
     def shipped(does: str, name: str) -> NetworkSummary:
         known = card(name)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from nodulens.core.text import without_places
 from nodulens.data.splits import Split
-from nodulens.errors import BadOption, MissingExtra, NotFound
+from nodulens.errors import BadOption, NotFound, training_installed
 from nodulens.evaluate.folds import read_folds
 from nodulens.evaluate.options import EvaluateOptions
 from nodulens.evaluate.predictions import FILE, SHOWN, Prediction, predictions_of, read_predictions
@@ -119,11 +119,9 @@ def _run(name: str, folder: Path, material: RunMaterial, progress: Progress) -> 
     data = _data(folder, material)
     if not recipe.networks:
         raise BadOption(f"{folder} has no network of its own, so it was not trained without any test patient.")
-    try:
+    with training_installed():
         from nodulens.evaluate.networks import evaluate_networks, trained_on
         from nodulens.train.run import use_threads
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     use_threads(material.threads)
     own = load_networks(recipe, folder, material.threads).own
     networks = evaluate_networks(folder, own, data, material.split, progress)
@@ -134,10 +132,8 @@ def _run(name: str, folder: Path, material: RunMaterial, progress: Progress) -> 
 def _folds(name: str, folder: Path, material: RunMaterial, progress: Progress) -> Entrant:
     """A run for every fold: no patient is predicted by a network that was trained on it."""
     data = _data(folder, material)
-    try:
+    with training_installed():
         from nodulens.evaluate.cross_validation import cross_validate
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     found = cross_validate(folder, data, EvaluateOptions(material.split, threads=material.threads, progress=progress))
     weights = tuple(WeightRef(f"{name}: {ref.name}", ref.sha256) for ref in found.weights)
     return Entrant(name, found.predictions, frozenset(), weights)

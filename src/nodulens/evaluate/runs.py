@@ -13,7 +13,7 @@ from nodulens.core.volume import Volume
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Split, read_split
-from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound
+from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound, training_installed
 from nodulens.evaluate.options import DEFAULTS, EvaluateOptions
 from nodulens.evaluate.scans import ScanEvaluation, evaluate_scans, response_curve, scan_tables, scans_in
 from nodulens.methods.load import load_networks, load_sam_of, prompted_by
@@ -164,11 +164,9 @@ def _with_networks(
 ) -> MethodEvaluation:
     """Evaluate the networks of a run on its test patients."""
     assert found.run is not None
-    try:
+    with training_installed():
         from nodulens.evaluate.networks import evaluate_networks
         from nodulens.train.run import use_threads
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     use_threads(options.threads)
     try:
         networks = evaluate_networks(found.run, models.own, data, split, options.progress)

@@ -14,7 +14,7 @@ from pathlib import Path
 from nodulens.core.packages import CallablePackage
 from nodulens.core.text import without_places
 from nodulens.data.splits import FIXED, read_split
-from nodulens.errors import BadOption, MissingExtra
+from nodulens.errors import BadOption, training_installed
 from nodulens.methods.catalogue import recipe_named
 from nodulens.methods.recipe import Recipe, changed, changed_to_train
 from nodulens.methods.run_record import SPLIT, Run, is_run, read_run
@@ -54,10 +54,8 @@ def train(
     own_choice = options.split is not None or options.fold is not None
     everybody = options.everybody or not (chosen.networks or own_choice)
     split, fold = test_patients_of(options.split, options.fold, everybody=everybody)
-    try:
+    with training_installed():
         from nodulens.train.run import RunSpec, train_default, train_recipe, use_threads
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     use_threads(options.threads)
     command = options.command or _call(recipe, data, output, settings, options)
     if not chosen.networks:
@@ -104,10 +102,8 @@ def extend(data: str | Path, output: str | Path, epochs: int, *, options: TrainO
     run = read_run(folder)
     if not run.recipe.networks:
         raise BadOption(f"{folder} holds a run of {run.recipe.name!r}, which cannot be extended.")
-    try:
+    with training_installed():
         from nodulens.train.run import RunSpec, extend_recipe, use_threads
-    except ImportError as error:
-        raise MissingExtra("train", error.name or "torch") from error
     use_threads(options.threads)
     split = read_split(folder / SPLIT) if (folder / SPLIT).exists() else None
     own = split if split is not None and split.method != FIXED else None
