@@ -11,19 +11,22 @@ from typing import Any
 from nodulens.apps.show import plain, print_json
 from nodulens.errors import NotFound
 from nodulens.query import Finding, Lexicon, QueryResult, Tracked, resolve
+from nodulens.report import json as report
 
 SCHEMA = "nodulens-answer/1"
 COLUMNS = ("lobe (estimate)", "zone", "texture", "mean diameter", "volume", "malignancy", "confidence")
 FILES = ("report.json", "comparison.json")
+HEAD = 200
+"""Characters of a file in which its schema stands."""
 
 
 def ask(path: Path, text: str, lexicons: Sequence[Lexicon], as_json: bool) -> None:
     """Print the matching nodules: a table and its notes, or JSON with the nodules as in the file."""
     file = _file(path)
     stored = file.read_text("utf-8")
-    answer, rows = _answer(stored, text, lexicons)
+    answer, key = _answer(stored, text, lexicons)
     if as_json:
-        by_id = {row["id"]: row for row in rows}
+        by_id = {row["id"]: row for row in json.loads(stored)[key]}
         found = [by_id[nodule.id] for nodule in answer.nodules]
         print_json({"schema": SCHEMA, "question": text, "nodules": found, "notes": answer.notes})
     else:
@@ -42,16 +45,16 @@ def _file(path: Path) -> Path:
     )
 
 
-def _answer(stored: str, text: str, lexicons: Sequence[Lexicon]) -> tuple[QueryResult[Any], list[dict[str, Any]]]:
-    """The nodules that are meant, and the rows of all."""
-    from nodulens.followup import json as comparison
-    from nodulens.followup.findings import tracked
-    from nodulens.report import json as report
+def _answer(stored: str, text: str, lexicons: Sequence[Lexicon]) -> tuple[QueryResult[Any], str]:
+    """The nodules that are meant, and the key of all nodules in the file."""
+    if report.SCHEMA not in stored[:HEAD]:
+        from nodulens.followup import json as comparison
+        from nodulens.followup.findings import tracked
 
-    if comparison.SCHEMA in stored[:200]:
-        tracks = tuple(tracked(comparison.from_json(stored)))
-        return resolve(text, tracks, lexicons, compared=True), json.loads(stored)["tracks"]
-    return resolve(text, report.from_json(stored).nodules, lexicons), json.loads(stored)["nodules"]
+        if comparison.SCHEMA in stored[:HEAD]:
+            tracks = tuple(tracked(comparison.from_json(stored)))
+            return resolve(text, tracks, lexicons, compared=True), "tracks"
+    return resolve(text, report.from_json(stored).nodules, lexicons), "nodules"
 
 
 def _show(answer: QueryResult[Finding]) -> None:
