@@ -27,10 +27,12 @@ class Line:
 
 def line_of_result(result: Result) -> Line:
     """The next step of a known category is the first sentence of its recommendation; what is open is said whole."""
-    text = said(result)
-    end = text.find(". ", text.index(result.recommendation)) + 1 if result.category is not None else 0
-    step, rest = (text[:end], text[end + 1 :]) if end else (text, "")
-    return Line(result.guideline, step, (*filter(None, [rest]), *basis(result), *questions(result.missing)))
+    step, rest = result.recommendation, ""
+    if result.category is not None:
+        step, stop, rest = step.partition(". ")
+        step += stop.rstrip()
+    more = (*filter(None, [rest]), *basis(result), *questions(result.missing))
+    return Line(result.guideline, f"{_stem(result)}{step}", more)
 
 
 def line_of_estimate(estimate: Estimate) -> Line:
@@ -41,12 +43,14 @@ def line_of_estimate(estimate: Estimate) -> Line:
 
 def said(result: Result) -> str:
     """The category, or those that it can be, and the recommendation, which alone is what sources without names say."""
+    return f"{_stem(result)}{result.recommendation}"
+
+
+def _stem(result: Result) -> str:
+    """What is said before a recommendation."""
     if result.category is not None:
-        named = result.guideline == lung_rads_v2022.NAME
-        return f"{result.category}. {result.recommendation}" if named else result.recommendation
-    if not result.possible:
-        return result.recommendation
-    return f"{either(result.possible)}. {result.recommendation}"
+        return f"{result.category}. " if result.guideline == lung_rads_v2022.NAME else ""
+    return f"{either(result.possible)}. " if result.possible else ""
 
 
 def basis(result: Result) -> list[str]:
