@@ -51,7 +51,8 @@ class PooledNetwork:
 
     def to_json(self) -> dict[str, Any]:
         """Figures of all, figures of each fold, and rows, which name the fold."""
-        folds = [k for k, one in self.folds.items() for _ in one.to_json()["row"]]
+        parts: Mapping[int, Any] = self.folds
+        folds = [k for k, one in parts.items() for _ in one.rows]
         return {
             "figures": self.evaluated.figures.to_json(),
             "folds": {str(k): one.figures.to_json() for k, one in self.folds.items()},
