@@ -54,11 +54,6 @@ COMPARED = ("AUC", "Average precision", "Dice")
 """Beginnings of the names of figures that no threshold turns into steps."""
 UNTIMED = Budget({name: {**limits, "minutes": "none"} for name, limits in BUDGET.networks.items()})
 """The budget of the table without its limit of time, which would make a network of the machine's load."""
-POOLED: Mapping[str, Callable[[Sequence[ComputedCell]], Evaluated]] = {
-    "segmenter": results.pooled_slices,
-    "filter": results.pooled_patches,
-    "classifier": results.pooled_nodules,
-}
 
 
 @dataclass(frozen=True)
@@ -161,7 +156,7 @@ def _figures(work: Release, recipe: Recipe, part: str, config: NetworkConfig) ->
         return {}
     figures: dict[str, Any] = {
         "stands_on": f"{len(cells)} folds by patient, networks of the same settings that left the patients out",
-        "by_patient": _values(POOLED[part](cells)),
+        "by_patient": _values(results.POOLED[part](cells)),
     }
     whole = work.cells / f"{_cell(recipe, part, SCANS, 0).name}.json"
     if whole.is_file() and _same((cell := read_cell(whole)).learner, config) and cell.scans is not None:

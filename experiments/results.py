@@ -25,6 +25,7 @@ from nodulens.train.default.calibration import Ranking
 from nodulens.train.tasks.classification_figures import EvaluatedNodules, GroupFigures
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches
 from nodulens.train.tasks.handcrafted import CLASSES
+from nodulens.train.tasks.protocol import Evaluated
 from nodulens.train.tasks.segmentation import field_of
 from nodulens.train.tasks.segmentation_figures import ClassFigures, EvaluatedSlices
 
@@ -78,6 +79,15 @@ def pooled_slices(cells: Sequence[ComputedCell]) -> EvaluatedSlices:
 def pooled_patches(cells: Sequence[ComputedCell]) -> EvaluatedPatches:
     """The patches of several folds together."""
     return EvaluatedPatches.from_json(joined(cell.rows for cell in cells))
+
+
+POOLED: Mapping[str, Callable[[Sequence[ComputedCell]], Evaluated]] = {
+    "segmenter": pooled_slices,
+    "filter": pooled_patches,
+    "classifier": pooled_nodules,
+    "handcrafted": pooled_nodules,
+}
+"""Part of a cell → what its rows, of several folds together, tell."""
 
 
 def pooled_masks(cells: Sequence[ComputedCell]) -> ClassifiedMasks:
@@ -136,13 +146,17 @@ class Line:
         return PUBLISHED.get(self.row, "") if self.leads else ""
 
 
+def _key(cell: ComputedCell) -> tuple[str, str, str]:
+    """Row, split and settings of the line of a cell."""
+    return f"{cell.recipe}.{cell.part}", cell.split, ", ".join(cell.settings)
+
+
 def _lines(found: Iterable[ComputedCell], parts: Sequence[str]) -> list[Line]:
     """The lines of some parts. A recipe with variants on one fold alone is itself repeated on that fold."""
     groups: dict[tuple[str, str, str], list[ComputedCell]] = {}
     for cell in found:
         if cell.part in parts and cell.split in SPLITS:
-            key = f"{cell.recipe}.{cell.part}", cell.split, ", ".join(cell.settings)
-            groups.setdefault(key, []).append(cell)
+            groups.setdefault(_key(cell), []).append(cell)
     lines = [Line(*key, cells) for key, cells in groups.items()]
     varied = {(line.row, line.cells[0].fold) for line in lines if line.on_one_fold}
     for row, fold in sorted(varied):
@@ -400,8 +414,8 @@ def real_scans(found: Sequence[ComputedCell]) -> str:
     for cell in found:
         if cell.scans is None:
             continue
-        line = Line(f"{cell.recipe}.{cell.part}", cell.split, ", ".join(cell.settings), [cell])
-        method, total, scans = line.method + ALONE.get(cell.part, ""), cell.scans, cell.scans.scans.values()
+        method = Line(*_key(cell), [cell]).method + ALONE.get(cell.part, "")
+        total, scans = cell.scans, cell.scans.scans.values()
         lines += [(method, *map(_plain, astuple(one))) for one in records_of(NoduleResult, cell.rows)]
         regions = sum(scan.findings if scan.regions is None else scan.regions for scan in scans)
         boxes = " / ".join(map(_number, (total.boxes.map50, total.boxes.map50_95) if total.boxes else (None, None)))

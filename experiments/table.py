@@ -26,7 +26,7 @@ import typer
 
 from experiments import results
 from experiments.budgets import BUDGET, SHIPPED, Budget
-from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, SCHEMA, Cell
+from experiments.cells import AUGMENTED, PATIENTS, RANDOM, SCANS, SCHEMA, Cell, ComputedCell
 from nodulens.data.folds import FOLDS, fold_of, may_train
 from nodulens.data.material import Background, Stacks
 from nodulens.data.splits import Parts
@@ -168,7 +168,7 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
         "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
         "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), config),
-        **_results(found),
+        **_results(cell, found, config),
     }
 
 
@@ -180,7 +180,7 @@ def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) 
     found = handcrafted.evaluate(_kind(cell), material, train, rows.test)
     spent = {"rows_trained": len(train), "train_seconds": round(time.monotonic() - start, 1)}
     spent["cpu_ms"] = round(handcrafted.milliseconds(_kind(cell), material, data), 2)
-    return {**_head(cell), **spent, **_results(found)}
+    return {**_head(cell), **spent, **_results(cell, found)}
 
 
 def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def compute_prompted(cell: Cell, material: list[Example], run: Path) -> dict[str
     spent = {"epochs": segmenter.TRAINING.epochs, "train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
     found = central_slices.evaluate(model, material, central_slices.rows_of(material, cell.fold))
     spent["cpu_ms"] = round(central_slices.milliseconds(model, material), 2)
-    return {**_head(cell), **spent, **_results(found)}
+    return {**_head(cell), **spent, **_results(cell, found)}
 
 
 def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
@@ -216,9 +216,12 @@ def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
     return {**_head(cell), **spent, "figures": figures, **columns}
 
 
-def _results(found: Evaluated) -> dict[str, Any]:
-    """Figures and rows as in the file."""
-    return {"figures": found.figures.to_json(), "rows": _rounded(found.to_json())}
+def _results(cell: Cell, found: Evaluated, learner: NetworkConfig | None = None) -> dict[str, Any]:
+    """Figures and rows as in the file: the figures are of its rows, whose last digits decide between equals."""
+    rows = _rounded(found.to_json())
+    if cell.split != SCANS and cell.part in results.POOLED:
+        found = results.POOLED[cell.part]([ComputedCell(**vars(cell), learner=learner, rows=rows)])
+    return {"figures": found.figures.to_json(), "rows": rows}
 
 
 def _seconds(curves: Path) -> float:
