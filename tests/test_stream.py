@@ -430,6 +430,7 @@ def test_a_broken_picture_is_left_out_and_numbered(run: Run, outliners: Path, pi
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("unshipped")
 def test_what_cannot_be_streamed_is_said(run: Run, outliners: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "note.txt").write_text("no video")
