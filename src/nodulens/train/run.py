@@ -238,7 +238,7 @@ def _trained_s(name: str, folder: Path) -> float:
     """Seconds that a network was trained for, also before it was resumed or extended; 0 if it has no curves."""
     curves = folder / f"{name}.csv"
     rows = read_curves(curves) if curves.exists() else []
-    return round(rows[-1].get("seconds", 0.0), 1) if rows else 0.0
+    return round(rows[-1].get("seconds", 0.0), 3) if rows else 0.0
 
 
 def extend_recipe(spec: RunSpec, epochs: int) -> Run:
