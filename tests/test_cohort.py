@@ -20,11 +20,11 @@ from nodulens import io
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
 from nodulens.data.lidc_ct import slices_mm
-from nodulens.errors import BadGeometry, BadOption, NotFound
+from nodulens.errors import BadGeometry, BadOption, BadValues, NotFound
 from nodulens.evaluate.cohort import CohortRun, CohortSettings, KnownRecord, MarkRecord, ScanRecord
 from nodulens.evaluate.cohort_results import CohortEvaluation
 from nodulens.evaluate.froc import read_predictions
-from nodulens.evaluate.truths import CohortScan, find_cohort, outlined_truths, truths_of
+from nodulens.evaluate.truths import CohortScan, TableTruths, find_cohort, outlined_truths, truths_of
 from nodulens.methods.recipe import DEFAULT
 from nodulens.metrics.detection import Findings, Marks, froc
 from nodulens.presentation.evaluation import from_json
@@ -110,6 +110,55 @@ def test_tables_name_scans_by_series_or_name(cohort: Path, tmp_path: Path) -> No
         truths_of("masks", cohort, found, tmp_path)
 
 
+def test_a_scan_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    """By the UID of its series, as DICOM and as a file of that name, or by its path."""
+    small_scans.dicom(tmp_path / "first")
+    uid = io.read(tmp_path / "first").source.series_uid
+    for name in ("1.2.840.99999.1.1.7.mhd", "more/1.2.840.99999.1.1.7.mha", "other.nii.gz", "more/other.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_cohort(tmp_path)
+    assert [scan.name for scan in found.scans] == [
+        "first",
+        "1.2.840.99999.1.1.7.mhd",
+        "more/other.nii.gz",
+        "other.nii.gz",
+    ]
+    [(name, reason)] = found.unusable.items()
+    assert name == "more/1.2.840.99999.1.1.7.mha" and "is 1.2.840.99999.1.1.7.mhd as well; keep one" in reason
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    (tmp_path / "list.csv").write_text("scan\nfirst\ncopy\nother.nii.gz\nmore/../other.nii.gz\n")
+    listed = find_cohort(tmp_path / "list.csv")
+    assert [scan.name for scan in listed.scans] == ["first", "other.nii.gz"]
+    assert listed.scans[0].uid == uid and listed.scans[0].series is None, "known by its header, and read whole"
+    assert listed.unusable == {
+        "copy": f"Series {uid} is first as well; keep one of them.",
+        "more/../other.nii.gz": "The scan is other.nii.gz as well; keep one of them.",
+    }
+
+
+def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    for name in ("a/ct.nii.gz", "b/ct.nii.gz", "c/1.nii.gz"):
+        (scans / name).parent.mkdir(parents=True)
+        (scans / name).touch()
+    found, table = find_cohort(scans), tmp_path / "points.csv"
+    row = ",1,2,3,8\n"
+    for text, error, message in (
+        ("ct" + row, BadOption, r"names ct, and a/ct.nii.gz and b/ct.nii.gz are called so: name the scans by"),
+        ("case 1" + row, BadOption, r"No row of .* is of a scan of the cohort: .* ct or a/ct.nii.gz.*, and not case 1"),
+        ("", BadOption, "No row of"),
+        (2 * ("1" + row), BadValues, "line 3 repeats line 2"),
+    ):
+        table.write_text(HEAD + text)
+        with pytest.raises(error, match=message):
+            truths_of(str(table), scans, found)
+    table.write_text(f"{HEAD}a/ct.nii.gz{row}1{row}case 1{row}")
+    truths = truths_of(str(table), scans, found)
+    assert isinstance(truths, TableTruths)
+    assert truths.elsewhere({name for scan in found.scans for name in scan.names}) == 1
+
+
 def test_luna16_is_read_with_its_excluded_findings(luna: made_luna16.Luna16) -> None:
     found = find_cohort(luna.root)
     truth = truths_of("luna16", luna.root, found).of(found.scans[0], io.read(found.scans[0].path))
@@ -150,6 +199,8 @@ def test_three_readers_make_a_nodule_and_two_do_not(cohort: Path, tmp_path: Path
     head = f"<ResponseHeader><SeriesInstanceUid>{ct.source.series_uid}</SeriesInstanceUid>"
     head += "<StudyInstanceUID>1.2</StudyInstanceUID></ResponseHeader>"
     write(tmp_path / "scan.xml", large + small + point, large + small, large, head=head)
+    (tmp_path / "radiograph.xml").write_text("<IdriReadMessage/>")
+    (tmp_path / "boxes.xml").write_text("<annotation/>")
     found = find_cohort(cohort)
     truths = truths_of("lidc", cohort, found, tmp_path)
     truth = truths.of(found.scans[0], ct)
@@ -241,6 +292,27 @@ def test_marks_are_written_as_luna16_reads_them(tmp_path: Path) -> None:
     assert marks.centre_lps.tolist() == [list(mark.centre_lps) for scan in scans for mark in scan.marks]
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """As ``patient/ct.nii.gz``: their marks are by the paths, and rows of no scan are said."""
+    first, second, third = (replace(scan, name=f"{scan.name}/ct.nii.gz") for scan in made(3, 3))
+    scans = (replace(first, series_uid="ct"), replace(second, series_uid="ct"), third)
+    found = evaluated(scans)
+    assert found.series == ("scan 0/ct.nii.gz", "scan 1/ct.nii.gz", "1.2.2")
+    (tmp_path / "predictions.csv").write_text(found.predictions())
+    marks = read_predictions(tmp_path / "predictions.csv", found.series)
+    nodules = Findings(
+        tuple(name for name, scan in zip(found.series, scans, strict=True) for _ in scan.nodules),
+        np.array([n.centre_lps for scan in scans for n in scan.nodules]),
+        np.array([n.diameter_mm for scan in scans for n in scan.nodules]),
+    )
+    assert froc(nodules, None, found.series, marks).cpm == found.froc.cpm
+    more = CohortEvaluation(replace(found.run, elsewhere=4))
+    assert "4 annotations are of no scan of the cohort." in more.notes
+    empty = tuple(replace(scan, nodules=()) for scan in scans)
+    with pytest.raises(NotFound, match=r"no sensitivity\. 4 annotations are of no scan"):
+        CohortEvaluation(replace(found.run, scans=empty, elsewhere=4))
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -269,9 +341,13 @@ def test_the_example_runs_and_resumes(cohort: Path, tmp_path: Path, run: Run, mo
     assert {path: path.stat().st_mtime_ns for path in Path("cohort", "scans").iterdir()} == times
     assert len(again.out.splitlines()) <= 60 and "third.nii.gz" in again.out
     refused(run(*words, "--set", "threshold=0.9"), "another recipe", "name another folder")
-    mask = io.read_mask(Path("scans", "second_mask.nii.gz"))
+    kept, mask = Path("scans", "second_mask.nii.gz").read_bytes(), io.read_mask(Path("scans", "second_mask.nii.gz"))
     io.write_mask(replace(mask, labels=2 * mask.labels), Path("scans", "second_mask.nii.gz"))
     refused(run(*words), "1 scans, first second.nii.gz, were done with other annotations", "delete")
+    Path("scans", "second_mask.nii.gz").write_bytes(kept)
+    with Path("scans", "second.nii.gz").open("ab") as more:
+        more.write(b" ")
+    refused(run(*words), "1 scans, first second.nii.gz, were done with other files of the scan", "delete")
 
 
 def test_words_that_do_not_go_together_are_refused(cohort: Path, tmp_path: Path, run: Run) -> None:

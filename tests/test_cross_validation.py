@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import roc_auc_score
 
+import nodulens as nl
 from conftest import REPOSITORY, Run, refused
 from nodulens.data.material import Stacks
 from nodulens.data.splits import read_split, stratified, write_split
+from nodulens.errors import BadOption
 from nodulens.evaluate.predictions import read_predictions
 from nodulens.presentation.evaluation import from_json
 
@@ -70,6 +72,9 @@ def test_every_patient_counts_once_by_the_run_that_left_it_out(
     )
     assert len(compared["notes"]) == 1 and page in compared["notes"][0]
 
+    assert nl.evaluate(evaluate[1], data).to_json() == found, "the function takes the folder as well"
+    with pytest.raises(BadOption, match="leave out --set"):
+        nl.evaluate(evaluate[1], data, settings=["threshold=0.5"])
     refused(run("evaluate", evaluate[1], "--data", data, "--split", "two.json"), "leave out --split")
     refused(run("evaluate", evaluate[1], "--data", data, "--set", "threshold=0.5"), "leave out --set")
     refused(run("evaluate", "compare", evaluate[1], page), "--data DIR")

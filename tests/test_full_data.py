@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -136,6 +137,17 @@ def test_lunas_ten_folds_make_one_curve(
 def headings() -> list[str]:
     text = (REPOSITORY / "docs" / "full-data.md").read_text(encoding="utf-8")
     return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+
+
+def test_whole_scans_of_b_are_reckoned_with_the_time_of_the_results() -> None:
+    docs = REPOSITORY / "docs"
+    reckoned = re.search(
+        r"(\d+) ms a slice on two threads \| ([\d,]+) slices \| (\d+) h", (docs / "full-data.md").read_text()
+    )
+    measured = re.search(r"\| \*\*`se-aux-unet`\*\* \|.* (\d+) ms \|", (docs / "results.md").read_text())
+    assert reckoned is not None and measured is not None and reckoned[1] == measured[1]
+    hours = int(reckoned[1]) / 1000 * int(reckoned[2].replace(",", "")) / 3600
+    assert int(reckoned[3]) == round(hours)
 
 
 # ---------------------------------------------------------------- runs of every fold

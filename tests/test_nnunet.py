@@ -29,7 +29,7 @@ from nodulens.apps.cli import app
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.evaluate.options import EvaluateOptions
-from nodulens.evaluate.runs import evaluate
+from nodulens.evaluate.runs import evaluate_method
 from nodulens.methods.catalogue import NNUNET_SAM
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed
@@ -161,7 +161,7 @@ def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, mo
     assert 0 <= card["figures"]["off_nnunets_predictor"]["largest"] < 1e-4
     assert {p.suffix for p in run.glob("segmenter.*")} == {".onnx", ".json", ".pth", ".csv", ".png"}
 
-    found = evaluate(run, data, options=EvaluateOptions(threads=1)).to_json()
+    found = evaluate_method(run, data, options=EvaluateOptions(threads=1)).to_json()
     assert {fold_of(p) for p in found["networks"]["segmenter"]["rows"]["patient"]} == {FOLD}
     method = load_method(run, threads=1, settings=["threshold=0"])
     report = analyze(small_scans.noisy(), method=method)

@@ -36,8 +36,7 @@ from nodulens.evaluate.entrants import RunMaterial, entrants_of
 from nodulens.evaluate.options import EvaluateOptions
 from nodulens.evaluate.predictions import read_predictions
 from nodulens.evaluate.run_page import page_of
-from nodulens.evaluate.runs import check_page
-from nodulens.evaluate.runs import evaluate as evaluate_method
+from nodulens.evaluate.runs import check_page, evaluate_method
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES, YOLO_SEG
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import changed

@@ -37,7 +37,7 @@ from made_material import slab
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.errors import BadOption, NodulensError, NotFound
 from nodulens.evaluate.options import EvaluateOptions
-from nodulens.evaluate.runs import evaluate
+from nodulens.evaluate.runs import evaluate_method
 from nodulens.methods.catalogue import RECIPES, YOLO_SEG
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed
@@ -150,7 +150,7 @@ def test_a_run_with_yolo_is_judged_and_analyses(data: Path, tmp_path: Path, monk
     assert parity["largest"] <= parity["tolerance"] == 1e-3 and parity["score_taken_for_1"] > 0
 
     # from here on as for any other run, without YOLO
-    found = evaluate(folder, data, options=EvaluateOptions(threads=1)).to_json()["networks"]["segmenter"]
+    found = evaluate_method(folder, data, options=EvaluateOptions(threads=1)).to_json()["networks"]["segmenter"]
     assert {fold_of(p) for p in found["rows"]["patient"]} == {FOLD}
     assert found["figures"]["classes"].keys() == {"nodule"} and "f1" in found["figures"]["boxes"]
     assert sum(found["rows"]["nodule predicted"]) > 0, "what is bright is outlined"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from nodulens.evaluate.cohort_results import CohortEvaluation
     from nodulens.evaluate.comparison import Comparison
     from nodulens.evaluate.cross_validation import CrossValidation
-    from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import MethodEvaluation
     from nodulens.presentation.evaluation import Table
 
@@ -118,50 +116,32 @@ def method(
         raise BadOption(
             "Name the material, --data DIR; or a cohort, --scans DIR --truth lidc|luna16|masks|FILE -o FOLDER."
         )
-    from nodulens.evaluate.folds import read_folds
     from nodulens.evaluate.options import EvaluateOptions
     from nodulens.evaluate.runs import check_page
     from nodulens.evaluate.runs import evaluate as evaluate
 
-    if read_folds(Path(name)) is not None:
-        if settings:
-            raise BadOption("The networks of a folder of runs are evaluated as they were trained: leave out --set.")
-        _evaluate_folds(Path(name), folder, EvaluateOptions(split, prompted, threads), output, as_json)
-        return
     if output is not None:
         check_page(name, output)
     with bars() as show:
         options = EvaluateOptions(split, prompted, threads, show)
         found = evaluate(name, folder, settings=settings or (), options=options)
     if output is not None:
-        from nodulens.evaluate.predictions import FILE, predictions_of, predictions_text
-        from nodulens.evaluate.run_page import page_of
-        from nodulens.presentation.page import write_evaluation
-
-        predictions = {FILE: predictions_text(predictions_of(found.networks)).encode()} if found.networks else {}
-        write_evaluation(page_of(found, typed_command()), output, predictions)
+        _write_page(found, output)
     _print(found, output, as_json)
 
 
-def _evaluate_folds(runs: Path, folder: Path, options: EvaluateOptions, output: Path | None, as_json: bool) -> None:
-    """Evaluate a run for every fold on all their test patients together."""
-    from nodulens.apps.bars import bars
-    from nodulens.core.private import check_folder
-    from nodulens.errors import training_installed
-    from nodulens.evaluate.predictions import FILE, predictions_text
+def _write_page(found: MethodEvaluation | CrossValidation, output: Path) -> None:
+    """Write the page of a run, or of one for every fold, with its predictions."""
+    from nodulens.evaluate.predictions import FILE, predictions_of, predictions_text
+    from nodulens.evaluate.run_page import page_of, page_of_folds
+    from nodulens.evaluate.runs import MethodEvaluation
     from nodulens.presentation.page import write_evaluation
 
-    if output is not None:
-        check_folder(output)
-    with training_installed():
-        from nodulens.evaluate.cross_validation import cross_validate
-        from nodulens.evaluate.run_page import page_of_folds
-    with bars() as show:
-        found = cross_validate(runs, folder, replace(options, progress=show))
-    if output is not None:
-        predictions = {FILE: predictions_text(found.predictions).encode()}
-        write_evaluation(page_of_folds(found, typed_command()), output, predictions)
-    _print(found, output, as_json)
+    if isinstance(found, MethodEvaluation):
+        page, predictions = page_of(found, typed_command()), predictions_of(found.networks)
+    else:
+        page, predictions = page_of_folds(found, typed_command()), found.predictions
+    write_evaluation(page, output, {FILE: predictions_text(predictions).encode()} if predictions else {})
 
 
 class _Cohort(NamedTuple):

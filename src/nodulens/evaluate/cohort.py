@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, UnreadableFile
 from nodulens.evaluate.folds import FoldRuns, read_folds
 from nodulens.evaluate.scans import KnownNodule, ScanTruth, evaluate_scan
-from nodulens.evaluate.truths import Cohort, CohortScan, Truths
+from nodulens.evaluate.truths import Cohort, CohortScan, TableTruths, Truths
 from nodulens.io.atomic import whole_file
 from nodulens.io.records import Format, decode, encode
 from nodulens.methods.load import load_method
@@ -109,6 +110,7 @@ class ScanRecord:
         trained_on: whether a network that finds or outlines was trained on this patient, as far as the file or LIDC's
             database tells.
         fold: whose run analyzed it; None without folds.
+        files: hash of the names and sizes of its files; "" where an earlier version did not record them.
     """
 
     name: str
@@ -125,6 +127,7 @@ class ScanRecord:
     truth: dict[str, str]
     trained_on: bool
     fold: int | None = None
+    files: str = ""
 
 
 SETTINGS_FORM = Format("nodulens-cohort/1", "cohort", defaults=True, arranged={Recipe: ARRANGEMENT})
@@ -165,12 +168,14 @@ class CohortRun:
         scans: those that are done.
         failed: name → reason of the others.
         left_out: scans of patients on whom a network was trained, which were asked to be left out.
+        elsewhere: annotations of a table that are of no scan of the cohort.
     """
 
     settings: CohortSettings
     scans: tuple[ScanRecord, ...]
     failed: Mapping[str, str]
     left_out: tuple[str, ...] = ()
+    elsewhere: int = 0
 
 
 def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress = silent) -> CohortRun:
@@ -183,8 +188,8 @@ def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress =
         progress: called with the share of the scans that is done.
 
     Raises:
-        BadOption: the folder holds results of another method, other settings or annotations; a fold has no run; or no
-            scan is left.
+        BadOption: the folder holds results of another method, other settings, annotations or files of a scan; a fold
+            has no run; or no scan is left.
         CannotWrite: nothing can be written there, or another run is writing there.
         MissingWeights, CorruptWeights, MissingExtra: see :func:`nodulens.methods.load.load_method`.
     """
@@ -205,7 +210,7 @@ def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress =
             for scan in scans
             if not targets[scan.name].is_file()
         }
-        _same_truth([scan for scan in scans if scan.name not in jobs], targets, plan.truths)
+        _same_input([scan for scan in scans if scan.name not in jobs], targets, plan.truths)
         failed, done = dict(cohort.unusable), len(scans) - len(jobs)
         progress("scans", done / len(scans))
         for name, problem in in_processes(_work, jobs, workers):
@@ -214,7 +219,9 @@ def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress =
             done += 1
             progress("scans", done / len(scans))
     records = [_read(path) for name, path in targets.items() if name not in failed]
-    return CohortRun(settings, tuple(records), failed, left_out)
+    names = {name for scan in cohort.scans for name in scan.names} | {record.series_uid for record in records}
+    elsewhere = plan.truths.elsewhere(names) if isinstance(plan.truths, TableTruths) else 0
+    return CohortRun(settings, tuple(records), failed, left_out, elsewhere)
 
 
 def _loaded(plan: CohortPlan, folds: FoldRuns | None) -> tuple[CohortSettings, frozenset[str]]:
@@ -246,14 +253,25 @@ def _begin(settings: CohortSettings, out: Path, staging: Path) -> None:
         part.write_text(encode(settings, SETTINGS_FORM), encoding="utf-8")
 
 
-def _same_truth(scans: Sequence[CohortScan], targets: Mapping[str, Path], truths: Truths) -> None:
-    """Refuse scans that were done with other annotations."""
-    changed = [scan.name for scan in scans if _read(targets[scan.name]).truth != hashed(*truths.files(scan))]
-    if changed:
-        raise BadOption(
-            f"{len(changed)} scans, first {changed[0]}, were done with other annotations; name another folder, or "
-            f"delete {targets[changed[0]]} to do it again."
-        )
+def _same_input(scans: Sequence[CohortScan], targets: Mapping[str, Path], truths: Truths) -> None:
+    """Refuse scans that were done with other annotations, or whose files are others."""
+    records = {scan.name: _read(targets[scan.name]) for scan in scans}
+    annotated = [scan.name for scan in scans if records[scan.name].truth != hashed(*truths.files(scan))]
+    replaced = [scan.name for scan in scans if records[scan.name].files not in ("", _files(scan))]
+    for changed, what in ((annotated, "annotations"), (replaced, "files of the scan")):
+        if changed:
+            raise BadOption(
+                f"{len(changed)} scans, first {changed[0]}, were done with other {what}; name another folder, or "
+                f"delete {targets[changed[0]]} to do it again."
+            )
+
+
+def _files(scan: CohortScan) -> str:
+    """16 hexadecimal digits that change with the names and sizes of a scan's files, wherever they lie."""
+    folder, pattern = (scan.path, "*") if scan.path.is_dir() else (scan.path.parent, f"{escape(scan.stem)}.*")
+    found = folder.rglob(pattern) if scan.path.is_dir() else folder.glob(pattern)
+    facts = sorted((path.name, path.stat().st_size) for path in found if path.is_file())
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> ScanRecord:
@@ -274,6 +292,7 @@ def _work(
     scan: CohortScan, plan: CohortPlan, folds: FoldRuns | None, threads: int, target: Path, staging: Path
 ) -> None:
     """Analyze and match one scan, and write its record."""
+    files = _files(scan)
     ct = io.read(scan.path, series=scan.series)
     patient = plan.patients.get(scan.name) or (ct.source.patient.patient_id if ct.source.patient else "")
     if folds and not patient:
@@ -282,7 +301,7 @@ def _work(
     name = plan.method if folds is None or fold is None else str(folds.folders[fold])
     method = _method(name, plan.settings, threads)
     record = scan_record(scan, ct, method, plan.truths)
-    record = replace(record, trained_on=patient in _taught(method), fold=fold)
+    record = replace(record, trained_on=patient in _taught(method), fold=fold, files=files)
     with whole_file(target, staging) as part:
         part.write_text(encode(record, SCAN_FORM), encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -71,10 +72,22 @@ class CohortEvaluation:
     def __post_init__(self) -> None:
         if not any(scan.nodules for scan in self.run.scans):
             reasons = "".join(f" {name}: {reason}" for name, reason in list(self.run.failed.items())[:3])
+            if self.run.elsewhere:
+                reasons = f" {self._elsewhere}{reasons}"
             raise NotFound(
                 f"{len(self.run.scans)} scans are done and {len(self.run.failed)} failed; none has a known nodule, so "
                 f"there is no sensitivity.{reasons}"
             )
+
+    @property
+    def _elsewhere(self) -> str:
+        return f"{self.run.elsewhere} annotations are of no scan of the cohort."
+
+    @cached_property
+    def series(self) -> tuple[str, ...]:
+        """What each scan is called in ``predictions.csv``: its series, or its name where another is called so too."""
+        count = Counter(scan.series_uid for scan in self.run.scans)
+        return tuple(scan.series_uid if count[scan.series_uid] == 1 else scan.name for scan in self.run.scans)
 
     @cached_property
     def froc(self) -> Froc:
@@ -152,6 +165,8 @@ class CohortEvaluation:
         out = []
         if failed:
             out.append(f"{len(failed)} scans failed and are not in the figures; they are tried again by the next run.")
+        if self.run.elsewhere:
+            out.append(self._elsewhere)
         if self.run.left_out:
             out.append(f"{len(self.run.left_out)} scans of patients on whom a network was trained were left out.")
         if seen:
@@ -213,16 +228,15 @@ class CohortEvaluation:
         provenance = Provenance(
             command=command, seeds={"bootstrap": self.seed}, weights=settings.weights, software=software()
         )
-        series = [scan.series_uid for scan in self.run.scans]
-        page = froc_evaluation(self.froc, self.interval, series, provenance, settings.recipe.name)
+        page = froc_evaluation(self.froc, self.interval, self.series, provenance, settings.recipe.name)
         counts = page.tables[1:]  # the first, by size, is among ours
         return replace(page, tables=(*self.tables(), *counts), warnings=(*self.notes, *page.warnings))
 
     def predictions(self) -> str:
         """All marks in LUNA16's form, a row a mark."""
         rows = (
-            dict(zip(COLUMNS, (scan.series_uid, *mark.centre_lps, mark.score), strict=True))
-            for scan in self.run.scans
+            dict(zip(COLUMNS, (series, *mark.centre_lps, mark.score), strict=True))
+            for series, scan in zip(self.series, self.run.scans, strict=True)
             for mark in scan.marks
         )
         return table_text(COLUMNS, rows)

@@ -1,4 +1,4 @@
-"""Evaluation of a method, a recipe or the folder of a run, on patients that it was not trained on."""
+"""Evaluation of a method, a recipe or the folder of a run or of several, on patients that it was not trained on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.material import STACKS, Stacks
 from nodulens.data.splits import Split, read_split
 from nodulens.errors import BadOption, MissingExtra, MissingWeights, NoTestPatients, NotFound, training_installed
+from nodulens.evaluate.folds import read_folds
 from nodulens.evaluate.options import DEFAULTS, EvaluateOptions
 from nodulens.evaluate.scans import ScanEvaluation, evaluate_scans, response_curve, scan_tables, scans_in
 from nodulens.methods.load import load_networks, load_sam_of, prompted_by
@@ -26,6 +27,7 @@ from nodulens.report.record import Report, WeightRef
 from nodulens.runtime.engine import Model, Models, load_model
 
 if TYPE_CHECKING:
+    from nodulens.evaluate.cross_validation import CrossValidation
     from nodulens.evaluate.networks import NetworkEvaluation
     from nodulens.evaluate.refinement import Steps
     from nodulens.stages.sam import Sam
@@ -95,6 +97,28 @@ def evaluate(
     *,
     settings: Sequence[str] = (),
     options: EvaluateOptions = DEFAULTS,
+) -> MethodEvaluation | CrossValidation:
+    """Evaluate a method, see :func:`evaluate_method`; or a folder with a run for every fold, each patient by the run
+    that left it out, see :func:`nodulens.evaluate.cross_validation.cross_validate`.
+
+    Raises:
+        BadOption: settings for a folder of runs; otherwise as those.
+    """
+    if read_folds(Path(name)) is None:
+        return evaluate_method(name, data, settings=settings, options=options)
+    if settings:
+        raise BadOption("The networks of a folder of runs are evaluated as they were trained: leave out --set.")
+    with training_installed():
+        from nodulens.evaluate.cross_validation import cross_validate
+    return cross_validate(name, data, options)
+
+
+def evaluate_method(
+    name: str | Path,
+    data: str | Path,
+    *,
+    settings: Sequence[str] = (),
+    options: EvaluateOptions = DEFAULTS,
 ) -> MethodEvaluation:
     """Evaluate a method where it was not trained: its networks on the run's test patients, the method on whole scans.
 
@@ -103,7 +127,7 @@ def evaluate(
     of a run are evaluated without SAM: if its weights or packages are missing, the parts that need it are left out,
     and a note says so.
 
-    >>> evaluate("run", "data").to_json()["networks"]["classifier"]["figures"]  # doctest: +SKIP
+    >>> evaluate_method("run", "data").to_json()["networks"]["classifier"]["figures"]  # doctest: +SKIP
 
     Args:
         name: of a recipe, or the folder of a run.
@@ -151,9 +175,11 @@ def check_page(name: str, folder: Path) -> None:
     """Check before hours of work that a page can be written.
 
     Raises:
-        BadOption: the folder is a file, or the method is not a run with networks of its own.
+        BadOption: the folder is a file, or the method is not a run with networks of its own, nor a folder of such runs.
     """
     check_folder(folder)
+    if read_folds(Path(name)) is not None:
+        return
     recipe, _ = method_named(name)
     if not recipe.networks:
         raise BadOption(f"{name!r} is not a run with networks of its own: there are no curves and pictures to write.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +17,7 @@ from nodulens.core.volume import Volume
 from nodulens.data import luna16
 from nodulens.data.lidc import UID_ROOT, LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
 from nodulens.data.lidc_ct import find_scans, slices_mm
-from nodulens.data.lidc_xml import read_xml, scan_of
+from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
 from nodulens.io.images import read_mask, sniff
@@ -29,6 +31,8 @@ PANEL = 3
 SUFFIXES = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 MASKS = ("_mask", "-mask")
 """Ends of the name of a mask beside its scan."""
+UID = re.compile(r"[0-9]+(\.[0-9]+){5,}")
+"""A file with such a name is named by its series, as those of LUNA16."""
 CONNECTIVITY = 26
 """Voxels of a mask that touch in any way are one nodule."""
 
@@ -43,19 +47,31 @@ class CohortScan:
     Attributes:
         name: unique in the cohort.
         path: folder of DICOM slices, or file.
-        series: UID to read of a folder; None for a file.
+        series: UID to read of a folder; None for whatever is there.
         mask: of its nodules, where the cohort's table names one.
+        known: UID of the series of a folder that is read whole, by the header of one file.
     """
 
     name: str
     path: Path
     series: str | None = None
     mask: Path | None = None
+    known: str | None = None
 
     @property
     def stem(self) -> str:
         """Name of the folder, or of the file without suffix: in LUNA16 the series UID."""
         return self.path.name if self.path.is_dir() else _stem(self.path)
+
+    @property
+    def uid(self) -> str:
+        """Of its series, also where a file is named by it; the stem where nothing tells."""
+        return self.series or self.known or self.stem
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a table may call it."""
+        return frozenset((self.name, self.stem, self.uid))
 
 
 @dataclass(frozen=True)
@@ -82,11 +98,24 @@ def find_cohort(place: Path) -> Cohort:
     cohort = _of_folder(place) if place.is_dir() else _of_table(place)
     if not cohort.scans:
         raise NotFound(f"{place} holds no scan: a folder of DICOM slices, or a file {', '.join(SUFFIXES)}.")
-    names = [scan.name for scan in cohort.scans]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadOption(f"{place} names {twice[0]} twice; keep one.")
-    return cohort
+    [(name, count)] = Counter(scan.name for scan in cohort.scans).most_common(1)
+    if count > 1:
+        raise BadOption(f"{place} names {name} twice; keep one.")
+    return _once(cohort)
+
+
+def _once(cohort: Cohort) -> Cohort:
+    """Without the scans that are there already, by their path or by the UID of their series."""
+    first: dict[str, CohortScan] = {}
+    again = {}
+    for scan in cohort.scans:
+        uid = scan.series or scan.known or (scan.stem if UID.fullmatch(scan.stem) else "")
+        earlier = [first.setdefault(key, scan) for key in (uid, str(scan.path.resolve())) if key]
+        other = next((one for one in earlier if one is not scan), None)
+        if other is not None:
+            again[scan.name] = f"{f'Series {uid}' if uid else 'The scan'} is {other.name} as well; keep one of them."
+    scans = tuple(scan for scan in cohort.scans if scan.name not in again)
+    return Cohort(scans, {**cohort.unusable, **again})
 
 
 def _of_folder(folder: Path) -> Cohort:
@@ -107,7 +136,9 @@ def _of_table(path: Path) -> Cohort:
     for name, mask in zip(table.cells["scan"], masks, strict=True):
         scan = path.parent / name
         if scan.exists():
-            scans.append(CohortScan(name, scan, mask=path.parent / mask if mask else None))
+            found = find_scans(scan)[0] if scan.is_dir() else {}
+            uid = next(iter(found)) if len(found) == 1 else None
+            scans.append(CohortScan(name, scan, mask=path.parent / mask if mask else None, known=uid))
         else:
             wrong[name] = f"There is no {scan}."
     return Cohort(tuple(scans), wrong)
@@ -131,7 +162,7 @@ def patients_of(cohort: Cohort) -> dict[str, str]:
     """
     from nodulens.data.lidc import read_database
 
-    series = {scan.name: scan.series or scan.stem for scan in cohort.scans}
+    series = {scan.name: scan.uid for scan in cohort.scans}
     series = {name: uid for name, uid in series.items() if uid.startswith(UID_ROOT)}
     if not series:
         return {}
@@ -168,7 +199,7 @@ class LidcTruths:
 
     def files(self, scan: CohortScan) -> Sequence[Path]:
         """Its XML."""
-        path = self.xml.get(scan.series or scan.stem)
+        path = self.xml.get(scan.uid)
         return [] if path is None else [path]
 
     def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
@@ -231,6 +262,35 @@ class TableTruths:
         excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
         return ScanTruth.of_balls(listed(self.annotations, *names), excluded)
 
+    def check(self, cohort: Cohort) -> None:
+        """Check before hours of work that each annotation is of one scan, and some are of scans of the cohort.
+
+        Raises:
+            BadOption: a row names several scans, or none does one; of DICOM that is known when it is read.
+            BadValues: two rows are alike.
+        """
+        rows = set(luna16.read_findings_table(self.annotations).series)
+        named: dict[str, list[str]] = {}
+        for scan in cohort.scans:
+            for name in scan.names:
+                named.setdefault(name, []).append(scan.name)
+        several = next((row for row in sorted(rows) if len(named.get(row, ())) > 1), None)
+        if several is not None:
+            raise BadOption(
+                f"{self.annotations} names {several}, and {' and '.join(named[several][:2])} are called so: name "
+                "the scans by their paths."
+            )
+        if rows.isdisjoint(named) and all(scan.path.name.endswith(SUFFIXES) for scan in cohort.scans):
+            first = f", and not {min(rows)}" if rows else ""
+            raise BadOption(
+                f"No row of {self.annotations} is of a scan of the cohort: in the column seriesuid they are called "
+                f"{cohort.scans[0].stem} or {cohort.scans[0].name}, for instance{first}."
+            )
+
+    def elsewhere(self, names: Set[str]) -> int:
+        """Number of annotations that are of none of the scans of these names."""
+        return sum(row not in names for row in luna16.read_findings_table(self.annotations).series)
+
 
 @dataclass(frozen=True)
 class OutlinedTruths:
@@ -249,7 +309,7 @@ class OutlinedTruths:
 
     def files(self, scan: CohortScan) -> Sequence[Path]:
         """The tables, and the XML of the scan."""
-        own = self.xml.get(scan.series or scan.stem)
+        own = self.xml.get(scan.uid)
         return [*self.table.files(scan), *([] if own is None else [own])]
 
     def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
@@ -325,7 +385,8 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
 
     Raises:
         NotFound: there is no such file.
-        BadOption: annotations for what has none.
+        BadOption: annotations for what has none, or a table that does not fit, see :meth:`TableTruths.check`.
+        BadValues: two rows of a table are alike.
     """
     folder = annotations or (place if place.is_dir() else place.parent)
     if word == "lidc":
@@ -338,7 +399,7 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         missing = [path for path in tables if not path.is_file()]
         if missing:
             raise NotFound(f"There is no {missing[0]}; name the folder of LUNA16's tables by --annotations.")
-        return TableTruths(*tables)
+        return _checked(TableTruths(*tables), cohort)
     if annotations is not None:
         raise BadOption(f"--annotations is for lidc and luna16; --truth is {word}.")
     if word == "masks":
@@ -346,7 +407,12 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         return MaskTruths(masks)
     if not Path(word).is_file():
         raise NotFound(f"--truth is lidc, luna16, masks or a CSV file; there is no file {word}.")
-    return TableTruths(Path(word))
+    return _checked(TableTruths(Path(word)), cohort)
+
+
+def _checked(truths: TableTruths, cohort: Cohort) -> TableTruths:
+    truths.check(cohort)
+    return truths
 
 
 def outlined_truths(word: str, place: Path, cohort: Cohort, annotations: Path | None = None) -> Truths:
@@ -370,8 +436,8 @@ def outlined_truths(word: str, place: Path, cohort: Cohort, annotations: Path | 
 
 
 def _xml_below(folder: Path) -> dict[str, Path]:
-    """LIDC's XML by series UID."""
-    return {read_xml(path).series_uid: path for path in sorted(folder.rglob("*.xml"))}
+    """LIDC's XML by series UID; that of radiographs, and what else ends so, is passed over."""
+    return {read_xml(path).series_uid: path for path in sorted(folder.rglob("*.xml")) if is_xml_of_lidc(path)}
 
 
 def _beside(scan: CohortScan) -> Path | None:
