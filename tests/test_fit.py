@@ -305,8 +305,9 @@ def test_an_extended_training_goes_on_from_where_it_ended(tmp_path: Path, schedu
     assert epochs_done(tmp_path / "run.pt") == 4
     longer = replace(training, epochs=7)
     for _ in range(2):  # interrupted after the checkpoint was changed, it is changed no further
-        extend(tmp_path / "run.pt", 7)
+        assert extend(tmp_path / "run.pt", 4, 7)
     net = fit(line(), Task(batches, square), longer, tmp_path / "run.pt")
+    assert not extend(tmp_path / "run.pt", 4, 7), "it has gone on"
     straight = fit(line(), Task(batches, square), longer, tmp_path / "straight.pt")
     assert torch.equal(net.weight, straight.weight) == (schedule == "constant")
     rows = curves(tmp_path / "run.pt")
@@ -323,11 +324,21 @@ def test_an_extension_counts_patience_and_minutes_anew(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "run.pt", weights_only=True)
     state["progress"]["seconds"] = 31.0  # of half a minute
     torch.save(state, tmp_path / "run.pt")
-    extend(tmp_path / "run.pt", 4)
+    extend(tmp_path / "run.pt", 3, 4)
     fit(line(), task, replace(patient, epochs=4), tmp_path / "run.pt")
     assert len(curves(tmp_path / "run.pt")) == 4
     with pytest.raises(NotFound, match=r"other\.pt, so its training cannot be extended"):
-        extend(tmp_path / "other.pt", 4)
+        extend(tmp_path / "other.pt", 3, 4)
+
+
+def test_what_stopped_early_goes_on_to_the_epochs_that_it_was_set_to(tmp_path: Path) -> None:
+    """Three of nine epochs, and six more."""
+    task = Task(batches, square, validate=lambda net: Validation(0.5))
+    patient = replace(PLAIN, epochs=9, patience=2)
+    fit(line(), task, patient, tmp_path / "run.pt")
+    extend(tmp_path / "run.pt", 3, 9)
+    fit(line(), task, patient, tmp_path / "run.pt")
+    assert len(curves(tmp_path / "run.pt")) == 5, "patience is counted anew"
 
 
 def test_every_process_gets_as_many_batches() -> None:

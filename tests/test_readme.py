@@ -8,12 +8,19 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+import typer
 
 from conftest import REPOSITORY
 from nodulens.data.phantom import write_follow_up_dicom, write_phantom_dicom
+from nodulens.errors import BadOption
+from nodulens.methods.catalogue import RECIPES
+from nodulens.methods.recipe import changed, changed_to_train
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", *map(str, REPOSITORY.glob("docs/*.md")))]
 WITH_EXAMPLES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "report.md"]
@@ -68,6 +75,51 @@ def test_every_command_of_the_program_is_in_the_readme() -> None:
     table = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     commands = {str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands}
     assert set(table) == commands | {str(group.name) for group in app.registered_groups}
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """The words after ``nodulens`` of every command in a block of a page, fenced or indented."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    for line in "".join(fenced).splitlines() + re.findall(r"^    +(.*)$", text, re.MULTILINE):
+        for part in line.removeprefix("$ ").split(";"):
+            if part.strip().startswith("nodulens "):
+                yield shlex.split(part, comments=True)[1:]
+
+
+def test_options_of_documented_commands_exist() -> None:
+    """Also where a page has them with names for folders, which nothing runs as it stands."""
+    from nodulens.apps.cli import app
+
+    found = 0
+    for page in PAGES:
+        for words in typed(page):
+            command: Any = typer.main.get_command(app)
+            context, rest = click.Context(command), words
+            while hasattr(command, "resolve_command"):
+                _, command, rest = command.resolve_command(context, rest)
+            known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            wrong = [word for word in rest if re.match("--?[a-z]", word) and word.partition("=")[0] not in known]
+            assert not wrong, f"{page.name}: nodulens {' '.join(words)}"
+            found += 1
+            settings = [setting for before, setting in pairwise(rest) if before == "--set"]
+            if words[:1] == ["train"] and words[1] in RECIPES:
+                changed_to_train(RECIPES[words[1]], settings)
+    assert found > 100
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_settings_exist(page: Path) -> None:
+    for setting in re.findall(r"--set ([a-z_.]+=[^\s`|…]+)", page.read_text(encoding="utf-8")):
+        if setting.rpartition("=")[2].isupper():  # a place of the reader's
+            continue
+        errors = []
+        for recipe in RECIPES.values():
+            try:
+                changed(recipe, [setting])
+            except BadOption as error:
+                errors.append(str(error))
+        assert len(errors) < len(RECIPES), errors[-1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

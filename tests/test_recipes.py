@@ -119,7 +119,8 @@ def test_a_typo_is_an_error(setting: str, message: str) -> None:
         ("segmenter.warm_up", "-0.1 1.1 nan", "a number from 0 to 1"),
         ("segmenter.averaging", "-0.1 1 nan", "a number from 0 to below 1"),
         ("segmenter.seed", "-1 4294967296", "a whole number from 0 to 4294967295"),
-        ("segmenter.classes", ", nodule,nodule", "one name or several, each once"),
+        ("segmenter.augment", "noise,noise", "kinds of augmentation, each once"),
+        ("segmenter.classes", ", none nodule,nodule", "one name or several, each once"),
         ("box_scale", "0 -1 nan inf", "a number above 0"),
         ("max_findings", "0 -1", "a whole number from 1 up"),
         ("rounds_detected", "0", "a whole number from 1 up"),
@@ -145,6 +146,11 @@ def test_every_number_that_can_be_set_has_a_range() -> None:
     edges = ["warm_up=0", "warm_up=1", "averaging=0", "weight_decay=0", "auxiliary=0", "seed=0", "batch=1", "epochs=1"]
     changed(SE_AUX_UNET, [f"segmenter.{edge}" for edge in edges])
     changed(SE_AUX_UNET, ["threshold=0", "threshold=1"])
+
+
+def test_none_is_no_augmentation() -> None:
+    recipe = changed(NNUNET_SAM, ["segmenter.augment=none"])
+    assert recipe.segmenter is not None and recipe.segmenter.augment == ()
 
 
 def test_something_outlines() -> None:
@@ -265,6 +271,24 @@ def test_the_docs_say_what_can_be_set_of_a_training() -> None:
     for name, hint in hints.items():
         words = set(LOSSES) if name == "loss" else set(words_of(hint))
         assert documented[name] in (words, words | {"none"}), name
+
+
+def test_the_docs_have_the_settings_of_every_network() -> None:
+    """Those that decide how it is trained, in the order of their columns."""
+    page = (REPOSITORY / "docs" / "methods.md").read_text("utf-8").split("| network | optimizer, rate |")[1]
+    rows = [line.split(" | ") for line in page.partition("\n\n")[0].splitlines()[2:]]
+    configs = [(recipe.title[0], c) for recipe in RECIPES.values() for c in recipe.networks.values()]
+    for (letter, c), row in zip(configs, rows, strict=True):
+        cells = [cell.strip("| ").replace("`", "") for cell in row]
+        plateau = f"plateau of {c.plateau}" if c.schedule == "plateau" else c.schedule
+        epochs = f"{c.epochs}, patience {c.patience}" if c.patience else f"{c.epochs}"
+        batch = f"{c.batch}" + ", or as planned" * (c.network == "planned-unet")
+        wanted = [
+            f"{letter} {c.network}", f"{c.optimizer} {c.learning_rate:g}", plateau, f"{c.weight_decay:g}", batch,
+            epochs, f"{c.averaging:g}", ", ".join(c.augment) or "none", c.balance,
+        ]  # fmt: skip
+        assert cells == wanted
+        assert c.warm_up == 0.05, "the page has one figure for all"
 
 
 def _quoted(cell: str) -> set[str]:

@@ -24,7 +24,9 @@ from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.material import Stacks
 from nodulens.data.splits import Split, stratified, write_split
 from nodulens.errors import BadOption, NotFound, UnreadableFile
+from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import Conditions, read_run, write_run
+from nodulens.train import _chosen
 from nodulens.train.conditions import commit, hardware
 from nodulens.train.config_file import read_config
 from nodulens.train.loop.curves import curves_figure, read_curves
@@ -75,6 +77,24 @@ def test_a_file_of_options_says_what_the_command_would(tmp_path: Path) -> None:
     for given in (TrainOptions(fold=0), TrainOptions(split=Path("s.json"))):
         assert found.with_options(given) == given, "what is typed replaces other test patients"
     assert found.with_options(TrainOptions(epochs=3)) == TrainOptions(everybody=True, epochs=3)
+
+
+def test_epochs_that_are_typed_count_more_than_those_of_the_file(tmp_path: Path) -> None:
+    """And those of one network more than those of every network."""
+    path = tmp_path / "mine.yaml"
+
+    def epochs(text: str, *settings: str, every: int | None = None) -> int:
+        path.write_text(f"recipe: conv3-classifier\n{text}\n")
+        found = Start(None, path, None, settings).configured(TrainOptions(epochs=every))
+        classifier = _chosen(found.recipe, found.settings, found.options).classifier
+        assert classifier is not None
+        return classifier.epochs
+
+    one = "set: {classifier: {epochs: 7}}"
+    assert epochs("epochs: 5") == 5 and epochs(one) == 7 and epochs(f"epochs: 5\n{one}") == 7
+    assert epochs("epochs: 5", "classifier.epochs=3") == 3 and epochs(one, "classifier.epochs=3") == 3
+    assert epochs("epochs: 5", every=2) == 2 and epochs(one, every=2) == 2
+    assert epochs(one, "classifier.epochs=3", every=2) == 3
 
 
 @pytest.mark.parametrize(
@@ -265,6 +285,25 @@ def test_an_extended_run_says_so(trained: Path, data: Path, tmp_path: Path, run:
 
 
 @pytest.mark.training
+def test_what_stopped_early_is_extended_by_what_it_lacked(trained: Path, data: Path, tmp_path: Path, run: Run) -> None:
+    """Its settings are then those that it had, and yet it is not done."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    made = read_run(folder)
+    write_run(replace(made, recipe=changed(made.recipe, ["classifier.epochs=3"])), folder)
+    card = json.loads((folder / "classifier.json").read_text())
+    card["settings"]["epochs"] = 3
+    (folder / "classifier.json").write_text(json.dumps(card))
+    state = torch.load(folder / "classifier.pt", weights_only=True)
+    state["training"]["epochs"] = 3  # as if its time had been up after two
+    torch.save(state, folder / "classifier.pt")
+    for epochs in ([1, 2, 3], [1, 2, 3, 4]):
+        assert run("train", "--extend", "1", "--data", data, "-o", folder, "--threads", "1").code == 0
+        assert [row["epoch"] for row in read_curves(folder / "classifier.csv")] == epochs
+    assert [one.after["classifier"] for one in read_run(folder).extended] == [2, 3]
+
+
+@pytest.mark.training
 def test_every_part_is_checked_before_the_first_is_trained(data: Path, tmp_path: Path, run: Run) -> None:
     small = ("--set", "segmenter.size=64", "--set", "segmenter.batch=4", "--set", "renderings=1", "--threads", "1")
     words = ("train", "nnunet-sam", "--data", data, "-o", tmp_path / "run", "--fold", FOLD, *small)
@@ -284,6 +323,9 @@ def test_an_empty_fold_is_refused_at_once(data: Path, tmp_path: Path, run: Run) 
     refused(done, "Fold 1 holds no patient", "Folds with patients: 0 (", "2 (", "--everybody")
     counts = {fold: sum(fold_of(p) == fold for p in set(Stacks(data).patients)) for fold in range(FOLDS)}
     assert min(counts.values()) > 0, "so none of the fixed folds is empty here"
+    done = run(*words, "--split", tmp_path / "split.json", "--every-fold")
+    refused(done, "Fold 1 holds no patient")
+    assert not (tmp_path / "run" / "fold0").exists(), "fold 0 has patients, and is not trained before that is said"
     assert not (tmp_path / "run" / "run.json").exists()
 
 

@@ -24,7 +24,7 @@ from nodulens.apps.bars import Bars, bars
 from nodulens.apps.external import tell, trained_into
 from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
-from nodulens.apps.train import Start, run_training
+from nodulens.apps.train import Start, check_every_fold, run_training
 from nodulens.clinical.facts import (
     Airway,
     Answers,
@@ -512,7 +512,10 @@ def train(
 
     options = TrainOptions(split, fold, everybody, epochs, threads, mlflow, typed_command())
     start, made = Start(recipe, config, extend, tuple(settings or ())), {}
-    for place, own in start.trainings(output, options, each).items():
+    trainings = start.trainings(output, options, each)
+    if each:
+        check_every_fold(start, folder, trainings)
+    for place, own in trainings.items():
         with trained_into(place):
             made[place] = run_training(start, folder, place, own)
     from nodulens.train.loop.distributed import Ranks  # what trains is installed: it has trained

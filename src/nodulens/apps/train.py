@@ -10,6 +10,7 @@ from nodulens.errors import BadOption
 
 if TYPE_CHECKING:
     from nodulens.methods.run_record import Run
+    from nodulens.train.config_file import Configured
     from nodulens.train.options import TrainOptions
 
 
@@ -41,6 +42,50 @@ class Start:
         own = read_config(self.config).options.split if self.config is not None else None
         return every_fold(output, replace(options, split=options.split or own))
 
+    def configured(self, options: TrainOptions) -> Configured:
+        """What is trained by RECIPE or --config.
+
+        Raises:
+            BadOption: none or several of RECIPE, --config and --extend; or see
+                :func:`nodulens.train.config_file.read_config`.
+        """
+        from nodulens.train.config_file import Configured, read_config
+
+        self.check()
+        if self.config is not None:
+            return read_config(self.config).with_typed(self.settings, options)
+        assert self.recipe is not None
+        return Configured(self.recipe, self.settings, options)
+
+    def check(self) -> None:
+        """Refuse none or several of RECIPE, --config and --extend.
+
+        Raises:
+            BadOption: the message says what to type.
+        """
+        ways = {"RECIPE": self.recipe, "--config": self.config, "--extend": self.extend}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) != 1:
+            raise BadOption(
+                f"{' and '.join(given)} exclude one another: name one."
+                if given
+                else "Name a recipe (nodulens recipes lists them), or a file of options by --config; a finished run in "
+                "-o goes on by --extend EPOCHS."
+            )
+
+
+def check_every_fold(start: Start, data: Path, trainings: dict[Path, TrainOptions]) -> None:
+    """Check the trainings of ``--every-fold`` before the first begins, which may take days.
+
+    Raises:
+        BadOption: see :func:`nodulens.train.check_every_fold`.
+    """
+    from nodulens.train import check_every_fold as check
+
+    found = {place: start.configured(options) for place, options in trainings.items()}
+    one = next(iter(found.values()))
+    check(one.recipe, data, {place: own.options for place, own in found.items()}, one.settings)
+
 
 def run_training(start: Start, data: Path, output: Path, options: TrainOptions) -> Run:
     """Train, or extend, the run in ``output``.
@@ -50,24 +95,11 @@ def run_training(start: Start, data: Path, output: Path, options: TrainOptions) 
             :func:`nodulens.train.extend`.
     """
     from nodulens.train import extend, train
-    from nodulens.train.config_file import read_config
 
-    ways = {"RECIPE": start.recipe, "--config": start.config, "--extend": start.extend}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) != 1:
-        raise BadOption(
-            f"{' and '.join(given)} exclude one another: name one."
-            if given
-            else "Name a recipe (nodulens recipes lists them), or a file of options by --config; a finished run in -o "
-            "goes on by --extend EPOCHS."
-        )
+    start.check()
     if start.extend is not None:
         if start.settings:
             raise BadOption("A run is extended with its own settings: leave out --set.")
         return extend(data, output, start.extend, options=options)
-    if start.config is None:
-        assert start.recipe is not None
-        return train(start.recipe, data, output, settings=start.settings, options=options)
-    found = read_config(start.config)
-    settings = (*found.settings, *start.settings)
-    return train(found.recipe, data, output, settings=settings, options=found.with_options(options))
+    found = start.configured(options)
+    return train(found.recipe, data, output, settings=found.settings, options=found.options)

@@ -135,6 +135,7 @@ TRAINING: Mapping[str, Range] = {
     "minutes": ABOVE_0,
     "averaging": DECAY,
     "seed": SEED,
+    "augment": (lambda v: len(v) == len(set(v)), "kinds of augmentation, each once"),
 }
 NETWORK: Mapping[str, Range] = {
     "size": COUNT,
@@ -393,7 +394,8 @@ def _parsed(text: str, wanted: Any, name: str) -> Any:
             return None
         return _parsed(text, next(a for a in get_args(wanted) if a is not type(None)), name)
     if get_origin(wanted) is tuple:
-        return tuple(_parsed(part.strip(), get_args(wanted)[0], name) for part in text.split(",") if part.strip())
+        parts = [] if text.lower() == "none" else text.split(",")
+        return tuple(_parsed(part.strip(), get_args(wanted)[0], name) for part in parts if part.strip())
     try:
         return from_plain(wanted, _typed(text, wanted), name, FORM)
     except (UnreadableFile, ValueError) as error:

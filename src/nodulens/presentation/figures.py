@@ -363,7 +363,7 @@ def learning_figure(courses: Sequence[Course], basis: Basis, chosen: float | Non
     for axes in panels[-columns:]:
         axes.set_xlabel("Epoch")
         axes.tick_params(axis="x", labelbottom=True)
-        axes.locator_params(axis="x", integer=True)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)  # of one epoch there is one
     figure.align_ylabels()
     return figure
 

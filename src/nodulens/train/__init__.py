@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def train(
         NotFound: there is no such material.
         MissingExtra: training, or MLflow, needs packages that are not installed.
     """
-    chosen = changed_to_train(recipe_named(recipe) if isinstance(recipe, str) else recipe, settings)
+    chosen = _chosen(recipe, settings, options)
     own_choice = options.split is not None or options.fold is not None
     everybody = options.everybody or not (chosen.networks or own_choice)
     split, fold = test_patients_of(options.split, options.fold, everybody=everybody)
@@ -65,9 +65,38 @@ def train(
                 "no --set, --split, --fold or --mlflow. For figures by fold run python -m nodulens.train."
             )
         return train_default(Path(data), Path(output), command=command, epochs=options.epochs)
-    if options.epochs is not None:
-        chosen = changed(chosen, [f"{part}.epochs={options.epochs}" for part in chosen.networks])
     return train_recipe(chosen, RunSpec(Path(data), Path(output), command, split, fold, options.mlflow))
+
+
+def check_every_fold(
+    recipe: str | Recipe, data: str | Path, trainings: Mapping[Path, TrainOptions], settings: Sequence[str] = ()
+) -> None:
+    """Check the trainings of a recipe, a fold each, before the first begins; nothing is written.
+
+    Args:
+        trainings: folder of each run → its options.
+
+    Raises:
+        BadOption, NotFound, MissingExtra: see :func:`train`.
+    """
+    chosen = _chosen(recipe, settings, next(iter(trainings.values())))
+    with training_installed():
+        from nodulens.train.run import RunSpec
+        from nodulens.train.run import check_every_fold as check
+    if not chosen.networks:
+        return  # refused by the first training
+    specs = []
+    for folder, options in trainings.items():
+        split, fold = test_patients_of(options.split, options.fold, everybody=False)
+        specs.append(RunSpec(Path(data), folder, "", split, fold))
+    check(chosen, specs)
+
+
+def _chosen(recipe: str | Recipe, settings: Sequence[str], options: TrainOptions) -> Recipe:
+    """The recipe to train: epochs of one network, which a setting names, count more than those of every network."""
+    chosen = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    epochs = [] if options.epochs is None else [f"{part}.epochs={options.epochs}" for part in chosen.networks]
+    return changed_to_train(changed(chosen, epochs), settings)
 
 
 def extend(data: str | Path, output: str | Path, epochs: int, *, options: TrainOptions = DEFAULTS) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,12 @@ class Configured:
     recipe: str | Recipe
     settings: tuple[str, ...]
     options: TrainOptions
+
+    def with_typed(self, settings: Sequence[str], given: TrainOptions) -> Configured:
+        """The file's values, and in their place those that are typed: epochs of every network replace those that the
+        file sets of one."""
+        own = (one for one in self.settings if given.epochs is None or not one.partition("=")[0].endswith(".epochs"))
+        return Configured(self.recipe, (*own, *settings), self.with_options(given))
 
     def with_options(self, given: TrainOptions) -> TrainOptions:
         """The file's options, and in their place those that are given. Test patients that are given in one way

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -143,7 +143,7 @@ def train_recipe(recipe: Recipe, spec: RunSpec, only: Collection[str] | None = N
         raise BadOption(f"The recipe {recipe.name!r} has no network of its own to train.")
     client = connect(spec.mlflow) if spec.mlflow is not None and Ranks.joined().first else None
     prepared = prepare(recipe, spec, recipe.networks if only is None else only)
-    check_fold(prepared, spec)
+    check_fold([part.material for part in prepared], spec)
     run = open_run(recipe, spec)
     with nullcontext() if client is None else Tracker.opened(client, run) as tracker:
         if tracker is not None and tracker.run_id != run.mlflow:
@@ -197,16 +197,16 @@ def prepare(recipe: Recipe, spec: RunSpec, names: Collection[str]) -> list[Prepa
     return found
 
 
-def check_fold(prepared: Iterable[Prepared], spec: RunSpec) -> None:
+def check_fold(materials: Sequence[Material], spec: RunSpec) -> None:
     """Refuse a test fold that holds no patient of the material: nothing could be evaluated.
 
     Raises:
         BadOption: the message says which folds hold patients.
     """
-    parts = list(prepared)
-    if spec.fold is None or not parts or any(len(part.rows.test) for part in parts):
+    known = {p for material in materials for p in material.patients}
+    if spec.fold is None or not materials or known & parts_of(known, spec.split, spec.fold).test:
         return
-    patients = {p for part in parts for p in part.material.patients} - EVALUATION_PATIENTS
+    patients = known - EVALUATION_PATIENTS
     fold = spec.split.groups.get if spec.split else lambda p: str(fold_of(p))
     counts = Counter(group for group in map(fold, patients) if group is not None and group.isdigit())
     filled = ", ".join(f"{group} ({counts[group]})" for group in sorted(counts, key=int))
@@ -214,6 +214,20 @@ def check_fold(prepared: Iterable[Prepared], spec: RunSpec) -> None:
         f"Fold {spec.fold} holds no patient of {spec.data}, so the run could not be evaluated. Folds with patients: "
         f"{filled or 'none'}. Name one by --fold, or train on all patients by --everybody."
     )
+
+
+def check_every_fold(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
+    """Check the networks of a recipe, and the folds of all runs, before the first is trained; nothing is written.
+
+    Args:
+        specs: of the runs, which differ by fold and folder.
+
+    Raises:
+        BadOption, NotFound: see :func:`train_recipe`.
+    """
+    materials = [part.material for part in prepare(recipe, specs[0], recipe.networks)]
+    for spec in specs:
+        check_fold(materials, spec)
 
 
 def _with_network(part: Prepared, run: Run, spec: RunSpec, follow: Follow | None) -> Run:
@@ -279,7 +293,9 @@ def extend_recipe(spec: RunSpec, epochs: int) -> Run:
         _write(run, folder)
     if ranks.first:
         for name, config in run.recipe.networks.items():
-            extend(folder / f"{name}.pt", config.epochs)
+            if extend(folder / f"{name}.pt", run.extended[-1].after[name], config.epochs):
+                # one that stopped early may have been set to as many epochs: its card would say that it is done
+                (folder / f"{name}.json").unlink(missing_ok=True)
     ranks.wait()
     return train_recipe(run.recipe, replace(spec, command=run.command))
 

@@ -27,7 +27,6 @@ from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
 from nodulens.train.run import (
     Division,
-    Prepared,
     RunSpec,
     check_fold,
     digest,
@@ -208,9 +207,8 @@ def train_external(
         raise BadOption(
             "Too few slices are left for a training and a validation set; leave out another fold, or fewer slices."
         )
-    assert recipe.segmenter is not None
     others = prepare(recipe, spec, [name for name in recipe.networks if name != "segmenter"])
-    check_fold([Prepared("segmenter", recipe.segmenter, material, chosen), *others], spec)
+    check_fold([material, *(part.material for part in others)], spec)
     del others
     work = spec.folder / environment.NAME
     run = open_run(recipe, spec)

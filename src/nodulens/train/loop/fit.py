@@ -217,10 +217,16 @@ class _State:
         _save({**parts, "training": asdict(self.training), "progress": asdict(self.at)}, checkpoint)
 
 
-def extend(checkpoint: Path, epochs: int) -> None:
-    """Let a finished training go on to a larger number of epochs when it is resumed; nothing if it is set so already.
+def extend(checkpoint: Path, after: int, epochs: int) -> bool:
+    """Let a training that ended after some epochs go on to ``epochs`` when it is resumed; nothing if it has already.
 
     The learning rate goes on as that of a training of ``epochs`` has it from there. Patience and minutes count anew.
+
+    Args:
+        after: epochs after which it ended: of those that it was set to, or fewer if it stopped early.
+
+    Returns:
+        Whether it has not gone on yet.
 
     Raises:
         NotFound: there is no checkpoint.
@@ -228,12 +234,13 @@ def extend(checkpoint: Path, epochs: int) -> None:
     if not checkpoint.exists():
         raise NotFound(f"There is no {checkpoint}, so its training cannot be extended.")
     state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    if state["training"]["epochs"] == epochs:
-        return
     at = _Progress(**state["progress"])
+    if at.epoch > after:
+        return False
     at.since, at.extended = 0, at.seconds
     with whole_file(checkpoint) as path:
         torch.save({**state, "training": {**state["training"], "epochs": epochs}, "progress": asdict(at)}, path)
+    return True
 
 
 def epochs_done(checkpoint: Path) -> int:

@@ -66,6 +66,20 @@ def with_encoder(config: NetworkConfig) -> NetworkConfig:
     return replace(config, network=named.unet) if named and config.network in OTHER_ENCODERS else config
 
 
+def check_encoder(part: str, config: NetworkConfig) -> None:
+    """Refuse a named encoder for a network that cannot have it.
+
+    Raises:
+        BadOption: the message says which can.
+    """
+    named = PACKAGED.get(config.pretrained or "")
+    if named and with_encoder(config).network != named.unet:
+        raise BadOption(
+            f"{part}.pretrained={config.pretrained} is an encoder for {' or '.join(OTHER_ENCODERS)}, which "
+            f"{config.network} cannot have: leave it out, or name a file."
+        )
+
+
 def started(config: NetworkConfig, part: str) -> nn.Module:
     """Build and initialise a network: random by its seed, the encoder from ImageNet if the config names one.
 

@@ -98,10 +98,12 @@ def check_kind(part: str, config: NetworkConfig) -> None:
             found = build(config).eval()(torch.zeros(1, 1, side, side))
         except (RuntimeError, ValueError) as error:
             raise BadOption(f"{config.network!r} cannot take {part}.size={side} pixels: {error}") from error
-    found = found[0] if isinstance(found, tuple) else found
+    second, found = isinstance(found, tuple), found[0] if isinstance(found, tuple) else found
     if found.shape != ((1, classes, side, side) if part == "segmenter" else (1, classes)):
         does, needs = ("outlines", "grades") if found.dim() == 4 else ("grades", "outlines")
         raise BadOption(f"{part}.network={config.network} {does}, and a {part} is a network that {needs}.")
+    if config.auxiliary and not second:
+        raise BadOption(f"{part}.network={config.network} has no second head: set {part}.auxiliary=0.")
 
 
 def cost(config: NetworkConfig) -> Cost:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
-from nodulens.stages.slices import BACKGROUNDS
+from nodulens.stages.slices import BACKGROUNDS, NODULE
 from nodulens.train.loop.losses import check_loss
+from nodulens.train.networks.pretrained import check_encoder
 from nodulens.train.networks.registry import APART, check_kind
 
 SLICES_ALONE = {
@@ -39,11 +40,17 @@ def check_config(part: str, config: NetworkConfig) -> None:
         exclusive = part == "classifier"
     if config.crop_scale is not None and part != "classifier":
         raise BadOption(f"{part}.crop_scale can only be set for a classifier: it crops nodules. Leave it out.")
+    check_encoder(part, config)
     check_loss(config, exclusive=exclusive)
     check_kind(part, config)
 
 
 def _check_segmenter(config: NetworkConfig) -> None:
+    if NODULE not in config.classes:
+        raise BadOption(f"segmenter.classes must have {NODULE}, which is what a method finds.")
+    behind = [name for name in config.classes[1:] if name in BACKGROUNDS]
+    if behind:
+        raise BadOption(f"{behind[0]} is what the other classes leave: name it first in segmenter.classes, and once.")
     mirrors = {"flip", "turn"} & set(config.augment)
     if mirrors and any(name.startswith(("left", "right")) for name in config.classes):
         raise BadOption(f"{', '.join(sorted(mirrors))} takes left for right: leave it out, or the sides of the lungs.")
