@@ -138,6 +138,11 @@ class Range:
         """As :attr:`Criterion.unknown`."""
         return self.measure.unknown
 
+    def meets(self, other: Range) -> bool:
+        """Whether a value can be in both."""
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        return low < high or (low == high and not (self.open or other.open))
+
     def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`."""
         value = self.measure.value(nodule)
@@ -155,12 +160,14 @@ class Property:
         definition: a sentence that goes with every answer.
         unknown: why it may be unknown.
         prior: whether only a comparison with a prior scan tells.
+        kind: of those of one kind a nodule has one at most; "" where others may go with it.
     """
 
     has: Callable[[Finding], bool | None]
     definition: str
     unknown: str = NO_RISK
     prior: bool = False
+    kind: str = ""
 
     def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`."""

@@ -97,7 +97,7 @@ class Lexicon:
 
     def near(self, word: str) -> list[str]:
         """Spellings that a word may have been meant for: those with a word that is much like it."""
-        alike = get_close_matches(fold(word), self._parts, n=3, cutoff=0.8)
+        alike = get_close_matches(fold(word), self._parts, n=3, cutoff=0.75)
         return list(dict.fromkeys(self._parts[part] for part in alike))
 
     def known(self, compared: bool = False) -> str:

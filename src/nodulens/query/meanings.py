@@ -35,6 +35,7 @@ ORDERS = {
     "LARGEST": Order(DIAMETER, most=True),
     "SMALLEST": Order(DIAMETER, most=False),
     "MOST_VOLUME": Order(VOLUME, most=True),
+    "BY_VOLUME": Order(VOLUME, most=True),
     "LEAST_VOLUME": Order(VOLUME, most=False),
     "MOST_SUSPICIOUS": Order(RISK, most=True),
     "LEAST_SUSPICIOUS": Order(RISK, most=False),
@@ -112,6 +113,7 @@ _THIRDS = "of the way from the hilum to the edge of the lung; the hilum is estim
 _GROWTH = "is a volume {} by a quarter or more, and by more than two measurements of one nodule differ"
 _UNSURE = ("merged", "split", "not comparable")
 _OTHER_ORGANS = "the report has nodules of the lungs alone"
+_WITHIN = "the report does not say where in a nodule the calcium lies, nor how it is spread; say calcified"
 
 
 def _rated(name: Rating, word: str, *, high: bool = True) -> Property:
@@ -123,7 +125,7 @@ def _rated(name: Rating, word: str, *, high: bool = True) -> Property:
 
     way = "over" if high else "under"
     said = f"{word} is a {name} {way} 3 of 5, as readers of LIDC-IDRI would rate it: a prediction."
-    return Property(has, said, f"no rating of {name} is known")
+    return Property(has, said, f"no rating of {name} is known", kind=name)
 
 
 def _third(definition: str, low: float, high: float) -> Property:
@@ -133,7 +135,7 @@ def _third(definition: str, low: float, high: float) -> Property:
         way = nodule.position.hilum_to_edge_estimate
         return None if way is None else low <= way <= high
 
-    return Property(has, f"{definition} {_THIRDS}.", "how far it is from the hilum is not known")
+    return Property(has, f"{definition} {_THIRDS}.", "how far it is from the hilum is not known", kind="way")
 
 
 def _became(definition: str, *statuses: str) -> Property:
@@ -145,7 +147,7 @@ def _became(definition: str, *statuses: str) -> Property:
         return nodule.status in statuses
 
     unknown = "it has merged with another or split, or no other scan shows its place"
-    return Property(has, definition, unknown, prior=True)
+    return Property(has, definition, unknown, prior=True, kind="course")
 
 
 CURRENT = Property(
@@ -154,7 +156,7 @@ CURRENT = Property(
 )
 """What a query of a comparison that does not say "resolved" asks for."""
 
-PROPERTIES: Mapping[str, Property | str] = {
+_PROPERTIES: Mapping[str, Property | str] = {
     "SUBPLEURAL": Property(
         lambda nodule: nodule.measurements.distance_to_pleura_mm < SUBPLEURAL_MM,
         f"Subpleural is less than {SUBPLEURAL_MM:g} mm from the pleura: {_PLEURA_IS}.",
@@ -166,15 +168,18 @@ PROPERTIES: Mapping[str, Property | str] = {
     "SUSPICIOUS": Property(
         lambda nodule: None if nodule.risk is None else nodule.risk.probability >= SUSPICIOUS,
         f"Suspicious is a malignancy estimate of {SUSPICIOUS:.0%} or more.",
+        kind="estimate",
     ),
     "BENIGN_LOOKING": Property(
         lambda nodule: None if nodule.risk is None else nodule.risk.probability < SUSPICIOUS,
         f"Benign-looking is a malignancy estimate under {SUSPICIOUS:.0%}.",
+        kind="estimate",
     ),
     "CALCIFIED": Property(
         lambda nodule: nodule.measurements.p95_hu >= CALCIFIED_HU,
         f"Calcified is {CALCIFIED_HU:g} HU or more in a twentieth of the volume: smaller specks are not seen.",
     ),
+    "CALCIFIED_WITHIN": _WITHIN,
     "SPICULATED": _rated("spiculation", "Spiculated"),
     "LOBULATED": _rated("lobulation", "Lobulated"),
     "SHARP": _rated("margin", "Well-defined"),
@@ -207,6 +212,12 @@ PROPERTIES: Mapping[str, Property | str] = {
     "DOMINANT": "by size or by risk? Say largest, or most suspicious",
     "TWO_AXES": "a size is one number here, the mean diameter",
 }
+NAMED = {"CALCIFICATION": "CALCIFIED", "SPICULATION": "SPICULATED", "LOBULATION": "LOBULATED", "GROWTH": "GROWING"}
+"""Nouns for a property. A property beside one would be the noun's, as in "new calcification", which no record tells."""
+PROPERTIES: Mapping[str, Property | str] = {
+    **_PROPERTIES,
+    **{noun: _PROPERTIES[meaning] for noun, meaning in NAMED.items()},
+}
 
 # ---------------------------------------------------------------- numbers, and what has a meaning by itself
 
@@ -223,6 +234,9 @@ TERMINALS: Mapping[str, str] = {
     **{meaning: meaning for meaning in CONNECTIVES},
     "OPENER": "FILLER",
     "SINCE": "FILLER",
+    "NO": "NOT",  # "no solid nodules" denies that there are any, "nodules, no masses" leaves some out
+    "FROM": "OF",  # after a length it would be a distance
+    "UNTIL": "TO",  # "bis" is "up to" where no number comes before it
     **dict.fromkeys(TEXTURES, "TEXTURE"),
     **dict.fromkeys(SIZES, "SIZE"),
     **dict.fromkeys(PROPERTIES, "PROPERTY"),

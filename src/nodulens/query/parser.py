@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 from lark import Lark, Token, Tree
@@ -24,9 +24,11 @@ from nodulens.query.meanings import (
     BOUNDS,
     BOUNDS_AFTER,
     CURRENT,
+    DIAMETER,
     LEVELS,
     LOBES,
     MEASURES,
+    NAMED,
     NODULES,
     NUMBERS,
     ORDERS,
@@ -44,6 +46,16 @@ from nodulens.query.meanings import (
 GRAMMAR = Path(__file__).with_name("grammar.lark")
 READING_MM = 0.5
 """A size without "over" or "under" is one in whole millimetres, to which guidelines round (Bankier et al. 2017)."""
+HAD = (*NAMED, "SOLID_PART")
+"""What a nodule has, as nouns."""
+GROWTH = ("GROWING", "SHRINKING", "GROWTH")
+PLACES = ("SIDE", "LEVEL", "AREA", "KIND", "LUNG", "LOBE_NAME")
+HINTS = {
+    "OR": ": it joins textures, places or properties alone; ask for one size or order at a time",
+    "UNIT": ": its number comes before it, in digits, as in 8 mm",
+    "ORDER": ": an order cannot be left out; say second largest for what comes after the largest",
+}
+"""What to say of a word that stands where it cannot."""
 Part = Token | Tree[Token]
 
 
@@ -63,7 +75,10 @@ def parse(text: str, lexicons: Sequence[Lexicon] | None = None, *, compared: boo
     read = [(lexicon, *lexicon.words(text)) for lexicon in lexicons]
     fitting = [(lexicon, words) for lexicon, words, strange in read if not strange]
     if not fitting:
-        lexicon, words, strange = min(read, key=lambda found: len(found[2]))
+        # of as many strange pieces, a number in another way of writing is none of another language
+        lexicon, words, strange = min(
+            read, key=lambda found: (len(found[2]), sum(not piece[0].isdigit() for piece in found[2]))
+        )
         said = _not_understood(strange, lexicon, lexicons)
         reasons = [str(error) for word in words if (error := refused(word, compared))]
         raise _error(text, " ".join([said, *reasons]), lexicon.known(compared))
@@ -106,13 +121,14 @@ def _query(words: Sequence[Word], compared: bool) -> Query:
     for word in words:
         if error := refused(word, compared):
             raise error
-    _check_joined(words)
-    _check_course(words)
+    for check in (_check_joined, _check_course, _check_named, _check_growth, _check_denied, _check_each, _check_first):
+        check(words)
     try:
         tree = _parser().parse(_with_ends(words))
     except UnexpectedInput as error:
         if isinstance(error, UnexpectedToken) and isinstance(error.token.value, Word):
-            raise BadPrompt(f"I do not understand {error.token.value.text!r} here.") from error
+            word = error.token.value
+            raise BadPrompt(f"I do not understand {word.text!r} here{HINTS.get(word.terminal, '')}.") from error
         raise BadPrompt(f"Something is missing after {words[-1].text!r}.") from error
     reader = _Reader()
     reader.visit(tree)
@@ -138,7 +154,7 @@ def _check_joined(words: Sequence[Word]) -> None:
             before = word.terminal
         if word.meaning in ("AND", "OR"):
             waiting = word
-        elif word.terminal in ("ORDER", "ORDINAL", "ALL", "TOP") and waiting:
+        elif word.terminal in ("ORDER", "ORDINAL", "TH", "ALL", "TOP") and waiting:
             raise BadPrompt(f"I do not understand {waiting.text!r} before {word.text!r}: ask for one thing at a time.")
         elif word.terminal not in ("FILLER", "OF", "COMMA", "NUMBER", "NUMBER_WORD"):
             waiting = None
@@ -156,15 +172,98 @@ def _check_course(words: Sequence[Word]) -> None:
         raise BadPrompt(f"{since.text!r} goes with new, growing, shrinking, stable or resolved")
 
 
+def _check_growth(words: Sequence[Word]) -> None:
+    """Refuse "grown by over 2 mm" and "um 2 mm gewachsen": a size is what a nodule has, not what it has gained.
+
+    Raises:
+        BadPrompt: growth beside a number, with nothing but fillers between.
+    """
+    for first, second in _pairs(words):
+        growth = first if first.meaning in GROWTH else second
+        if (first.meaning in GROWTH and second.terminal in ("BOUND", "BETWEEN", "NUMBER", "MEASURE")) or (
+            second.meaning in GROWTH and first.terminal in ("UNIT", "BOUND_AFTER", "SAID")
+        ):
+            raise BadPrompt(
+                f"I do not understand {growth.text!r} beside a number: by how much a nodule has grown is not asked for "
+                "here; of its size say growing nodules over 8 mm"
+            )
+
+
+def _check_named(words: Sequence[Word]) -> None:
+    """Refuse "new calcification" and "central solid component", but not "new nodules with calcification".
+
+    Raises:
+        BadPrompt: a property beside what a nodule has, which would be the property's owner.
+    """
+    adjacent = set(pairwise(words))
+    for first, second in _pairs(words):
+        own, other = (first, second) if first.meaning in HAD else (second, first)
+        beside = own is first or (first, second) in adjacent  # "central, with calcification" is two things
+        if own.meaning in HAD and other.terminal == "PROPERTY" and beside:
+            raise BadPrompt(
+                f"I do not understand {other.text!r} beside {own.text!r}: it is known of whole nodules alone, as in "
+                "new nodules with calcification"
+            )
+
+
+def _check_denied(words: Sequence[Word]) -> None:
+    """Refuse "no solid nodules" and "are there no masses?", which ask for none.
+
+    Raises:
+        BadPrompt: "no", and what is asked for comes after it.
+    """
+    nouns = [at for at, word in enumerate(words) if word.terminal == "NOUN"]
+    for at, word in enumerate(words):
+        if word.meaning == "NO" and nouns and nouns[0] > at:
+            raise BadPrompt(f"I do not understand {word.text!r} before what is asked for: say nodules, no masses")
+
+
+def _check_each(words: Sequence[Word]) -> None:
+    """Refuse "largest nodule in every lung", which asks for several; "the largest of all left lung nodules" does not.
+
+    Raises:
+        BadPrompt: "all" before a place that ends the query, after an order.
+    """
+    ordered = False
+    for at, word in enumerate(words):
+        ordered |= word.terminal == "ORDER"
+        after = [one.terminal for one in words[at + 1 :] if one.terminal != "FILLER"]
+        if ordered and word.meaning == "ALL" and "NOUN" not in after and after[:1] and after[0] in PLACES:
+            raise BadPrompt(f"I do not understand {word.text!r} before a place: ask for one lung or lobe at a time")
+
+
+def _check_first(words: Sequence[Word]) -> None:
+    """Refuse "smallest second", and "most certain first", which may ask for one or for all.
+
+    Raises:
+        BadPrompt: a place in an order right after it.
+    """
+    for first, second in pairwise(words):
+        if first.terminal == "ORDER" and second.terminal == "ORDINAL":
+            raise BadPrompt(
+                f"I do not understand {second.text!r} after {first.text!r}: say nodules by size, or second largest"
+            )
+
+
+def _pairs(words: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
+    """Words that follow one another, with nothing but words between that say nothing."""
+    said = [word for word in words if word.terminal not in ("FILLER", "OF")]
+    return pairwise(said)
+
+
 def _with_ends(words: Sequence[Word]) -> list[Word]:
-    """The words, where "to" without a number before it is "up to", as in "Herde bis 8 mm"; a dash is none."""
-    before = [None, *words[:-1]]
-    return [
-        replace(word, meaning="AT_MOST")
-        if word.meaning == "TO" and word.text.isalpha() and (not last or last.terminal not in ("NUMBER", "UNIT"))
-        else word
-        for last, word in zip(before, words, strict=True)
-    ]
+    """The words, where "bis" without a number before it is "up to", as in "Herde bis 8 mm".
+
+    Raises:
+        BadPrompt: "from the" after a length, as in "2 cm from the diaphragm".
+    """
+    out: list[Word] = []
+    for word in words:
+        number = bool(out) and out[-1].terminal in ("NUMBER", "UNIT")
+        if word.meaning == "FROM" and number:
+            raise BadPrompt(f"I do not understand {word.text!r} after a length: say from the pleura")
+        out.append(replace(word, meaning="AT_MOST") if word.meaning == "UNTIL" and not number else word)
+    return out
 
 
 class _Words(Lexer):
@@ -208,6 +307,7 @@ class _Reader(Interpreter[Token, None]):
         self.excluding = False
         self.nouns: list[Word] = []
         self.several = False
+        self.kinds: dict[str, Word] = {}  # kinds of properties that are wanted
 
     def query(self) -> Query:
         """All that was read, once nothing is left to read."""
@@ -225,9 +325,21 @@ class _Reader(Interpreter[Token, None]):
                 wanted = [b for a in wanted for b in here if a.agrees(b)]
         if not wanted:
             raise BadPrompt("No place in the lungs is in all of the places named; join them with or")
+        self.check_ranges()
         singular = not self.several and (bool(self.nouns) or found.order is not None)
         one = found.place_in_order is not None or found.count == 1 or (found.count is None and (singular or found.one))
         return replace(found, one=one)
+
+    def check_ranges(self) -> None:
+        """Refuse "over 10 mm and under 6 mm", which may mean one or the other.
+
+        Raises:
+            BadPrompt: no value is in all ranges of a measure.
+        """
+        held = [one for c in self.found.conditions if not c.negated and len(c.any_of) == 1 for one in c.any_of]
+        ranges = [one for one in held if isinstance(one, Range)]
+        if any(a.measure is b.measure and not a.meets(b) for a, b in combinations(ranges, 2)):
+            raise BadPrompt("No nodule is in all of the ranges named; ask for one range at a time")
 
     def add(self, any_of: Sequence[Criterion], *definitions: str) -> None:
         """A condition, to what is wanted or to what is excluded."""
@@ -262,7 +374,10 @@ class _Reader(Interpreter[Token, None]):
         if self.negated or self.excluding or "OR" in joined:
             self.add(named, *said)
         else:
-            for one in named:
+            for word, one in zip(words, named, strict=True):
+                first = self.kinds.setdefault(one.kind, word) if one.kind else word
+                if PROPERTIES[first.meaning] is not one:
+                    raise BadPrompt(f"No nodule is both {first.text!r} and {word.text!r}; join them with or")
                 self.add([one], one.definition)
 
     def listed(self, tree: Tree[Token]) -> tuple[list[Word], set[str]]:
@@ -298,9 +413,12 @@ class _Reader(Interpreter[Token, None]):
     def order(self, tree: Tree[Token]) -> None:
         """``largest``, ``largest of``."""
         word, *of = _words(tree)
-        if self.found.order not in (None, ORDERS[word.meaning]):
+        held, order = self.found.order, ORDERS[word.meaning]
+        if held and word.meaning == "BY_VOLUME" and held.measure is DIAMETER:  # "smallest nodule by volume"
+            order = replace(order, most=held.most)
+        elif held not in (None, order):
             raise BadPrompt(f"{word.text!r} contradicts the order named before")
-        self.found = replace(self.found, order=ORDERS[word.meaning], one=self.found.one or bool(of))
+        self.found = replace(self.found, order=order, one=self.found.one or bool(of))
 
     def count(self, tree: Tree[Token]) -> None:
         """``three``, ``3``, ``top 3``."""
