@@ -161,10 +161,14 @@ def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: 
 
 def test_luna16_is_read_with_its_excluded_findings(luna: made_luna16.Luna16) -> None:
     found = find_cohort(luna.root)
-    truth = truths_of("luna16", luna.root, found).of(found.scans[0], io.read(found.scans[0].path))
+    ct = io.read(found.scans[0].path)
+    truth = truths_of("luna16", luna.root, found).of(found.scans[0], ct)
     assert truth.known.diameter_mm.tolist() == [9.5] and truth.excluded.diameter_mm.tolist() == [-1, 4.5]
     with pytest.raises(NotFound, match="annotations"):
         truths_of("luna16", luna.root, found, luna.root / "subset0")
+    unnamed = CohortScan("ct", found.scans[0].path.with_name("ct.mhd"))
+    with pytest.raises(BadOption, match="which ct does not tell"):
+        truths_of("luna16", luna.root, found).of(unnamed, replace(ct, source=replace(ct.source, series_uid=None)))
 
 
 def test_luna16_has_the_outlines_of_lidc(

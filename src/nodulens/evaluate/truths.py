@@ -257,8 +257,17 @@ class TableTruths:
         return [self.annotations] if self.excluded is None else [self.annotations, self.excluded]
 
     def of(self, scan: CohortScan, ct: Volume) -> ScanTruth:
-        """See :class:`Truths`."""
+        """See :class:`Truths`.
+
+        Raises:
+            BadOption: LUNA16's tables, and the scan's series is unknown: it would count as free of nodules.
+        """
         names = dict.fromkeys(filter(None, (ct.source.series_uid, scan.name, scan.stem)))
+        if self.excluded is not None and not any(map(UID.fullmatch, names)):
+            raise BadOption(
+                f"LUNA16's tables know scans by their series, which {scan.name} does not tell: name the file by it, or "
+                "leave the scan out."
+            )
         excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
         return ScanTruth.of_balls(listed(self.annotations, *names), excluded)
 
