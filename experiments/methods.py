@@ -284,9 +284,10 @@ def _placed(work: Release, recipe: Recipe) -> Path:
     """Put a method, all of whose networks are stored, into the distribution, in place of an earlier one."""
     folders = {part: work.run / _name(recipe, part) for part in recipe.networks}
     runs = {part: read_run(folder) for part, folder in folders.items()}
+    first = next(iter(runs.values()))  # of the segmenter if there is one, whose material is the recipe's
     merged = replace(
-        next(iter(runs.values())),
-        recipe=replace(recipe, **{part: run.recipe.networks[part] for part, run in runs.items()}),  # type: ignore[arg-type]
+        first,
+        recipe=replace(first.recipe, **{part: run.recipe.networks[part] for part, run in runs.items()}),  # type: ignore[arg-type]
         command=f"{work.command} --only {recipe.name}",
         seconds={part: run.seconds[part] for part, run in runs.items()},
         taught={part: run.taught[part] for part, run in runs.items()},

@@ -67,7 +67,7 @@ class Bench:
 
 LOSSES = ("cross-entropy", "iou", "weighted", "tversky")
 VIT = ("classifier.network=vit", "classifier.learning_rate=0.0003")
-LITE, CUBES = "segmenter.pretrained=efficientnet-lite0", ("cubes=true",)
+LITE, CUBES, TILES = "segmenter.pretrained=efficientnet-lite0", ("cubes=true",), ("negatives=both",)
 AS_PUBLISHED = (
     "segmenter.epochs=50", "segmenter.batch=16", "segmenter.learning_rate=0.0001", "segmenter.schedule=constant",
     "segmenter.patience=none",
@@ -97,6 +97,7 @@ VARIANTS: Mapping[tuple[str, str], Sequence[tuple[str, ...]]] = {
         (LITE, *AS_PUBLISHED),
         (*CUBES, *SHIPPED["resnet-unet-patch-cnn.segmenter"]),
     ),
+    ("resnet-unet-patch-cnn", "filter"): (TILES,),
     ("nnunet-sam", "segmenter"): ((LITE,), CUBES),
     ("nnunet-sam", "classifier"): (
         ("classifier.network=conv3",),
@@ -134,6 +135,8 @@ def cells() -> Iterator[Cell]:
             yield Cell(name, part, AUGMENTED, 0, settings)
         if part in ("segmenter", "filter"):
             yield Cell(name, part, SCANS, 0)
+        if part == "filter":
+            yield Cell(name, part, SCANS, 0, TILES)
     yield from (Cell(DEFAULT.name, "prompted", PATIENTS, fold) for fold in range(FOLDS))
     yield from (Cell("nnunet-sam", "refined", PATIENTS, fold) for fold in BACKGROUND_FOLDS)
     for kind in HANDCRAFTED:

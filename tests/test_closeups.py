@@ -28,7 +28,7 @@ from nodulens.train.networks.registry import check_window
 from nodulens.train.run import division
 from nodulens.train.tasks import segmentation, slice_material
 from nodulens.train.tasks.checks import check_config
-from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
+from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheet
 from nodulens.train.tasks.segmentation import evaluate, field_of, train
 from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
 from nodulens.train.tasks.slice_material import Slices, slices_and_closeups
@@ -122,14 +122,26 @@ def test_sheets_to_learn_from_are_full_and_keep_outline_and_image_together() -> 
     rng = np.random.default_rng(0)
     truth = rng.random((7, 20, 20)) < 0.4
     images = (truth * 0.75 + 0.125).astype(np.float16)
-    chosen = rng.integers(7, size=(3, 4))
-    sheet, nodule = random_sheets(images, truth, chosen, 31, np.random.default_rng(1))
-    assert sheet.shape == nodule.shape == (3, 31, 31)
+    of_nodule = [np.array([0, 1, 2]), np.array([3]), np.array([4, 5, 6])]
+    sheet, nodule = random_sheet(images, truth, of_nodule, 31, np.random.default_rng(1))
+    assert sheet.shape == nodule.shape == (31, 31)
     assert np.array_equal(sheet > 0.5, nodule)
     assert sheet.min() == 0.125  # no gap
-    again, _ = random_sheets(images, truth, chosen, 31, np.random.default_rng(1))
-    other, _ = random_sheets(images, truth, chosen, 31, np.random.default_rng(2))
+    again, _ = random_sheet(images, truth, of_nodule, 31, np.random.default_rng(1))
+    other, _ = random_sheet(images, truth, of_nodule, 31, np.random.default_rng(2))
     assert np.array_equal(sheet, again) and not np.array_equal(sheet, other)
+
+
+def test_no_place_on_a_sheet_tells_of_a_nodule() -> None:
+    """A network that sees nodules at the same places of every sheet misses them elsewhere."""
+    truth = np.zeros((1, 20, 20), dtype=bool)
+    truth[0, 9:11, 9:11] = True
+    image, rng = truth.astype(np.float16), np.random.default_rng(0)
+    nodule = np.stack([random_sheet(image, truth, [np.array([0])], 48, rng)[1] for _ in range(3000)])
+    often = nodule.mean(axis=0).reshape(6, 8, 6, 8).mean(axis=(1, 3))
+    assert often.std() < 0.05 * often.mean()
+    columns, rows = (nodule.mean(axis=(0, axis)) for axis in (1, 2))
+    assert max(columns.max(), rows.max()) < 1.15 * nodule.mean()
 
 
 def test_of_a_nodule_alone_the_other_classes_are_taken_together() -> None:
@@ -179,12 +191,14 @@ def test_cubes_teach_and_do_not_judge(with_cubes: Slices, material: Slices, tmp_
     assert with_cubes.patients[len(material.patients) :] == cubes.patients
     assert len(with_cubes.items) == len(with_cubes.strata) == len(with_cubes.patients) == len(set(with_cubes.items))
     rows = np.arange(len(with_cubes.patients))
-    both = segmentation._close_ups(with_cubes, SIDES, rows[n:] - n)
-    assert both is not None and len(both.of_nodule) == len(closeups.patients) + len(cubes.patients)
-    assert both.images.shape[-1] == min(part.side(field_of(SIDES)) for part in with_cubes.near)
-    for k in (0, len(closeups.patients), len(both.of_nodule) - 1):  # each nodule is dense where it is outlined
-        image, truth = both.images[both.of_nodule[k]], both.truth[both.of_nodule[k]]
-        assert np.median(image[truth]) > np.median(image[~truth])
+    kinds = segmentation._close_ups(with_cubes, SIDES, rows[n:] - n)
+    assert [len(kind.of_nodule) for kind in kinds] == [len(closeups.patients), len(cubes.patients)]
+    assert [kind.images.shape[-1] for kind in kinds] == [part.side(field_of(SIDES)) for part in with_cubes.near]
+    for kind in kinds:
+        for own in sorted(kind.of_nodule, key=lambda own: -kind.truth[own].sum())[:5]:  # dense where they are outlined
+            image, truth = kind.images[own], kind.truth[own]
+            assert np.median(image[truth]) > np.median(image[~truth])
+    assert len(segmentation._close_ups(with_cubes, SIDES, rows[-1:] - n)) == 1
     for image, _, nodule in batches_of(SIDES, with_cubes, tmp_path):
         assert (image.shape, nodule.shape) == ((4, 1, 32, 32), (2, 1, 32, 32))
     some = np.append(rows[:2], rows[-len(cubes.patients) - 3 :])

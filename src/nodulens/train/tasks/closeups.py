@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -209,28 +210,35 @@ def _place(number: int, along: int, side: int) -> tuple[slice, slice]:
     return slice(down * side, (down + 1) * side), slice(right * side, (right + 1) * side)
 
 
-def random_sheets(
-    images: NDArray[np.float16], truth: Bool, chosen: Int, side: int, rng: np.random.Generator
+def random_sheet(
+    images: NDArray[np.float16], truth: Bool, of_nodule: Sequence[Int], side: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float16], Bool]:
-    """Sheets of close-ups for training: side by side without gaps, each shifted at random and cropped to its place.
+    """A sheet of close-ups of random nodules for training: side by side without gaps.
+
+    It is cut at random out of a grid of squares, which are half to all of a close-up wide, and each nodule is anywhere
+    in its square: on a fixed grid a network learns where nodules are in place of how they look.
 
     Args:
         images, truth: (M, c, c) close-ups as network input.
-        chosen: (n, k²) numbers of close-ups, k of them along each side.
-        side: of a sheet, in pixels.
+        of_nodule: numbers of the close-ups of each nodule.
+        side: of the sheet, in pixels.
 
     Returns:
-        (n, side, side) each.
+        (side, side) each.
     """
-    along = round(chosen.shape[1] ** 0.5)
-    edges = np.rint(np.linspace(0, side, along + 1)).astype(int)
-    sheet = np.zeros((len(chosen), side, side), dtype=images.dtype)
-    nodule = np.zeros(sheet.shape, dtype=bool)
-    for page, numbers in enumerate(chosen):
-        for place, number in enumerate(numbers):
-            (top, bottom), (left, right) = (edges[p : p + 2] for p in divmod(place, along))
-            y, x = (int(rng.integers(0, images.shape[-1] - size + 1)) for size in (bottom - top, right - left))
-            cut = (number, slice(y, y + bottom - top), slice(x, x + right - left))
-            sheet[page, top:bottom, left:right] = images[cut]
-            nodule[page, top:bottom, left:right] = truth[cut]
-    return sheet, nodule
+    most = images.shape[-1]
+    width = int(rng.integers(-(-most // 2), most + 1))
+    top, left = rng.integers(0, width, 2).tolist()
+    down, across = (-(-(side + first) // width) for first in (top, left))
+    cuts = []
+    for _ in range(down * across):
+        slices = of_nodule[int(rng.integers(len(of_nodule)))]
+        chosen, (y, x) = rng.choice(slices), rng.integers(0, most - width + 1, 2)
+        cuts.append((chosen, slice(y, y + width), slice(x, x + width)))
+
+    def laid(source: NDArray[Any]) -> NDArray[Any]:
+        squares = np.reshape([source[cut] for cut in cuts], (down, across, width, width))
+        grid = squares.swapaxes(1, 2).reshape(down * width, across * width)
+        return grid[top : top + side, left : left + side]
+
+    return laid(images), laid(truth)

@@ -35,7 +35,7 @@ from nodulens.train.networks.registry import check_window
 from nodulens.train.networks.unet_plan import Fingerprint, Slice, fingerprint, plan
 from nodulens.train.networks.unets import PlannedUNet
 from nodulens.train.tasks.checks import check_config
-from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheets
+from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheet
 from nodulens.train.tasks.protocol import Rows
 from nodulens.train.tasks.segmentation_figures import (
     CLOSE_UP,
@@ -168,30 +168,26 @@ def _rows_of(output: Tensor | tuple[Tensor, ...], rows: slice) -> Tensor | tuple
 
 @dataclass(frozen=True, eq=False)
 class _CloseUps:
-    """Close-ups as network input, (M, c, c), and the numbers of those of each nodule."""
+    """Close-ups of one kind as network input, (M, c, c), and the numbers of those of each nodule."""
 
     images: NDArray[np.float16]
     truth: Bool
     of_nodule: list[NDArray[np.int_]]
 
 
-def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.int_]) -> _CloseUps | None:
-    near = material.near if isinstance(material, Slices) else ()
-    if not near or not len(nodules):
-        return None
-    field, side = field_of(config), min(part.side(field_of(config)) for part in near)
-    images, truths, of_nodule = [], [], []
-    first = made = 0
-    for part in near:
+def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.int_]) -> tuple[_CloseUps, ...]:
+    """Those of the stacks, and of the cubes; each kind at its own size, as squares cut smaller than those that are
+    evaluated teach a network to expect the edges near a nodule."""
+    found, first = [], 0
+    for part in material.near if isinstance(material, Slices) else ():
         own = nodules[(nodules >= first) & (nodules < first + len(part.patients))] - first
-        slices = np.flatnonzero(np.isin(part.owner, own))
-        image, truth = part.examples(field, slices, side)
-        images.append(image.astype(np.float16))
-        truths.append(truth)
-        owner = part.owner[slices]
-        of_nodule += [np.flatnonzero(owner == n) + made for n in own]
-        first, made = first + len(part.patients), made + len(slices)
-    return _CloseUps(np.concatenate(images), np.concatenate(truths), of_nodule)
+        first += len(part.patients)
+        if len(own):
+            slices = np.flatnonzero(np.isin(part.owner, own))
+            image, truth = part.examples(field_of(config), slices, part.side(field_of(config)))
+            owner = part.owner[slices]
+            found.append(_CloseUps(image.astype(np.float16), truth, [np.flatnonzero(owner == n) for n in own]))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +199,7 @@ class _Examples:
     Attributes:
         images, truth: of the slices, see :func:`_tensors`.
         has_nodule: (N,) which of these show a nodule.
-        closeups: None: slices only.
+        closeups: of each kind; empty: slices only.
 
     Raises:
         BadOption: a window that does not fit the network.
@@ -213,7 +209,7 @@ class _Examples:
     images: Tensor
     truth: Tensor
     has_nodule: Bool
-    closeups: _CloseUps | None
+    closeups: tuple[_CloseUps, ...]
 
     def __post_init__(self) -> None:
         if self.config.window is not None:
@@ -226,16 +222,13 @@ class _Examples:
             rows = _epoch_rows(self.has_nodule, rng, most or SLICES_PER_EPOCH)
             return [partial(self._slices, part) for part in self._batches(rows)]
         most = most or WINDOWS_PER_EPOCH
-        if self.closeups is None:
+        if not self.closeups:
             rows = _epoch_rows(self.has_nodule, rng, most)
             return [partial(self._windows, part, _seed(rng)) for part in self._batches(rows)]
         rows = _epoch_rows(self.has_nodule, rng, most // 2)
-        along = -(-window // self.closeups.images.shape[-1])
-        nodules = rng.integers(len(self.closeups.of_nodule), size=(len(rows), along**2))
-        both = zip(self._batches(rows, 2), self._batches(nodules, 2), strict=True)
-        return [partial(self._windows_and_sheets, *parts, _seed(rng)) for parts in both]
+        return [partial(self._windows_and_sheets, part, _seed(rng)) for part in self._batches(rows, 2)]
 
-    def _batches(self, rows: NDArray[np.int_], kinds: int = 1) -> list[NDArray[np.int_]]:
+    def _batches(self, rows: Rows, kinds: int = 1) -> list[Rows]:
         """Batches of equally many of each kind."""
         return np.array_split(rows, -(-len(rows) * kinds // self.config.batch))
 
@@ -245,13 +238,13 @@ class _Examples:
     def _windows(self, rows: Rows, seed: int) -> Batch:
         return self._batch(*self._cut(rows, np.random.default_rng(seed)))
 
-    def _windows_and_sheets(self, rows: Rows, nodules: NDArray[np.int_], seed: int) -> Batch:
-        assert self.closeups is not None and self.config.window is not None
-        rng, closeups = np.random.default_rng(seed), self.closeups
+    def _windows_and_sheets(self, rows: Rows, seed: int) -> Batch:
+        assert self.config.window is not None
+        rng, side = np.random.default_rng(seed), self.config.window
         cut = self._cut(rows, rng)
-        chosen = np.array([[rng.choice(closeups.of_nodule[n]) for n in page] for page in nodules])
-        sheets = random_sheets(closeups.images, closeups.truth, chosen, self.config.window, rng)
-        return self._batch(*cut, *(torch.from_numpy(part)[:, None] for part in sheets))
+        kinds = (self.closeups[int(rng.integers(len(self.closeups)))] for _ in rows)
+        sheets = [random_sheet(kind.images, kind.truth, kind.of_nodule, side, rng) for kind in kinds]
+        return self._batch(*cut, *(torch.from_numpy(np.stack(part))[:, None] for part in zip(*sheets, strict=True)))
 
     def _batch(self, image: Tensor, truth: Tensor, sheets: Tensor | None = None, nodule: Tensor | None = None) -> Batch:
         """Images and then sheets; the truth of the images; and the nodules' masks on the sheets."""
