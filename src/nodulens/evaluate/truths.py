@@ -263,13 +263,15 @@ class TableTruths:
             BadOption: LUNA16's tables, and the scan's series is unknown: it would count as free of nodules.
         """
         names = dict.fromkeys(filter(None, (ct.source.series_uid, scan.name, scan.stem)))
-        if self.excluded is not None and not any(map(UID.fullmatch, names)):
+        found = listed(self.annotations, *names)
+        excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
+        known = found.series or excluded.series or any(map(UID.fullmatch, names))
+        if self.excluded is not None and not known:
             raise BadOption(
                 f"LUNA16's tables know scans by their series, which {scan.name} does not tell: name the file by it, or "
                 "leave the scan out."
             )
-        excluded = NOTHING if self.excluded is None else listed(self.excluded, *names)
-        return ScanTruth.of_balls(listed(self.annotations, *names), excluded)
+        return ScanTruth.of_balls(found, excluded)
 
     def check(self, cohort: Cohort) -> None:
         """Check before hours of work that each annotation is of one scan, and some are of scans of the cohort.
