@@ -16,12 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """What was typed of RECIPE, --config, --extend and --set."""
+    """What was typed of RECIPE, --config, --extend and --set.
+
+    Raises:
+        BadOption: none or several of RECIPE, --config and --extend.
+    """
 
     recipe: str | None
     config: Path | None
     extend: int | None
     settings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        ways = {"RECIPE": self.recipe, "--config": self.config, "--extend": self.extend}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) != 1:
+            raise BadOption(
+                f"{' and '.join(given)} exclude one another: name one."
+                if given
+                else "Name a recipe (nodulens recipes lists them), or a file of options by --config; a finished run in "
+                "-o goes on by --extend EPOCHS."
+            )
 
     def trainings(self, output: Path, options: TrainOptions, each: bool) -> dict[Path, TrainOptions]:
         """The folder and the options of every run.
@@ -46,32 +61,14 @@ class Start:
         """What is trained by RECIPE or --config.
 
         Raises:
-            BadOption: none or several of RECIPE, --config and --extend; or see
-                :func:`nodulens.train.config_file.read_config`.
+            BadOption: see :func:`nodulens.train.config_file.read_config`.
         """
         from nodulens.train.config_file import Configured, read_config
 
-        self.check()
         if self.config is not None:
             return read_config(self.config).with_typed(self.settings, options)
         assert self.recipe is not None
         return Configured(self.recipe, self.settings, options)
-
-    def check(self) -> None:
-        """Refuse none or several of RECIPE, --config and --extend.
-
-        Raises:
-            BadOption: the message says what to type.
-        """
-        ways = {"RECIPE": self.recipe, "--config": self.config, "--extend": self.extend}
-        given = [name for name, value in ways.items() if value is not None]
-        if len(given) != 1:
-            raise BadOption(
-                f"{' and '.join(given)} exclude one another: name one."
-                if given
-                else "Name a recipe (nodulens recipes lists them), or a file of options by --config; a finished run in "
-                "-o goes on by --extend EPOCHS."
-            )
 
 
 def check_every_fold(start: Start, data: Path, trainings: dict[Path, TrainOptions]) -> None:
@@ -91,12 +88,10 @@ def run_training(start: Start, data: Path, output: Path, options: TrainOptions) 
     """Train, or extend, the run in ``output``.
 
     Raises:
-        BadOption: none or several of RECIPE, --config and --extend; or see :func:`nodulens.train.train` and
-            :func:`nodulens.train.extend`.
+        BadOption: settings for an extension; or see :func:`nodulens.train.train` and :func:`nodulens.train.extend`.
     """
     from nodulens.train import extend, train
 
-    start.check()
     if start.extend is not None:
         if start.settings:
             raise BadOption("A run is extended with its own settings: leave out --set.")

@@ -64,9 +64,14 @@ class CohortScan:
         return self.path.name if self.path.is_dir() else _stem(self.path)
 
     @property
+    def told(self) -> str | None:
+        """UID of its series, as far as a header or the name of its file tells."""
+        return self.series or self.known or (self.stem if UID.fullmatch(self.stem) else None)
+
+    @property
     def uid(self) -> str:
-        """Of its series, also where a file is named by it; the stem where nothing tells."""
-        return self.series or self.known or self.stem
+        """UID of its series; the stem where nothing tells."""
+        return self.told or self.stem
 
     @property
     def names(self) -> frozenset[str]:
@@ -109,11 +114,12 @@ def _once(cohort: Cohort) -> Cohort:
     first: dict[str, CohortScan] = {}
     again = {}
     for scan in cohort.scans:
-        uid = scan.series or scan.known or (scan.stem if UID.fullmatch(scan.stem) else "")
-        earlier = [first.setdefault(key, scan) for key in (uid, str(scan.path.resolve())) if key]
+        keys = filter(None, (scan.told, str(scan.path.resolve())))
+        earlier = [first.setdefault(key, scan) for key in keys]
         other = next((one for one in earlier if one is not scan), None)
         if other is not None:
-            again[scan.name] = f"{f'Series {uid}' if uid else 'The scan'} is {other.name} as well; keep one of them."
+            what = f"Series {scan.told}" if scan.told else "The scan"
+            again[scan.name] = f"{what} is {other.name} as well; keep one of them."
     scans = tuple(scan for scan in cohort.scans if scan.name not in again)
     return Cohort(scans, {**cohort.unusable, **again})
 

@@ -178,13 +178,13 @@ class _CloseUps:
 def _close_ups(material: Material, config: NetworkConfig, nodules: NDArray[np.int_]) -> tuple[_CloseUps, ...]:
     """Those of the stacks, and of the cubes; each kind at its own size, as squares cut smaller than those that are
     evaluated teach a network to expect the edges near a nodule."""
-    found, first = [], 0
+    field, found, first = field_of(config), [], 0
     for part in material.near if isinstance(material, Slices) else ():
         own = nodules[(nodules >= first) & (nodules < first + len(part.patients))] - first
         first += len(part.patients)
         if len(own):
             slices = np.flatnonzero(np.isin(part.owner, own))
-            image, truth = part.examples(field_of(config), slices, part.side(field_of(config)))
+            image, truth = part.examples(field, slices, part.side(field))
             owner = part.owner[slices]
             found.append(_CloseUps(image.astype(np.float16), truth, [np.flatnonzero(owner == n) for n in own]))
     return tuple(found)
