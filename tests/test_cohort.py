@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dicom_files
 import made_luna16
 import made_reports
 import small_scans
@@ -20,7 +21,7 @@ from nodulens import io
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
 from nodulens.data.lidc_ct import slices_mm
-from nodulens.errors import BadGeometry, BadOption, BadValues, NotFound
+from nodulens.errors import BadGeometry, BadOption, BadValues, NotFound, SeveralSeries
 from nodulens.evaluate.cohort import CohortRun, CohortSettings, KnownRecord, MarkRecord, ScanRecord
 from nodulens.evaluate.cohort_results import CohortEvaluation
 from nodulens.evaluate.froc import read_predictions
@@ -108,6 +109,34 @@ def test_tables_name_scans_by_series_or_name(cohort: Path, tmp_path: Path) -> No
         truths_of("nowhere.csv", cohort, found)
     with pytest.raises(BadOption, match="--annotations is for lidc and luna16"):
         truths_of("masks", cohort, found, tmp_path)
+
+
+def test_every_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
+    """Whatever the order of the files, and but for a localizer and a single image."""
+    place, flat = tmp_path / "flat", {}
+    for number, prefix in ((11, "b"), (1, "a")):  # one UID begins with the other
+        series = dicom_files.slices(SeriesInstanceUID=f"1.2.3.4.5.6.{number}")
+        flat |= {f"{prefix}{k}.dcm": one for k, one in enumerate(series)}
+    scout, *_ = dicom_files.slices(SeriesInstanceUID="1.2.3.4.5.6.8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    lone, *_ = dicom_files.slices(SeriesInstanceUID="1.2.3.4.5.6.9")
+    flat |= {"0.dcm": scout, "1.dcm": lone}
+    place.mkdir()
+    for name, one in flat.items():
+        one.save_as(place / name, enforce_file_format=True)
+    found = find_cohort(tmp_path)
+    assert {(scan.name, scan.series) for scan in found.scans} == {
+        ("flat/1.2.3.4.5.6.1", "1.2.3.4.5.6.1"),
+        ("flat/1.2.3.4.5.6.11", "1.2.3.4.5.6.11"),
+    }
+    (tmp_path / "list.csv").write_text("scan,series\nflat,11\nflat,1.2.3.4.5.6.1\nflat,\n")
+    listed = find_cohort(tmp_path / "list.csv").scans
+    assert [(scan.name, scan.told) for scan in listed] == [
+        ("flat/11", "1.2.3.4.5.6.11"),
+        ("flat/1.2.3.4.5.6.1", "1.2.3.4.5.6.1"),
+        ("flat", None),
+    ]
+    with pytest.raises(SeveralSeries, match="holds 2 CT series"):
+        io.read(listed[2].path, series=listed[2].series)
 
 
 def test_a_scan_that_is_there_twice_counts_once(tmp_path: Path) -> None:

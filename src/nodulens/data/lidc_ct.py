@@ -8,6 +8,7 @@ afterwards together with the voxels.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadGeometry, InputError, NotFound
 from nodulens.io import read
 from nodulens.io.dicom import find_series
+from nodulens.io.files import open_regular
 from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import canonical
 
@@ -34,6 +36,9 @@ Bool = NDArray[np.bool_]
 MARGIN_MM = 10.0
 """Margin of a nodule's sample around its outlines."""
 LABELS = {Malignancy.BENIGN: 0, Malignancy.MALIGNANT: 1}
+HEAD_BYTES, SERIES_TAG = 16_384, b"\x20\x00\x0e\x00"
+"""Within these a DICOM file of a CT slice has the element SeriesInstanceUID, in little-endian order; where it does not,
+its header is parsed."""
 
 
 # ---------------------------------------------------------------- outlines on a grid
@@ -249,9 +254,9 @@ def _box_of(corners: NDArray[np.float64]) -> Box:
 
 
 def find_scans(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
-    """The folders below ``root`` that hold a CT, as TCIA ships them: one series a folder.
+    """The CT series below ``root``, in folders of one, as TCIA ships them, or of several.
 
-    The header of one file a folder is read. Folders of radiographs, XML or anything but CT are passed over.
+    Of a series the header of one file is read. Radiographs, localizers, XML and whatever else are passed over.
 
     Returns:
         series UID → folder, in order of folder, and folder → what is wrong with it.
@@ -268,26 +273,46 @@ def find_scans(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         folder = Path(place)
         try:
-            uid = _ct_in(folder / name for name in sorted(names) if not name.startswith("."))
+            here = _cts_in(folder / name for name in sorted(names) if not name.startswith("."))
         except InputError as error:
             wrong[folder] = str(error)
             continue
-        if uid in found:
-            wrong[folder] = f"Series {uid} lies in {found[uid]} as well; keep one of them."
-        elif uid:
-            found[uid] = folder
+        for uid in here:
+            if uid in found:
+                wrong[folder] = f"Series {uid} lies in {found[uid]} as well; keep one of them."
+            else:
+                found[uid] = folder
     return found, wrong
 
 
-def _ct_in(files: Iterable[Path]) -> str | None:
-    """The UID of the first DICOM file's series, None where there is none or it is no CT."""
+def _cts_in(files: Iterable[Path]) -> list[str]:
+    """The UIDs of the CT series of a folder's DICOM files, without those of localizers and pictures alone.
+
+    A single image beside larger series is a sample or a reference, as for :func:`nodulens.io.read`.
+    """
+    images: Counter[str] = Counter()
     for file in files:
         if file.suffix.lower() in (".xml", ".csv", ".txt", ".json", ".pdf"):
             continue
-        series, _ = find_series([file])
-        if series:
-            return series[0].uid if series[0].modality == "CT" else None
-    return None
+        named = _named_series(file)
+        if named in images:
+            images[named] += 1
+            continue
+        for series in find_series([file])[0]:
+            if series.modality == "CT" and any(not plane.aside for plane in series.planes):
+                images[series.uid] += len(series.planes)
+    return [uid for uid, count in images.items() if count > 1] or list(images)
+
+
+def _named_series(file: Path) -> str | None:
+    """The UID in the only element SeriesInstanceUID near the beginning of a file, whose header is not parsed: of a
+    hundred thousand slices that would take minutes. None without one, or with those of referenced series."""
+    with open_regular(file) as stream:
+        _, _, after = stream.read(HEAD_BYTES).partition(SERIES_TAG)
+    if not after or SERIES_TAG in after:
+        return None
+    length = int.from_bytes(after[2:4] if after.startswith(b"UI") else after[:4], "little")
+    return after[4 : 4 + length].rstrip(b"\0 ").decode("latin-1")
 
 
 def _read(folders: Mapping[str, Path], uid: str) -> Volume:

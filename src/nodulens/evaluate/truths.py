@@ -91,9 +91,9 @@ def find_cohort(place: Path) -> Cohort:
     """The scans of a folder, or of a CSV file.
 
     Args:
-        place: a folder with DICOM series, one a folder, and MetaImage, NIfTI or NRRD files at any depth; what is named
-            ``*_mask`` and folders ``seg-*``, such as LUNA16's lungs, are no scans. Or a CSV with the column scan, a
-            path from the folder of the CSV, and perhaps mask.
+        place: a folder with DICOM series, and MetaImage, NIfTI or NRRD files at any depth; what is named ``*_mask``
+            and folders ``seg-*``, such as LUNA16's lungs, are no scans. Or a CSV with the column scan, a path from the
+            folder of the CSV, and perhaps mask and series, the UID or a beginning or an end of it.
 
     Raises:
         NotFound: nothing is there, or no scan.
@@ -110,14 +110,12 @@ def find_cohort(place: Path) -> Cohort:
 
 
 def _once(cohort: Cohort) -> Cohort:
-    """Without the scans that are there already, by their path or by the UID of their series."""
+    """Without the scans that are there already, by the UID of their series or, where nothing tells it, their path."""
     first: dict[str, CohortScan] = {}
     again = {}
     for scan in cohort.scans:
-        keys = filter(None, (scan.told, str(scan.path.resolve())))
-        earlier = [first.setdefault(key, scan) for key in keys]
-        other = next((one for one in earlier if one is not scan), None)
-        if other is not None:
+        other = first.setdefault(scan.told or str(scan.path.resolve()), scan)
+        if other is not scan:
             what = f"Series {scan.told}" if scan.told else "The scan"
             again[scan.name] = f"{what} is {other.name} as well; keep one of them."
     scans = tuple(scan for scan in cohort.scans if scan.name not in again)
@@ -126,7 +124,8 @@ def _once(cohort: Cohort) -> Cohort:
 
 def _of_folder(folder: Path) -> Cohort:
     series, wrong = find_scans(folder)
-    found = [CohortScan(_name(path, folder), path, uid) for uid, path in series.items()]
+    several = {path for path, count in Counter(series.values()).items() if count > 1}
+    found = [CohortScan(_name(path, folder, uid if path in several else ""), path, uid) for uid, path in series.items()]
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name.endswith(SUFFIXES))
     for path in files:
         inside = path.relative_to(folder)
@@ -136,22 +135,29 @@ def _of_folder(folder: Path) -> Cohort:
 
 
 def _of_table(path: Path) -> Cohort:
-    table = read_table(path, ("scan",), optional=("mask",))
-    masks = table.cells.get("mask", ("",) * len(table))
+    table = read_table(path, ("scan",), optional=("mask", "series"))
+    empty = ("",) * len(table)
+    columns = (table.cells["scan"], table.cells.get("mask", empty), table.cells.get("series", empty))
     scans, wrong = [], {}
-    for name, mask in zip(table.cells["scan"], masks, strict=True):
-        scan = path.parent / name
-        if scan.exists():
-            found = find_scans(scan)[0] if scan.is_dir() else {}
-            uid = next(iter(found)) if len(found) == 1 else None
-            scans.append(CohortScan(name, scan, mask=path.parent / mask if mask else None, known=uid))
-        else:
-            wrong[name] = f"There is no {scan}."
+    for name, mask, chosen in zip(*columns, strict=True):
+        scan = CohortScan(f"{name}/{chosen}" if chosen else name, path.parent / name, chosen or None)
+        if not scan.path.exists():
+            wrong[scan.name] = f"There is no {scan.path}."
+            continue
+        if scan.path.is_dir():
+            found = [uid for uid in find_scans(scan.path)[0] if uid.startswith(chosen) or uid.endswith(chosen)]
+            found = [chosen] if chosen in found else found
+            if len(found) == 1:  # if there are others, reading refuses the scan and lists them
+                [uid] = found
+                scan = replace(scan, series=uid) if chosen else replace(scan, known=uid)
+        scans.append(replace(scan, mask=path.parent / mask if mask else None))
     return Cohort(tuple(scans), wrong)
 
 
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
+def _name(path: Path, folder: Path, series: str = "") -> str:
+    """A path in a folder; followed by the UID of a series in it, if several are."""
+    inside = path.relative_to(folder) if path != folder else Path(folder.resolve().name)
+    return (inside / series).as_posix()
 
 
 def _stem(path: Path) -> str:
