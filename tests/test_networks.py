@@ -435,7 +435,10 @@ def test_recipes_are_listed_with_their_costs() -> None:
     assert does["sam2-densenet"][2:] == [("outline", "facebook/sam2.1-hiera-tiny"), ("grade", "densenet121")]
     assert [part for part, _ in does["default"]] == ["find", "find", "outline", "grade", "grade"]
     assert [part for part, _ in does["resnet-unet-patch-cnn"]] == ["outline", "filter", "grade", "grade"]
+    here = {n: [p["here"]["network"] for p in r.get("parts", ()) if p["here"]] for n, r in by_name.items()}
+    assert here["resnet-unet-patch-cnn"] == ["efficientnet-lite0-unet"] and not here["nnunet-sam"]
     table = CliRunner().invoke(app, ["recipes"], catch_exceptions=False).stdout
+    assert "here: efficientnet-lite0-unet" in table and "4,771,586" in table
     assert "6,577,217" in table and all(name in table for name in RECIPES)
 
 

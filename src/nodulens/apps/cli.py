@@ -540,13 +540,18 @@ def recipes(as_json: AsJson = False) -> None:
     numbers = (Column("parameters", justify="right", no_wrap=True), Column("GFLOP", justify="right", no_wrap=True))
     table = Table("recipe", "title", "networks", *numbers, "weights", show_lines=True)
     for recipe in found:
+        parts = []
+        for part in recipe["parts"]:
+            parts.append((f"{part['does']}: {part['network']}", part))
+            if other := part["here"]:
+                parts.append((f"  here: {other['network']}", other))
         lines = [
             (
-                f"{part['does']}: {part['network']}",
+                text,
                 f"{part['parameters']:,}" if part["parameters"] else "–",
                 f"{part['gflop']:.3g}" if part["gflop"] else "–",
             )
-            for part in recipe["parts"]
+            for text, part in parts
         ]
         columns = ("\n".join(column) for column in zip(*lines, strict=True))
         weights = "here" if recipe["weights"] else "not installed" if recipe["released"] else "to be trained"

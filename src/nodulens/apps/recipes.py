@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nodulens.errors import training_installed
 from nodulens.methods.catalogue import RECIPES
-from nodulens.methods.recipe import Recipe, to_dict
+from nodulens.methods.recipe import NetworkConfig, Recipe, to_dict
+from nodulens.methods.run_record import read_run
 from nodulens.methods.shipped import released, shipped
 from nodulens.runtime.weights import card
 
@@ -24,6 +25,7 @@ class NetworkSummary:
         parameters: all parameters, the statistics of batch norms included; None: unknown until fetched.
         trainable: those that training moves; None where it is not trained by the recipe.
         gflop: arithmetic of one input, multiplications and additions; None: unknown until fetched.
+        here: the network whose weights are on this machine, where it is another; None: they are of this one.
     """
 
     does: str
@@ -31,6 +33,7 @@ class NetworkSummary:
     parameters: int | None = None
     trainable: int | None = None
     gflop: float | None = None
+    here: NetworkSummary | None = None
 
 
 def described() -> list[dict[str, Any]]:
@@ -57,22 +60,28 @@ def parts(recipe: Recipe) -> tuple[NetworkSummary, ...]:
     with training_installed():
         from nodulens.train.networks.registry import cost, stored_values
 
-    def shipped(does: str, name: str) -> NetworkSummary:
+    def ours(does: str, name: str) -> NetworkSummary:
         known = card(name)
         return NetworkSummary(does, known.path.name, stored_values(known.path), None, known.input["gflop"])
 
-    trained = {}
-    for name, config in recipe.networks.items():
+    def summary(name: str, config: NetworkConfig) -> NetworkSummary:
         found = cost(config)
-        trained[name] = NetworkSummary(DOES[name], config.network, found.parameters, found.trainable, found.gflop)
-    detector = [shipped("find", name) for name in ("screen", "volume")]
+        return NetworkSummary(DOES[name], config.network, found.parameters, found.trainable, found.gflop)
+
+    trained, folder = {}, shipped(recipe.name) if recipe.networks else None
+    weights = read_run(folder).recipe.networks if folder else recipe.networks
+    for name, config in recipe.networks.items():
+        trained[name] = summary(name, config)
+        if weights[name].network != config.network:
+            trained[name] = replace(trained[name], here=summary(name, weights[name]))
+    detector = [ours("find", name) for name in ("screen", "volume")]
     chosen = [trained["segmenter"]] if "segmenter" in trained else detector
     if "filter" in trained:
         chosen.append(trained["filter"])
     if recipe.prompted == "network":
-        chosen.append(shipped("outline", "segmenter"))
+        chosen.append(ours("outline", "segmenter"))
     elif recipe.prompted:
         chosen.append(NetworkSummary("outline", recipe.checkpoint or recipe.prompted))
-    graders = [shipped("grade", name) for name in ("malignancy", "measured")]
+    graders = [ours("grade", name) for name in ("malignancy", "measured")]
     chosen += [trained["classifier"]] if "classifier" in trained else graders
     return tuple(chosen)

@@ -295,7 +295,7 @@ def _cts_in(files: Iterable[Path]) -> list[str]:
         if file.suffix.lower() in (".xml", ".csv", ".txt", ".json", ".pdf"):
             continue
         named = _named_series(file)
-        if named in images:
+        if named is not None and named in images:
             images[named] += 1
             continue
         for series in find_series([file])[0]:
