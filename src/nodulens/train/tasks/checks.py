@@ -6,8 +6,8 @@ from nodulens.errors import BadOption
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.stages.slices import BACKGROUNDS, NODULE
 from nodulens.train.loop.losses import check_loss
-from nodulens.train.networks.pretrained import check_encoder
-from nodulens.train.networks.registry import APART, check_kind
+from nodulens.train.networks.pretrained import check_encoder, with_encoder
+from nodulens.train.networks.registry import APART, check_kind, check_window
 
 SLICES_ALONE = {
     "window": "windows are cut out of whole slices",
@@ -59,3 +59,5 @@ def _check_segmenter(config: NetworkConfig) -> None:
             "segmenter.balance=sampling has no effect: slices with and without a nodule are always sampled equally "
             "often. Leave it at none, or take weights."
         )
+    if config.window is not None and config.network != "planned-unet":  # whose size the material decides
+        check_window(with_encoder(config))

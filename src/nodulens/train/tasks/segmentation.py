@@ -200,9 +200,6 @@ class _Examples:
         images, truth: of the slices, see :func:`_tensors`.
         has_nodule: (N,) which of these show a nodule.
         closeups: of each kind; empty: slices only.
-
-    Raises:
-        BadOption: a window that does not fit the network.
     """
 
     config: NetworkConfig
@@ -210,10 +207,6 @@ class _Examples:
     truth: Tensor
     has_nodule: Bool
     closeups: tuple[_CloseUps, ...]
-
-    def __post_init__(self) -> None:
-        if self.config.window is not None:
-            check_window(self.config)
 
     def batches(self, rng: np.random.Generator) -> list[Maker]:
         """An epoch."""
