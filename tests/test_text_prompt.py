@@ -228,7 +228,9 @@ def test_the_command_answers(tmp_path: Path, nodules: tuple[Nodule, ...]) -> Non
     answer = json.loads(told.stdout)
     assert (answer["schema"], answer["question"], answer["notes"]) == ("nodulens-answer/1", "two largest nodules", [])
     stored = {row["id"]: row for row in json.loads(to_json(report))["nodules"]}
-    assert answer["nodules"] == [stored[5], stored[1]]
+    assert answer["nodules"] == [stored[5], stored[1]] and answer["of"] == 6
+    counted = run.invoke(app, ["ask", str(tmp_path), "how many solid nodules are there?"])
+    assert counted.exit_code == 0 and "3 of 6 nodules" in counted.stdout
     german = run.invoke(app, ["ask", str(tmp_path), "größter Herd", "--language", "de", "--json"])
     assert [row["id"] for row in json.loads(german.stdout)["nodules"]] == [5]
     (tmp_path / "mine.toml").write_text('language = "en"\n[words]\nSOLID = ["dense"]\n', "utf-8")

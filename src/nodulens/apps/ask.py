@@ -16,6 +16,7 @@ from nodulens.report import json as report
 SCHEMA = "nodulens-answer/1"
 COLUMNS = ("lobe (estimate)", "zone", "texture", "mean diameter", "volume", "malignancy", "confidence")
 FILES = ("report.json", "comparison.json")
+TRACKS = "tracks"
 HEAD = 200
 """Characters of a file in which its schema stands."""
 
@@ -24,13 +25,14 @@ def ask(path: Path, text: str, lexicons: Sequence[Lexicon], as_json: bool) -> No
     """Print the matching nodules: a table and its notes, or JSON with the nodules as in the file."""
     file = _file(path)
     stored = file.read_text("utf-8")
-    answer, key = _answer(stored, text, lexicons)
+    nodules, key = _nodules(stored)
+    answer: QueryResult[Any] = resolve(text, nodules, lexicons, compared=key == TRACKS)
     if as_json:
         by_id = {row["id"]: row for row in json.loads(stored)[key]}
         found = [by_id[nodule.id] for nodule in answer.nodules]
-        print_json({"schema": SCHEMA, "question": text, "nodules": found, "notes": answer.notes})
+        print_json({"schema": SCHEMA, "question": text, "nodules": found, "of": len(nodules), "notes": answer.notes})
     else:
-        _show(answer)
+        _show(answer, len(nodules))
 
 
 def _file(path: Path) -> Path:
@@ -45,19 +47,18 @@ def _file(path: Path) -> Path:
     )
 
 
-def _answer(stored: str, text: str, lexicons: Sequence[Lexicon]) -> tuple[QueryResult[Any], str]:
-    """The nodules that are meant, and the key of all nodules in the file."""
+def _nodules(stored: str) -> tuple[Sequence[Finding], str]:
+    """All nodules of a report or comparison, and their key in the file."""
     if report.SCHEMA not in stored[:HEAD]:
         from nodulens.followup import json as comparison
         from nodulens.followup.findings import tracked
 
         if comparison.SCHEMA in stored[:HEAD]:
-            tracks = tuple(tracked(comparison.from_json(stored)))
-            return resolve(text, tracks, lexicons, compared=True), "tracks"
-    return resolve(text, report.from_json(stored).nodules, lexicons), "nodules"
+            return tuple(tracked(comparison.from_json(stored))), TRACKS
+    return report.from_json(stored).nodules, "nodules"
 
 
-def _show(answer: QueryResult[Finding]) -> None:
+def _show(answer: QueryResult[Finding], of: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -79,5 +80,6 @@ def _show(answer: QueryResult[Finding]) -> None:
             )
             table.add_row(*map(plain, cells))
         console.print(table)
+        console.print(f"{len(answer.nodules)} of {of} nodules")
     for note in answer.notes:
         console.print(plain(note))
