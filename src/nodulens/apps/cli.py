@@ -540,19 +540,13 @@ def recipes(as_json: AsJson = False) -> None:
     numbers = (Column("parameters", justify="right", no_wrap=True), Column("GFLOP", justify="right", no_wrap=True))
     table = Table("recipe", "title", "networks", *numbers, "weights", show_lines=True)
     for recipe in found:
-        parts = []
+        lines = []
         for part in recipe["parts"]:
-            parts.append((f"{part['does']}: {part['network']}", part))
-            if other := part["here"]:
-                parts.append((f"  here: {other['network']}", other))
-        lines = [
-            (
-                text,
-                f"{part['parameters']:,}" if part["parameters"] else "–",
-                f"{part['gflop']:.3g}" if part["gflop"] else "–",
-            )
-            for text, part in parts
-        ]
+            for before, one in ((f"{part['does']}: ", part), ("  here: ", part["here"])):
+                if one:
+                    parameters = f"{one['parameters']:,}" if one["parameters"] else "–"
+                    gflop = f"{one['gflop']:.3g}" if one["gflop"] else "–"
+                    lines.append((before + one["network"], parameters, gflop))
         columns = ("\n".join(column) for column in zip(*lines, strict=True))
         weights = "here" if recipe["weights"] else "not installed" if recipe["released"] else "to be trained"
         table.add_row(*map(Text, (recipe["name"], recipe["title"], *columns, weights)))
