@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from nodulens.data.phantom import write_follow_up_dicom, write_phantom_dicom
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import RECIPES
-from nodulens.methods.recipe import changed, changed_to_train
+from nodulens.methods.recipe import changed, changed_in_use, changed_to_train
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", *map(str, REPOSITORY.glob("docs/*.md")))]
 WITH_EXAMPLES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "report.md"]
@@ -106,6 +106,21 @@ def test_options_of_documented_commands_exist() -> None:
             if words[:1] == ["train"] and words[1] in RECIPES:
                 changed_to_train(RECIPES[words[1]], settings)
     assert found > 100
+
+
+def test_the_help_of_set_shows_what_the_command_takes() -> None:
+    """What only shapes training is refused by the commands that use a recipe."""
+    from nodulens.apps.cli import app
+
+    def commands(group: Any) -> Iterator[Any]:
+        for one in group.commands.values():
+            yield from commands(one) if hasattr(one, "commands") else [one]
+
+    for command in commands(typer.main.get_command(app)):
+        for option in (one for one in command.params if "--set" in one.opts):
+            (example,) = re.findall(r"\S+=\S+(?=\.)", option.help)
+            trains = "fold" in {one.name for one in command.params}
+            (changed_to_train if trains else changed_in_use)(RECIPES["nnunet-sam"], [example])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

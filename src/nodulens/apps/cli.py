@@ -21,7 +21,7 @@ from nodulens import __version__
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.answers import answering
 from nodulens.apps.bars import Bars, bars
-from nodulens.apps.external import tell, trained_into
+from nodulens.apps.external import Settings, tell, trained_into
 from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
 from nodulens.apps.train import Start, check_every_fold, run_training
@@ -98,8 +98,8 @@ Deidentified = Annotated[
     bool, typer.Option("--deidentified", help="Write the DICOM objects for the pseudonym of --case instead.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
+InUse = Annotated[
+    list[str] | None, typer.Option("--set", help="Change how the recipe is used: threshold=0.3. Repeatable.")
 ]
 Language = Annotated[
     str | None, typer.Option(help="Language of the text: en, de, fr; default: the one that has all its words.")
@@ -144,7 +144,7 @@ def analyze(
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     checkpoint: Checkpoint = None,
-    settings: Settings = None,
+    settings: InUse = None,
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
@@ -208,7 +208,7 @@ def segment(
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     checkpoint: Checkpoint = None,
-    settings: Settings = None,
+    settings: InUse = None,
     language: Language = None,
     words: WordFiles = None,
     panels: Annotated[
@@ -313,7 +313,7 @@ def compare(
     ] = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
-    settings: Settings = None,
+    settings: InUse = None,
     threads: Threads = None,
 ) -> None:
     """Compare chest CTs of one patient: what is new, gone, grown or unchanged."""
@@ -585,7 +585,7 @@ def stream(
     identify: Annotated[
         bool, typer.Option("--identify", help="Name pictures as the slices are named, which may name the patient.")
     ] = False,
-    settings: Settings = None,
+    settings: InUse = None,
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
