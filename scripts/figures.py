@@ -62,7 +62,7 @@ def details() -> str:
         ("Detection in cubes", _command("volume"), _detector_details()),
         ("Outlines", _command("segmenter"), _segmenter_details()),
         ("Malignancy", _command("malignancy"), _malignancy_details()),
-        ("Speed", "python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003", _speed()),
+        ("Speed", "python benchmarks/analyze.py ../shared/data/ct/LIDC-IDRI-0003 [--slices 583 --runs 2]", _speed()),
     ]
     sections = [f"## {title}\n\n{body}\n\nMade by `{command}`." for title, command, body in parts if body]
     return "\n\n".join(sections) or NOTHING
