@@ -334,7 +334,8 @@ def _malignancy_details() -> str:
         + _trust_details()
         + "\n\nThe network's other outputs, median above 3 against below, stacks of three readers or more:\n\n"
         + _table(("rating", "nodules", "above 3", "AUC"), rated)
-        + "\n\nBy how the HU of the training slices were recovered (never an input):\n\n"
+        + "\n\nBy how the HU of the training slices were recovered from 8-bit pictures, numbered as in the stacks "
+        "(never an input; of a network that recognised only this, no AUC would differ from 0.5):\n\n"
         + _table(("code", "nodules", "AUC"), codes)
     )
 

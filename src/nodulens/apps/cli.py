@@ -254,8 +254,8 @@ def send(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="DICOM file, folder or zip: dicom/ of an analysis, a CT, …")
     ],
-    host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="Of a DICOM node, for C-STORE.")] = None,
-    port: Annotated[int | None, typer.Argument(metavar="[PORT]")] = None,
+    host: Annotated[str | None, typer.Argument(metavar="HOST", help="Of a DICOM node, for C-STORE.")] = None,
+    port: Annotated[int | None, typer.Argument(metavar="PORT", help="Of that node.")] = None,
     called: Annotated[str, typer.Option(help="AE title of the node.")] = "ANY-SCP",
     calling: Annotated[str, typer.Option("--aet", help="Our AE title.")] = "NODULENS",
     tls: Annotated[bool, typer.Option("--tls", help="By TLS; SSL_CERT_FILE names other authorities to trust.")] = False,
@@ -277,7 +277,7 @@ def compare(
     scans: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PRIOR CURRENT [MORE]...", help="Scans of one patient, or folders that analyze left (with --scan)."
+            metavar="PRIOR CURRENT [MORE]", help="Scans of one patient, or folders that analyze left (with --scan)."
         ),
     ],
     output: Annotated[
@@ -479,10 +479,11 @@ def train(
         Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run resumes, to the same result.")
     ],
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="See nodulens recipes; not with --config or --extend.")
+        str | None, typer.Argument(metavar="RECIPE", help="See nodulens recipes; not with --config or --extend.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="The run.json of a run, or YAML with options of this command, see docs.")
+        Path | None,
+        typer.Option(help="The run.json of a run, or YAML with options of this command, see docs/training.md."),
     ] = None,
     extend: Annotated[
         int | None, typer.Option(min=1, help="Let the finished run in -o go on for so many epochs.")
