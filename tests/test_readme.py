@@ -116,11 +116,17 @@ def test_the_help_of_set_shows_what_the_command_takes() -> None:
         for one in group.commands.values():
             yield from commands(one) if hasattr(one, "commands") else [one]
 
-    for command in commands(typer.main.get_command(app)):
-        for option in (one for one in command.params if "--set" in one.opts):
-            (example,) = re.findall(r"\S+=\S+(?=\.)", option.help)
-            trains = "fold" in {one.name for one in command.params}
-            (changed_to_train if trains else changed_in_use)(RECIPES["nnunet-sam"], [example])
+    settable = [
+        (command, option)
+        for command in commands(typer.main.get_command(app))
+        for option in command.params
+        if "--set" in option.opts
+    ]
+    assert len(settable) == 8
+    for command, option in settable:
+        (example,) = re.findall(r"\S+=\S+(?=\.)", option.help)
+        trains = "fold" in {one.name for one in command.params}
+        (changed_to_train if trains else changed_in_use)(RECIPES["nnunet-sam"], [example])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
