@@ -66,7 +66,8 @@ def main(
     speed, bandwidth = matrix_gflops(), memory_gbs()
     voxels = results[0]["voxels"]
     bound = {"detect": detector_gflop() / speed}
-    print(f"{ct.name}: {voxels / 2**18:.0f} slices of 512 × 512, {threads} threads, median of {runs} runs")
+    made = "" if slices is None else ", interpolated"
+    print(f"{ct.name}{made}: {voxels / 2**18:.0f} slices of 512 × 512, {threads} threads, median of {runs} runs")
     print(f"this machine: {speed:.0f} GFLOP/s in float32, {bandwidth:.1f} GB/s\n")
     print("| stage | seconds | bound | |\n|---|---|---|---|")
     for stage in results[0]["seconds"]:

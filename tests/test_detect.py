@@ -115,11 +115,13 @@ def test_the_small_scan_is_proposed_whole() -> None:
 
 def test_every_nodule_of_the_scans_is_proposed(shared: Path) -> None:
     """The four nodules of LUNA16 in LIDC-IDRI-0001 and -0003: what is not proposed can never be found."""
-    for name in ("LIDC-IDRI-0001", "LIDC-IDRI-0003"):
+    for name, known in (("LIDC-IDRI-0001", 1), ("LIDC-IDRI-0003", 3)):
         ct, report = real_scans.analysed(shared, name)
         assert report.lung_mask is not None  # an axial scan is read in the orientation that stages work in
         found = propose(ct, search_region(report.lung_mask, margin_mm=0.0))
-        for centre, radius in real_scans.findings(shared, "annotations", ct.source.series_uid or ""):
+        nodules = real_scans.findings(shared, "annotations", ct.source.series_uid or "")
+        assert len(nodules) == known
+        for centre, radius in nodules:
             apart = min(float(np.linalg.norm(np.subtract(c.centre_lps, centre))) for c in found)
             assert apart < max(radius / 2, 3.0)
         assert len(found) < 5000

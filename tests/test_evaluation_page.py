@@ -20,8 +20,7 @@ from conftest import REPOSITORY, Run
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, BadValues, CannotWrite, NodulensError, UnreadableFile
 from nodulens.metrics.classification import confusion
-from nodulens.metrics.segmentation import compare, summarise_by
-from nodulens.metrics.statistics import Groups, Interval
+from nodulens.metrics.statistics import Interval
 from nodulens.presentation.evaluation import (
     LIDC_IDRI,
     LUNA16,
@@ -45,7 +44,7 @@ from nodulens.presentation.figures import Basis, Line, Point, confusion_figure, 
 from nodulens.presentation.inline_svg import inline_svg
 from nodulens.presentation.page import evaluation_page, write_evaluation
 from nodulens.presentation.panels import Case, difference_figure
-from nodulens.presentation.tables import class_table, outline_table
+from nodulens.presentation.tables import class_table
 from nodulens.report.record import WeightRef
 from page_reader import PageReader
 
@@ -262,19 +261,6 @@ def test_what_is_no_evaluation_is_refused(text: str, words: str) -> None:
 
 
 # ---- Tables of the metrics
-
-
-def test_outline_table_shows_groups_and_dashes() -> None:
-    truth = np.zeros((4, 8, 8), bool)
-    truth[1:3, 2:5, 2:5] = True
-    shifted, empty = np.roll(truth, 1, axis=2), np.zeros_like(truth)
-    cases = [compare(truth, one, (2, 1, 1)) for one in (truth, shifted, empty)] + [compare(empty, empty, (2, 1, 1))]
-    groups = summarise_by(cases, ["a", "b", "c", "d"], Groups.of(["solid", "solid", "solid", "none"]), samples=20)
-    table = outline_table("By texture", groups)
-    rows = {row[0]: row for row in table.rows}
-    assert rows["solid"][1:4] == (3, 1, pytest.approx((1 + 2 / 3 + 0) / 3))
-    assert rows["none"][3] is None
-    assert "solid 3 1 0.556" in PageReader(evaluation_page(Evaluation("t", tables=(table,)))).text
 
 
 def test_class_table_is_the_report() -> None:

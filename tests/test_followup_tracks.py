@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ from nodulens.followup.compare import Compared, Options, compare
 from nodulens.followup.csv import to_csv
 from nodulens.followup.exam import Exam
 from nodulens.followup.json import from_json, to_json
-from nodulens.followup.page import growth_curve, render_page
-from nodulens.followup.record import Track
+from nodulens.followup.page import growth_curve, headline, render_page
+from nodulens.followup.record import Status, Track
 from nodulens.followup.registration import Quality, Registration
 from nodulens.ops.deform import Deformation
 from nodulens.report.record import Report
@@ -206,6 +206,13 @@ def test_the_page_says_what_changed(page: str) -> None:
     assert "3 nodules: 2 growing, 1 resolved" in page
     assert "CASE-7" in page and "DOE" not in page
     assert page.count('class="curve"') == 1
+
+
+def test_a_status_has_one_name(three: tuple[Exam, ...]) -> None:
+    comparison = made(three).comparison
+    for status in get_args(Status):
+        tracks = (replace(comparison.tracks[0], status=status),)
+        assert headline(replace(comparison, tracks=tracks)) == f"One nodule: 1 {status}"
 
 
 @pytest.fixture

@@ -436,7 +436,7 @@ def test_a_folder_as_tcia_ships_it(tmp_path: Path, where: str) -> None:
     there = {"in": folder, "below": folder / "annotations", "beside": folder.parent}[where]
     there.mkdir(exist_ok=True)
     write(there / "069.XML", session)
-    volume, own = read_folder(folder)
+    volume, own = read_folder(str(folder))
     assert own.patient_id == "LIDC-IDRI-0001" and len(own.z_mm) == volume.geometry.shape[0]
     (found,) = cluster(own)
     assert found.central_slice() == 2 and found.masks().sum() == 9 and own.pixel_mm == 0.7

@@ -32,7 +32,7 @@ from nodulens.train.networks.classifiers import Conv3
 from nodulens.train.networks.pretrained import MEAN, PACKAGED, STD, find_pretrained, load_pretrained, with_encoder
 from nodulens.train.networks.registry import NETWORKS, build, cost, stored_values
 from nodulens.train.networks.unet_plan import FEATURES, Fingerprint, Plan, feature_values, fingerprint, plan, widths_for
-from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet, SteadyNorm, attention_flops, squeeze_excite_flops
+from nodulens.train.networks.unets import PlannedUNet, SeAuxUNet, SteadyNorm
 from nodulens.train.run import example_of
 
 OF_RECIPES = {config.network: config for recipe in RECIPES.values() for config in recipe.networks.values()}
@@ -68,12 +68,6 @@ def test_the_published_count_of_b() -> None:
     assert sum(p.numel() for p in small("se-aux-unet").parameters()) == 6_565_441
     without = cost(replace(LEARNERS["se-aux-unet"], auxiliary=0))
     assert found.parameters - without.parameters == (1024 + 1) * 128 + (128 + 1) * 4
-
-
-def test_the_published_arithmetic_of_b() -> None:
-    assert squeeze_excite_flops(320, 320, 64) == 6_555_648
-    assert attention_flops(320, 320, 64) == 1_684_275_200
-    assert round(attention_flops(320, 320, 64) / squeeze_excite_flops(320, 320, 64)) == 257
 
 
 def test_counts_of_the_others() -> None:

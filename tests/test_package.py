@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,26 @@ def test_the_extra_brings_the_weights_of_this_version() -> None:
     assert other["version"] == PROJECT["version"]
     for name in ("LICENSE", "NOTICE"):
         assert (METHODS / name).read_bytes() == (REPOSITORY / name).read_bytes()
+
+
+def test_the_notice_names_every_package_and_picture() -> None:
+    notice = (REPOSITORY / "NOTICE").read_text(encoding="utf-8")
+    assert not [name for line in PROJECT["dependencies"] if (name := Requirement(line).name) not in notice]
+    scans = {"report.png", "rendered.png"}  # the viewer's picture and the layout show none
+    assert {p.name for p in (REPOSITORY / "docs").glob("*.png")} == scans | {"ohif.png"}
+    assert all(f"docs/{name}" in notice for name in scans)
+
+
+def test_a_data_set_has_one_licence_everywhere() -> None:
+    from nodulens.data.downloads import TERMS
+    from nodulens.presentation.evaluation import LIDC_IDRI, LUNA16
+    from nodulens.train.loop.export import TRAINED_ON
+
+    notice = (REPOSITORY / "NOTICE").read_text(encoding="utf-8")
+    for key, known in (("lidc", LIDC_IDRI), ("luna16", LUNA16)):
+        assert re.search(rf"^{known.name}, Creative Commons .*\({known.licence}\)", notice, re.MULTILINE)
+        assert TERMS[key].startswith(known.licence)
+        assert f"{known.name} ({known.licence})" in TRAINED_ON
 
 
 def test_core_needs_no_torch() -> None:

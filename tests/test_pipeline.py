@@ -118,6 +118,7 @@ def test_no_lungs(hu: int) -> None:
 def test_int16_and_float32_are_the_same_scan() -> None:
     ct = small_scans.noisy()
     report = analyze(replace(ct, hu=ct.hu.astype(np.float32)), method=LOW)
+    assert report.nodules
     for a, b in zip(report.nodules, small_scans.noisy_report().nodules, strict=True):
         np.testing.assert_allclose(a.centre_lps, b.centre_lps, atol=1e-6)
         assert a.box == b.box and a.score == pytest.approx(b.score, abs=1e-5)

@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from nodulens.data.phantom import write_follow_up_dicom, write_phantom_dicom
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import RECIPES
-from nodulens.methods.recipe import changed, changed_to_train
+from nodulens.methods.recipe import changed, changed_in_use, changed_to_train
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", *map(str, REPOSITORY.glob("docs/*.md")))]
 WITH_EXAMPLES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "report.md"]
@@ -108,6 +108,27 @@ def test_options_of_documented_commands_exist() -> None:
     assert found > 100
 
 
+def test_the_help_of_set_shows_what_the_command_takes() -> None:
+    """What only shapes training is refused by the commands that use a recipe."""
+    from nodulens.apps.cli import app
+
+    def commands(group: Any) -> Iterator[Any]:
+        for one in group.commands.values():
+            yield from commands(one) if hasattr(one, "commands") else [one]
+
+    settable = [
+        (command, option)
+        for command in commands(typer.main.get_command(app))
+        for option in command.params
+        if "--set" in option.opts
+    ]
+    assert len(settable) == 8
+    for command, option in settable:
+        (example,) = re.findall(r"\S+=\S+(?=\.)", option.help)
+        trains = "fold" in {one.name for one in command.params}
+        (changed_to_train if trains else changed_in_use)(RECIPES["nnunet-sam"], [example])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_settings_exist(page: Path) -> None:
     for setting in re.findall(r"--set ([a-z_.]+=[^\s`|…]+)", page.read_text(encoding="utf-8")):
@@ -122,10 +143,23 @@ def test_documented_settings_exist(page: Path) -> None:
         assert len(errors) < len(RECIPES), errors[-1]
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
-    lost = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)", page.read_text(encoding="utf-8"))
+    lost = []
+    for link in (link for link in links if "://" not in link):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
     assert not lost
 
 

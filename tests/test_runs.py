@@ -35,8 +35,9 @@ from nodulens.evaluate.comparison import compare
 from nodulens.evaluate.entrants import RunMaterial, entrants_of
 from nodulens.evaluate.options import EvaluateOptions
 from nodulens.evaluate.predictions import read_predictions
-from nodulens.evaluate.run_page import page_of
+from nodulens.evaluate.run_page import page_of, sources_of
 from nodulens.evaluate.runs import check_page, evaluate_method
+from nodulens.evaluate.scans import ScanEvaluation
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RECIPES, YOLO_SEG
 from nodulens.methods.load import load_method
 from nodulens.methods.recipe import changed
@@ -142,6 +143,14 @@ def test_a_recipe_trains_is_judged_and_analyses(name: str, data: Path, tmp_path:
     assert ("screen" in names) is (recipe.segmenter is None)
     for nodule in report.nodules:
         assert nodule.risk is not None and (nodule.risk.model == "classifier") is (recipe.classifier is not None)
+
+
+def test_a_page_cites_the_data_of_every_scan() -> None:
+    def scan(name: str) -> ScanEvaluation:
+        return ScanEvaluation(name, 0.1, (), 0, 0, ())
+
+    names = [[one.name for one in sources_of([scan(name)])] for name in ("LIDC-IDRI-0001", "Lung_Dx-A0001")]
+    assert names == [["LIDC-IDRI", "LUNA16"], ["LIDC-IDRI", "LUNA16", "Lung-PET-CT-Dx"]]
 
 
 # ---------------------------------------------------------------- runs against each other

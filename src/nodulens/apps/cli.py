@@ -21,7 +21,7 @@ from nodulens import __version__
 from nodulens.apps import data, evaluate, nnunet, yolo
 from nodulens.apps.answers import answering
 from nodulens.apps.bars import Bars, bars
-from nodulens.apps.external import tell, trained_into
+from nodulens.apps.external import Settings, tell, trained_into
 from nodulens.apps.faults import errors_reported
 from nodulens.apps.show import plain, print_json
 from nodulens.apps.train import Start, check_every_fold, run_training
@@ -98,8 +98,8 @@ Deidentified = Annotated[
     bool, typer.Option("--deidentified", help="Write the DICOM objects for the pseudonym of --case instead.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a value of the recipe: segmenter.epochs=5. Repeatable.")
+InUse = Annotated[
+    list[str] | None, typer.Option("--set", help="Change how the recipe is used: threshold=0.3. Repeatable.")
 ]
 Language = Annotated[
     str | None, typer.Option(help="Language of the text: en, de, fr; default: the one that has all its words.")
@@ -144,7 +144,7 @@ def analyze(
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     checkpoint: Checkpoint = None,
-    settings: Settings = None,
+    settings: InUse = None,
     threads: Threads = None,
 ) -> None:
     """Find, outline, measure and grade the nodules of a chest CT."""
@@ -208,7 +208,7 @@ def segment(
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
     checkpoint: Checkpoint = None,
-    settings: Settings = None,
+    settings: InUse = None,
     language: Language = None,
     words: WordFiles = None,
     panels: Annotated[
@@ -254,8 +254,8 @@ def send(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="DICOM file, folder or zip: dicom/ of an analysis, a CT, …")
     ],
-    host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="Of a DICOM node, for C-STORE.")] = None,
-    port: Annotated[int | None, typer.Argument(metavar="[PORT]")] = None,
+    host: Annotated[str | None, typer.Argument(metavar="HOST", help="Of a DICOM node, for C-STORE.")] = None,
+    port: Annotated[int | None, typer.Argument(metavar="PORT", help="Of that node.")] = None,
     called: Annotated[str, typer.Option(help="AE title of the node.")] = "ANY-SCP",
     calling: Annotated[str, typer.Option("--aet", help="Our AE title.")] = "NODULENS",
     tls: Annotated[bool, typer.Option("--tls", help="By TLS; SSL_CERT_FILE names other authorities to trust.")] = False,
@@ -277,7 +277,7 @@ def compare(
     scans: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PRIOR CURRENT [MORE]...", help="Scans of one patient, or folders that analyze left (with --scan)."
+            metavar="PRIOR CURRENT [MORE]", help="Scans of one patient, or folders that analyze left (with --scan)."
         ),
     ],
     output: Annotated[
@@ -313,7 +313,7 @@ def compare(
     ] = False,
     as_json: AsJson = False,
     recipe: AnyRecipe = "default",
-    settings: Settings = None,
+    settings: InUse = None,
     threads: Threads = None,
 ) -> None:
     """Compare chest CTs of one patient: what is new, gone, grown or unchanged."""
@@ -479,10 +479,11 @@ def train(
         Path, typer.Option("--output", "-o", help="Folder of the run; an interrupted run resumes, to the same result.")
     ],
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="See nodulens recipes; not with --config or --extend.")
+        str | None, typer.Argument(metavar="RECIPE", help="See nodulens recipes; not with --config or --extend.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="The run.json of a run, or YAML with options of this command, see docs.")
+        Path | None,
+        typer.Option(help="The run.json of a run, or YAML with options of this command, see docs/training.md."),
     ] = None,
     extend: Annotated[
         int | None, typer.Option(min=1, help="Let the finished run in -o go on for so many epochs.")
@@ -579,7 +580,7 @@ def stream(
     identify: Annotated[
         bool, typer.Option("--identify", help="Name pictures as the slices are named, which may name the patient.")
     ] = False,
-    settings: Settings = None,
+    settings: InUse = None,
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:

@@ -49,7 +49,7 @@ class LidcXml:
     non_nodules: tuple[NonNodule, ...]
 
 
-def read_xml(path: Path) -> LidcXml:
+def read_xml(path: str | Path) -> LidcXml:
     """Read the annotations of one scan.
 
     A finding with ratings, or with an outline of more than one point, is a nodule of 3 mm or more; a single point
@@ -61,6 +61,7 @@ def read_xml(path: Path) -> LidcXml:
     """
     from xml.etree import ElementTree
 
+    path = Path(path)
     if not path.is_file():
         raise NotFound(f"There is no file {path}.")
     try:
@@ -70,7 +71,7 @@ def read_xml(path: Path) -> LidcXml:
         raise UnreadableFile(message) from error
 
 
-def read_folder(folder: Path, *, series: str | None = None) -> tuple[Volume, LidcScan]:
+def read_folder(folder: str | Path, *, series: str | None = None) -> tuple[Volume, LidcScan]:
     """Read a scan as TCIA ships it, with its readers' annotations.
 
     Args:
@@ -88,7 +89,7 @@ def read_folder(folder: Path, *, series: str | None = None) -> tuple[Volume, Lid
     from nodulens.io import read
 
     volume = read(folder, series=series)
-    found = {xml.series_uid: xml for xml in map(read_xml, _xml_files(folder))}
+    found = {xml.series_uid: xml for xml in map(read_xml, _xml_files(Path(folder)))}
     uid = volume.source.series_uid
     if uid not in found:
         others = f" (but of {', '.join(sorted(found))})" if found else ""

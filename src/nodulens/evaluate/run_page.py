@@ -22,12 +22,12 @@ from nodulens.evaluate.headline import metrics_of, metrics_of_steps
 from nodulens.evaluate.networks import NetworkEvaluation
 from nodulens.evaluate.refinement import Steps
 from nodulens.evaluate.runs import MethodEvaluation
-from nodulens.evaluate.scans import scan_tables
+from nodulens.evaluate.scans import ScanEvaluation, scan_tables
 from nodulens.methods.run_record import SPLIT, read_run
 from nodulens.metrics.classification import confusion
 from nodulens.ops.intensity import NETWORK_WINDOW
 from nodulens.presentation import evaluation
-from nodulens.presentation.evaluation import Drawing, Evaluation, Metric, Provenance, Table
+from nodulens.presentation.evaluation import DataSet, Drawing, Evaluation, Metric, Provenance, Table
 from nodulens.presentation.figures import (
     Basis,
     Pairs,
@@ -84,7 +84,7 @@ def page_of(found: MethodEvaluation, command: str) -> Evaluation:
         ),
         drawings=tuple(drawing for section in sections for drawing in section.drawings),
         warnings=found.notes,
-        provenance=_provenance(found.weights, folder, command),
+        provenance=replace(_provenance(found.weights, folder, command), data=sources_of(found.scans)),
     )
 
 
@@ -127,8 +127,14 @@ def _provenance(weights: Sequence[WeightRef], run: Path, command: str) -> Proven
         weights=tuple(weights),
         split=evaluation.split_parts(read_split(run / SPLIT)),
         software=evaluation.software(),
-        data=(evaluation.LIDC_IDRI, evaluation.LUNA16),
+        data=sources_of(()),
     )
+
+
+def sources_of(scans: Sequence[ScanEvaluation]) -> tuple[DataSet, ...]:
+    """The data sets to cite: those that networks learn from, and that of the whole scan that comes from elsewhere."""
+    elsewhere = any(scan.name.startswith("Lung_Dx") for scan in scans)
+    return (evaluation.LIDC_IDRI, evaluation.LUNA16, *([evaluation.LUNG_PET_CT_DX] if elsewhere else ()))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ GROWTH = nelson_2009.GROWTH
 """A volume larger by this share or more has grown, if the measurement can tell; one smaller by as much, in reverse, has
 shrunk."""
 DAYS_A_MONTH = 365.2425 / 12
-SOLID_GROWTH_MM = lung_rads_v2022.GROWTH_MM
 
 
 @dataclass(frozen=True)

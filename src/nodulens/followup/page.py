@@ -27,23 +27,15 @@ from nodulens.report.pictures import GREY_HU, UNITS_PER_MM, DisplayScan
 
 Values = dict[str, object]
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_MARGIN = 300.0, 120.0, 34.0
-WORDS: dict[Status, str] = {
-    "growing": "growing",
-    "new": "new",
-    "returned": "there again",
-    "merged": "merged",
-    "split": "split off",
-    "stable": "stable",
-    "shrinking": "smaller",
-    "resolved": "resolved",
-    "not comparable": "not comparable",
-}
+ORDER: tuple[Status, ...] = (
+    "growing", "new", "returned", "merged", "split", "stable", "shrinking", "resolved", "not comparable",
+)  # fmt: skip
 RISING: tuple[Status, ...] = ("growing", "new", "returned", "merged", "split")
 
 MEANING = {
     "Status": (
         "Growing: the volume is larger by a quarter or more, and by more than two measurements of one unchanged nodule "
-        "differ. Smaller: the reverse. Stable: neither. New: the place was searched in the earlier scan and nothing "
+        "differ. Shrinking: the reverse. Stable: neither. New: the place was searched in the earlier scan and nothing "
         "was there. Resolved: the reverse. Below the threshold: the search did not report it in one scan, and it was "
         "found there at the place that the other gives."
     ),
@@ -121,8 +113,8 @@ def exam_names(comparison: Comparison) -> list[str]:
 
 def headline(comparison: Comparison) -> str:
     """What changed, in one line."""
-    counts = {status: sum(t.status == status for t in comparison.tracks) for status in WORDS}
-    parts = [f"{n} {WORDS[status]}" for status, n in counts.items() if n]
+    counts = {status: sum(t.status == status for t in comparison.tracks) for status in ORDER}
+    parts = [f"{n} {status}" for status, n in counts.items() if n]
     if not comparison.tracks:
         return "No nodule found in any of the scans"
     some = "One nodule" if len(comparison.tracks) == 1 else f"{len(comparison.tracks)} nodules"
@@ -138,7 +130,7 @@ def _lead(comparison: Comparison) -> Iterator[str]:
         if track.status == "growing" and track.change is not None:
             yield f"Nodule {track.id} grew: {_sentence(track)}"
         elif track.status in ("new", "returned"):
-            yield f"Nodule {track.id} is {WORDS[track.status]}: {_size(track.current)}."
+            yield f"Nodule {track.id} {'is new' if track.status == 'new' else 'has returned'}: {_size(track.current)}."
         elif track.status in ("merged", "split"):
             whole = ", ".join(map(str, track.related))
             yield f"Nodule {track.id} {'merged with' if track.status == 'merged' else 'was part of'} nodule {whole}."
@@ -219,7 +211,7 @@ def _row(track: Track) -> Values:
     return {
         "id": track.id,
         "place": place_words(track),
-        "status": WORDS[track.status],
+        "status": track.status,
         "rising": track.status in RISING,
         "below": any(one.presence == "looked for" for one in track.sightings),
         "before": _diameter(before),
@@ -249,7 +241,7 @@ def _card(track: Track, compared: Compared, scenes: Sequence[DisplayScan]) -> Va
     names = exam_names(compared.comparison)
     return {
         "id": track.id,
-        "title": f"{WORDS[track.status]}, {place_words(track)}",
+        "title": f"{track.status}, {place_words(track)}",
         "rising": track.status in RISING,
         "notes": track.notes,
         "pictures": [_picture(track, i, names[i], compared.exams[i], scenes[i]) for i in range(len(compared.exams))],

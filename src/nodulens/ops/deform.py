@@ -71,12 +71,6 @@ class Deformation:
                 break
         return np.asarray(found)
 
-    def stretch_at(self, points_lps: ArrayLike, step_mm: float = 2.0) -> Float:
-        """By how much the volume at points grows on the way: (..., 3) → (...,); 1 where it keeps its size."""
-        points = np.asarray(points_lps, dtype=np.float64)
-        moved = [(self.at(points + e) - self.at(points - e)) / (2 * step_mm) for e in np.eye(3) * step_mm]
-        return np.asarray(np.linalg.det(np.stack(moved, axis=-1)))
-
     def planes(
         self, array: NDArray[Any], source: Geometry, target: Geometry, *, order: int, fill: float
     ) -> Iterator[NDArray[Any]]:

@@ -147,7 +147,7 @@ class DataSet:
 
 LUNA16 = DataSet(
     "LUNA16",
-    "CC BY 3.0",
+    "CC BY 4.0",
     "Setio et al., Validation, comparison, and combination of algorithms for automatic detection of pulmonary nodules "
     "in computed tomography images: the LUNA16 challenge. Medical Image Analysis 42, 1–13, 2017.",
 )

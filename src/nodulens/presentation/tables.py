@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 from nodulens.metrics.classification import Confusion, Curve, curve, ranking_draws
 from nodulens.metrics.detection import FP_RATES, MAX_MARKS, Froc, FrocInterval, SizeBand, by_size
-from nodulens.metrics.segmentation import Summary
 from nodulens.metrics.statistics import Float, Interval, patient_draws, percentiles
 from nodulens.presentation.evaluation import Cell, Drawing, Evaluation, Metric, Provenance, SplitPart, Table
 from nodulens.presentation.figures import Basis, Line, froc_figure
@@ -95,29 +94,6 @@ def _summary(name: str, figure: Interval) -> str:
 # ---- Tables
 
 
-def outline_table(title: str, groups: Mapping[str, Summary], note: str = "") -> Table:
-    """Segmentation by size, texture or class: a row a group.
-
-    Args:
-        title: of the table.
-        groups: of :func:`nodulens.metrics.segmentation.summarise_by`, or ``{"all": summary}``.
-        note: printed below.
-    """
-    columns = ("", "cases", "missed", "Dice", "interval", "IoU", "HD95, mm", "surface, mm", "volume error, %")
-    rows: list[tuple[Cell, ...]] = [
-        (
-            name,
-            one.cases,
-            one.missed,
-            _defined(one.dice.value),
-            _ends(one.dice),
-            *(_defined(f.value) for f in (one.iou, one.hd95_mm, one.surface_mm, one.volume_error_percent)),
-        )
-        for name, one in groups.items()
-    ]
-    return Table(title, columns, tuple(rows), note)
-
-
 def class_table(title: str, found: Confusion, note: str = "") -> Table:
     """The classification report: a row a class, then their mean."""
     rates = {str(name): found.of(name) for name in found.classes} | {"mean": found.macro}
@@ -135,10 +111,6 @@ def _defined(value: float) -> float | None:
 
 def _whole(value: float) -> int | float:
     return int(value) if value == int(value) else float(value)
-
-
-def _ends(figure: Interval) -> str | None:
-    return None if np.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
 
 
 # ---- Evaluations

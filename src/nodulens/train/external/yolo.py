@@ -29,6 +29,7 @@ from nodulens.stages.slices import NODULE
 from nodulens.train.external import environment, training, yolo_inside
 from nodulens.train.external.dataset import case, cases, is_written, views, write_json
 from nodulens.train.external.training import ExternalNetwork, Job, Trained, largest_difference, train_external
+from nodulens.train.loop.export import TRAINED_ON
 from nodulens.train.networks.registry import YOLO11
 from nodulens.train.run import Division, RunSpec
 from nodulens.train.tasks import segmentation
@@ -67,7 +68,7 @@ TOLERANCE = 1e-3
 scaled to a maximum of 1."""
 LOGIT_TOLERANCE = 0.02
 """Largest difference of the ONNX file's logits: at most 0.005 of a probability, and 0.0002 near :data:`LEAST`."""
-AGPL = "AGPL-3.0, which Ultralytics claims for what its program trains; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
+AGPL = f"AGPL-3.0, which Ultralytics claims for what its program trains; {TRAINED_ON}"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from nodulens.train.networks.whitening import Whitening
 
 Compiled = Callable[[Array], tuple[Array, ...]]
 
-LICENCE = "Apache-2.0; trained on LIDC-IDRI and LUNA16 (CC BY 3.0)"
+TRAINED_ON = "trained on LIDC-IDRI (CC BY 3.0) and LUNA16 (CC BY 4.0)"
+LICENCE = f"Apache-2.0; {TRAINED_ON}"
 TOLERANCE = 1e-3
 """Largest difference between an output of the file and the network's."""
 

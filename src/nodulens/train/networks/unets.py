@@ -51,17 +51,6 @@ class SqueezeExcite(nn.Module):
         return x * self.weigh(x.mean(over))[(..., *[None] * len(over))]
 
 
-def squeeze_excite_flops(height: int, width: int, channels: int, ratio: int = 8) -> int:
-    """FLOP of a block, HWC + 2(C·N1 + N1·N2): global mean, then two dense layers, C to N1 = C / ratio to N2 = C."""
-    squeezed = channels // ratio
-    return height * width * channels + 2 * (channels * squeezed + squeezed * channels)
-
-
-def attention_flops(height: int, width: int, channels: int) -> int:
-    """FLOP of attention over all pixels, 4HWC² + HWC, as the publication counts them for comparison."""
-    return 4 * height * width * channels**2 + height * width * channels
-
-
 class SeAuxUNet(nn.Module):
     """A U-Net of separable convolutions with squeeze-and-excitation; a second head predicts which classes are present.
 
