@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import torch
 
 import made_encoders
 import made_models
+from conftest import REPOSITORY
+from experiments import places
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import CROP_STEPS, Cubes, Stacks
 from nodulens.data.splits import Parts
 from nodulens.errors import BadOption
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig, changed
+from nodulens.methods.shipped import IN_CLONE
 from nodulens.metrics.segmentation import compare
 from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
@@ -116,6 +120,27 @@ def test_a_network_of_whole_slices_outlines_sheets_of_them(closeups: CloseUps, s
         96,
         96,
     )
+
+
+def test_a_shifted_sheet_shows_who_knows_places(
+    closeups: CloseUps, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What looks at density alone is as good wherever the sheet begins; what marks the middles of squares is not."""
+    field, nodules = Field(256, ("nodule",)), np.arange(30)
+    middles = np.full((1, 1, 256, 256), -9.0, dtype=np.float32)
+    for y, x in np.ndindex(5, 5):
+        middles[0, 0, 51 * y + 18 : 51 * y + 33, 51 * x + 18 : 51 * x + 33] = 9
+
+    def values(run: Callable[[Array], tuple[Array, ...]]) -> list[float]:
+        return [places.dice(made_models.model(run), field, closeups, nodules, shift) for shift in places.SHIFTS]
+
+    looks, knows = values(dense), values(lambda batch: (middles,))
+    assert min(looks) > max(looks) - 0.03 and min(looks) > 0.85
+    assert knows[0] > 0.4 and max(knows[1:]) < 0.7 * knows[0]
+    shipped = REPOSITORY / IN_CLONE / "resnet-unet-patch-cnn"
+    places.main([shipped], data, fold=4)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if str(shipped) in line]
+    assert min(map(float, line.strip("| ").split(" | ")[1:])) > 0.4
 
 
 def test_sheets_to_learn_from_are_full_and_keep_outline_and_image_together() -> None:
