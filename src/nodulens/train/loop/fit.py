@@ -209,7 +209,7 @@ class _State:
                 group["lr"] /= 2
 
     def save(self, checkpoint: Path) -> None:
-        """Write the checkpoint and the curves, each atomically."""
+        """Write the curves, then the checkpoint, each atomically: so no epoch of the checkpoint lacks its row."""
         parts: dict[str, Any] = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
         parts |= {"scaler": self.scaler.state_dict(), "average": self.average, "kept": self.kept}
         if self.hardness is not None:
@@ -471,14 +471,14 @@ def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows: Sequence[Row] = state["progress"]["rows"]
     _save_events(rows[-1], checkpoint.with_suffix(".events"))
-    with whole_file(checkpoint) as path:
-        torch.save(state, path)
     kept = kept_epoch(rows, state["training"]["patience"])
     marked = [{**row, "kept": int(row["epoch"] == kept)} for row in rows]
     # an older version's rows have fewer columns
     columns = dict.fromkeys([*marked[-1], *(name for row in marked for name in row)])
     with whole_file(checkpoint.with_suffix(".csv")) as path:
         path.write_text(table_text(tuple(columns), marked), encoding="utf-8")
+    with whole_file(checkpoint) as path:
+        torch.save(state, path)
 
 
 def _save_events(row: Row, folder: Path) -> None:
