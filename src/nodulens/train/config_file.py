@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nodulens.data.splits import FIXED, read_split
+from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, MissingExtra, NotFound, UnreadableFile
 from nodulens.methods.recipe import Recipe
 from nodulens.methods.run_record import SPLIT, read_record
@@ -90,7 +90,7 @@ def _of_run(path: Path) -> Configured:
     split = path.parent / SPLIT
     if not split.exists():
         raise NotFound(f"{path} names its test patients by {SPLIT}, which is not beside it: copy that, too.")
-    if read_split(split).method == FIXED:
+    if not read_split(split).names_all:
         return Configured(run.recipe, (), TrainOptions(fold=run.fold, everybody=run.fold is None))
     return Configured(run.recipe, (), TrainOptions(split=split, fold=run.fold))
 
