@@ -417,7 +417,8 @@ def recipe_of(cell: Cell, bench: Bench) -> Recipe:
     own = budget.networks[recipe.networks[cell.part].network]
     if budget.renderings is not None:
         recipe = replace(recipe, renderings=budget.renderings)
-    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in own.items()), *cell.settings))
+    every = () if budget.epochs is None else (f"{cell.part}.epochs={budget.epochs}",)
+    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in own.items()), *cell.settings, *every))
 
 
 if __name__ == "__main__":
