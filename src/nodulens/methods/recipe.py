@@ -329,6 +329,8 @@ def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     new = changed(recipe, settings)
     acts = (*new.in_use, *new.shapes_training, *new.networks)
     _check_acting(settings, acts, f"{new.name} has no part that it is for. What can be set is {', '.join(acts)}.")
+    for setting in settings:
+        _check_network_setting(setting.partition("=")[0].strip(), new)
     return new
 
 
@@ -337,6 +339,21 @@ def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> N
         name = setting.partition("=")[0].strip()
         if not {name, name.partition(".")[0]} & set(acts):
             raise BadOption(f"{name} has no effect: {why}")
+
+
+def _check_network_setting(name: str, recipe: Recipe) -> None:
+    """Refuse a setting of a network that another of its settings takes the place of."""
+    part, _, own = name.partition(".")
+    config = recipe.networks.get(part)
+    if config is None:
+        return
+    if own == "pixel_mm" and config.crop_scale is not None:
+        raise BadOption(
+            f"{name} has no effect: with {part}.crop_scale={config.crop_scale:g} every crop is as long as its nodule's "
+            f"outline. Set {part}.crop_scale=none, too."
+        )
+    if own == "plateau" and config.schedule != "plateau":
+        raise BadOption(f"{name} has no effect on {part}.schedule={config.schedule}: set it to plateau, too.")
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
