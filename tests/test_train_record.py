@@ -98,6 +98,7 @@ def test_epochs_that_are_typed_count_more_than_those_of_the_file(tmp_path: Path)
     assert epochs("epochs: 5", "classifier.epochs=3") == 3 and epochs(one, "classifier.epochs=3") == 3
     assert epochs("epochs: 5", every=2) == 2 and epochs(one, every=2) == 2
     assert epochs(one, "classifier.epochs=3", every=2) == 3
+    assert epochs("set: [classifier.epochs = 7]", every=2) == 2
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,9 @@ def _settings(value: Any, path: Path, before: str = "") -> Iterator[str]:
             else:
                 yield f"{name}={_text(inner)}"
     elif isinstance(value, list) and not before:
-        yield from map(str, value)
+        for setting in map(str, value):
+            name, equals, text = setting.partition("=")
+            yield f"{name.strip()}{equals}{text}"
     elif value is not None:
         raise BadOption(f"{path}: set is a list of name=value or a mapping, got {value!r}.")
 

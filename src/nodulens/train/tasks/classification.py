@@ -24,7 +24,7 @@ from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
-from nodulens.train.tasks.nodule_material import NoduleMaterial, Nodules, load_nodules
+from nodulens.train.tasks.nodule_material import MALIGNANT, TWO, NoduleMaterial, Nodules, load_nodules
 from nodulens.train.tasks.protocol import Rows
 
 
@@ -136,9 +136,9 @@ def train(
 
 
 def _tally(config: NetworkConfig) -> Tally:
-    """Precision and recall are those of the last of two classes, malignant, or means over three."""
-    last = len(config.classes) - 1
-    return Tally(config.classes, exclusive=True, reported=[last] if last == 1 else None)
+    """Precision and recall are those of malignant where there are two classes, else means over all."""
+    two = set(config.classes) == TWO
+    return Tally(config.classes, exclusive=True, reported=[config.classes.index(MALIGNANT)] if two else None)
 
 
 def _epoch_rows(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:

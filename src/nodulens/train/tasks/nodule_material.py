@@ -20,7 +20,8 @@ from nodulens.data.ratings import Malignancy, three_classes
 from nodulens.errors import BadOption
 from nodulens.train.tasks.protocol import Rows
 
-TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
+MALIGNANT = "malignant"
+TWO, THREE = {"benign", MALIGNANT}, {"indeterminate", "benign", MALIGNANT}
 SIX = set("012345")
 TOO_FAR = 4
 """Difference between two ratings from which readers do not agree: a 1 against a 5."""
