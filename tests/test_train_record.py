@@ -308,8 +308,9 @@ def test_an_extended_run_says_so(trained: Path, data: Path, tmp_path: Path, run:
     assert card["settings"]["epochs"] == 4 and card["command"] == "; ".join(made.commands)
     assert [row["epoch"] for row in read_curves(folder / "classifier.csv")] == [1, 2, 3, 4]
     straight = tmp_path / "straight"
-    run("train", "--config", folder / "run.json", "--data", data, "-o", straight, "--threads", "1")
-    assert same(folder, straight), "its rate is constant"
+    done = run("train", "--config", folder / "run.json", "--data", data, "-o", straight, "--threads", "1")
+    assert same(folder, straight), "its rate is constant, but for a first step"
+    assert f"nodulens: {folder / 'run.json'} is of a run that was extended: it is trained as long" in done.err
     (folder / "classifier.pt").unlink()
     refused(run(*words), "has no checkpoint classifier.pt")
 

@@ -97,8 +97,8 @@ class NetworkConfig(Training):
         window: for a network of whole slices, side in pixels of the square patches that it is trained on instead: cut
             out of them, and close-ups of real nodules where there are any. On a CPU that trains faster. None: whole
             slices.
-        examples: for a network of whole slices, how many slices or windows an epoch has; None: 240 slices, or 480
-            windows.
+        examples: for a network of whole slices, how many slices or windows an epoch has at most: no more than there
+            are slices, with close-ups twice as many; None: 240 slices, or 480 windows.
         auxiliary: weight of the loss of a second head that classifies which classes are present; 0 without one.
         pretrained: an encoder trained on ImageNet that the network starts from: a file, a hub name, or
             "efficientnet-lite0", whose U-Net then takes the network's place; None: from random weights.

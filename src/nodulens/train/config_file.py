@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +68,8 @@ class Configured:
 def read_config(path: Path) -> Configured:
     """Read a file: JSON is the record of a run, all else YAML.
 
-    A path in YAML is relative to the file. ``set`` is a list of ``name=value``, or a mapping, which may be nested by
+    A warning says where a run was extended: its settings are of one training of all epochs. A path in YAML is relative
+    to the file. ``set`` is a list of ``name=value``, or a mapping, which may be nested by
     the parts of a name.
 
     Raises:
@@ -86,6 +88,12 @@ def _of_run(path: Path) -> Configured:
     if not run.recipe.networks:
         raise BadOption(
             f"{path} is of the networks that ship, whose settings it does not hold; type its command: {run.command}"
+        )
+    if run.extended:
+        warnings.warn(
+            f"{path} is of a run that was extended: it is trained as long from the start, at other rates, to other "
+            "weights.",
+            stacklevel=2,
         )
     split = path.parent / SPLIT
     if not split.exists():

@@ -220,7 +220,8 @@ class _State:
 def extend(checkpoint: Path, after: int, epochs: int) -> bool:
     """Let a training that ended after some epochs go on to ``epochs`` when it is resumed; nothing if it has already.
 
-    The learning rate goes on as that of a training of ``epochs`` has it from there. Patience and minutes count anew.
+    The learning rate goes on as that of a training of ``epochs`` has it from there. Patience, epochs of the plateau
+    schedule and minutes count anew.
 
     Args:
         after: epochs after which it ended: of those that it was set to, or fewer if it stopped early.
