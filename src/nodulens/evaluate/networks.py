@@ -62,7 +62,7 @@ def evaluate_networks(
     chosen = _test_split(folder, run, split)
     out = {}
     for name, config in run.recipe.networks.items():
-        material = PARTS[name].load(data, run.recipe)
+        material = PARTS[name].load(data, run.recipe, chosen[0])
         model = networks[name]
         trained = frozenset(model.card.trained_on["patients"])
         validation = frozenset(model.card.trained_on.get("watched", ())) - trained

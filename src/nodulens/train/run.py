@@ -183,7 +183,7 @@ def prepare(recipe: Recipe, spec: RunSpec, names: Collection[str]) -> list[Prepa
         check_config(name, recipe.networks[name])
     found = []
     for name in names:
-        material = PARTS[name].load(spec.data, recipe)
+        material = PARTS[name].load(spec.data, recipe, spec.split)
         rows = division(material, parts_of(material.patients, spec.split, spec.fold))
         if not len(rows.train):
             raise BadOption(

@@ -201,7 +201,7 @@ def train_external(
     """
     environment.check()
     start = time.monotonic()
-    material = slice_material.load(spec.data, recipe)
+    material = slice_material.load(spec.data, recipe, spec.split)
     chosen = thinned(division(material, parts_of(material.patients, spec.split, spec.fold)), slices)
     if not len(chosen.train) or not len(chosen.validation):
         raise BadOption(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nodulens.data.material import Stacks
+from nodulens.data.splits import Split
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.runtime.engine import Model
@@ -42,8 +43,11 @@ class Crops(NoduleMaterial):
 # ---------------------------------------------------------------- material
 
 
-def load(data: Path, recipe: Recipe) -> Crops:
+def load(data: Path, recipe: Recipe, split: Split | None = None) -> Crops:
     """The central slice of every nodule that has a class.
+
+    Args:
+        split: not needed: what is shown is the patient's own.
 
     Raises:
         NotFound: the folder has no stacks.

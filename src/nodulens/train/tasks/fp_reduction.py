@@ -18,6 +18,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from nodulens.data.material import PATCH_PX, PATCH_STEPS, Patches, PatchMaterial
+from nodulens.data.splits import Split
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import average_precision
@@ -85,8 +86,11 @@ class Candidates:
         return rows[~self.tile[rows]]
 
 
-def load(data: Path, recipe: Recipe) -> Candidates:
+def load(data: Path, recipe: Recipe, split: Split | None = None) -> Candidates:
     """The patches; negatives inside findings that LUNA16 excludes, and evaluation patients, are left out.
+
+    Args:
+        split: not needed: what is shown is the patient's own.
 
     Raises:
         NotFound: the folder has none, or the recipe wants tiles and there are none.

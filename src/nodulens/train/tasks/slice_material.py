@@ -27,6 +27,7 @@ from nodulens.data.luna16 import AIRWAYS, LUNGS
 from nodulens.data.material import STACKS, Background, Cubes, Stacks
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
+from nodulens.data.splits import Split
 from nodulens.data.whole_slices import UNKNOWN, ScanFacts, SlicedScan, WholeSlices
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.recipe import Augmentation, Recipe
@@ -252,11 +253,14 @@ class Multiplied(Slices):
 Material = Slices | Pictures
 
 
-def load(data: Path, recipe: Recipe) -> Material:
+def load(data: Path, recipe: Recipe, split: Split | None = None) -> Material:
     """Load the material of a folder: its pictures; or slices of its whole scans; or else of the backgrounds, with and
     without rendered nodules. Close-ups are added if the recipe has windows.
 
-    Nodules rendered into a background are of patients of its own fold, so they are held out with it.
+    Nodules rendered into a background are of patients of its own fold or part, so they are held out with it.
+
+    Args:
+        split: see :class:`nodulens.train.tasks.protocol.TaskModule`; a background that it does not name is left out.
 
     Raises:
         BadOption: the recipe wants cubes without windows, or for a folder of pictures.
@@ -288,9 +292,10 @@ def load(data: Path, recipe: Recipe) -> Material:
     shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= MIN_DIAMETER_MM]
     slabs: list[Slab] = []
     for patient in Background.PATIENTS:
-        volume = background(data, patient)
-        own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _rendered_slabs(volume, patient, own, recipe.renderings)
+        volume, group = background(data, patient), _group(patient, split)
+        if group is not None:
+            own = [s for s in shapes if _group(s.patient, split) == group]
+            slabs += _rendered_slabs(volume, patient, own, recipe.renderings if own else 0)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None, _cubes(data, recipe))
 
 
@@ -310,6 +315,11 @@ def slices_and_closeups(material: Material, rows: Rows) -> tuple[Rows, Rows]:
 
 def _cubes(data: Path, recipe: Recipe) -> CloseUps | None:
     return CloseUps.of_cubes(Cubes(data)) if recipe.cubes else None
+
+
+def _group(patient: str, split: Split | None) -> str | None:
+    """A patient's fold or part; None for one whom the split does not name."""
+    return str(fold_of(patient)) if split is None else split.groups.get(patient)
 
 
 def _has_window(recipe: Recipe) -> bool:
