@@ -28,12 +28,11 @@ from nodulens.evaluate.networks import evaluate_networks
 from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import Conditions, read_run, write_run
 from nodulens.runtime.engine import load_model
-from nodulens.train import _chosen
+from nodulens.train import _chosen, options
 from nodulens.train.conditions import commit, hardware
 from nodulens.train.config_file import read_config
 from nodulens.train.loop.curves import curves_figure, read_curves
 from nodulens.train.options import TrainOptions
-from nodulens.train.options import test_patients_of as tested
 
 FOLD = "2"
 SMALL = ("--set", "classifier.size=44", "--threads", "1")
@@ -277,7 +276,7 @@ def test_a_file_of_the_fixed_folds_names_all_who_train(data: Path, tmp_path: Pat
 
 def test_the_fixed_folds_that_a_run_recorded_are_those_of_everybody(tmp_path: Path) -> None:
     write_split(Split({"a": str(fold_of("a"))}, FOLDS, FIXED, notes=("by a run",)), tmp_path / "split.json")
-    assert tested(tmp_path / "split.json", 2, everybody=False) == (None, 2)
+    assert options.test_patients_of(tmp_path / "split.json", 2, everybody=False) == (None, 2)
 
 
 @pytest.mark.training

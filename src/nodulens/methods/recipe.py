@@ -353,7 +353,7 @@ def _check_network_setting(name: str, recipe: Recipe) -> None:
             f"outline. Set {part}.crop_scale=none, too."
         )
     if own == "plateau" and config.schedule != "plateau":
-        raise BadOption(f"{name} has no effect on {part}.schedule={config.schedule}: set it to plateau, too.")
+        raise BadOption(f"{name} has no effect: it is of {part}.schedule=plateau, and this one is {config.schedule}.")
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:
