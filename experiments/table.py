@@ -177,7 +177,7 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
 
 def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) -> dict[str, Any]:
     """The same for a classifier on handcrafted features, which needs no validation set."""
-    rows = _rows(cell, material.nodules)
+    rows = _rows(cell, material)
     train = np.sort(np.concatenate([rows.train, rows.validation]))
     start = time.monotonic()
     found = handcrafted.evaluate(_kind(cell), material, train, rows.test)

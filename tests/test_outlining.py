@@ -92,6 +92,18 @@ def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) 
             assert (one.lungs[one.nodule] > 0).mean() > 0.5
 
 
+def test_slices_show_the_patients_of_their_nodules_too(data: Path, loaded: Slices) -> None:
+    """So that a card names everybody who has taught."""
+    stacks = set(Stacks(data).patients)
+    for number, patient in enumerate(Background.PATIENTS):
+        own = np.flatnonzero(np.array(loaded.patients) == patient)
+        plain, nodules = (own[loaded.has_nodule[own] == kind] for kind in (False, True))
+        assert loaded.shown(plain[:3]) == {patient}, number
+        shown = loaded.shown(nodules) - {patient}
+        assert shown and shown <= stacks - EVALUATION_PATIENTS
+        assert {fold_of(p) for p in shown} == {fold_of(patient)}
+
+
 def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
     again = slice_material.load(data, replace(SE_AUX_UNET, renderings=1)).slabs

@@ -460,10 +460,9 @@ def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
 
 
 def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
-    """The patients of the training and the validation set, for the card."""
-    patients = material.patients
+    """The patients of the training and the validation set, for the card, those of rendered nodules among them."""
     parts = {"patients": rows.train, "watched": rows.validation}
-    return {name: sorted({patients[r] for r in part}) for name, part in parts.items()}
+    return {name: sorted(material.shown(part)) for name, part in parts.items()}
 
 
 def _same_run(known: Run, run: Run, folder: Path) -> None:

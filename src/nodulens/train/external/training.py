@@ -146,8 +146,8 @@ class Job:
 
     @property
     def training_patients(self) -> list[str]:
-        """The patients of the training and the validation set."""
-        return sorted({self.material.patients[row] for row in (*self.division.train, *self.division.validation)})
+        """The patients of the training and the validation set, those of rendered nodules among them."""
+        return sorted(self.material.shown(np.concatenate([self.division.train, self.division.validation])))
 
     def examples(self) -> Rows:
         """Two training rows, with a nodule if there is one, on which the export is checked."""

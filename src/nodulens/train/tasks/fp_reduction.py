@@ -73,6 +73,10 @@ class Candidates:
         """(N,) number of each patch among those that may be used."""
         return [f"patch {k}" for k in range(len(self.patches))]
 
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows."""
+        return {self.patients[row] for row in rows}
+
     def images(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""
         return self.patches.unit(rows)[:, None]

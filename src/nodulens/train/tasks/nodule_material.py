@@ -99,6 +99,10 @@ class NoduleMaterial:
         """(N,) number of each nodule in the stacks."""
         return self.nodules.items
 
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows."""
+        return {self.patients[row] for row in rows}
+
 
 def load_nodules(data: Path, classes: tuple[str, ...]) -> tuple[Stacks, Nodules]:
     """The stacks of a data folder, and their nodules of the classes, see :func:`nodules_of`.

@@ -38,6 +38,9 @@ class Material(Protocol):
     def items(self) -> Sequence[str]:
         """(N,) name of what each row shows, the same in the material of every recipe that shows it."""
 
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows, and those whose nodules are shown in them."""
+
 
 class Figures(Protocol):
     """Figures of evaluated rows, a frozen dataclass; means have intervals by patient."""

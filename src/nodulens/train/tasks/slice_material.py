@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,7 @@ class Slab:
         pixel_mm: (y, x).
         whole_mm: pixel of the whole slice at 512 × 512 pixels.
         facts: of the scan.
+        rendered: patients whose nodules are rendered into it.
     """
 
     patient: str
@@ -71,6 +72,7 @@ class Slab:
     pixel_mm: tuple[float, float]
     whole_mm: float
     facts: ScanFacts = UNKNOWN
+    rendered: frozenset[str] = frozenset()
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -130,6 +132,11 @@ class ScanSlab:
     def whole_mm(self) -> float:
         """Pixel of the whole slice at 512 × 512 pixels, see :class:`Slab`."""
         return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
+
+    @property
+    def rendered(self) -> frozenset[str]:
+        """Nobody: nothing is rendered into it."""
+        return frozenset()
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -193,6 +200,11 @@ class Slices:
     def items(self) -> list[str]:
         """(N,) names of the slices, then of the nodules."""
         return [item for part in (*self.slabs, *self.near) for item in part.items]
+
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows, and those whose nodules are rendered into their slabs."""
+        slabs = np.unique(self._place[rows[rows < len(self._place)], 0])
+        return {self.patients[row] for row in rows}.union(*(self.slabs[k].rendered for k in slabs))
 
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
         """Network input of slices, and the truth of its foreground classes.
@@ -363,10 +375,10 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
     slice_mm, *pixel_mm = volume.geometry.spacing_zyx
     facts = ScanFacts(slice_mm, lungs_ml=lungs_ml)
 
-    def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
+    def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_], theirs: Iterable[str] = ()) -> Slab:
         stored, lung = np.rint(hu[z]).astype(np.int16), lungs.labels[z].astype(np.uint8)
         whole_mm = rng.uniform(*WHOLE_SLICE_MM)
-        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, facts)
+        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, facts, frozenset(theirs))
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
     for _ in range(renderings):
@@ -377,7 +389,8 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
             area = nodule.truth.labels.sum(axis=(1, 2), dtype=int)
             others = rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[: SLICES_PER_NODULE - 1]
             through[nodule.box.start[0] + np.append(others, area.argmax())] = True
-        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & may_train)))
+        theirs = (shapes[i].patient for i in chosen)
+        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & may_train), theirs))
     return out
 
 
