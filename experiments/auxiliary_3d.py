@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from nodulens.data.folds import FOLDS, is_left_out, may_train
 from nodulens.data.material import Cubes
+from nodulens.errors import BadOption
 from nodulens.io.atomic import whole_file
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.metrics.classification import auc
@@ -251,7 +252,10 @@ def main(
                 with whole_file(path) as file:
                     file.write_text(json.dumps(found) + "\n", encoding="utf-8")
                 typer.echo(f"{arm} the head, fold {fold}: done", err=True)
-            for name, values in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known["epochs"] != epochs:
+                raise BadOption(f"{path} is of {known['epochs']} epochs, not {epochs}: name another folder by --run.")
+            for name, values in known["rows"].items():
                 arms.setdefault(arm, {}).setdefault(name, []).extend(values)
     table = judged(arms)
     typer.echo(f"{table.title}\n\n{to_markdown(table)}")

@@ -16,11 +16,13 @@ class Budget:
             started is finished, none is started after them.
         copies: changed ones of every row, where classes are split after augmentation.
         renderings: how often nodules are rendered into each background; None: as often as the recipe says.
+        epochs: of every network, whatever its settings and those of a cell say; None: as they say.
     """
 
     networks: Mapping[str, Mapping[str, float | str]]
     copies: int = 3
     renderings: int | None = None
+    epochs: int | None = None
 
 
 BUDGET = Budget({

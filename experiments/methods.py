@@ -333,8 +333,7 @@ def main(
         torch.set_num_threads(threads)
     work = Release(data, run, out, cells, bits=cast("Bits | None", bits), folds=folds)
     if epochs is not None:
-        shorter = {name: {**own, "epochs": epochs} for name, own in UNTIMED.networks.items()}
-        work = replace(work, budget=Budget(shorter), command=f"{work.command} --epochs {epochs}")
+        work = replace(work, budget=replace(UNTIMED, epochs=epochs), command=f"{work.command} --epochs {epochs}")
     release(work, only, typer.echo)
 
 

@@ -177,7 +177,7 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
 
 def compute_handcrafted(cell: Cell, material: handcrafted.Features, data: Path) -> dict[str, Any]:
     """The same for a classifier on handcrafted features, which needs no validation set."""
-    rows = _rows(cell, material.nodules)
+    rows = _rows(cell, material)
     train = np.sort(np.concatenate([rows.train, rows.validation]))
     start = time.monotonic()
     found = handcrafted.evaluate(_kind(cell), material, train, rows.test)
@@ -417,7 +417,8 @@ def recipe_of(cell: Cell, bench: Bench) -> Recipe:
     own = budget.networks[recipe.networks[cell.part].network]
     if budget.renderings is not None:
         recipe = replace(recipe, renderings=budget.renderings)
-    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in own.items()), *cell.settings))
+    every = () if budget.epochs is None else (f"{cell.part}.epochs={budget.epochs}",)
+    return changed(recipe, (*(f"{cell.part}.{name}={value}" for name, value in own.items()), *cell.settings, *every))
 
 
 if __name__ == "__main__":

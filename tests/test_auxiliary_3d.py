@@ -13,6 +13,7 @@ from experiments import auxiliary_3d
 from experiments.auxiliary_3d import SIDE, Windows, judged, main, network
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import Cubes
+from nodulens.errors import BadOption
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
@@ -62,6 +63,8 @@ def test_folds_are_computed_once_and_both_arms_are_compared(
     monkeypatch.setattr(auxiliary_3d, "train", None)  # nothing is trained again
     main(data, tmp_path, epochs=1, folds=min(filled) + 1, threads=1)
     assert capsys.readouterr().out == first
+    with pytest.raises(BadOption, match=r"with-\d\.json is of 1 epochs, not 2: name another folder"):
+        main(data, tmp_path, epochs=2, folds=min(filled) + 1, threads=1)
 
 
 def test_a_difference_is_paired_by_nodule() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import pkgutil
 import socket
 import sys
 from dataclasses import replace
@@ -295,6 +296,27 @@ def test_a_checkpoint_of_an_older_version_goes_on(tmp_path: Path) -> None:
     before = (tmp_path / "old.pt").read_bytes()
     assert torch.equal(fit(line(), Task(batches, square), PLAIN, tmp_path / "old.pt").weight, whole.weight)
     assert (tmp_path / "old.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("writer", ["_save_events", "table_text", "torch.save"])
+def test_a_training_stopped_while_it_writes_its_last_epoch_has_all_rows_once_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    whole = fit(line(), Task(batches, square), PLAIN, tmp_path / "whole.pt")
+    name = f"nodulens.train.loop.fit.{writer}"
+    write, calls = pkgutil.resolve_name(name), iter(range(PLAIN.epochs))
+
+    def stops(*words: object) -> object:
+        if next(calls) == PLAIN.epochs - 1:
+            raise KeyboardInterrupt
+        return write(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(name, stops)
+        with pytest.raises(KeyboardInterrupt):
+            fit(line(), Task(batches, square), PLAIN, tmp_path / "run.pt")
+    assert torch.equal(fit(line(), Task(batches, square), PLAIN, tmp_path / "run.pt").weight, whole.weight)
+    assert [(row["epoch"], row["kept"]) for row in curves(tmp_path / "run.pt")] == [(1, 0), (2, 0), (3, 0), (4, 1)]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

@@ -148,6 +148,16 @@ def test_outlines_of_a_method_take_the_place_of_the_readers(data: Path) -> None:
 # ---- Training
 
 
+@pytest.mark.parametrize("classes", [("benign", "malignant"), ("malignant", "benign")])
+def test_an_epochs_precision_and_recall_are_of_malignant(classes: tuple[str, str]) -> None:
+    """Of four nodules all are called malignant, and three are; in whichever order the classes are."""
+    tally = classification._tally(replace(config_of(SMALL), classes=classes))
+    called = torch.tensor([classes.index("malignant")] * 4)
+    true = torch.tensor([classes.index(name) for name in ("benign", "malignant", "malignant", "malignant")])
+    tally.add(torch.nn.functional.one_hot(called, 2).float(), true)
+    assert (tally.figures()["precision"], tally.figures()["recall"]) == (0.75, 1.0)
+
+
 def test_it_learns_by_heart(data: Path, tmp_path: Path) -> None:
     """Sixteen nodules, over and over, half of them with the wrong label: it must know them."""
     material = classification.load(data, SMALL)

@@ -94,6 +94,9 @@ def by_nnunet(hu: NDArray[Any]) -> NDArray[np.float32]:
     return image
 
 
+CURVES = "epoch,loss,seconds\n1,0.5,1800.25\n2,0.25,3600.5\n"
+
+
 def small_net() -> nn.Module:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -113,8 +116,9 @@ class Pretender(made_environments.Pretender, Environment):
         trained = work / "results" / DATASET / "nnUNetTrainer__nnUNetPlans__2d"
         (trained / "fold_0").mkdir(parents=True, exist_ok=True)
         written(trained)
-        for name in ("checkpoint_final.pth", "curves.csv", "progress.png"):
+        for name in ("checkpoint_final.pth", "progress.png"):
             (trained / "fold_0" / name).write_bytes(b"")
+        (trained / "fold_0" / "curves.csv").write_text(CURVES)
 
     def _export(self, work: Path, trained: Path, target: Path, side: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -149,9 +153,13 @@ def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, mo
     spec = RunSpec(data, run, "as typed", fold=FOLD)
     with pytest.raises(NodulensError, match="stopped"):
         train_nnunet(recipe(), spec, env, Amount(slices=60))
+    other = recipe("segmenter.epochs=3")
+    with pytest.raises(BadOption, match=r"holds a run with segmenter\.epochs=200; name another folder for .*=3"):
+        train_nnunet(other, spec, env, Amount(slices=60))
     made = train_nnunet(recipe(), spec, env, Amount(slices=60))
     assert env.done == ["plan", "train", "train", "export", "predict"], "it goes on where nnU-Net stands"
     assert made == read_run(run) and made.seconds.keys() == {"segmenter", "classifier"}
+    assert made.seconds["segmenter"] == 3600.5, "as its curves say, over all its runs"
     segmenter = made.recipe.segmenter
     assert segmenter is not None
     assert (segmenter.network, segmenter.size, segmenter.pixel_mm, segmenter.batch) == ("nnunet", 64, 6.0, 4)
@@ -167,6 +175,8 @@ def test_a_run_with_nnunet_is_judged_and_analyses(data: Path, tmp_path: Path, mo
     report = analyze(small_scans.noisy(), method=method)
     assert report.recipe == "nnunet-sam" and "segmenter" in {w.name for w in report.weights}
 
+    with pytest.raises(BadOption, match=r"holds a run with segmenter\.epochs=200"):
+        train_nnunet(other, spec, env, Amount(slices=60))
     with pytest.raises(BadOption, match="fold 2; name another folder"):
         train_nnunet(recipe(), replace(spec, fold=3), env, Amount(slices=60))
 

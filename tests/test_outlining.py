@@ -15,9 +15,11 @@ import made_models
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
+from nodulens.data.dataset import Item
 from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.luna16 import ANNOTATIONS, read_findings
-from nodulens.data.material import Background
+from nodulens.data.material import Background, Stacks
+from nodulens.data.splits import in_shares, stratified
 from nodulens.data.whole_slices import ScanFacts
 from nodulens.errors import BadOption, BadValues, NotFound
 from nodulens.evaluate import slice_networks
@@ -33,6 +35,7 @@ from nodulens.stages.slices import Field
 from nodulens.train.loop.augment import augmented
 from nodulens.train.loop.export import export
 from nodulens.train.networks.unet_plan import Plan, plan
+from nodulens.train.run import parts_of
 from nodulens.train.tasks import segmentation, slice_material
 from nodulens.train.tasks.segmentation import evaluate, field_of, settled, train
 from nodulens.train.tasks.segmentation_figures import SLICE, DiameterBand, EvaluatedSlices, slice_rows
@@ -89,6 +92,18 @@ def test_slices_are_of_the_backgrounds_with_nodules_and_without(loaded: Slices) 
             assert (one.lungs[one.nodule] > 0).mean() > 0.5
 
 
+def test_slices_show_the_patients_of_their_nodules_too(data: Path, loaded: Slices) -> None:
+    """So that a card names everybody who has taught."""
+    stacks = set(Stacks(data).patients)
+    for number, patient in enumerate(Background.PATIENTS):
+        own = np.flatnonzero(np.array(loaded.patients) == patient)
+        plain, nodules = (own[loaded.has_nodule[own] == kind] for kind in (False, True))
+        assert loaded.shown(plain[:3]) == {patient}, number
+        shown = loaded.shown(nodules) - {patient}
+        assert shown and shown <= stacks - EVALUATION_PATIENTS
+        assert {fold_of(p) for p in shown} == {fold_of(patient)}
+
+
 def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Background, "PATIENTS", Background.PATIENTS[:1])
     again = slice_material.load(data, replace(SE_AUX_UNET, renderings=1)).slabs
@@ -97,20 +112,36 @@ def test_the_same_slices_are_made_again(data: Path, loaded: Slices, monkeypatch:
         assert np.array_equal(one.nodule, other.nodule)
 
 
-def test_a_background_takes_outlines_of_its_own_fold_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["fold_of", "folds", "shares"])
+def test_a_background_takes_outlines_of_its_own_fold_alone(
+    data: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Or of its own part, so that no nodule of a test patient is trained on in the lungs of another."""
     used: dict[str, set[str]] = {}
+    patients = {*Background.PATIENTS, *Stacks(data).patients} - EVALUATION_PATIENTS
+    items = [Item(p, p, "nodule") for p in sorted(patients)]
+    made = {"fold_of": None, "folds": stratified(items, 3), "shares": in_shares(items, (50, 20, 30))}[by]
 
     def remember(volume: Volume, patient: str, shapes: list, renderings: int) -> list[Slab]:  # type: ignore[type-arg]
         used[patient] = {s.patient for s in shapes}
         return []
 
     monkeypatch.setattr(slice_material, "_rendered_slabs", remember)
-    slice_material.load(data, SE_AUX_UNET)
+    slice_material.load(data, SE_AUX_UNET, made)
     assert used.keys() == set(Background.PATIENTS)
     for patient, theirs in used.items():
         assert theirs
-        assert {fold_of(p) for p in theirs} == {fold_of(patient)}
+        assert len({fold_of(p) if made is None else made.groups[p] for p in (patient, *theirs)}) == 1
         assert not theirs & EVALUATION_PATIENTS
+    parts = parts_of(patients, made, None if by == "shares" else 1)
+    for part in (parts.train, parts.validation, parts.test):
+        assert {p for patient, theirs in used.items() if patient in part for p in theirs} <= part
+    if made is not None:
+        one, *others = Background.PATIENTS
+        left = replace(made, groups={p: group for p, group in made.groups.items() if p != one})
+        used.clear()
+        slice_material.load(data, SE_AUX_UNET, left)
+        assert used.keys() == set(others), "it is not named"
 
 
 def test_slices_through_what_is_not_annotated_are_left_out() -> None:

@@ -220,6 +220,24 @@ def test_what_is_set_to_train_acts_then_or_later(recipe: Recipe, idle: list[str]
             changed_to_train(recipe, [setting])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "idle", "beside"),
+    [
+        (CONV3_CLASSIFIER, "classifier.pixel_mm=0.5", "classifier.crop_scale=none"),
+        (CONV3_CLASSIFIER, "classifier.plateau=5", "classifier.schedule=plateau"),
+        (NNUNET_SAM, "segmenter.plateau=5", "segmenter.schedule=plateau"),
+    ],
+)
+def test_a_setting_that_another_one_makes_idle_is_refused(recipe: Recipe, idle: str, beside: str) -> None:
+    """Unless that is set, too, in whichever order."""
+    with pytest.raises(BadOption, match=rf"^{idle.split('=')[0]} has no effect.*{beside.split('.')[0]}"):
+        changed_to_train(recipe, [idle])
+    for some in ([idle, beside], [beside, idle]):
+        assert changed_to_train(recipe, some) == changed(recipe, some)
+    assert changed_to_train(SE_AUX_UNET, ["segmenter.plateau=5"]).networks["segmenter"].plateau == 5
+    assert changed_to_train(NNUNET_SAM, ["classifier.pixel_mm=0.5"]).networks["classifier"].pixel_mm == 0.5
+
+
 def test_what_acts_hangs_on_what_outlines() -> None:
     """In whichever order it is set."""
     settings = ["box_scale=1.5", "prompted=network", "rounds_detected=3"]

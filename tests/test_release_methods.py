@@ -9,7 +9,9 @@ import pytest
 
 from experiments import methods
 from experiments.budgets import SHIPPED, Budget
+from experiments.cells import PATIENTS, SCANS
 from experiments.methods import LARGE, UNTIMED, Release, networks, packed_size, release
+from experiments.table import Bench, recipe_of
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, NodulensError
@@ -44,6 +46,22 @@ def test_the_budget_is_that_of_the_table_without_a_clock() -> None:
         assert UNTIMED.networks[recipe.networks[part].network]["minutes"] == "none"
     with pytest.raises(BadOption, match=r"No network.*conv3-classifier\.classifier"):
         networks("conv4")
+
+
+def test_the_epochs_that_are_asked_for_are_those_of_every_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that ships with epochs of its own, and of the folds that its figures come from."""
+    asked = []
+    monkeypatch.setattr(methods, "release", lambda work, only, tell: asked.append(work))
+    methods.main(tmp_path, tmp_path, tmp_path, tmp_path, epochs=3, bits=None, folds=True, threads=None, only="")
+    (work,) = asked
+    assert work.command.endswith("--epochs 3")
+    for recipe, part in networks():
+        for split in (SCANS, PATIENTS):
+            within = recipe_of(methods._cell(recipe, part, split, 0), Bench(tmp_path, tmp_path, work.budget))
+            config = within.networks[part]
+            assert (config.epochs, config.minutes) == (3, None), _name(recipe, part)
 
 
 def test_the_large_networks_are_stored_in_8_bits(work: Release) -> None:

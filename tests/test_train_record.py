@@ -22,11 +22,13 @@ from nodulens.apps.train import Start
 from nodulens.apps.typed import typed_command
 from nodulens.data.folds import FOLDS, fold_of
 from nodulens.data.material import Stacks
-from nodulens.data.splits import Split, stratified, write_split
+from nodulens.data.splits import FIXED, Split, fixed, stratified, write_split
 from nodulens.errors import BadOption, NotFound, UnreadableFile
+from nodulens.evaluate.networks import evaluate_networks
 from nodulens.methods.recipe import changed
 from nodulens.methods.run_record import Conditions, read_run, write_run
-from nodulens.train import _chosen
+from nodulens.runtime.engine import load_model
+from nodulens.train import _chosen, options
 from nodulens.train.conditions import commit, hardware
 from nodulens.train.config_file import read_config
 from nodulens.train.loop.curves import curves_figure, read_curves
@@ -95,6 +97,7 @@ def test_epochs_that_are_typed_count_more_than_those_of_the_file(tmp_path: Path)
     assert epochs("epochs: 5", "classifier.epochs=3") == 3 and epochs(one, "classifier.epochs=3") == 3
     assert epochs("epochs: 5", every=2) == 2 and epochs(one, every=2) == 2
     assert epochs(one, "classifier.epochs=3", every=2) == 3
+    assert epochs("set: [classifier.epochs = 7]", every=2) == 2
 
 
 @pytest.mark.parametrize(
@@ -251,6 +254,32 @@ def test_a_split_comes_with_the_record(data: Path, tmp_path: Path, trained: Path
 
 
 @pytest.mark.training
+def test_a_file_of_the_fixed_folds_names_all_who_train(data: Path, tmp_path: Path, run: Run) -> None:
+    """Data beside what was split adds nobody: not in the run, nor where its record trains again, nor by --extend."""
+    items = Stacks(data).items()
+    named = sorted({item.patient_id for item in items})[::2]
+    part = fixed([item for item in items if item.patient_id in named])
+    write_split(replace(part, data_sets=("stacks",)), tmp_path / "split.json")
+    first, again = tmp_path / "run", tmp_path / "again"
+    at = ("--data", data, "--epochs", "1")
+    assert run("train", "conv3-classifier", *at, "--split", tmp_path / "split.json", *SMALL, "-o", first).code == 0
+    done = run("train", "--config", first / "run.json", *at, "--threads", "1", "-o", again)
+    assert done.code == 0, done.err
+    for place in (first, again):
+        trained_on = json.loads((place / "classifier.json").read_text())["trained_on"]
+        assert {*trained_on["patients"], *trained_on["watched"]} <= set(named)
+    done = run("train", "--extend", "1", "--data", data, "--threads", "1", "-o", first)
+    assert done.code == 0, done.err
+    (found,) = evaluate_networks(first, {"classifier": load_model("classifier", folder=first)}, data).values()
+    assert {row.patient for row in found.evaluated.rows} <= set(named)  # type: ignore[attr-defined]
+
+
+def test_the_fixed_folds_that_a_run_recorded_are_those_of_everybody(tmp_path: Path) -> None:
+    write_split(Split({"a": str(fold_of("a"))}, FOLDS, FIXED, notes=("by a run",)), tmp_path / "split.json")
+    assert options.test_patients_of(tmp_path / "split.json", 2, everybody=False) == (None, 2)
+
+
+@pytest.mark.training
 def test_an_extended_run_says_so(trained: Path, data: Path, tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
@@ -278,8 +307,9 @@ def test_an_extended_run_says_so(trained: Path, data: Path, tmp_path: Path, run:
     assert card["settings"]["epochs"] == 4 and card["command"] == "; ".join(made.commands)
     assert [row["epoch"] for row in read_curves(folder / "classifier.csv")] == [1, 2, 3, 4]
     straight = tmp_path / "straight"
-    run("train", "--config", folder / "run.json", "--data", data, "-o", straight, "--threads", "1")
-    assert same(folder, straight), "its rate is constant"
+    done = run("train", "--config", folder / "run.json", "--data", data, "-o", straight, "--threads", "1")
+    assert same(folder, straight), "its rate is constant, but for a first step"
+    assert f"nodulens: {folder / 'run.json'} is of a run that was extended: it is trained as long" in done.err
     (folder / "classifier.pt").unlink()
     refused(run(*words), "has no checkpoint classifier.pt")
 

@@ -374,6 +374,23 @@ FEW = release.Trainings(small("detector", 24), small("segmenter"), small("malign
 """As many examples as show that the path holds."""
 
 
+def test_the_seconds_of_the_default_method_are_of_all_its_runs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both parts of a training, by their curves: where nothing is left to train, no second is."""
+
+    def make(job: release.Release) -> Path:
+        for part, seconds in (("foldNone", 60.5), ("foldNone-sharp", 30.25), ("fold1", 7.0)):
+            table = job.run / "detector" / f"{part}.csv"
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.write_text(f"epoch,loss,watched,seconds\n1,1,-1,1.5\n2,0.5,-0.5,{seconds}\n")
+        return job.out
+
+    monkeypatch.setattr(release, "MAKERS", {"detector": make})
+    for _ in range(2):
+        assert train_default(data, tmp_path, command="typed", epochs=2).seconds == {"detector": 90.75}
+
+
 def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -> None:
     """What ``python -m nodulens.train all`` does: five folds, the final one, export and cards, into a folder that
     works."""
@@ -391,7 +408,7 @@ def test_all_networks_are_made_one_after_the_other(data: Path, tmp_path: Path) -
     before = {name: card(name, out).sha256 for name in NAMES}
     run = tmp_path / "run"
     again = train_default(data, run, command="again", epochs=1, trainings=FEW)
-    assert again.seconds.keys() == release.MAKERS.keys()
+    assert again.seconds.keys() == release.MAKERS.keys() and min(again.seconds.values()) > 0
     made = {name: card(name, run).sha256 for name in NAMES}
     alike = [name for name in NAMES if made[name] == before[name]]
     assert alike[:3] == list(NAMES[:3]), "the same weights without the folds, but for those that learn from the folds'"

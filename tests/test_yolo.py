@@ -318,13 +318,14 @@ def test_curves_are_a_table(tmp_path: Path) -> None:
         "epoch", "time", "train/box_loss", " train/seg_loss", "metrics/mAP50(B)", "metrics/mAP50-95(B)",
         "metrics/precision(M)", "metrics/recall(M)", "metrics/mAP50-95(M)", "val/box_loss", "lr/pg0",
     )  # fmt: skip
+    took = ((1, 3.5), (2, 7), (3, 4), (4, 8.5))  # it was resumed after the second, and counts anew
     with (tmp_path / "results.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([columns, (1, 3.5, 2, 0.5, 0.9, 0.8, 0.7, 0.6, 0.25, 7, 0.01)])
+        csv.writer(file).writerows([columns, *((n, s, 2, 0.5, 0.9, 0.8, 0.7, 0.6, 0.25, 7, 0.01) for n, s in took)])
     yolo_inside.write_curves(tmp_path / "results.csv", tmp_path / "curves.csv")
     assert (tmp_path / "curves.csv").read_text().split() == [
         "epoch,loss,validation_loss,validation_precision,validation_recall,"
         "validation_map50,validation_map50_95,watched,learning_rate,seconds",
-        "1,2.5,7.0,0.7,0.6,0.9,0.8,0.25,0.01,3.5",
+        *(f"{n},2.5,7.0,0.7,0.6,0.9,0.8,0.25,0.01,{s}" for n, s in ((1, 3.5), (2, 7.0), (3, 11.0), (4, 15.5))),
     ]
 
 

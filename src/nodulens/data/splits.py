@@ -28,7 +28,7 @@ SCHEMA = "nodulens-split/1"
 FORM = Format(SCHEMA, "split")
 EVALUATION = "evaluation"
 FIXED = "fixed"
-"""The ``method`` of a split by the project's own folds."""
+"""The ``method`` of a split by the project's own folds, see :attr:`Split.names_all`."""
 MAX_FOLDS = 1000
 PARTS = ("train", "validation", "test")
 NAMED = 5
@@ -90,6 +90,12 @@ class Split:
         learning = (p for p, group in self.groups.items() if group not in ("test", EVALUATION))
         refuse_overlap(learning, EVALUATION_PATIENTS, ("the split", EVALUATION))
 
+    @property
+    def names_all(self) -> bool:
+        """Whether it holds nobody but those whom it names: not the project's own folds as a run records them, which
+        hold every patient of its data."""
+        return self.method != FIXED or bool(self.data_sets)
+
     def patients(self, group: str) -> frozenset[str]:
         """Those of one group; none where there is no such group."""
         return frozenset(p for p, own in self.groups.items() if own == group)
@@ -130,7 +136,7 @@ class Split:
 
 def fixed(items: Sequence[Item]) -> Split:
     """The project's own five folds: by :func:`nodulens.data.folds.fold_of`, whatever else is split."""
-    return Split(_grouped(items, lambda p: str(fold_of(p))), FOLDS, "fixed")
+    return Split(_grouped(items, lambda p: str(fold_of(p))), FOLDS, FIXED)
 
 
 def stratified(items: Sequence[Item], folds: int = FOLDS, seed: int = 0) -> Split:

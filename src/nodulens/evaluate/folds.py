@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodulens.data.folds import fold_of
-from nodulens.data.splits import EVALUATION, FIXED, read_split
+from nodulens.data.splits import EVALUATION, read_split
 from nodulens.errors import BadOption
 from nodulens.methods.run_record import SPLIT, fold_name, is_run, method_named, read_run
 
@@ -42,7 +42,7 @@ def read_folds(folder: Path) -> FoldRuns | None:
         return None
     first = read_split(folder / fold_name(0) / SPLIT)
     folders = tuple(folder / fold_name(k) for k in range(first.folds))
-    fixed = first.method == FIXED
+    fixed = not first.names_all
     for number, place in enumerate(folders):
         if not is_run(place):
             raise BadOption(f"There is no run in {place}; train it: {read_run(folders[0]).command}")
@@ -53,7 +53,7 @@ def read_folds(folder: Path) -> FoldRuns | None:
                 f"{place} holds a run of {run.recipe.name} without fold {run.fold}, where one of {start.recipe.name} "
                 f"without fold {number} belongs."
             )
-        if (split.method == FIXED) != fixed or (not fixed and split.groups != first.groups):
+        if split.names_all == fixed or (not fixed and split.groups != first.groups):
             raise BadOption(f"{place} and {folders[0]} hold runs by different splits; train all folds by one.")
     groups = {patient: int(group) for patient, group in first.groups.items() if group != EVALUATION}
     return FoldRuns(folders, groups, fixed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodulens.data.splits import FIXED, Parts, Split, read_split
+from nodulens.data.splits import Parts, Split, read_split
 from nodulens.errors import NoTestPatients
 from nodulens.methods.recipe import NetworkConfig
 from nodulens.methods.run_record import SPLIT, Run, read_run
@@ -62,7 +62,7 @@ def evaluate_networks(
     chosen = _test_split(folder, run, split)
     out = {}
     for name, config in run.recipe.networks.items():
-        material = PARTS[name].load(data, run.recipe)
+        material = PARTS[name].load(data, run.recipe, chosen[0])
         model = networks[name]
         trained = frozenset(model.card.trained_on["patients"])
         validation = frozenset(model.card.trained_on.get("watched", ())) - trained
@@ -108,7 +108,7 @@ def _test_split(folder: Path, run: Run, split: Split | None) -> tuple[Split | No
     """
     if split is None:
         own = read_split(folder / SPLIT)
-        split = None if own.method == FIXED else own  # the fixed folds hold patients that the file does not name, too
+        split = own if own.names_all else None
         if own.folds and run.fold is None:
             raise _nobody(folder, run)
     return split, run.fold if split is None or split.folds else None

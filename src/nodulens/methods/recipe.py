@@ -97,8 +97,8 @@ class NetworkConfig(Training):
         window: for a network of whole slices, side in pixels of the square patches that it is trained on instead: cut
             out of them, and close-ups of real nodules where there are any. On a CPU that trains faster. None: whole
             slices.
-        examples: for a network of whole slices, how many slices or windows an epoch has; None: 240 slices, or 480
-            windows.
+        examples: for a network of whole slices, how many slices or windows an epoch has at most: no more than there
+            are slices, with close-ups twice as many; None: 240 slices, or 480 windows.
         auxiliary: weight of the loss of a second head that classifies which classes are present; 0 without one.
         pretrained: an encoder trained on ImageNet that the network starts from: a file, a hub name, or
             "efficientnet-lite0", whose U-Net then takes the network's place; None: from random weights.
@@ -329,6 +329,8 @@ def changed_to_train(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     new = changed(recipe, settings)
     acts = (*new.in_use, *new.shapes_training, *new.networks)
     _check_acting(settings, acts, f"{new.name} has no part that it is for. What can be set is {', '.join(acts)}.")
+    for setting in settings:
+        _check_network_setting(setting.partition("=")[0].strip(), new)
     return new
 
 
@@ -337,6 +339,21 @@ def _check_acting(settings: Iterable[str], acts: Collection[str], why: str) -> N
         name = setting.partition("=")[0].strip()
         if not {name, name.partition(".")[0]} & set(acts):
             raise BadOption(f"{name} has no effect: {why}")
+
+
+def _check_network_setting(name: str, recipe: Recipe) -> None:
+    """Refuse a setting of a network that another of its settings takes the place of."""
+    part, _, own = name.partition(".")
+    config = recipe.networks.get(part)
+    if config is None:
+        return
+    if own == "pixel_mm" and config.crop_scale is not None:
+        raise BadOption(
+            f"{name} has no effect: with {part}.crop_scale={config.crop_scale:g} every crop is as long as its nodule's "
+            f"outline. Set {part}.crop_scale=none, too."
+        )
+    if own == "plateau" and config.schedule != "plateau":
+        raise BadOption(f"{name} has no effect: it is of {part}.schedule=plateau, and this one is {config.schedule}.")
 
 
 def _changed(record: Any, path: list[str], text: str, whole: str) -> Any:

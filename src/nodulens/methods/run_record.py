@@ -79,7 +79,7 @@ class Run:
         command: that reproduces the run, but for its extensions.
         fold: the test fold of the split; None: no test set.
         software: name → version.
-        seconds: network → training time, for those that are trained.
+        seconds: network → training time over all its runs, by its curves, for those that are trained.
         taught: network, or external framework that trains one → digest of the rows of its training and validation set.
         commit, hardware: see :class:`Conditions`.
         earlier: what the run was trained with before it was resumed or extended, if that was different.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nodulens.core.packages import CallablePackage
 from nodulens.core.text import without_places
-from nodulens.data.splits import FIXED, read_split
+from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, training_installed
 from nodulens.methods.catalogue import recipe_named
 from nodulens.methods.recipe import Recipe, changed, changed_to_train
@@ -135,7 +135,7 @@ def extend(data: str | Path, output: str | Path, epochs: int, *, options: TrainO
         from nodulens.train.run import RunSpec, extend_recipe, use_threads
     use_threads(options.threads)
     split = read_split(folder / SPLIT) if (folder / SPLIT).exists() else None
-    own = split if split is not None and split.method != FIXED else None
+    own = split if split is not None and split.names_all else None
     changes = f", options={replace(options, mlflow=None)}" * (options != DEFAULTS)
     command = options.command or _without_places(
         f"nodulens.train.extend({str(data)!r}, {str(output)!r}, {epochs}{changes})"

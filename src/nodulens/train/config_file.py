@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nodulens.data.splits import FIXED, read_split
+from nodulens.data.splits import read_split
 from nodulens.errors import BadOption, MissingExtra, NotFound, UnreadableFile
 from nodulens.methods.recipe import Recipe
 from nodulens.methods.run_record import SPLIT, read_record
@@ -67,7 +68,8 @@ class Configured:
 def read_config(path: Path) -> Configured:
     """Read a file: JSON is the record of a run, all else YAML.
 
-    A path in YAML is relative to the file. ``set`` is a list of ``name=value``, or a mapping, which may be nested by
+    A warning says where a run was extended: its settings are of one training of all epochs. A path in YAML is relative
+    to the file. ``set`` is a list of ``name=value``, or a mapping, which may be nested by
     the parts of a name.
 
     Raises:
@@ -87,10 +89,16 @@ def _of_run(path: Path) -> Configured:
         raise BadOption(
             f"{path} is of the networks that ship, whose settings it does not hold; type its command: {run.command}"
         )
+    if run.extended:
+        warnings.warn(
+            f"{path} is of a run that was extended: it is trained as long from the start, at other rates, to other "
+            "weights.",
+            stacklevel=2,
+        )
     split = path.parent / SPLIT
     if not split.exists():
         raise NotFound(f"{path} names its test patients by {SPLIT}, which is not beside it: copy that, too.")
-    if read_split(split).method == FIXED:
+    if not read_split(split).names_all:
         return Configured(run.recipe, (), TrainOptions(fold=run.fold, everybody=run.fold is None))
     return Configured(run.recipe, (), TrainOptions(split=split, fold=run.fold))
 
@@ -125,7 +133,9 @@ def _settings(value: Any, path: Path, before: str = "") -> Iterator[str]:
             else:
                 yield f"{name}={_text(inner)}"
     elif isinstance(value, list) and not before:
-        yield from map(str, value)
+        for setting in map(str, value):
+            name, equals, text = setting.partition("=")
+            yield f"{name.strip()}{equals}{text}"
     elif value is not None:
         raise BadOption(f"{path}: set is a list of name=value or a mapping, got {value!r}.")
 

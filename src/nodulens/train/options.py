@@ -49,7 +49,8 @@ def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) ->
         everybody: train on all patients.
 
     Returns:
-        The fold is None for a split into shares, which names its test patients itself, and with ``everybody``.
+        The split is None for the fixed folds, also as a run has recorded them. The fold is None for a split into
+        shares, which names its test patients itself, and with ``everybody``.
 
     Raises:
         BadOption: options that contradict each other, or no such fold.
@@ -65,7 +66,7 @@ def test_patients_of(path: Path | None, fold: int | None, *, everybody: bool) ->
     left_out = FOLD if fold is None else fold
     if split:
         split.parts(left_out)  # refuses a fold that the split does not have
-    return split, left_out
+    return split if split and split.names_all else None, left_out
 
 
 def every_fold(output: Path, options: TrainOptions) -> dict[Path, TrainOptions]:

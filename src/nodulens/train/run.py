@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -183,7 +182,7 @@ def prepare(recipe: Recipe, spec: RunSpec, names: Collection[str]) -> list[Prepa
         check_config(name, recipe.networks[name])
     found = []
     for name in names:
-        material = PARTS[name].load(spec.data, recipe)
+        material = PARTS[name].load(spec.data, recipe, spec.split)
         rows = division(material, parts_of(material.patients, spec.split, spec.fold))
         if not len(rows.train):
             raise BadOption(
@@ -236,29 +235,30 @@ def _with_network(part: Prepared, run: Run, spec: RunSpec, follow: Follow | None
     run = record_training(run, name, config, digest(material, rows.train, rows.validation), folder)
     if spec.split is None:
         _add_to_split(material.patients, spec.fold, folder)
+    curves = folder / f"{name}.csv"
     if _is_done(name, config, folder):
         # interrupted just after the export, or trained by an external framework
-        return run if name in run.seconds else replace(run, seconds={**run.seconds, name: _trained_s(name, folder)})
+        return run if name in run.seconds else replace(run, seconds={**run.seconds, name: _trained_s(curves)})
     net = PARTS[name].train(config, material, rows.train, rows.validation, folder / f"{name}.pt", follow)
     if Ranks.joined().first:
-        draw_curves(folder / f"{name}.csv", f"{run.recipe.name}, {name}")
+        draw_curves(curves, f"{run.recipe.name}, {name}")
     _export(name, net, config, run, _owners(material, rows), folder)  # the card is written last
-    run = replace(run, seconds={**run.seconds, name: _trained_s(name, folder)})
+    run = replace(run, seconds={**run.seconds, name: _trained_s(curves)})
     _write(run, folder)
     return run
 
 
-def _trained_s(name: str, folder: Path) -> float:
-    """Seconds that a network was trained for, also before it was resumed or extended; 0 if it has no curves."""
-    curves = folder / f"{name}.csv"
-    rows = read_curves(curves) if curves.exists() else []
+def _trained_s(table: Path) -> float:
+    """Seconds that a network was trained for, also before it was resumed or extended, by its curves; 0 without any."""
+    rows = read_curves(table) if table.exists() else []
     return round(rows[-1].get("seconds", 0.0), 3) if rows else 0.0
 
 
 def extend_recipe(spec: RunSpec, epochs: int) -> Run:
     """Let every network of a finished run go on for some epochs, or resume an interrupted extension.
 
-    The learning rate goes on as that of a training of all epochs has it from there; patience and minutes count anew.
+    The learning rate goes on as that of a training of all epochs has it from there; patience, epochs of the plateau
+    schedule and minutes count anew.
     The result is not that of a training which was as long from the start, and the record says so.
 
     Args:
@@ -332,12 +332,12 @@ def train_default(
     _add_to_split(patients, None, folder)
     job = release.Release(data, folder, folder / "checkpoints", False, trainings.changed(epochs))
     for name, make in release.MAKERS.items():
-        start = time.monotonic()
         make(job)
+        tables = sorted((folder / "checkpoints" / name).glob("foldNone*.csv"))
         if ranks.first:
-            for curves in (folder / "checkpoints" / name).glob("foldNone*.csv"):
-                draw_curves(curves, f"{DEFAULT.name}, {name}")
-        run = replace(run, seconds={**run.seconds, name: round(time.monotonic() - start, 1)})
+            for table in tables:
+                draw_curves(table, f"{DEFAULT.name}, {name}")
+        run = replace(run, seconds={**run.seconds, name: round(sum(map(_trained_s, tables)), 3)})
         _write(run, folder)
     return run
 
@@ -398,7 +398,7 @@ def record_training(run: Run, name: str, config: NetworkConfig | None, trained_o
         _write(run, folder)
         return run
     if config is not None:
-        _same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
+        same_settings(vars(run.recipe.networks[name]), vars(config), f"{name}.", folder)
     if run.taught[name] != trained_on:
         raise BadOption(
             f"{folder} holds a run whose {name} was trained on other rows or patients than --data has now. Give the "
@@ -460,10 +460,9 @@ def _is_done(name: str, config: NetworkConfig, folder: Path) -> bool:
 
 
 def _owners(material: Material, rows: Division) -> dict[str, list[str]]:
-    """The patients of the training and the validation set, for the card."""
-    patients = material.patients
+    """The patients of the training and the validation set, for the card, those of rendered nodules among them."""
     parts = {"patients": rows.train, "watched": rows.validation}
-    return {name: sorted({patients[r] for r in part}) for name, part in parts.items()}
+    return {name: sorted(material.shown(part)) for name, part in parts.items()}
 
 
 def _same_run(known: Run, run: Run, folder: Path) -> None:
@@ -473,10 +472,19 @@ def _same_run(known: Run, run: Run, folder: Path) -> None:
             f"{folder} holds a run of {known.recipe.name}, fold {known.fold}; name another folder for "
             f"{run.recipe.name}, fold {run.fold}."
         )
-    _same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
+    same_settings({name: getattr(known.recipe, name) for name in TRAINING_FIELDS}, vars(run.recipe), "", folder)
 
 
-def _same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], before: str, folder: Path) -> None:
+def same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], before: str, folder: Path) -> None:
+    """Refuse other settings than those of a run.
+
+    Args:
+        known: name → value, as the run was begun.
+        before: of each name, such as "segmenter.", for the message.
+
+    Raises:
+        BadOption: the message names the first that differs.
+    """
     for name, value in known.items():
         if value != wanted[name]:
             raise BadOption(

@@ -271,7 +271,7 @@ def train_nnunet(recipe: Recipe, spec: RunSpec, environment: Environment, amount
         _train(job, environment, amount)
         return _bring_back(job, environment)
 
-    return train_external(recipe, spec, environment, make, amount.slices)
+    return train_external(recipe, spec, environment, make, FREE, amount.slices)
 
 
 def _train(job: Job, environment: Environment, amount: Amount) -> None:

@@ -8,7 +8,6 @@ card. The parts specific to each framework are in :mod:`nodulens.train.external.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import nn
 from nodulens.data.folds import EVALUATION_PATIENTS
 from nodulens.errors import BadOption, NodulensError
 from nodulens.methods.recipe import NetworkConfig, Recipe
-from nodulens.methods.run_record import Run, write_run
+from nodulens.methods.run_record import Run, read_run, write_run
 from nodulens.train.external.environment import Environment
 from nodulens.train.loop.export import LICENCE, TOLERANCE, export
 from nodulens.train.run import (
@@ -35,6 +34,7 @@ from nodulens.train.run import (
     parts_of,
     prepare,
     record_training,
+    same_settings,
     settings_of,
     train_recipe,
 )
@@ -146,8 +146,8 @@ class Job:
 
     @property
     def training_patients(self) -> list[str]:
-        """The patients of the training and the validation set."""
-        return sorted({self.material.patients[row] for row in (*self.division.train, *self.division.validation)})
+        """The patients of the training and the validation set, those of rendered nodules among them."""
+        return sorted(self.material.shown(np.concatenate([self.division.train, self.division.validation])))
 
     def examples(self) -> Rows:
         """Two training rows, with a nodule if there is one, on which the export is checked."""
@@ -183,6 +183,7 @@ def train_external(
     spec: RunSpec,
     environment: Environment,
     make: Callable[[Job], NetworkConfig],
+    free: Sequence[str],
     slices: int | None = None,
 ) -> Run:
     """Train a recipe's segmenter by a framework, and its other networks by our loop, into a run folder.
@@ -192,16 +193,17 @@ def train_external(
     Args:
         spec: see :func:`nodulens.train.run.train_recipe`.
         make: trains the segmenter, writes it (:meth:`Job.bring_back`), and returns its final config.
+        free: settings of the segmenter that the framework does not choose by itself, see :func:`settled`.
         slices: largest number, evenly spaced; None: all.
 
     Raises:
         NotFound: no environment or no material.
-        BadOption: there is no such fold, the folder holds another run, or no patient is left to train on.
+        BadOption: there is no such fold, the folder holds another run or one with other settings, or no patient is left
+            to train on.
         NodulensError: the framework failed, or the exported network differs from its own.
     """
     environment.check()
-    start = time.monotonic()
-    material = slice_material.load(spec.data, recipe)
+    material = slice_material.load(spec.data, recipe, spec.split)
     chosen = thinned(division(material, parts_of(material.patients, spec.split, spec.fold)), slices)
     if not len(chosen.train) or not len(chosen.validation):
         raise BadOption(
@@ -212,14 +214,15 @@ def train_external(
     del others
     work = spec.folder / environment.NAME
     run = open_run(recipe, spec)
+    begun, asked = read_run(spec.folder).recipe.segmenter, vars(recipe.segmenter)
+    same_settings({name: getattr(begun, name) for name in free}, asked, "segmenter.", spec.folder)
     record_training(run, environment.NAME, None, digest(material, chosen.train, chosen.validation), spec.folder)
     work.mkdir(parents=True, exist_ok=True)
     config = make(Job(recipe, material, chosen, spec.folder, work, spec.command))
-    seconds = round(time.monotonic() - start, 1)
     # the segmenter is done; this trains the others
     run = train_recipe(replace(recipe, segmenter=config), spec)
     software = {**run.software, environment.NAME: environment.REQUIREMENT}
-    run = replace(run, seconds={**run.seconds, "segmenter": seconds}, software=software)
+    run = replace(run, software=software)
     write_run(run, spec.folder)
     return run
 

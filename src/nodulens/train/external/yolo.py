@@ -273,7 +273,7 @@ def train_yolo(recipe: Recipe, spec: RunSpec, environment: Environment, slices: 
         _bring_back(job, environment, trained)
         return job.config
 
-    return train_external(recipe, spec, environment, make, slices)
+    return train_external(recipe, spec, environment, make, FREE, slices)
 
 
 def _train(job: Job, environment: Environment) -> Path:

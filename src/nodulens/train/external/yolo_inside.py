@@ -201,11 +201,14 @@ def write_curves(results: Path, target: Path) -> None:
                 "validation_map50", "validation_map50_95", "watched", "learning_rate", "seconds",
             )
         )  # fmt: skip
+        earlier = before = 0.0  # YOLO counts seconds anew when it is resumed
         for row in rows:
+            earlier += before if row["time"] < before else 0.0
+            before = row["time"]
             losses = [sum(v for name, v in row.items() if name.startswith(part)) for part in ("train/", "val/")]
             names = ("precision(M)", "recall(M)", "mAP50(B)", "mAP50-95(B)", "mAP50-95(M)")
             found = [row[f"metrics/{name}"] for name in names]
-            table.writerow((int(row["epoch"]), *losses, *found, row["lr/pg0"], row["time"]))
+            table.writerow((int(row["epoch"]), *losses, *found, row["lr/pg0"], earlier + row["time"]))
 
 
 def export(weights: Path, target: Path, size: int) -> None:

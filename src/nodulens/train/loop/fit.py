@@ -209,7 +209,7 @@ class _State:
                 group["lr"] /= 2
 
     def save(self, checkpoint: Path) -> None:
-        """Write the checkpoint and the curves, each atomically."""
+        """Write the curves, then the checkpoint, each atomically: so no epoch of the checkpoint lacks its row."""
         parts: dict[str, Any] = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
         parts |= {"scaler": self.scaler.state_dict(), "average": self.average, "kept": self.kept}
         if self.hardness is not None:
@@ -220,7 +220,8 @@ class _State:
 def extend(checkpoint: Path, after: int, epochs: int) -> bool:
     """Let a training that ended after some epochs go on to ``epochs`` when it is resumed; nothing if it has already.
 
-    The learning rate goes on as that of a training of ``epochs`` has it from there. Patience and minutes count anew.
+    The learning rate goes on as that of a training of ``epochs`` has it from there. Patience, epochs of the plateau
+    schedule and minutes count anew.
 
     Args:
         after: epochs after which it ended: of those that it was set to, or fewer if it stopped early.
@@ -471,14 +472,14 @@ def _save(state: dict[str, Any], checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     rows: Sequence[Row] = state["progress"]["rows"]
     _save_events(rows[-1], checkpoint.with_suffix(".events"))
-    with whole_file(checkpoint) as path:
-        torch.save(state, path)
     kept = kept_epoch(rows, state["training"]["patience"])
     marked = [{**row, "kept": int(row["epoch"] == kept)} for row in rows]
     # an older version's rows have fewer columns
     columns = dict.fromkeys([*marked[-1], *(name for row in marked for name in row)])
     with whole_file(checkpoint.with_suffix(".csv")) as path:
         path.write_text(table_text(tuple(columns), marked), encoding="utf-8")
+    with whole_file(checkpoint) as path:
+        torch.save(state, path)
 
 
 def _save_events(row: Row, folder: Path) -> None:

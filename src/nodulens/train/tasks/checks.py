@@ -11,7 +11,7 @@ from nodulens.train.networks.registry import APART, check_kind, check_window
 
 SLICES_ALONE = {
     "window": "windows are cut out of whole slices",
-    "examples": "an epoch of the others is all of their material",
+    "examples": "how much an epoch of the others has follows from their material",
     "auxiliary": "a second head classifies the slice",
 }
 

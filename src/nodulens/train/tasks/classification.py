@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nodulens.data.material import Stacks
+from nodulens.data.splits import Split
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.runtime.engine import Model
@@ -24,7 +25,7 @@ from nodulens.train.loop.losses import class_weights, loss_of
 from nodulens.train.loop.tally import Tally, Validation
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.classification_figures import EvaluatedNodules, NoduleRow
-from nodulens.train.tasks.nodule_material import NoduleMaterial, Nodules, load_nodules
+from nodulens.train.tasks.nodule_material import MALIGNANT, TWO, NoduleMaterial, Nodules, load_nodules
 from nodulens.train.tasks.protocol import Rows
 
 
@@ -42,8 +43,11 @@ class Crops(NoduleMaterial):
 # ---------------------------------------------------------------- material
 
 
-def load(data: Path, recipe: Recipe) -> Crops:
+def load(data: Path, recipe: Recipe, split: Split | None = None) -> Crops:
     """The central slice of every nodule that has a class.
+
+    Args:
+        split: not needed: what is shown is the patient's own.
 
     Raises:
         NotFound: the folder has no stacks.
@@ -136,9 +140,9 @@ def train(
 
 
 def _tally(config: NetworkConfig) -> Tally:
-    """Precision and recall are those of the last of two classes, malignant, or means over three."""
-    last = len(config.classes) - 1
-    return Tally(config.classes, exclusive=True, reported=[last] if last == 1 else None)
+    """Precision and recall are those of malignant where there are two classes, else means over all."""
+    two = set(config.classes) == TWO
+    return Tally(config.classes, exclusive=True, reported=[config.classes.index(MALIGNANT)] if two else None)
 
 
 def _epoch_rows(config: NetworkConfig, truth: NDArray[np.int_], rows: Rows, rng: np.random.Generator) -> Rows:

@@ -18,6 +18,7 @@ from scipy import special
 from torch import Tensor, nn
 
 from nodulens.data.material import PATCH_PX, PATCH_STEPS, Patches, PatchMaterial
+from nodulens.data.splits import Split
 from nodulens.errors import BadOption
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.metrics.classification import average_precision
@@ -72,6 +73,10 @@ class Candidates:
         """(N,) number of each patch among those that may be used."""
         return [f"patch {k}" for k in range(len(self.patches))]
 
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows."""
+        return {self.patients[row] for row in rows}
+
     def images(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""
         return self.patches.unit(rows)[:, None]
@@ -85,8 +90,11 @@ class Candidates:
         return rows[~self.tile[rows]]
 
 
-def load(data: Path, recipe: Recipe) -> Candidates:
+def load(data: Path, recipe: Recipe, split: Split | None = None) -> Candidates:
     """The patches; negatives inside findings that LUNA16 excludes, and evaluation patients, are left out.
+
+    Args:
+        split: not needed: what is shown is the patient's own.
 
     Raises:
         NotFound: the folder has none, or the recipe wants tiles and there are none.

@@ -20,7 +20,8 @@ from nodulens.data.ratings import Malignancy, three_classes
 from nodulens.errors import BadOption
 from nodulens.train.tasks.protocol import Rows
 
-TWO, THREE = {"benign", "malignant"}, {"indeterminate", "benign", "malignant"}
+MALIGNANT = "malignant"
+TWO, THREE = {"benign", MALIGNANT}, {"indeterminate", "benign", MALIGNANT}
 SIX = set("012345")
 TOO_FAR = 4
 """Difference between two ratings from which readers do not agree: a 1 against a 5."""
@@ -97,6 +98,10 @@ class NoduleMaterial:
     def items(self) -> Sequence[str]:
         """(N,) number of each nodule in the stacks."""
         return self.nodules.items
+
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows."""
+        return {self.patients[row] for row in rows}
 
 
 def load_nodules(data: Path, classes: tuple[str, ...]) -> tuple[Stacks, Nodules]:

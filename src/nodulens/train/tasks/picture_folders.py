@@ -96,6 +96,10 @@ class Pictures:
         """(N,) key of each slice in the folder."""
         return [item.key for item in self.folder.items()]
 
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows."""
+        return {self.patients[row] for row in rows}
+
     @cached_property
     def has_nodule(self) -> Bool:
         """(N,) whether there is a nodule."""

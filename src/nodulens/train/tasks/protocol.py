@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from nodulens.data.splits import Split
 from nodulens.methods.recipe import Augmentation, NetworkConfig, Recipe
 from nodulens.runtime.engine import Model
 from nodulens.train.loop.fit import Follow
@@ -36,6 +37,9 @@ class Material(Protocol):
     @property
     def items(self) -> Sequence[str]:
         """(N,) name of what each row shows, the same in the material of every recipe that shows it."""
+
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows, and those whose nodules are shown in them."""
 
 
 class Figures(Protocol):
@@ -69,8 +73,12 @@ def median_ms(jobs: Iterable[Callable[[], object]]) -> float:
 class TaskModule(Protocol):
     """A module that trains and evaluates the network of one field of a recipe."""
 
-    def load(self, data: Path, recipe: Recipe) -> Material:
+    def load(self, data: Path, recipe: Recipe, split: Split | None = None) -> Material:
         """The examples in a data folder.
+
+        Args:
+            split: by which they will be divided, which matters where the nodules of one patient are shown in the scan
+                of another; None: the project's own folds.
 
         Raises:
             NotFound: a file is missing; the message says which and where to get it.

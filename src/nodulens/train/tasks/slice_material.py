@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from nodulens.data.luna16 import AIRWAYS, LUNGS
 from nodulens.data.material import STACKS, Background, Cubes, Stacks
 from nodulens.data.render import render_many
 from nodulens.data.shapes import Shape, stack_shapes
+from nodulens.data.splits import Split
 from nodulens.data.whole_slices import UNKNOWN, ScanFacts, SlicedScan, WholeSlices
 from nodulens.errors import BadOption, NotFound
 from nodulens.methods.recipe import Augmentation, Recipe
@@ -61,6 +62,7 @@ class Slab:
         pixel_mm: (y, x).
         whole_mm: pixel of the whole slice at 512 × 512 pixels.
         facts: of the scan.
+        rendered: patients whose nodules are rendered into it.
     """
 
     patient: str
@@ -70,6 +72,7 @@ class Slab:
     pixel_mm: tuple[float, float]
     whole_mm: float
     facts: ScanFacts = UNKNOWN
+    rendered: frozenset[str] = frozenset()
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -129,6 +132,11 @@ class ScanSlab:
     def whole_mm(self) -> float:
         """Pixel of the whole slice at 512 × 512 pixels, see :class:`Slab`."""
         return float(np.multiply(self.scan.shape, self.scan.spacing_zyx[1:]).max()) / WHOLE_PX
+
+    @property
+    def rendered(self) -> frozenset[str]:
+        """Nobody: nothing is rendered into it."""
+        return frozenset()
 
     @cached_property
     def has_nodule(self) -> Bool:
@@ -193,6 +201,11 @@ class Slices:
         """(N,) names of the slices, then of the nodules."""
         return [item for part in (*self.slabs, *self.near) for item in part.items]
 
+    def shown(self, rows: Rows) -> set[str]:
+        """The patients of some rows, and those whose nodules are rendered into their slabs."""
+        slabs = np.unique(self._place[rows[rows < len(self._place)], 0])
+        return {self.patients[row] for row in rows}.union(*(self.slabs[k].rendered for k in slabs))
+
     def examples(self, field: Field, rows: Rows) -> tuple[NDArray[np.float32], Bool]:
         """Network input of slices, and the truth of its foreground classes.
 
@@ -252,11 +265,14 @@ class Multiplied(Slices):
 Material = Slices | Pictures
 
 
-def load(data: Path, recipe: Recipe) -> Material:
+def load(data: Path, recipe: Recipe, split: Split | None = None) -> Material:
     """Load the material of a folder: its pictures; or slices of its whole scans; or else of the backgrounds, with and
     without rendered nodules. Close-ups are added if the recipe has windows.
 
-    Nodules rendered into a background are of patients of its own fold, so they are held out with it.
+    Nodules rendered into a background are of patients of its own fold or part, so they are held out with it.
+
+    Args:
+        split: see :class:`nodulens.train.tasks.protocol.TaskModule`; a background that it does not name is left out.
 
     Raises:
         BadOption: the recipe wants cubes without windows, or for a folder of pictures.
@@ -288,9 +304,10 @@ def load(data: Path, recipe: Recipe) -> Material:
     shapes = [s for s in stack_shapes(stacks).values() if s.diameter_mm >= MIN_DIAMETER_MM]
     slabs: list[Slab] = []
     for patient in Background.PATIENTS:
-        volume = background(data, patient)
-        own = [s for s in shapes if fold_of(s.patient) == fold_of(patient)]
-        slabs += _rendered_slabs(volume, patient, own, recipe.renderings)
+        volume, group = background(data, patient), _group(patient, split)
+        if group is not None:
+            own = [s for s in shapes if _group(s.patient, split) == group]
+            slabs += _rendered_slabs(volume, patient, own, recipe.renderings if own else 0)
     return Slices(tuple(slabs), CloseUps.of(stacks) if _has_window(recipe) else None, _cubes(data, recipe))
 
 
@@ -310,6 +327,11 @@ def slices_and_closeups(material: Material, rows: Rows) -> tuple[Rows, Rows]:
 
 def _cubes(data: Path, recipe: Recipe) -> CloseUps | None:
     return CloseUps.of_cubes(Cubes(data)) if recipe.cubes else None
+
+
+def _group(patient: str, split: Split | None) -> str | None:
+    """A patient's fold or part; None for one whom the split does not name."""
+    return str(fold_of(patient)) if split is None else split.groups.get(patient)
 
 
 def _has_window(recipe: Recipe) -> bool:
@@ -353,10 +375,10 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
     slice_mm, *pixel_mm = volume.geometry.spacing_zyx
     facts = ScanFacts(slice_mm, lungs_ml=lungs_ml)
 
-    def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_]) -> Slab:
+    def slab(hu: NDArray[Any], nodule: Bool, z: NDArray[np.int_], theirs: Iterable[str] = ()) -> Slab:
         stored, lung = np.rint(hu[z]).astype(np.int16), lungs.labels[z].astype(np.uint8)
         whole_mm = rng.uniform(*WHOLE_SLICE_MM)
-        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, facts)
+        return Slab(patient, stored, lung, nodule[z], (pixel_mm[0], pixel_mm[1]), whole_mm, facts, frozenset(theirs))
 
     out = [slab(volume.hu, np.zeros(volume.geometry.shape, dtype=bool), plain)]
     for _ in range(renderings):
@@ -367,7 +389,8 @@ def _rendered_slabs(volume: Volume, patient: str, shapes: Sequence[Shape], rende
             area = nodule.truth.labels.sum(axis=(1, 2), dtype=int)
             others = rng.permutation(np.setdiff1d(np.flatnonzero(area), area.argmax()))[: SLICES_PER_NODULE - 1]
             through[nodule.box.start[0] + np.append(others, area.argmax())] = True
-        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & may_train)))
+        theirs = (shapes[i].patient for i in chosen)
+        out.append(slab(scene.volume.hu, scene.truth.labels > 0, np.flatnonzero(through & may_train), theirs))
     return out
 
 
