@@ -166,6 +166,41 @@ def test_a_scan_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     }
 
 
+def write_series(folder: Path, number: int) -> None:
+    """Series 1.2.3.4.5.6.NUMBER, beside whatever is in a folder."""
+    folder.mkdir(exist_ok=True)
+    for k, one in enumerate(dicom_files.slices(SeriesInstanceUID=f"1.2.3.4.5.6.{number}")):
+        one.save_as(folder / f"{number}-{k}.dcm", enforce_file_format=True)
+
+
+def test_a_scan_beside_series_that_are_there_twice_counts(tmp_path: Path) -> None:
+    for folder, numbers in (("a", (1, 2)), ("b", (1, 2, 3))):
+        for number in numbers:
+            write_series(tmp_path / folder, number)
+    found = find_cohort(tmp_path)
+    names = ["a/1.2.3.4.5.6.1", "a/1.2.3.4.5.6.2", "b/1.2.3.4.5.6.3"]
+    assert [scan.name for scan in found.scans] == names
+    [(name, reason)] = found.unusable.items()
+    assert name == "b" and reason.count("as well; keep one of them.") == 2, "and no scan is called so"
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    """A cohort of links to a store, one of which leads back; what cannot be opened is no scan."""
+    store, links = tmp_path / "store", tmp_path / "links"
+    for number in (1, 2):
+        (store / str(number)).mkdir(parents=True)
+        write_series(store / str(number), number)
+    (store / "files").mkdir()
+    (store / "files" / "3.nii.gz").touch()
+    links.mkdir()
+    for name in ("1", "2", "files"):
+        (links / name).symlink_to(store / name, target_is_directory=True)
+    (links / "up").symlink_to(links, target_is_directory=True)
+    (links / "gone").symlink_to(tmp_path / "nothing")
+    found = find_cohort(links)
+    assert [scan.name for scan in found.scans] == ["1", "2", "files/3.nii.gz"] and not found.unusable
+
+
 def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     for name in ("a/ct.nii.gz", "b/ct.nii.gz", "c/1.nii.gz"):

@@ -21,6 +21,7 @@ from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
 from nodulens.io.images import read_mask, sniff
+from nodulens.io.places import folders_below
 from nodulens.io.tables import read_table
 from nodulens.ops.components import components
 from nodulens.rois.grid import Grid
@@ -124,10 +125,10 @@ def _once(cohort: Cohort) -> Cohort:
 
 def _of_folder(folder: Path) -> Cohort:
     series, wrong = find_scans(folder)
-    several = {path for path, count in Counter(series.values()).items() if count > 1}
-    found = [CohortScan(_name(path, folder, uid if path in several else ""), path, uid) for uid, path in series.items()]
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name.endswith(SUFFIXES))
-    for path in files:
+    shared = {path for path, count in Counter(series.values()).items() if count > 1} | wrong.keys()
+    found = [CohortScan(_name(path, folder, uid if path in shared else ""), path, uid) for uid, path in series.items()]
+    files = (p for _, here in folders_below(folder) for p in here if p.is_file() and p.name.endswith(SUFFIXES))
+    for path in sorted(files):
         inside = path.relative_to(folder)
         if not (_stem(path).endswith(MASKS) or any(part.startswith("seg-") for part in inside.parts)):
             found.append(CohortScan(_name(path, folder), path))
@@ -155,7 +156,7 @@ def _of_table(path: Path) -> Cohort:
 
 
 def _name(path: Path, folder: Path, series: str = "") -> str:
-    """A path in a folder; followed by the UID of a series in it, if several are."""
+    """A path in a folder; followed by the UID of a series in it, if others are there too."""
     inside = path.relative_to(folder) if path != folder else Path(folder.resolve().name)
     return (inside / series).as_posix()
 
@@ -460,7 +461,8 @@ def outlined_truths(word: str, place: Path, cohort: Cohort, annotations: Path | 
 
 def _xml_below(folder: Path) -> dict[str, Path]:
     """LIDC's XML by series UID; that of radiographs, and what else ends so, is passed over."""
-    return {read_xml(path).series_uid: path for path in sorted(folder.rglob("*.xml")) if is_xml_of_lidc(path)}
+    files = [path for _, here in folders_below(folder) for path in here if path.suffix == ".xml" and path.is_file()]
+    return {read_xml(path).series_uid: path for path in sorted(files) if is_xml_of_lidc(path)}
 
 
 def _beside(scan: CohortScan) -> Path | None:
