@@ -104,6 +104,33 @@ def test_intervals_are_by_patient(tmp_path: Path) -> None:
     assert "bootstraps by patient" in page.interval and page.metrics[1].low == pytest.approx(low, abs=1e-4)
 
 
+def test_nodules_of_one_patient_have_no_interval(tmp_path: Path) -> None:
+    """Whoever else was predicted in: every draw of one patient's nodules is the same."""
+    whole = written(tmp_path / "t.nii.gz", block((5, 9), (4, 12), (4, 12)), block((12, 14), (20, 24), (20, 24)))
+    part = written(tmp_path / "p.nii.gz", block((5, 9), (4, 12), (4, 10)))
+    other = written(tmp_path / "o.nii.gz", block((5, 9), (4, 12), (4, 10)))
+    result = evaluate_masks([MaskFiles("1", "A", whole, part), MaskFiles("2", "B", None, other)])
+    assert result.patients == 2 and result.to_json()["figures"]["dice"]["low"] is None
+    assert not result.evaluation("").interval and result.evaluation("").metrics[0].low is None
+    assert not result.notes
+    [note] = evaluate_masks([MaskFiles("1", "A", whole, part), MaskFiles("2", "", None, other)]).notes
+    assert note.startswith("1 scan of no known patient: each counts as one")
+
+
+def test_a_table_names_each_scan_once(tmp_path: Path) -> None:
+    for rows, told in (
+        ("a.nii,p.nii,\n./a.nii,q.nii,\n", "line 3 names .*a.nii, as line 2 does; write one row for each scan"),
+        (",p.nii,\n,p.nii,\n", "line 3 names .*p.nii, as line 2"),
+        ("a.nii,p.nii,x\nb.nii,q.nii,x\n", "line 3 names x, as line 2"),
+        ("a.nii,p.nii,2\nb.nii,q.nii,\n", "line 3 names 2, as line 2"),
+    ):
+        (tmp_path / "pairs.csv").write_text(f"truth,predictions,name\n{rows}")
+        with pytest.raises(BadOption, match=told):
+            listed_files(tmp_path / "pairs.csv")
+    (tmp_path / "pairs.csv").write_text("truth,predictions\na.nii,p.nii\nb.nii,p.nii\n")
+    assert len(listed_files(tmp_path / "pairs.csv")) == 2
+
+
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     empty, whole = written(tmp_path / "e.nii.gz"), written(tmp_path / "t.nii.gz", block((5, 9), (4, 12), (4, 12)))
     assert evaluate_masks([MaskFiles("1", "", whole, empty)]).counts["missed"] == 1
