@@ -27,7 +27,7 @@ from nodulens.evaluate.cohort_results import CohortEvaluation
 from nodulens.evaluate.froc import read_predictions
 from nodulens.evaluate.truths import CohortScan, TableTruths, find_cohort, outlined_truths, truths_of
 from nodulens.methods.recipe import DEFAULT
-from nodulens.metrics.detection import Findings, Marks, froc
+from nodulens.metrics.detection import Findings, Marks, bootstrap, froc
 from nodulens.presentation.evaluation import from_json
 
 HEAD = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
@@ -217,6 +217,10 @@ def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: 
         table.write_text(HEAD + text)
         with pytest.raises(error, match=message):
             truths_of(str(table), scans, found)
+    write_series(tmp_path / "dicom", 7)
+    table.write_text(f"{HEAD}case 1{row}")
+    with pytest.raises(BadOption, match=r"they are called 1\.2\.3\.4\.5\.6\.7 or dicom, for instance, and not case 1"):
+        truths_of(str(table), tmp_path, find_cohort(tmp_path / "dicom"))
     table.write_text(f"{HEAD}a/ct.nii.gz{row}1{row}case 1{row}")
     truths = truths_of(str(table), scans, found)
     assert isinstance(truths, TableTruths)
@@ -278,6 +282,11 @@ def test_three_readers_make_a_nodule_and_two_do_not(cohort: Path, tmp_path: Path
     assert truth.outlines[0] is not None and truth.outlines[0].readers == 3
     assert truth.excluded.diameter_mm[1] == -1 and truth.excluded.diameter_mm[0] > 0
     assert np.allclose(truth.excluded.centre_lps[1], ct.geometry.to_lps(np.array([20.0, 70.0, 70.0])))
+    apart = [[(a, 40), (a + 3, 40), (a + 3, 43), (a, 43)] for a in (40, 43, 46)]
+    three = [nodule(RATED, roi(square, heights[10])) for square in apart]
+    write(tmp_path / "scan.xml", *three, head=head)
+    none = truths_of("lidc", cohort, found, tmp_path).of(found.scans[0], ct)
+    assert len(none.known.series) == 0 and none.excluded.diameter_mm.tolist() == [-1], "they outlined nothing alike"
     with pytest.raises(NotFound, match="No XML of LIDC is of series second"):
         truths.of(found.scans[1], io.read(cohort / "second.nii.gz"))
 
@@ -340,6 +349,39 @@ def test_groups_are_those_of_the_curve_by_hand() -> None:
     dice = [n.dice for s in scans for n in s.nodules]
     assert found.outlines[0].dice.value == round(float(np.mean(np.array(dice, dtype=float))), 4)
     assert found.outlines[0].missed == sum(n.score is None for s in scans for n in s.nodules)
+
+
+def test_intervals_draw_patients_with_all_their_scans() -> None:
+    """Twice the same scans are no more than they are once; one scan a patient is the challenge's interval."""
+    scans = tuple(replace(scan, patient=f"P{k}") for k, scan in enumerate(made(4)))
+    twice = tuple(replace(scan, name=f"{scan.name} {k}") for scan in scans for k in (1, 2))
+    once, both, unknown = evaluated(scans), evaluated(twice), evaluated(made(4))
+    assert once.interval is not None and both.interval is not None and unknown.interval is not None
+    assert np.array_equal(once.interval.cpms, bootstrap(once.froc).cpms)
+    assert np.allclose(both.interval.cpms, once.interval.cpms)
+    assert [(g.name, g.cpm) for g in both.groups] == [(g.name, g.cpm) for g in once.groups]
+    assert [one.dice for one in both.outlines] == [one.dice for one in once.outlines]
+    assert once.tables()[0].columns[4] == "CPM (95 % by patient)" and once.to_json()["intervals_by"] == "patient"
+    page = once.evaluation("")
+    assert page.summary[1].endswith(f"{once.groups[0].found} are found, with 1.00 false positives a scan.")
+    assert page.interval == "95 %, 1,000 bootstraps by patient" and not once.notes
+    assert unknown.tables()[0].columns[4] == "CPM (95 % by scan)" and unknown.interval.drawn == "scan"
+    [note] = evaluated((*scans[1:], replace(scans[0], patient=""))).notes
+    assert "patients of 1 scans (scan 0 …) are not known" in note and "not checked" in note
+    alone = evaluated(tuple(replace(scan, patient="P") for scan in scans))
+    assert alone.interval is None and alone.groups[0].cpm.low is None
+    assert alone.evaluation("").metrics[0].low is None
+
+
+def test_nodules_without_a_diameter_are_of_no_size() -> None:
+    first, *rest = made(5)
+    nodules = (replace(first.nodules[0], diameter_mm=-1.0), *first.nodules[1:])
+    groups = {
+        one.name: one.nodules
+        for one in evaluated((replace(first, nodules=nodules), *rest)).groups
+        if one.kind == "size"
+    }
+    assert groups == {"< 6 mm": 7, "8–15 mm": 8, "unknown": 1}
 
 
 def test_what_failed_and_what_was_seen_is_said() -> None:

@@ -13,6 +13,7 @@ from conftest import Run, refused
 from made_objects import figure, plain, reported, saved, sr_of
 from nodulens.apps.panels import known_truth
 from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.masks import MaskFiles, MaskOptions, evaluate_masks, listed_files
@@ -194,6 +195,15 @@ def test_regions_as_the_truth_of_a_cohort_and_of_panels(objects: tuple[Volume, P
         np.testing.assert_array_equal(known.mask, nodule.mask)
     shown = known_truth(folder / "dicom" / "rtstruct.dcm")(ct).labels
     assert shown.sum() == nodule_mask(nodules, ct).labels.astype(bool).sum()
+
+
+def test_a_region_that_is_not_on_its_scan_is_no_truth_of_it(objects: tuple[Volume, Path]) -> None:
+    """It would be no nodule, neither found nor missed."""
+    scan, folder = objects
+    corner = scan.crop(Box((0, 0, 0), (3, 3, 3)))
+    truths = MaskTruths({"1": folder / "dicom" / "rtstruct.dcm"})
+    with pytest.raises(BadGeometry, match="has nothing on the grid of its scan"):
+        truths.of(CohortScan("1", folder), corner)
 
 
 def test_a_page_of_masks(run: Run, objects: tuple[Volume, Path], tmp_path: Path) -> None:

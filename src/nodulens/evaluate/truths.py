@@ -16,7 +16,7 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data import luna16
 from nodulens.data.lidc import UID_ROOT, LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
-from nodulens.data.lidc_ct import find_scans, slices_mm
+from nodulens.data.lidc_ct import find_scans, middle_on, slices_mm
 from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
@@ -204,8 +204,8 @@ class Truths(Protocol):
 class LidcTruths:
     """Annotations of LIDC's readers: series UID → XML file.
 
-    Nodules of 3 mm or more that three readers or more outlined are to be found; those of fewer, smaller nodules and
-    non-nodules count neither way. Outlines are the consensus of half of the readers.
+    Nodules of 3 mm or more that three readers or more outlined are to be found; those of fewer or without a consensus,
+    smaller nodules and non-nodules count neither way. Outlines are the consensus of half of the readers.
     """
 
     xml: Mapping[str, Path]
@@ -221,9 +221,15 @@ class LidcTruths:
         if uid not in self.xml:
             raise NotFound(f"No XML of LIDC is of series {uid}; add it, or leave the scan out.")
         annotated = _annotated(self.xml[uid], uid, ct)
-        outlined = [(known, nodule) for nodule in cluster(annotated) if (known := outlined_by(nodule, ct.geometry))]
-        panel = [(known, nodule) for known, nodule in outlined if known.readers >= PANEL]
-        fewer = [known.ball(ct.geometry) for known, _ in outlined if known.readers < PANEL]
+        panel, fewer = [], []
+        for nodule in cluster(annotated):
+            known = outlined_by(nodule, ct.geometry)
+            if known is None:
+                fewer.append((np.asarray(middle_on(nodule, ct.geometry)), UNMEASURED))
+            elif known.readers < PANEL:
+                fewer.append(known.ball(ct.geometry))
+            else:
+                panel.append((known, nodule))
         return ScanTruth(
             known=balls([known for known, _ in panel], ct.geometry),
             excluded=findings([*fewer, *_points(annotated, ct.geometry)]),
@@ -290,7 +296,8 @@ class TableTruths:
         """Check before hours of work that each annotation is of one scan, and some are of scans of the cohort.
 
         Raises:
-            BadOption: a row names several scans, or none does one; of DICOM that is known when it is read.
+            BadOption: a row names several scans, or none does one; of a folder whose series no header tells, that is
+                known when it is read.
             BadValues: two rows are alike.
         """
         rows = set(luna16.read_findings_table(self.annotations).series)
@@ -304,11 +311,11 @@ class TableTruths:
                 f"{self.annotations} names {several}, and {' and '.join(named[several][:2])} are called so: name "
                 "the scans by their paths."
             )
-        if rows.isdisjoint(named) and all(scan.path.name.endswith(SUFFIXES) for scan in cohort.scans):
+        if rows.isdisjoint(named) and all(scan.told or scan.path.name.endswith(SUFFIXES) for scan in cohort.scans):
             first = f", and not {min(rows)}" if rows else ""
             raise BadOption(
                 f"No row of {self.annotations} is of a scan of the cohort: in the column seriesuid they are called "
-                f"{cohort.scans[0].stem} or {cohort.scans[0].name}, for instance{first}."
+                f"{cohort.scans[0].uid} or {cohort.scans[0].name}, for instance{first}."
             )
 
     def elsewhere(self, names: Set[str]) -> int:
@@ -379,9 +386,18 @@ class MaskTruths:
 
 
 def _regions(path: Path, ct: Volume) -> list[KnownNodule]:
-    """The regions of a DICOM object on its scan."""
-    drawn = (roi.on(Grid.of(ct)) for roi in read_rois(path).findings)
-    return [KnownNodule(one.box, one.mask, 0) for one in drawn if one is not None]
+    """The regions of a DICOM object on its scan.
+
+    Raises:
+        BadGeometry: one is not on it: it would be no nodule, found or missed.
+    """
+    nodules = []
+    for roi in read_rois(path).findings:
+        drawn = roi.on(Grid.of(ct))
+        if drawn is None:
+            raise BadGeometry(f"{path}: region {roi} has nothing on the grid of its scan; name the scan that it is of.")
+        nodules.append(KnownNodule(drawn.box, drawn.mask, 0))
+    return nodules
 
 
 def _components(path: Path, ct: Volume) -> list[KnownNodule]:

@@ -211,7 +211,11 @@ def froc_picture(result: Froc, interval: FrocInterval | None, name: str = "marks
 
 
 def _means(interval: FrocInterval | None) -> str:
-    return "" if interval is None else f"{100 * interval.confidence:g} %, {len(interval.cpms):,} bootstraps by scan"
+    return (
+        ""
+        if interval is None
+        else f"{100 * interval.confidence:g} %, {len(interval.cpms):,} bootstraps by {interval.drawn}"
+    )
 
 
 def _froc_metrics(result: Froc, interval: FrocInterval | None) -> tuple[Metric, ...]:
