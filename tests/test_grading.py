@@ -24,7 +24,7 @@ from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
 from nodulens.stages.classify_crop import SIDES
 from nodulens.train.default import calibration
-from nodulens.train.default.calibration import BesideDiameter
+from nodulens.train.default.calibration import BesideDiameter, ScoredNodules, beside_diameter
 from nodulens.train.loop.fit import predict
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks import classification
@@ -337,6 +337,23 @@ def test_probabilities_and_decisions_are_judged_out_of_fold() -> None:
     called = p >= 0.5
     assert figures["at_the_cut"]["sensitivity"]["value"] == pytest.approx(called[truth == 1].mean(), abs=1e-4)
     assert figures["at_the_cut"]["specificity"]["value"] == pytest.approx(1 - called[truth == 0].mean(), abs=1e-4)
+
+
+def test_draws_of_one_class_prove_nothing() -> None:
+    """Score and diameter rank alike, in the half of the draws that have both patients; one patient has no interval."""
+    two = ScoredNodules(
+        patients=["A", "A", "B", "B"],
+        score=np.array([1.0, 2.0, 3.0, 4.0]),
+        truth=np.array([0, 0, 1, 1]),
+        readers=np.full(4, 4),
+        share=np.zeros(4),
+        diameter_mm=np.array([5.0, 6.0, 7.0, 8.0]),
+        calibration=np.zeros(4, dtype=int),
+    )
+    ranking = beside_diameter(two, np.ones(4, dtype=bool)).ranking
+    assert ranking is not None and ranking.gain_p_one_sided == 1 and ranking.auc_interval_95 is None
+    alone = beside_diameter(replace(two, patients=["A"] * 4), np.ones(4, dtype=bool)).ranking
+    assert alone is not None and alone.auc_estimate == Estimate(1.0, None, None) and alone.gain_interval_95 is None
 
 
 def test_three_classes_are_judged_as_three_and_as_two() -> None:
