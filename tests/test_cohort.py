@@ -20,8 +20,9 @@ from lidc_xml_files import RATED, nodule, roi, write
 from nodulens import io
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
-from nodulens.data.lidc_ct import slices_mm
+from nodulens.data.lidc_ct import find_scans, slices_mm
 from nodulens.errors import BadGeometry, BadOption, BadValues, NotFound, SeveralSeries
+from nodulens.evaluate import truths
 from nodulens.evaluate.cohort import CohortRun, CohortSettings, KnownRecord, MarkRecord, ScanRecord
 from nodulens.evaluate.cohort_results import CohortEvaluation
 from nodulens.evaluate.froc import read_predictions
@@ -111,7 +112,7 @@ def test_tables_name_scans_by_series_or_name(cohort: Path, tmp_path: Path) -> No
         truths_of("masks", cohort, found, tmp_path)
 
 
-def test_every_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
+def test_every_series_of_a_folder_is_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order of the files, and but for a localizer and a single image."""
     place, flat = tmp_path / "flat", {}
     for number, prefix in ((11, "b"), (1, "a")):  # one UID begins with the other
@@ -135,6 +136,9 @@ def test_every_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
         ("flat/1.2.3.4.5.6.1", "1.2.3.4.5.6.1"),
         ("flat", None),
     ]
+    looked: list[Path] = []
+    monkeypatch.setattr(truths, "find_scans", lambda folder: looked.append(folder) or find_scans(folder))
+    assert find_cohort(tmp_path / "list.csv").scans == listed and looked == [tmp_path / "flat"], "once for all rows"
     with pytest.raises(SeveralSeries, match="holds 2 CT series"):
         io.read(listed[2].path, series=listed[2].series)
 
@@ -225,6 +229,22 @@ def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: 
     truths = truths_of(str(table), scans, found)
     assert isinstance(truths, TableTruths)
     assert truths.elsewhere({name for scan in found.scans for name in scan.names}) == 1
+
+
+def test_truths_of_no_scan_are_refused_before_any_is_read(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    write_series(tmp_path / "scans", 7)
+    head = "<ResponseHeader><SeriesInstanceUid>1.2.3</SeriesInstanceUid>"
+    head += "<StudyInstanceUID>1.2</StudyInstanceUID></ResponseHeader>"
+    write(tmp_path / "scan.xml", nodule(roi([(70, 70)], 1.0)), head=head)
+    found = find_cohort(scans)
+    with pytest.raises(NotFound, match=r"No XML in .* such as series 1\.2\.3\.4\.5\.6\.7"):
+        truths_of("lidc", scans, found, tmp_path)
+    with pytest.raises(NotFound, match=r"has a mask, such as scans_mask\.nii\.gz beside scans"):
+        truths_of("masks", scans, found)
+    (tmp_path / "list.csv").write_text("scan,mask\nscans,\n,some.nii.gz\n")
+    with pytest.raises(BadOption, match="line 3: scan is empty"):
+        find_cohort(tmp_path / "list.csv")
 
 
 def test_luna16_is_read_with_its_excluded_findings(luna: made_luna16.Luna16) -> None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -98,7 +99,7 @@ def find_cohort(place: Path) -> Cohort:
 
     Raises:
         NotFound: nothing is there, or no scan.
-        BadOption: a scan twice.
+        BadOption: a scan twice, or a row that names none.
         UnreadableFile: the CSV has no such column.
     """
     cohort = _of_folder(place) if place.is_dir() else _of_table(place)
@@ -140,13 +141,16 @@ def _of_table(path: Path) -> Cohort:
     empty = ("",) * len(table)
     columns = (table.cells["scan"], table.cells.get("mask", empty), table.cells.get("series", empty))
     scans, wrong = [], {}
-    for name, mask, chosen in zip(*columns, strict=True):
+    series_in = cache(lambda folder: tuple(find_scans(folder)[0]))  # a folder may be in many rows
+    for row, (name, mask, chosen) in enumerate(zip(*columns, strict=True)):
+        if not name:
+            raise BadOption(f"{table.at(row)}: scan is empty; name a file or a folder.")
         scan = CohortScan(f"{name}/{chosen}" if chosen else name, path.parent / name, chosen or None)
         if not scan.path.exists():
             wrong[scan.name] = f"There is no {scan.path}."
             continue
         if scan.path.is_dir():
-            found = [uid for uid in find_scans(scan.path)[0] if uid.startswith(chosen) or uid.endswith(chosen)]
+            found = [uid for uid in series_in(scan.path) if uid.startswith(chosen) or uid.endswith(chosen)]
             found = [chosen] if chosen in found else found
             if len(found) == 1:  # if there are others, reading refuses the scan and lists them
                 [uid] = found
@@ -424,7 +428,7 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         annotations: folder of LIDC's XML, or of LUNA16's tables; None: that of the scans.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: there is no such file, or none is of any of the scans.
         BadOption: annotations for what has none, or a table that does not fit, see :meth:`TableTruths.check`.
         BadValues: two rows of a table are alike.
     """
@@ -433,6 +437,8 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         xml = _xml_below(folder)
         if not xml:
             raise NotFound(f"{folder} holds no XML of LIDC's readers; name their folder by --annotations.")
+        if all(scan.told and scan.uid not in xml for scan in cohort.scans):
+            raise NotFound(f"No XML in {folder} is of a scan of the cohort, such as series {cohort.scans[0].uid}.")
         return LidcTruths(xml)
     if word == "luna16":
         tables = folder / luna16.ANNOTATIONS, folder / luna16.EXCLUDED
@@ -444,6 +450,9 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         raise BadOption(f"--annotations is for lidc and luna16; --truth is {word}.")
     if word == "masks":
         masks = {scan.name: mask for scan in cohort.scans if (mask := scan.mask or _beside(scan)) is not None}
+        if not masks:
+            beside = f"{cohort.scans[0].stem}{MASKS[0]}.nii.gz"
+            raise NotFound(f"No scan of {place} has a mask, such as {beside} beside {cohort.scans[0].name}.")
         return MaskTruths(masks)
     if not Path(word).is_file():
         raise NotFound(f"--truth is lidc, luna16, masks or a CSV file; there is no file {word}.")
