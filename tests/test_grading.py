@@ -16,6 +16,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
+from nodulens.evaluate.headline import metrics_of
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed, changed_to_train, from_dict, to_dict
 from nodulens.metrics.classification import auc
@@ -368,8 +369,13 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
         "readers": [3] * n, "share": [0.5] * n, "calibration": [1] * n,
         **{f"logit_{name}": logits[:, k].tolist() for k, name in enumerate(names)},
     }  # fmt: skip
-    figures = EvaluatedNodules.from_json(rows, names.tolist()).figures.three_readers_or_more
+    evaluated = EvaluatedNodules.from_json(rows, names.tolist())
+    figures = evaluated.figures.three_readers_or_more
     rates = figures.decisions.rates
+    counts = {metric.name.partition(",")[0]: metric.n for metric in metrics_of(evaluated)}
+    assert counts == {
+        "AUC": (truth > 0).sum(), "Accuracy": n, "Sensitivity": (truth == 2).sum(), "Specificity": (truth < 2).sum(),
+    }, "what each is a share of"  # fmt: skip
     assert figures.decisions.judged == n and figures.beside_diameter.nodules == (truth > 0).sum()
     assert rates.accuracy.value == round(float((logits.argmax(1) == truth).mean()), 4)
     two = truth > 0
