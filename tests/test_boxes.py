@@ -292,6 +292,9 @@ def test_the_command_in_three_dimensions_with_classes(ask: Ask) -> None:
         FOUND,
         "Boxes of 2 and of 3 dimensions",
     ),
+    (TRUTH.replace("a,", "a.png,").replace("b,", "b.png,"), FOUND, "found.csv, such as 'a', is in"),
+    (TRUTH, FOUND.replace("score", "score,label").replace("9\n", "9,lesion\n").replace("3\n", "3,lesion\n")
+     .replace("0.2\n", "0.2,lesion\n"), "No label of"),
 ])  # fmt: skip
 def test_a_wrong_file_is_named(truth: str, found: str, message: str, ask: Ask) -> None:
     code, out, err = ask(truth, found)

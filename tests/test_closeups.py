@@ -19,10 +19,15 @@ from nodulens.data.folds import EVALUATION_PATIENTS, fold_of
 from nodulens.data.material import CROP_STEPS, Cubes, Stacks
 from nodulens.data.splits import Parts
 from nodulens.errors import BadOption
+from nodulens.evaluate.headline import metrics_of
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig, changed
+<<<<<<< HEAD
 from nodulens.methods.shipped import IN_CLONE
 from nodulens.metrics.segmentation import compare
+=======
+from nodulens.metrics.segmentation import Overlap, compare
+>>>>>>> h2
 from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
 from nodulens.train.loop.curves import curves_figure, read_curves
@@ -34,7 +39,7 @@ from nodulens.train.tasks import segmentation, slice_material
 from nodulens.train.tasks.checks import check_config
 from nodulens.train.tasks.closeups import CloseUps, nodule_probabilities, random_sheet
 from nodulens.train.tasks.segmentation import evaluate, field_of, train
-from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices
+from nodulens.train.tasks.segmentation_figures import CLOSE_UP, EvaluatedSlices, SliceRow
 from nodulens.train.tasks.slice_material import Slices, slices_and_closeups
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
@@ -332,6 +337,17 @@ def test_a_named_encoder_is_settled_loaded_and_trained(
 
 
 @pytest.mark.filterwarnings("ignore:efficientnet-lite0-unet starts from random weights")
+def test_close_ups_alone_are_evaluated() -> None:
+    """As of test patients of whom there are no whole slices."""
+    overlap = {"nodule": Overlap.of_counts(10, 9, 8), "lung": Overlap.of_counts(0, 0, 0)}
+    rows = tuple(SliceRow(k, f"P{k}", CLOSE_UP, 0.7, 100, 90, overlap, [0.9], 1, [[0.7]]) for k in range(3))
+    found = EvaluatedSlices(rows)
+    assert found.figures.close_ups is not None and found.figures.close_ups.dice.value == round(16 / 19, 4)
+    assert found.figures.accuracy is None and not found.figures.classes and found.figures.slices == 0
+    assert [metric.name for metric in metrics_of(found)] == ["Dice, close-ups of real nodules"]
+    json.dumps(found.figures.to_json(), allow_nan=False)
+
+
 def test_classes_as_method_d_s_publication_names_them(material: Slices, tmp_path: Path) -> None:
     """Two that exclude one another: of every pixel the softmax is over nodule and non-nodule."""
     config = replace(EACH, network="efficientnet-lite0-unet", classes=("non-nodule", "nodule"), examples=8)

@@ -20,14 +20,15 @@ from lidc_xml_files import RATED, nodule, roi, write
 from nodulens import io
 from nodulens.core.geometry import Geometry
 from nodulens.core.volume import Mask
-from nodulens.data.lidc_ct import slices_mm
+from nodulens.data.lidc_ct import find_scans, slices_mm
 from nodulens.errors import BadGeometry, BadOption, BadValues, NotFound, SeveralSeries
+from nodulens.evaluate import truths
 from nodulens.evaluate.cohort import CohortRun, CohortSettings, KnownRecord, MarkRecord, ScanRecord
 from nodulens.evaluate.cohort_results import CohortEvaluation
 from nodulens.evaluate.froc import read_predictions
 from nodulens.evaluate.truths import CohortScan, TableTruths, find_cohort, outlined_truths, truths_of
 from nodulens.methods.recipe import DEFAULT
-from nodulens.metrics.detection import Findings, Marks, froc
+from nodulens.metrics.detection import Findings, Marks, bootstrap, froc
 from nodulens.presentation.evaluation import from_json
 
 HEAD = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
@@ -111,7 +112,7 @@ def test_tables_name_scans_by_series_or_name(cohort: Path, tmp_path: Path) -> No
         truths_of("masks", cohort, found, tmp_path)
 
 
-def test_every_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
+def test_every_series_of_a_folder_is_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order of the files, and but for a localizer and a single image."""
     place, flat = tmp_path / "flat", {}
     for number, prefix in ((11, "b"), (1, "a")):  # one UID begins with the other
@@ -135,6 +136,9 @@ def test_every_series_of_a_folder_is_a_scan(tmp_path: Path) -> None:
         ("flat/1.2.3.4.5.6.1", "1.2.3.4.5.6.1"),
         ("flat", None),
     ]
+    looked: list[Path] = []
+    monkeypatch.setattr(truths, "find_scans", lambda folder: looked.append(folder) or find_scans(folder))
+    assert find_cohort(tmp_path / "list.csv").scans == listed and looked == [tmp_path / "flat"], "once for all rows"
     with pytest.raises(SeveralSeries, match="holds 2 CT series"):
         io.read(listed[2].path, series=listed[2].series)
 
@@ -166,6 +170,41 @@ def test_a_scan_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     }
 
 
+def write_series(folder: Path, number: int) -> None:
+    """Series 1.2.3.4.5.6.NUMBER, beside whatever is in a folder."""
+    folder.mkdir(exist_ok=True)
+    for k, one in enumerate(dicom_files.slices(SeriesInstanceUID=f"1.2.3.4.5.6.{number}")):
+        one.save_as(folder / f"{number}-{k}.dcm", enforce_file_format=True)
+
+
+def test_a_scan_beside_series_that_are_there_twice_counts(tmp_path: Path) -> None:
+    for folder, numbers in (("a", (1, 2)), ("b", (1, 2, 3))):
+        for number in numbers:
+            write_series(tmp_path / folder, number)
+    found = find_cohort(tmp_path)
+    names = ["a/1.2.3.4.5.6.1", "a/1.2.3.4.5.6.2", "b/1.2.3.4.5.6.3"]
+    assert [scan.name for scan in found.scans] == names
+    [(name, reason)] = found.unusable.items()
+    assert name == "b" and reason.count("as well; keep one of them.") == 2, "and no scan is called so"
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    """A cohort of links to a store, one of which leads back; what cannot be opened is no scan."""
+    store, links = tmp_path / "store", tmp_path / "links"
+    for number in (1, 2):
+        (store / str(number)).mkdir(parents=True)
+        write_series(store / str(number), number)
+    (store / "files").mkdir()
+    (store / "files" / "3.nii.gz").touch()
+    links.mkdir()
+    for name in ("1", "2", "files"):
+        (links / name).symlink_to(store / name, target_is_directory=True)
+    (links / "up").symlink_to(links, target_is_directory=True)
+    (links / "gone").symlink_to(tmp_path / "nothing")
+    found = find_cohort(links)
+    assert [scan.name for scan in found.scans] == ["1", "2", "files/3.nii.gz"] and not found.unusable
+
+
 def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     for name in ("a/ct.nii.gz", "b/ct.nii.gz", "c/1.nii.gz"):
@@ -182,10 +221,30 @@ def test_a_table_that_does_not_fit_is_refused_before_any_scan_is_read(tmp_path: 
         table.write_text(HEAD + text)
         with pytest.raises(error, match=message):
             truths_of(str(table), scans, found)
+    write_series(tmp_path / "dicom", 7)
+    table.write_text(f"{HEAD}case 1{row}")
+    with pytest.raises(BadOption, match=r"they are called 1\.2\.3\.4\.5\.6\.7 or dicom, for instance, and not case 1"):
+        truths_of(str(table), tmp_path, find_cohort(tmp_path / "dicom"))
     table.write_text(f"{HEAD}a/ct.nii.gz{row}1{row}case 1{row}")
     truths = truths_of(str(table), scans, found)
     assert isinstance(truths, TableTruths)
     assert truths.elsewhere({name for scan in found.scans for name in scan.names}) == 1
+
+
+def test_truths_of_no_scan_are_refused_before_any_is_read(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    write_series(tmp_path / "scans", 7)
+    head = "<ResponseHeader><SeriesInstanceUid>1.2.3</SeriesInstanceUid>"
+    head += "<StudyInstanceUID>1.2</StudyInstanceUID></ResponseHeader>"
+    write(tmp_path / "scan.xml", nodule(roi([(70, 70)], 1.0)), head=head)
+    found = find_cohort(scans)
+    with pytest.raises(NotFound, match=r"No XML in .* such as series 1\.2\.3\.4\.5\.6\.7"):
+        truths_of("lidc", scans, found, tmp_path)
+    with pytest.raises(NotFound, match=r"has a mask, such as scans_mask\.nii\.gz beside scans"):
+        truths_of("masks", scans, found)
+    (tmp_path / "list.csv").write_text("scan,mask\nscans,\n,some.nii.gz\n")
+    with pytest.raises(BadOption, match="line 3: scan is empty"):
+        find_cohort(tmp_path / "list.csv")
 
 
 def test_luna16_is_read_with_its_excluded_findings(luna: made_luna16.Luna16) -> None:
@@ -243,6 +302,11 @@ def test_three_readers_make_a_nodule_and_two_do_not(cohort: Path, tmp_path: Path
     assert truth.outlines[0] is not None and truth.outlines[0].readers == 3
     assert truth.excluded.diameter_mm[1] == -1 and truth.excluded.diameter_mm[0] > 0
     assert np.allclose(truth.excluded.centre_lps[1], ct.geometry.to_lps(np.array([20.0, 70.0, 70.0])))
+    apart = [[(a, 40), (a + 3, 40), (a + 3, 43), (a, 43)] for a in (40, 43, 46)]
+    three = [nodule(RATED, roi(square, heights[10])) for square in apart]
+    write(tmp_path / "scan.xml", *three, head=head)
+    none = truths_of("lidc", cohort, found, tmp_path).of(found.scans[0], ct)
+    assert len(none.known.series) == 0 and none.excluded.diameter_mm.tolist() == [-1], "they outlined nothing alike"
     with pytest.raises(NotFound, match="No XML of LIDC is of series second"):
         truths.of(found.scans[1], io.read(cohort / "second.nii.gz"))
 
@@ -305,6 +369,39 @@ def test_groups_are_those_of_the_curve_by_hand() -> None:
     dice = [n.dice for s in scans for n in s.nodules]
     assert found.outlines[0].dice.value == round(float(np.mean(np.array(dice, dtype=float))), 4)
     assert found.outlines[0].missed == sum(n.score is None for s in scans for n in s.nodules)
+
+
+def test_intervals_draw_patients_with_all_their_scans() -> None:
+    """Twice the same scans are no more than they are once; one scan a patient is the challenge's interval."""
+    scans = tuple(replace(scan, patient=f"P{k}") for k, scan in enumerate(made(4)))
+    twice = tuple(replace(scan, name=f"{scan.name} {k}") for scan in scans for k in (1, 2))
+    once, both, unknown = evaluated(scans), evaluated(twice), evaluated(made(4))
+    assert once.interval is not None and both.interval is not None and unknown.interval is not None
+    assert np.array_equal(once.interval.cpms, bootstrap(once.froc).cpms)
+    assert np.allclose(both.interval.cpms, once.interval.cpms)
+    assert [(g.name, g.cpm) for g in both.groups] == [(g.name, g.cpm) for g in once.groups]
+    assert [one.dice for one in both.outlines] == [one.dice for one in once.outlines]
+    assert once.tables()[0].columns[4] == "CPM (95 % by patient)" and once.to_json()["intervals_by"] == "patient"
+    page = once.evaluation("")
+    assert page.summary[1].endswith(f"{once.groups[0].found} are found, with 1.00 false positives a scan.")
+    assert page.interval == "95 %, 1,000 bootstraps by patient" and not once.notes
+    assert unknown.tables()[0].columns[4] == "CPM (95 % by scan)" and unknown.interval.drawn == "scan"
+    [note] = evaluated((*scans[1:], replace(scans[0], patient=""))).notes
+    assert "patients of 1 scans (scan 0 …) are not known" in note and "not checked" in note
+    alone = evaluated(tuple(replace(scan, patient="P") for scan in scans))
+    assert alone.interval is None and alone.groups[0].cpm.low is None
+    assert alone.evaluation("").metrics[0].low is None
+
+
+def test_nodules_without_a_diameter_are_of_no_size() -> None:
+    first, *rest = made(5)
+    nodules = (replace(first.nodules[0], diameter_mm=-1.0), *first.nodules[1:])
+    groups = {
+        one.name: one.nodules
+        for one in evaluated((replace(first, nodules=nodules), *rest)).groups
+        if one.kind == "size"
+    }
+    assert groups == {"< 6 mm": 7, "8–15 mm": 8, "unknown": 1}
 
 
 def test_what_failed_and_what_was_seen_is_said() -> None:

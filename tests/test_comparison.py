@@ -187,6 +187,14 @@ def test_what_is_not_compared_is_said() -> None:
     assert "column called is not filled" in decisions
 
 
+@pytest.mark.parametrize("names", [("Cancer", "Healthy"), ("malignant", "malignant")])
+def test_classes_that_are_not_ranked_are_said(names: tuple[str, str]) -> None:
+    a, b = (tuple(replace(one, truth=names[one.truth == "benign"]) for one in classified(k)) for k in (0, 1))
+    [part], notes = (found := compare([Entrant("a", a), Entrant("b", b)], FEW)).parts, found.notes
+    assert "AUC" not in [figure.name for figure in part.figures]
+    assert notes[-1].endswith(f"and the truth has {', '.join(dict.fromkeys(names))}.")
+
+
 def test_three_classes_are_decided_and_two_are_ranked() -> None:
     a, b = (
         tuple(replace(one, truth="indeterminate") if k < 6 else one for k, one in enumerate(classified(s)))
@@ -274,10 +282,21 @@ def test_places_that_are_no_method_are_refused(tmp_path: Path, outliners: Path, 
         entrants_of([tmp_path])
 
 
-def test_folders_of_one_name_keep_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for parent in ("one", "two"):
-        (tmp_path / parent / "page").mkdir(parents=True)
-        (tmp_path / parent / "page" / "predictions.csv").write_text(predictions_text(classified()))
-    found = entrants_of([tmp_path / "one" / "page", tmp_path / "two" / "page"])
-    assert [one.name for one in found] == ["one/page", "two/page"]
+def test_places_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command is run: two methods of one name would be one in every table."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in ("one/page", "two/page", "three/in/page"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "predictions.csv").write_text(predictions_text(classified()))
+    (tmp_path / "page.csv").write_text(predictions_text(classified()))
+    (tmp_path / "page.txt").write_text(predictions_text(classified()))
+    for places, names in (
+        (("one/page", "two/page"), ["one/page", "two/page"]),
+        (("one/page/predictions.csv", "three/in/page"), ["one/page", "in/page"]),
+        (("page.csv", "page.txt"), ["page.csv", "page.txt"]),
+        (("one", "page.csv"), ["one", "page"]),
+    ):
+        if places[0] == "one":
+            (tmp_path / "one" / "predictions.csv").write_text(predictions_text(classified()))
+        assert [one.name for one in entrants_of([tmp_path / place for place in places])] == names

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -15,7 +16,12 @@ from conftest import REPOSITORY, Run, refused
 from nodulens.data.material import Stacks
 from nodulens.data.splits import read_split, stratified, write_split
 from nodulens.errors import BadOption
+from nodulens.evaluate import cross_validation, networks
+from nodulens.evaluate.folds import FoldRuns
+from nodulens.evaluate.options import DEFAULTS
 from nodulens.evaluate.predictions import read_predictions
+from nodulens.evaluate.runs import MethodEvaluation, _with_networks
+from nodulens.methods.catalogue import RECIPES
 from nodulens.presentation.evaluation import from_json
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
@@ -29,6 +35,34 @@ def documented() -> list[list[str]]:
     _, _, section = text.partition("\n### A run for every fold\n")
     lines = section.partition("\n###")[0].splitlines()
     return [shlex.split(line)[2:] for line in lines if line.startswith("$ nodulens ")]
+
+
+def test_a_network_without_test_patients_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one run, and of a fold: the figures would pass for those of all networks and folds."""
+    own = {part: SimpleNamespace(card=SimpleNamespace(name=part, sha256="0")) for part in ("filter", "classifier")}
+    models = SimpleNamespace(own=own)
+
+    def evaluated(folder: Path, *_: object, **__: object) -> dict[str, SimpleNamespace]:
+        some = own if folder.name == "fold0" else {"classifier": own["classifier"]}
+        return {part: SimpleNamespace(evaluated=None, model=model) for part, model in some.items()}
+
+    runs = FoldRuns((tmp_path / "fold0", tmp_path / "fold1"), {}, True)
+    for name, made in {
+        "read_folds": lambda _: runs,
+        "method_named": lambda _: (RECIPES["resnet-unet-patch-cnn"], None),
+        "load_networks": lambda *_: models,
+        "evaluate_networks": evaluated,
+        "predictions_of": lambda _: (),
+    }.items():
+        monkeypatch.setattr(cross_validation, name, made)
+    found = cross_validation.cross_validate(tmp_path, tmp_path)
+    assert {part: list(one.folds) for part, one in found.networks.items()} == {"filter": [0], "classifier": [0, 1]}
+    assert found.notes[-1] == "The material of the filter holds no patient of fold 1."
+
+    monkeypatch.setattr(networks, "evaluate_networks", evaluated)
+    one = MethodEvaluation("a recipe", tmp_path / "fold1", {})
+    notes = _with_networks(one, models, tmp_path, None, DEFAULTS).notes  # type: ignore[arg-type]
+    assert notes == ("The material of the filter holds no test patient: it was not evaluated by itself.",)
 
 
 def test_every_patient_counts_once_by_the_run_that_left_it_out(

@@ -18,7 +18,7 @@ from nodulens.data import lidc
 from nodulens.data.downloads import DOWNLOADS, SUBSET_SCANS, TABLE_ROWS, DataCheck, Problem
 from nodulens.data.lidc import LidcScan
 from nodulens.data.lidc_check import check_lidc
-from nodulens.data.luna16 import ANNOTATIONS, CANDIDATES, EXCLUDED, LUNGS, SERIES
+from nodulens.data.luna16 import ANNOTATIONS, CANDIDATES, EXCLUDED, LUNGS, SERIES, open_luna16
 from nodulens.data.luna16_check import check_luna16
 
 HEADER = "seriesuid,coordX,coordY,coordZ,{}\n"
@@ -201,6 +201,14 @@ def test_other_scans_of_lidc_and_scans_in_no_subset(
     assert found.missing_gigabytes is None and found.scans == 179, "without the list it may be of the challenge"
 
 
+def test_subsets_may_be_links_to_another_disk(copy: Path, tmp_path: Path, database: Sequence[LidcScan]) -> None:
+    """The other commands follow them, too."""
+    shutil.move(copy / "subset0", tmp_path / "disk")
+    (copy / "subset0").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert check_luna16(copy, database).scans == 178
+    assert len(open_luna16(copy, database).files) == 178
+
+
 def test_what_cannot_be_checked(run: Run, tmp_path: Path) -> None:
     refused(run("data", "check", "luna16", tmp_path / "none"), "no folder", "none")
     refused(run("data", "check", "lidc", tmp_path / "none"), "no folder", "none")
@@ -265,6 +273,21 @@ def test_an_uneven_scan_with_all_its_slices_is_noted_and_a_part_names_the_rest(
     found = check_lidc(tcia, (replace(three[0], z_mm=three[0].z_mm[:-1]), *three[1:]), workers=1)
     assert found.scans == 1 and kinds(found)["Scans are no even stack of slices"].kind == "note"
     assert [place.split()[0] for place in places(found, "Scans are not there")] == [s.patient_id for s in three[1:]]
+
+
+def test_series_of_one_folder_are_told_apart(tcia: Path, three: tuple[LidcScan, ...], tmp_path: Path) -> None:
+    flat = tmp_path / "all" / "flat"
+    flat.mkdir(parents=True)
+    for number, scan in enumerate(three):
+        first, *slices = sorted(tcia.glob(f"{scan.patient_id}/*/*/*.dcm"))
+        (flat / f"{number}-0.dcm").write_bytes(first.read_bytes()[:-10])
+        for k, path in enumerate(slices, start=1):
+            shutil.copy(path, flat / f"{number}-{k}.dcm")
+    found = check_lidc(flat.parent, three[1:], workers=1)
+    assert list(places(found, "CT is of no series")) == [f"flat/{three[0].series_uid}"]
+    broken = places(found, "Scans have damaged or truncated slices")
+    assert list(broken) == [f"flat/{scan.series_uid}" for scan in three[1:]]
+    assert check_lidc(tcia, three, workers=1).parts[0].here == 3
 
 
 # ---------------------------------------------------------------- where to get them

@@ -238,8 +238,14 @@ def test_roc_line_is_the_curve_with_a_band_around_it() -> None:
 
 
 def test_roc_band_skips_draws_of_one_class() -> None:
-    line = roc_line("few", [1, 0, 0, 1], [0.9, 0.1, 0.6, 0.4], ["a", "b", "c", "d"], samples=100)
+    """Where they are few; else, as of one patient, neither AUC nor curve has an interval."""
+    labels, scores = [1, 0, 0, 1, 1, 0], [0.9, 0.1, 0.6, 0.4, 0.8, 0.3]
+    line = roc_line("few", labels, scores, list("abcdef"), samples=1000)
     assert line.low is not None and np.isfinite(line.low).all()
+    for patients, some in ((list("abcd"), slice(4)), (["a"] * 6, slice(6))):
+        line = roc_line("fewer", labels[some], scores[some], patients, samples=1000)
+        assert line.low is None and "to" not in line.summary
+        assert "to" not in precision_recall_line("fewer", labels[some], scores[some], patients).summary
 
 
 def test_precision_recall_line_has_the_official_area() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nodulens.core.nodule import Box
-from nodulens.data.folders import SliceFolder, open_folder, read_mask_picture, read_picture
+from nodulens.data.folders import SliceFolder, files_below, open_folder, read_mask_picture, read_picture
 from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
 
 HEIGHT, WIDTH = 40, 60
@@ -183,6 +183,12 @@ def test_the_patient_comes_from_the_path_or_a_pattern(slices: Path, tmp_path: Pa
     for wrong in (r"(Q\d)", r"\d", "("):
         with pytest.raises(BadOption):
             open_folder(flat, masks=masks, patient=wrong)
+
+
+def test_patients_may_be_links(slices: Path, tmp_path: Path) -> None:
+    (slices / "P2").rename(tmp_path / "store")
+    (slices / "P2").symlink_to(tmp_path / "store", target_is_directory=True)
+    assert list(files_below(slices, (".png", ".jpg"))) == ["P1/0", "P1/1", "P2/0", "P2/1"]
 
 
 def test_what_cannot_be_read_is_named(slices: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from conftest import REPOSITORY, Run
+from conftest import REPOSITORY, Run, refused
 from nodulens.data.luna16 import read_findings_table, read_series
 from nodulens.errors import BadOption, BadValues, InputError, NotFound, UnreadableFile
 from nodulens.evaluate.froc import marks_of, read_predictions
@@ -382,6 +382,13 @@ def test_the_command_prints_a_table_and_json(files: dict[str, Path], run: Run) -
     assert found["by_size"][0] == {
         "lo_mm": 8.0, "hi_mm": 15.0, "nodules": 1, "true_positives": 1, "sensitivity": [1.0] * 7, "cpm": 1.0,
     }  # fmt: skip
+
+
+def test_one_scan_has_no_interval(files: dict[str, Path], run: Run) -> None:
+    files["series"].write_text("a\n")
+    files["predictions"].write_text(FOUND.partition("b,")[0])
+    refused(run("evaluate", "froc", *options(files), "--bootstrap", 20), "no interval; leave --bootstrap out")
+    assert run("evaluate", "froc", *options(files)).code == 0
 
 
 @pytest.mark.parametrize(("name", "text"), [

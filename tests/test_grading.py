@@ -16,6 +16,7 @@ from nodulens.data.folds import EVALUATION_PATIENTS, is_left_out
 from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy
 from nodulens.errors import BadOption, NotFound
+from nodulens.evaluate.headline import metrics_of
 from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, RESNET_UNET_PATCH_CNN, SAM2_DENSENET
 from nodulens.methods.recipe import NetworkConfig, Recipe, changed, changed_to_train, from_dict, to_dict
 from nodulens.metrics.classification import auc
@@ -24,7 +25,7 @@ from nodulens.metrics.statistics import bootstrap
 from nodulens.runtime.engine import Model
 from nodulens.stages.classify_crop import SIDES
 from nodulens.train.default import calibration
-from nodulens.train.default.calibration import BesideDiameter
+from nodulens.train.default.calibration import BesideDiameter, ScoredNodules, beside_diameter
 from nodulens.train.loop.fit import predict
 from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks import classification
@@ -349,6 +350,23 @@ def test_probabilities_and_decisions_are_judged_out_of_fold() -> None:
     assert figures["at_the_cut"]["specificity"]["value"] == pytest.approx(1 - called[truth == 0].mean(), abs=1e-4)
 
 
+def test_draws_of_one_class_prove_nothing() -> None:
+    """Score and diameter rank alike, in the half of the draws that have both patients; one patient has no interval."""
+    two = ScoredNodules(
+        patients=["A", "A", "B", "B"],
+        score=np.array([1.0, 2.0, 3.0, 4.0]),
+        truth=np.array([0, 0, 1, 1]),
+        readers=np.full(4, 4),
+        share=np.zeros(4),
+        diameter_mm=np.array([5.0, 6.0, 7.0, 8.0]),
+        calibration=np.zeros(4, dtype=int),
+    )
+    ranking = beside_diameter(two, np.ones(4, dtype=bool)).ranking
+    assert ranking is not None and ranking.gain_p_one_sided == 1 and ranking.auc_interval_95 is None
+    alone = beside_diameter(replace(two, patients=["A"] * 4), np.ones(4, dtype=bool)).ranking
+    assert alone is not None and alone.auc_estimate == Estimate(1.0, None, None) and alone.gain_interval_95 is None
+
+
 def test_three_classes_are_judged_as_three_and_as_two() -> None:
     n = 60
     rng = np.random.default_rng(0)
@@ -361,8 +379,13 @@ def test_three_classes_are_judged_as_three_and_as_two() -> None:
         "readers": [3] * n, "share": [0.5] * n, "calibration": [1] * n,
         **{f"logit_{name}": logits[:, k].tolist() for k, name in enumerate(names)},
     }  # fmt: skip
-    figures = EvaluatedNodules.from_json(rows, names.tolist()).figures.three_readers_or_more
+    evaluated = EvaluatedNodules.from_json(rows, names.tolist())
+    figures = evaluated.figures.three_readers_or_more
     rates = figures.decisions.rates
+    counts = {metric.name.partition(",")[0]: metric.n for metric in metrics_of(evaluated)}
+    assert counts == {
+        "AUC": (truth > 0).sum(), "Accuracy": n, "Sensitivity": (truth == 2).sum(), "Specificity": (truth < 2).sum(),
+    }, "what each is a share of"  # fmt: skip
     assert figures.decisions.judged == n and figures.beside_diameter.nodules == (truth > 0).sum()
     assert rates.accuracy.value == round(float((logits.argmax(1) == truth).mean()), 4)
     two = truth > 0

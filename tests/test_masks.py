@@ -13,6 +13,7 @@ from conftest import Run, refused
 from made_objects import figure, plain, reported, saved, sr_of
 from nodulens.apps.panels import known_truth
 from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.masks import MaskFiles, MaskOptions, evaluate_masks, listed_files
@@ -104,6 +105,33 @@ def test_intervals_are_by_patient(tmp_path: Path) -> None:
     assert "bootstraps by patient" in page.interval and page.metrics[1].low == pytest.approx(low, abs=1e-4)
 
 
+def test_nodules_of_one_patient_have_no_interval(tmp_path: Path) -> None:
+    """Whoever else was predicted in: every draw of one patient's nodules is the same."""
+    whole = written(tmp_path / "t.nii.gz", block((5, 9), (4, 12), (4, 12)), block((12, 14), (20, 24), (20, 24)))
+    part = written(tmp_path / "p.nii.gz", block((5, 9), (4, 12), (4, 10)))
+    other = written(tmp_path / "o.nii.gz", block((5, 9), (4, 12), (4, 10)))
+    result = evaluate_masks([MaskFiles("1", "A", whole, part), MaskFiles("2", "B", None, other)])
+    assert result.patients == 2 and result.to_json()["figures"]["dice"]["low"] is None
+    assert not result.evaluation("").interval and result.evaluation("").metrics[0].low is None
+    assert not result.notes
+    [note] = evaluate_masks([MaskFiles("1", "A", whole, part), MaskFiles("2", "", None, other)]).notes
+    assert note.startswith("1 scan of no known patient: each counts as one")
+
+
+def test_a_table_names_each_scan_once(tmp_path: Path) -> None:
+    for rows, told in (
+        ("a.nii,p.nii,\n./a.nii,q.nii,\n", "line 3 names .*a.nii, as line 2 does; write one row for each scan"),
+        (",p.nii,\n,p.nii,\n", "line 3 names .*p.nii, as line 2"),
+        ("a.nii,p.nii,x\nb.nii,q.nii,x\n", "line 3 names x, as line 2"),
+        ("a.nii,p.nii,2\nb.nii,q.nii,\n", "line 3 names 2, as line 2"),
+    ):
+        (tmp_path / "pairs.csv").write_text(f"truth,predictions,name\n{rows}")
+        with pytest.raises(BadOption, match=told):
+            listed_files(tmp_path / "pairs.csv")
+    (tmp_path / "pairs.csv").write_text("truth,predictions\na.nii,p.nii\nb.nii,p.nii\n")
+    assert len(listed_files(tmp_path / "pairs.csv")) == 2
+
+
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     empty, whole = written(tmp_path / "e.nii.gz"), written(tmp_path / "t.nii.gz", block((5, 9), (4, 12), (4, 12)))
     assert evaluate_masks([MaskFiles("1", "", whole, empty)]).counts["missed"] == 1
@@ -167,6 +195,15 @@ def test_regions_as_the_truth_of_a_cohort_and_of_panels(objects: tuple[Volume, P
         np.testing.assert_array_equal(known.mask, nodule.mask)
     shown = known_truth(folder / "dicom" / "rtstruct.dcm")(ct).labels
     assert shown.sum() == nodule_mask(nodules, ct).labels.astype(bool).sum()
+
+
+def test_a_region_that_is_not_on_its_scan_is_no_truth_of_it(objects: tuple[Volume, Path]) -> None:
+    """It would be no nodule, neither found nor missed."""
+    scan, folder = objects
+    corner = scan.crop(Box((0, 0, 0), (3, 3, 3)))
+    truths = MaskTruths({"1": folder / "dicom" / "rtstruct.dcm"})
+    with pytest.raises(BadGeometry, match="has nothing on the grid of its scan"):
+        truths.of(CohortScan("1", folder), corner)
 
 
 def test_a_page_of_masks(run: Run, objects: tuple[Volume, Path], tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from nodulens.evaluate.prompts import (
     VIEWS,
     WHOLE,
     PromptedOutline,
+    PromptedScans,
     Way,
     evaluate_scans,
     outlined_scans,
@@ -100,6 +101,17 @@ def test_the_figures_are_those_worked_by_hand(scan: EvaluationScan) -> None:
     assert all(rows["mask"][k] == beside["earlier_mask"][k] for k in scores), "the earlier mask came back as it was"
     # of equal slices the first is the central one: 3/4 off the ellipsoid's middle, where its disc measures 5 · √(7/16)
     assert beside["ellipsoid"]["slice_sensitivity"] == 0.32
+
+
+def test_many_scans_have_intervals(scan: EvaluationScan) -> None:
+    row = evaluate_scans(lambda lungs: [Way("crop", ALONE, told)], [scan], load_models(1)).rows[0]
+    rows = tuple(replace(row, row=k, patient=f"scan {k // 2}", dice=k / 20) for k in range(20))
+    [way], [few] = PromptedScans(rows).figures.ways, PromptedScans(rows[:18]).figures.ways
+    dice = np.array([one.dice for one in rows]).reshape(10, 2).mean(axis=1)
+    draws = np.random.default_rng(0).choice(dice, (5000, 10)).mean(axis=1)
+    assert way.dice_low is not None and way.dice_high is not None
+    assert (way.dice_low, way.dice_high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.03)
+    assert few.dice_low is None
 
 
 def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: EvaluationScan) -> None:
@@ -278,6 +290,7 @@ def test_the_command_reads_luna16_with_lidcs_outlines(
     assert found["scans"]["figures"]["nodules"] == 2, "of three annotations two are outlined"
     assert {"annotations.csv", "MADE.xml"} <= found["inputs"].keys() and found["stacks"] is None
     assert any("1.2.4.mhd was left out" in note for note in found["notes"])
+    assert found["notes"][-1] == "1 known nodules have no outline and are left out, the first in subset0/1.2.3.mhd."
     box = next(w for w in found["scans"]["figures"]["ways"] if w["prompt"] == "box")
     assert box["missed"] == 0 and box["dice"] > 0.6
     picture = tmp_path / "out" / "panels-own-window-3-D.png"

@@ -23,6 +23,7 @@ from nodulens.core.nodule import Box
 from nodulens.data.dataset import Item, Sample
 from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
 from nodulens.io.files import check_regular, open_regular
+from nodulens.io.places import folders_below
 from nodulens.io.tables import read_table
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -230,7 +231,7 @@ def _opened(path: Path) -> Any:
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Path below the folder without its suffix → file, in order of name; hidden files left out.
+    """Path below the folder without its suffix → file, in order of name; see :func:`folders_below`.
 
     Raises:
         NotFound: no such folder.
@@ -240,14 +241,11 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}.")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in relative.parts):
-            continue
-        if path.is_dir():
+    for path in sorted(path for _, files in folders_below(folder) for path in files):
+        if path.suffix.lower() not in suffixes:
             continue
         check_regular(path)
-        key = relative.with_suffix("").as_posix()
+        key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise BadOption(f"{path} and {found[key]} have one name; keep one of them.")
         found[key] = path

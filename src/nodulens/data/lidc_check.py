@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nodulens.data.downloads import (
@@ -24,6 +26,7 @@ from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml
 from nodulens.errors import BadGeometry, InputError, UnreadableFile
 from nodulens.io.dicom import check_scan, find_series
 from nodulens.io.pixels import check_ends
+from nodulens.io.places import folders_below
 from nodulens.ops.processes import in_processes
 
 FEWER, UNUSUAL = "fewer: ", "unusual: "
@@ -98,14 +101,13 @@ def check_series(folder: Path, uid: str, slices: int) -> None:
 def _annotations(root: Path) -> tuple[dict[str, Path], dict[Path, str]]:
     """Series UID → XML of its readers, and XML of readers that cannot be read → why."""
     found, wrong = {}, {}
-    for place, _, names in os.walk(root):
-        for path in (Path(place, name) for name in sorted(names) if name.lower().endswith(".xml")):
-            if not is_xml_of_lidc(path):
-                continue
-            try:
-                found[read_xml(path).series_uid] = path
-            except InputError as error:
-                wrong[path] = str(error)
+    for path in (path for _, files in folders_below(root) for path in files):
+        if path.suffix.lower() != ".xml" or not path.is_file() or not is_xml_of_lidc(path):
+            continue
+        try:
+            found[read_xml(path).series_uid] = path
+        except InputError as error:
+            wrong[path] = str(error)
     return found, wrong
 
 
@@ -129,7 +131,8 @@ class _Copy:
     def parts(self) -> Iterator[Part]:
         """Rows of the table."""
         usable = self.usable
-        size = sum(file.stat().st_size for folder in usable.values() for file in folder.iterdir() if file.is_file())
+        folders = set(usable.values())
+        size = sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
         broken = len(self.reasons) - len(usable)
         yield Part("CT scans", len(usable), len(self.known), broken, round(size / 1e9, 3))
         patients = {self.known[uid].patient_id for uid in usable}
@@ -161,7 +164,7 @@ class _Copy:
             places = {f"{scan.patient_id} {scan.series_uid}": "" for scan in absent}
             remedy = "Download the collection, or these patients alone. All else works with the scans that are there."
             yield Problem("missing", "Scans are not there", remedy, places)
-        strange = {inside(folder, self.root): uid for uid, folder in self.folders.items() if uid not in self.known}
+        strange = {self._place(uid): uid for uid in self.folders if uid not in self.known}
         if strange:
             remedy = "They are left out by the other commands, unless --outlines xml is chosen."
             yield Problem("unknown", "CT is of no series in LIDC's database", remedy, strange)
@@ -176,7 +179,7 @@ class _Copy:
             yield Problem("broken", "Annotations cannot be read", "Download LIDC-XML-only again.", places)
         lacking = [uid for uid in self.usable if uid not in self.annotated]
         if lacking:
-            places = {inside(self.folders[uid], self.root): "" for uid in lacking}
+            places = {self._place(uid): "" for uid in lacking}
             remedy = (
                 "Unpack LIDC-XML-only anywhere in DIR. Only --outlines xml and --truth lidc need it; all else takes "
                 "outlines from LIDC's database."
@@ -187,6 +190,16 @@ class _Copy:
         folders = self.folders
         # messages name files by their whole path: here the folder stands before them
         return {
-            inside(folders[uid], self.root): why.removeprefix(begin).replace(f"{folders[uid]}{os.sep}", "")
+            self._place(uid): why.removeprefix(begin).replace(f"{folders[uid]}{os.sep}", "")
             for uid, why in reasons.items()
         }
+
+    def _place(self, uid: str) -> str:
+        """The folder of a series, and its UID where others are there too."""
+        folder = inside(self.folders[uid], self.root)
+        return f"{folder}/{uid}" if self.shared[self.folders[uid]] > 1 else folder
+
+    @cached_property
+    def shared(self) -> Counter[Path]:
+        """Folder → number of series in it."""
+        return Counter(self.folders.values())

@@ -7,7 +7,6 @@ afterwards together with the voxels.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from nodulens.errors import BadGeometry, InputError, NotFound
 from nodulens.io import read
 from nodulens.io.dicom import find_series
 from nodulens.io.files import open_regular
+from nodulens.io.places import folders_below
 from nodulens.metrics.segmentation import consensus
 from nodulens.ops.orient import canonical
 
@@ -258,8 +258,12 @@ def find_scans(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
 
     Of a series the header of one file is read. Radiographs, localizers, XML and whatever else are passed over.
 
+    Args:
+        root: searched as by :func:`nodulens.io.places.folders_below`.
+
     Returns:
-        series UID → folder, in order of folder, and folder → what is wrong with it.
+        series UID → folder, in order of folder, and folder → what is wrong with it; a folder may hold series that are
+        found beside one that is wrong.
 
     Raises:
         NotFound: no such folder.
@@ -269,19 +273,16 @@ def find_scans(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
         raise NotFound(f"There is no folder {root}.")
     found: dict[str, Path] = {}
     wrong: dict[Path, str] = {}
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        folder = Path(place)
+    for folder, files in folders_below(root):
         try:
-            here = _cts_in(folder / name for name in sorted(names) if not name.startswith("."))
+            here = _cts_in(files)
         except InputError as error:
             wrong[folder] = str(error)
             continue
-        for uid in here:
-            if uid in found:
-                wrong[folder] = f"Series {uid} lies in {found[uid]} as well; keep one of them."
-            else:
-                found[uid] = folder
+        again = [f"Series {uid} lies in {found[uid]} as well; keep one of them." for uid in here if uid in found]
+        if again:
+            wrong[folder] = " ".join(again)
+        found |= {uid: folder for uid in here if uid not in found}
     return found, wrong
 
 
@@ -292,7 +293,7 @@ def _cts_in(files: Iterable[Path]) -> list[str]:
     """
     images: Counter[str] = Counter()
     for file in files:
-        if file.suffix.lower() in (".xml", ".csv", ".txt", ".json", ".pdf"):
+        if file.suffix.lower() in (".xml", ".csv", ".txt", ".json", ".pdf") or not file.is_file():
             continue
         named = _named_series(file)
         if named is not None and named in images:

@@ -35,6 +35,7 @@ from nodulens.data.lidc import LidcScan
 from nodulens.data.luna16 import ANNOTATIONS, CANDIDATES, EXCLUDED, LUNGS, SERIES, read_findings_table, read_series
 from nodulens.errors import InputError, NotFound
 from nodulens.io.images import read_header
+from nodulens.io.places import folders_below
 
 PIXEL_TOLERANCE = 0.01
 """Relative difference of pixel sizes that rounding explains."""
@@ -74,9 +75,11 @@ def check_luna16(
     """
     if not root.is_dir():
         raise NotFound(f"There is no folder {root}.")
-    images = [p for p in sorted(root.rglob("*.mhd")) if p.is_file()]
+    files = sorted(path for _, here in folders_below(root) for path in here)
+    images = [path for path in files if path.suffix == ".mhd" and path.is_file()]
+    voxels = tuple(path for path in files if path.suffix == ".raw")
     known = {scan.series_uid: scan for scan in scans}
-    copy = _Copy(root, known, _listed(root / SERIES), archives(root, thorough))
+    copy = _Copy(root, known, _listed(root / SERIES), archives(root, thorough), voxels)
     for done, path in enumerate(images):
         copy.add(path)
         if progress:
@@ -109,6 +112,7 @@ class _Copy:
     known: Mapping[str, LidcScan]
     listed: frozenset[str] | None
     zips: Mapping[str, Archive]
+    voxels: tuple[Path, ...]
     places: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     broken: dict[Path, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
@@ -281,11 +285,7 @@ class _Copy:
             places = {inside(path, self.root): reason for path, reason in self.broken.items()}
             remedy = "Unpack their subsets again; if that does not help, download them again."
             yield Problem("broken", "Scans cannot be read", remedy, places)
-        orphans = {
-            inside(raw, self.root): ""
-            for raw in sorted(self.root.rglob("*.raw"))
-            if not raw.with_suffix(".mhd").exists()
-        }
+        orphans = {inside(raw, self.root): "" for raw in self.voxels if not raw.with_suffix(".mhd").exists()}
         if orphans:
             remedy = "Unpack their subsets again: the header (.mhd) belongs beside the voxels."
             yield Problem("broken", "Voxel files have no header", remedy, orphans)

@@ -107,9 +107,15 @@ def evaluate_boxes(truth: Path, predictions: Path, score: float | None = None) -
         score: least score for precision, recall and F1; None: where F1 is greatest.
 
     Raises:
-        InputError: a file that is not there or cannot be read, or no truth at all.
+        InputError: a file that is not there or cannot be read, no truth at all, or no image or class in both files.
     """
     real, found = read_boxes(truth, scored=False), read_boxes(predictions, scored=True)
+    for what, true, own in (("image", real.image, found.image), ("label", real.label, found.label)):
+        if true and set(true).isdisjoint(own):
+            raise BadValues(
+                f"No {what} of {predictions}, such as {own[0]!r}, is in {truth}, which has {true[0]!r}: write them "
+                "alike (without a column label all boxes are 'nodule')."
+            )
     classes = match_boxes(real, found)
     searched = {*real.image, *found.image}
     each = {name: BoxClass.of(matches, score) for name, matches in classes.items()}

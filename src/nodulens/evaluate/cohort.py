@@ -111,6 +111,8 @@ class ScanRecord:
             database tells.
         fold: whose run analyzed it; None without folds.
         files: hash of the names and sizes of its files; "" where an earlier version did not record them.
+        patient: hash of the patient's id, the same for all scans of one; "" where neither the file nor LIDC's database
+            tells, or an earlier version did not record it.
     """
 
     name: str
@@ -128,6 +130,7 @@ class ScanRecord:
     trained_on: bool
     fold: int | None = None
     files: str = ""
+    patient: str = ""
 
 
 SETTINGS_FORM = Format("nodulens-cohort/1", "cohort", defaults=True, arranged={Recipe: ARRANGEMENT})
@@ -301,7 +304,8 @@ def _work(
     name = plan.method if folds is None or fold is None else str(folds.folders[fold])
     method = _method(name, plan.settings, threads)
     record = scan_record(scan, ct, method, plan.truths)
-    record = replace(record, trained_on=patient in _taught(method), fold=fold, files=files)
+    hidden = _key(patient) if patient else ""
+    record = replace(record, trained_on=patient in _taught(method), fold=fold, files=files, patient=hidden)
     with whole_file(target, staging) as part:
         part.write_text(encode(record, SCAN_FORM), encoding="utf-8")
 

@@ -33,7 +33,7 @@ class GroupFigures:
     Attributes:
         kind, name: such as "texture" and "solid".
         scans, nodules, found: how many; found at the method's threshold.
-        cpm: with its interval by scan.
+        cpm: with its interval by patient.
         sensitivity_at_1, sensitivity_at_4: false positives a scan.
     """
 
@@ -49,7 +49,7 @@ class GroupFigures:
 
 @dataclass(frozen=True)
 class OutlineFigures:
-    """Dice of nodules with an outline, a missed one as 0, with the interval by scan."""
+    """Dice of nodules with an outline, a missed one as 0, with the interval by patient."""
 
     name: str
     nodules: int
@@ -63,7 +63,7 @@ class CohortEvaluation:
 
     Attributes:
         run: the scans.
-        seed: of the bootstrap by scan.
+        seed: of the bootstrap.
     """
 
     run: CohortRun
@@ -78,6 +78,16 @@ class CohortEvaluation:
                 f"{len(self.run.scans)} scans are done and {len(self.run.failed)} failed; none has a known nodule, so "
                 f"there is no sensitivity.{reasons}"
             )
+
+    @property
+    def _threshold(self) -> float:
+        """The method's, which all scans share."""
+        return self.run.scans[0].threshold
+
+    @property
+    def _other(self) -> float:
+        """False positives a scan at that threshold."""
+        return sum(scan.other for scan in self.run.scans) / len(self.run.scans)
 
     @property
     def _elsewhere(self) -> str:
@@ -95,9 +105,20 @@ class CohortEvaluation:
         return _froc(self.run.scans)
 
     @cached_property
-    def interval(self) -> FrocInterval:
-        """Of the curve and its CPM."""
-        return bootstrap(self.froc, seed=self.seed)
+    def interval(self) -> FrocInterval | None:
+        """Of the curve and its CPM; None of one patient alone."""
+        return self._interval(self.froc, self.run.scans)
+
+    @property
+    def unit(self) -> str:
+        """What intervals are by: "patient", or "scan" where the patient of none is known."""
+        return "patient" if any(scan.patient for scan in self.run.scans) else "scan"
+
+    def _interval(self, result: Froc, scans: Sequence[ScanRecord]) -> FrocInterval | None:
+        """Of a curve; scans of unknown patients are drawn by themselves."""
+        owners = list(map(_owner, scans)) if self.unit == "patient" else None
+        several = len(set(map(_owner, scans))) > 1
+        return bootstrap(result, seed=self.seed, patients=owners) if several else None
 
     @cached_property
     def groups(self) -> tuple[GroupFigures, ...]:
@@ -108,29 +129,30 @@ class CohortEvaluation:
         scans = self.run.scans
         nodules = [nodule for scan in scans for nodule in scan.nodules]
         found = np.array([nodule.score is not None for nodule in nodules])
-        yield self._figures("", "all", self.froc, int(found.sum()))
+        yield self._figures(("", "all"), self.froc, scans, int(found.sum()))
         for kind, groups in _by_nodule(nodules).items():
             for name, rows in groups.rows():
                 chosen = np.zeros(len(nodules), dtype=bool)
                 chosen[rows] = True
-                yield self._figures(kind, name, self.froc.among(chosen), int(found[rows].sum()))
+                yield self._figures((kind, name), self.froc.among(chosen), scans, int(found[rows].sum()))
         for kind, groups in _by_scan(scans).items():
             for name, rows in groups.rows():
                 some = [scans[k] for k in rows]
                 if any(scan.nodules for scan in some):
                     marked = sum(nodule.score is not None for scan in some for nodule in scan.nodules)
-                    yield self._figures(kind, name, _froc(some), marked)
+                    yield self._figures((kind, name), _froc(some), some, marked)
 
-    def _figures(self, kind: str, name: str, result: Froc, found: int) -> GroupFigures:
-        low, high = bootstrap(result, seed=self.seed).cpm
-        cpm = Estimate.of(Interval(result.cpm, low, high), list(map(str, range(result.scans))))
+    def _figures(self, group: tuple[str, str], result: Froc, scans: Sequence[ScanRecord], found: int) -> GroupFigures:
+        interval = self._interval(result, scans)
+        low, high = interval.cpm if interval else (float("nan"), float("nan"))
+        cpm = Estimate.of(Interval(result.cpm, low, high), list(map(_owner, scans)))
         at_1, at_4 = result.sensitivity_at((1, 4)).round(4).tolist()
-        return GroupFigures(kind, name, result.scans, result.nodules, found, cpm, at_1, at_4)
+        return GroupFigures(*group, result.scans, result.nodules, found, cpm, at_1, at_4)
 
     @cached_property
     def outlines(self) -> tuple[OutlineFigures, ...]:
         """Dice of all nodules with an outline, and by size."""
-        rows = [(scan.name, n) for scan in self.run.scans for n in scan.nodules if n.dice is not None]
+        rows = [(_owner(scan), n) for scan in self.run.scans for n in scan.nodules if n.dice is not None]
         if not rows:
             return ()
         sizes = Groups.bands([n.diameter_mm for _, n in rows], SIZES_MM)
@@ -138,10 +160,10 @@ class CohortEvaluation:
         out = []
         for name, chosen in groups:
             own = [rows[k] for k in chosen]
-            names = [scan for scan, _ in own]
-            [mean] = bootstrap_means([[n.dice] for _, n in own], names, seed=self.seed)
+            owners = [owner for owner, _ in own]
+            [mean] = bootstrap_means([[n.dice] for _, n in own], owners, seed=self.seed)
             missed = sum(n.score is None for _, n in own)
-            out.append(OutlineFigures(name, len(own), missed, Estimate.of(mean, names)))
+            out.append(OutlineFigures(name, len(own), missed, Estimate.of(mean, owners)))
         return tuple(out)
 
     @cached_property
@@ -171,6 +193,11 @@ class CohortEvaluation:
             out.append(f"{len(self.run.left_out)} scans of patients on whom a network was trained were left out.")
         if seen:
             out.append(f"A network was trained on the patients of {len(seen)} scans ({seen[0]} …): too good to report.")
+        if unknown := [scan.name for scan in self.run.scans if not scan.patient]:
+            out.append(
+                f"The patients of {len(unknown)} scans ({unknown[0]} …) are not known: each scan counts as a "
+                "patient, and whether a network was trained on it was not checked."
+            )
         return tuple(out)
 
     def to_json(self) -> dict[str, Any]:
@@ -180,9 +207,10 @@ class CohortEvaluation:
             "schema": "nodulens-cohort-figures/1",
             "recipe": self.run.settings.recipe.name,
             "scans": len(scans),
+            "intervals_by": self.unit,
             "failed": dict(self.run.failed),
             "left_out": list(self.run.left_out),
-            "false_positives_per_scan": sum(scan.other for scan in scans) / len(scans),
+            "false_positives_per_scan": self._other,
             "groups": [asdict(one) for one in self.groups],
             "outlines": [asdict(one) for one in self.outlines],
             "boxes": None if self.boxes is None else asdict(self.boxes),
@@ -191,7 +219,6 @@ class CohortEvaluation:
 
     def tables(self) -> tuple[Table, ...]:
         """Detection by group, outlines, boxes, and the scans that failed."""
-        scans = self.run.scans
         rows = tuple(
             (
                 f"{one.kind}: {one.name}" if one.kind else one.name,
@@ -204,13 +231,18 @@ class CohortEvaluation:
             )
             for one in self.groups
         )
-        other = sum(scan.other for scan in scans) / len(scans)
-        note = f"Found: at the method's threshold, {scans[0].threshold:g}, with {other:.2f} false positives a scan."
-        out = [Table("Detection", ("", "scans", "nodules", "found", "CPM (95 % by scan)", "at 1", "at 4"), rows, note)]
+        note = f"Found: at the method's threshold, {self._threshold:g}, with {self._other:.2f} false positives a scan."
+        out = [
+            Table(
+                "Detection", ("", "scans", "nodules", "found", f"CPM (95 % by {self.unit})", "at 1", "at 4"), rows, note
+            )
+        ]
         if self.outlines:
             dice = tuple((one.name, one.nodules, one.missed, str(one.dice)) for one in self.outlines)
             out.append(
-                Table("Outlines", ("", "nodules", "missed", "Dice (95 % by scan)"), dice, "Missed ones count 0.")
+                Table(
+                    "Outlines", ("", "nodules", "missed", f"Dice (95 % by {self.unit})"), dice, "Missed ones count 0."
+                )
             )
         if self.boxes is not None:
             out.append(Table("Boxes, as COCO scores them", ("", "value"), tuple(asdict(self.boxes).items())))
@@ -230,7 +262,13 @@ class CohortEvaluation:
         )
         page = froc_evaluation(self.froc, self.interval, self.series, provenance, settings.recipe.name)
         counts = page.tables[1:]  # the first, by size, is among ours
-        return replace(page, tables=(*self.tables(), *counts), warnings=(*self.notes, *page.warnings))
+        every = self.groups[0]
+        found = (
+            f"That counts marks down to a score of {settings.least:g}. At the method's threshold, {self._threshold:g}, "
+            f"{every.found:,} are found, with {self._other:.2f} false positives a scan."
+        )
+        tables, notes = (*self.tables(), *counts), (*self.notes, *page.warnings)
+        return replace(page, summary=(*page.summary, found), tables=tables, warnings=notes)
 
     def predictions(self) -> str:
         """All marks in LUNA16's form, a row a mark."""
@@ -260,10 +298,21 @@ def _findings(rows: Sequence[tuple[str, KnownRecord]]) -> Findings:
 
 
 def _by_nodule(nodules: Sequence[KnownRecord]) -> Mapping[str, Groups]:
-    groups = {"size": Groups.bands([nodule.diameter_mm for nodule in nodules], SIZES_MM)}
+    groups = {"size": _by_size([nodule.diameter_mm for nodule in nodules])}
     if any(nodule.texture for nodule in nodules):
         groups["texture"] = Groups.of([nodule.texture or "unknown" for nodule in nodules])
     return groups
+
+
+def _by_size(diameters_mm: Sequence[float]) -> Groups:
+    """Bands of diameter; those without one, which is negative, apart."""
+    bands = Groups.bands(diameters_mm, SIZES_MM)
+    return Groups(np.where(np.array(diameters_mm) < 0, len(bands.names), bands.code), (*bands.names, "unknown"))
+
+
+def _owner(scan: ScanRecord) -> str:
+    """The patient; of an unknown one the scan."""
+    return scan.patient or f"scan {scan.name}"
 
 
 def _by_scan(scans: Sequence[ScanRecord]) -> Mapping[str, Groups]:

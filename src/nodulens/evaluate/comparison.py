@@ -319,6 +319,12 @@ def compare(entrants: Sequence[Entrant], resampling: Resampling = USUAL) -> Comp
         for part in parts
         if part.cases.score is not None and part.cases.called is None
     ]
+    notes += [
+        f"{part.name}: AUC is not compared: it takes items of {' or '.join(POSITIVE)} and of {' or '.join(NEGATIVE)}, "
+        f"and the truth has {', '.join(sorted(set(part.cases.truth.tolist())))}."
+        for part in parts
+        if part.cases.score is not None and not part.cases.ranked.any()
+    ]
     return Comparison(
         methods=tuple(one.name for one in entrants),
         parts=_corrected(parts),

@@ -132,6 +132,7 @@ def cross_validate(folder: str | Path, data: str | Path, options: EvaluateOption
         except NoTestPatients:
             notes.append(f"The material holds no patient of fold {fold}.")
             continue
+        notes += [f"The material of the {part} holds no patient of fold {fold}." for part in own if part not in found]
         predictions += predictions_of(found)
         for part, one in found.items():
             networks.setdefault(part, {})[fold] = one.evaluated

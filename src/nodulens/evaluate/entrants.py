@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from nodulens.core.text import without_places
 from nodulens.data.splits import Split
 from nodulens.errors import BadOption, NotFound, training_installed
 from nodulens.evaluate.folds import read_folds
@@ -147,9 +146,14 @@ def _data(folder: Path, material: RunMaterial) -> Path:
 
 
 def _names(places: Sequence[Path]) -> list[str]:
-    """Short names: those of the folders, or whole paths where these repeat."""
-    twice = [place for k, place in enumerate(places) if place.resolve() in {p.resolve() for p in places[:k]}]
+    """Short names: those of the folders or files, with as many of the folders above as tell them apart."""
+    known = [place.resolve() for place in places]
+    twice = [place for k, place in enumerate(places) if known[k] in known[:k]]
     if twice:
         raise BadOption(f"{twice[0]} is named twice; compare different runs.")
-    short = [place.resolve().parent.name if place.name == FILE else place.resolve().stem for place in places]
-    return short if len(set(short)) == len(short) else [without_places(str(place)) for place in places]
+    whole = [place.parent if place.name == FILE else place for place in known]
+    short = [(*place.parent.parts, place.stem) for place in whole]
+    parts = short if len(set(short)) == len(short) else [place.parts for place in whole]
+    lengths = range(1, max(map(len, parts), default=0) + 1)
+    names = (["/".join(own[-length:]) for own in parts] for length in lengths)
+    return next((some for some in names if len(set(some)) == len(some)), [str(place) for place in places])

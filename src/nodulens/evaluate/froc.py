@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nodulens.data.luna16 import AXES, read_findings_table, read_series
-from nodulens.errors import BadValues, NotFound, UnreadableFile
+from nodulens.errors import BadOption, BadValues, NotFound, UnreadableFile
 from nodulens.io.tables import read_table
 from nodulens.metrics.detection import FP_RATES, MAX_MARKS, Froc, FrocInterval, Marks, bootstrap, by_size, froc, named
 from nodulens.presentation.evaluation import Evaluation, Provenance, Table
@@ -134,8 +134,11 @@ def evaluate_detector(files: FrocFiles, samples: int = 0, seed: int = 0) -> Froc
 
     Raises:
         InputError: a file that is not there or cannot be read, or marks that do not fit the series; with the line.
+        BadOption: an interval of one scan.
     """
     series = read_series(files.series)
+    if samples and len(series) == 1:
+        raise BadOption("All draws of one scan are the same: there is no interval; leave --bootstrap out.")
     result = froc(
         read_findings_table(files.annotations),
         read_findings_table(files.excluded, unique=False) if files.excluded else None,

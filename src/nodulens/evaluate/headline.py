@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from nodulens.evaluate.refinement import Steps
 from nodulens.metrics.estimates import Estimate
 from nodulens.presentation.evaluation import Metric, Table
+from nodulens.stages.classify_crop import SIDES
 from nodulens.train.tasks.classification_figures import ClassificationFigures, EvaluatedNodules
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, FpReductionFigures
 from nodulens.train.tasks.protocol import Evaluated
@@ -55,15 +56,16 @@ def _of_patches(figures: FpReductionFigures) -> Iterator[Metric]:
     kept = figures.kept
     if kept is None:
         return
+    every, on = figures.patches, figures.on_nodules
     words = {
-        "AUC, nodule against non-nodule": kept.auc,
-        "Average precision": kept.average_precision,
-        "Precision, nodules among those kept": kept.precision,
-        "Recall, nodules kept": kept.recall,
-        "Specificity, non-nodules rejected": kept.specificity,
+        "AUC, nodule against non-nodule": (kept.auc, every),
+        "Average precision": (kept.average_precision, every),
+        "Precision, nodules among those kept": (kept.precision, every),
+        "Recall, nodules kept": (kept.recall, on),
+        "Specificity, non-nodules rejected": (kept.specificity, every - on),
     }
-    for text, figure in words.items():
-        yield _metric(text, figure, figures.patches, "nodules have equal weight")
+    for text, (figure, n) in words.items():
+        yield _metric(text, figure, n, "patches; nodules have equal weight")
 
 
 def _of_nodules(figures: ClassificationFigures) -> Iterator[Metric]:
@@ -72,10 +74,13 @@ def _of_nodules(figures: ClassificationFigures) -> Iterator[Metric]:
             auc = group.beside_diameter.ranking.auc_estimate
             yield _metric(f"AUC, {words}", auc, group.beside_diameter.nodules)
         if group.decisions is not None:
-            rates, decided = group.decisions.rates, group.decisions.judged
+            decisions = group.decisions
+            rates, decided = decisions.rates, decisions.judged
+            own = zip(decisions.classes, decisions.confusion, strict=True)
+            malignant = sum(sum(called) for name, called in own if SIDES.get(name) == 1)
             yield _metric(f"Accuracy, {words}", rates.accuracy, decided, "all classes")
-            yield _metric(f"Sensitivity, {words}", rates.sensitivity, decided, "all classes")
-            yield _metric(f"Specificity, {words}", rates.specificity, decided, "all classes")
+            yield _metric(f"Sensitivity, {words}", rates.sensitivity, malignant, "malignant nodules")
+            yield _metric(f"Specificity, {words}", rates.specificity, decided - malignant, "all others")
 
 
 def _metric(name: str, figure: Estimate, n: int, note: str = "") -> Metric:

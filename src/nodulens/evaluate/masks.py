@@ -254,10 +254,15 @@ class MaskEvaluation:
 
     @property
     def _interval(self) -> str:
-        return f"95 %, {SAMPLES:,} bootstraps by patient" if self.patients > 1 else ""
+        return f"95 %, {SAMPLES:,} bootstraps by patient" if len(set(self._owners)) > 1 else ""
+
+    @property
+    def _owners(self) -> list[str]:
+        """The patient of each nodule of the truth, which the figures are of."""
+        return [str(row.patient) for row in self.rows if row.truth is not None]
 
     def _estimate(self, name: str) -> Estimate:
-        return Estimate.of(self.figures[name], [str(n) for n in range(self.patients)])
+        return Estimate.of(self.figures[name], self._owners)
 
     def _metric(self, name: str) -> Metric:
         title, unit = FIGURES[name]
@@ -280,12 +285,14 @@ def evaluate_masks(files: Sequence[MaskFiles], options: MaskOptions = ALL) -> Ma
     rows: list[MaskRow] = []
     notes: dict[str, None] = {}
     patients: dict[str, int] = {}
+    unknown = 0
     for number, one in enumerate(files):
         options.progress("masks", number / len(files))
         truth = None if one.truth is None else read_rois(one.truth)
         predictions = None if one.predictions is None else read_rois(one.predictions)
-        known = one.patient or (truth.patient if truth else "") or f"\0{number}"
-        patient = patients.setdefault(known, len(patients))
+        known = one.patient or (truth.patient if truth else "")
+        unknown += not known
+        patient = patients.setdefault(known or f"\0{number}", len(patients))
         for file in (truth, predictions):
             notes |= dict.fromkeys(file.notes if file is not None else ())
         grid = _grid(one, truth, predictions)
@@ -294,6 +301,10 @@ def evaluate_masks(files: Sequence[MaskFiles], options: MaskOptions = ALL) -> Ma
         notes |= dict.fromkeys((*left_out, *also))
         rows += _rows(one.name, patient, true, predicted, grid.geometry)
     options.progress("masks", 1.0)
+    if unknown and len(files) > 1:
+        notes[
+            f"{_counted(unknown, 'scan')} of no known patient: each counts as one; the column patient names them."
+        ] = None
     known_rows = [row for row in rows if row.truth is not None]
     if not known_rows:
         raise NotFound(
@@ -320,7 +331,7 @@ def listed_files(table: Path) -> tuple[MaskFiles, ...]:
 
     Raises:
         NotFound, UnreadableFile: no such file, or no such columns.
-        BadOption: no rows, or one that names neither truth nor predictions.
+        BadOption: no rows, or one that names neither truth nor predictions, or what another row names.
     """
     found = read_table(table, ("truth", "predictions"), optional=("scan", "name", "patient"))
     if not len(found):
@@ -328,11 +339,18 @@ def listed_files(table: Path) -> tuple[MaskFiles, ...]:
     empty = ("",) * len(found)
     columns = [found.cells.get(name, empty) for name in ("name", "patient", "truth", "predictions", "scan")]
     files = []
+    lines: dict[str | Path, int] = {}
     for row, (name, patient, *paths) in enumerate(zip(*columns, strict=True)):
         truth, predictions, scan = (table.parent / cell if cell else None for cell in paths)
         if truth is None and predictions is None:
             raise BadOption(f"{found.at(row)} names neither truth nor predictions.")
-        files.append(MaskFiles(name or str(row + 1), patient, truth, predictions, scan))
+        name = name or str(row + 1)
+        for what in (name, truth or predictions):
+            assert what is not None
+            line = lines.setdefault(what.resolve() if isinstance(what, Path) else what, found.lines[row])
+            if line != found.lines[row]:
+                raise BadOption(f"{found.at(row)} names {what}, as line {line} does; write one row for each scan.")
+        files.append(MaskFiles(name, patient, truth, predictions, scan))
     return tuple(files)
 
 

@@ -17,7 +17,7 @@ from nodulens.data.material import STACKS
 from nodulens.errors import InputError, NotFound
 from nodulens.evaluate import central_slices, prompts
 from nodulens.evaluate.central_slices import CentralSlices
-from nodulens.evaluate.prompts import PromptedScans
+from nodulens.evaluate.prompts import ENOUGH, PromptedScans, WayFigures
 from nodulens.evaluate.scans import EvaluationScan, outlined_scan, read_scan
 from nodulens.evaluate.truths import CohortScan, Truths, find_cohort, outlined_truths
 from nodulens.io import read
@@ -44,7 +44,7 @@ TRAINED_ON_STACKS = (
     "python -m experiments.table --only prompted."
 )
 OWN = (ONE_VIEW, TRAINED_ON_STACKS)
-FEW = "There are too few patients for intervals."
+FEW = "There are too few whole scans for intervals."
 NAMES = {
     "box": "box of the outline", "box_shaken": "jittered by a tenth", "diameter": "box of the diameter",
     "detector": "our detection", "point": "point", "mask": "earlier mask",
@@ -176,10 +176,11 @@ class PromptComparison:
         counts = f"{scans.nodules} nodules of {scans.patients} whole scans"
         if self.stacks:
             counts += f", and the central slices of {self.stacks.figures.nodules} nodules of the stacks"
+        drawn = ["by scan"] * (scans.patients >= ENOUGH) + ["by patient, of stacks"] * bool(self.stacks)
         return Evaluation(
             title=f"Prompts: {self.network.name}",
             summary=(f"{counts}, prompted in every way.",),
-            interval="95 %, 1,000 bootstraps by patient" if self.stacks else "",
+            interval=f"95 %, 1,000 bootstraps {' and '.join(drawn)}" if drawn else "",
             tables=tuple(self.tables()),
             drawings=self.drawings,
             warnings=self.notes,
@@ -218,16 +219,19 @@ class PromptComparison:
         scores = ("Dice", "IoU", "sensitivity")
         scans = self.scans.figures
         central = tuple(f"central {name}" for name in scores)
+        enough = scans.patients >= ENOUGH
         rows = [
-            (NAMES[way.prompt], way.view, way.carrying, way.missed, way.dice, way.iou, way.sensitivity,
-             way.slice_dice, way.slice_iou, way.slice_sensitivity, way.panel_dice)
+            (NAMES[way.prompt], way.view, way.carrying, way.missed, way.dice, *((_ends(way),) if enough else ()),
+             way.iou, way.sensitivity, way.slice_dice, way.slice_iou, way.slice_sensitivity, way.panel_dice)
             for way in scans.ways
         ]  # fmt: skip
         note = (
-            "Means over nodules, a missed one 0. Central: on the largest slice. 3 readers: of the "
+            f"Means over nodules, a missed one 0{', with 95 % intervals by drawing scans' * enough}. "
+            "Central: on the largest slice. 3 readers: of the "
             f"{scans.panel_nodules} nodules that three or more outlined. Rows without a view are baselines."
         )
-        head = ("prompt", "input", "slices", "missed", *scores, *central, "3 readers Dice")
+        solid = ("Dice", *("interval",) * enough, *scores[1:])
+        head = ("prompt", "input", "slices", "missed", *solid, *central, "3 readers Dice")
         yield Table(f"{self.network.name}: {scans.nodules} nodules of whole scans", head, tuple(rows), note)
         if self.stacks is None:
             return
@@ -239,6 +243,10 @@ class PromptComparison:
         ]  # fmt: skip
         title = f"{self.network.name}: central slices of {figures.nodules} nodules, close crops"
         yield Table(title, ("prompt", "Dice", "interval", *scores[1:]), tuple(lines), "Intervals by drawing patients.")
+
+
+def _ends(way: WayFigures) -> str | None:
+    return None if way.dice_low is None else f"{way.dice_low:.3f} to {way.dice_high:.3f}"
 
 
 def compare(
@@ -278,13 +286,20 @@ def compare(
     reading = _Reading(material, tell)
     scans = prompts.evaluate_scans(ways, reading.scans(), models)
     if not scans.rows:
-        raise NotFound(" ".join(["No nodule with an outline was found.", *reading.left_out]))
+        raise NotFound(" ".join(["No nodule with an outline was found.", *reading.left_out, *reading.bare]))
     return PromptComparison(
         network=weights,
         kind=kind,
         scans=scans,
         stacks=stacks,
-        notes=(FEW, EARLIER, *((LOBE,) if checkpoint else OWN), *material.notes, *reading.left_out),
+        notes=(
+            *((FEW,) if scans.figures.patients < ENOUGH else ()),
+            EARLIER,
+            *((LOBE,) if checkpoint else OWN),
+            *material.notes,
+            *reading.left_out,
+            *reading.bare,
+        ),
         weights=tuple(dict.fromkeys([weights, *beside])),
         inputs=hashed(*material.files, *([material.stacks / STACKS] if stacks and material.stacks else [])),
         software=software(),
@@ -308,6 +323,15 @@ class _Reading:
     material: Material
     tell: Callable[[str], None]
     left_out: list[str] = field(default_factory=list)
+    unoutlined: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """A note on nodules without an outline, if there are any."""
+        if not self.unoutlined:
+            return ()
+        number, first = sum(self.unoutlined.values()), next(iter(self.unoutlined))
+        return (f"{number} known nodules have no outline and are left out, the first in {first}.",)
 
     def scans(self) -> Iterator[EvaluationScan]:
         """Those that can be read, and whose outlines are known."""
@@ -319,4 +343,6 @@ class _Reading:
                 self.left_out.append(f"{name} was left out: {error}")
                 self.tell(self.left_out[-1])
                 continue
+            if scan.unoutlined:
+                self.unoutlined[name] = scan.unoutlined
             yield scan

@@ -38,7 +38,9 @@ from nodulens.evaluate.central_slices import (
 )
 from nodulens.evaluate.scans import EvaluationScan, KnownNodule
 from nodulens.io.records import columns_of
+from nodulens.metrics.estimates import rounded
 from nodulens.metrics.segmentation import compare
+from nodulens.metrics.statistics import bootstrap_means
 from nodulens.presentation.panels import Case
 from nodulens.runtime.engine import Model, Models
 from nodulens.stages.detect import detect
@@ -65,6 +67,8 @@ ALONE, CARRIED, WHOLE = "slice by slice", "memory", "3-D"
 SCORES = ("dice", "iou", "sensitivity")
 SHOWN = "box"
 """The prompt whose outlines are shown."""
+ENOUGH = 10
+"""Scans from which on means have an interval."""
 SHOWN_MM = 25.0
 """Kept of a slice around truth and outline, on every side."""
 
@@ -141,15 +145,18 @@ class WayFigures(Scores, Setting):
     Attributes:
         missed: number of nodules without any overlap.
         panel_dice: of the nodules of three readers or more; None without one.
+        dice_low, dice_high: 95 % interval of the Dice, by drawing scans; None of fewer than :data:`ENOUGH`.
     """
 
     missed: int
     panel_dice: float | None
+    dice_low: float | None
+    dice_high: float | None
 
 
 @dataclass(frozen=True)
 class PromptedScanFigures:
-    """Means over nodules, way by way and prompt by prompt; so few patients give no interval."""
+    """Means over nodules, way by way and prompt by prompt."""
 
     nodules: int
     patients: int
@@ -195,12 +202,19 @@ class PromptedScans:
 def _way_figures(some: Sequence[PromptedOutline]) -> WayFigures:
     """Means over outlines in one setting."""
     panel = [one.dice for one in some if one.readers >= PANEL]
+    scans = [one.patient for one in some]
+    low = high = None
+    if len(set(scans)) >= ENOUGH:
+        [mean] = bootstrap_means([[one.dice] for one in some], scans)
+        low, high = rounded(mean.low), rounded(mean.high)
     return WayFigures(
         view=some[0].view,
         carrying=some[0].carrying,
         prompt=some[0].prompt,
         missed=sum(one.dice == 0 for one in some),
         panel_dice=_mean(panel) if panel else None,
+        dice_low=low,
+        dice_high=high,
         **{score.name: _mean([getattr(one, score.name) for one in some]) for score in fields(Scores)},
     )
 

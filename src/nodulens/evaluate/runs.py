@@ -202,7 +202,9 @@ def _with_networks(
         note = f"Its networks were evaluated together on whole scans alone. {error}"
         return replace(found, notes=(*found.notes, note))
     weights = tuple(WeightRef(one.model.card.name, one.model.card.sha256) for one in networks.values())
-    return replace(found, networks=networks, weights=weights)
+    lacking = [part for part in models.own if part not in networks]
+    notes = [f"The material of the {part} holds no test patient: it was not evaluated by itself." for part in lacking]
+    return replace(found, networks=networks, weights=weights, notes=(*found.notes, *notes))
 
 
 def _with_scans(found: MethodEvaluation, method: Method, data: Path, progress: Progress) -> MethodEvaluation:

@@ -110,12 +110,14 @@ class EvaluationScan:
         volume: canonical orientation.
         lungs: by our own lung stage.
         nodules: boxes and masks are on the canonical volume.
+        unoutlined: number of further nodules, of which no outline is known.
     """
 
     name: str
     volume: Volume
     lungs: Mask
     nodules: tuple[KnownNodule, ...]
+    unoutlined: int = 0
 
 
 def read_scan(data: Path, name: str) -> EvaluationScan:
@@ -147,7 +149,8 @@ def outlined_scan(name: str, ct: Volume, truth: ScanTruth) -> EvaluationScan:
         mask = orientation.apply(mask)
         box = Box.of_mask(mask)
         nodules.append(replace(known, box=box, mask=np.ascontiguousarray(mask[box.slices])))
-    return EvaluationScan(name, volume, segment_lungs(volume), tuple(nodules))
+    bare = len(truth.outlines) - len(nodules)
+    return EvaluationScan(name, volume, segment_lungs(volume), tuple(nodules), bare)
 
 
 def known_nodules(data: Path, name: str, ct: Volume, orientation: Reorientation) -> tuple[KnownNodule, ...]:

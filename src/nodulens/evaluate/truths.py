@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -16,11 +17,12 @@ from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data import luna16
 from nodulens.data.lidc import UID_ROOT, LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
-from nodulens.data.lidc_ct import find_scans, slices_mm
+from nodulens.data.lidc_ct import find_scans, middle_on, slices_mm
 from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml, scan_of
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
 from nodulens.io.images import read_mask, sniff
+from nodulens.io.places import folders_below
 from nodulens.io.tables import read_table
 from nodulens.ops.components import components
 from nodulens.rois.grid import Grid
@@ -97,7 +99,7 @@ def find_cohort(place: Path) -> Cohort:
 
     Raises:
         NotFound: nothing is there, or no scan.
-        BadOption: a scan twice.
+        BadOption: a scan twice, or a row that names none.
         UnreadableFile: the CSV has no such column.
     """
     cohort = _of_folder(place) if place.is_dir() else _of_table(place)
@@ -124,10 +126,10 @@ def _once(cohort: Cohort) -> Cohort:
 
 def _of_folder(folder: Path) -> Cohort:
     series, wrong = find_scans(folder)
-    several = {path for path, count in Counter(series.values()).items() if count > 1}
-    found = [CohortScan(_name(path, folder, uid if path in several else ""), path, uid) for uid, path in series.items()]
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name.endswith(SUFFIXES))
-    for path in files:
+    shared = {path for path, count in Counter(series.values()).items() if count > 1} | wrong.keys()
+    found = [CohortScan(_name(path, folder, uid if path in shared else ""), path, uid) for uid, path in series.items()]
+    files = (p for _, here in folders_below(folder) for p in here if p.is_file() and p.name.endswith(SUFFIXES))
+    for path in sorted(files):
         inside = path.relative_to(folder)
         if not (_stem(path).endswith(MASKS) or any(part.startswith("seg-") for part in inside.parts)):
             found.append(CohortScan(_name(path, folder), path))
@@ -139,13 +141,16 @@ def _of_table(path: Path) -> Cohort:
     empty = ("",) * len(table)
     columns = (table.cells["scan"], table.cells.get("mask", empty), table.cells.get("series", empty))
     scans, wrong = [], {}
-    for name, mask, chosen in zip(*columns, strict=True):
+    series_in = cache(lambda folder: tuple(find_scans(folder)[0]))  # a folder may be in many rows
+    for row, (name, mask, chosen) in enumerate(zip(*columns, strict=True)):
+        if not name:
+            raise BadOption(f"{table.at(row)}: scan is empty; name a file or a folder.")
         scan = CohortScan(f"{name}/{chosen}" if chosen else name, path.parent / name, chosen or None)
         if not scan.path.exists():
             wrong[scan.name] = f"There is no {scan.path}."
             continue
         if scan.path.is_dir():
-            found = [uid for uid in find_scans(scan.path)[0] if uid.startswith(chosen) or uid.endswith(chosen)]
+            found = [uid for uid in series_in(scan.path) if uid.startswith(chosen) or uid.endswith(chosen)]
             found = [chosen] if chosen in found else found
             if len(found) == 1:  # if there are others, reading refuses the scan and lists them
                 [uid] = found
@@ -155,7 +160,7 @@ def _of_table(path: Path) -> Cohort:
 
 
 def _name(path: Path, folder: Path, series: str = "") -> str:
-    """A path in a folder; followed by the UID of a series in it, if several are."""
+    """A path in a folder; followed by the UID of a series in it, if others are there too."""
     inside = path.relative_to(folder) if path != folder else Path(folder.resolve().name)
     return (inside / series).as_posix()
 
@@ -203,8 +208,8 @@ class Truths(Protocol):
 class LidcTruths:
     """Annotations of LIDC's readers: series UID → XML file.
 
-    Nodules of 3 mm or more that three readers or more outlined are to be found; those of fewer, smaller nodules and
-    non-nodules count neither way. Outlines are the consensus of half of the readers.
+    Nodules of 3 mm or more that three readers or more outlined are to be found; those of fewer or without a consensus,
+    smaller nodules and non-nodules count neither way. Outlines are the consensus of half of the readers.
     """
 
     xml: Mapping[str, Path]
@@ -220,9 +225,15 @@ class LidcTruths:
         if uid not in self.xml:
             raise NotFound(f"No XML of LIDC is of series {uid}; add it, or leave the scan out.")
         annotated = _annotated(self.xml[uid], uid, ct)
-        outlined = [(known, nodule) for nodule in cluster(annotated) if (known := outlined_by(nodule, ct.geometry))]
-        panel = [(known, nodule) for known, nodule in outlined if known.readers >= PANEL]
-        fewer = [known.ball(ct.geometry) for known, _ in outlined if known.readers < PANEL]
+        panel, fewer = [], []
+        for nodule in cluster(annotated):
+            known = outlined_by(nodule, ct.geometry)
+            if known is None:
+                fewer.append((np.asarray(middle_on(nodule, ct.geometry)), UNMEASURED))
+            elif known.readers < PANEL:
+                fewer.append(known.ball(ct.geometry))
+            else:
+                panel.append((known, nodule))
         return ScanTruth(
             known=balls([known for known, _ in panel], ct.geometry),
             excluded=findings([*fewer, *_points(annotated, ct.geometry)]),
@@ -289,7 +300,8 @@ class TableTruths:
         """Check before hours of work that each annotation is of one scan, and some are of scans of the cohort.
 
         Raises:
-            BadOption: a row names several scans, or none does one; of DICOM that is known when it is read.
+            BadOption: a row names several scans, or none does one; of a folder whose series no header tells, that is
+                known when it is read.
             BadValues: two rows are alike.
         """
         rows = set(luna16.read_findings_table(self.annotations).series)
@@ -303,11 +315,11 @@ class TableTruths:
                 f"{self.annotations} names {several}, and {' and '.join(named[several][:2])} are called so: name "
                 "the scans by their paths."
             )
-        if rows.isdisjoint(named) and all(scan.path.name.endswith(SUFFIXES) for scan in cohort.scans):
+        if rows.isdisjoint(named) and all(scan.told or scan.path.name.endswith(SUFFIXES) for scan in cohort.scans):
             first = f", and not {min(rows)}" if rows else ""
             raise BadOption(
                 f"No row of {self.annotations} is of a scan of the cohort: in the column seriesuid they are called "
-                f"{cohort.scans[0].stem} or {cohort.scans[0].name}, for instance{first}."
+                f"{cohort.scans[0].uid} or {cohort.scans[0].name}, for instance{first}."
             )
 
     def elsewhere(self, names: Set[str]) -> int:
@@ -378,9 +390,18 @@ class MaskTruths:
 
 
 def _regions(path: Path, ct: Volume) -> list[KnownNodule]:
-    """The regions of a DICOM object on its scan."""
-    drawn = (roi.on(Grid.of(ct)) for roi in read_rois(path).findings)
-    return [KnownNodule(one.box, one.mask, 0) for one in drawn if one is not None]
+    """The regions of a DICOM object on its scan.
+
+    Raises:
+        BadGeometry: one is not on it: it would be no nodule, found or missed.
+    """
+    nodules = []
+    for roi in read_rois(path).findings:
+        drawn = roi.on(Grid.of(ct))
+        if drawn is None:
+            raise BadGeometry(f"{path}: region {roi} has nothing on the grid of its scan; name the scan that it is of.")
+        nodules.append(KnownNodule(drawn.box, drawn.mask, 0))
+    return nodules
 
 
 def _components(path: Path, ct: Volume) -> list[KnownNodule]:
@@ -407,7 +428,7 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         annotations: folder of LIDC's XML, or of LUNA16's tables; None: that of the scans.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: there is no such file, or none is of any of the scans.
         BadOption: annotations for what has none, or a table that does not fit, see :meth:`TableTruths.check`.
         BadValues: two rows of a table are alike.
     """
@@ -416,6 +437,8 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         xml = _xml_below(folder)
         if not xml:
             raise NotFound(f"{folder} holds no XML of LIDC's readers; name their folder by --annotations.")
+        if all(scan.told and scan.uid not in xml for scan in cohort.scans):
+            raise NotFound(f"No XML in {folder} is of a scan of the cohort, such as series {cohort.scans[0].uid}.")
         return LidcTruths(xml)
     if word == "luna16":
         tables = folder / luna16.ANNOTATIONS, folder / luna16.EXCLUDED
@@ -427,6 +450,9 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
         raise BadOption(f"--annotations is for lidc and luna16; --truth is {word}.")
     if word == "masks":
         masks = {scan.name: mask for scan in cohort.scans if (mask := scan.mask or _beside(scan)) is not None}
+        if not masks:
+            beside = f"{cohort.scans[0].stem}{MASKS[0]}.nii.gz"
+            raise NotFound(f"No scan of {place} has a mask, such as {beside} beside {cohort.scans[0].name}.")
         return MaskTruths(masks)
     if not Path(word).is_file():
         raise NotFound(f"--truth is lidc, luna16, masks or a CSV file; there is no file {word}.")
@@ -460,7 +486,8 @@ def outlined_truths(word: str, place: Path, cohort: Cohort, annotations: Path | 
 
 def _xml_below(folder: Path) -> dict[str, Path]:
     """LIDC's XML by series UID; that of radiographs, and what else ends so, is passed over."""
-    return {read_xml(path).series_uid: path for path in sorted(folder.rglob("*.xml")) if is_xml_of_lidc(path)}
+    files = [path for _, here in folders_below(folder) for path in here if path.suffix == ".xml" and path.is_file()]
+    return {read_xml(path).series_uid: path for path in sorted(files) if is_xml_of_lidc(path)}
 
 
 def _beside(scan: CohortScan) -> Path | None:

@@ -66,6 +66,23 @@ def counted(what: str, names: Sequence[str]) -> str:
     return f"{len(names)} {what}, first {file_name(Path(names[0]))}."
 
 
+def folders_below(root: Path) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """The folders from ``root`` down, but hidden ones, each with its files, but hidden ones, all in order of name.
+
+    Links are followed, unlike within a scan: data sets are often folders of links to a store. A folder that is reached
+    twice comes once, as it was reached first.
+    """
+    known: set[str] = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        own = os.path.realpath(place)
+        if own in known:
+            folders.clear()
+            continue
+        known.add(own)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), tuple(Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
 def _below(folder: Path) -> Place:
     """All files of a folder and its subfolders, but hidden ones and what macOS adds."""
     closed: list[str] = []

@@ -10,7 +10,7 @@ Its terms are those of the challenge: a *mark* is a detection as submitted. The 
 - The curve starts at (0, 0), has a point where the score changes, is linear between points and flat after the last:
   a nodule without a mark is never detected.
 - All scans of the list count, with marks or without. CPM is the mean sensitivity at the seven rates.
-- Intervals are by bootstrap over scans.
+- Intervals are by bootstrap over scans, or over patients where these are given.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Froc:
         """The curve with a weight for each scan, as of a bootstrap.
 
         Args:
-            times: (scans) how often each is drawn, their number in total.
+            times: (scans) how often each is drawn.
 
         Returns:
             False positives a scan and sensitivity (points), ascending.
@@ -219,7 +219,7 @@ class Froc:
         fp = np.concatenate([[0.0], np.cumsum(weight * ~hit)[ends]])
         # Shares first, then counts, as the challenge's script does: at a rate that k false positives reach exactly,
         # rounding decides between the two ends of a step.
-        fp_rate = fp / max(fp[-1], 1.0) * fp[-1] / self.scans
+        fp_rate = fp / max(fp[-1], 1.0) * fp[-1] / times.sum()
         sensitivity = tp / max(tp[-1], 1.0) * tp[-1] / times[self.nodule_scan].sum()
         return fp_rate, sensitivity
 
@@ -235,7 +235,7 @@ class SizeBand:
 
 @dataclass(frozen=True, eq=False)
 class FrocInterval:
-    """FROC by bootstrap over scans.
+    """FROC by bootstrap.
 
     Attributes:
         confidence: share of the resamples between low and high.
@@ -243,6 +243,7 @@ class FrocInterval:
         mean, low, high: (97) sensitivity at these rates.
         cpms: (resamples) CPM of each. Two detectors on the same scans with the same seed share the resamples, so their
             difference is paired.
+        drawn: what is drawn, "scan" or "patient".
     """
 
     confidence: float
@@ -251,6 +252,7 @@ class FrocInterval:
     low: Float
     high: Float
     cpms: Float
+    drawn: str = "scan"
 
     @property
     def cpm(self) -> tuple[float, float]:
@@ -387,8 +389,14 @@ def by_size(result: Froc, edges_mm: Sequence[float] = SIZE_EDGES_MM) -> tuple[Si
     return tuple(bands)
 
 
-def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: float = 0.95) -> FrocInterval:
-    """Bootstrap over scans: LUNA16's interval.
+def bootstrap(
+    result: Froc,
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    patients: Sequence[str] | None = None,
+) -> FrocInterval:
+    """Bootstrap over scans, which is LUNA16's interval, or over patients with all their scans.
 
     Its ends are the script's: of N sorted figures those with index ⌊N · (1 − confidence) / 2⌋ and
     ⌊N · (1 + confidence) / 2⌋. A resample without nodules has no sensitivity and is drawn again.
@@ -398,24 +406,33 @@ def bootstrap(result: Froc, samples: int = 1000, seed: int = 0, confidence: floa
         samples: number of resamples; the challenge uses 1,000.
         seed: of the resamples.
         confidence: above 0, below 1.
+        patients: (scans) whose each is; None: over scans. The draws are the same where each patient has one scan.
 
     Raises:
         BadOption: no samples, or a confidence outside 0…1.
+        BadValues: not one patient a scan.
     """
+    if patients is not None and len(patients) != result.scans:
+        raise BadValues(f"{result.scans} scans need a patient each, got {len(patients)}.")
+    owner = np.arange(result.scans)
+    if patients is not None:
+        number = {patient: place for place, patient in enumerate(dict.fromkeys(patients))}
+        owner = _numbers(patients, number)
+    units = int(owner.max()) + 1
     if samples < 1 or not 0 < confidence < 1:
         raise BadOption(f"Give at least one sample and a confidence between 0 and 1, got {samples} and {confidence}.")
     random = np.random.default_rng(seed)
     curves = np.empty((samples, len(GRID)))
     for curve in curves:
         while True:
-            times = np.bincount(random.integers(result.scans, size=result.scans), minlength=result.scans)
+            times = np.bincount(random.integers(units, size=units), minlength=units)[owner]
             if times[result.nodule_scan].any():
                 break
         curve[:] = np.interp(GRID, *result.weighted(times.astype(np.float64)))
     low, high = _ends(curves, confidence)
-    return FrocInterval(
-        confidence, GRID, curves.mean(axis=0), low, high, curves[:, np.isin(GRID, FP_RATES)].mean(axis=1)
-    )
+    cpms = curves[:, np.isin(GRID, FP_RATES)].mean(axis=1)
+    drawn = "scan" if patients is None else "patient"
+    return FrocInterval(confidence, GRID, curves.mean(axis=0), low, high, cpms, drawn)
 
 
 def _checked(values: ArrayLike, shape: tuple[int, ...], name: str) -> Float:

@@ -41,19 +41,23 @@ def roc_line(
 
     Returns:
         the curve with all its points, its band, and AUC with interval in the summary. Resamples without positives or
-        without negatives have no curve and are left out of the band.
+        without negatives have no curve and are left out of the band; where the AUC has no interval, as of one patient,
+        there is no band.
 
     Raises:
         BadValues: lengths that differ, nothing, NaN, other labels.
     """
+    whole = curve(labels, scores)
+    x, y = 1 - whole.specificity, whole.sensitivity
+    figure = _several(whole.auc, ranking_draws(labels, scores, patients, samples=samples, seed=seed).auc, patients)
+    if np.isnan(figure.low):
+        return Line(name, x, y, summary=_summary("AUC", figure))
     owner, draws = patient_draws(patients, samples=samples, seed=seed)
     rates = np.linspace(0, 1, STEPS)
     rows = [_sensitivity_at(rates, curve(labels, scores, times[owner])) for times in draws]
-    whole = curve(labels, scores)
     ends = np.nanpercentile(rows, (2.5, 97.5), axis=0)
-    low, high = (np.interp(1 - whole.specificity, rates, end) for end in ends)
-    figure = percentiles(whole.auc, ranking_draws(labels, scores, patients, samples=samples, seed=seed).auc)
-    return Line(name, 1 - whole.specificity, whole.sensitivity, low, high, _summary("AUC", figure))
+    low, high = (np.interp(x, rates, end) for end in ends)
+    return Line(name, x, y, low, high, _summary("AUC", figure))
 
 
 def precision_recall_line(
@@ -62,7 +66,7 @@ def precision_recall_line(
     """Precision by recall, with average precision and its interval in the summary; arguments as :func:`roc_line`."""
     points = curve(labels, scores)
     draws = ranking_draws(labels, scores, patients, samples=samples, seed=seed).average_precision
-    figure = percentiles(points.average_precision, draws)
+    figure = _several(points.average_precision, draws, patients)
     # without the first point, where there are no predicted positives and so no precision
     return Line(name, points.sensitivity[1:], points.precision[1:], summary=_summary("average precision", figure))
 
@@ -74,6 +78,12 @@ def froc_line(name: str, result: Froc, interval: FrocInterval | None = None) -> 
     at = interval.fp_rate
     summary = _summary("CPM", Interval(result.cpm, *interval.cpm, interval.confidence))
     return Line(name, at, result.sensitivity_at(at), interval.low, interval.high, summary)
+
+
+def _several(value: float, draws: Float, patients: ArrayLike) -> Interval:
+    """A figure with its interval by patient; one patient alone gives none."""
+    figure = percentiles(value, draws)
+    return figure if len(np.unique(np.asarray(patients))) > 1 else replace(figure, low=np.nan, high=np.nan)
 
 
 def _sensitivity_at(rates: Float, points: Curve) -> Float:
@@ -183,7 +193,11 @@ def froc_picture(result: Froc, interval: FrocInterval | None, name: str = "marks
 
 
 def _means(interval: FrocInterval | None) -> str:
-    return "" if interval is None else f"{100 * interval.confidence:g} %, {len(interval.cpms):,} bootstraps by scan"
+    return (
+        ""
+        if interval is None
+        else f"{100 * interval.confidence:g} %, {len(interval.cpms):,} bootstraps by {interval.drawn}"
+    )
 
 
 def _froc_metrics(result: Froc, interval: FrocInterval | None) -> tuple[Metric, ...]:

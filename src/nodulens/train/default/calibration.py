@@ -77,11 +77,12 @@ class Ranking:
 
     Attributes:
         auc: of the score.
-        auc_interval_95: lower and upper end, by drawing patients; None where no draw has both classes.
+        auc_interval_95: lower and upper end, by drawing patients; None of one patient, and where more than one draw in
+            twenty lacks a class.
         auc_delong_95: the same by DeLong's variance; None where that is undefined.
         diameter_alone: AUC of the diameter.
         gain_interval_95: of the score's AUC less the diameter's, paired; as ``auc_interval_95``.
-        gain_p_one_sided: share of the draws in which the score ranks no better than the diameter.
+        gain_p_one_sided: share of the draws with both classes in which the score ranks no better than the diameter.
     """
 
     auc: float
@@ -154,14 +155,14 @@ def beside_diameter(scored: ScoredNodules, chosen: NDArray[np.bool_]) -> BesideD
         return BesideDiameter(None, len(rows), malignant)
     names = [scored.patients[i] for i in rows.tolist()]
     ours, size = (ranking_draws(y, v, names, samples=BOOTSTRAPS).auc for v in (a, b))
-    plain = delong(y, a)
+    plain, several, known = delong(y, a), len(set(names)) > 1, ~np.isnan(ours)
     ranking = Ranking(
         auc=round(plain.value, 4),
-        auc_interval_95=ends(ours),
+        auc_interval_95=ends(ours) if several else None,
         auc_delong_95=(round(plain.low, 4), round(plain.high, 4)) if np.isfinite(plain.low) else None,
         diameter_alone=round(auc(y, b), 4),
-        gain_interval_95=ends(ours - size),
-        gain_p_one_sided=round(float(np.nanmean(ours <= size)), 4),
+        gain_interval_95=ends(ours - size) if several else None,
+        gain_p_one_sided=round(float(np.mean((ours <= size)[known])), 4) if known.any() else 1.0,
     )
     return BesideDiameter(ranking, len(rows), malignant)
 

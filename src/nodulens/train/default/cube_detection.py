@@ -98,10 +98,10 @@ class CubeDetection:
         return float(low), float(high)
 
     def _at(self, curve: Froc, times: Float, rates: Sequence[float]) -> Float:
-        # the curve counts by cube, drawn as often as there are cubes
+        # the curve counts by cube that is drawn
         fp_rate, sensitivity = curve.weighted(times)
         litres = float(times @ self.litres)
-        return np.asarray(np.interp(np.asarray(rates) * litres / LITRES / curve.scans, fp_rate, sensitivity))
+        return np.asarray(np.interp(np.asarray(rates) * litres / LITRES / times.sum(), fp_rate, sensitivity))
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,8 +125,8 @@ class SegmentationFigures:
 
     Attributes:
         slices, with_nodule: whole slices, and how many of them show a nodule.
-        accuracy: share of pixels that are correct in every class.
-        classes: figures of each foreground class.
+        accuracy: share of pixels that are correct in every class; None without a whole slice.
+        classes: figures of each foreground class; none without a whole slice.
         boxes: None without a true box.
         dice_by_size: Dice of the nodule by its diameter on the slice: name of the band → figures.
         pearson_of_nodule_and_lung_dice: over the slices with a nodule; None if there are fewer than three or no lungs,
@@ -220,7 +220,8 @@ class EvaluatedSlices:
     @cached_property
     def figures(self) -> SegmentationFigures:
         """Means with intervals by patient, of whole slices and of close-ups."""
-        rows, classes = self.slices, tuple(self.rows[0].overlap)
+        rows = self.slices
+        classes = tuple(rows[0].overlap) if rows else ()
         with_nodule = [row for row in rows if row.overlap[NODULE].truth_voxels]
         lungs = [name for name in classes if name != NODULE]
         correlation = None
@@ -230,7 +231,7 @@ class EvaluatedSlices:
         return SegmentationFigures(
             slices=len(rows),
             with_nodule=len(with_nodule),
-            accuracy=rounded(sum(row.right for row in rows) / max(sum(row.pixels for row in rows), 1)),
+            accuracy=rounded(sum(row.right for row in rows) / sum(row.pixels for row in rows)) if rows else None,
             classes={name: _class_figures(rows, name) for name in classes},
             boxes=_box_figures([row.boxes for row in rows]),
             dice_by_size=_dice_by_size(with_nodule),
