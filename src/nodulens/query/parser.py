@@ -316,16 +316,22 @@ def _with_ends(words: Sequence[Word]) -> list[Word]:
         after = words[at + 1] if at + 1 < len(words) else None
         if word.meaning == "FROM" and number:
             raise BadPrompt(f"I do not understand {word.text!r} after a length: say from the pleura")
-        bound = after if after and after.terminal == "BOUND" and not number else None
-        if bound and word.meaning == "TO" and bound.text == word.text:
+        bound = after if after and after.terminal == "BOUND" else None
+        # "8 mm à moins de 5 mm de la plèvre" is a size and a distance, "6 mm à moins de 8 mm" one range
+        distance = bool(out) and out[-1].terminal == "UNIT" and _has(words[at + 2 : at + 5], "FROM_PLEURA")
+        if bound and word.meaning == "TO" and bound.text == word.text and (distance or not number):
             continue
-        if bound and word.meaning == "UNTIL" and bound.meaning in ("AT_MOST", "BELOW"):
+        if bound and word.meaning == "UNTIL" and bound.meaning in ("AT_MOST", "BELOW") and not number:
             continue
         acronym = bool(out) and out[-1].terminal == "TEXTURE" and out[-1].text == word.text
         if acronym and word.terminal == "NOUN" and after is not None and after.terminal == "NOUN":
             continue
         out.append(replace(word, meaning="AT_MOST") if word.meaning == "UNTIL" and not number else word)
     return out
+
+
+def _has(words: Sequence[Word], meaning: str) -> bool:
+    return any(word.meaning == meaning for word in words)
 
 
 class _Words(Lexer):
@@ -401,9 +407,10 @@ class _Reader(Interpreter[Token, None]):
             BadPrompt: it is not clear what one of them measures.
         """
         amount, unit = _amounts(second)[0], _unit(_amounts(second)[-1])
-        if unit and _unit(_amounts(first)[0]) is None:
-            self.lent[id(first)] = _amounts(second)[-1]
         own, other = self.said(first), self.said(second)
+        alike = (own is None or own.unit != "share") and (other is None or other in UNMARKED.values())
+        if unit and alike and _unit(_amounts(first)[0]) is None:
+            self.lent[id(first)] = _amounts(second)[-1]
         told = own or other
         if told is None or (own and other) or told in UNMARKED.values():
             return
