@@ -14,7 +14,7 @@ import nodulens as nl
 import real_scans
 import small_scans
 from nodulens.core.geometry import Geometry
-from nodulens.core.nodule import NO_OUTLINE, Nodule
+from nodulens.core.nodule import NO_OUTLINE, OUTSIDE, Nodule
 from nodulens.core.volume import Mask, Source, Volume
 from nodulens.data.phantom import phantom_ct
 from nodulens.errors import BadOption, BadPrompt, NoEnd, NoLungs
@@ -228,6 +228,21 @@ def test_a_prompt_gives_the_same_kind_of_result(axes: Axes, flips: Flips) -> Non
 def test_a_prompt_on_air_is_an_error() -> None:
     with pytest.raises(BadPrompt, match="outside the scan"):
         segment(small_scans.noisy(), point=(0, 0, 500))
+
+
+def test_an_outline_that_is_not_in_the_lungs_says_so() -> None:
+    """Of the heart, as a point with a wrong sign may be."""
+    ct = small_scans.noisy()
+    (nodule,) = segment(ct, point=ct.geometry.to_lps(np.asarray(ct.geometry.shape) / 2)).nodules
+    assert OUTSIDE in nodule.warnings and nodule.risk is not None
+    assert OUTSIDE in nodule.risk.doubts and not nodule.risk.calibrated
+    assert not any(OUTSIDE in n.warnings for n in small_scans.noisy_report().nodules)
+
+
+def test_a_point_beside_the_outline_says_so() -> None:
+    (x, y, z), diameter = made_reports.NODULES[0]
+    report = segment(small_scans.noisy(), point=(x + diameter / 2 + 4, y, z))
+    assert "The point that was given is 5 mm outside the outline" in " ".join(report.warnings)
 
 
 def test_a_finding_without_an_outline_says_so_and_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from nodulens.ops.orient import canonical
 from nodulens.ops.patches import Window
 from nodulens.stages.prompts import CHANNELS, DRAWN, GRID, MARGIN, ROUGH, Prompt, box_channel
 from nodulens.stages.segment import POINT_MM
+from nodulens.stages.user_prompts import UserPrompt, misfit
 from nodulens.stages.views import (
     BALL_VOXELS,
     FAR_MM,
@@ -279,13 +280,14 @@ def test_corrections_are_the_same_in_both_spaces(
 ) -> None:
     turned = stored(ct, axes, flips, z_reversed=z_reversed)
     volume, _ = canonical(turned)
-    voxel = (21.0, 70.0, 120.0)
-    place = volume.geometry.to_lps(voxel)
-    typed, index = ",".join(f"{v:.6f}" for v in place), in_voxels(turned, turned.geometry.to_index(place))
-    for space, text in (("lps", typed), ("voxel", index)):
-        placed = typed_prompt(text, None, None, space, [text], [text]).on(volume, turned)  # type: ignore[arg-type]
+    voxels = ((21.0, 70.0, 120.0), (23.0, 68.0, 121.0))
+    places = [volume.geometry.to_lps(voxel) for voxel in voxels]
+    typed = [",".join(f"{v:.6f}" for v in place) for place in places]
+    index = [in_voxels(turned, turned.geometry.to_index(place)) for place in places]
+    for space, (own, other) in (("lps", typed), ("voxel", index)):
+        placed = typed_prompt(own, None, None, space, [own], [other]).on(volume, turned)  # type: ignore[arg-type]
         assert [click.inside for click in placed.clicks] == [True, False]
-        for click in placed.clicks:
+        for click, voxel in zip(placed.clicks, voxels, strict=True):
             np.testing.assert_allclose(click.index, voxel, atol=1e-3)
 
 
@@ -296,6 +298,58 @@ def test_a_mask_of_nothing_here_is_named(ct: Volume, tmp_path: Path) -> None:
     for name in ("off.nii.gz", "empty.nii.gz"):
         with pytest.raises(BadPrompt, match="has no voxel inside the scan"):
             typed_prompt(None, None, typed_region(tmp_path / name, None), "lps").on(ct, ct)
+
+
+def test_a_point_is_not_excluded_where_it_is_the_nodules(ct: Volume) -> None:
+    z, y, x = ct.geometry.shape[0] // 2, 70, 120
+    own = ",".join(f"{v:.3f}" for v in ct.geometry.to_lps((z, y, x)))
+    for include in ([], [own]):
+        point = own if not include else ",".join(f"{v:.3f}" for v in ct.geometry.to_lps((z, y, x + 5)))
+        with pytest.raises(BadPrompt, match="on the same voxel"):
+            typed_prompt(point, None, None, "lps", include, [own]).on(ct, ct)
+
+
+def two_balls(ct: Volume, apart_mm: float, radius_mm: float = 4.0) -> Mask:
+    """A mask of two balls side by side, ``apart_mm`` from surface to surface."""
+    middle = ct.geometry.to_lps(np.asarray(ct.geometry.shape) / 2)
+    places = ct.geometry.to_lps(np.indices(ct.geometry.shape).reshape(3, -1).T)
+    inside = np.zeros(ct.geometry.shape, bool)
+    for way in (-1, 1):
+        centre = middle + way * np.array([radius_mm + apart_mm / 2, 0.0, 0.0])
+        inside |= (np.linalg.norm(places - centre, axis=1) < radius_mm).reshape(inside.shape)
+    return Mask(inside.astype(np.uint8), ct.geometry, {1: "nodule"})
+
+
+def test_a_mask_of_two_nodules_prompts_none(ct: Volume) -> None:
+    assert UserPrompt(mask=two_balls(ct, 6.0)).on(ct, ct).prior is not None, "a gap in a nodule"
+    with pytest.raises(BadPrompt, match=r"in 2 pieces more than 10 mm apart, at \("):
+        UserPrompt(mask=two_balls(ct, 20.0)).on(ct, ct)
+
+
+def test_an_outline_of_another_place_than_the_prompt_is_told(ct: Volume) -> None:
+    x, y, z = ct.geometry.to_lps(np.asarray(ct.geometry.shape) / 2).tolist()
+
+    def notes(centre: tuple[float, float, float], prompt: UserPrompt) -> str:
+        places = ct.geometry.to_lps(np.indices(ct.geometry.shape).reshape(3, -1).T)
+        inside = (np.linalg.norm(places - np.asarray(centre), axis=1) < 6.0).reshape(ct.geometry.shape)
+        box = Box.of_mask(inside)
+        return " ".join(misfit(prompt.on(ct, ct), box, inside[box.slices], ct))
+
+    point, flat = UserPrompt(point=(x, y, z)), UserPrompt(box=(x - 6, y - 6, z, x + 6, y + 6, z))
+    mask = UserPrompt(mask=two_balls(ct, 0.0))
+    for prompt in (point, flat, mask):
+        assert notes((x, y, z), prompt) == ""
+    assert "The point that was given is 15 mm outside the outline" in notes((x + 20, y, z), point)
+    assert "outside the box that was given" in notes((x + 12, y, z), flat)
+    assert "hardly overlap" in notes((x + 20, y, z), mask)
+
+
+@pytest.mark.parametrize("typed", [{"text": "largest nodule"}, {"mask": True}])
+def test_a_space_of_no_numbers_is_refused(ct: Volume, tmp_path: Path, typed: dict[str, object]) -> None:
+    write_mask(two_balls(ct, 0.0), tmp_path / "rough.nii.gz")
+    region = typed_region(tmp_path / "rough.nii.gz", None) if "mask" in typed else None
+    with pytest.raises(BadPrompt, match="--space is of the numbers"):
+        typed_prompt(None, None, region, "voxel", text=typed.get("text"))  # type: ignore[arg-type]
 
 
 # ---- Views

@@ -188,6 +188,15 @@ def test_a_second_click_takes_in_what_was_left_out_and_leaves_out_what_was_taken
     assert both[14, 20, 30] and not both[14, 20, 21]
 
 
+def test_a_click_on_another_nodule_is_refused() -> None:
+    first, second = ball((28, 36, 140), (14, 20, 12), 5), ball((28, 36, 140), (14, 20, 100), 4)
+    prompt = Prompt((9.0, 15.0, 7.0), (20.0, 26.0, 18.0), DRAWN)
+    with pytest.raises(BadPrompt, match=r"A point to include is 8[0-9] mm from the outline"):
+        segment(
+            volume_of(first | second), prompt, Brightness().model, 1, clicks=(Click((14.0, 20.0, 100.0), inside=True),)
+        )
+
+
 def test_a_click_finds_what_the_network_does_not_see() -> None:
     volume = volume_of(np.zeros(SHAPE, dtype=bool))
     prompt, there = rough_cube(volume, (20.0, 15.0, 10.0), 8.0), (10.0, 15.0, 20.0)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nodulens import __version__
 from nodulens.core.coverage import Coverage
-from nodulens.core.nodule import NO_OUTLINE, Box, Nodule
+from nodulens.core.nodule import NO_OUTLINE, OUTSIDE, Box, Nodule
 from nodulens.core.volume import Mask, Volume
 from nodulens.errors import BadOption
 from nodulens.io import sharp_kernel
@@ -35,7 +36,7 @@ from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.slices import Field, find_regions, segment_slices
-from nodulens.stages.user_prompts import GivenPrompt, PromptFields, UserPrompt
+from nodulens.stages.user_prompts import GivenPrompt, PromptFields, UserPrompt, misfit
 
 if TYPE_CHECKING:
     from nodulens.query import Lexicon
@@ -132,8 +133,9 @@ def segment_prompt(
     scan = _prepared(ct, times)
     with times.stage("segment"):
         finding = Finding(1.0, *method.outline_given(scan.volume, scan.lungs, placed))
-    nodules = _described(scan, [finding], method, times)
-    return replace(_report(scan, nodules, method, times), prompted=True)
+    report = _report(scan, _described(scan, [finding], method, times), method, times)
+    notes = misfit(placed, finding.box, finding.mask, scan.volume)
+    return replace(report, prompted=True, warnings=(*report.warnings, *notes))
 
 
 def segment_text(
@@ -292,8 +294,8 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
         with times.stage("malignancy"):
             grade = method.grade(volume, box, mask)
             risk = likely(grade.risk, finding.score) if method.recipe.detects else grade.risk
-            if not finding.outlined:
-                risk = risk.doubted(NO_OUTLINE)
+            outside = _outside(box, mask, lungs)
+            risk = risk.doubted(*([] if finding.outlined else [NO_OUTLINE]), *outside)
         z, y, x = (float(v.mean()) for v in np.nonzero(mask))
         centre = volume.geometry.to_lps(np.array([z, y, x]) + box.start)
         nodules.append(
@@ -309,12 +311,19 @@ def _described(scan: _Scan, findings: list[Finding], method: Method, times: Stag
                 attributes=grade.attributes,
                 volume_interval_mm3=interval,
                 warnings=(() if finding.outlined else (NO_OUTLINE,))
+                + outside
                 + _nodule_warnings(volume, box, measurements.mean_diameter_mm),
                 mask=mask,
                 heat=grade.heat,
             )
         )
     return nodules
+
+
+def _outside(box: Box, mask: NDArray[np.bool_], lungs: Mask) -> tuple[str, ...]:
+    """What an outline is that is not in the lungs, as one pointed at by a wrong sign may be."""
+    inside = np.count_nonzero(lungs.labels[box.slices][mask])
+    return () if 2 * inside >= np.count_nonzero(mask) else (OUTSIDE,)
 
 
 def _nodule_warnings(volume: Volume, box: Box, diameter_mm: float) -> tuple[str, ...]:

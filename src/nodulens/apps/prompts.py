@@ -99,13 +99,16 @@ def typed_prompt(
         text: text query; it takes no corrections.
 
     Raises:
-        BadPrompt: not exactly one of them, not as many numbers as it takes, or corrections of a text.
+        BadPrompt: not exactly one of them, not as many numbers as it takes, corrections of a text, or a space of no
+            numbers.
     """
     if sum(option is not None for option in (point, box, region, text)) != 1:
         raise BadPrompt("Give exactly one of --point x,y,z, --box x0,y0,z0,x1,y1,z1, --mask FILE and --text QUERY.")
+    if text is not None and (include or exclude):
+        raise BadPrompt("--include and --exclude correct a --point, --box or --mask; --text takes none.")
+    if space == "voxel" and (text is not None or (region is not None and not include and not exclude)):
+        raise BadPrompt("--space is of the numbers of --point, --box, --include and --exclude, and there are none.")
     if text is not None:
-        if include or exclude:
-            raise BadPrompt("--include and --exclude correct a --point, --box or --mask; --text takes none.")
         return text
     corrections = [_numbers(text) for text in include], [_numbers(text) for text in exclude]
     if region is not None:

@@ -114,6 +114,8 @@ def opposite(side: Side) -> Side:
 
 NO_OUTLINE = "It has no outline, as that grew beyond any nodule: what is measured is a ball of the mark's size."
 """The warning of a finding that is a mark alone."""
+OUTSIDE = "Most of it is outside the lungs as segmented: its side, lobe and zone are those of the lung beside it."
+"""The warning of what may be no nodule of the lung."""
 
 
 @dataclass(frozen=True)

@@ -140,14 +140,16 @@ class Lexicon:
         return {piece: self.spellings[pieces] for pieces in short for piece in pieces if len(piece) > 2}
 
     def _is_number(self, piece: str) -> bool:
-        """Three digits after the sign may be thousands, and are no number in any language."""
-        return re.fullmatch(rf"[0-9]+({re.escape(self.decimal)}([0-9]{{1,2}}|[0-9]{{4,}}))?", piece) is not None
+        """Three digits after the sign may be thousands, and are no number in any language; not so after 0."""
+        sign = re.escape(self.decimal)
+        return re.fullmatch(rf"[0-9]+({sign}([0-9]{{1,2}}|[0-9]{{4,}}))?|0{sign}[0-9]+", piece) is not None
 
 
 def pieces_of(text: str) -> list[str]:
     """Words, numbers and signs of a text, in small letters; a full stop counts after a number alone, as in "2."."""
     plain = _JOINING.sub(" ", unicodedata.normalize("NFC", text).lower()).rstrip(" .,\t\n")
     plain = "".join(" " if sign in SILENT else "-" if sign in "‐‑–—" else sign for sign in plain)
+    plain = re.sub(r"(?<=[cm]m)\^(?=3)", "", plain)  # mm^3
     return _PIECES.findall(re.sub(r"(?<![0-9])\.(?=\s)", " ", plain))
 
 

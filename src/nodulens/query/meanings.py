@@ -41,7 +41,13 @@ ORDERS = {
     "LEAST_SUSPICIOUS": Order(RISK, most=False),
     "MOST_CERTAIN": Order(CONFIDENCE, most=True),
     "LEAST_CERTAIN": Order(CONFIDENCE, most=False),
+    "BY_SIZE": Order(DIAMETER, most=True),
+    "BY_SIZE_RISING": Order(DIAMETER, most=False),
+    "BY_RISK": Order(RISK, most=True),
+    "BY_CONFIDENCE": Order(CONFIDENCE, most=True),
 }
+SORTED = ("BY_VOLUME", "BY_SIZE", "BY_SIZE_RISING", "BY_RISK", "BY_CONFIDENCE")
+"""Orders of all nodules, where no noun says that one is meant."""
 UNITS = {"MM": ("mm", 1.0), "CM": ("mm", 10.0), "MM3": ("mm³", 1.0), "ML": ("mm³", 1000.0), "PERCENT": ("share", 0.01)}
 """Unit of a measure, and how much of it one is."""
 UNMARKED = {"mm": DIAMETER, "mm³": VOLUME}
@@ -178,6 +184,12 @@ _PROPERTIES: Mapping[str, Property | str] = {
     "CALCIFIED": Property(
         lambda nodule: nodule.measurements.p95_hu >= CALCIFIED_HU,
         f"Calcified is {CALCIFIED_HU:g} HU or more in a twentieth of the volume: smaller specks are not seen.",
+        kind="calcium",
+    ),
+    "NONCALCIFIED": Property(
+        lambda nodule: nodule.measurements.p95_hu < CALCIFIED_HU,
+        f"Calcified is {CALCIFIED_HU:g} HU or more in a twentieth of the volume: smaller specks are not seen.",
+        kind="calcium",
     ),
     "CALCIFIED_WITHIN": _WITHIN,
     "SPICULATED": _rated("spiculation", "Spiculated"),
@@ -235,6 +247,9 @@ TERMINALS: Mapping[str, str] = {
     "OPENER": "FILLER",
     "SINCE": "FILLER",
     "NO": "NOT",  # "no solid nodules" denies that there are any, "nodules, no masses" leaves some out
+    "NON": "NOT",  # "non-spiculated or calcified": of the first alone, or of both
+    "IS": "FILLER",  # asks of what an order has chosen, as in "is the largest nodule solid?"
+    "AMONG": "OF",  # before an order it chooses first, as in "solid nodules among the three largest"
     "FROM": "OF",  # after a length it would be a distance
     "UNTIL": "TO",  # "bis" is "up to" where no number comes before it
     **dict.fromkeys(TEXTURES, "TEXTURE"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -38,6 +39,7 @@ from nodulens.query.meanings import (
     SAID,
     SIDES,
     SIZES,
+    SORTED,
     TEXTURES,
     UNITS,
     UNMARKED,
@@ -49,6 +51,7 @@ READING_MM = 0.5
 HAD = (*NAMED, "SOLID_PART")
 """What a nodule has, as nouns."""
 GROWTH = ("GROWING", "SHRINKING", "GROWTH")
+UPWARDS, DOWNWARDS = ("ABOVE", "AT_LEAST", "OR_MORE"), ("BELOW", "AT_MOST", "OR_LESS", "WITHIN")
 PLACES = ("SIDE", "LEVEL", "AREA", "KIND", "LUNG", "LOBE_NAME")
 HINTS = {
     "OR": ": it joins textures, places or properties alone; ask for one size or order at a time",
@@ -121,7 +124,17 @@ def _query(words: Sequence[Word], compared: bool) -> Query:
     for word in words:
         if error := refused(word, compared):
             raise error
-    for check in (_check_joined, _check_course, _check_named, _check_growth, _check_denied, _check_each, _check_first):
+    for check in (
+        _check_joined,
+        _check_course,
+        _check_named,
+        _check_growth,
+        _check_denied,
+        _check_each,
+        _check_first,
+        _check_chosen,
+        _check_said,
+    ):
         check(words)
     try:
         tree = _parser().parse(_with_ends(words))
@@ -207,14 +220,15 @@ def _check_named(words: Sequence[Word]) -> None:
 
 
 def _check_denied(words: Sequence[Word]) -> None:
-    """Refuse "no solid nodules" and "are there no masses?", which ask for none.
+    """Refuse "no solid nodules" and "are there no masses?", which ask for none, and "nodule no 5".
 
     Raises:
-        BadPrompt: "no", and what is asked for comes after it.
+        BadPrompt: "no", and what is asked for, or a number, comes after it.
     """
     nouns = [at for at, word in enumerate(words) if word.terminal == "NOUN"]
     for at, word in enumerate(words):
-        if word.meaning == "NO" and nouns and nouns[0] > at:
+        number = at + 1 < len(words) and words[at + 1].terminal == "NUMBER"
+        if word.meaning == "NO" and (number or (nouns and nouns[0] > at)):
             raise BadPrompt(f"I do not understand {word.text!r} before what is asked for: say nodules, no masses")
 
 
@@ -245,6 +259,44 @@ def _check_first(words: Sequence[Word]) -> None:
             )
 
 
+def _check_chosen(words: Sequence[Word]) -> None:
+    """Refuse "solid nodules among the three largest" and "is the largest nodule solid?": they choose first, and ask
+    then, and the answer would be the largest solid nodule.
+
+    Raises:
+        BadPrompt: "of" before an order, or "is" at the start or after what an order has chosen.
+    """
+    told = "an order is for all that is asked for, as in largest solid nodule"
+    chosen = any(word.terminal == "ORDER" for word in words)
+    ordered = False
+    for at, word in enumerate(words):
+        if word.meaning == "AMONG":
+            after = [w for w in words[at + 1 :] if w.terminal not in ("FILLER", "TOP", "NUMBER", "NUMBER_WORD")]
+            if after and after[0].terminal in ("ORDER", "ORDINAL", "TH"):
+                raise BadPrompt(f"I do not understand {word.text!r} before {after[0].text!r}: {told}")
+        if word.meaning == "IS" and chosen and (at == 0 or (ordered and words[at - 1].terminal in ("NOUN", "ORDER"))):
+            raise BadPrompt(f"I do not understand {word.text!r} here: {told}")
+        ordered |= word.terminal == "ORDER"
+
+
+def _check_said(words: Sequence[Word]) -> None:
+    """Refuse "largest solid component over 5 mm", where it is not clear what is largest, and "over 6 mm long axis over
+    4 mm", where it is not clear which of the two is the long axis.
+
+    Raises:
+        BadPrompt: an order right before what is measured, or that between two sizes.
+    """
+    for at, word in enumerate(words):
+        if word.terminal != "MEASURE" or at == 0:
+            continue
+        before, after = words[at - 1], words[at + 1].terminal if at + 1 < len(words) else ""
+        if before.terminal == "ORDER":
+            raise BadPrompt(f"I do not understand {before.text!r} before {word.text!r}: say largest nodule, or a size")
+        usual = MEASURES[word.meaning] in UNMARKED.values()
+        if not usual and before.terminal in ("UNIT", "BOUND_AFTER") and after in ("BOUND", "BETWEEN", "NUMBER"):
+            raise BadPrompt(f"Which of the two is {word.text!r}? Put a comma between the sizes")
+
+
 def _pairs(words: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
     """Words that follow one another, with nothing but words between that say nothing."""
     said = [word for word in words if word.terminal not in ("FILLER", "OF")]
@@ -252,18 +304,34 @@ def _pairs(words: Sequence[Word]) -> Iterator[tuple[Word, Word]]:
 
 
 def _with_ends(words: Sequence[Word]) -> list[Word]:
-    """The words, where "bis" without a number before it is "up to", as in "Herde bis 8 mm".
+    """The words, where "bis" without a number before it is "up to", as in "Herde bis 8 mm"; nothing in "bis maximal
+    8 mm", nor is "à" in "à moins de 8 mm". In "GGN nodules" the second noun counts.
 
     Raises:
         BadPrompt: "from the" after a length, as in "2 cm from the diaphragm".
     """
     out: list[Word] = []
-    for word in words:
+    for at, word in enumerate(words):
         number = bool(out) and out[-1].terminal in ("NUMBER", "UNIT")
+        after = words[at + 1] if at + 1 < len(words) else None
         if word.meaning == "FROM" and number:
             raise BadPrompt(f"I do not understand {word.text!r} after a length: say from the pleura")
+        bound = after if after and after.terminal == "BOUND" else None
+        # "8 mm à moins de 5 mm de la plèvre" is a size and a distance, "6 mm à moins de 8 mm" one range
+        distance = bool(out) and out[-1].terminal == "UNIT" and _has(words[at + 2 : at + 5], "FROM_PLEURA")
+        if bound and word.meaning == "TO" and bound.text == word.text and (distance or not number):
+            continue
+        if bound and word.meaning == "UNTIL" and bound.meaning in ("AT_MOST", "BELOW") and not number:
+            continue
+        acronym = bool(out) and out[-1].terminal == "TEXTURE" and out[-1].text == word.text
+        if acronym and word.terminal == "NOUN" and after is not None and after.terminal == "NOUN":
+            continue
         out.append(replace(word, meaning="AT_MOST") if word.meaning == "UNTIL" and not number else word)
     return out
+
+
+def _has(words: Sequence[Word], meaning: str) -> bool:
+    return any(word.meaning == meaning for word in words)
 
 
 class _Words(Lexer):
@@ -308,6 +376,61 @@ class _Reader(Interpreter[Token, None]):
         self.nouns: list[Word] = []
         self.several = False
         self.kinds: dict[str, Word] = {}  # kinds of properties that are wanted
+        self.shared: Word | None = None  # the "and" between places
+        self.lent: dict[int, Tree[Token]] = {}  # of a range without a unit, the amount that has it
+        self.inherited: dict[int, Measure] = {}  # of a range, what is measured by the range that it goes on
+
+    def start(self, tree: Tree[Token]) -> None:
+        """All phrases; of two ranges that stand together, the one says what the other leaves out."""
+        last: Tree[Token] | None = None
+        between: list[Word] = []
+        for part in tree.children:
+            if isinstance(part, Token):
+                between += _words(part)
+                continue
+            if part.data == "range":
+                if last and len(between) < 2:
+                    self.join(last, part, any(word.meaning == "COMMA" for word in between))
+                last, between = part, []
+            else:
+                last = None
+        self.visit_children(tree)
+
+    def join(self, first: Tree[Token], second: Tree[Token], comma: bool) -> None:
+        """``over 6 and under 8 mm``, ``solid component over 6 mm and under 8 mm``.
+
+        Args:
+            first, second: ranges.
+            comma: whether a comma joins them; else it is a conjunction, or nothing.
+
+        Raises:
+            BadPrompt: it is not clear what one of them measures.
+        """
+        amount, unit = _amounts(second)[0], _unit(_amounts(second)[-1])
+        own, other = self.said(first), self.said(second)
+        alike = (own is None or own.unit != "share") and (other is None or other in UNMARKED.values())
+        if unit and alike and _unit(_amounts(first)[0]) is None:
+            self.lent[id(first)] = _amounts(second)[-1]
+        told = own or other
+        if told is None or (own and other) or told in UNMARKED.values():
+            return
+        if told.unit != (UNITS[unit.meaning][0] if unit else "share"):
+            return
+        leads = own is not None and isinstance(first.children[0], Token)
+        trails = isinstance((first if own else second).children[0], Tree)
+        across = {_way(first), _way(second)} == {1, -1}
+        if leads and across and not comma and told is not PLEURA:
+            self.inherited[id(second)] = told
+        elif leads or (trails and across and told is not PLEURA):
+            size = " ".join(word.text for word in _words(amount if own else _amounts(first)[0]))
+            raise BadPrompt(
+                f"{size!r} of what? Say it of each size, as in diameter over 8 mm and solid component over 4 mm"
+            )
+
+    def said(self, tree: Tree[Token]) -> Measure | None:
+        """What a range measures, where it is said of it, or of the range that it goes on."""
+        said = next((word for word in _words(tree) if word.terminal in ("MEASURE", "SAID")), None)
+        return {**MEASURES, **SAID}[said.meaning] if said else self.inherited.get(id(tree))
 
     def query(self) -> Query:
         """All that was read, once nothing is left to read."""
@@ -328,6 +451,11 @@ class _Reader(Interpreter[Token, None]):
         self.check_ranges()
         singular = not self.several and (bool(self.nouns) or found.order is not None)
         one = found.place_in_order is not None or found.count == 1 or (found.count is None and (singular or found.one))
+        if one and found.order and self.shared:
+            raise BadPrompt(
+                f"{self.shared.text!r} between places has two meanings where one nodule is asked for: say or, or ask "
+                "for one place at a time"
+            )
         return replace(found, one=one)
 
     def check_ranges(self) -> None:
@@ -371,6 +499,11 @@ class _Reader(Interpreter[Token, None]):
         said = [known.definition for known in named]
         if joined >= {"OR", "AND"}:
             raise BadPrompt("I do not understand 'or' and 'and' in one list")
+        if self.excluding and joined and "OR" not in joined and {one.kind for one in named} != {named[0].kind or None}:
+            raise BadPrompt(
+                f"A list of {words[0].text!r} and {words[1].text!r} in what is left out has two meanings: join them "
+                "with or, or leave out the and to mean both at once"
+            )
         if self.negated or self.excluding or "OR" in joined:
             self.add(named, *said)
         else:
@@ -386,8 +519,8 @@ class _Reader(Interpreter[Token, None]):
         Raises:
             BadPrompt: it ends in "or", or what is excluded goes on after it.
         """
-        gaps = [_words(child) for child in tree.children if _is_gap(child)]
-        if _is_gap(tree.children[-1]):
+        gaps = [_words(child) for child in tree.children if _is(child, "gap")]
+        if _is(tree.children[-1], "gap"):
             self.check_end(gaps.pop())
         words = _words(tree)
         nouns = [word for word in words if word.terminal == "NOUN"]
@@ -418,6 +551,7 @@ class _Reader(Interpreter[Token, None]):
             order = replace(order, most=held.most)
         elif held not in (None, order):
             raise BadPrompt(f"{word.text!r} contradicts the order named before")
+        self.several |= word.meaning in SORTED and not held and not self.nouns
         self.found = replace(self.found, order=order, one=self.found.one or bool(of))
 
     def count(self, tree: Tree[Token]) -> None:
@@ -471,6 +605,12 @@ class _Reader(Interpreter[Token, None]):
 
     def not_one(self, tree: Tree[Token]) -> None:
         """``not solid``: the group after it alone."""
+        word = _words(tree)[0]
+        either = [one for gap in tree.find_data("gap") for one in _words(gap) if one.meaning == "OR"]
+        if word.meaning == "NON" and either:
+            raise BadPrompt(
+                f"{either[0].text!r} after {word.text!r} has two meanings; say neither … nor, or ask for one at a time"
+            )
         kept, several, self.nouns = self.nouns, self.several, []
         self.negated = True
         self.visit_children(tree)
@@ -482,19 +622,20 @@ class _Reader(Interpreter[Token, None]):
 
     def range(self, tree: Tree[Token]) -> None:
         """``over 6 mm``, ``6 mm or more``, ``5 to 8 mm``, ``risk over 50 %``."""
-        said = [word for word in _words(tree) if word.terminal in ("MEASURE", "SAID")]
-        measured = {**MEASURES, **SAID}[said[0].meaning] if said else None
         (span,) = (child for child in tree.children if isinstance(child, Tree))
-        read = {"bounded": self.bounded, "interval": self.interval, "endless": self.endless, "lone_between": self.lone}
-        read[span.data](span, measured)
+        if span.data == "bounded":
+            self.bounded(span, self.said(tree), self.lent.get(id(tree)))
+        else:
+            read = {"interval": self.interval, "endless": self.endless, "lone_between": self.lone}
+            read[span.data](span, self.said(tree))
 
-    def bounded(self, tree: Tree[Token], measured: Measure | None = None) -> None:
-        """``over 6 mm``, ``6 mm or more``, ``about 6 mm``."""
-        (amount,) = (child for child in tree.children if isinstance(child, Tree))
+    def bounded(self, tree: Tree[Token], measured: Measure | None = None, other: Tree[Token] | None = None) -> None:
+        """``over 6 mm``, ``6 mm or more``, ``about 6 mm``; an amount without a unit has that of the other."""
+        (amount,) = _amounts(tree)
         (bound,) = _words(tree)
         if bound.meaning == "WITHIN" and measured is not PLEURA:
             raise BadPrompt(f"{bound.text!r} what? Say within 10 mm of the pleura; other distances are not known")
-        measure, value = self.value(amount, None, measured)
+        measure, value = self.value(amount, other, measured)
         span = {**BOUNDS, **BOUNDS_AFTER}[bound.meaning](measure, value)
         if bound.meaning == "ABOUT":
             if measure.unit == "share":
@@ -507,12 +648,23 @@ class _Reader(Interpreter[Token, None]):
             self.add([span])
 
     def interval(self, tree: Tree[Token], measured: Measure | None = None) -> None:
-        """``5 to 8 mm``, ``between 5 and 8 mm``; one unit serves both ends."""
-        low, high = (child for child in tree.children if isinstance(child, Tree))
+        """``5 to 8 mm``, ``between 5 and 8 mm``, ``over 5 to under 8 mm``; one unit serves both ends."""
+        low, high = _amounts(tree)
         start, stop = self.value(low, high, measured), self.value(high, low, measured)
         if start[0] != stop[0] or start[1] >= stop[1]:
             raise BadPrompt(f"A range rises: {_number(low):g} to {_number(high):g} does not")
-        self.add([Range(start[0], start[1], stop[1])])
+        first, second = start[1], stop[1]
+        for at, part in enumerate(tree.children):
+            if isinstance(part, Tree) or part.value.terminal != "BOUND":
+                continue
+            word, last = part.value, at > tree.children.index(low)
+            if word.meaning not in (("BELOW", "AT_MOST") if last else ("ABOVE", "AT_LEAST")):
+                raise BadPrompt(f"I do not understand {word.text!r} in a range: say over 5 to under 8 mm")
+            if word.meaning == "ABOVE":  # the end itself is out: the next number takes its place
+                first = math.nextafter(first, math.inf)
+            elif word.meaning == "BELOW":
+                second = math.nextafter(second, -math.inf)
+        self.add([Range(start[0], first, second)])
 
     def endless(self, tree: Tree[Token], measured: Measure | None = None) -> None:
         """``5 to``."""
@@ -547,6 +699,8 @@ class _Reader(Interpreter[Token, None]):
         unit = _unit(amount) or (other and _unit(other))
         if unit is None and (measured is None or measured.unit != "share"):
             raise BadPrompt(f"{number:g} of what? Give mm, cm, mm3 or ml")
+        if unit is None and number == 1:
+            raise BadPrompt("1 is 1 % to some, and all to others: give a risk or a confidence in %")
         kind, scale = UNITS[unit.meaning] if unit else ("share", 1.0)
         measure = measured or UNMARKED.get(kind)
         if measure is None or measure.unit != kind:
@@ -563,41 +717,51 @@ class _Reader(Interpreter[Token, None]):
     def places(self, tree: Tree[Token]) -> None:
         """``left lung``, ``right upper or middle lobe``, ``RUL or left lower zone``."""
         last = tree.children[-1]
-        if _is_gap(last):
+        if _is(last, "gap"):
             self.check_end(_words(last))
         named: list[Place] = []
+        said: list[str] = []
         waiting: list[list[Word]] = []  # sides and levels that share a noun
         noun: Word | None = None  # the noun said before them, as in French
         for child in tree.children:
-            if _is_gap(child):
+            if _is(child, "gap"):
                 continue
             words = _words(child)
             first = words[0].terminal in ("KIND", "LUNG")
             if first or words[0].terminal == "LOBE_NAME":
-                named += _places_of(waiting, noun)
+                named += _places_of(waiting, noun, named)
                 waiting, noun = [], None
             if words[0].terminal == "LOBE_NAME":
-                named.append(LOBES[words[0].meaning])
+                place = LOBES[words[0].meaning]
+                named.append(place)
+                said.append(f"{words[0].text.upper()} is the {place.side} {place.lobe} lobe.")
                 continue
             if first:
                 noun = words.pop(0)
             after = words.pop() if words[-1].terminal in ("KIND", "LUNG") else None
             waiting.append(words)
             if after:
-                named += _places_of(waiting, after)
+                named += _places_of(waiting, after, named)
                 waiting, noun = [], None
-        named += _places_of(waiting, noun)
-        joined = [word for child in tree.children[:-1] if _is_gap(child) for word in _words(child)]
+        named += _places_of(waiting, noun, named)
+        joined = [word for child in tree.children[:-1] if _is(child, "gap") for word in _words(child)]
         if any(a.agrees(b) for a, b in combinations(named, 2)) and not any(word.meaning == "OR" for word in joined):
             raise BadPrompt(
                 f"{joined[0].text!r} between places that overlap has two meanings; say or, or leave it out to mean both"
             )
+        if not self.negated and not self.excluding:
+            self.shared = next((word for word in joined if word.meaning == "AND"), self.shared)
         areas = any(word.terminal == "AREA" for child in tree.children for word in _words(child))
-        self.add(named, *([AREAS_ARE_ZONES] if areas else []))
+        self.add(named, *said, *([AREAS_ARE_ZONES] if areas else []))
 
 
-def _places_of(items: Sequence[Sequence[Word]], noun: Word | None) -> list[Place]:
-    """Places that share a noun; a side holds until another is named.
+def _places_of(items: Sequence[Sequence[Word]], noun: Word | None, before: Sequence[Place]) -> list[Place]:
+    """Places that share a noun; a side holds until another is named, and not beyond the noun.
+
+    Args:
+        items: a side, a level or both, each.
+        noun: lobe, zone or lung.
+        before: places of the same list, with nouns of their own.
 
     Raises:
         BadPrompt: there is no such place, or it is not clear where it is.
@@ -609,15 +773,17 @@ def _places_of(items: Sequence[Sequence[Word]], noun: Word | None) -> list[Place
     for item in items:
         own = next((word for word in item if word.terminal == "SIDE"), None)
         level = next((word for word in item if word.terminal in ("LEVEL", "AREA")), None)
+        kind = "ZONE" if level and level.terminal == "AREA" else noun.meaning if noun else "LUNG"
         if own:
             side, sided = SIDES[own.meaning], own
-            if bare is not None:
-                raise BadPrompt(
-                    f"{bare.text!r} on which side? Name it with each, as in right upper or right lower lobe"
-                )
         elif sided is None:
             bare = level
-        kind = "ZONE" if level and level.terminal == "AREA" else noun.meaning if noun else "LUNG"
+        held = any(place.side and (place.lobe or place.zone) for place in before)
+        one_sided = bare is not None and (bare.meaning, kind) == ("MIDDLE", "LOBE")
+        if bare is not None and not one_sided and (own or (level is bare and held)):
+            raise BadPrompt(
+                f"{bare.text!r} on which side? Name it with each, as in right upper or right lower lobe; or both"
+            )
         if level and kind == "LUNG":
             said = level.text
             raise BadPrompt(f"{said!r} what? Say {said} lobe, or {said} zone for a third of the lung's height")
@@ -637,8 +803,23 @@ def _words(part: Part) -> list[Word]:
     return [token.value for token in tokens]
 
 
-def _is_gap(part: Part) -> bool:
-    return isinstance(part, Tree) and part.data == "gap"
+def _is(part: Part, rule: str) -> bool:
+    return isinstance(part, Tree) and part.data == rule
+
+
+def _amounts(tree: Tree[Token]) -> list[Tree[Token]]:
+    """The numbers with their units, in their order."""
+    found: list[Tree[Token]] = []
+    for part in tree.children:
+        if isinstance(part, Tree):
+            found += [part] if part.data in ("amount", "measured") else _amounts(part)
+    return found
+
+
+def _way(tree: Tree[Token]) -> int:
+    """1 for a range that goes on upwards, -1 downwards, 0 for another."""
+    bounds = [word.meaning for part in tree.find_data("bounded") for word in _words(part)]
+    return 0 if not bounds else 1 if bounds[0] in UPWARDS else -1 if bounds[0] in DOWNWARDS else 0
 
 
 def _number(amount: Tree[Token]) -> float:

@@ -33,6 +33,8 @@ SURE = 1.0
 MOST_MM = 150.0
 """Largest side of what is outlined from a rough prompt: lung tumours of this size are rarities, and a window that
 follows a wall or an airless lobe has no end of its own."""
+REACH_MM = 50.0
+"""How far from an outline a point may be that it must contain: beyond it is another nodule."""
 POINT_MM = 10.0
 """Side of the cube around a point. The strongest candidate there is worse: a vessel beside the nodule may be it."""
 
@@ -64,7 +66,7 @@ def segment(
         A box inside the volume and the mask in it, in one piece and without holes.
 
     Raises:
-        BadPrompt: nothing there looks like a nodule.
+        BadPrompt: nothing there looks like a nodule, or a click that it must contain is far from it.
         NoEnd: the rounds lead to what is larger than any nodule.
     """
     box, logits = _logits(volume, prompt, model, prior)
@@ -121,12 +123,24 @@ def volume_interval(
 def _corrected(
     volume: Volume, prompt: Prompt, model: Model, found: tuple[Box, NDArray[np.bool_]], clicks: Sequence[Click]
 ) -> tuple[Box, NDArray[np.bool_]]:
-    """A mask in its box after one more round that sees it and the clicks; the mask may be empty."""
+    """A mask in its box after one more round that sees it and the clicks; the mask may be empty.
+
+    Raises:
+        BadPrompt: a point to include is far from the mask, or nothing is found.
+    """
     shape = volume.geometry.shape
     earlier = np.zeros(shape, dtype=bool)
     earlier[found[0].slices] = found[1]
     voxels = [np.clip(np.round(c.index).astype(int), 0, np.asarray(shape) - 1) for c in clicks]
     wanted = [voxel for click, voxel in zip(clicks, voxels, strict=True) if click.inside]
+    for voxel in wanted:
+        beyond = np.maximum(np.subtract(found[0].start, voxel), np.subtract(voxel + 1, found[0].stop))
+        away = float(np.linalg.norm(np.maximum(beyond, 0) * volume.geometry.spacing_zyx))
+        if away > REACH_MM:
+            raise BadPrompt(
+                f"A point to include is {away:.0f} mm from the outline at {_place(volume, prompt)} mm: it is of "
+                "another nodule; prompt that by itself."
+            )
     start = np.min([found[0].start, *wanted], axis=0)
     stop = np.max([found[0].stop, *(voxel + 1 for voxel in wanted)], axis=0)
     again = Prompt.between(start, stop, ROUGH)

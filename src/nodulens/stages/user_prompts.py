@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, Protocol, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 from nodulens.core.geometry import Float
 from nodulens.core.nodule import Box
@@ -20,6 +21,12 @@ from nodulens.stages.segment import prompt_of_box, prompt_of_point
 
 Space = Literal["lps", "voxel"]
 NOTHING = "The mask has no voxel inside the scan: it is empty, or elsewhere in the patient."
+APART_MM = 10.0
+"""Pieces of a mask that are farther apart are not one nodule."""
+LISTED = 5
+"""Pieces that a message names."""
+BESIDE_MM = 2.0
+"""How far from its outline a point may be that was put on the edge of a nodule."""
 POINT, BOX = ("x", "y", "z"), ("x0", "y0", "z0", "x1", "y1", "z1")
 
 
@@ -116,19 +123,20 @@ class UserPrompt:
             return PlacedPrompt(self._prompt_of_box(volume, ct, self.box), None, clicks)
         assert self.point is not None, "one of the three is given"
         x, y, z = self._to_lps(ct, self.point)
-        return PlacedPrompt(prompt_of_point(volume, (x, y, z)), None, clicks, "point")
+        prompt = prompt_of_point(volume, (x, y, z))
+        _check_apart({_voxel(volume.geometry.to_index((x, y, z)))}, [click for click in clicks if not click.inside])
+        return PlacedPrompt(prompt, None, clicks, "point")
 
     def clicks_on(self, volume: Volume, ct: Volume) -> tuple[Click, ...]:
         """The corrections in the indices of a volume; arguments as of :meth:`on`.
 
         Raises:
-            BadPrompt: one is outside the scan.
+            BadPrompt: one is outside the scan, or is to be excluded on the voxel of one to be included.
         """
-        return tuple(
-            self._click(volume, ct, xyz, inside=inside)
-            for inside, points in ((True, self.include), (False, self.exclude))
-            for xyz in points
-        )
+        wanted = [self._click(volume, ct, xyz, inside=True) for xyz in self.include]
+        unwanted = [self._click(volume, ct, xyz, inside=False) for xyz in self.exclude]
+        _check_apart({_voxel(click.index) for click in wanted}, unwanted)
+        return (*wanted, *unwanted)
 
     def _click(self, volume: Volume, ct: Volume, xyz: Sequence[float], *, inside: bool) -> Click:
         point = self._to_lps(ct, xyz)
@@ -159,6 +167,54 @@ class UserPrompt:
         return prompt_of_box(volume, start, stop)
 
 
+def misfit(prompt: PlacedPrompt, box: Box, mask: NDArray[np.bool_], volume: Volume) -> tuple[str, ...]:
+    """What an outline has of another place than the one that was prompted, a sentence each.
+
+    Args:
+        prompt: in the indices of ``volume``.
+        box: around the outline.
+        mask: the outline, bool (z, y, x) of ``box.shape``.
+        volume: canonical orientation.
+    """
+    notes = []
+    start, stop = np.asarray(prompt.box.start), np.asarray(prompt.box.stop)
+    voxels = np.argwhere(mask) + box.start
+    if prompt.kind == "point":
+        away = (voxels - ((start + stop) / 2 - 0.5)) * volume.geometry.spacing_zyx
+        nearest = float(np.linalg.norm(away, axis=1).min())
+        if nearest > BESIDE_MM:
+            notes.append(
+                f"The point that was given is {nearest:.0f} mm outside the outline, which may be of another nodule."
+            )
+    elif prompt.kind == "box":
+        own = slice(1 if prompt.box.flat else 0, 3)  # the height of a box on one slice is a guess
+        held = ((voxels + 0.5 > start) & (voxels + 0.5 < stop))[:, own].all(axis=1)
+        if held.mean() < 0.5:
+            notes.append("Most of the outline is outside the box that was given: it may be of another nodule.")
+    elif prompt.prior is not None:
+        shared = np.count_nonzero(prompt.prior[box.slices] & mask)
+        if 2 * shared < 0.5 * (len(voxels) + np.count_nonzero(prompt.prior)):
+            notes.append("The outline and the mask that was given hardly overlap: it may be of another nodule.")
+    if ndimage.label(mask, np.ones((3, 3, 3)))[1] > 1:
+        notes.append("The outline is in several pieces, so that it has the points to include.")
+    return tuple(notes)
+
+
+def _check_apart(own: Collection[tuple[int, ...]], unwanted: Sequence[Click]) -> None:
+    """Refuse to exclude what is said to be the nodule's.
+
+    Raises:
+        BadPrompt: a click is on one of the voxels.
+    """
+    for click in unwanted:
+        if _voxel(click.index) in own:
+            raise BadPrompt("A point to exclude is on the same voxel as one that is in the nodule: give one of them.")
+
+
+def _voxel(index: ArrayLike) -> tuple[int, ...]:
+    return tuple(np.round(np.asarray(index)).astype(int).tolist())
+
+
 def _check(numbers: Sequence[float], names: tuple[str, ...]) -> None:
     form = ",".join(names)
     if len(numbers) != len(names):
@@ -180,5 +236,27 @@ def _prompt_of_mask(volume: Volume, mask: Mask) -> tuple[Prompt, NDArray[np.bool
     if not on_grid.any():
         raise BadPrompt(NOTHING)
     box = Box.of_mask(on_grid)
+    _check_one_piece(volume, box, on_grid[box.slices])
     prompt = prompt_of_box(volume, np.asarray(box.start, dtype=float), np.asarray(box.stop, dtype=float))
     return prompt, on_grid
+
+
+def _check_one_piece(volume: Volume, box: Box, mask: NDArray[np.bool_]) -> None:
+    """Refuse a mask of several nodules, between which the box around them has another middle.
+
+    Raises:
+        BadPrompt: pieces of it are more than :data:`APART_MM` apart; the message says where they are.
+    """
+    if ndimage.label(mask, np.ones((3, 3, 3)))[1] < 2:
+        return
+    near = ndimage.distance_transform_edt(~mask, sampling=volume.geometry.spacing_zyx) <= APART_MM / 2
+    groups, pieces = ndimage.label(near, np.ones((3, 3, 3)))
+    if pieces < 2:
+        return
+    middles = ndimage.center_of_mass(mask, np.where(mask, groups, 0), range(1, pieces + 1))
+    places = [volume.geometry.to_lps(np.add(middle, box.start)) for middle in middles[:LISTED]]
+    listed = ", ".join(f"({x:.0f}, {y:.0f}, {z:.0f})" for x, y, z in places)
+    raise BadPrompt(
+        f"The mask is in {pieces} pieces more than {APART_MM:g} mm apart, at {listed} mm, and prompts one nodule: "
+        "give a mask of one."
+    )
