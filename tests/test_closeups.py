@@ -22,12 +22,8 @@ from nodulens.errors import BadOption
 from nodulens.evaluate.headline import metrics_of
 from nodulens.methods.catalogue import NNUNET_SAM, RESNET_UNET_PATCH_CNN, SE_AUX_UNET
 from nodulens.methods.recipe import NetworkConfig, changed
-<<<<<<< HEAD
 from nodulens.methods.shipped import IN_CLONE
-from nodulens.metrics.segmentation import compare
-=======
 from nodulens.metrics.segmentation import Overlap, compare
->>>>>>> h2
 from nodulens.runtime.engine import Array
 from nodulens.stages.slices import Field
 from nodulens.train.loop.curves import curves_figure, read_curves
