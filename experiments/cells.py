@@ -56,6 +56,7 @@ class ComputedCell(Cell):
         epochs_run: None if it was not recorded.
         train_seconds: of the training.
         cpu_ms: milliseconds of an input; None of several networks together.
+        random_sheets: whether close-ups were learnt on sheets cut at random; False also of networks without them.
         scans: figures of whole scans. Those of all other cells come from their rows.
         rows: column by column, as a task's ``to_json`` gives them.
         graded: of a refined cell, the rows of its classifier.
@@ -68,9 +69,17 @@ class ComputedCell(Cell):
     epochs_run: int | None = None
     train_seconds: float = 0.0
     cpu_ms: float | None = None
+    random_sheets: bool = False
     scans: SliceNetworkFigures | None = field(default=None, compare=False)
     rows: Columns = field(default_factory=dict, compare=False)
     graded: Columns = field(default_factory=dict, compare=False)
+
+    @property
+    def may_know_places(self) -> bool:
+        """Whether a network learnt close-ups on one grid without augmentation: it may know where nodules are there."""
+        if self.part != "segmenter" or self.learner is None or self.learner.window is None:
+            return False
+        return not self.random_sheets and not self.learner.augment
 
 
 FORM = Format(SCHEMA, "cell", defaults=True)

@@ -211,7 +211,8 @@ def overview(found: Sequence[ComputedCell]) -> str:
             name = f"**{line.method}**" if _reaches(figure, leading[0][1]) else line.method
             claimed = (_shown_shortly(_answered(line, figures, split)) for split in (RANDOM, AUGMENTED))
             first = question.name if line is leading[0][0] else ""
-            rows.append((first, name, _shown(figure), *claimed, *_times(line.cells)))
+            mark = _places(line.cells) if question.answer is _close_up_dice else ""
+            rows.append((first, name, _shown(figure) + mark, *claimed, *_times(line.cells)))
     return _table(
         ("what for (figure)", "method", "by patient (95 %)", "a random split claims", "random, after augmentation",
          "an input", "trained, a fold"),
@@ -228,6 +229,11 @@ def _answered(
 def _reaches(figure: Estimate, best: Estimate) -> bool:
     """Whether intervals overlap; without one, whether it is the best."""
     return figure is best or (figure.high is not None and best.low is not None and figure.high >= best.low)
+
+
+def _places(cells: Sequence[ComputedCell]) -> str:
+    """Marks a figure of close-ups whose places a network may know."""
+    return " †" if any(cell.may_know_places for cell in cells) else ""
 
 
 def _shown_shortly(figure: Estimate | None) -> str:
@@ -329,7 +335,7 @@ def segmenters(found: Sequence[ComputedCell]) -> str:
             _shown(nodule.iou),
             _shown(nodule.sensitivity),
             f"{nodule.invented} of {nodule.invented + nodule.both_empty}",
-            _shown(close_ups.dice) if close_ups else "–",
+            _shown(close_ups.dice) + _places(line.cells) if close_ups else "–",
             ", ".join(_number(v) for v in lungs) or "–",
             " / ".join(map(_number, coco)),
             _budget(line.cells),
@@ -366,7 +372,8 @@ def _by_split(found: Sequence[ComputedCell]) -> str:
             assert cell.learner is not None
             dice = (answer([cell]) for answer in (_slice_dice, _close_up_dice))
             lungs = [one.dice.value for name, one in pooled_slices([cell]).figures.classes.items() if name != NODULE]
-            row = (_named(cell.row), cell.fold, cell.learner.seed, *map(_shown_shortly, dice))
+            on_slices, near = map(_shown_shortly, dice)
+            row = (_named(cell.row), cell.fold, cell.learner.seed, on_slices, near + _places([cell]))
             lines.append((*row, ", ".join(map(_number, lungs))))
     if not lines:
         return ""

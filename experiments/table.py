@@ -171,6 +171,7 @@ def compute(cell: Cell, material: Any, bench: Bench) -> dict[str, Any]:
         "epochs_run": len(read_curves(folder / f"{cell.part}.csv")),
         "train_seconds": _seconds(folder / f"{cell.part}.csv"),
         "cpu_ms": _milliseconds(load_model(cell.part, folder=folder), config),
+        "random_sheets": config.window is not None,
         **_results(cell, found, config),
     }
 
