@@ -33,7 +33,7 @@ from nodulens.train.networks.pretrained import started
 from nodulens.train.tasks.fp_reduction_figures import EvaluatedPatches, PatchRow
 from nodulens.train.tasks.lung_tiles import lung_tiles
 from nodulens.train.tasks.picture_folders import is_pictures, load_patches
-from nodulens.train.tasks.protocol import Rows
+from nodulens.train.tasks.protocol import Material, Rows
 
 Bool = NDArray[np.bool_]
 
@@ -46,7 +46,7 @@ CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Material):
     """Patches of LUNA16, or of pictures, then tiles of lung; a row is a patch or a tile.
 
     Attributes:
@@ -72,10 +72,6 @@ class Candidates:
     def items(self) -> list[str]:
         """(N,) number of each patch among those that may be used."""
         return [f"patch {k}" for k in range(len(self.patches))]
-
-    def shown(self, rows: Rows) -> set[str]:
-        """The patients of some rows."""
-        return {self.patients[row] for row in rows}
 
     def images(self, rows: Rows) -> NDArray[np.float32]:
         """(N, 1, 64, 64) 0…1."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nodulens.data.material import Stacks
 from nodulens.data.ratings import Malignancy, three_classes
 from nodulens.errors import BadOption
-from nodulens.train.tasks.protocol import Rows
+from nodulens.train.tasks.protocol import Material, Rows
 
 MALIGNANT = "malignant"
 TWO, THREE = {"benign", MALIGNANT}, {"indeterminate", "benign", MALIGNANT}
@@ -79,7 +79,7 @@ class Nodules:
 
 
 @dataclass(frozen=True, eq=False)
-class NoduleMaterial:
+class NoduleMaterial(Material):
     """Nodules with their classifier input; a row is a nodule."""
 
     nodules: Nodules
@@ -98,10 +98,6 @@ class NoduleMaterial:
     def items(self) -> Sequence[str]:
         """(N,) number of each nodule in the stacks."""
         return self.nodules.items
-
-    def shown(self, rows: Rows) -> set[str]:
-        """The patients of some rows."""
-        return {self.patients[row] for row in rows}
 
 
 def load_nodules(data: Path, classes: tuple[str, ...]) -> tuple[Stacks, Nodules]:

@@ -32,7 +32,7 @@ from nodulens.ops.components import components
 from nodulens.stages.classical import classic_steps, otsu
 from nodulens.stages.slices import BACKGROUNDS, NODULE, Field
 from nodulens.stages.views import PATCH_PX, patch_view
-from nodulens.train.tasks.protocol import Rows
+from nodulens.train.tasks.protocol import Material, Rows
 
 Bool = NDArray[np.bool_]
 
@@ -70,7 +70,7 @@ def find_pictures(data: Path) -> SliceFolder:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Pictures(Material):
     """Whole slices of a folder; a row is a slice, read on demand.
 
     Attributes:
@@ -95,10 +95,6 @@ class Pictures:
     def items(self) -> list[str]:
         """(N,) key of each slice in the folder."""
         return [item.key for item in self.folder.items()]
-
-    def shown(self, rows: Rows) -> set[str]:
-        """The patients of some rows."""
-        return {self.patients[row] for row in rows}
 
     @cached_property
     def has_nodule(self) -> Bool:

@@ -39,7 +39,8 @@ class Material(Protocol):
         """(N,) name of what each row shows, the same in the material of every recipe that shows it."""
 
     def shown(self, rows: Rows) -> set[str]:
-        """The patients of some rows, and those whose nodules are shown in them."""
+        """The patients of some rows, and those whose nodules are shown in them: of most material nobody else's."""
+        return {self.patients[row] for row in rows}
 
 
 class Figures(Protocol):
