@@ -67,21 +67,21 @@ $(BIN)/python:
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install chromium >/dev/null; \
+	    scripts/debian.sh chromium; \
 	else echo "No Chromium on the path: the tests that open a report in a browser cannot run."; fi
 
 # The tests hold DICOM objects to the standard by these checkers; without them they are skipped, and say so.
 dicomtools:
 	@command -v dciodvfy >/dev/null && command -v dcmftest >/dev/null \
 	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install dicom3tools dcmtk >/dev/null; \
+	    scripts/debian.sh dicom3tools dcmtk; \
 	else echo "No dciodvfy and dcmftest on the path: the tests that hold DICOM objects to the standard are skipped."; fi
 
 # The tests send objects to this archive; without it they are skipped, and say so.
 orthanc:
 	@test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so \
 	|| if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install orthanc orthanc-dicomweb >/dev/null; \
+	    scripts/debian.sh orthanc orthanc-dicomweb; \
 	else echo "No Orthanc with DICOMweb: the tests that send to an archive are skipped."; fi
 
 # The tests open objects in this viewer, which is fetched as its makers built it and is no part of the project.
