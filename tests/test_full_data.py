@@ -22,8 +22,8 @@ from nodulens.evaluate.cohort import CohortPlan, run_cohort
 from nodulens.evaluate.folds import read_folds
 from nodulens.evaluate.truths import Cohort, CohortScan, TableTruths, patients_of
 from nodulens.methods import run_record
-from nodulens.methods.catalogue import CONV3_CLASSIFIER, SE_AUX_UNET
-from nodulens.methods.recipe import Recipe
+from nodulens.methods.catalogue import CONV3_CLASSIFIER, NNUNET_SAM, SE_AUX_UNET
+from nodulens.methods.recipe import Recipe, changed
 from nodulens.methods.run_record import SPLIT
 from nodulens.methods.run_record import Run as Trained
 from nodulens.runtime.engine import load_models
@@ -191,6 +191,18 @@ def test_folds_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     run_record.write_run(replace(other, recipe=SE_AUX_UNET, seconds={}), mixed / "fold1")
     with pytest.raises(BadOption, match="segmenter is not trained yet"):
         read_folds(mixed)
+    longer = changed(SE_AUX_UNET, ["segmenter.epochs=7", "renderings=2"])
+    run_record.write_run(replace(other, recipe=longer, seconds={"segmenter": 1.0}), mixed / "fold1")
+    with pytest.raises(BadOption, match=r"other settings \(renderings, segmenter.epochs\)"):
+        read_folds(mixed)
+
+
+def test_folds_may_differ_in_what_a_network_plans_by_its_slices(tmp_path: Path) -> None:
+    split = Split({"a": "0", "b": "1"}, 2, "luna16")
+    runs = write_folds(tmp_path / "runs", [split, split], NNUNET_SAM)
+    own = replace(run_record.read_run(runs / "fold1"), recipe=changed(NNUNET_SAM, ["segmenter.size=192"]))
+    run_record.write_run(own, runs / "fold1")
+    assert read_folds(runs) is not None
 
 
 def test_every_fold_has_a_folder_and_other_test_patients_are_refused(tmp_path: Path, run: Run) -> None:
