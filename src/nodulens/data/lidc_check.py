@@ -22,11 +22,10 @@ from nodulens.data.downloads import (
 )
 from nodulens.data.lidc import LidcScan
 from nodulens.data.lidc_ct import find_scans
-from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml
+from nodulens.data.lidc_xml import read_xml, xml_below
 from nodulens.errors import BadGeometry, InputError, UnreadableFile
 from nodulens.io.dicom import check_scan, find_series
 from nodulens.io.pixels import check_ends
-from nodulens.io.places import folders_below
 from nodulens.ops.processes import in_processes
 
 FEWER, UNUSUAL = "fewer: ", "unusual: "
@@ -101,9 +100,7 @@ def check_series(folder: Path, uid: str, slices: int) -> None:
 def _annotations(root: Path) -> tuple[dict[str, Path], dict[Path, str]]:
     """Series UID → XML of its readers, and XML of readers that cannot be read → why."""
     found, wrong = {}, {}
-    for path in (path for _, files in folders_below(root) for path in files):
-        if path.suffix.lower() != ".xml" or not path.is_file() or not is_xml_of_lidc(path):
-            continue
+    for path in xml_below(root):
         try:
             found[read_xml(path).series_uid] = path
         except InputError as error:

@@ -6,8 +6,6 @@ and slices come from the CT.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from nodulens.data.lidc import LidcScan, NonNodule, Reading, SmallNodule, slice_
 from nodulens.data.outlines import Contour
 from nodulens.data.ratings import RATINGS
 from nodulens.errors import BadGeometry, NotFound, UnreadableFile
+from nodulens.io.places import folders_below
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -75,7 +74,7 @@ def read_folder(folder: str | Path, *, series: str | None = None) -> tuple[Volum
     """Read a scan as TCIA ships it, with its readers' annotations.
 
     Args:
-        folder: of the DICOM files. The XML is looked for in it, below it and beside it, by content.
+        folder: of the DICOM files. The XML is looked for in it, below it and beside it.
         series: as for :func:`nodulens.io.read`, where there are several.
 
     Returns:
@@ -89,7 +88,9 @@ def read_folder(folder: str | Path, *, series: str | None = None) -> tuple[Volum
     from nodulens.io import read
 
     volume = read(folder, series=series)
-    found = {xml.series_uid: xml for xml in map(read_xml, _xml_files(Path(folder)))}
+    folder = Path(folder)
+    files = [*xml_below(folder), *filter(_is_of_lidc, sorted(folder.resolve().parent.iterdir()))]
+    found = {xml.series_uid: xml for xml in map(read_xml, files)}
     uid = volume.source.series_uid
     if uid not in found:
         others = f" (but of {', '.join(sorted(found))})" if found else ""
@@ -129,15 +130,18 @@ def scan_of(xml: LidcXml, volume: Volume) -> LidcScan:
     )
 
 
-def _xml_files(folder: Path) -> Iterator[Path]:
-    """Files below a folder, and those beside it, that start as LIDC's XML does."""
-    below = [Path(place, name) for place, _, names in os.walk(folder) for name in sorted(names)]
-    beside = [path for path in sorted(folder.resolve().parent.iterdir()) if path.is_file()]
-    yield from filter(is_xml_of_lidc, below + beside)
+def xml_below(folder: Path) -> list[Path]:
+    """The XML files of LIDC's CT in a folder and below, in order of path, links followed and hidden ones passed over.
+
+    Other XML, such as that of radiographs, is passed over, too.
+    """
+    return sorted(path for _, files in folders_below(folder) for path in files if _is_of_lidc(path))
 
 
-def is_xml_of_lidc(file: Path) -> bool:
+def _is_of_lidc(file: Path) -> bool:
     """Whether a file starts as LIDC's XML of CT does; that of radiographs starts otherwise."""
+    if file.suffix.lower() != ".xml" or not file.is_file():
+        return False
     with file.open("rb") as opened:
         return f"<{ROOT}".encode() in opened.read(SNIFFED_BYTES)
 

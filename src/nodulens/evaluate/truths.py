@@ -18,7 +18,7 @@ from nodulens.core.volume import Volume
 from nodulens.data import luna16
 from nodulens.data.lidc import UID_ROOT, LidcNodule, LidcScan, cluster, ratings_of, read_database, slice_index
 from nodulens.data.lidc_ct import find_scans, middle_on, slices_mm
-from nodulens.data.lidc_xml import is_xml_of_lidc, read_xml, scan_of
+from nodulens.data.lidc_xml import read_xml, scan_of, xml_below
 from nodulens.errors import BadGeometry, BadOption, NotFound
 from nodulens.evaluate.scans import NOTHING, UNMEASURED, KnownNodule, ScanTruth, balls, findings, listed, outlined_by
 from nodulens.io.images import read_mask, sniff
@@ -434,7 +434,7 @@ def truths_of(word: str, place: Path, cohort: Cohort, annotations: Path | None =
     """
     folder = annotations or (place if place.is_dir() else place.parent)
     if word == "lidc":
-        xml = _xml_below(folder)
+        xml = _xml_of(folder)
         if not xml:
             raise NotFound(f"{folder} holds no XML of LIDC's readers; name their folder by --annotations.")
         if all(scan.told and scan.uid not in xml for scan in cohort.scans):
@@ -479,15 +479,14 @@ def outlined_truths(word: str, place: Path, cohort: Cohort, annotations: Path | 
     if not isinstance(truths, TableTruths):
         return truths
     places = [annotations, place if place.is_dir() else place.parent]
-    xml = {uid: path for folder in places if folder is not None for uid, path in _xml_below(folder).items()}
+    xml = {uid: path for folder in places if folder is not None for uid, path in _xml_of(folder).items()}
     database = {} if xml else {scan.series_uid: scan for scan in read_database()}
     return OutlinedTruths(truths, xml, database)
 
 
-def _xml_below(folder: Path) -> dict[str, Path]:
-    """LIDC's XML by series UID; that of radiographs, and what else ends so, is passed over."""
-    files = [path for _, here in folders_below(folder) for path in here if path.suffix == ".xml" and path.is_file()]
-    return {read_xml(path).series_uid: path for path in sorted(files) if is_xml_of_lidc(path)}
+def _xml_of(folder: Path) -> dict[str, Path]:
+    """Series UID → XML of LIDC's readers, of all below a folder."""
+    return {read_xml(path).series_uid: path for path in xml_below(folder)}
 
 
 def _beside(scan: CohortScan) -> Path | None:
