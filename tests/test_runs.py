@@ -558,7 +558,14 @@ def test_a_fold_of_the_prompted_network_names_whom_it_has_seen(prompted: Path, d
     assert known.command.endswith(f"--fold {FOLD}") and known.trained_on["schedule"]["epochs"] == 1
     app = typer.Typer()
     app.command()(train_networks)
-    for words in (["malignancy", "--fold", "1"], ["segmenter", "--fold", "5"], ["segmenter", "--fold", "-1"]):
+    wrong = (
+        ["malignancy", "--fold", "1"],
+        ["segmenter", "--fold", "5"],
+        ["segmenter", "--fold", "-1"],
+        ["segmenter", "--fold", "1", "--no-folds"],
+        ["segmenter", "--fold", "1", "--out", str(tmp_path)],
+    )
+    for words in wrong:
         done = CliRunner().invoke(app, [*words, "--data", str(data), "--run", str(tmp_path)])
         assert done.exit_code == 2 and "--fold" in done.output
     assert not list(tmp_path.iterdir())

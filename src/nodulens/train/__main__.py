@@ -29,7 +29,9 @@ class Name(StrEnum):
 def main(
     name: Annotated[Name, typer.Argument(help="Which network, or all in turn.")],
     data: Annotated[Path, typer.Option(help="Folder with lidc/, luna16/ and background/.")],
-    out: Annotated[Path, typer.Option(help="Where the ONNX files and cards go.")] = FOLDER,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the ONNX files and cards go; default: where those that ship are.")
+    ] = None,
     run: Annotated[Path, typer.Option(help="Checkpoints; an interrupted run resumes from them.")] = Path("runs"),
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the default.")] = None,
     folds: Annotated[
@@ -60,6 +62,8 @@ def main(
         torch.set_num_threads(threads)
     trainings = release.SHIPPED.changed(epochs, changed(Training(1), [f"augment={augment}"]).augment)
     if fold is not None:
+        if out is not None or not folds:
+            raise typer.BadParameter("it goes into --run, so leave out --out and --no-folds", param_hint="--fold")
         if name is Name.detector:
             release.detector_without(fold, data, run, trainings.detector)
             typer.echo(f"{run / 'detector' / f'fold{fold}-sharp.pt'}")
@@ -70,7 +74,7 @@ def main(
         model = release.segmenter_without(fold, material, run, trainings.segmenter)
         typer.echo(f"{model.card.path} and its card")
         return
-    chosen = release.Release(data, out, run, folds, trainings, rendered=rendered)
+    chosen = release.Release(data, out or FOLDER, run, folds, trainings, rendered=rendered)
     for each in release.MAKERS if name is Name.all else (name.value,):
         typer.echo(f"{release.MAKERS[each](chosen)} and its card")
 
