@@ -16,7 +16,7 @@ from nodulens.errors import BadOption, BadPrompt, NotFound
 from nodulens.query import Query, load_lexicons, parse, resolve
 from nodulens.query.lexicon import Lexicon, fold, pieces_of
 from nodulens.query.meanings import NUMBERS, ORDINALS, PROPERTIES, TERMINALS
-from nodulens.query.parser import GRAMMAR
+from nodulens.query.syntax import GRAMMAR
 
 LEXICONS = {lexicon.language: lexicon for lexicon in load_lexicons()}
 ANSWERED = [phrase for phrase in phrases() if phrase.ids is not None]
