@@ -212,11 +212,11 @@ def check_query(query: Query) -> None:
         count = query.count
         raise BadPrompt(f"Which {count}? Say {count} largest, smallest, most suspicious or most certain")
     wanted = [condition.any_of for condition in query.conditions if not condition.negated]
-    possible = [Place()]
+    possible = {Place()}
     for any_of in wanted:
         places = [one for one in any_of if isinstance(one, Place)]
         if places:
-            possible = [b for a in possible for b in places if a.agrees(b)]
+            possible = {a.common(b) for a in possible for b in places if a.agrees(b)}
     if not possible:
         raise BadPrompt("No place in the lungs is in all of the places named; join them with or")
     ranges = [one for any_of in wanted if len(any_of) == 1 for one in any_of if isinstance(one, Range)]

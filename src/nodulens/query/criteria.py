@@ -92,6 +92,10 @@ class Place:
         """Whether a nodule can be in both."""
         return all(not a or not b or a == b for a, b in zip(astuple(self), astuple(other), strict=True))
 
+    def common(self, other: Place) -> Place:
+        """Where a nodule is that is in both; they must agree."""
+        return Place(self.side or other.side, self.lobe or other.lobe, self.zone or other.zone)
+
     def holds(self, nodule: Finding) -> bool | None:
         """As :meth:`Criterion.holds`; lobes are estimated."""
         found = nodule.position
