@@ -159,6 +159,7 @@ def test_a_typo_is_refused_with_what_may_be_meant(typed: str, meant: str) -> Non
         ("not calcified and subpleural", "two meanings"),
         ("right lung, upper lobe", "overlap has two meanings"),
         ("left nodules in the upper zone of the right lung", "No place in the lungs"),
+        ("left nodules in the middle lobe", "No place in the lungs"),
         ("upper and lower right lobes", "'upper' on which side"),
         ("both nodules", "Which part is 'both'"),
         ("all nodules except masses and solid nodules", "in what is left out"),

@@ -89,11 +89,13 @@ class Place:
         return LITTLE_LUNG
 
     def agrees(self, other: Place) -> bool:
-        """Whether a nodule can be in both."""
-        return all(not a or not b or a == b for a, b in zip(astuple(self), astuple(other), strict=True))
+        """Whether a nodule can be in both; the left lung has no middle lobe."""
+        both = self.common(other)
+        alike = all(not a or not b or a == b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return alike and (both.side, both.lobe) != ("left", "middle")
 
     def common(self, other: Place) -> Place:
-        """Where a nodule is that is in both; they must agree."""
+        """Where a nodule is that is in both, if they agree."""
         return Place(self.side or other.side, self.lobe or other.lobe, self.zone or other.zone)
 
     def holds(self, nodule: Finding) -> bool | None:
