@@ -56,7 +56,8 @@ class ComputedCell(Cell):
         epochs_run: None if it was not recorded.
         train_seconds: of the training.
         cpu_ms: milliseconds of an input; None of several networks together.
-        random_sheets: whether close-ups were learnt on sheets cut at random; False also of networks without them.
+        random_sheets: whether close-ups were learnt on sheets cut at random, of a refined cell by the first stage;
+            False also of networks without them.
         scans: figures of whole scans. Those of all other cells come from their rows.
         rows: column by column, as a task's ``to_json`` gives them.
         graded: of a refined cell, the rows of its classifier.
@@ -76,10 +77,9 @@ class ComputedCell(Cell):
 
     @property
     def may_know_places(self) -> bool:
-        """Whether a network learnt close-ups on one grid without augmentation: it may know where nodules are there."""
-        if self.part != "segmenter" or self.learner is None or self.learner.window is None:
-            return False
-        return not self.random_sheets and not self.learner.augment
+        """Whether a network learnt close-ups with each nodule in the middle of its square, and may look there."""
+        windows = self.part == "segmenter" and self.learner is not None and self.learner.window is not None
+        return (windows or self.part == "refined") and not self.random_sheets
 
 
 FORM = Format(SCHEMA, "cell", defaults=True)

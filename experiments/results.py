@@ -497,7 +497,8 @@ def refined(found: Sequence[ComputedCell]) -> str:
     )  # fmt: skip
     head = f"{found_steps.nodules} nodules, {len(cells)} fold{'s' * (len(cells) > 1)} by patient."
     tests = f"Wilcoxon signed-rank, Dice: p = {found_steps.dice}."
-    return f"{head}\n\n{outlines}\n\n{tests}\n\n{crops}{_by_growth(every)}"
+    known = " The first stage may know the places of close-ups (†)." if _places(cells) else ""
+    return f"{head}{known}\n\n{outlines}\n\n{tests}\n\n{crops}{_by_growth(every)}"
 
 
 def _by_growth(cells: Sequence[ComputedCell]) -> str:

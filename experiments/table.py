@@ -207,6 +207,7 @@ def compute_refined(cell: Cell, bench: Bench) -> dict[str, Any]:
     classifier, _, crops, rows = _network(replace(cell, part="classifier", settings=()), bench)
     prompted = central_slices.own(release.segmenter_without(cell.fold, outline_material(data), run))("box", None)
     spent = {"train_seconds": _seconds(run / "segmenter" / f"fold{cell.fold}.csv")}
+    spent["random_sheets"] = config.window is not None
     nodules = crops.nodules.take(rows.test)
     first = refinement.first_masks(first_stage, config, slices.closeups, nodules)
     graded_by = classifier, classification.crop_of(recipe)

@@ -178,23 +178,19 @@ class CloseUps:
                 yield own, replace(field, size=side, pixel_mm=float(step)), grid
 
 
-def nodule_probabilities(
-    model: Model, field: Field, closeups: CloseUps, nodules: Int, shift: float = 0.0
-) -> NDArray[np.float32]:
+def nodule_probabilities(model: Model, field: Field, closeups: CloseUps, nodules: Int) -> NDArray[np.float32]:
     """Probabilities of a network of whole slices on central slices, as many on a sheet as fit its input.
 
     Args:
         model: (N, 1, size, size) → (N, classes, size, size) logits first.
         field: its field of view.
         nodules: (n,) numbers of nodules.
-        shift: part of a square by which each sheet is moved down and right, around its edges.
 
     Returns:
         (n, 96, 96) 0…1, probability of a nodule on the slices' own pixels.
     """
     along = max(field.size // closeups.side(field), 1)
     side = field.size // along
-    moved = round(shift * side)
     index = field.foreground.index(NODULE)
     out = []
     for first in range(0, len(nodules), along**2):
@@ -203,8 +199,7 @@ def nodule_probabilities(
         places = [_place(number, along, side) for number in range(len(slices))]
         for place, image in zip(places, closeups.examples(field, slices, side)[0], strict=True):
             sheet[place] = image
-        seen = np.roll(sheet, (moved, moved), (0, 1))
-        probability = np.roll(field.probabilities(model.run(seen[None, None])[0])[0, index], (-moved, -moved), (0, 1))
+        probability = field.probabilities(model.run(sheet[None, None])[0])[0, index]
         out.append(closeups.invert(field, slices, np.stack([probability[place] for place in places])))
     return np.concatenate(out) if out else np.empty((0, *closeups.image.shape[1:]), dtype=np.float32)
 
