@@ -19,6 +19,7 @@ from nodulens.stages.classical import BINS, clahe, classic_steps, otsu
 from nodulens.stages.findings import Finding
 from nodulens.stages.fp_reduction import keep_scores, kept, sliding_window
 from nodulens.stages.slices import Field, Outlined, find_regions, segment_slices
+from nodulens.stages.thorax import Body
 from nodulens.stages.views import patch_view
 
 SIDES = ("background", "left lung", "right lung", "nodule")
@@ -149,7 +150,7 @@ def test_nodules_and_lungs_are_drawn_on_the_scan(classes: tuple[str, ...], size:
     volume, lungs = chest(((9.0, 30.0, 66.0), 5.0))
     field = Field(size, classes)
     told: list[float] = []
-    outlined = segment_slices(volume, outliner(field), field, told.append)
+    outlined = segment_slices(volume, outliner(field), field, progress=told.append)
     assert told[0] == 0
     assert told == sorted(told)
     assert len(told) > 1
@@ -178,6 +179,51 @@ def test_nothing_is_found_in_air_and_in_healthy_lungs() -> None:
     nowhere = Mask(np.zeros((1, 5, 9), dtype=np.uint8), air.geometry, lungs.names)
     assert not outlined.nodule.any()
     assert find_regions(outlined, nowhere) == []
+
+
+def test_networks_of_slices_see_the_body_alone() -> None:
+    """A table behind the back, clothes, and the room are air; the body, its lungs and its skin are not changed."""
+    shape, spacing = (24, 90, 100), (2.0, 4.0, 4.0)
+    grid = Geometry.axial(shape, spacing)
+    y, x = np.indices(shape[1:])
+    ellipse = ((y - 40) / 28) ** 2 + ((x - 50) / 40) ** 2
+    body, lungs = ellipse <= 1, (((y - 40) / 17) ** 2 + ((np.abs(x - 50) - 18) / 13) ** 2) <= 1
+    table, shirt = (y >= 74) & (y < 76), (ellipse > 1.3) & (ellipse < 1.35)
+    slices = np.where(lungs, -850, np.where(body, 40, np.where(table, 200, np.where(shirt, -300, -990))))
+    volume = Volume(np.repeat(slices[None], shape[0], axis=0).astype(np.int16), grid)
+    found = Body.of(volume)
+    box = Box((5, 0, 0), (9, *shape[1:]))
+    alone = found.alone(volume, box)
+    assert alone.dtype == np.int16 and alone.shape == box.shape
+    assert (alone[:, body] == volume.hu[5:9, body]).all()
+    assert (alone[:, table | shirt] == -1000).all() and (alone[:, ellipse > 1.5] == -1000).all()
+    assert (volume.hu[:, table] == 200).all()  # the scan itself is as it was
+    field = Field(128, ("background", "nodule"))
+    with_table, without = (segment_slices(volume, outliner(field), field, part).labels.labels for part in (None, found))
+    assert with_table[:, table].mean() > 0.9 and not without.any()
+
+
+@pytest.mark.parametrize("hu", [-850, 40])
+def test_where_there_is_no_body_nothing_is_replaced(hu: int) -> None:
+    """A part of a lung alone, or of tissue alone."""
+    volume = Volume(np.full((6, 20, 30), hu, dtype=np.float32), Geometry.axial((6, 20, 30)))
+    whole = Box((0, 0, 0), (6, 20, 30))
+    assert (Body.of(volume).alone(volume, whole) == volume.hu).all()
+
+
+def test_a_lung_that_the_field_of_view_cuts_off_stays() -> None:
+    """In a small round field of view lung reaches its edge at one side, with no chest wall there."""
+    shape = (40, 120, 120)
+    grid = Geometry.axial(shape, (2.0, 2.0, 2.0))
+    y, x = np.indices(shape[1:])
+    middle = np.hypot(y - 60, x - 60)
+    circle, wall = middle < 58, (middle > 48) & ((y > 60) | (x < 85))
+    slices = np.where(~circle, -2000, np.where(wall, 40, -850))
+    volume = Volume(np.repeat(slices[None], shape[0], axis=0).astype(np.int16), grid)
+    alone = Body.of(volume).alone(volume, Box((0, 0, 0), shape))
+    before_it = circle & (x > 90) & (y < 60)
+    assert (alone[:, circle] == volume.hu[:, circle]).mean() > 0.99
+    assert (alone[:, before_it] == -850).mean() > 0.95
 
 
 def drawn(*masks: tuple[NDArray, float]) -> Outlined:  # type: ignore[type-arg]

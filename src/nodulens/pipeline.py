@@ -36,6 +36,7 @@ from nodulens.stages.lungs import lung_volumes_ml, segment_lungs
 from nodulens.stages.measure import measure, texture
 from nodulens.stages.position import central_slice, locate
 from nodulens.stages.slices import Field, find_regions, segment_slices
+from nodulens.stages.thorax import Body
 from nodulens.stages.user_prompts import GivenPrompt, PromptFields, UserPrompt, misfit
 
 if TYPE_CHECKING:
@@ -270,7 +271,8 @@ def _from_slices(scan: _Scan, method: Method, times: StageTimes) -> list[Finding
             found = sliding_window(scan.volume, scan.lungs, own["filter"], threshold=method.threshold, progress=done)
         else:
             model = own["segmenter"]
-            found = find_regions(segment_slices(scan.volume, model, Field.of(model.card.settings), done), scan.lungs)
+            field, body = Field.of(model.card.settings), Body.of(scan.volume)
+            found = find_regions(segment_slices(scan.volume, model, field, body, done), scan.lungs)
             if recipe.filter:
                 found = kept(scan.volume, found, own["filter"], method.threshold)
         found = [f for f in found if f.score >= method.threshold][: recipe.max_findings]

@@ -31,6 +31,7 @@ from nodulens.runtime.engine import Model
 from nodulens.stages.findings import Finding
 from nodulens.stages.fp_reduction import kept, sliding_window
 from nodulens.stages.slices import NODULE, Outlined, find_regions, segment_slices
+from nodulens.stages.thorax import Body
 from nodulens.train.tasks.segmentation import field_of
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0003", "LIDC-IDRI-0028", "Lung_Dx-A0001")
@@ -220,7 +221,7 @@ def evaluate_network(
     for name in names:
         scan = read_scan(data, name)
         start = time.perf_counter()
-        outlined = segment_slices(scan.volume, model, field)
+        outlined = segment_slices(scan.volume, model, field, Body.of(scan.volume))
         findings = find_regions(outlined, scan.lungs)
         regions = len(findings)
         if patch is not None:

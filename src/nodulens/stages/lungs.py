@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box, Side
 from nodulens.core.volume import Mask, Volume
-from nodulens.ops.blocks import block_grid, block_means
+from nodulens.ops.blocks import block_grid
 from nodulens.ops.components import closed, dilated, filled, opened
 from nodulens.ops.resample import linear_planes, nearest_index, nearest_planes, picked
 from nodulens.stages.airless import airless_lung
@@ -24,7 +24,7 @@ from nodulens.stages.airway import airway_lumen
 from nodulens.stages.expected import coarse_chest
 from nodulens.stages.lung_air import gas_beside_lungs, lung_parts, sides
 from nodulens.stages.lung_shapes import LungShape
-from nodulens.stages.thorax import CUT_MM2, EDGE_HU, air_within_body
+from nodulens.stages.thorax import CUT_MM2, EDGE_HU, air_within_body, reduced
 
 Bool = NDArray[np.bool_]
 HU = NDArray[np.float32]
@@ -33,8 +33,6 @@ Spacing = tuple[float, float, float]
 
 NAMES = {1: "left lung", 2: "right lung"}
 
-GRID_MM = 2.1
-"""Voxel size to work at, roughly: whole voxels are put together."""
 COARSE_MM = 3.5
 """The same, for balls of several centimetres."""
 WALL_MM = 40.0
@@ -65,7 +63,7 @@ def segment_lungs(volume: Volume, shapes: Sequence[LungShape] | None = None) -> 
     Raises:
         NoLungs: less than 60 ml of aerated lung in the scan.
     """
-    low, grid = _reduced(volume)
+    low, grid = reduced(volume)
     spacing = grid.spacing_zyx
     air = air_within_body(low, spacing)
     if air.any():
@@ -160,14 +158,6 @@ def cut_off_ends(lungs: Mask, side: Side | None = None) -> tuple[bool, bool]:
     own = ends > 0 if side is None else ends == lungs.value(f"{side} lung")
     first, last = np.count_nonzero(own, axis=(1, 2)) * pixel_mm2
     return bool(first > CUT_MM2), bool(last > CUT_MM2)
-
-
-def _reduced(volume: Volume) -> tuple[HU, Geometry]:
-    """Means over blocks of whole voxels, about 2 mm wide."""
-    grid = volume.geometry
-    fz, fy, fx = (max(1, min(round(GRID_MM / s), n)) for s, n in zip(grid.spacing_zyx, grid.shape, strict=True))
-    low = block_means(volume.hu, (fz, fy, fx))
-    return low, block_grid(grid, (fz, fy, fx), low.shape)
 
 
 def _near(air: Bool, spacing: Spacing) -> Box:

@@ -22,6 +22,7 @@ from nodulens.ops.intensity import to_unit
 from nodulens.ops.resample import resample_array
 from nodulens.runtime.engine import Model
 from nodulens.stages.findings import Finding
+from nodulens.stages.thorax import Body
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -143,7 +144,11 @@ class Outlined:
 
 
 def segment_slices(
-    volume: Volume, model: Model, field: Field, progress: Callable[[float], None] = lambda done: None
+    volume: Volume,
+    model: Model,
+    field: Field,
+    body: Body | None = None,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> Outlined:
     """Segment every axial slice of a scan.
 
@@ -151,6 +156,8 @@ def segment_slices(
         volume: canonical orientation.
         model: (N, 1, size, size) → (N, classes, size, size) logits first.
         field: the model's input; ``Field.of(model.card.settings)``.
+        body: of the scan. Networks that learnt on slices cropped to the chest take the patient table for lung, so
+            they see air outside the body. None: nothing is replaced.
         progress: called with the share of the slices that are done.
     """
     geometry = volume.geometry
@@ -159,7 +166,8 @@ def segment_slices(
     for box in _chunks(geometry):
         where, piece = box.slices, geometry.crop(box)
         progress(box.start[0] / geometry.shape[0])
-        values = field.probabilities(model.run(field.input(volume.hu[where], piece)[:, None])[0])
+        hu = volume.hu[where] if body is None else body.alone(volume, box)
+        values = field.probabilities(model.run(field.input(hu, piece)[:, None])[0])
         found = np.stack([field.invert(values[:, k], piece) for k in range(values.shape[1])], axis=1)
         for number, mask in enumerate(field.decided(found).swapaxes(0, 1), start=1):
             labels[where][mask] = number

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from nodulens.core.geometry import Geometry
+from nodulens.core.nodule import Box
+from nodulens.core.volume import Volume
+from nodulens.ops.blocks import block_grid, block_means
 from nodulens.ops.components import components, dilated, distance_mm, opened, touching
+from nodulens.ops.intensity import NETWORK_WINDOW
+from nodulens.ops.resample import nearest_planes
 
 Bool = NDArray[np.bool_]
 HU = NDArray[np.float32]
 Spacing = tuple[float, float, float]
 
+GRID_MM = 2.1
+"""Voxel size to work at, roughly: whole voxels are put together."""
+SKIN_MM = 5.0
+"""What thinner parts of the body there may be around its thick ones."""
 EDGE_HU = -400
 """Half-way between lung and soft tissue."""
 ROOM_HU = -965
@@ -23,6 +35,45 @@ BONE_HU = 180
 """Above muscle and cartilage, below ribs, in voxels of 4 mm."""
 CUT_MM2 = 300.0
 """Lung on the outermost slice: less is the tip of an apex or of a sinus, and nothing is missing."""
+
+
+def reduced(volume: Volume) -> tuple[HU, Geometry]:
+    """Means over blocks of whole voxels, about 2 mm wide, and their grid."""
+    grid = volume.geometry
+    fz, fy, fx = (max(1, min(round(GRID_MM / s), n)) for s, n in zip(grid.spacing_zyx, grid.shape, strict=True))
+    low = block_means(volume.hu, (fz, fy, fx))
+    return low, block_grid(grid, (fz, fy, fx), low.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """The body of a scan with the air in it.
+
+    Attributes:
+        inside: bool (z, y, x) in voxels of about 2 mm.
+        place: the grid of that.
+    """
+
+    inside: Bool
+    place: Geometry
+
+    @classmethod
+    def of(cls, volume: Volume) -> Body:
+        """The body in a scan of canonical orientation; everything where no tissue is thick enough to be one."""
+        low, place = reduced(volume)
+        within = _within_body(low, place.spacing_zyx)
+        if not within.any():
+            return cls(np.ones(low.shape, dtype=bool), place)
+        return cls(dilated(within | air_within_body(low, place.spacing_zyx), SKIN_MM, place.spacing_zyx), place)
+
+    def alone(self, volume: Volume, box: Box) -> NDArray[np.generic]:
+        """HU of a box of the scan, with air in place of the room, the table and the blankets."""
+        hu = volume.hu[box.slices].copy()
+        for image, inside in zip(
+            hu, nearest_planes(self.inside, self.place, volume.geometry.crop(box), fill=False), strict=True
+        ):
+            image[~inside] = NETWORK_WINDOW[0]
+        return hu
 
 
 def air_within_body(low: HU, spacing: Spacing) -> Bool:
