@@ -103,15 +103,17 @@ def test_the_figures_are_those_worked_by_hand(scan: EvaluationScan) -> None:
     assert beside["ellipsoid"]["slice_sensitivity"] == 0.32
 
 
-def test_many_scans_have_intervals(scan: EvaluationScan) -> None:
+def test_many_patients_have_intervals(scan: EvaluationScan) -> None:
     row = evaluate_scans(lambda lungs: [Way("crop", ALONE, told)], [scan], load_models(1)).rows[0]
-    rows = tuple(replace(row, row=k, patient=f"scan {k // 2}", dice=k / 20) for k in range(20))
+    rows = tuple(replace(row, row=k, scan=f"scan {k // 2}", patient="", dice=k / 20) for k in range(20))
     [way], [few] = PromptedScans(rows).figures.ways, PromptedScans(rows[:18]).figures.ways
     dice = np.array([one.dice for one in rows]).reshape(10, 2).mean(axis=1)
     draws = np.random.default_rng(0).choice(dice, (5000, 10)).mean(axis=1)
     assert way.dice_low is not None and way.dice_high is not None
     assert (way.dice_low, way.dice_high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.03)
     assert few.dice_low is None
+    same = PromptedScans(tuple(replace(one, patient="one" if one.row < 4 else "") for one in rows)).figures
+    assert (same.scans, same.patients, same.ways[0].dice_low) == (10, 9, None), "two scans of a patient"
 
 
 def test_what_finds_nothing_and_what_has_no_mark_counts_nothing(scan: EvaluationScan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -27,6 +28,11 @@ def printable(text: str) -> str:
 def printable_message(text: str) -> str:
     """As :func:`printable`, but the lines of a list that a message holds, each indented by two spaces, stay lines."""
     return _LAYOUT.join(map(printable, text.split(_LAYOUT)))
+
+
+def key_of(name: str) -> str:
+    """16 hexadecimal digits in place of a name that is not to be shown, the same for the same name."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def file_name(path: Path) -> str:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from nodulens import io
 from nodulens.core.nodule import Box, Nodule
 from nodulens.core.private import own_folder
+from nodulens.core.text import key_of
 from nodulens.core.volume import Volume
 from nodulens.errors import BadOption, UnreadableFile
 from nodulens.evaluate.folds import FoldRuns, read_folds
 from nodulens.evaluate.scans import KnownNodule, ScanTruth, evaluate_scan
-from nodulens.evaluate.truths import Cohort, CohortScan, TableTruths, Truths
+from nodulens.evaluate.truths import Cohort, CohortScan, TableTruths, Truths, patient_of
 from nodulens.io.atomic import whole_file
 from nodulens.io.records import Format, decode, encode
 from nodulens.methods.load import load_method
@@ -206,7 +207,7 @@ def run_cohort(cohort: Cohort, plan: CohortPlan, out: Path, progress: Progress =
     workers = plan.workers or max(1, cores // 2)
     with own_folder(out) as staging:
         _begin(settings, out, staging)
-        targets = {scan.name: out / SCANS / f"{_key(scan.name)}.json" for scan in scans}
+        targets = {scan.name: out / SCANS / f"{key_of(scan.name)}.json" for scan in scans}
         threads = max(1, cores // workers)
         jobs = {
             scan.name: (scan, plan, folds, threads, targets[scan.name], staging)
@@ -284,10 +285,6 @@ def _read(path: Path) -> ScanRecord:
         raise UnreadableFile(f"{path}: {error} Delete it, and the scan is done again.") from error
 
 
-def _key(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
 # ---------------------------------------------------------------- one scan
 
 
@@ -297,14 +294,14 @@ def _work(
     """Analyze and match one scan, and write its record."""
     files = _files(scan)
     ct = io.read(scan.path, series=scan.series)
-    patient = plan.patients.get(scan.name) or (ct.source.patient.patient_id if ct.source.patient else "")
+    patient = patient_of(scan, ct, plan.patients)
     if folds and not patient:
         raise BadOption("Its patient is unknown, so there is no telling which fold's run was not trained on it.")
     fold = folds.fold(patient) if folds else None
     name = plan.method if folds is None or fold is None else str(folds.folders[fold])
     method = _method(name, plan.settings, threads)
     record = scan_record(scan, ct, method, plan.truths)
-    hidden = _key(patient) if patient else ""
+    hidden = key_of(patient) if patient else ""
     record = replace(record, trained_on=patient in _taught(method), fold=fold, files=files, patient=hidden)
     with whole_file(target, staging) as part:
         part.write_text(encode(record, SCAN_FORM), encoding="utf-8")

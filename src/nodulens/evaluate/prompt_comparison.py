@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from nodulens.evaluate import central_slices, prompts
 from nodulens.evaluate.central_slices import CentralSlices
 from nodulens.evaluate.prompts import ENOUGH, PromptedScans, WayFigures
 from nodulens.evaluate.scans import EvaluationScan, outlined_scan, read_scan
-from nodulens.evaluate.truths import CohortScan, Truths, find_cohort, outlined_truths
+from nodulens.evaluate.truths import CohortScan, Truths, find_cohort, outlined_truths, patient_of, patients_of
 from nodulens.io import read
 from nodulens.presentation.evaluation import LIDC_IDRI, Drawing, Evaluation, Provenance, Table, hashed, software
 from nodulens.presentation.figures import Basis
@@ -44,7 +44,7 @@ TRAINED_ON_STACKS = (
     "python -m experiments.table --only prompted."
 )
 OWN = (ONE_VIEW, TRAINED_ON_STACKS)
-FEW = "There are too few whole scans for intervals."
+FEW = "There are whole scans of too few patients for intervals."
 NAMES = {
     "box": "box of the outline", "box_shaken": "jittered by a tenth", "diameter": "box of the diameter",
     "detector": "our detection", "point": "point", "mask": "earlier mask",
@@ -113,15 +113,15 @@ def material_of_cohort(place: Path, truth: str, annotations: Path | None = None)
     """
     cohort = find_cohort(place)
     truths = outlined_truths(truth, place, cohort, annotations)
-    scans = {scan.name: scan for scan in cohort.scans}
+    scans, known = {scan.name: scan for scan in cohort.scans}, patients_of(cohort)
     files = dict.fromkeys(file for scan in cohort.scans for file in truths.files(scan))
     unusable = tuple(f"{name} was left out: {reason}" for name, reason in cohort.unusable.items())
-    return Material(tuple(scans), lambda name: _load(scans[name], truths), tuple(files), notes=unusable)
+    return Material(tuple(scans), lambda name: _load(scans[name], truths, known), tuple(files), notes=unusable)
 
 
-def _load(scan: CohortScan, truths: Truths) -> EvaluationScan:
+def _load(scan: CohortScan, truths: Truths, known: Mapping[str, str]) -> EvaluationScan:
     ct = read(scan.path, series=scan.series)
-    return outlined_scan(scan.name, ct, truths.of(scan, ct))
+    return replace(outlined_scan(scan.name, ct, truths.of(scan, ct)), patient=patient_of(scan, ct, known))
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ class PromptComparison:
     def evaluation(self, command: str) -> Evaluation:
         """As a page."""
         scans = self.scans.figures
-        counts = f"{scans.nodules} nodules of {scans.patients} whole scans"
+        counts = f"{scans.nodules} nodules of {scans.scans} whole scans"
         if self.stacks:
             counts += f", and the central slices of {self.stacks.figures.nodules} nodules of the stacks"
-        drawn = ["by scan"] * (scans.patients >= ENOUGH) + ["by patient, of stacks"] * bool(self.stacks)
+        drawn = ["by patient"] * (scans.patients >= ENOUGH) + ["by patient, of stacks"] * bool(self.stacks)
         return Evaluation(
             title=f"Prompts: {self.network.name}",
             summary=(f"{counts}, prompted in every way.",),
@@ -226,7 +226,7 @@ class PromptComparison:
             for way in scans.ways
         ]  # fmt: skip
         note = (
-            f"Means over nodules, a missed one 0{', with 95 % intervals by drawing scans' * enough}. "
+            f"Means over nodules, a missed one 0{', with 95 % intervals by drawing patients' * enough}. "
             "Central: on the largest slice. 3 readers: of the "
             f"{scans.panel_nodules} nodules that three or more outlined. Rows without a view are baselines."
         )

@@ -29,6 +29,7 @@ import numpy as np
 
 from nodulens.core.geometry import ball_diameter_mm, disc_diameter_mm
 from nodulens.core.nodule import Box, Candidate
+from nodulens.core.text import key_of
 from nodulens.core.volume import Mask
 from nodulens.errors import NotFound
 from nodulens.evaluate.central_slices import (
@@ -121,6 +122,7 @@ class Scores:
 @dataclass(frozen=True)
 class _Nodule:
     row: int
+    scan: str
     patient: str
     readers: int
     diameter_mm: float
@@ -132,7 +134,8 @@ class PromptedOutline(Scores, Setting, _Nodule):
 
     Attributes:
         row: number of the nodule.
-        patient: the scan.
+        scan: its name.
+        patient: hash of the patient's id, the same for all scans of one; "" where nothing tells it.
         readers: number of readers who outlined it.
         diameter_mm: of the ball of the outline's volume.
     """
@@ -145,7 +148,7 @@ class WayFigures(Scores, Setting):
     Attributes:
         missed: number of nodules without any overlap.
         panel_dice: of the nodules of three readers or more; None without one.
-        dice_low, dice_high: 95 % interval of the Dice, by drawing scans; None of fewer than :data:`ENOUGH`.
+        dice_low, dice_high: 95 % interval of the Dice, by drawing patients; None of fewer than :data:`ENOUGH`.
     """
 
     missed: int
@@ -156,9 +159,14 @@ class WayFigures(Scores, Setting):
 
 @dataclass(frozen=True)
 class PromptedScanFigures:
-    """Means over nodules, way by way and prompt by prompt."""
+    """Means over nodules, way by way and prompt by prompt.
+
+    Attributes:
+        patients: a scan whose patient nothing tells counts as one of its own.
+    """
 
     nodules: int
+    scans: int
     patients: int
     panel_nodules: int
     ways: tuple[WayFigures, ...]
@@ -187,7 +195,8 @@ class PromptedScans:
         ways = tuple(_way_figures(some) for some in of.values())
         return PromptedScanFigures(
             nodules=len({one.row for one in self.rows}),
-            patients=len({one.patient for one in self.rows}),
+            scans=len({one.scan for one in self.rows}),
+            patients=len(set(_patients(self.rows))),
             panel_nodules=len({one.row for one in self.rows if one.readers >= PANEL}),
             ways=ways,
         )
@@ -202,10 +211,10 @@ class PromptedScans:
 def _way_figures(some: Sequence[PromptedOutline]) -> WayFigures:
     """Means over outlines in one setting."""
     panel = [one.dice for one in some if one.readers >= PANEL]
-    scans = [one.patient for one in some]
+    patients = _patients(some)
     low = high = None
-    if len(set(scans)) >= ENOUGH:
-        [mean] = bootstrap_means([[one.dice] for one in some], scans)
+    if len(set(patients)) >= ENOUGH:
+        [mean] = bootstrap_means([[one.dice] for one in some], patients)
         low, high = rounded(mean.low), rounded(mean.high)
     return WayFigures(
         view=some[0].view,
@@ -217,6 +226,10 @@ def _way_figures(some: Sequence[PromptedOutline]) -> WayFigures:
         dice_high=high,
         **{score.name: _mean([getattr(one, score.name) for one in some]) for score in fields(Scores)},
     )
+
+
+def _patients(some: Sequence[PromptedOutline]) -> list[str]:
+    return [one.patient or one.scan for one in some]
 
 
 def own_ways(model: Model) -> Ways:
@@ -269,7 +282,8 @@ def evaluate_scans(ways: Ways, scans: Iterable[EvaluationScan], models: Models, 
             if known.mask is None:
                 continue
             case = _case(scan, known, candidates, models.segmenter, np.random.default_rng([seed, number]))
-            head = (number, scan.name, known.readers, round(case.size_mm, 1))
+            patient = key_of(scan.patient) if scan.patient else ""
+            head = (number, scan.name, patient, known.readers, round(case.size_mm, 1))
             for way, mask in _outlines(scan, case, ways(scan.lungs)):
                 rows.append(PromptedOutline(*head, *way, *_scores(scan, case, mask)))
                 if way[2] == SHOWN and way[0] is not None:
@@ -358,7 +372,7 @@ def _shown(scan: EvaluationScan, case: _Case, mask: Bool, row: PromptedOutline) 
     _, rows, columns = Box.of_mask(both[None]).grown(reach).clipped((1, *both.shape)).slices
     view = rows, columns
     hu = np.array(scan.volume.hu[case.z][view])
-    name = f"{row.patient}, nodule {row.row + 1}"
+    name = f"{row.scan}, nodule {row.row + 1}"
     return Case(name, hu, case.truth[case.z][view], mask[case.z][view], row.slice_dice, (spacing[0], spacing[1]))
 
 

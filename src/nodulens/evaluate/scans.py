@@ -111,6 +111,7 @@ class EvaluationScan:
         lungs: by our own lung stage.
         nodules: boxes and masks are on the canonical volume.
         unoutlined: number of further nodules, of which no outline is known.
+        patient: of the scan, by a name that goes into no output; "" where nothing tells it.
     """
 
     name: str
@@ -118,17 +119,19 @@ class EvaluationScan:
     lungs: Mask
     nodules: tuple[KnownNodule, ...]
     unoutlined: int = 0
+    patient: str = ""
 
 
 def read_scan(data: Path, name: str) -> EvaluationScan:
-    """A scan of ``ct/``, with the nodules of its readers' XML and of the bounding boxes beside it.
+    """A scan of ``ct/``, named by its patient, with the nodules of its readers' XML and the bounding boxes beside it.
 
     Raises:
         NotFound: there is no such scan.
     """
     ct = io.read(data / "ct" / name)
     volume, orientation = canonical(ct)
-    return EvaluationScan(name, volume, segment_lungs(volume), known_nodules(data, name, ct, orientation))
+    nodules = known_nodules(data, name, ct, orientation)
+    return EvaluationScan(name, volume, segment_lungs(volume), nodules, patient=name)
 
 
 def outlined_scan(name: str, ct: Volume, truth: ScanTruth) -> EvaluationScan:

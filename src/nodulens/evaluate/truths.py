@@ -187,6 +187,11 @@ def patients_of(cohort: Cohort) -> dict[str, str]:
     return {name: known[uid] for name, uid in series.items() if uid in known}
 
 
+def patient_of(scan: CohortScan, ct: Volume, known: Mapping[str, str]) -> str:
+    """The patient of a scan, by :func:`patients_of` or its own header; "" where neither tells."""
+    return known.get(scan.name) or (ct.source.patient.patient_id if ct.source.patient else "")
+
+
 # ---------------------------------------------------------------- truths
 
 
