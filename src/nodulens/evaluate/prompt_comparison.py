@@ -14,7 +14,7 @@ import numpy as np
 
 from nodulens.core.text import without_places
 from nodulens.data.material import STACKS
-from nodulens.errors import InputError, NotFound
+from nodulens.errors import InputError, MissingExtra, NotFound
 from nodulens.evaluate import central_slices, prompts
 from nodulens.evaluate.central_slices import CentralSlices
 from nodulens.evaluate.prompts import ENOUGH, PromptedScans, WayFigures
@@ -44,6 +44,7 @@ TRAINED_ON_STACKS = (
     "python -m experiments.table --only prompted."
 )
 OWN = (ONE_VIEW, TRAINED_ON_STACKS)
+NOBODY = "A scan whose file names no patient counts as a patient of its own: LIDC's database was not asked."
 FEW = "There are whole scans of too few patients for intervals."
 NAMES = {
     "box": "box of the outline", "box_shaken": "jittered by a tenth", "diameter": "box of the diameter",
@@ -113,10 +114,15 @@ def material_of_cohort(place: Path, truth: str, annotations: Path | None = None)
     """
     cohort = find_cohort(place)
     truths = outlined_truths(truth, place, cohort, annotations)
-    scans, known = {scan.name: scan for scan in cohort.scans}, patients_of(cohort)
+    scans = {scan.name: scan for scan in cohort.scans}
     files = dict.fromkeys(file for scan in cohort.scans for file in truths.files(scan))
-    unusable = tuple(f"{name} was left out: {reason}" for name, reason in cohort.unusable.items())
-    return Material(tuple(scans), lambda name: _load(scans[name], truths, known), tuple(files), notes=unusable)
+    notes = [f"{name} was left out: {reason}" for name, reason in cohort.unusable.items()]
+    known: Mapping[str, str] = {}
+    try:
+        known = patients_of(cohort)
+    except MissingExtra as error:
+        notes.append(f"{NOBODY} {error}")
+    return Material(tuple(scans), lambda name: _load(scans[name], truths, known), tuple(files), notes=tuple(notes))
 
 
 def _load(scan: CohortScan, truths: Truths, known: Mapping[str, str]) -> EvaluationScan:

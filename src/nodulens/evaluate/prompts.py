@@ -69,7 +69,7 @@ SCORES = ("dice", "iou", "sensitivity")
 SHOWN = "box"
 """The prompt whose outlines are shown."""
 ENOUGH = 10
-"""Scans from which on means have an interval."""
+"""Patients from which on means have an interval."""
 SHOWN_MM = 25.0
 """Kept of a slice around truth and outline, on every side."""
 
