@@ -112,7 +112,7 @@ def test_texts_find_what_they_say(nodules: tuple[Nodule, ...], text: str, ids: l
         ("left middle lobe", "left lung has no middle lobe"),
         ("upper nodule", "'upper' what"),
         ("left lobe", "Which part is 'left lobe'"),
-        ("left upper lobe in the right lung", "No place in the lungs"),
+        ("left upper lobe in the right lung", "Which side, 'left' or 'right'"),
         ("over 6", "6 of what"),
         ("nodules over 6,5 mm", "the decimal sign in English"),
         ("nodules of 6.2 mm", "6.2 mm alone"),

@@ -92,6 +92,8 @@ SIZES: dict[str, tuple[Range, str]] = {
 }
 """Kinds of nodule by size (Hansell et al., Fleischner Society glossary, 2008), each with its definition."""
 SIDES: dict[str, Side | None] = {"LEFT": "left", "RIGHT": "right", "BOTH": None}
+AFTER = "_AFTER"
+"""Ends the meaning of a side that is said after a lobe or zone, as in "upper lobe on the right"."""
 LEVELS = {"UPPER": "upper", "MIDDLE": "middle", "LOWER": "lower"}
 LOBES = {
     "RUL": Place("right", "upper"),
@@ -262,6 +264,7 @@ TERMINALS: Mapping[str, str] = {
     **dict.fromkeys(BOUNDS, "BOUND"),
     **dict.fromkeys(BOUNDS_AFTER, "BOUND_AFTER"),
     **dict.fromkeys(SIDES, "SIDE"),
+    **dict.fromkeys((side + AFTER for side in SIDES), "SIDE_AFTER"),
     **dict.fromkeys(LEVELS, "LEVEL"),
     **dict.fromkeys(("LOBE", "ZONE"), "KIND"),
     **dict.fromkeys(LOBES, "LOBE_NAME"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 from lark import Token, Tree
 
@@ -41,6 +42,6 @@ def words_of(part: Part) -> list[Word]:
     return [token.value for token in tokens]
 
 
-def is_rule(part: Part, rule: str) -> bool:
+def is_rule(part: Part, rule: str) -> TypeGuard[Tree[Token]]:
     """Whether a part is what a rule of the grammar has made."""
     return isinstance(part, Tree) and part.data == rule

@@ -9,7 +9,7 @@ from lark import Token, Tree
 from nodulens.errors import BadPrompt
 from nodulens.query.criteria import Place
 from nodulens.query.lexicon import Word
-from nodulens.query.meanings import AREAS, AREAS_ARE_ZONES, LEVELS, LOBES, SIDES
+from nodulens.query.meanings import AFTER, AREAS, AREAS_ARE_ZONES, LEVELS, LOBES, SIDES
 from nodulens.query.parts import first, is_rule, words_of
 
 NOUNS = ("KIND", "LUNG")
@@ -21,7 +21,7 @@ def read_places(tree: Tree[Token]) -> tuple[list[Place], list[str]]:
     Raises:
         BadPrompt: there is no such place, or it is not clear where it is.
     """
-    listed = [words_of(child) for child in tree.children if is_rule(child, "place")]
+    listed = _sides_first([words_of(child) for child in tree.children if is_rule(child, "place")])
     places: list[Place] = []
     for items, noun in _by_noun(listed):
         places += _sharing(items, noun, places)
@@ -29,6 +29,33 @@ def read_places(tree: Tree[Token]) -> tuple[list[Place], list[str]]:
     names = [word for word in words if word.terminal == "LOBE_NAME"]
     said = [f"{name.text.upper()} is the {(lobe := LOBES[name.meaning]).side} {lobe.lobe} lobe." for name in names]
     return places, [*said, AREAS_ARE_ZONES] if first(words, "AREA") else said
+
+
+def _sides_first(listed: Sequence[Sequence[Word]]) -> list[Sequence[Word]]:
+    """Places with the side first that was said after them: "Ober- und Unterlappen rechts" is of both.
+
+    Raises:
+        BadPrompt: a place has two sides.
+    """
+    out: list[Sequence[Word]] = []
+    for words in listed:
+        *rest, last = words
+        if last.terminal != "SIDE_AFTER":
+            out.append(words)
+            continue
+        if own := first(rest, "SIDE"):
+            raise BadPrompt(f"Which side, {own.text!r} or {last.text!r}?")
+        side = Word(last.text, last.meaning.removesuffix(AFTER))
+        bare = len(out)
+        while bare and not first(out[bare - 1], "SIDE", "LOBE_NAME", "LUNG"):
+            bare -= 1
+        out[bare:] = [_with_side(place, side) for place in (*out[bare:], rest)]
+    return out
+
+
+def _with_side(place: Sequence[Word], side: Word) -> list[Word]:
+    noun = place[:1] if place[0].terminal in NOUNS else ()
+    return [*noun, side, *place[len(noun) :]]
 
 
 def _by_noun(listed: Iterable[Sequence[Word]]) -> Iterator[tuple[list[Sequence[Word]], Word | None]]:
@@ -67,10 +94,13 @@ def _sharing(items: Sequence[Sequence[Word]], noun: Word | None, earlier: Sequen
     held = any(place.side and (place.lobe or place.zone) for place in earlier)
     side: Word | None = None
     sideless: Word | None = None  # the last level before any side
+    unsided = any(not place.side and (place.lobe, place.zone) != ("middle", None) for place in earlier)
     places = []
-    for item in items:
+    for item in _with_shared_level(items, noun):
         own, level = first(item, "SIDE"), first(item, "LEVEL", "AREA")
         kind = "ZONE" if level and level.terminal == "AREA" else noun.meaning if noun else "LUNG"
+        if own and level and unsided and item.index(own) > item.index(level):
+            raise BadPrompt(f"Is {own.text!r} the side of all places, or of the last alone? Name it with each; or both")
         if own:
             side = own
         elif side is None:
@@ -92,3 +122,13 @@ def _sharing(items: Sequence[Sequence[Word]], noun: Word | None, earlier: Sequen
             raise BadPrompt("The left lung has no middle lobe")
         places.append(Place(where, which if kind == "LOBE" else None, which if kind == "ZONE" else None))
     return places
+
+
+def _with_shared_level(items: Sequence[Sequence[Word]], noun: Word | None) -> Sequence[Sequence[Word]]:
+    """Left and right with the one level that is said of both, as in "right and left upper lobe"."""
+    sides = [side for item in items if (side := first(item, "SIDE"))]
+    levels = [level for item in items if (level := first(item, "LEVEL"))]
+    both = sorted(side.meaning for side in sides) == ["LEFT", "RIGHT"] and len(items) == 2
+    if noun is None or noun.terminal != "KIND" or len(levels) != 1 or not both:
+        return items
+    return [[side, levels[0]] for side in sides]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from lark import Token, Tree
 from lark.visitors import Interpreter
@@ -14,7 +14,7 @@ from nodulens.query.checks import check_query
 from nodulens.query.criteria import Condition, Criterion, Property, Query, Textured
 from nodulens.query.lexicon import Word
 from nodulens.query.meanings import DIAMETER, NODULES, NUMBERS, ORDERS, ORDINALS, PROPERTIES, SIZES, SORTED, TEXTURES
-from nodulens.query.parts import first, is_rule, words_of
+from nodulens.query.parts import SILENT, Part, first, is_rule, words_of
 from nodulens.query.places import read_places
 from nodulens.query.ranges import Lent, lent_among, read_range
 
@@ -46,6 +46,7 @@ class _Reader(Interpreter[Token, None]):
     def start(self, tree: Tree[Token]) -> None:
         """All phrases."""
         self.lent = lent_among(tree.children)
+        _check_negated_places(tree.children)
         self.visit_children(tree)
 
     def query(self) -> Query:
@@ -212,6 +213,7 @@ class _Reader(Interpreter[Token, None]):
         """``except masses``: all that follows says what is left out."""
         asked, several, self.asked = self.asked, self.several, None
         self.excluding = True
+        _check_negated_places(tree.children)
         self.visit_children(tree)
         self.asked, self.several = asked, several
         if not self.found.excluded:
@@ -240,6 +242,20 @@ class _Reader(Interpreter[Token, None]):
         self.add([span], definitions)
 
     lone = numberless = range
+
+
+def _check_negated_places(parts: Sequence[Part]) -> None:
+    """Refuse "not in the left lung upper lobe", whose second place may be part of what is not meant.
+
+    Raises:
+        BadPrompt: a place follows one that is negated.
+    """
+    said = [part for part in parts if isinstance(part, Tree) or part.value.terminal not in (*SILENT, "LUNG")]
+    for former, latter in pairwise(said):
+        denied = is_rule(former, "not_one") and is_rule(former.children[-1], "places")
+        if denied and is_rule(latter, "places"):
+            text = next(latter.scan_values(lambda token: True)).value.text
+            raise BadPrompt(f"Is {text!r} part of what is not meant? Say one place, as in not in the right upper lobe")
 
 
 def _whole(word: Word, named: Mapping[str, int]) -> int | None:

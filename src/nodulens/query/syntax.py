@@ -13,6 +13,7 @@ from lark.lexer import Lexer
 
 from nodulens.errors import BadPrompt
 from nodulens.query.lexicon import Word
+from nodulens.query.meanings import AFTER
 from nodulens.query.parts import EDGE, NUMBERS_BEGIN, NUMBERS_END, SILENT, after, before
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
@@ -54,11 +55,38 @@ def _in_context(words: Sequence[Word]) -> list[Word]:
         elif word.meaning == "UNTIL" and not number:
             silent = latter.meaning in ("AT_MOST", "BELOW")  # "bis maximal 8 mm"
             word = replace(word, meaning="AT_MOST")
+        elif word.terminal == "SIDE" and (place := _place_before(out)) and _ends_place(words, at):
+            if len(out) > place.stop or former.terminal == "KIND":  # "lobe supérieur droit" is one place as it is
+                word = replace(word, meaning=word.meaning + AFTER)
+            del out[place.stop :]
+        elif word.terminal == "LUNG" and former.terminal == "SIDE_AFTER":
+            silent = True  # "upper lobe of the right lung"
         elif word.terminal == "NOUN" and latter.terminal == "NOUN":
             silent = former.terminal == "TEXTURE" and former.text == word.text  # "GGN nodules"
         if not silent:
             out.append(word)
     return out
+
+
+def _place_before(words: Sequence[Word]) -> slice | None:
+    """A level with its lobe or zone at the end of some words, before what says nothing or "of the lung"."""
+    stop = len(words)
+    while stop and words[stop - 1].terminal in (*SILENT, "LUNG"):
+        stop -= 1
+    named = {word.terminal for word in words[max(stop - 2, 0) : stop]}
+    return slice(stop - 2, stop) if named == {"LEVEL", "KIND"} else None
+
+
+def _ends_place(words: Sequence[Word], at: int) -> bool:
+    """Whether a side belongs to a lobe or zone before it: not to one after it, nor to a list of sides, as "right and
+    left"."""
+    of_place = ("LEVEL", "AREA", "KIND")
+    if after(words, at, *SILENT, "LUNG").terminal in of_place:
+        return False
+    joined = [i for i in range(at + 1, len(words)) if words[i].terminal not in (*SILENT, "LUNG", "AND", "OR", "COMMA")]
+    if not joined or words[joined[0]].terminal != "SIDE" or joined[0] == at + 1:
+        return True
+    return after(words, joined[0], *SILENT).terminal in (*of_place, "LUNG")
 
 
 class _Words(Lexer):
