@@ -150,6 +150,7 @@ def pieces_of(text: str) -> list[str]:
     plain = _JOINING.sub(" ", unicodedata.normalize("NFC", text).lower()).rstrip(" .,\t\n")
     plain = "".join(" " if sign in SILENT else "-" if sign in "‐‑–—" else sign for sign in plain)
     plain = re.sub(r"(?<=[cm]m)\^(?=3)", "", plain)  # mm^3
+    plain = re.sub(r"(?<=[0-9])\s*\+\s*([cm]m[3³]?|ml)\b", r" \1 +", plain)  # 6+ mm
     return _PIECES.findall(re.sub(r"(?<![0-9])\.(?=\s)", " ", plain))
 
 

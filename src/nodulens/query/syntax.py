@@ -23,6 +23,8 @@ HINTS = {
     "ORDER": ": an order cannot be left out; say second largest for what comes after the largest",
 }
 """What to say of a word that stands where it cannot."""
+OF_PLACE = ("SIDE", "LEVEL", "AREA")
+"""Terminals that say which lobe, zone or lung."""
 
 
 def parsed(words: Sequence[Word]) -> Tree[Token]:
@@ -61,6 +63,8 @@ def _in_context(words: Sequence[Word]) -> list[Word]:
             del out[place.stop :]
         elif word.terminal == "LUNG" and former.terminal == "SIDE_AFTER":
             silent = True  # "upper lobe of the right lung"
+        elif word.terminal == "KIND" and before(out, len(out), "FILLER").terminal == "ALL":
+            silent = latter.terminal not in OF_PLACE  # "all lobes", but not "tous les lobes supérieurs"
         elif word.terminal == "NOUN" and latter.terminal == "NOUN":
             silent = former.terminal == "TEXTURE" and former.text == word.text  # "GGN nodules"
         if not silent:
@@ -80,13 +84,12 @@ def _place_before(words: Sequence[Word]) -> slice | None:
 def _ends_place(words: Sequence[Word], at: int) -> bool:
     """Whether a side belongs to a lobe or zone before it: not to one after it, nor to a list of sides, as "right and
     left"."""
-    of_place = ("LEVEL", "AREA", "KIND")
-    if after(words, at, *SILENT, "LUNG").terminal in of_place:
+    if after(words, at, *SILENT, "LUNG").terminal in (*OF_PLACE, "KIND"):
         return False
     joined = [i for i in range(at + 1, len(words)) if words[i].terminal not in (*SILENT, "LUNG", "AND", "OR", "COMMA")]
     if not joined or words[joined[0]].terminal != "SIDE" or joined[0] == at + 1:
         return True
-    return after(words, joined[0], *SILENT).terminal in (*of_place, "LUNG")
+    return after(words, joined[0], *SILENT).terminal in (*OF_PLACE, "KIND", "LUNG")
 
 
 class _Words(Lexer):
