@@ -198,32 +198,30 @@ class Question:
     parts: tuple[str, ...]
     answer: Callable[[Sequence[ComputedCell]], Estimate | None]
 
+    def mark(self, line: Line) -> str:
+        """What is shown beside its figure, see :func:`_places`."""
+        return _places(line.cells) if self.answer is _close_up_dice else ""
+
 
 def overview(found: Sequence[ComputedCell]) -> str:
     """Which method for what: by patient, the best first, beside what the other splits would have claimed."""
     rows: list[tuple[object, ...]] = []
     for question in QUESTIONS:
-        lines = [line for line in _lines(found, question.parts) if not line.on_one_fold]
-        figures = {(line.row, line.settings, line.split): question.answer(line.cells) for line in lines}
-        leading = [(line, one) for line in lines if line.split == PATIENTS and (one := _answered(line, figures))]
+        every = [line for line in _lines(found, question.parts) if not line.on_one_fold]
+        lines = {(line.row, line.settings, line.split): line for line in every}
+        leading = [(line, one) for line in every if line.split == PATIENTS and (one := question.answer(line.cells))]
         leading.sort(key=lambda one: -(one[1].value or 0.0))
         for line, figure in leading:
             name = f"**{line.method}**" if _reaches(figure, leading[0][1]) else line.method
-            claimed = (_shown_shortly(_answered(line, figures, split)) for split in (RANDOM, AUGMENTED))
+            others = (lines.get((line.row, line.settings, split)) for split in (RANDOM, AUGMENTED))
+            claimed = (_claimed(question, other) for other in others)
             first = question.name if line is leading[0][0] else ""
-            mark = _places(line.cells) if question.answer is _close_up_dice else ""
-            rows.append((first, name, _shown(figure) + mark, *claimed, *_times(line.cells)))
+            rows.append((first, name, _shown(figure) + question.mark(line), *claimed, *_times(line.cells)))
     return _table(
         ("what for (figure)", "method", "by patient (95 %)", "a random split claims", "random, after augmentation",
          "an input", "trained, a fold"),
         rows,
     )  # fmt: skip
-
-
-def _answered(
-    line: Line, figures: Mapping[tuple[str, str, str], Estimate | None], split: str = PATIENTS
-) -> Estimate | None:
-    return figures.get((line.row, line.settings, split))
 
 
 def _reaches(figure: Estimate, best: Estimate) -> bool:
@@ -234,6 +232,11 @@ def _reaches(figure: Estimate, best: Estimate) -> bool:
 def _places(cells: Sequence[ComputedCell]) -> str:
     """Marks a figure of close-ups whose places a network may know."""
     return " †" if any(cell.may_know_places for cell in cells) else ""
+
+
+def _claimed(question: Question, line: Line | None) -> str:
+    """The figure of another split, if there is one."""
+    return "–" if line is None else _shown_shortly(question.answer(line.cells)) + question.mark(line)
 
 
 def _shown_shortly(figure: Estimate | None) -> str:

@@ -176,6 +176,11 @@ def test_close_ups_whose_places_a_network_may_know_are_marked() -> None:
             marked = [line for line in text.splitlines() if "†" in line]
             assert bool(marked) is not random_sheets
             assert random_sheets or any(f"{figure.value:.3f}" in line for line in marked)
+    before = read_cell(docs / "se-aux-unet.segmenter.random-0.json")
+    claims = results.overview([replace(ours, random_sheets=True), replace(before, random_sheets=False)])
+    [line] = [line for line in claims.splitlines() if "†" in line]
+    by_patient, claimed = line.split(" | ")[2:4]
+    assert "†" in claimed and "†" not in by_patient, "of a random split, the figure of close-ups alone"
 
 
 def test_the_page_holds_what_the_cells_hold(tmp_path: Path) -> None:
