@@ -41,7 +41,7 @@ SHIPPED: Mapping[str, tuple[str, ...]] = {
     "conv3-classifier.classifier": ("classifier.crop_scale=none",),
     "resnet-unet-patch-cnn.segmenter": (
         "segmenter.pretrained=efficientnet-lite0", "segmenter.loss=hybrid", "segmenter.epochs=24",
-        "segmenter.patience=none",
+        "segmenter.patience=none", "segmenter.batch=8",
     ),
 }  # fmt: skip
 """Networks, as ``RECIPE.PART``, that ship with other settings than the recipe's and the budget's, because the table has
