@@ -530,7 +530,7 @@ def test_a_real_scan_is_judged(shared: Path) -> None:
 
     found = slice_networks.evaluate_network(made_models.model(run), config, shared, names=("Lung_Dx-A0001",))
     scan = found.figures.scans["Lung_Dx-A0001"]
-    assert 0.6 < scan.lung_agreement["lung"] < 0.8  # it takes the table for lung, too
+    assert 0.85 < scan.lung_agreement["lung"] < 0.95  # it would take the table for lung, too
     assert [(nodule.patient, nodule.dice) for nodule in found.nodules] == [("Lung_Dx-A0001", None)]
     assert found.figures.hit == 0
     assert scan.ms_per_slice > 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 import made_models
+from nodulens import pipeline
 from nodulens.core.geometry import Geometry
 from nodulens.core.nodule import Box
 from nodulens.core.volume import Mask, Volume
@@ -201,6 +206,17 @@ def test_networks_of_slices_see_the_body_alone() -> None:
     field = Field(128, ("background", "nodule"))
     with_table, without = (segment_slices(volume, outliner(field), field, part).labels.labels for part in (None, found))
     assert with_table[:, table].mean() > 0.9 and not without.any()
+    model = outliner(field)
+    model = replace(model, card=replace(model.card, settings=field.settings))
+    method: Any = SimpleNamespace(
+        models=SimpleNamespace(own={"segmenter": model}),
+        recipe=SimpleNamespace(sliding_window=False, filter=None, max_findings=9),
+        threshold=0.0,
+        outline=lambda lungs: None,
+    )
+    everywhere = Mask(np.ones(shape, dtype=np.uint8), grid, {1: "left lung"})
+    scan: Any = SimpleNamespace(volume=volume, lungs=everywhere)
+    assert pipeline._from_slices(scan, method, pipeline.StageTimes(lambda stage, done: None)) == []
 
 
 @pytest.mark.parametrize("hu", [-850, 40])
