@@ -9,7 +9,6 @@ that looks at nodules alone has much the same Dice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +23,8 @@ from nodulens.metrics.segmentation import Overlap
 from nodulens.presentation.evaluation import Table
 from nodulens.presentation.table_writer import to_markdown
 from nodulens.runtime.engine import Model, load_model
-from nodulens.stages.slices import NODULE, Field
-from nodulens.train.tasks.closeups import CloseUps
+from nodulens.stages.slices import Field
+from nodulens.train.tasks.closeups import CloseUps, on_sheets
 from nodulens.train.tasks.segmentation import field_of
 
 WIDTH = 0.75
@@ -47,8 +46,7 @@ def dice(model: Model, field: Field, closeups: CloseUps, nodules: NDArray[np.int
     images, truth = images[fits & truth.any(axis=(1, 2))], truth[fits & truth.any(axis=(1, 2))]
     rng = np.random.default_rng(0)
     anywhere = [(_start(t.any(axis=1), width, rng), _start(t.any(axis=0), width, rng)) for t in truth]
-    each = [[(middle, middle)] * len(truth), anywhere]
-    central, moved = (float(np.mean(list(_dice(model, field, images, truth, starts, width)))) for starts in each)
+    central, moved = (_dice(model, field, images, truth, at) for at in ([(middle, middle)] * len(truth), anywhere))
     return len(truth), central, moved
 
 
@@ -59,29 +57,14 @@ def _start(occupied: NDArray[np.bool_], width: int, rng: np.random.Generator) ->
 
 
 def _dice(
-    model: Model,
-    field: Field,
-    images: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    starts: list[tuple[int, int]],
-    width: int,
-) -> Iterator[float]:
-    """Dice of each close-up, cut from where it starts, as many on a sheet as fit."""
-    along = field.size // width
-    for first in range(0, len(images), along**2):
-        sheet = np.zeros((field.size, field.size), dtype=np.float32)
-        known = np.zeros(sheet.shape, dtype=bool)
-        places = []
-        for number in range(first, min(first + along**2, len(images))):
-            down, right = (width * k for k in divmod(number - first, along))
-            y, x = starts[number]
-            place = np.s_[down : down + width, right : right + width]
-            sheet[place], known[place] = (a[number, y : y + width, x : x + width] for a in (images, truth))
-            places.append(place)
-        probability = field.probabilities(model.run(sheet[None, None])[0])[0, field.foreground.index(NODULE)]
-        for place in places:
-            found = probability[place] >= 0.5
-            yield Overlap.of_counts(int(known[place].sum()), int(found.sum()), int((known[place] & found).sum())).dice
+    model: Model, field: Field, images: NDArray[np.float32], truth: NDArray[np.bool_], starts: list[tuple[int, int]]
+) -> float:
+    """Mean Dice of close-ups, each cut from where it starts."""
+    width = int(WIDTH * images.shape[1])
+    cut = [np.s_[number, y : y + width, x : x + width] for number, (y, x) in enumerate(starts)]
+    found = on_sheets(model, field, np.stack([images[where] for where in cut])) >= 0.5
+    pairs = zip((truth[where] for where in cut), found, strict=True)
+    return float(np.mean([Overlap.of_counts(int(t.sum()), int(f.sum()), int((t & f).sum())).dice for t, f in pairs]))
 
 
 def main(

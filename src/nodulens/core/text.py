@@ -31,8 +31,8 @@ def printable_message(text: str) -> str:
 
 
 def key_of(name: str) -> str:
-    """16 hexadecimal digits in place of a name that is not to be shown, the same for the same name."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    """16 hexadecimal digits in place of a name that is not to be shown, the same for the same name; "" of none."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16] if name else ""
 
 
 def file_name(path: Path) -> str:

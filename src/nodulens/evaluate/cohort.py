@@ -301,8 +301,8 @@ def _work(
     name = plan.method if folds is None or fold is None else str(folds.folders[fold])
     method = _method(name, plan.settings, threads)
     record = scan_record(scan, ct, method, plan.truths)
-    hidden = key_of(patient) if patient else ""
-    record = replace(record, trained_on=patient in _taught(method), fold=fold, files=files, patient=hidden)
+    taught = patient in _taught(method)
+    record = replace(record, trained_on=taught, fold=fold, files=files, patient=key_of(patient))
     with whole_file(target, staging) as part:
         part.write_text(encode(record, SCAN_FORM), encoding="utf-8")
 

@@ -282,8 +282,7 @@ def evaluate_scans(ways: Ways, scans: Iterable[EvaluationScan], models: Models, 
             if known.mask is None:
                 continue
             case = _case(scan, known, candidates, models.segmenter, np.random.default_rng([seed, number]))
-            patient = key_of(scan.patient) if scan.patient else ""
-            head = (number, scan.name, patient, known.readers, round(case.size_mm, 1))
+            head = (number, scan.name, key_of(scan.patient), known.readers, round(case.size_mm, 1))
             for way, mask in _outlines(scan, case, ways(scan.lungs)):
                 rows.append(PromptedOutline(*head, *way, *_scores(scan, case, mask)))
                 if way[2] == SHOWN and way[0] is not None:

@@ -57,10 +57,10 @@ def _in_context(words: Sequence[Word]) -> list[Word]:
         elif word.meaning == "UNTIL" and not number:
             silent = latter.meaning in ("AT_MOST", "BELOW")  # "bis maximal 8 mm"
             word = replace(word, meaning="AT_MOST")
-        elif word.terminal == "SIDE" and (place := _place_before(out)) and _ends_place(words, at):
-            if len(out) > place.stop or former.terminal == "KIND":  # "lobe supérieur droit" is one place as it is
+        elif word.terminal == "SIDE" and (stop := _place_before(out)) and _ends_place(words, at):
+            if len(out) > stop or former.terminal == "KIND":  # "lobe supérieur droit" is one place as it is
                 word = replace(word, meaning=word.meaning + AFTER)
-            del out[place.stop :]
+            del out[stop:]
         elif word.terminal == "LUNG" and former.terminal == "SIDE_AFTER":
             silent = True  # "upper lobe of the right lung"
         elif word.terminal == "KIND" and before(out, len(out), "FILLER").terminal == "ALL":
@@ -72,13 +72,14 @@ def _in_context(words: Sequence[Word]) -> list[Word]:
     return out
 
 
-def _place_before(words: Sequence[Word]) -> slice | None:
-    """A level with its lobe or zone at the end of some words, before what says nothing or "of the lung"."""
+def _place_before(words: Sequence[Word]) -> int:
+    """How many words end with a level and its lobe or zone, before what says nothing or "of the lung"; 0: they do not
+    end so."""
     stop = len(words)
     while stop and words[stop - 1].terminal in (*SILENT, "LUNG"):
         stop -= 1
     named = {word.terminal for word in words[max(stop - 2, 0) : stop]}
-    return slice(stop - 2, stop) if named == {"LEVEL", "KIND"} else None
+    return stop if named == {"LEVEL", "KIND"} else 0
 
 
 def _ends_place(words: Sequence[Word], at: int) -> bool:

@@ -64,14 +64,14 @@ class Body:
         within = _within_body(low, place.spacing_zyx)
         if not within.any():
             return cls(np.ones(low.shape, dtype=bool), place)
-        return cls(dilated(within | air_within_body(low, place.spacing_zyx), SKIN_MM, place.spacing_zyx), place)
+        inside = within | _air(low, within, place.spacing_zyx)
+        return cls(dilated(inside, SKIN_MM, place.spacing_zyx), place)
 
     def alone(self, volume: Volume, box: Box) -> NDArray[np.generic]:
         """HU of a box of the scan, with air in place of the room, the table and the blankets."""
         hu = volume.hu[box.slices].copy()
-        for image, inside in zip(
-            hu, nearest_planes(self.inside, self.place, volume.geometry.crop(box), fill=False), strict=True
-        ):
+        planes = nearest_planes(self.inside, self.place, volume.geometry.crop(box), fill=False)
+        for image, inside in zip(hu, planes, strict=True):
             image[~inside] = NETWORK_WINDOW[0]
         return hu
 
@@ -83,10 +83,15 @@ def air_within_body(low: HU, spacing: Spacing) -> Bool:
         low: HU (z, y, x) in voxels of about 2 mm, canonical.
         spacing: millimetres (z, y, x).
     """
+    return _air(low, _within_body(low, spacing), spacing)
+
+
+def _air(low: HU, within: Bool, spacing: Spacing) -> Bool:
+    """The same, of a body that is known, see :func:`_within_body`."""
     from scipy.ndimage import uniform_filter
 
     air = low < EDGE_HU
-    inside = air & _within_body(low, spacing)
+    inside = air & within
     beyond = (low == low[0, 0, 0]).all(axis=0)  # padding round a circle of reconstruction
     if not beyond.any() or beyond.all():
         return inside

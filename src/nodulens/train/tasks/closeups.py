@@ -189,25 +189,36 @@ def nodule_probabilities(model: Model, field: Field, closeups: CloseUps, nodules
     Returns:
         (n, 96, 96) 0…1, probability of a nodule on the slices' own pixels.
     """
-    along = max(field.size // closeups.side(field), 1)
-    side = field.size // along
-    index = field.foreground.index(NODULE)
-    out = []
-    for first in range(0, len(nodules), along**2):
-        slices = closeups.central[nodules[first : first + along**2]]
+    side = field.size // max(field.size // closeups.side(field), 1)
+    slices = closeups.central[nodules]
+    images, _ = closeups.examples(field, slices, side)
+    return closeups.invert(field, slices, on_sheets(model, field, images))
+
+
+def on_sheets(model: Model, field: Field, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of a network of whole slices on squares, as many on a sheet as fit its input, rows first.
+
+    Args:
+        model: (N, 1, size, size) → (N, classes, size, size) logits first.
+        field: its field of view.
+        images: (n, side, side) 0…1.
+
+    Returns:
+        (n, side, side) 0…1, probability of a nodule.
+    """
+    side = images.shape[1]
+    along, index = field.size // side, field.foreground.index(NODULE)
+    out = np.empty(images.shape, dtype=np.float32)
+    for first in range(0, len(images), along**2):
+        some = slice(first, first + along**2)
+        places = [np.s_[y : y + side, x : x + side] for y, x in side * np.array(list(np.ndindex(along, along)))]
         sheet = np.zeros((field.size, field.size), dtype=np.float32)
-        places = [_place(number, along, side) for number in range(len(slices))]
-        for place, image in zip(places, closeups.examples(field, slices, side)[0], strict=True):
+        for place, image in zip(places, images[some], strict=False):  # the last sheet may be part empty
             sheet[place] = image
         probability = field.probabilities(model.run(sheet[None, None])[0])[0, index]
-        out.append(closeups.invert(field, slices, np.stack([probability[place] for place in places])))
-    return np.concatenate(out) if out else np.empty((0, *closeups.image.shape[1:]), dtype=np.float32)
-
-
-def _place(number: int, along: int, side: int) -> tuple[slice, slice]:
-    """The place of a close-up on its sheet."""
-    down, right = divmod(number, along)
-    return slice(down * side, (down + 1) * side), slice(right * side, (right + 1) * side)
+        for place, found in zip(places, out[some], strict=False):
+            found[:] = probability[place]
+    return out
 
 
 def random_sheet(
